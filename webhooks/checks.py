@@ -8,28 +8,23 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Info, Warning, register
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections, router
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
-from webhooks import registry
 from webhooks.conf import conf
 from webhooks.models import Event
 from webhooks.network.auth import load
 from webhooks.operations.webhooks import unreadable_secrets
-from webhooks.registry.registration import Registration, conventional_paths
+from webhooks.registry.checks import check_models
 from webhooks.workers.redis import connection_error, queue_problem
 from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 WORKER = "webhooks.workers.WebhookWorker"
 STATUS_PAGE = "webhooks_backend_status"
-
-DEFINE = "Define a serializer at one of these paths, or name one in webhooks.register(…, serializer=…)."
-UNSENDABLE = "Until this is corrected, every event of such an object is marked failed and nothing is sent."
 
 
 @register("webhooks")
@@ -38,7 +33,7 @@ def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     yield from _check_kind_of_database(Event.objects.db)  # also before the tables are created
     if conf.enabled:
         yield from _check_queue()
-        yield from _check_models()
+        yield from check_models(Event.objects.db)
         yield from _check_host()
         yield from _check_database(Event.objects.db)
         yield from _check_requests(Event.objects.db)
@@ -209,89 +204,6 @@ def _check_requests(alias: str) -> Iterator[CheckMessage]:
             hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = True. BATCH_REQUESTS records the changes at the end '
             "of a request's transaction. Hosts that call update() after a save need it.",
             id="webhooks.W013",
-        )
-
-
-def _check_models() -> Iterator[CheckMessage]:
-    for label in conf.models:
-        try:
-            registry.models_listed(label)
-        except LookupError as error:
-            yield Error(
-                f'WEBHOOKS["MODELS"] lists "{label}", which names no model: {error}',
-                hint='Use "app_label.model", "app_label.*" for all models of an app that have a serializer, or "*".',
-                id="webhooks.E003",
-            )
-        else:
-            if registry.is_pattern(label):
-                yield from _check_pattern(label)
-    if not registry.registrations() and not conf.models:
-        yield Warning(
-            "Webhooks are enabled, but no model is registered, so no webhook can select one.",
-            hint='List models in WEBHOOKS["MODELS"], or call webhooks.register() in an AppConfig.ready().',
-            id="webhooks.W005",
-        )
-    for registration in registry.registrations():
-        yield from _check_registration(registration)
-
-
-def _check_pattern(pattern: str) -> Iterator[CheckMessage]:
-    """Report the models that the pattern does not register. For "*", only in apps that have a registered one."""
-    meant = registry.models_matching(pattern)
-    registered = [model for model in meant if registry.registration_of(model)]
-    known = {model._meta.app_label for model in registered or meant}
-    missing = [model for model in meant if model not in registered and model._meta.app_label in known]
-    paths = "; ".join(f"{model._meta.label} has no {' and no '.join(conventional_paths(model))}" for model in missing)
-    if not registered:
-        yield Warning(
-            f'WEBHOOKS["MODELS"] lists "{pattern}", which registers nothing: {paths or "no models"}.',
-            hint=f"{DEFINE} If the models are in another app, name that one.",
-            id="webhooks.W010",
-        )
-    elif missing:
-        yield Info(
-            f'WEBHOOKS["MODELS"] lists "{pattern}", which does not register all models: {paths}.',
-            hint=f"{DEFINE} If these need no webhooks, list the others one by one, or add "
-            '"webhooks.I001" to SILENCED_SYSTEM_CHECKS.',
-            id="webhooks.I001",
-        )
-
-
-def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
-    model, label = registration.model, registration.label
-    try:
-        classes = [registration.serializer_class(name) for name in ("", *registration.serializers)]
-        fields = [getattr(one(), "fields", None) for one in classes] if registration.exclude else []
-    except ImproperlyConfigured as error:
-        yield Error(str(error), hint=UNSENDABLE, obj=model, id="webhooks.E004")
-    except Exception as error:
-        problem = f"A serializer of {label} cannot list its fields: {type(error).__name__}: {error}"
-        yield Error(problem, hint=UNSENDABLE, obj=model, id="webhooks.E004")
-    else:
-        yield from _check_exclude(registration, fields)
-    alias, own = router.db_for_write(model), Event.objects.db
-    if alias != own:
-        yield Error(
-            f'{label} is in the database "{alias}", but the tables of webhooks are in "{own}": a change and its event '
-            "could not be committed together.",
-            hint="Route both to one database, or do not register the model.",
-            obj=model,
-            id="webhooks.E005",
-        )
-
-
-def _check_exclude(registration: Registration, fields: list[Any]) -> Iterator[CheckMessage]:
-    """``fields`` has the fields of each serializer. None for one that only shows its keys in its output."""
-    model = registration.model
-    known = {field.name for field in model._meta.get_fields()}.union(*(each or () for each in fields))
-    unknown = sorted(set(registration.exclude) - known)
-    if unknown and None not in fields:
-        yield Warning(
-            f"{', '.join(unknown)} cannot be excluded from {registration.label}: neither the model nor its serializers "
-            "have such a field.",
-            hint="Correct exclude=… in webhooks.register(): under its real name the field is sent.",
-            obj=model,
-            id="webhooks.W007",
         )
 
 

@@ -24,8 +24,8 @@ from tests.support.inbox import ROOT
 from tests.testapp.models import Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
-from webhooks.checks import UNSENDABLE
 from webhooks.models import Webhook
+from webhooks.registry.checks import UNSENDABLE
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.worker import WebhookWorker
