@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from webhooks.db import among_sql, execute, fetch_all, json_rows_sql, now_sql, to_uuid
+from webhooks.db import Among, DatabaseNow, among_sql, execute, fetch_all, json_rows_sql, now_sql, to_uuid
 from webhooks.models import lanes
 from webhooks.models.lanes import Place
-from webhooks.models.queue import ENDED_STATES, ClaimedRow, State
+from webhooks.models.queue import ENDED_STATES, ClaimedRow, QueuedDelivery, State
 
 
 class Resent(NamedTuple):
@@ -46,18 +46,10 @@ def retry(
     """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
 
     Pending ones keep their place in the schedule. The rest as for ``resend``."""
-    now, now_params = now_sql(using)
-    chosen, chosen_param = among_sql(using, ids, "uuid")
-    brought_forward = fetch_all(
-        using,
-        f"""
-        UPDATE webhooks_queue SET due_at = {now}, requested_by = %s
-        WHERE delivery_id {chosen} AND state = 'pending' AND due_at > {now} RETURNING delivery_id
-        """,
-        [*now_params, requested_by, chosen_param, *now_params],
-    )
+    later = QueuedDelivery.objects.using(using).filter(Among("delivery", ids, "uuid"), due_at__gt=DatabaseNow())
+    brought_forward = later.filter(state=State.PENDING).update(due_at=DatabaseNow(), requested_by=requested_by)
     resent = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
-    return Resent(len(brought_forward) + resent.changed, resent.claimed)
+    return Resent(brought_forward + resent.changed, resent.claimed)
 
 
 def resend(
