@@ -6,11 +6,11 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
-from django.db.models import Count, F, Lookup
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q
 
 from webhooks import permissions
 from webhooks.models import Delivery, Run, RunKind, resend_sql
@@ -99,21 +99,14 @@ def user_of(run: Run) -> Any:
     return user
 
 
-class Selective(Lookup):
-    """A comparison, such as ``Selective("event", ">", 5)``, that few rows meet. SQLite then looks up rows by its index.
+class Selective(ExpressionWrapper):
+    """A condition on one column that few rows meet. SQLite then looks up rows by its index.
 
     SQLite has no statistics, and believes that a webhook or a kind of error has few deliveries.
     """
 
-    prepare_rhs = False
-
-    def __init__(self, column: str, operator: Literal[">", "<="], value: Any) -> None:
-        super().__init__(F(column), value)
-        self.operator = operator
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        column, parameters = compiler.compile(self.lhs)
-        return f"{column} {self.operator} %s", (*parameters, self.rhs)
+    def __init__(self, **condition: Any) -> None:
+        super().__init__(Q(**condition), BooleanField())
 
     def as_sqlite(self, compiler: Any, connection: Any) -> Any:
         condition, parameters = self.as_sql(compiler, connection)
@@ -168,7 +161,7 @@ class DeliveryAct(Act):
 
     def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
         rows = rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
-        return rows.filter(Selective("event", ">", after), Selective("event", "<=", until))
+        return rows.filter(Selective(event__gt=after), Selective(event__lte=until))
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
         ids, using = [key.id for portion in portions for key in portion.keys], Delivery.objects.db
