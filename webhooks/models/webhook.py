@@ -57,11 +57,17 @@ class Method(models.TextChoices):
 class Webhook(WebhookState):
     """An admin's rule: send changes of these models to this URL, in this format."""
 
-    name = models.CharField(_("name"), max_length=150, unique=True, validators=[validation.check_visible])
+    name = models.CharField(
+        _("name"),
+        max_length=150,
+        unique=True,
+        validators=[validation.check_visible],
+        help_text=_("A name for lists and messages, such as “CMDB sync”."),
+    )
     enabled = models.BooleanField(
         _("enabled"),
         **default(True),
-        help_text=_("A disabled webhook gets no new deliveries; its stored ones wait until it is enabled again."),
+        help_text=_("While this is off, new changes are not recorded, and what is not sent yet waits."),
     )
     object_types = models.ManyToManyField(
         DjangoContentType,
@@ -91,7 +97,10 @@ class Webhook(WebhookState):
     changed_fields = models.JSONField(
         _("only if these fields changed"),
         **EMPTY_LIST,
-        help_text=_("Skip updates that change none of these fields. Empty: every update."),
+        help_text=_(
+            "Field names, such as: status, tags. Skips updates that change none of these fields. Empty: every update. "
+            "Creations and deletions are always sent."
+        ),
     )
     only_changes = models.BooleanField(
         _("skip updates that change nothing"), **default(False), help_text=_("For example a save of the same values.")
@@ -110,9 +119,18 @@ class Webhook(WebhookState):
     payload_url = models.CharField(
         _("payload URL"),
         max_length=500,
-        help_text=_("The URL of the receiver. May be a template: https://…/{{ data.id }}."),
+        help_text=_(
+            "The address of the receiver: each change is sent there. Parts may come from the change: "
+            "https://…/{{ data.id }}."
+        ),
     )
-    http_method = models.CharField(_("HTTP method"), max_length=10, choices=Method.choices, **default(Method.POST))
+    http_method = models.CharField(
+        _("HTTP method"),
+        max_length=10,
+        choices=Method.choices,
+        **default(Method.POST),
+        help_text=_("Most receivers expect POST. Each method sends the body."),
+    )
     content_type = models.CharField(
         _("content type"),
         max_length=100,
@@ -126,7 +144,9 @@ class Webhook(WebhookState):
         _("additional headers"), **EMPTY, help_text=_("A template with one “Name: value” a line.")
     )
     body_template = models.TextField(
-        _("body template"), **EMPTY, help_text=_("A template for the body. Empty: the whole payload.")
+        _("body template"),
+        **EMPTY,
+        help_text=_("A template for another body. Empty: the whole payload, as JSON or as a form."),
     )
     secret = EncryptedTextField(
         _("secret"),

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import registry
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
 from webhooks.operations.webhooks import refusals
 from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
@@ -28,7 +28,9 @@ from webhooks.security.encryption import Secret, refuse_encrypted
 
 ACTIONS_LABEL = "wh-actions"  # the id of the text before the three actions
 
-CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
+TEXT = {"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}
+CODE = TEXT | {"class": "vLargeTextField wh-code"}
+PREVIEW_URL = reverse_lazy("admin:webhooks_webhook_condition_preview")
 
 
 class ModelsWidget(forms.CheckboxSelectMultiple):
@@ -43,18 +45,23 @@ class FirstActionWidget(forms.CheckboxInput):
     template_name = "webhooks/admin/webhook/first_action.html"
 
 
-class ListField(forms.CharField):
+class EnteredTextField(forms.JSONField):
+    """A JSON value, edited as text. A form with errors shows the text as it was entered."""
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return data
+
+
+class ListField(EnteredTextField):
     """A list of names, edited as text with one name a line."""
 
-    widget: Any = forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"})
     separator, separators = "\n", r"[\r\n]"
 
     def prepare_value(self, value: Any) -> Any:
         return self.separator.join(map(str, value)) if isinstance(value, list) else value
 
     def to_python(self, value: Any) -> Any:
-        names = re.split(self.separators, super().to_python(value) or "")
-        return [name.strip() for name in names if name.strip()]
+        return [name.strip() for name in re.split(self.separators, value or "") if name.strip()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         return bool((initial or []) != self.to_python(data))
@@ -63,18 +70,11 @@ class ListField(forms.CharField):
 class FieldNamesField(ListField):
     """A list of names, edited as text with commas or spaces between the names."""
 
-    widget = forms.TextInput(attrs={"class": "vTextField"})
     separator, separators = ", ", r"[,\s]"
 
 
-class ConditionsField(forms.JSONField):
+class ConditionsField(EnteredTextField):
     """Indented JSON text. A script replaces it by rows if they can express the conditions."""
-
-    preview_url = reverse_lazy("admin:webhooks_webhook_condition_preview")
-    widget = forms.Textarea(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": preview_url})
-
-    def bound_data(self, data: Any, initial: Any) -> Any:
-        return data  # a form with errors shows the text as it was entered
 
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -122,33 +122,6 @@ class WebhookForm(forms.ModelForm):
         label=gettext_lazy("Custom events"),
         help_text=gettext_lazy("Events that code of this site sends. They do not depend on the selected models."),
     )
-    conditions = ConditionsField(
-        required=False,
-        label=gettext_lazy("Conditions"),
-        help_text=gettext_lazy("Send only changes that match these conditions. Empty: every change."),
-    )
-    changed_fields = FieldNamesField(
-        required=False,
-        label=gettext_lazy("Only if these fields changed"),
-        help_text=gettext_lazy(
-            "Field names, such as: status, tags. Skips updates that change none of these fields. Empty: every update. "
-            "Creations and deletions are always sent."
-        ),
-    )
-    excluded_usernames = ListField(
-        required=False,
-        label=gettext_lazy("Ignored users"),
-        help_text=gettext_lazy(
-            "Changes by these users are not sent. Enter the user of a receiver that writes back. One name a line."
-        ),
-    )
-    secret = WriteOnlyField(
-        required=False,
-        max_length=SECRET_LENGTH,
-        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
-        label=gettext_lazy("Secret"),
-        help_text=gettext_lazy("The secret signs each request, so that the receiver can verify the sender."),
-    )
     clear_secret = forms.BooleanField(
         required=False,
         label=gettext_lazy("Clear the secret"),
@@ -156,15 +129,6 @@ class WebhookForm(forms.ModelForm):
     )
     forget_previous_secret = forms.BooleanField(
         required=False, label=gettext_lazy("Stop signing with the previous secret now")
-    )
-    secret_headers = WriteOnlyField(
-        required=False,
-        max_length=SECRET_HEADERS_LENGTH,
-        widget=forms.Textarea(
-            attrs={"class": "vLargeTextField", "rows": 3, "autocomplete": "off", "spellcheck": "false"}
-        ),
-        label=gettext_lazy("Secret headers"),
-        help_text=gettext_lazy("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
     clear_secret_headers = forms.BooleanField(required=False, label=gettext_lazy("Clear the secret headers"))
 
@@ -174,32 +138,33 @@ class WebhookForm(forms.ModelForm):
     class Meta:
         model = Webhook
         fields = "__all__"
+        field_classes = {
+            "conditions": ConditionsField,
+            "changed_fields": FieldNamesField,
+            "excluded_usernames": ListField,
+            "secret": WriteOnlyField,
+            "secret_headers": WriteOnlyField,
+        }
         widgets = {
             # Browsers refuse templates in an input of type "url".
             "payload_url": forms.TextInput(
                 attrs={"class": "vURLField", "spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}
             ),
             "on_created": FirstActionWidget,
+            "conditions": forms.Textarea(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": PREVIEW_URL}),
+            "changed_fields": forms.TextInput(attrs={"class": "vTextField"}),
+            "excluded_usernames": forms.Textarea(TEXT),
             "serializer": forms.TextInput(attrs={"class": "vTextField", "list": "serializer_suggestions"}),
             "content_type": forms.TextInput(attrs={"class": "vTextField", "list": "content_type_suggestions"}),
-            "additional_headers": forms.Textarea(attrs=CODE | {"rows": 3}),
-            "body_template": forms.Textarea(attrs=CODE | {"rows": 6}),
+            "additional_headers": forms.Textarea(CODE),
+            "body_template": forms.Textarea(CODE | {"rows": 6}),
+            "secret": forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
+            "secret_headers": forms.Textarea(TEXT | {"autocomplete": "off"}),
         }
-        help_texts = {
-            "name": gettext_lazy("A name for lists and messages, such as “CMDB sync”."),
-            "payload_url": gettext_lazy(
-                "The address of the receiver: each change is sent there. Parts may come from the change: "
-                "https://…/{{ data.id }}."
+        help_texts = dict.fromkeys(ACTION_FIELDS, "") | {  # the boxes have one label for all three
+            "excluded_usernames": gettext_lazy(
+                "Changes by these users are not sent. Enter the user of a receiver that writes back. One name a line."
             ),
-            "on_created": "",
-            "on_updated": "",
-            "on_deleted": "",
-            "enabled": gettext_lazy("While this is off, new changes are not recorded, and what is not sent yet waits."),
-            "http_method": gettext_lazy("Most receivers expect POST. Each method sends the body."),
-            "body_template": gettext_lazy(
-                "A template for another body. Empty: the whole payload, as JSON or as a form."
-            ),
-            "ssl_verification": gettext_lazy("Refuse a receiver without a trusted certificate."),
         }
 
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
@@ -251,7 +216,8 @@ class WebhookForm(forms.ModelForm):
                 _("No secret headers are set."),
             ),
         }
-        for name, (is_set, is_unusable, is_not_set) in descriptions.items():
+        for name in descriptions.keys() & self.fields.keys():  # users who may only view it have none
+            is_set, is_unusable, is_not_set = descriptions[name]
             stored, field = self.stored_secrets[name], self.fields[name]
             text = is_set if stored else is_not_set
             if stored and stored.problem:
