@@ -19,7 +19,6 @@ from django.utils import timezone
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.admin import run_start
-from webhooks.admin.webhook import recover
 from webhooks.delivery.runs import pace
 from webhooks.models import Delivery, Run, RunKind, RunState, State
 from webhooks.operations import runs
@@ -254,7 +253,7 @@ def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client
 def test_a_recovery_of_many_is_counted_on_request(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "LOOK_AT", 1)
     monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
-    monkeypatch.setattr(recover, "DRY_RUN_SECONDS", 0)
+    monkeypatch.setattr(run_start, "COUNT_SECONDS_OF_WEBHOOK", 0)
     webhook = make_webhook(Thing)
     for number in range(3):
         make_delivery(webhook, State.FAILED, object_id=str(number))

@@ -1,10 +1,10 @@
 """The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
-webhook       the list of webhooks, the page of one with its form and “Try it”; Recover and Backfill
+webhook       the list of webhooks, the page of one with its form and “Try it”
 delivery      the list of deliveries, the page of one; retry, resend, discard
 event         the lists of events and of skipped changes, the page of one event; replay
 run           the list of runs, the page of one; pause, resume, cancel
-run_start     the page that asks before a run begins
+run_start     the pages that ask before a run begins; Recover and Backfill
 status        the status page, and its boxes: problems with their remedies; status_sections has its figures and tables
 why           “Why didn't it fire?”
 what_changed  the change on the pages of a delivery and of an event, with the comparison of its snapshots

@@ -1,10 +1,14 @@
-"""The page before a run of the rows of a list: their true number, the oldest ones, and the button that begins it."""
+"""The pages before a run: the true number of its rows, the oldest ones, and the button that begins it.
+
+One page begins a run of the rows of a list. Recover and Backfill begin one of a webhook, from a chosen time on.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
@@ -13,12 +17,13 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
+from django.utils.timezone import get_current_timezone_name, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.display import page, state_word
-from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm
+from webhooks.admin.filters import MOMENT, DeliveryFilterForm, EventFilterForm
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
@@ -51,7 +56,17 @@ CONSEQUENCES = {
         "Their receivers do not get these changes. A discarded delivery can be retried until it is deleted."
     ),
     RunKind.REPLAY: gettext_lazy("Their objects are captured as they are today, as new events."),
+    RunKind.RECOVER: gettext_lazy(
+        "Sends what this webhook should have sent and did not: failed deliveries again, and events that failed before "
+        "they had a delivery. What the receiver accepted is not sent again, and what a user discarded is not sent."
+    ),
+    RunKind.BACKFILL: gettext_lazy(
+        "Sends stored events that the webhook wants as it is now and never had a delivery of, for example events from "
+        "before it was created."
+    ),
 }
+OF_WEBHOOK = (RunKind.RECOVER, RunKind.BACKFILL)
+
 # The names of the filters. The title of a run names its webhook.
 NAMES = {
     "state": gettext_lazy("state"),
@@ -76,8 +91,11 @@ DONE = {
     RunKind.DISCARD: ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count"),
 }
 
-# The page counts for this many seconds. A link on it counts for longer.
-COUNT_SECONDS = 1.0
+# The pages count for this many seconds. A link on them counts for longer.
+COUNT_SECONDS, COUNT_SECONDS_OF_WEBHOOK = 1.0, 2.0
+
+
+# The rows of a list
 
 
 def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
@@ -130,21 +148,6 @@ def question_context(
     }
 
 
-def preview_context(
-    request: HttpRequest, kind: RunKind, filters: dict[str, Any], seconds: float, takes_all: bool = False
-) -> dict[str, Any]:
-    """The rows that a run would take. With ``?count=``, it counts for longer than ``seconds``."""
-    seconds = runs.PREVIEW_SECONDS if "count" in request.GET else seconds
-    preview = runs.preview(kind, filters, request.user, takes_all=takes_all, seconds=seconds)
-    more = preview.count - len(preview.sample)
-    return {
-        "preview": preview,
-        "shown": number(preview.count),
-        "more": number(more) if more > 0 else "",
-        "count_url": f"?{request.GET.urlencode()}&count=all",
-    }
-
-
 def _question(kind: RunKind, preview: runs.Preview) -> str:
     """Such as "Discard 49,950 deliveries of 2 webhooks?"."""
     if not preview.count:
@@ -171,13 +174,6 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
     return redirect_back(request, _list_url(kind))
 
 
-def show_run(request: HttpRequest, run: Run) -> None:
-    """Say that a run has begun, and where its progress is."""
-    url = row_url("run", run.pk)
-    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
-    messages.success(request, format_html(text, run.pk, runs.summary(run), url))
-
-
 def _list_url(kind: RunKind) -> str:
     return reverse(f"admin:webhooks_{'event' if kind == RunKind.REPLAY else 'delivery'}_changelist")
 
@@ -190,6 +186,99 @@ def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
     if kind not in QUESTIONS or not form.is_valid():
         raise Http404(_("There is no such run."))
     return RunKind(kind), form.chosen
+
+
+# Recover and Backfill
+
+
+class SinceForm(forms.Form):
+    """Since when: some hours before now, or a time."""
+
+    hours = forms.TypedChoiceField(
+        label=gettext_lazy("Go back"),
+        choices=[
+            ("1", gettext_lazy("the last hour")),
+            ("6", gettext_lazy("the last 6 hours")),
+            ("24", gettext_lazy("the last 24 hours")),
+            ("168", gettext_lazy("the last 7 days")),
+            ("", gettext_lazy("another time")),
+        ],
+        coerce=int,
+        empty_value=None,
+        required=False,
+    )
+    since = forms.DateTimeField(required=False, widget=MOMENT)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        now = datetime.now(UTC).replace(microsecond=0)  # as the form of the second step has it
+        if hours := cleaned.get("hours"):
+            cleaned["since"] = now - timedelta(hours=hours)
+        elif not self.errors and not cleaned.get("since"):
+            self.add_error("since", _("Choose how far to go back, or enter a time."))
+        elif not self.errors and cleaned["since"] > now:
+            self.add_error("since", _("This time is in the future."))
+        return cleaned
+
+
+def may_begin(user: Any, kind: RunKind) -> bool:
+    """Whether the user may begin runs of this kind."""
+    return all(permissions.has_perm(user, one) for one in (*runs.PERMISSIONS[kind], "webhooks.add_run"))
+
+
+def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
+    """The form, the dry run of a chosen time, or with POST the begun run."""
+    if not may_begin(request.user, kind):
+        raise PermissionDenied
+    given = request.POST if request.method == "POST" else request.GET
+    form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
+    form.fields["since"].label = _("Since (%(zone)s)") % {"zone": get_current_timezone_name()}
+    act = capfirst(kind.label)
+    context |= {
+        "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
+        "act": act,
+        "meaning": CONSEQUENCES[kind],
+        "form": form,
+        "webhook": webhook,
+        "is_sent_later": not webhook.enabled or webhook.is_paused,
+    }
+    if form.is_valid():
+        since: datetime = form.cleaned_data["since"]
+        filters = runs.since_filters(webhook, since)
+        if request.method == "POST":
+            show_run(request, runs.start(kind, filters, request.user))
+            return redirect("admin:webhooks_webhook_change", webhook.pk)
+        context |= {
+            **preview_context(request, kind, filters, COUNT_SECONDS_OF_WEBHOOK),
+            "since": exact_time(since),
+            "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
+        }
+    return page(request, "webhooks/admin/run/recover.html", context)
+
+
+# Both
+
+
+def preview_context(
+    request: HttpRequest, kind: RunKind, filters: dict[str, Any], seconds: float, takes_all: bool = False
+) -> dict[str, Any]:
+    """The rows that a run would take. With ``?count=``, it counts for longer than ``seconds``."""
+    seconds = runs.PREVIEW_SECONDS if "count" in request.GET else seconds
+    preview = runs.preview(kind, filters, request.user, takes_all=takes_all, seconds=seconds)
+    more = preview.count - len(preview.sample)
+    return {
+        "preview": preview,
+        "shown": number(preview.count),
+        "more": number(more) if more > 0 else "",
+        "count_url": f"?{request.GET.urlencode()}&count=all",
+    }
+
+
+def show_run(request: HttpRequest, run: Run) -> None:
+    """Say that a run has begun, and where its progress is."""
+    url = row_url("run", run.pk)
+    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
+    messages.success(request, format_html(text, run.pk, runs.summary(run), url))
 
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:

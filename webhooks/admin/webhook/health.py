@@ -24,7 +24,7 @@ from webhooks.admin.display import (
     when,
 )
 from webhooks.admin.lists import list_url, page_url, row_url
-from webhooks.admin.webhook.recover import may_begin
+from webhooks.admin.run_start import may_begin
 from webhooks.db import index_plans
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State

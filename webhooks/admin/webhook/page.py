@@ -22,13 +22,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webhooks import permissions
 from webhooks.admin.display import part
 from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
+from webhooks.admin.run_start import OF_WEBHOOK, recover_view
 from webhooks.admin.webhook import try_it
 from webhooks.admin.webhook.fieldsets import HEADERS, describe, fieldsets
 from webhooks.admin.webhook.form import WebhookForm, unused_fields
 from webhooks.admin.webhook.health import DUPLICATE, health
 from webhooks.admin.webhook.list import WebhookListAdmin
 from webhooks.admin.webhook.preview import preview
-from webhooks.admin.webhook.recover import MEANINGS, recover_view
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
@@ -208,7 +208,7 @@ class WebhookAdmin(WebhookListAdmin):
             of_webhook("try", trial),
             of_webhook("ping", ping),
             *(of_webhook(name, switch, name=name) for name in ("enable", "pause", "resume")),
-            *(of_webhook(kind.value, run, kind=kind) for kind in MEANINGS),
+            *(of_webhook(kind.value, run, kind=kind) for kind in OF_WEBHOOK),
             *super().get_urls(),
         ]
 
