@@ -17,9 +17,8 @@ from tests.support.makers import make_webhook
 from tests.support.plans import executed_plans
 from tests.support.users import browser
 from tests.testapp.models import Thing
-from webhooks.admin import paging
+from webhooks.admin import paging, status, status_sections
 from webhooks.admin.delivery.list import DeliveryAdmin
-from webhooks.admin.status import problems, sections
 from webhooks.api.base import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
 from webhooks.operations import counts, overview
@@ -43,7 +42,7 @@ def down(
     request: pytest.FixtureRequest, database: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Webhook]:
     """A webhook that was down, with deliveries in every state. Most of the failed ones have just been retried."""
-    for module in (counts, overview, problems, sections):
+    for module in (counts, overview, status, status_sections):
         monkeypatch.setattr(module, "TOTAL_CAP", TOTAL_CAP, raising=False)
         monkeypatch.setattr(module, "EACH_CAP", EACH_CAP, raising=False)
     monkeypatch.setattr(paging, "TOTAL_CAP", TOTAL_CAP)
