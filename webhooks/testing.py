@@ -127,18 +127,12 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
     """Subscribe to every change of these, in addition to the webhooks in the database."""
     real = subscriptions.current
     filters = {CAPTURE_ID: Filters(CAPTURE_ID, prechange=True)} if prechange else {}
+    mine = [(label, str(action)) for label in labels for action in Action] + [("", name) for name in custom_events]
 
     def with_mine(using: str) -> Subscriptions:
         wanted = real(using)
-        mine = [(label, action) for label in labels for action in Action]
         by_change = {change: [CAPTURE_ID, *wanted.subscribers(*change)] for change in mine}
-        by_event = {name: [CAPTURE_ID, *wanted.by_event.get(name, [])] for name in custom_events}
-        return replace(
-            wanted,
-            by_change=wanted.by_change | by_change,
-            by_event=wanted.by_event | by_event,
-            filters=wanted.filters | filters,
-        )
+        return replace(wanted, by_change=wanted.by_change | by_change, filters=wanted.filters | filters)
 
     with mock.patch.object(subscriptions, "current", with_mine):
         yield

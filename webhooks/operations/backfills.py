@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from django.db.models import Exists, OuterRef, Q
 
 from webhooks import payloads
-from webhooks.capture import subscriptions
 from webhooks.capture.matching import EventContext, wants
+from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
 from webhooks.delivery.runs.acts import EVENTS, Applied, EventAct, Key, Portion, RunRefused, acts, events_of, keys_of
 from webhooks.errors import reraise_job_timeout
@@ -77,13 +77,13 @@ def _webhook(run: Run) -> Webhook:
 
 def _wanted(webhook: Webhook, keys: Sequence[Key]) -> Iterator[tuple[Event, str]]:
     """The events that match the conditions of the webhook, as they were. With a reason if that cannot be judged."""
-    filters = subscriptions.current(Event.objects.db).filters.get(webhook.pk)
+    filters = Filters.of(webhook)
     for event in Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk"):
         is_wanted, problem = True, ""
         is_custom = event.action not in webhook.actions  # and so has no conditions
         if not is_custom and not payloads.has_serializer(event, webhook.serializer):
             problem = f"it has no data of the serializer {webhook.serializer or '(default)'}"
-        elif not is_custom and filters:
+        elif not is_custom:
             try:
                 is_wanted = wants(filters, EventContext.of_stored(event, webhook.serializer))
             except Exception as error:

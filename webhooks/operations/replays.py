@@ -148,7 +148,7 @@ def _matching_webhooks(original: Event, columns: dict[str, Any]) -> list[int]:
     if original.is_loop_protected or (original.action == Action.DELETED and not original.data):
         return list(original.webhook_ids)  # matched already, or there is no data to match
     event = Event(webhook_ids=original.webhook_ids, **columns)
-    current = subscriptions.read(Event.objects.db)
+    current = subscriptions.current(Event.objects.db)
     found = Match()
     for serializer, webhook_ids in payloads.webhooks_by_serializer(event).items():
         found.add(match(webhook_ids, current, EventContext.of_stored(event, serializer), Budget()))

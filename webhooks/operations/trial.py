@@ -162,7 +162,7 @@ def _instance(registration: Registration, pk: Any, user: Any) -> models.Model:
 
 def _earlier_state(webhook: Webhook, event: Event, user: Any) -> PrechangeState | None:
     """The state before the last recorded update of the object, if the webhook looks at it. None if it is not known."""
-    if not filters_of(webhook).needs_prechange or not permissions.may_view_payloads(user):
+    if not Filters.of(webhook).needs_prechange or not permissions.may_view_payloads(user):
         return None
     of_object = Event.objects.filter(object_type=event.object_type, object_id=event.object_id, action=Action.UPDATED)
     last = permissions.visible_events(user, of_object).order_by("-pk").first()
@@ -180,8 +180,8 @@ def _judge(webhook: Webhook, labels: Collection[str], event: Event, shows_actual
         return False, refused
     if event.username in webhook.excluded_usernames:
         return False, _describe(Refusal(Rule.IGNORED_USER), event, shows_actual)
-    filters = filters_of(webhook)
-    alone = Subscriptions(filters={filters.webhook_id: filters}, disabled=Subscriptions())
+    filters = Filters.of(webhook)
+    alone = Subscriptions(filters={filters.webhook_id: filters}, disabled={})
     found = match([filters.webhook_id], alone, EventContext.of_stored(event, ""), Budget())
     if found.errored:
         return False, last_line(found.error)
@@ -206,20 +206,3 @@ def _why_wanted(webhook: Webhook, filters: Filters, event: Event) -> str:
 def _describe(refusal: Refusal, event: Event, shows_actual: bool) -> str:
     skip = Skip(action=event.action, rule=refusal.rule, detail=refusal.detail, username=event.username)
     return skip_reason(skip, shows_actual)
-
-
-def filters_of(webhook: Webhook) -> Filters:
-    """The filters of the webhook as its attributes are."""
-    templates = f"{webhook.payload_url} {webhook.additional_headers} {webhook.body_template}"
-    return Filters(
-        webhook.pk or 0,
-        json.dumps(webhook.conditions) if webhook.conditions else "",
-        tuple(webhook.changed_fields or ()),
-        only_changes=webhook.only_changes,
-        prechange=webhook.prechange,
-        shows_prechange="snapshots" in templates or "changed" in templates,
-        serializer=webhook.serializer,
-        custom_events=tuple(webhook.custom_events or ()),
-        excluded_usernames=tuple(webhook.excluded_usernames or ()),
-        enabled=webhook.enabled,
-    )

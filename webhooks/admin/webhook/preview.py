@@ -17,7 +17,6 @@ from webhooks.admin.webhook.form import WebhookForm
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.models import Action, Event
-from webhooks.operations.trial import filters_of
 from webhooks.operations.wording import number
 from webhooks.registry import label_of
 
@@ -39,7 +38,7 @@ def preview(form: WebhookForm, user: Any) -> str:
     if refused := [name for name in FILTERS if name in form.errors]:
         return " ".join(f"{form.fields[name].label}: {' '.join(map(str, form.errors[name]))}" for name in refused)
     # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
-    filters = replace(filters_of(form.instance), prechange=False, shows_prechange=False)
+    filters = replace(Filters.of(form.instance), prechange=False)
     # Only visible events: conditions could be used to guess the data of others.
     wanted = Q(object_type__in=labels, action__in=actions) | Q(action__in=custom_events)
     visible = permissions.visible_events(user, Event.objects.filter(wanted, error=""))

@@ -68,11 +68,7 @@ def why(
 class _Question:
     def __init__(self, webhook: Webhook | int | None, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._every = list(
-            Webhook.objects.defer(*SECRET_FIELDS, "additional_headers", "body_template").prefetch_related(
-                "object_types"
-            )
-        )
+        self._every = list(Webhook.objects.defer(*SECRET_FIELDS).prefetch_related("object_types"))
         visible = permissions.visible_webhooks(viewer.user)
         if webhook is not None:
             pk = webhook.pk if isinstance(webhook, Webhook) else webhook

@@ -14,12 +14,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import payloads
-from webhooks.capture import subscriptions
 from webhooks.capture.bulk import TrackedQuerySet
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, match
 from webhooks.capture.serialize import Payload, serialize_or_error
-from webhooks.capture.subscriptions import Subscriptions
+from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Action, Event, Skip, Webhook
@@ -228,9 +227,8 @@ def _outlooks(webhooks: Sequence[Webhook], present: Present, viewer: Viewer) -> 
     """Why webhooks that want updates of the model would not get one of this object, each with the remedy."""
     found = dict[int, tuple[str, str]]()
     wanting = {one.pk: one for one in webhooks if Action.UPDATED in one.actions and present.label in models_of(one)}
-    chosen = subscriptions.read(Event.objects.db)
-    if not chosen.keeps_skips:  # then it would give no reasons
-        chosen = replace(chosen, disabled=Subscriptions())
+    # With a place for skips: without one, there would be no reasons.
+    chosen = Subscriptions(filters={pk: Filters.of(one) for pk, one in wanting.items()}, disabled={})
     for serializer, ids in chosen.by_serializer(wanting).items():
         payload = present.payload(serializer)
         if isinstance(payload, str):
