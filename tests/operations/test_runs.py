@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rq.timeouts import JobTimeoutException
 
+import webhooks
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
@@ -238,6 +239,20 @@ def test_a_backfill_sends_a_new_webhook_the_stored_events_that_it_wants(inbox: I
     assert (run.state, run.total, run.done, run.failed, run.skipped) == (RunState.DONE, 3, 2, 0, 1)
     assert sorted(one.json["sequence"] for one in inbox.received("ok/new")) == wanted
     assert finished(runs.start(RunKind.BACKFILL, filters)).done == 0, "it has them"
+
+
+def test_a_backfill_judges_the_data_of_custom_events(inbox: Inbox, own_registrations: None) -> None:
+    webhooks.register_event("testapp.counted")
+    make_webhook(custom_events=["testapp.counted"], url=inbox.url())
+    for count in (1, 2, 3):
+        webhooks.send("testapp.counted", data={"count": count})
+    drain()
+    rule = {"attr": "count", "value": 1, "op": "gt"}
+    new = make_webhook(
+        custom_events=["testapp.counted"], url=inbox.url("ok/new"), conditions=rule, serializer="brief", name="new"
+    )
+    assert finished(runs.start(RunKind.BACKFILL, since_long_ago(new))).done == 2
+    assert sorted(one.json["data"]["count"] for one in inbox.received("ok/new")) == [2, 3]
 
 
 def test_a_preview_of_a_backfill_takes_as_many_statements_for_many_events_as_for_one() -> None:

@@ -17,7 +17,7 @@ from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
 from webhooks.delivery.runs.acts import EVENTS, Applied, EventAct, Key, Portion, RunRefused, acts, events_of, keys_of
 from webhooks.errors import reraise_job_timeout
-from webhooks.models import Delivery, Event, Run, RunKind, Webhook
+from webhooks.models import Action, Delivery, Event, Run, RunKind, Webhook
 from webhooks.models.event import EventQuerySet
 from webhooks.registry import label_of
 from webhooks.text import last_line
@@ -80,10 +80,9 @@ def _wanted(webhook: Webhook, keys: Sequence[Key]) -> Iterator[tuple[Event, str]
     filters = Filters.of(webhook)
     for event in Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk"):
         is_wanted, problem = True, ""
-        is_custom = event.action not in webhook.actions  # and so has no conditions
-        if not is_custom and not payloads.has_serializer(event, webhook.serializer):
+        if event.action in Action and not payloads.has_serializer(event, webhook.serializer):
             problem = f"it has no data of the serializer {webhook.serializer or '(default)'}"
-        elif not is_custom:
+        else:
             try:
                 is_wanted = wants(filters, EventContext.of_stored(event, webhook.serializer))
             except Exception as error:
@@ -94,8 +93,8 @@ def _wanted(webhook: Webhook, keys: Sequence[Key]) -> Iterator[tuple[Event, str]
 
 
 def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:
-    """Note in the events that the webhook gets the output of its serializer."""
-    for event in events if webhook.serializer else ():
+    """Note in the events that the webhook gets the output of its serializer. Custom events have none."""
+    for event in [one for one in events if webhook.serializer and one.action in Action]:
         outputs = json.loads(event.serializers)
         chosen = outputs[webhook.serializer]
         if webhook.pk not in chosen["webhooks"]:
