@@ -16,6 +16,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from core.models import Tag
 from dcim.api.serializers import SiteSerializer
 from dcim.models import Site
+from tests.support.draining import STATE
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_event, make_webhook
@@ -55,10 +56,10 @@ def serialized(site: Site) -> dict[str, Any]:
 
 def wait_until_all_succeeded(count: int, seconds: float = 20) -> None:
     def report() -> str:
-        states = list(Delivery.objects.values_list("state", "reason"))
+        states = list(Delivery.objects.values_list(STATE, "reason"))
         return f"{count} deliveries to succeed; {Event.objects.count()} events, deliveries: {states[:5]}"
 
-    until(lambda: Delivery.objects.filter(state=State.SUCCEEDED).count() >= count, seconds, report)
+    until(lambda: Delivery.objects.in_states(State.SUCCEEDED).count() >= count, seconds, report)
 
 
 def test_every_way_to_save_reaches_the_url_exactly_once(workers: Workers, inbox: Inbox, admin: User) -> None:

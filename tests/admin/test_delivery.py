@@ -28,6 +28,7 @@ from tests.support.admin_pages import (
     staff,
     statements,
 )
+from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from webhooks import payloads
 from webhooks.admin.delivery import page as delivery_page
@@ -454,7 +455,7 @@ class TestRetryAndDiscard:
     def test_a_lane_is_retried_in_its_order(self, admin_client: Client, webhook: Webhook) -> None:
         ids = [make_site_delivery(webhook).pk for _ in range(3)]
         messages_after(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids[::-1])
-        assert list(Delivery.objects.order_by("event_id").values_list("state", flat=True)) == [
+        assert list(Delivery.objects.order_by("event_id").values_list(STATE, flat=True)) == [
             "pending",
             "waiting",
             "waiting",

@@ -21,6 +21,7 @@ from rq import Queue, Worker
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS, do, messages_after, page, staff
+from tests.support.draining import STATE
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
 from webhooks.admin import display, status, status_sections
@@ -292,7 +293,7 @@ class TestRetry:
         assert messages_after(admin_client, do("retry", left)) == [
             "Skipped 1: only failed, discarded or pending deliveries can be retried, and none of a deleted webhook."
         ]
-        assert set(Delivery.objects.values_list("state", flat=True)) == {State.FAILED}
+        assert set(Delivery.objects.values_list(STATE, flat=True)) == {State.FAILED}
 
     def test_a_paused_webhook_is_resumed(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=20)

@@ -14,6 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
+from tests.support.draining import STATE
 from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_webhook
 from tests.support.rest import (
@@ -195,7 +196,7 @@ def test_other_deliveries_cannot_be_discarded(api: APIClient, state: str) -> Non
 
 
 def states() -> list[str]:
-    return list(Delivery.objects.order_by("event_id").values_list("state", flat=True))
+    return list(Delivery.objects.order_by("event_id").values_list(STATE, flat=True))
 
 
 def test_a_bulk_retry_sends_all_failed_deliveries_that_the_filters_choose(api: APIClient) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from tests.chaos import ledger
 from tests.chaos.crew import Writer
 from tests.chaos.killer import Killer
+from tests.support.draining import STATE
 from tests.support.waiting import until
 from webhooks.models import Delivery, Event, State
 
 
 def unfinished() -> int:
     """Events and deliveries that have not come to a good end yet."""
-    return Event.objects.undispatched().count() + Delivery.objects.exclude(state=State.SUCCEEDED).count()
+    return Event.objects.undispatched().count() + Delivery.objects.exclude(outcome=State.SUCCEEDED).count()
 
 
 def report() -> str:
-    states = Counter(Delivery.objects.values_list("state", flat=True))
+    states = Counter(Delivery.objects.values_list(STATE, flat=True))
     return f"all to be delivered; {Event.objects.undispatched().count()} undispatched events, deliveries {dict(states)}"
 
 

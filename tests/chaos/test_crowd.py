@@ -104,4 +104,4 @@ def test_order_holds_while_an_admin_retries_what_failed(
     assert set(account.repeated.values()) == {1}
     assert not overlapping(received), "never two of one object at once"
     assert Event.objects.count() == account.committed
-    assert not Delivery.objects.exclude(state=State.SUCCEEDED).exists()
+    assert not Delivery.objects.exclude(outcome=State.SUCCEEDED).exists()

@@ -29,7 +29,7 @@ TAKEN_BACK = {"fast": 0, "immediate": 3}
 
 def claimed() -> set[str]:
     """The ids of all claimed deliveries: workers may have to send them again."""
-    return {str(pk) for pk in Delivery.objects.filter(state=State.SENDING).values_list("pk", flat=True)}
+    return {str(pk) for pk in Delivery.objects.in_states(State.SENDING).values_list("pk", flat=True)}
 
 
 def at_risk(inbox: Inbox, since: float, until: float) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import Error, OperationalError, connection
 
+from tests.support.draining import STATE
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
@@ -72,9 +73,9 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
 
     def is_done() -> bool:
         is_paused = Webhook.objects.get(pk=bad.pk).is_paused
-        undone = Delivery.objects.filter(webhook=good).exclude(state=State.SUCCEEDED)
+        undone = Delivery.objects.filter(webhook=good).exclude(outcome=State.SUCCEEDED)
         # A delivery that could not be handed back returns when its lease ends: no worker may keep or renew it.
-        kept = Delivery.objects.filter(state=State.SENDING)
+        kept = Delivery.objects.in_states(State.SENDING)
         return (
             is_paused
             and not (Event.objects.undispatched().exists() or undone.exists() or kept.exists())
@@ -82,7 +83,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
         )
 
     def what() -> str:
-        states = list(Delivery.objects.values_list("webhook__name", "state", "queued__claim"))
+        states = list(Delivery.objects.values_list("webhook__name", STATE, "queued__claim"))
         return f"the end of the work after statement {nth} failed ({fault.failed}): {drain.is_busy=}, {states}"
 
     try:

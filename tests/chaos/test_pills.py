@@ -22,7 +22,7 @@ POISONED = "tests.support.pills.PoisonedWorker"
 
 
 def succeeded() -> int:
-    return Delivery.objects.filter(state=State.SUCCEEDED).count()
+    return Delivery.objects.in_states(State.SUCCEEDED).count()
 
 
 def test_a_delivery_that_kills_workers_fails_after_three_and_keeps_no_other_from_its_receiver(
@@ -46,7 +46,7 @@ def test_a_delivery_that_kills_workers_fails_after_three_and_keeps_no_other_from
         name = crew.hire(POISONED, LEASE=3, SWEEP_INTERVAL=0.3, RETRY_SCHEDULE=[3600])
         until(is_over, 60, "the worker to end, or to be done")
         if crew.by_name[name].process.poll() is not None:
-            aboard.append(Delivery.objects.filter(state=State.SENDING).count())
+            aboard.append(Delivery.objects.in_states(State.SENDING).count())
     figures(f"held when a worker died of a delivery: {aboard}; {len(inbox.received())} requests for 300 others")
     assert len(aboard) == 3
     assert aboard[0] > 10
@@ -69,7 +69,7 @@ def test_workers_that_are_killed_cost_no_attempt_and_little_time(crew: Crew, inb
         inbox.wait_for(50 * (kill + 1))
         if kill < 2:
             crew.by_name[name].kill()
-            held.append(Delivery.objects.filter(state=State.SENDING).count())
+            held.append(Delivery.objects.in_states(State.SENDING).count())
     begun, left = time.monotonic(), 600 - succeeded()
     until(lambda: succeeded() == 600, 60, "the last worker to deliver the rest")
     figures(f"killed with {held} held; then {left} delivered in {time.monotonic() - begun:.1f} s")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos import claims
 from tests.chaos.crew import Crew
+from tests.support.draining import STATE
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
@@ -47,7 +48,7 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     took = time.monotonic() - clock
     received = inbox.received()
     late = [one for one in received if one.at > began + MOMENT]
-    done = Delivery.objects.filter(state=State.SUCCEEDED).count()
+    done = Delivery.objects.in_states(State.SUCCEEDED).count()
     figures(
         f"SIGTERM with {held} claims, {len(received)} requests under way: exit {status} after {took:.1f} s, "
         f"{done} recorded"
@@ -58,14 +59,14 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     assert not late, "nothing is sent after the signal"
     assert done == len(inbox.received("slow/6"))
     assert Attempt.objects.count() == done, "what was cut off does not count"
-    handed_back = Delivery.objects.exclude(state=State.SUCCEEDED)
-    assert set(handed_back.values_list("state", "queued__claim", "attempt_count")) == {(State.PENDING, None, 0)}
+    handed_back = Delivery.objects.exclude(outcome=State.SUCCEEDED)
+    assert set(handed_back.values_list(STATE, "queued__claim", "attempt_count")) == {(State.PENDING, None, 0)}
 
     hung.delete()
     Webhook.objects.update(payload_url=inbox.url())
     crew.hire()
     inbox.wait_for(20 - done, behaviour="ok")
-    until(lambda: Delivery.objects.filter(state=State.SUCCEEDED).count() == 20, 10, "the rest to be recorded")
+    until(lambda: Delivery.objects.in_states(State.SUCCEEDED).count() == 20, 10, "the rest to be recorded")
     assert len(inbox.received("ok")) == 20 - done, "what was recorded is not sent again"
 
 
@@ -83,14 +84,14 @@ def test_a_second_signal_exits_at_once_and_loses_nothing(crew: Crew, inbox: Inbo
     worker.process.wait(60)
     took = time.monotonic() - clock
     assert "cold shut down" in worker.text
-    left = Delivery.objects.filter(state=State.SENDING).count()
+    left = Delivery.objects.in_states(State.SENDING).count()
     under_way = len(inbox.received())
     figures(
         f"{under_way} requests under way, exit {took:.2f} s after the second signal, {left} claims left to their lease"
     )
     Webhook.objects.update(payload_url=inbox.url())
     crew.hire()
-    until(lambda: Delivery.objects.filter(state=State.SUCCEEDED).count() == 20, 20, "everything to be delivered")
+    until(lambda: Delivery.objects.in_states(State.SUCCEEDED).count() == 20, 20, "everything to be delivered")
     assert len({one.headers["webhook-id"] for one in inbox.received("ok")}) == 20
     assert len(inbox.received("ok")) == 20
     assert left, "it does not wait for what is under way"

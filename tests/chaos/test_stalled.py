@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 
 def succeeded() -> int:
-    return Delivery.objects.filter(state=State.SUCCEEDED).count()
+    return Delivery.objects.in_states(State.SUCCEEDED).count()
 
 
 def rows() -> list[Any]:

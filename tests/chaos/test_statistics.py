@@ -70,7 +70,7 @@ def test_each_attempt_and_each_skip_counts_once_though_workers_are_killed(
 
 
 def is_over() -> bool:
-    return not Event.objects.undispatched().exists() and not Delivery.objects.filter(state__in=OPEN_STATES).exists()
+    return not Event.objects.undispatched().exists() and not Delivery.objects.in_states(*OPEN_STATES).exists()
 
 
 def counted(webhook: Webhook, period: Period) -> dict[str, int]:
@@ -90,7 +90,7 @@ def counted(webhook: Webhook, period: Period) -> dict[str, int]:
 
 
 def recorded(webhook: Webhook) -> dict[str, int]:
-    sums: Counter[str] = Counter(given_up=Delivery.objects.filter(webhook=webhook, state=State.FAILED).count())
+    sums: Counter[str] = Counter(given_up=webhook.deliveries.in_states(State.FAILED).count())
     for attempt in Attempt.objects.filter(delivery__webhook=webhook):
         sums.update(
             attempted=1,

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.support.draining import drain, states, sweep_step
+from tests.support.draining import STATE, drain, states, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.waiting import until
@@ -108,7 +108,7 @@ def test_a_lease_that_ends_without_a_record_is_counted_and_a_released_one_is_not
     [handed_back] = make_lost(webhook, 1, 1, state=State.SENDING)
     QueuedDelivery.objects.filter(pk=handed_back.pk).release()
     assert sweep_step(sweep.expire_leases) == 2
-    assert list(Delivery.objects.order_by("event_id").values_list("state", "queued__lost_leases", "attempt_count")) == [
+    assert list(Delivery.objects.order_by("event_id").values_list(STATE, "queued__lost_leases", "attempt_count")) == [
         (State.PENDING, 1, 0), (State.PENDING, 2, 0), (State.PENDING, 1, 0),
     ]  # fmt: skip
     assert not Attempt.objects.exists()

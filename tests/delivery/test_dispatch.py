@@ -10,7 +10,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from tests.support.draining import states, work_for
+from tests.support.draining import STATE, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
@@ -167,7 +167,7 @@ def test_many_events_are_dispatched_in_batches_and_in_order(webhook: Webhook, we
     assert dispatch() == 7
     assert sorted(Delivery.objects.values_list("event_id", flat=True)) == ids[:7]
     assert dispatch_all() == 43
-    assert Delivery.objects.filter(state=State.PENDING).count() == 5
+    assert Delivery.objects.in_states(State.PENDING).count() == 5
 
 
 @pytest.mark.postgresql
@@ -188,9 +188,7 @@ def test_a_later_event_waits_for_an_earlier_one_that_another_worker_is_dispatchi
     go_on.set()
     worker.join()
     assert dispatch_all() == 2
-    assert list(
-        Delivery.objects.filter(event__object_id="1").order_by("event_id").values_list("event_id", "state")
-    ) == [
+    assert list(Delivery.objects.filter(event__object_id="1").order_by("event_id").values_list("event_id", STATE)) == [
         (first.pk, State.PENDING),
         (second.pk, State.WAITING),
     ]
@@ -211,9 +209,9 @@ def test_several_workers_at_once_dispatch_each_event_once(
     for worker in [Beside(work) for _ in range(4)]:
         worker.join(60)
     assert Delivery.objects.values("event", "webhook").distinct().count() == Delivery.objects.count() == 200
-    assert Delivery.objects.filter(state=State.PENDING).count() == objects
+    assert Delivery.objects.in_states(State.PENDING).count() == objects
     first = dict(Delivery.objects.order_by("lane", "-event_id").values_list("lane", "event_id"))
-    assert set(Delivery.objects.filter(state=State.PENDING).values_list("event_id", flat=True)) == set(first.values())
+    assert set(Delivery.objects.in_states(State.PENDING).values_list("event_id", flat=True)) == set(first.values())
 
 
 def test_an_event_that_names_a_webhook_twice_becomes_one_delivery(webhook: Webhook) -> None:
@@ -228,7 +226,7 @@ def test_a_delivery_that_exists_already_is_not_created_again(webhook: Webhook) -
     make_delivery(webhook, State.SUCCEEDED, event=event, id=pk)
     assert dispatch() == 2
     assert states() == [State.SUCCEEDED, State.PENDING]
-    assert Delivery.objects.get(state=State.PENDING).event == other
+    assert Delivery.objects.in_states(State.PENDING).get().event == other
 
 
 def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(

@@ -149,7 +149,7 @@ def test_a_probe_that_succeeds_resumes(paused: Webhook, inbox: Inbox) -> None:
     assert not paused.is_paused
     assert (paused.failures_in_a_row, paused.failing_since, paused.probes) == (0, None, 0)
     assert len(inbox.received()) == 5
-    assert Delivery.objects.filter(state=State.SUCCEEDED).count() == 2
+    assert Delivery.objects.in_states(State.SUCCEEDED).count() == 2
 
 
 def test_a_probe_is_a_single_delivery(paused: Webhook, inbox: Inbox) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.support.draining import drain, states, sweep_step, work_for
+from tests.support.draining import STATE, drain, states, sweep_step, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
@@ -59,7 +59,7 @@ def test_a_misbehaving_receiver_does_not_delay_the_others(inbox: Inbox, webhooks
 def drain_until(webhook: Webhook, count: int) -> None:
     """Work like a worker that is stopped when one webhook has got all of its deliveries."""
     runner = DeliveryRunner("test")
-    succeeded = webhook.deliveries.filter(state=State.SUCCEEDED)
+    succeeded = webhook.deliveries.in_states(State.SUCCEEDED)
     try:
         until(lambda: runner.run(0.2) or succeeded.count() == count, 60, f"{count} deliveries")
     finally:
@@ -466,11 +466,11 @@ class Machine(RuleBasedStateMachine):
             Webhook.objects.all().resume()  # what had failed before may have been recorded only now
             retries.retry(Delivery.objects.all())
             Webhook.objects.update(enabled=True)
-            if not Delivery.objects.exclude(state=State.SUCCEEDED).exists():
+            if not Delivery.objects.exclude(outcome=State.SUCCEEDED).exists():
                 break
         self.each_lane_has_a_head_and_no_more_than_one()
         self.rows_are_consistent()
-        states = list(Delivery.objects.exclude(state=State.SUCCEEDED).values_list("state", "queued__in_lane"))
+        states = list(Delivery.objects.exclude(outcome=State.SUCCEEDED).values_list(STATE, "queued__in_lane"))
         assert not states, f"there is no way out for {states}"
 
 

@@ -207,7 +207,7 @@ def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
         finally:
             runner.close(grace=0)
         counts.append(len(statements))
-        claimed = Delivery.objects.filter(webhook__in=webhooks, state=State.SENDING)
+        claimed = Delivery.objects.in_states(State.SENDING).filter(webhook__in=webhooks)
         assert claimed.values("webhook").distinct().count() == number
         run.refresh_from_db()
         assert run.done == 2 * number

@@ -38,7 +38,7 @@ def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook
     make_delivery(webhook, State.SENDING, object_id="alive")
     assert sweep_step(sweep.expire_leases) == 1
     assert states() == [State.PENDING, State.SENDING]
-    taken = Delivery.objects.get(state=State.PENDING)
+    taken = Delivery.objects.in_states(State.PENDING).get()
     assert (taken.attempt_count, taken.queued.claim) == (0, None)
 
 

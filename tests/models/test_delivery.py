@@ -236,7 +236,7 @@ def test_a_promotion_with_a_claim_skips_disabled_and_paused_webhooks(webhook: We
     stopped, paused = make_webhook(Thing, enabled=False), make_webhook(Thing, probe_at=timezone.now())
     for one in (webhook, stopped, paused):
         lane(one, State.SUCCEEDED, State.WAITING)
-    taken = promote(*Delivery.objects.filter(state=State.SUCCEEDED), token=Worker.objects.register("test"))
+    taken = promote(*Delivery.objects.in_states(State.SUCCEEDED), token=Worker.objects.register("test"))
     assert [one.webhook_id for one in taken] == [webhook.pk]
     assert [one.deliveries.order_by("event_id").last().state for one in (webhook, stopped, paused)] == [
         State.SENDING,
@@ -368,3 +368,11 @@ def test_error_kinds_are_found_by_an_index(database: str) -> None:
     plan = "\n".join(line for (line,) in fetch_all("default", f"EXPLAIN ANALYZE {captured[0]['sql']}"))
     assert "Seq Scan" not in plan, plan
     assert plan.count("webhooks_delivery_error") == 2, plan
+
+
+def test_a_delivery_that_ends_between_two_queries_was_being_sent(webhook: Webhook) -> None:
+    delivery = make_delivery(webhook, State.SENDING)
+    [seen] = Delivery.objects.filter(pk=delivery.pk)
+    assert record(delivery, State.SUCCEEDED)
+    assert seen.state == State.SENDING
+    assert Delivery.objects.get().state == State.SUCCEEDED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from tests.support.draining import drain, states
+from tests.support.draining import STATE, drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
@@ -72,7 +72,7 @@ def test_deliveries_of_a_lane_are_retried_in_order(monkeypatch: pytest.MonkeyPat
     webhook = make_webhook(Thing)
     deliveries = [make_delivery(webhook, State.FAILED) for _ in range(5)]
     assert [retries.retry(Delivery.objects.failed()) for _ in range(3)] == [3, 2, 0]
-    states = dict(Delivery.objects.values_list("pk", "state"))
+    states = dict(Delivery.objects.values_list("pk", STATE))
     assert [states[delivery.pk] for delivery in deliveries] == [State.PENDING, *[State.WAITING] * 4]
 
 
@@ -89,5 +89,5 @@ def test_discarding_a_head_promotes_the_next_delivery() -> None:
     webhook = make_webhook(Thing)
     first, second = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
     assert retries.discard(Delivery.objects.filter(pk=first.pk)) == 1
-    states = dict(Delivery.objects.values_list("pk", "state"))
+    states = dict(Delivery.objects.values_list("pk", STATE))
     assert (states[first.pk], states[second.pk]) == (State.DISCARDED, State.PENDING)

@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 import webhooks
 from dcim.models import Site
 from tests.support.admin_pages import RETRY_ALL, form, messages_after
+from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
@@ -226,7 +227,7 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
     page = browser(user).get(reverse("admin:webhooks_delivery_change", args=[left.pk]))
     assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
     browser(user).post(RETRY_ALL, {"next": STATUS})
-    assert dict(Delivery.objects.values_list("pk", "state")) == {
+    assert dict(Delivery.objects.values_list("pk", STATE)) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,
     }  # fmt: skip
     assert client.post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None}

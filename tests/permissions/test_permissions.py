@@ -21,6 +21,7 @@ from django.utils import timezone
 from dcim.models import Device, Site
 from tests.support.admin_pages import RETRY_ALL, form, page
 from tests.support.answers import API, MARK, answers
+from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from tests.testapp.models import Gadget, Thing
@@ -125,7 +126,7 @@ def test_actions_reach_only_visible_objects(webhook: Webhook) -> None:
     browser(user).post(all_visible.url)
     assert browser(user).post(reverse("admin:webhooks_event_replay", args=[odd.pk])).status_code == 404
     assert api_client(user).post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None}
-    states = dict(Delivery.objects.values_list("pk", "state"))
+    states = dict(Delivery.objects.values_list("pk", STATE))
     assert states[hidden.pk] == State.FAILED
     assert states[seen.pk] == State.DISCARDED  # all that match, as far as they are visible
     browser(user).post(RETRY_ALL, {"next": STATUS})

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from django.db.models.functions import Coalesce
+
 from tests.support.waiting import PATIENCE
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Delivery
@@ -33,6 +35,10 @@ def sweep_step(step: Callable[..., int], *arguments: Any) -> int:
     return in_worker_transaction(Delivery.objects.db, partial(step, *arguments))
 
 
+# The state of a delivery, for ``values_list``.
+STATE = Coalesce("queued__state", "outcome")
+
+
 def states() -> list[str]:
     """The states of all deliveries, in the order of their events and webhooks."""
-    return list(Delivery.objects.order_by("event_id", "webhook_id").values_list("state", flat=True))
+    return list(Delivery.objects.order_by("event_id", "webhook_id").values_list(STATE, flat=True))

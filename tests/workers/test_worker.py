@@ -47,7 +47,7 @@ STATUS = reverse_lazy("webhooks_backend_status")
 
 
 def count(state: State) -> int:
-    return Delivery.objects.filter(state=state).count()
+    return Delivery.objects.in_states(state).count()
 
 
 # Deliveries

@@ -99,7 +99,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
         """Count the deliveries of each event by outcome. One that is not sent yet has none."""
-        deliveries = permissions.visible_deliveries(request.user, Delivery.without_state.filter(event__in=rows))
+        deliveries = permissions.visible_deliveries(request.user, Delivery.objects.filter(event__in=rows))
         outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in rows}
         counted = deliveries.order_by().values_list("event", "outcome").annotate(count=Count("pk"))
         for pk, outcome, count in counted:

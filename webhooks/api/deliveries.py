@@ -194,7 +194,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         self.may_sort = not chosen.keys() <= QUEUE_FILTERS
         rows: Any
         if self.may_sort or not are_queued(chosen):
-            keys: Any = permissions.visible_deliveries(user, Delivery.without_state.only("pk"))
+            keys: Any = permissions.visible_deliveries(user, Delivery.objects.only("pk"))
             rows = select_deliveries(chosen, keys)
         else:
             rows, _all = in_order(chosen, permissions.visible_queue(user))

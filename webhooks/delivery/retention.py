@@ -51,7 +51,7 @@ def purge_ended(state: State, floors: Floors | None = None) -> int:
     """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
     before = DatabaseNow(-days * DAY)
-    expired = Delivery.without_state.filter(outcome=state, finished_at__lt=before)
+    expired = Delivery.objects.filter(outcome=state, finished_at__lt=before)
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
@@ -60,7 +60,7 @@ def purge_ended(state: State, floors: Floors | None = None) -> int:
         old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")
         ids = list(old_failed.values_list("pk", flat=True)[:PIECE])
     else:
-        discarded = Delivery.without_state.filter(discarded_at__lt=before).order_by("discarded_at")
+        discarded = Delivery.objects.filter(discarded_at__lt=before).order_by("discarded_at")
         ids = list(discarded.values_list("pk", flat=True)[:PIECE])
     return purge(expired.filter(pk__in=ids).order_by(), PIECE) if ids else 0
 
@@ -84,7 +84,7 @@ def purge_bare_events() -> int:
     if not seen:
         return 0
     Sweep.objects.filter(pk=1).update(last_event=seen[-1])
-    has_deliveries = Exists(Delivery.without_state.filter(event=OuterRef("pk")))
+    has_deliveries = Exists(Delivery.objects.filter(event=OuterRef("pk")))
     bare = Event.objects.filter(~has_deliveries, pk__in=seen, undispatched=None)
     ids = list(bare.values_list("pk", flat=True))
     Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
@@ -141,9 +141,9 @@ def purge(deliveries: DeliveryQuerySet, most: int) -> int:
     chosen = dict(unlocked[:most].values_list("pk", "event_id"))
     for model in (Attempt, Body, QueuedDelivery):
         model.objects.filter(delivery__in=chosen)._raw_delete(using)
-    Delivery.without_state.filter(pk__in=chosen)._raw_delete(using)
+    Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
     events = Event.objects.filter(pk__in=set(chosen.values()))
-    events.filter(~Exists(Delivery.without_state.filter(event=OuterRef("pk"))))._raw_delete(using)
+    events.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))))._raw_delete(using)
     return len(chosen)
 
 
@@ -154,7 +154,7 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
     """
     gone = 0
     for pk in webhooks.order_by("pk").values_list("pk", flat=True)[:most]:
-        gone += purge(Delivery.without_state.filter(webhook=pk).order_by(), most - gone)
+        gone += purge(Delivery.objects.filter(webhook=pk).order_by(), most - gone)
         skips = list(Skip.objects.filter(webhook=pk).values_list("pk", flat=True)[: most - gone])
         Skip.objects.filter(pk__in=skips)._raw_delete(Skip.objects.db)
         gone += len(skips)

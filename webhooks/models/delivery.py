@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
-from typing import Any
 
 from django.db import models
-from django.db.models import F, Prefetch, Q
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Prefetch, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
@@ -45,10 +43,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
-        return Delivery.without_state.using(self.db).order_by().prefetch_related(*related)
+        return Delivery.objects.using(self.db).order_by().prefetch_related(*related)
 
     def in_states(self, *states: str) -> DeliveryQuerySet:
-        """Deliveries in these states, found by their indexes: the annotation ``state`` has none."""
+        """Deliveries in these states, found by their indexes."""
         queued = [state for state in states if state in QUEUED_STATES]
         found = Q(queued__state__in=queued) if queued else Q(pk__in=())
         if State.SUCCEEDED in states:
@@ -101,7 +99,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                 """,
                 [chosen_param],
             )
-            rows = self.model.without_state.using(self.db).filter(pk__in=[row[0] for row in gone])
+            rows = self.model.objects.using(self.db).filter(pk__in=[row[0] for row in gone])
             rows.update(outcome=State.DISCARDED, finished_at=DatabaseNow(), discarded_at=DatabaseNow())
             lanes.promote(self.db, [Place(*place) for _, *place, was_head in gone if was_head])
             return len(gone)
@@ -109,16 +107,6 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return atomically(end, self.db)
 
     discard.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
-
-
-_Manager = WriteDBManager.from_queryset(DeliveryQuerySet)
-
-
-class DeliveryManager(_Manager):
-    """Annotates each delivery with its ``state``."""
-
-    def get_queryset(self) -> Any:
-        return super().get_queryset().annotate(state=Coalesce(F("queued__state"), F("outcome")))
 
     def error_kinds(self) -> set[str]:
         """The error kinds that deliveries have now. Reads an entry of an index for each, from one kind to the next."""
@@ -165,9 +153,7 @@ class Delivery(models.Model):
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     discarded_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = DeliveryManager()
-    without_state = _Manager()
-    """For statements of workers: ``state`` costs a join."""
+    objects = WriteDBManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         base_manager_name = "objects"
@@ -207,14 +193,11 @@ class Delivery(models.Model):
             return str(self.pk)
         return f"{self.event} → {Truncator(self.webhook.name).chars(NAME_SHOWN)}"
 
-    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        self.__dict__.pop("state", None)
-        super().refresh_from_db(*args, **kwargs)
-
-    @cached_property
+    @property
     def state(self) -> str:
-        """One of ``State``. ``Delivery.objects`` annotates it."""
-        return self._queued.state if self._queued else self.outcome
+        """One of ``State``. Read it with ``queued``, which knows the state of unfinished deliveries."""
+        # It may end between a query for it and one for ``queued``.
+        return self._queued.state if self._queued else self.outcome or State.SENDING
 
     @property
     def _queued(self) -> QueuedDelivery | None:

@@ -205,7 +205,7 @@ def select_events(filters: Filters, events: EventQuerySet | None = None, finds_t
     for name, value in filters.items():
         match name:
             case "webhook":
-                deliveries = Delivery.without_state.filter(event=OuterRef("pk"), webhook=value)
+                deliveries = Delivery.objects.filter(event=OuterRef("pk"), webhook=value)
                 matched = Event.objects.matched_by(value).filter(pk=OuterRef("pk"))
                 found = found.filter(Exists(deliveries) | Exists(matched))
             case "failed":

@@ -38,7 +38,7 @@ class BackfillAct(EventAct):
         webhook = _webhook(run)
         models = [label_of(one) for one in webhook.object_types.all()]
         is_wanted = Q(object_type__in=models, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
-        has_delivery = Exists(Delivery.without_state.filter(event=OuterRef("pk"), webhook=webhook.pk))
+        has_delivery = Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook.pk))
         filters = {name: value for name, value in run.filters.items() if name != "webhook"}
         found = events_of(run, filters).filter(is_wanted, ~has_delivery, error="")
         return found.exclude(username__in=webhook.excluded_usernames)

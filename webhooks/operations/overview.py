@@ -153,7 +153,7 @@ def _newest_failed(queue: QueuedDeliveryQuerySet) -> tuple[QueuedDelivery, ...]:
     being_deleted = Webhook.with_deleted.being_deleted().order_by().values("pk")
     failed = queue.failed().exclude(webhook__in=being_deleted).order_by("-failed_at")
     # Not as a join: old statistics would mislead it.
-    reasons, events = Delivery.without_state.order_by().only("reason"), Event.objects.order_by().only(*OF_OBJECT)
+    reasons, events = Delivery.objects.order_by().only("reason"), Event.objects.order_by().only(*OF_OBJECT)
     related = failed.prefetch_related(Prefetch("delivery", reasons), Prefetch("event", events))
     return tuple(related.only("webhook_id", "event_id", "error_kind", "failed_at")[:MAX_NEWEST])
 
@@ -212,7 +212,7 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
     Each count reads a range of an index that has little else: oldest first, where deliveries have ended.
     """
     queue, being_deleted = permissions.visible_queue(user), Webhook.with_deleted.being_deleted().order_by()
-    deliveries = permissions.visible_deliveries(user, Delivery.without_state.order_by("pk"))
+    deliveries = permissions.visible_deliveries(user, Delivery.objects.order_by("pk"))
     failed = queue.failed().exclude(webhook__in=being_deleted.values("pk"))
     by_state: dict[State, QuerySet[Any]] = {
         State.PENDING: queue.in_states(State.PENDING).order_by("webhook_id", "due_at"),

@@ -122,7 +122,7 @@ def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
     """The rows of the queue for the Deliveries that the user may view."""
     queue: QueuedDeliveryQuerySet = QueuedDelivery.objects.all()
     if is_partial(user):
-        return queue.filter(delivery__in=visible_deliveries(user, Delivery.without_state.order_by()).values("pk"))
+        return queue.filter(delivery__in=visible_deliveries(user, Delivery.objects.order_by()).values("pk"))
     return queue if may_view_deliveries(user) else queue.none()
 
 

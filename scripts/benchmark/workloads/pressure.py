@@ -124,7 +124,7 @@ def _beside_old(bench: Bench, count: int) -> tuple[Course, float]:
 
 
 def _count_old() -> int:
-    return Delivery.without_state.filter(pk__lt=first_id(timezone.now() - timedelta(days=1))).count()
+    return Delivery.objects.filter(pk__lt=first_id(timezone.now() - timedelta(days=1))).count()
 
 
 PINNED = Workload(

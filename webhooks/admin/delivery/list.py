@@ -179,7 +179,7 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Foun
         return _find_by_events(filters, user, before, size)
     # The kind of an error leaves fewer rows than a state.
     is_queued = "error_kind" not in filters and are_queued(filters)
-    model: Any = QueuedDelivery.objects if is_queued else Delivery.without_state
+    model: Any = QueuedDelivery.objects if is_queued else Delivery.objects
     ordered, indexed = in_order(filters, model.all() if permissions.may_view_deliveries(user) else model.none())
     is_scattered = bool(indexed - TIMES) or "status" in filters
     with index_plans(Delivery.objects.db):
@@ -196,7 +196,7 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
 
     # A query for each table: old statistics mislead a join.
     def keep(keys: list[Any]) -> Collection[Any]:
-        rows = select_deliveries(rest, Delivery.without_state.filter(Among("id", keys, "uuid")))
+        rows = select_deliveries(rest, Delivery.objects.filter(Among("id", keys, "uuid")))
         found = dict(permissions.visible_deliveries(user, rows).order_by().values_list("pk", "event_id"))
         if not of_events:
             return found
@@ -212,6 +212,6 @@ def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Foun
     rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
     ordered, indexed = events_in_order(of_events, Event.objects.all())
     matching: Any = select_events(of_events) if of_events.keys() - indexed else None
-    deliveries = permissions.visible_deliveries(user, select_deliveries(rest, Delivery.without_state.all()))
+    deliveries = permissions.visible_deliveries(user, select_deliveries(rest, Delivery.objects.all()))
     with index_plans(Delivery.objects.db, may_sort=True):
         return read_page_by_events(ordered, matching, deliveries, before, size)

@@ -142,7 +142,7 @@ def _chart(hours: list[Figures], first: datetime) -> SafeString:
 
 def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:
     """The newest deliveries that the user may view."""
-    of_webhook = Delivery.without_state.filter(webhook=webhook.pk)
+    of_webhook = Delivery.objects.filter(webhook=webhook.pk)
     with index_plans(Delivery.objects.db):
         newest = permissions.visible_deliveries(user, of_webhook).order_by("-pk")
         keys = list(newest.values_list("pk", flat=True)[:LAST])

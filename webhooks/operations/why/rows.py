@@ -140,7 +140,7 @@ def read_deliveries(webhooks: Collection[int], events: Collection[int]) -> Deliv
 
     Uses the index of events alone, without a join or an order: with old statistics, PostgreSQL plans these badly.
     """
-    found = Delivery.without_state.order_by().prefetch_related("queued")
+    found = Delivery.objects.order_by().prefetch_related("queued")
     of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
     by_event = {(one.event_id, one.webhook_id): one for one in of_events}
     waiting = [one for one in by_event.values() if one.state == State.WAITING]
