@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import django_rq
 from django.db import DatabaseError, InterfaceError, connection, transaction
@@ -31,39 +32,44 @@ TICK = 0.05
 CATCH_UP = 0.5
 
 
-class Stream(Protocol):
+class Stream(ABC):
     """Changes for some receivers, sent in turn to one of them."""
 
-    own_urls: list[str]
+    def __init__(self, bench: Bench, receivers: int = 1) -> None:
+        self._inboxes = [bench.inbox() for _ in range(receivers)]
+        self.own_urls = [inbox.url for inbox in self._inboxes]
+        self.committed: dict[object, float] = {}
+        """The time (monotonic) of each commit."""
 
+    @abstractmethod
     def commit(self, count: int) -> None:
         """Commit changes. Without a database there are no changes."""
 
+    @abstractmethod
     def redirect(self, urls: Sequence[str]) -> None:
         """Send to these URLs instead of the receivers' own."""
 
-    def committed(self) -> Mapping[object, float]:
-        """The time (monotonic) of each commit."""
-
-    def arrived(self) -> Mapping[object, float]:
+    def arrived(self) -> Mapping[Any, float]:
         """The time (monotonic) of the first request of each change to a receiver's own URL."""
+        times = sorted((at, webhook_id) for inbox in self._inboxes for webhook_id, at in inbox.times())
+        return {webhook_id: at for at, webhook_id in reversed(times)}
 
     def count_requests(self) -> int:
         """How many requests have arrived. Costs the same, however many there are."""
+        return sum(inbox.received().count for inbox in self._inboxes)
 
+    @abstractmethod
     def count_open(self) -> int:
         """How many changes of all streams are still to be sent."""
 
 
-class Events:
+class Events(Stream):
     """Events of this app, each for one of several webhooks."""
 
     def __init__(self, bench: Bench, receivers: int = 1, **columns: str) -> None:
-        self._inboxes = [bench.inbox() for _ in range(receivers)]
-        self.own_urls = [inbox.url for inbox in self._inboxes]
+        super().__init__(bench, receivers)
         self._webhooks = [bench.webhook(url) for url in self.own_urls]
         self._columns = {"webhook_ids": f"jsonb_build_array(ids -> (g.n %% {receivers})::int)", **columns}
-        self._committed: dict[object, float] = {}
 
     def commit(self, count: int) -> None:
         try:
@@ -76,41 +82,34 @@ class Events:
         except (DatabaseError, InterfaceError):
             connection.close()
             return
-        self._committed |= dict.fromkeys(events, time.monotonic())
+        self.committed |= dict.fromkeys(events, time.monotonic())
         jobs.wake_up()
 
     def redirect(self, urls: Sequence[str]) -> None:
         for webhook, url in zip(self._webhooks, urls, strict=True):
             type(webhook).objects.filter(pk=webhook.pk).update(payload_url=url)
 
-    def committed(self) -> Mapping[object, float]:
-        return self._committed
-
-    def arrived(self) -> Mapping[object, float]:
-        times = sorted((at, webhook_id) for inbox in self._inboxes for webhook_id, at in inbox.times())
+    def arrived(self) -> Mapping[Any, float]:
+        times = super().arrived()
         # Read after the requests: a delivery is committed before it is sent.
         events = {str(pk): event for pk, event in Delivery.objects.values_list("pk", "event_id")}
-        return {events[webhook_id]: at for at, webhook_id in reversed(times)}
-
-    def count_requests(self) -> int:
-        return sum(inbox.received().count for inbox in self._inboxes)
+        return {events[webhook_id]: at for webhook_id, at in times.items()}
 
     def count_open(self) -> int:
         return Undispatched.objects.count() + QueuedDelivery.objects.exclude(state=State.FAILED).count()
 
 
-class RqJobs:
+class RqJobs(Stream):
     """The usual way: one RQ job for each change, pushed after its commit."""
 
     def __init__(self, bench: Bench, receivers: int = 1) -> None:
-        self._inboxes = [bench.inbox() for _ in range(receivers)]
-        self.own_urls = self._urls = [inbox.url for inbox in self._inboxes]
+        super().__init__(bench, receivers)
+        self._urls = self.own_urls
         self._requests = bench.requests
         self._queue: Queue = django_rq.get_queue("webhooks", commit_mode="auto")
-        self._committed: dict[object, float] = {}
 
     def commit(self, count: int) -> None:
-        for number in range(len(self._committed), len(self._committed) + count):
+        for number in range(len(self.committed), len(self.committed) + count):
             try:
                 # If Redis is away, the change is committed and its job is lost.
                 with suppress(RedisError), transaction.atomic(), connection.cursor() as cursor:
@@ -120,7 +119,7 @@ class RqJobs:
                 connection.close()
 
     def _push(self, number: int) -> None:
-        self._committed[str(number)] = time.monotonic()
+        self.committed[str(number)] = time.monotonic()
         request = self._requests[number % len(self._requests)]
         headers = {**request.headers, "webhook-id": str(number)}
         url = self._urls[number % len(self._urls)]
@@ -128,16 +127,6 @@ class RqJobs:
 
     def redirect(self, urls: Sequence[str]) -> None:
         self._urls = list(urls)
-
-    def committed(self) -> Mapping[object, float]:
-        return self._committed
-
-    def arrived(self) -> Mapping[object, float]:
-        times = sorted((at, webhook_id) for inbox in self._inboxes for webhook_id, at in inbox.times())
-        return {webhook_id: at for at, webhook_id in reversed(times)}
-
-    def count_requests(self) -> int:
-        return sum(inbox.received().count for inbox in self._inboxes)
 
     def count_open(self) -> int:
         return self._queue.count
@@ -284,9 +273,9 @@ def follow(
         time.sleep(end - over + phases.after)
         watched = time.monotonic()
     _wait_until_idle(streams[0], phases.quiet)
-    missing = sum(len(stream.committed()) - len(stream.arrived()) for stream in streams)
+    missing = sum(len(stream.committed) - len(stream.arrived()) for stream in streams)
     lost = missing - streams[0].count_open()
-    return Course(streams[0].committed(), streams[0].arrived(), clean, begin, over, end, watched, max(0, lost))
+    return Course(streams[0].committed, streams[0].arrived(), clean, begin, over, end, watched, max(0, lost))
 
 
 def let_arrive(stream: Stream, seconds: float) -> None:
@@ -307,7 +296,7 @@ def _wait_until_idle(stream: Stream, quiet: float) -> None:
     """Wait until everything has arrived, or nothing has for ``quiet`` seconds."""
     deadline = time.monotonic() + MOST_SECONDS
     arrived, since = 0, time.monotonic()
-    while time.monotonic() < min(deadline, since + quiet) and len(stream.committed()) > arrived:
+    while time.monotonic() < min(deadline, since + quiet) and len(stream.committed) > arrived:
         time.sleep(0.2)
         if (now := len(stream.arrived())) > arrived:
             arrived, since = now, time.monotonic()
