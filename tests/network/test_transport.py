@@ -541,10 +541,22 @@ def test_a_ca_file_can_have_non_ascii_comments(
     assert transport.send(request(secure_url, verify=str(commented))).succeeded
 
 
-def test_a_ca_file_without_certificates_is_the_reason(transport: Transport, secure_url: str, tmp_path: Path) -> None:
-    empty = tmp_path / "empty.pem"
-    empty.write_text("nothing")
-    assert transport.send(request(secure_url, verify=str(empty))).reason.startswith("TLS failed: ")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("empty.pem", "cadata does not contain a certificate"), ("x" * 300, "File name too long")],
+    ids=["no certificate", "no file name"],
+)
+def test_a_ca_file_that_cannot_be_used_is_the_reason(
+    transport: Transport, secure_url: str, tmp_path: Path, name: str, problem: str
+) -> None:
+    """Not TLS with the receiver, nor the connection to it."""
+    path = tmp_path / name
+    if name == "empty.pem":
+        path.write_text("nothing")
+    outcome = transport.send(request(secure_url, verify=str(path)))
+    assert outcome.kind == ErrorKind.CA_FILE
+    assert outcome.reason.startswith(f"the CA file {path} cannot be used: ")
+    assert problem in outcome.reason
 
 
 def test_nothing_of_a_request_is_logged(transport: Transport, inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:

@@ -164,17 +164,20 @@ def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """The settings of connections that verify certificates by the public authorities, by a CA file, or not at all.
 
-    Takes milliseconds, or for ever if the file is on a disk that hangs: call it in a thread. Raises OSError, and
-    Refused for anything but a regular file: OpenSSL would wait for ever for a pipe or a terminal.
+    Takes milliseconds, or for ever if the file is on a disk that hangs: call it in a thread. Raises Refused if the file
+    cannot be used. It must be a regular one: OpenSSL would wait for ever for a pipe or a terminal.
     """
     if isinstance(verify, bool):
         return _tls_context(verify, None)
     file = Path(verify)
-    if not file.is_file():
-        raise Refused(f"the CA file {verify} is no regular file", ErrorKind.CA_FILE)
-    if not 0 < file.stat().st_size <= _MAX_CA_FILE:
-        raise Refused(f"the CA file {verify} is empty, or has more than {_MAX_CA_FILE:,} bytes", ErrorKind.CA_FILE)
-    return _tls_context(True, file.read_text("ascii", "ignore"))  # its comments may have other characters
+    try:
+        if not file.is_file():
+            raise Refused(f"the CA file {verify} is no regular file", ErrorKind.CA_FILE)
+        if not 0 < file.stat().st_size <= _MAX_CA_FILE:
+            raise Refused(f"the CA file {verify} is empty, or has more than {_MAX_CA_FILE:,} bytes", ErrorKind.CA_FILE)
+        return _tls_context(True, file.read_text("ascii", "ignore"))  # its comments may have other characters
+    except OSError as error:  # also that of OpenSSL for a file without certificates
+        raise Refused(f"the CA file {verify} cannot be used: {error.strerror or error}", ErrorKind.CA_FILE) from error
 
 
 @lru_cache(maxsize=64)
