@@ -141,8 +141,10 @@ def test_a_page_says_how_far_it_looked(admin_client: Client, reader: Reader, web
 
 
 def test_a_search_goes_on_by_itself_until_there_is_a_match_or_nothing_is_left(
-    admin_client: Client, webhook: Webhook
+    admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(paging, "ROUNDS", 1)
+    monkeypatch.setattr(paging, "LOOK_THROUGH", (2, 2))
     oldest = make_site_delivery(webhook, event=make_site_event(username="zoe"))
     make_rows(webhook)
     for user, rows in (("zoe", [oldest]), ("eve", [])):

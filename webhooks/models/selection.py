@@ -180,8 +180,8 @@ def _few_keys(filters: Filters) -> list[int] | None:
 
 
 def are_found_by_events(filters: Filters) -> bool:
-    """Whether the events are the best way to the deliveries: an index finds the events, or only their names decide."""
-    if filters.keys() & {"object_id", "request_id"}:
+    """Whether the events are the best way to the deliveries: an index finds the events, or they alone decide."""
+    if filters.keys() & {"object_id", "request_id"} or (filters and filters.keys() <= EVENT_COLUMNS.keys()):
         return True
     if "object_type" in filters:
         return _few_keys(filters) is not None
