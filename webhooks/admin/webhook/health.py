@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -29,7 +29,6 @@ from webhooks.db import index_plans
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
-from webhooks.models.statistic import Period
 from webhooks.operations import statistics
 from webhooks.operations.alarms import Problem, webhook_alarms
 from webhooks.operations.counts import EACH_CAP, open_count
@@ -40,18 +39,14 @@ from webhooks.permissions import redaction
 # Deliveries at the top of the page, the newest.
 LAST = 5
 
-HOURS = 24
-
 # The parameter of the form for a new webhook: the key of the one to copy.
 DUPLICATE = "duplicate"
 
 
 def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[str, Any]:
     """The context of the top of the page. The webhook was read by ``with_counts``."""
-    now = datetime.now(UTC)
-    first = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
-    day, hours = statistics.series([webhook.pk], Period.HOUR, first)
-    alarms = list(webhook_alarms(webhook))
+    now, alarms = timezone.now(), list(webhook_alarms(webhook))
+    day, hours = statistics.recent([webhook.pk])[0].day, statistics.by_hour([webhook.pk])
     return {
         "state": webhook_state(webhook),
         "sentence": "" if alarms else _sentence(webhook),  # an alarm says the same, and more
@@ -59,7 +54,7 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
         "buttons": _buttons(webhook) if may_change else [],
         "links": _links(webhook, user, may_copy),
         "figures": _figures(webhook, user, day),
-        "chart": _chart(hours, first) if day.attempted else "",
+        "chart": day_chart(dict(zip(hours.starts, hours.together, strict=True))) if day.attempted else "",
         "last": _last(webhook, user) if permissions.may_view_deliveries(user) else None,
         "all_url": list_url("delivery", webhook=webhook.pk),
     }
@@ -132,12 +127,6 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
     if permissions.may_view_skips(user):
         found.append((_("skipped in 24 h"), number(day.skipped), list_url("skip", webhook=webhook.pk)))
     return found
-
-
-def _chart(hours: list[Figures], first: datetime) -> SafeString:
-    found = {one.start: (one.succeeded, one.failed) for one in hours}
-    starts = (first + timedelta(hours=hour) for hour in range(HOURS))
-    return day_chart({start: found.get(start, (0, 0)) for start in starts})
 
 
 def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -22,7 +21,6 @@ from webhooks.admin.lists import ModelAdmin, list_url, show_result
 from webhooks.db import index_plans
 from webhooks.models import Webhook
 from webhooks.models.queue import State
-from webhooks.models.selection import rows_in_order
 from webhooks.network import url_policy
 from webhooks.operations import webhooks
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
@@ -45,30 +43,17 @@ PAUSED = ngettext_lazy(
 RESUMED = ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count")
 
 
-class IndexedPaginator(Paginator):
-    """Reads the keys of a page by an index, then its rows with their counts."""
-
-    def page(self, number: int | str) -> Page:
-        number = self.validate_number(number)
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        with index_plans(rows.db):
-            keys = rows.prefetch_related(None).values_list("pk", flat=True)
-            chosen = list(keys[(number - 1) * self.per_page : number * self.per_page])
-            return Page(rows_in_order(rows, chosen), number, self)
-
-
 class IndexedList(ChangeList):
-    """The list of an admin page. Django reads a list of one page without the paginator."""
+    """The list of an admin page, read by indexes."""
 
     def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        if not self.multi_page:
-            self.result_list = self.paginator.page(1).object_list
+        with index_plans(self.queryset.db):
+            super().get_results(request)
+            self.result_list: Any = list(self.result_list)
 
 
 class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
     change_list_template = "webhooks/admin/webhook/list.html"
-    paginator = IndexedPaginator
     actions = ("enable", "disable", "pause", "resume")
     sortable_by = ("name_and_url", "state")
 
