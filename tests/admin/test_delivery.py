@@ -31,7 +31,7 @@ from tests.support.admin_pages import (
 from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from webhooks import payloads
-from webhooks.admin.delivery import page as delivery_page
+from webhooks.admin import delivery_page
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.ids import first_id, new_id

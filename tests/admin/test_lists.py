@@ -11,7 +11,7 @@ from django.test import Client
 
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, WEBHOOKS, change_of, page
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event
-from webhooks.admin.delivery.list import DeliveryAdmin
+from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.models import Attempt, Delivery, Event, Webhook
 

@@ -18,7 +18,7 @@ from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from webhooks.admin import paging
-from webhooks.admin.delivery.list import DeliveryAdmin
+from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.models.selection import select_deliveries, select_events

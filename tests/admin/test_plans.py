@@ -18,7 +18,7 @@ from tests.support.plans import executed_plans
 from tests.support.users import browser
 from tests.testapp.models import Thing
 from webhooks.admin import paging, status, status_sections
-from webhooks.admin.delivery.list import DeliveryAdmin
+from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
 from webhooks.operations import counts, overview

@@ -1,7 +1,7 @@
 """The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
 webhook       the list of webhooks, the page of one with its form and “Try it”
-delivery      the list of deliveries, the page of one; retry, resend, discard
+delivery      the list of deliveries; retry, resend, discard; delivery_page has the page of one, attempt a part of it
 event         the lists of events and of skipped changes, the page of one event; replay
 run           the list of runs, the page of one; pause, resume, cancel
 run_start     the pages that ask before a run begins; Recover and Backfill
@@ -14,7 +14,7 @@ paging        the pages of long lists
 display       how states, times, figures, objects, JSON and charts look
 """
 
-from webhooks.admin.delivery.list import DeliveryAdmin
+from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin, SkipAdmin
 from webhooks.admin.run import RunAdmin
 from webhooks.admin.webhook.page import WebhookAdmin

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin.delivery.attempt import attempt_context, explained_kind, shown_attempt
+from webhooks.admin.attempt import attempt_context, explained_kind, shown_attempt
 from webhooks.admin.display import delivery_state, json_block, when
 from webhooks.admin.lists import list_url
 from webhooks.admin.what_changed import change_context
@@ -64,7 +64,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "explanation": explain(explained_kind(delivery), webhook.payload_url),
         "answer": failed_answer(attempts) if sees_payload and redacted.may_change(webhook.pk) else "",
         "may_see_webhook": permissions.may_view_webhooks(user),
-        "waits_for_webhook": delivery.state in OPEN_STATES and (webhook.is_paused or not webhook.enabled),
+        "waits_for_webhook": delivery.state in OPEN_STATES and not webhook.is_sendable,
         "refresh_after": refresh_after(delivery),
         "may_see_event": permissions.may_view_events(user),
         "url": redacted.url(webhook.pk, webhook.payload_url),
@@ -133,24 +133,18 @@ def failed_answer(attempts: list[Attempt]) -> str:
     return Truncator(" ".join(body.split())).chars(ANSWER_SHOWN)
 
 
-def is_imminent(delivery: Delivery) -> bool:
-    """Whether a worker sends it now or in a few seconds."""
-    webhook, due = delivery.webhook, delivery.next_attempt_at
-    waits = webhook.is_paused or not webhook.enabled
-    is_due = due is not None and due <= timezone.now() + IMMINENT and not waits
-    return delivery.state == State.SENDING or is_due
-
-
 def refresh_after(delivery: Delivery) -> int | None:
     """The seconds until the page refreshes itself: more if the attempt is long due, as without a worker.
 
-    None: no worker sends it soon.
+    None if no worker sends it now or in a few seconds.
     """
-    if not is_imminent(delivery):
+    now, due = timezone.now(), delivery.next_attempt_at
+    is_due = due is not None and due <= now + IMMINENT and delivery.webhook.is_sendable
+    if delivery.state != State.SENDING and not is_due:
         return None
-    due = delivery.queued.due_at or delivery.created
     shortest, longest = REFRESH_AFTER
-    return min(max(int((timezone.now() - due).total_seconds()) // 10, shortest), longest)
+    late = (now - (delivery.queued.due_at or delivery.created)).total_seconds()
+    return min(max(int(late) // 10, shortest), longest)
 
 
 def _quiet(text: SafeString | str) -> SafeString:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.delivery.page import delivery_context, next_attempt
+from webhooks.admin.delivery_page import delivery_context, next_attempt
 from webhooks.admin.display import delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
