@@ -88,6 +88,7 @@ def _list_of(items: str, is_valid: Callable[[Any], bool], min_length: int = 0) -
 
 flag: Rule = ("must be True or False", lambda value: isinstance(value, bool))
 text: Rule = ("must be a text", _is_text)
+header: Rule = ("must be a text of visible ASCII characters", lambda value: bool(re.fullmatch(r"[\x20-\x7e]+", value)))
 count: Rule = ("must be a whole number above 0", _is_count)
 count_or_none: Rule = ("must be a whole number, 0 for none", lambda value: value == 0 or _is_count(value))
 fraction: Rule = ("must be a number from 0 to 1", lambda value: _is_number(value, 0, 1))
@@ -206,7 +207,7 @@ class Settings:
     """The largest payload, in bytes."""
     response_bytes = Setting[int](8192, count)
     """How many bytes of a response body are stored."""
-    user_agent = Setting[str]("django-rq-webhooks", text)
+    user_agent = Setting[str]("django-rq-webhooks", header)
 
     # Destinations
 

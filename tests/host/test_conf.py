@@ -58,6 +58,7 @@ NETWORKS = 'must be a list of networks such as "10.0.0.0/8" (no bits set after t
 HOSTS = 'must be a list of hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--, not {}'
 PORTS = 'must be a list of ports such as 443 or "8000-8999", not {}'
 PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""'
+AGENT = "must be a text of visible ASCII characters, not {}"
 RETRIES = "must be a list of numbers of seconds, up to 100 years, [] for no retries, not {}"
 SECONDS = "must be a number of seconds from 1 to 120, not {}"
 POSITIVE = "must be a number of seconds above 0, up to 100 years, not {}"
@@ -73,6 +74,7 @@ RETENTION = "must map succeeded, failed or discarded to a number of days, up to 
     [
         ("ENABLED", "yes", "must be True or False, not 'yes'"),
         ("QUEUE", None, "must be a text, not None"),
+        ("USER_AGENT", "a\r\nHost: b", AGENT), ("USER_AGENT", "Склад", AGENT),
         ("MODELS", "dcim.*", LABELS), ("MODELS", ["dcim"], LABELS),
         ("RETRY_SCHEDULE", 5, RETRIES), ("RETRY_SCHEDULE", ["5"], RETRIES), ("RETRY_SCHEDULE", [5, -1], RETRIES),
         ("RETRY_JITTER", 2, "must be a number from 0 to 1, not 2"),
