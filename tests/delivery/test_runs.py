@@ -12,10 +12,9 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.utils import timezone
 
-from tests.support.draining import drain, states
+from tests.support.draining import drain, finished, sent, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
-from tests.support.runs import finished, sent
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from webhooks.db import atomically, fetch_all

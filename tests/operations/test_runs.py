@@ -15,10 +15,9 @@ from django.utils import timezone
 from rq.timeouts import JobTimeoutException
 
 import webhooks
-from tests.support.draining import drain, states
+from tests.support.draining import drain, finished, sent, states
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
-from tests.support.runs import finished, sent
 from tests.testapp.models import Thing
 from webhooks.delivery.runs import pace
 from webhooks.models import Attempt, Delivery, Event, Run, RunKind, RunState, State, Webhook

@@ -8,9 +8,10 @@ from typing import Any
 
 from django.db.models.functions import Coalesce
 
+from tests.support.makers import make_event
 from tests.support.waiting import PATIENCE
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Run, Webhook
 from webhooks.models.worker import in_worker_transaction
 
 
@@ -42,3 +43,17 @@ STATE = Coalesce("queued__state", "outcome")
 def states() -> list[str]:
     """The states of all deliveries, in the order of their events and webhooks."""
     return list(Delivery.objects.order_by("event_id", "webhook_id").values_list(STATE, flat=True))
+
+
+def sent(webhook: Webhook, count: int, objects: int = 3) -> None:
+    """Let a webhook deliver as many events, of a few objects in turn."""
+    for number in range(count):
+        make_event(webhook, object_id=str(number % objects))
+    drain()
+
+
+def finished(run: Run) -> Run:
+    """The run after its last step."""
+    drain()
+    run.refresh_from_db()
+    return run

@@ -78,11 +78,6 @@ def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str
     return delivery
 
 
-def queue_row(delivery: Delivery) -> QueuedDelivery:
-    """The row of a delivery in the queue as it is now."""
-    return QueuedDelivery.objects.get(pk=delivery.pk)
-
-
 def make_site_event(key: object = 1, name: str = "AMS1", **fields: Any) -> Event:
     """An event of a site, dispatched a minute ago. The site need not exist."""
     defaults = {
