@@ -9,9 +9,14 @@ from functools import lru_cache
 
 from django.utils.translation import gettext
 
+from webhooks.text import short_repr
+
 # RFC 9110, section 5.6.2 for names and 5.5 for values; only ASCII is sure to arrive.
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+# Control characters of ASCII and of Latin-1, which some receivers take for line breaks.
+CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 MAX_HEADERS = 50
 
@@ -74,6 +79,28 @@ def parse(text: str) -> dict[str, str]:
         names.add(name.lower())
         found[name] = value
     return found
+
+
+def parse_rendered(line: str) -> tuple[str, str]:
+    """The name and value of one line that a template wrote. Its value may be empty, and have any character of Latin-1.
+    Raises ValueError."""
+    name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
+    if not colon:
+        problem = gettext("there is no colon in %(line)s; a header is written as 'Name: value'")
+        raise ValueError(problem % {"line": short_repr(line)})
+    if not NAME.fullmatch(name):
+        raise ValueError(gettext("%(name)s cannot be the name of a header") % {"name": short_repr(name)})
+    if is_reserved(name):
+        raise ValueError(gettext("%(name)s is not for a template to set; leave it out") % {"name": name})
+    if CONTROLS.search(value):
+        problem = gettext("the value of %(name)s has a control character in it; use | header_safe")
+        raise ValueError(problem % {"name": name})
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        problem = gettext("the value of %(name)s has characters beyond Latin-1; use | urlencode")
+        raise ValueError(problem % {"name": name}) from None
+    return name, value
 
 
 def is_reserved(name: str) -> bool:

@@ -26,7 +26,7 @@ from webhooks.conf import conf
 from webhooks.errors import get_logger
 from webhooks.network import headers
 from webhooks.payloads.render_child import ANSWER, ERROR_LENGTH, OPEN, OUT_OF_MEMORY, TEXT, TOO_LARGE, Answer
-from webhooks.text import last_line, short_repr
+from webhooks.text import last_line
 
 logger = get_logger(__name__)
 
@@ -52,9 +52,6 @@ TOO_LONG: dict[Kind, str] = {
     "url": gettext_noop("the URL would have more than the %(most)s bytes that are allowed"),
 }
 
-# Control characters of ASCII and of Latin-1, which some receivers take for line breaks.
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-
 # The child imports only from these directories: without ``site`` and without the environment.
 _BOOT = "import sys; sys.path += sys.argv[3:]; import render_child; render_child.main()"
 _PATHS = [str(Path(str(found)).parents[1]) for found in (jinja2.__file__, markupsafe.__file__)]
@@ -63,10 +60,6 @@ _PATHS.append(str(Path(__file__).parent))
 
 class TemplateError(ValueError):
     """A refused template, or one that cannot be rendered. The text starts with the line, from 1, if it is known."""
-
-    def __init__(self, problem: str, line: int = 0) -> None:
-        located = gettext("line %(number)d: %(problem)s") % {"number": line, "problem": problem}
-        super().__init__(located if line else problem)
 
 
 def is_template(source: str) -> bool:
@@ -109,17 +102,20 @@ class Renderer:
     def check(self, kind: Kind, source: str) -> None:
         """Refuse a template that does not compile, and header lines that no value could make valid."""
         known = self._render(kind, source, len(source) * 4)
-        if kind == "headers":
-            for number, line in enumerate(known.split("\n"), 1):
+        for number, line in enumerate(known.split("\n") if kind == "headers" else (), 1):
+            try:
                 if line.strip() and OPEN not in line.partition(":")[0]:
-                    _parse_header(line.replace(OPEN, ""), number)
+                    headers.parse_rendered(line.replace(OPEN, ""))
+            except ValueError as error:
+                located = gettext("line %(number)d: %(problem)s") % {"number": number, "problem": error}
+                raise TemplateError(located) from None
 
     def body(self, source: str, context: str, webhook: int = 0) -> str:
         return self._render("body", source, conf.payload_bytes, context, webhook)
 
     def url(self, source: str, context: str, webhook: int = 0) -> str:
         rendered = self._render("url", source, MAX_BYTES["url"], context, webhook)
-        if _CONTROLS.search(rendered):
+        if headers.CONTROLS.search(rendered):
             raise TemplateError(gettext("the URL has a line break or another control character in it; use | urlencode"))
         return rendered
 
@@ -293,26 +289,7 @@ def _plain_text(source: str) -> str:
 
 def header_lines(text: str) -> dict[str, str]:
     """Parse rendered lines of ``Name: value``; of two with the same name, the later counts. Raises TemplateError."""
-    return dict(_parse_header(line) for line in _plain_text(text).split("\n") if line.strip())
-
-
-def _parse_header(line: str, number: int = 0) -> tuple[str, str]:
-    name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
-    if not colon:
-        problem = gettext("there is no colon in %(line)s; a header is written as 'Name: value'")
-        raise TemplateError(problem % {"line": short_repr(line)}, number)
-    if not headers.NAME.fullmatch(name):
-        problem = gettext("%(name)s cannot be the name of a header") % {"name": short_repr(name)}
-        raise TemplateError(problem, number)
-    if headers.is_reserved(name):
-        problem = gettext("%(name)s is not for a template to set; leave it out") % {"name": name}
-        raise TemplateError(problem, number)
-    if _CONTROLS.search(value):
-        problem = gettext("the value of %(name)s has a control character in it; use | header_safe")
-        raise TemplateError(problem % {"name": name}, number)
     try:
-        value.encode("latin-1")
-    except UnicodeEncodeError:
-        problem = gettext("the value of %(name)s has characters beyond Latin-1; use | urlencode")
-        raise TemplateError(problem % {"name": name}, number) from None
-    return name, value
+        return dict(headers.parse_rendered(line) for line in _plain_text(text).split("\n") if line.strip())
+    except ValueError as error:
+        raise TemplateError(str(error)) from None
