@@ -135,9 +135,8 @@ class _NoEquivalent(Exception):
 
 def translate(responses: Responses, registered: Collection[str]) -> Iterator[Plan | Skipped]:
     """A plan, or a reason against it, for each rule and webhook. ``registered`` are the labels of registered models."""
-    webhooks = {webhook["id"]: webhook for webhook in responses.webhooks}
-    used = set()
-    for rule in responses.rules:
+    webhooks, used = responses.webhooks, set()
+    for rule in responses.rules.values():
         pk = rule.get("action_object_id")
         webhook = webhooks.get(pk) if isinstance(pk, int | str) else None
         if webhook and rule.choice("action_type") == "webhook":

@@ -55,24 +55,17 @@ class _NotFound(UnreadableSource):
 class Responses:
     """Webhooks and event rules by id. ``counts`` has the number of each that the server reports."""
 
-    items: dict[str, dict[Any, Item]] = field(default_factory=lambda: {WEBHOOKS: {}, RULES: {}})
+    webhooks: dict[Any, Item] = field(default_factory=dict)
+    rules: dict[Any, Item] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def webhooks(self) -> list[Item]:
-        return list(self.items[WEBHOOKS].values())
-
-    @property
-    def rules(self) -> list[Item]:
-        return list(self.items[RULES].values())
 
     @property
     def missing(self) -> list[str]:
         """A sentence for each list with missing pages."""
         return [
-            f"only {len(self.items[kind])} of {count} {kind} were given: give the files of the other pages too"
-            for kind, count in self.counts.items()
-            if len(self.items[kind]) < count
+            f"only {len(found)} of {self.counts[kind]} {kind} were given: give the files of the other pages too"
+            for kind, found in ((WEBHOOKS, self.webhooks), (RULES, self.rules))
+            if len(found) < self.counts.get(kind, 0)
         ]
 
     def add(self, response: Any, source: str) -> None:
@@ -94,7 +87,8 @@ class Responses:
                 f"{source} is no response of {WEBHOOKS_PATH} or {RULES_PATH}: it contains something that is neither a "
                 "webhook nor an event rule"
             )
-        known = self.items[kind].setdefault(item["id"], Item(item))
+        found = self.webhooks if kind == WEBHOOKS else self.rules
+        known = found.setdefault(item["id"], Item(item))
         if known.get("name") != item.get("name"):
             raise UnreadableSource(f"two {kind} have the id {item['id']}: import from one server at a time")
         return kind
