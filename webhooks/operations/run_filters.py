@@ -8,7 +8,6 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from webhooks import registry
-from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Event, RunKind, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
@@ -28,7 +27,7 @@ STATES: dict[RunKind, Sequence[State]] = {
 
 
 class RefusedFilter(ValueError):
-    """A filter that a run cannot have, or one that is missing. ``filter`` is its name; empty without any filter."""
+    """A filter that a run cannot have. ``filter`` is its name; empty without any filter."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(reason)
@@ -40,9 +39,6 @@ def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool) -> None:
     for name in filters:
         if name not in FILTERS[kind]:
             raise RefusedFilter(name, _("A run of %(kind)s has no filter %(name)s.") % {"kind": kind, "name": name})
-    for name in NEEDED.get(kind, ()):
-        if name not in filters:
-            raise RefusedFilter(name, _("A run of %(kind)s needs this filter.") % {"kind": kind})
     if not filters and not takes_all:
         raise RefusedFilter("", _("Give at least one filter, or say that the run takes all rows."))
     if "object_id" in filters and "object_type" not in filters:
@@ -64,20 +60,9 @@ def _filter_problem(kind: RunKind, name: str, value: Any) -> str:
             is_known = is_registered or Event.objects.filter(object_type=value).exists()
             text = _("No registered model and no stored event has the label %(model)s.")
             return "" if is_known else text % {"model": value}
-        case "action":
-            return _not_among([value], [*Action.values, PING, *registry.custom_events()])
-        case "error_kind":
-            return _not_among([value], list(ErrorKind))
-        case "state" if problem := _not_among(value, State.values):
-            return problem
+        case "action" if value not in (actions := [*Action.values, PING, *registry.custom_events()]):
+            return _("“{input}” is not one of these: {choices}.").format(input=value, choices=", ".join(actions))
         case "state" if not {*value} & {*STATES[kind]}:
             text = _("A run of %(kind)s takes only these states: %(states)s.")
             return text % {"kind": kind, "states": ", ".join(STATES[kind])}
     return ""
-
-
-def _not_among(values: Sequence[str], choices: Sequence[str]) -> str:
-    """Names the first value that is no choice, and the choices; empty if each is one."""
-    text = _("“{input}” is not one of these: {choices}.")
-    unknown = [value for value in values if value not in choices]
-    return text.format(input=unknown[0], choices=", ".join(choices)) if unknown else ""
