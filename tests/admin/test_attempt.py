@@ -31,6 +31,13 @@ def test_a_shell_reads_each_value_as_it_was_sent() -> None:
     ]  # fmt: skip
 
 
+def test_curl_takes_brackets_in_a_url_as_they_are() -> None:
+    url = "http://127.0.0.1:1/in?filter[site]={a,b}"
+    command = curl("POST", url, {}, "")
+    assert arguments(command)[:5] == ["--request", "POST", "--url", url, "--globoff"]
+    assert "--globoff" not in arguments(curl("POST", "https://a.example/in?filter=%5Bsite%5D", {}, ""))
+
+
 def test_a_secret_is_a_variable_of_the_shell() -> None:
     command = curl("PUT", "https://a.example/", {"X-Hook-Signature": REDACTED, "Authorization": REDACTED}, "")
     assert REDACTED not in command

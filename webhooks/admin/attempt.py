@@ -89,6 +89,7 @@ def curl(method: str, url: str, headers: Mapping[str, Any], body: str | None) ->
     A redacted value becomes a variable, such as ``${AUTHORIZATION}``: no secret is in the command.
     """
     parts = [f"curl --request {shlex.quote(method)}", f"--url {shlex.quote(url)}"]
+    parts += ["--globoff"] if re.search(r"[][{}]", url) else []  # curl would take these for a range of URLs
     sent = {name: str(value) for name, value in headers.items() if name.lower() not in SET_BY_CURL}
     parts += [f"--header {_header(name, value)}" for name, value in sent.items()]
     is_inline = body is not None and len(body.encode()) <= MAX_ARGUMENT

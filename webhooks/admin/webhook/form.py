@@ -84,7 +84,7 @@ class ConditionsField(EnteredTextField):
     def to_python(self, value: Any) -> Any:
         try:
             return super().to_python(value.strip() if isinstance(value, str) else value)
-        except (ValidationError, RecursionError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:  # a ValueError: a number with too many digits
             text = _("This is not JSON: %(error)s.") % {"error": error.__context__ or error}
             raise ValidationError(text, code="invalid") from error
 
