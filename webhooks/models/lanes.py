@@ -64,20 +64,23 @@ def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
 
 LARGEST = 2**63 - 1
 
+# The last delivery in the lane of ``given``, as a subquery. It compares and sorts by whole places. With a condition for
+# each column and old statistics, PostgreSQL may take the index of the events, and read all deliveries of other lanes.
+_LAST = f"""(
+    SELECT CASE WHEN found.webhook_id = given.webhook_id AND found.lane = given.lane THEN found.id END
+    FROM webhooks_delivery AS found
+    WHERE found.lane IS NOT NULL
+        AND (found.webhook_id, found.lane, found.event_id) <= (given.webhook_id, given.lane, {LARGEST})
+    ORDER BY found.webhook_id DESC, found.lane DESC, found.event_id DESC LIMIT 1
+)"""
 
-def _next_to(comparison: str, event_id: str, order: str) -> str:
-    """The id of the delivery before or after an event in the lane of ``given``, as a subquery. NULL if there is none.
-
-    It compares and sorts by whole places. With a condition for each column and old statistics, PostgreSQL may take the
-    index of the events, and read all later deliveries of other lanes.
-    """
-    return f"""(
-        SELECT CASE WHEN found.webhook_id = given.webhook_id AND found.lane = given.lane THEN found.id END
-        FROM webhooks_delivery AS found
-        WHERE found.lane IS NOT NULL
-            AND (found.webhook_id, found.lane, found.event_id) {comparison} (given.webhook_id, given.lane, {event_id})
-        ORDER BY found.webhook_id {order}, found.lane {order}, found.event_id {order} LIMIT 1
-    )"""
+# The first delivery that waits in the lane of ``given``, after its event.
+_FIRST_WAITING = """(
+    SELECT queued.delivery_id FROM webhooks_queue AS queued
+    WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND queued.event_id > given.event_id
+        AND queued.in_lane AND queued.state = 'waiting'
+    ORDER BY queued.event_id LIMIT 1
+)"""
 
 
 def _has(condition: str) -> str:
@@ -90,7 +93,6 @@ def _has(condition: str) -> str:
 
 _OPEN = "queued.in_lane AND queued.state IN ('waiting', 'pending', 'sending')"
 _ORDERED = "(SELECT ordered FROM webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
-_OVERTAKEN = _has("queued.overtaken")
 
 
 def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
@@ -131,9 +133,7 @@ def _look_ahead_sql(using: str, places: Collection[Place]) -> Statement:
     return (
         f"""
         WITH last AS MATERIALIZED (
-            SELECT given.webhook_id, given.lane, given.event_id, {_OVERTAKEN} AS has_overtaken,
-                {_next_to("<=", str(LARGEST), "DESC")} AS id
-            FROM {given}
+            SELECT webhook_id, lane, event_id, {_has("queued.overtaken")} AS has_overtaken, {_LAST} AS id FROM {given}
         )
         SELECT webhook_id, lane, has_overtaken,
             (SELECT 1 FROM webhooks_queue AS queued WHERE queued.delivery_id = last.id AND {_OPEN}) IS NOT NULL,
@@ -177,30 +177,23 @@ def promote(using: str, ended: Collection[Place], token: uuid.UUID | None = None
     if not ended:
         return []
     given, given_param = _given(using, ended)
-    following = fetch_all(
+    # The next one may be an earlier one: a user may have retried it, or its event was committed late.
+    found = fetch_all(
         using,
         f"""
-        WITH following AS MATERIALIZED (
-            SELECT given.webhook_id, given.lane, {_OVERTAKEN} AS has_overtaken,
-                {_next_to(">", "given.event_id", "ASC")} AS id
+        WITH ended AS MATERIALIZED (
+            SELECT webhook_id, lane, CASE WHEN {_has("queued.overtaken")} THEN 0 ELSE event_id END AS event_id
             FROM {given}
         )
-        SELECT webhook_id, lane, has_overtaken, id,
-            (SELECT state FROM webhooks_queue AS queued WHERE queued.delivery_id = following.id AND queued.in_lane),
+        SELECT {_FIRST_WAITING}, webhook_id,
             (SELECT enabled AND probe_at IS NULL AND paused_at IS NULL FROM webhooks_webhook AS webhook
                 WHERE webhook.id = webhook_id)
-        FROM following
+        FROM ended AS given
         """,
         [given_param],
     )
-    heads = [pk for _, _, has_overtaken, pk, state, _ in following if state == "waiting" and not has_overtaken]
-    unclear = {
-        Place(webhook_id, lane, 0)
-        for webhook_id, lane, has_overtaken, pk, state, _ in following
-        if has_overtaken or (pk is not None and state != "waiting")
-    }
-    heads += _first_waiting(using, unclear)
-    claimable = {webhook_id for webhook_id, *_, is_sent in following if is_sent} if token else set()
+    heads = [pk for pk, *_ in found if pk is not None]
+    claimable = {webhook_id for _, webhook_id, is_sent in found if is_sent} if token else set()
     return _make_heads(using, heads, claimable, token)
 
 
@@ -213,35 +206,10 @@ def repair(using: str, places: Collection[Place]) -> int:
         return 0
     given, given_param = _given(using, places)
     has_head = _has("queued.in_lane AND queued.state IN ('pending', 'sending')")
-    statement = f"SELECT given.webhook_id, given.lane FROM {given} WHERE NOT {has_head}"
-    found = fetch_all(using, statement, [given_param])
-    heads = _first_waiting(using, [Place(webhook_id, lane, 0) for webhook_id, lane in found])
+    found = fetch_all(using, f"SELECT {_FIRST_WAITING} FROM {given} WHERE NOT {has_head}", [given_param])
+    heads = [pk for (pk,) in found if pk is not None]
     _make_heads(using, heads, (), None)
     return len(heads)
-
-
-def _first_waiting(using: str, places: Collection[Place]) -> list[uuid.UUID]:
-    """The first waiting delivery of each lane, found in the queue. It may be an earlier one than the head that has just
-    ended: an admin may have retried it meanwhile."""
-    if not places:
-        return []
-    given, given_param = _given(using, places)
-    found = fetch_all(
-        using,
-        f"""
-        WITH first AS MATERIALIZED (
-            SELECT (
-                SELECT queued.delivery_id FROM webhooks_queue AS queued
-                WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane
-                    AND queued.in_lane AND queued.state = 'waiting'
-                ORDER BY queued.event_id LIMIT 1
-            ) AS id FROM {given}
-        )
-        SELECT id FROM first WHERE id IS NOT NULL
-        """,
-        [given_param],
-    )
-    return [row[0] for row in found]
 
 
 def _make_heads(
