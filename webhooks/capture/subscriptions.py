@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import Error, connections, models, transaction
 
 from webhooks import conditions, registry
@@ -206,12 +205,15 @@ def current(using: str) -> Subscriptions:
 def read(using: str, fingerprint: str) -> Subscriptions:
     """Read the subscriptions, without the cache. ``fingerprint`` was read before them."""
     found = Subscriptions(disabled={} if conf.keeps_skips else None)
-    object_types = models.Prefetch("object_types", ContentType.objects.using(using))
-    chosen = Webhook.objects.using(using).order_by("pk").only(*_COLUMNS, *_TEMPLATES).prefetch_related(object_types)
+    labels_by_pk: dict[int, list[str]] = defaultdict(list)
     with transaction.atomic(using):
         if is_postgresql(using):
             execute(using, _SET_TIMEOUT)
-        webhooks = list(chosen)
+        webhooks = list(Webhook.objects.using(using).order_by("pk").only(*_COLUMNS, *_TEMPLATES))
+        # Not as objects: a save must not wait long after the edit of one webhook of a thousand.
+        chosen = Webhook.object_types.through.objects.using(using)
+        for pk, *label in chosen.values_list("webhook_id", "contenttype__app_label", "contenttype__model"):
+            labels_by_pk[pk].append(".".join(label))
         # Another transaction may have edited a webhook in between.
         is_final = fetch_all(using, _fingerprint_sql(is_postgresql(using)))[0][0] == fingerprint
         transaction.set_rollback(True, using)
@@ -219,7 +221,7 @@ def read(using: str, fingerprint: str) -> Subscriptions:
         filters = Filters.of(webhook)
         if filters != Filters(webhook.pk):
             found.filters[webhook.pk] = filters
-        labels = [registry.label_of(content_type) for content_type in webhook.object_types.all()]
+        labels = labels_by_pk[webhook.pk]
         wanted: list[Wanted] = [(label, action) for label in labels for action in webhook.actions]
         wanted += [("", name) for name in dict.fromkeys(_names(webhook.custom_events))]
         if webhook.enabled:
