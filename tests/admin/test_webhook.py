@@ -176,7 +176,7 @@ class TestSecret:
     def test_it_is_never_shown_again(self, admin_client: Client, signed: Webhook) -> None:
         for shown in (page(admin_client, change_of(signed)), page(admin_client, WEBHOOKS)):
             assert "hush-hush" not in shown
-        assert "A secret is set. Leave this empty to keep it." in page(admin_client, change_of(signed))
+        assert "A value is stored. Leave this empty to keep it." in page(admin_client, change_of(signed))
 
     def test_a_form_with_errors_asks_for_it_again(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(name="", secret="another-one"))
@@ -222,7 +222,7 @@ class TestSecret:
     ) -> None:
         Webhook.objects.update(secret_headers="X-Token: hush")
         shown = page(admin_client, change_of(signed))
-        assert "Secret headers are set. Leave this empty to keep them." in shown
+        assert "A value is stored. Leave this empty to keep it." in shown
         assert "X-Token" not in shown
         messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
         assert Webhook.objects.get().secret_headers == kept

@@ -232,7 +232,7 @@ def test_the_admin_reports_an_unreadable_secret_and_accepts_a_new_one(
     settings.SECRET_KEY = "changed, and the old one forgotten"
     client = Client()
     client.force_login(admin)
-    told = "A secret is set, but nothing is sent: it cannot be decrypted"
+    told = "A value is stored, but nothing is sent: it cannot be decrypted"
     assert told in client.get(reverse("admin:webhooks_webhook_change", args=[webhook.pk])).content.decode()
     status = client.get(reverse("webhooks_backend_status")).context["alarms"]
     assert any("The secret of “CMDB” cannot be decrypted" in alarm.text for alarm in status)

@@ -204,25 +204,14 @@ class WebhookForm(forms.ModelForm):
 
     def _describe_secrets(self) -> None:
         """Say whether secrets are stored and usable, without showing them."""
-        descriptions = {
-            "secret": (
-                _("A secret is set. Leave this empty to keep it."),
-                _("A secret is set, but nothing is sent: %(problem)s. Leave this empty to keep it."),
-                _("No secret is set, so requests are not signed."),
-            ),
-            "secret_headers": (
-                _("Secret headers are set. Leave this empty to keep them."),
-                _("Secret headers are set, but nothing is sent: %(problem)s. Leave this empty to keep them."),
-                _("No secret headers are set."),
-            ),
-        }
-        for name in descriptions.keys() & self.fields.keys():  # users who may only view it have none
-            is_set, is_unusable, is_not_set = descriptions[name]
-            stored, field = self.stored_secrets[name], self.fields[name]
-            text = is_set if stored else is_not_set
-            if stored and stored.problem:
-                text = is_unusable % {"problem": stored.problem}
-            field.help_text = f"{field.help_text} {text} {_('The value is never shown again.')}"
+        for name in self.stored_secrets.keys() & self.fields.keys():  # users who may only view it have none
+            stored, text = self.stored_secrets[name], _("No value is stored.")
+            if stored.problem:
+                text = _("A value is stored, but nothing is sent: %(problem)s. Leave this empty to keep it.")
+            elif stored:
+                text = _("A value is stored. Leave this empty to keep it.")
+            shown = text % {"problem": stored.problem}
+            self.fields[name].help_text += f" {shown} {_('The value is never shown again.')}"
         if until := self.instance.previous_secret_until:
             text = _("It signs together with the new one until %(time)s.") % {"time": exact_time(until)}
             self.fields["forget_previous_secret"].help_text = text
