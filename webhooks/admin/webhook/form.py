@@ -204,7 +204,7 @@ class WebhookForm(forms.ModelForm):
 
     def _describe_secrets(self) -> None:
         """Say whether secrets are stored and usable, without showing them."""
-        for name in self.stored_secrets.keys() & self.fields.keys():  # users who may only view it have none
+        for name in self.stored_secrets.keys() & self.fields.keys():  # the form of a viewer has neither
             stored, text = self.stored_secrets[name], _("No value is stored.")
             if stored.problem:
                 text = _("A value is stored, but nothing is sent: %(problem)s. Leave this empty to keep it.")
