@@ -206,8 +206,8 @@ def test_an_edit_between_the_fingerprint_and_the_read_is_seen(monkeypatch: pytes
     wanting()
     ask = subscriptions.read_fingerprint
 
-    def edited_meanwhile(using: str) -> str:
-        found = ask(using)
+    def edited_meanwhile(using: str, with_names: bool) -> str:
+        found = ask(using, with_names)
         Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
         return found
 
@@ -227,6 +227,14 @@ def test_a_model_that_a_migration_renames_meanwhile_is_found() -> None:
         assert wanting() == []  # as in a process that has the new code already
         named.filter(model="earlier").update(model="thing")
         assert wanting() == [webhook.pk]
+
+
+def test_a_model_that_is_not_registered_costs_no_more_queries(own_registrations: None) -> None:
+    make_webhook(Thing, Label)
+    registry.unregister(Label)
+    for _ in range(2):
+        wanting()
+    assert len(statements_of(wanting)) == 1
 
 
 def test_a_model_that_is_registered_meanwhile_is_found(own_registrations: None) -> None:
