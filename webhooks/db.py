@@ -95,47 +95,34 @@ WHOLE_TABLE_PLANS = (*SCANS, "enable_sort", "enable_incremental_sort")
 
 
 @contextmanager
-def index_plans(using: str, may_sort: bool = False) -> Iterator[None]:
+def index_plans(using: str, may_sort: bool = False, seconds: float | None = None) -> Iterator[None]:
     """Let PostgreSQL look up rows by indexes, and in the order of an index, against its statistics.
 
     For statements with a LIMIT: they stop early. With ``may_sort`` it may also find few rows first and sort them.
     Inside a host's transaction, the settings are as before afterwards.
+
+    PostgreSQL stops a statement that takes longer than ``seconds``, see ``is_statement_timeout``. A shorter limit of
+    the host stays. The statements then run in a savepoint, so the host's transaction can go on.
     """
     if not is_postgresql(using):
         yield
         return
     is_nested = connections[using].in_atomic_block
-    with transaction.atomic(using, savepoint=False):
-        names = SCANS if may_sort else WHOLE_TABLE_PLANS
-        before = ", ".join(f"current_setting('{name}')" for name in names)
-        change = ", ".join(f"set_config('{name}', %s, true)" for name in names)
-        [found] = fetch_all(using, f"SELECT {before}, {change}", ["off"] * len(names))
-        yield
-        if is_nested:
-            fetch_all(using, f"SELECT {change}", found[: len(names)])
-
-
-@contextmanager
-def time_limit(using: str, seconds: float) -> Iterator[None]:
-    """Let PostgreSQL stop each statement that takes longer. A shorter limit of the host stays.
-
-    ``is_statement_timeout`` recognizes the error. The statements run in a transaction, or in a savepoint of the host's
-    transaction, which goes on with its own limit.
-    """
-    if not is_postgresql(using):
-        yield
-        return
-    is_nested = connections[using].in_atomic_block
-    with transaction.atomic(using):
+    settings = dict.fromkeys(SCANS if may_sort else WHOLE_TABLE_PLANS, "'off'")
+    if seconds is not None:
         limit = int(seconds * 1000)
-        statement = """
-            SELECT setting, set_config(name, (CASE WHEN setting::int BETWEEN 1 AND %s THEN setting ELSE %s END), true)
+        settings["statement_timeout"] = f"""(
+            SELECT CASE WHEN setting::int BETWEEN 1 AND {limit} THEN setting ELSE '{limit}' END
             FROM pg_settings WHERE name = 'statement_timeout'
-        """
-        [(before, _)] = fetch_all(using, statement, [limit, str(limit)])
+        )"""
+    with transaction.atomic(using, savepoint=seconds is not None):
+        before = ", ".join(f"current_setting('{name}')" for name in settings)
+        change = ", ".join(f"set_config('{name}', {value}, true)" for name, value in settings.items())
+        [found] = fetch_all(using, f"SELECT {before}, {change}")
         yield
         if is_nested:
-            fetch_all(using, "SELECT set_config('statement_timeout', %s, true)", [before])
+            change = ", ".join(f"set_config('{name}', %s, true)" for name in settings)
+            fetch_all(using, f"SELECT {change}", found[: len(settings)])
 
 
 # The most keys in one statement. SQLite takes 32,766 parameters by default, PostgreSQL 65,535 if the server binds them.

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.db import index_plans, savepoint, time_limit
+from webhooks.db import index_plans, savepoint
 from webhooks.delivery.runs.acts import EVENTS, Key, acts, rows_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
@@ -154,7 +154,7 @@ def preview(
         with savepoint(using):  # PostgreSQL may stop it
             return acts[kind].look(run, after, until, SAMPLE - len(oldest))
 
-    with time_limit(using, max(0.1, min(QUERY_SECONDS, seconds))), index_plans(using, may_sort=True):
+    with index_plans(using, may_sort=True, seconds=max(0.1, min(QUERY_SECONDS, seconds))):
         while after < run.last_event and found.is_complete:
             until = min(after + pace.events, run.last_event)
             if part := pace.read(look):
