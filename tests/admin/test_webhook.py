@@ -155,6 +155,13 @@ class TestForm:
             staff("view_webhook"), change_of(webhook)
         )
 
+    def test_the_form_shows_its_problems_without_time_zones(
+        self, admin_client: Client, webhook: Webhook, settings: Any
+    ) -> None:
+        settings.USE_TZ = False
+        Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
+        assert "<p>the next probe is due</p>" in page(admin_client, change_of(webhook))
+
     def test_an_unregistered_model_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(object_types=[users.pk]))

@@ -88,7 +88,7 @@ def rate(count: float) -> str:
 
 def _chart(overview: Overview) -> dict[str, Any]:
     """The chart of 24 hours, and the same as rows of a table."""
-    columns = dict(zip(overview.hours.starts, overview.hours.together, strict=False))
+    columns = overview.hours.together
     rows = [{**hour_of(start), "succeeded": good, "failed": bad} for start, (good, bad) in columns.items()]
     totals = list(map(sum, columns.values()))
     return {

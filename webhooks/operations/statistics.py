@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from webhooks.db import Statement, among_sql, fetch_all
+from webhooks.db import among_sql, fetch_all
 from webhooks.models import Statistic
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram, Period, deltas_sql, unix_time_sql
 
@@ -133,7 +133,8 @@ def recent(webhooks: Collection[int]) -> tuple[Recent, dict[int, Recent]]:
         OR period = {Period.MINUTE} AND start >= {minute} - {RATE_MINUTES * Period.MINUTE} AND start < {minute}
     )"""
     together, by_webhook = Recent(), defaultdict[int, Recent](Recent)
-    for (webhook, period), kind, counts in _sums(("webhook_id", "period"), webhooks, condition, now_params * 3):
+    keys = ("webhook_id", "period", "error_kind")
+    for (webhook, period, kind), counts in _sums(keys, webhooks, condition, now_params * 3):
         for one in (together, by_webhook[webhook]):
             (one.day if period == Period.HOUR else one.minutes).add(kind, counts)
     return together, by_webhook
@@ -143,37 +144,26 @@ def recent(webhooks: Collection[int]) -> tuple[Recent, dict[int, Recent]]:
 class Hours:
     """The attempts of the last 24 hours, by hour: the current one is the last. Each is (succeeded, failed)."""
 
-    starts: Sequence[datetime] = ()
-    together: Sequence[tuple[int, int]] = ()
+    together: Mapping[datetime, tuple[int, int]] = field(default_factory=dict)
+    """By the starts of the hours, in UTC."""
     by_webhook: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
 
 def by_hour(webhooks: Collection[int]) -> Hours:
     """The attempts of these webhooks in the last 24 hours, together and each."""
-    using = Statistic.objects.db
-    now, now_params = unix_time_sql(using)
-    condition = f"period = {Period.HOUR} AND start > {now} - {DAY}"
-    counted, counted_params = _counted_sql(["attempted"], webhooks, condition, now_params)
-    found = fetch_all(
-        using,
-        f"""
-        SELECT webhook_id, ({now} - start) / {Period.HOUR} AS ago,
-            SUM(CASE WHEN error_kind = '' THEN attempted END), SUM(CASE WHEN error_kind <> '' THEN attempted END)
-        FROM ({counted}) AS counted GROUP BY 1, 2
-        """,
-        [*now_params, *counted_params],
-    )
-    count = DAY // Period.HOUR
-    by_webhook = {webhook: [(0, 0)] * count for webhook in webhooks}
-    for webhook, ago, succeeded, failed in found:
-        if 0 <= (place := count - 1 - int(ago)) < count:
-            by_webhook[webhook][place] = (int(succeeded or 0), int(failed or 0))
-    together = [
-        (sum(one for one, _ in hour), sum(two for _, two in hour)) for hour in zip(*by_webhook.values(), strict=True)
-    ]
     this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    starts = [this_hour - timedelta(seconds=Period.HOUR * ago) for ago in reversed(range(count))]
-    return Hours(starts, together or [(0, 0)] * count, by_webhook)
+    starts = [this_hour - timedelta(hours=ago) for ago in reversed(range(24))]
+    first = int(starts[0].timestamp())
+    attempts = {webhook: [[0, 0] for _ in starts] for webhook in webhooks}
+    keys, condition = ("webhook_id", "start", "error_kind <> ''"), f"period = {Period.HOUR} AND start >= %s"
+    for (webhook, start, has_failed), counts in _sums(keys, webhooks, condition, [first], ["attempted"]):
+        place = (start - first) // Period.HOUR
+        if place < len(starts):  # another machine's clock may be ahead
+            attempts[webhook][place][has_failed] = counts.get("attempted", 0)
+    by_webhook = {webhook: [(good, bad) for good, bad in hours] for webhook, hours in attempts.items()}
+    columns = zip(*by_webhook.values(), strict=True) if by_webhook else [()] * len(starts)
+    together = [(sum(good for good, _ in hour), sum(bad for _, bad in hour)) for hour in columns]
+    return Hours(dict(zip(starts, together, strict=True)), by_webhook)
 
 
 def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[Figures, list[Figures]]:
@@ -183,7 +173,8 @@ def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[
     """
     first = int(since.timestamp())
     total, by_start = Figures(), defaultdict[int, Figures](Figures)
-    for (start,), kind, counts in _sums(("start",), webhooks, f"period = {period} AND start >= %s", [first]):
+    condition = f"period = {period} AND start >= %s"
+    for (start, kind), counts in _sums(("start", "error_kind"), webhooks, condition, [first]):
         by_start[start].start = datetime.fromtimestamp(start, UTC)
         for one in (total, by_start[start]):
             one.add(kind, counts)
@@ -191,25 +182,27 @@ def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[
 
 
 def _sums(
-    group: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]
-) -> Iterator[tuple[Sequence[Any], str, dict[str, int]]]:
-    """Sum up statistics and deltas. Gives the values of ``group``, the error kind, and the counts above 0."""
-    keys, sums = ", ".join([*group, "error_kind"]), ", ".join(f"SUM({name})" for name in COUNTS)
-    counted, counted_params = _counted_sql(COUNTS, webhooks, condition, params)
-    sql, size = f"SELECT {keys}, {sums} FROM ({counted}) AS counted GROUP BY {keys}", len(group)
-    for row in fetch_all(Statistic.objects.db, sql, counted_params):
-        yield row[:size], row[size], {name: int(n) for name, n in zip(COUNTS, row[size + 1 :], strict=True) if n}
+    keys: Sequence[str],
+    webhooks: Collection[int],
+    condition: str,
+    params: Sequence[Any],
+    names: Sequence[str] = COUNTS,
+) -> Iterator[tuple[Sequence[Any], dict[str, int]]]:
+    """Sum up these counts of the statistics and deltas of webhooks that meet the condition.
 
-
-def _counted_sql(counts: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]) -> Statement:
-    """A query of the rows of statistics and deltas of these webhooks that meet the condition."""
-    using = Statistic.objects.db
-    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *counts])
+    ``keys`` are SQL: the sums have one row for each of their values. Counts that are 0 are left out.
+    """
+    using, size = Statistic.objects.db, len(keys)
+    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *names])
     chosen, chosen_param = among_sql(using, webhooks)
     # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
     where = f"WHERE webhook_id {chosen} AND {condition}"
+    sums, groups = ", ".join(f"SUM({name})" for name in names), ", ".join(map(str, range(1, size + 1)))
     sql = f"""
-        SELECT {columns} FROM webhooks_statistic {where}
-        UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
+        SELECT {", ".join(keys)}, {sums} FROM (
+            SELECT {columns} FROM webhooks_statistic {where}
+            UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
+        ) AS counted GROUP BY {groups}
     """
-    return sql, [chosen_param, *params] * 2
+    for row in fetch_all(using, sql, [chosen_param, *params] * 2):
+        yield row[:size], {name: int(n) for name, n in zip(names, row[size:], strict=True) if n}

@@ -54,7 +54,7 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
         "buttons": _buttons(webhook) if may_change else [],
         "links": _links(webhook, user, may_copy),
         "figures": _figures(webhook, user, day),
-        "chart": day_chart(dict(zip(hours.starts, hours.together, strict=True))) if day.attempted else "",
+        "chart": day_chart(hours.together) if day.attempted else "",
         "last": _last(webhook, user) if permissions.may_view_deliveries(user) else None,
         "all_url": list_url("delivery", webhook=webhook.pk),
     }
