@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.db import to_db_time, to_utc
 from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
@@ -168,7 +168,7 @@ def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer
     since = head.queued.failing_since
     if since is not None:
         begun = max(to_utc(since), to_utc(webhook.resumed_at)) if webhook.resumed_at else to_utc(since)
-        until = begun + timedelta(seconds=conf.lane_wait)
+        until = to_db_time(begun + timedelta(seconds=conf.lane_wait))
         text = join(text, _("The wait ends at %(time)s at the latest.") % {"time": exact_time(until)})
     remedy = str(SEE_WORKERS)
     if head.reason:
