@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -248,6 +248,18 @@ def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_webhook", "retry_delivery")))
     client.force_login(user)
     assert client.post(url, {"hours": "6"}).status_code == 403
+
+
+def test_a_webhook_is_recovered_without_time_zones(admin_client: Client, settings: Any) -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.FAILED)
+    settings.USE_TZ = False
+    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    since = re.search(r'name="since" value="([^"]+)"', admin_client.get(url, {"hours": "6"}).content.decode())
+    assert since
+    admin_client.post(url, {"since": since[1]})
+    begun = datetime.fromisoformat(Run.objects.get().filters["created_after"])
+    assert timedelta(hours=6) <= datetime.now(UTC) - begun < timedelta(hours=6, minutes=5)
 
 
 def test_a_recovery_of_many_is_counted_on_request(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,14 @@ def test_warnings_name_the_problem_and_what_to_do(webhook: Webhook, capsys: Any)
     ]
 
 
+def test_a_problem_has_its_time_without_time_zones(webhook: Webhook, capsys: Any, settings: Any) -> None:
+    settings.USE_TZ = False
+    make_site_delivery(webhook, State.FAILED)
+    exit_status, said = run(capsys)
+    assert exit_status == 1
+    assert "\n    since " in said
+
+
 def test_an_error_comes_first_with_the_command_to_type(webhook: Webhook, redis: Any, capsys: Any) -> None:
     redis.flushdb()
     make_site_delivery(webhook, State.FAILED)

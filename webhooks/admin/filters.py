@@ -26,7 +26,7 @@ from webhooks.models.event import PING, label_of_action
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.selection import filter_time
 from webhooks.models.skip import Rule
-from webhooks.operations.wording import exact_time
+from webhooks.operations.wording import exact_time, local_time
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]
@@ -82,8 +82,7 @@ class MomentInput(forms.DateTimeInput):
             moment = None
         if moment is None:
             return None
-        local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
-        return local.strftime("%Y-%m-%dT%H:%M:%S")
+        return local_time(moment).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 MOMENT = MomentInput(attrs={"step": "1"})

@@ -5,7 +5,7 @@ One page begins a run of the rows of a list. Recover and Backfill begin one of a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -15,9 +15,9 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import capfirst
-from django.utils.timezone import get_current_timezone_name, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
@@ -31,7 +31,7 @@ from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
 from webhooks.operations import runs
 from webhooks.operations.run_filters import RefusedFilter
-from webhooks.operations.wording import count_of, exact_time, number
+from webhooks.operations.wording import count_of, exact_time, local_time, number
 
 # The question of the page, and the consequence of a yes.
 QUESTIONS: dict[RunKind, Any] = {
@@ -211,7 +211,7 @@ class SinceForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        now = datetime.now(UTC).replace(microsecond=0)  # as the form of the second step has it
+        now = timezone.now().replace(microsecond=0)  # as the form of the second step has it
         if hours := cleaned.get("hours"):
             cleaned["since"] = now - timedelta(hours=hours)
         elif not self.errors and not cleaned.get("since"):
@@ -232,7 +232,7 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
         raise PermissionDenied
     given = request.POST if request.method == "POST" else request.GET
     form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
-    form.fields["since"].label = _("Since (%(zone)s)") % {"zone": get_current_timezone_name()}
+    form.fields["since"].label = _("Since (%(zone)s)") % {"zone": timezone.get_current_timezone_name()}
     act = capfirst(kind.label)
     context |= {
         "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
@@ -251,7 +251,7 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
         context |= {
             **preview_context(request, kind, filters, COUNT_SECONDS_OF_WEBHOOK),
             "since": exact_time(since),
-            "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
+            "posted": local_time(since).strftime("%Y-%m-%dT%H:%M:%S"),
         }
     return page(request, "webhooks/admin/run/recover.html", context)
 

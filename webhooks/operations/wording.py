@@ -74,7 +74,7 @@ def exact_time(moment: datetime | None) -> str:
     """A moment to the second, in the site's time zone. None is an unknown one."""
     if moment is None:
         return _("an unknown time")
-    local = _local(moment)
+    local = local_time(moment)
     # Translators: a date and a time to the second, in the letters of strftime, which is faster than Django's filter.
     form = pgettext("format of a date and time", "%Y-%m-%d %H:%M:%S")
     return f"{local.strftime(form)} {local.tzname() or ''}".strip()
@@ -82,15 +82,15 @@ def exact_time(moment: datetime | None) -> str:
 
 def clock_time(moment: datetime) -> str:
     """A moment of today as "02:11", of another day as "25 Nov 02:11"."""
-    local = _local(moment)
-    if local.date() == _local(timezone.now()).date():
+    local = local_time(moment)
+    if local.date() == local_time(timezone.now()).date():
         # Translators: a time, in the letters of strftime.
         return local.strftime(pgettext("format of a time of today", "%H:%M"))
     # Translators: a day and a time, in the letters of Django's date filter, which translates the month.
     return date_format(local, pgettext("format of a time of another day", "j M H:i"))
 
 
-def _local(moment: datetime) -> datetime:
+def local_time(moment: datetime) -> datetime:
     """In the site's time zone. A naive moment is in it already."""
     return timezone.localtime(moment) if timezone.is_aware(moment) else moment
 
