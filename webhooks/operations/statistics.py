@@ -153,15 +153,15 @@ def by_hour(webhooks: Collection[int]) -> Hours:
     """The attempts of these webhooks in the last 24 hours, together and each."""
     this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     starts = [this_hour - timedelta(hours=ago) for ago in reversed(range(24))]
-    first = int(starts[0].timestamp())
-    attempts = {webhook: [[0, 0] for _ in starts] for webhook in webhooks}
-    keys, condition = ("webhook_id", "start", "error_kind <> ''"), f"period = {Period.HOUR} AND start >= %s"
-    for (webhook, start, has_failed), counts in _sums(keys, webhooks, condition, [first], ["attempted"]):
+    first, count = int(starts[0].timestamp()), len(starts)
+    by_webhook = {webhook: [(0, 0)] * count for webhook in webhooks}
+    outcomes = [f"SUM(CASE WHEN error_kind {is_it} '' THEN attempted ELSE 0 END)" for is_it in ("=", "<>")]
+    condition = f"period = {Period.HOUR} AND start >= %s"
+    for webhook, start, good, bad in _select(["webhook_id", "start"], outcomes, webhooks, condition, [first]):
         place = (start - first) // Period.HOUR
-        if place < len(starts):  # another machine's clock may be ahead
-            attempts[webhook][place][has_failed] = counts.get("attempted", 0)
-    by_webhook = {webhook: [(good, bad) for good, bad in hours] for webhook, hours in attempts.items()}
-    columns = zip(*by_webhook.values(), strict=True) if by_webhook else [()] * len(starts)
+        if place < count:  # another machine's clock may be ahead
+            by_webhook[webhook][place] = int(good), int(bad)
+    columns = zip(*by_webhook.values(), strict=True) if by_webhook else [()] * count
     together = [(sum(good for good, _ in hour), sum(bad for _, bad in hour)) for hour in columns]
     return Hours(dict(zip(starts, together, strict=True)), by_webhook)
 
@@ -182,27 +182,27 @@ def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[
 
 
 def _sums(
-    keys: Sequence[str],
-    webhooks: Collection[int],
-    condition: str,
-    params: Sequence[Any],
-    names: Sequence[str] = COUNTS,
+    keys: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]
 ) -> Iterator[tuple[Sequence[Any], dict[str, int]]]:
-    """Sum up these counts of the statistics and deltas of webhooks that meet the condition.
+    """The counts above 0, for each value of these columns."""
+    size = len(keys)
+    for row in _select(keys, [f"SUM({name})" for name in COUNTS], webhooks, condition, params):
+        yield row[:size], {name: int(n) for name, n in zip(COUNTS, row[size:], strict=True) if n}
 
-    ``keys`` are SQL: the sums have one row for each of their values. Counts that are 0 are left out.
-    """
-    using, size = Statistic.objects.db, len(keys)
-    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *names])
+
+def _select(
+    keys: Sequence[str], sums: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """Sum up the statistics and deltas of webhooks that meet the condition, for each value of these columns."""
+    using = Statistic.objects.db
+    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *COUNTS])
     chosen, chosen_param = among_sql(using, webhooks)
     # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
     where = f"WHERE webhook_id {chosen} AND {condition}"
-    sums, groups = ", ".join(f"SUM({name})" for name in names), ", ".join(map(str, range(1, size + 1)))
     sql = f"""
-        SELECT {", ".join(keys)}, {sums} FROM (
+        SELECT {", ".join([*keys, *sums])} FROM (
             SELECT {columns} FROM webhooks_statistic {where}
             UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
-        ) AS counted GROUP BY {groups}
+        ) AS counted GROUP BY {", ".join(keys)}
     """
-    for row in fetch_all(using, sql, [chosen_param, *params] * 2):
-        yield row[:size], {name: int(n) for name, n in zip(names, row[size:], strict=True) if n}
+    return fetch_all(using, sql, [chosen_param, *params] * 2)

@@ -85,17 +85,14 @@ class Alarm:
         """Where the count of what waits stops."""
         return TOTAL_CAP if self.webhook_id is None else EACH_CAP
 
-    @property
-    def waiting_text(self) -> str:
-        """Such as "1,204 waiting"; empty if nothing waits."""
-        shown = {"count": number(self.waiting, self._cap)}
-        return ngettext("%(count)s waiting", "%(count)s waiting", self.waiting) % shown if self.waiting else ""
-
     def facts(self, now: datetime) -> list[str]:
         """Since when, how many wait, and when the next probe is."""
-        facts = [self.waiting_text] if self.waiting else []
+        facts = []
         if self.since:
-            facts.insert(0, _("since %(time)s") % {"time": clock_time(self.since)})
+            facts.append(_("since %(time)s") % {"time": clock_time(self.since)})
+        if self.waiting:
+            shown = {"count": number(self.waiting, self._cap)}
+            facts.append(ngettext("%(count)s waiting", "%(count)s waiting", self.waiting) % shown)
         if self.probe_at and self.probe_at > now:
             facts.append(_("next probe in %(span)s") % {"span": span((self.probe_at - now).total_seconds())})
         elif self.probe_at:
