@@ -218,11 +218,11 @@ def to_uuid(value: Any) -> uuid.UUID:
 # Time
 
 
-def now_sql(using: str, seconds: float = 0) -> tuple[str, list[Any]]:
-    """SQL and its parameters for the time ``seconds`` from now, by the database's clock. SQLite uses this process's."""
+def now_sql(using: str, seconds: float = 0) -> str:
+    """SQL for the time ``seconds`` from now, by the database's clock. SQLite uses this process's."""
     if is_postgresql(using):
-        return "(STATEMENT_TIMESTAMP() + make_interval(secs => %s))", [seconds]
-    return "%s", [connections[using].ops.adapt_datetimefield_value(timezone.now() + timedelta(seconds=seconds))]
+        return f"(STATEMENT_TIMESTAMP() + make_interval(secs => {seconds:f}))"
+    return f"'{connections[using].ops.adapt_datetimefield_value(timezone.now() + timedelta(seconds=seconds))}'"
 
 
 class DatabaseNow(Func):
@@ -235,7 +235,7 @@ class DatabaseNow(Func):
         self.seconds = seconds
 
     def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
-        return now_sql(connection.alias, self.seconds)
+        return now_sql(connection.alias, self.seconds), ()
 
 
 def to_utc(moment: datetime) -> datetime:

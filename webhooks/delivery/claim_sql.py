@@ -40,7 +40,7 @@ def due_webhooks(
     from which on this look has found something. If it has found nothing, that is the time of the look. SQLite keeps no
     dead entries, and needs no floors.
     """
-    now, now_params = now_sql(using)
+    now = now_sql(using)
     is_due = f"webhook_id = webhooks_webhook.id AND due_at <= {now} AND state = 'pending' AND lost_leases"
     floor, parameters = "''", list[Any]()
     if is_postgresql(using):
@@ -59,7 +59,7 @@ def due_webhooks(
         FROM webhooks_webhook WHERE enabled AND paused_at IS NULL AND (probe_at IS NULL OR probe_at <= {now})
     """
     with _reading(using):
-        found = fetch_all(using, statement, [*now_params, *parameters, *now_params * 4])
+        found = fetch_all(using, statement, parameters)
     due = list[DueWebhook]()
     for pk, is_probe, since, once, twice, at in found:
         if note and is_postgresql(using):
@@ -125,11 +125,11 @@ def _lock_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) 
 
 def _find_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) -> list[uuid.UUID]:
     """For SQLite, which has neither LATERAL nor row locks."""
-    now, now_params = now_sql(using)
+    now = now_sql(using)
     statement = f"""
         SELECT delivery_id FROM webhooks_queue
         WHERE webhook_id = %s AND due_at <= {now} AND state = 'pending' AND lost_leases = {lost_leases:d}
         ORDER BY due_at LIMIT %s
     """
-    found = (fetch_all(using, statement, [webhook.id, *now_params, free]) for webhook, free in capacity.items())
+    found = (fetch_all(using, statement, [webhook.id, free]) for webhook, free in capacity.items())
     return [to_uuid(row[0]) for part in found for row in part]

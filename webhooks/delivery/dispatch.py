@@ -224,7 +224,7 @@ def _insert(
 ) -> set[uuid.UUID]:
     """Insert deliveries and their rows in the queue, and run ``others``, in one round trip. A delivery that is there
     already stays as it is. Returns the new ones."""
-    now, now_params = now_sql(using)
+    now = now_sql(using)
     columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
     given = json_rows_sql(using, columns, "webhooks_queue")
     rows = json.dumps(
@@ -256,8 +256,8 @@ def _insert(
     """
     inserted, *_ = fetch_each(
         using,
-        (queue, [token.hex if token else None, *now_params, rows]),
-        (delivery, [*now_params, rows]),
+        (queue, [token.hex if token else None, rows]),
+        (delivery, [rows]),
         *others,
     )
     return {to_uuid(pk) for (pk,) in inserted}

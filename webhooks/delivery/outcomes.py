@@ -8,6 +8,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connections
@@ -105,16 +106,16 @@ def move_on(using: str, transitions: Collection[Transition], tokens: Collection[
 def _note_successes(using: str, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
     if not ids:
         return {}
-    now, now_params = now_sql(using)
     chosen, chosen_param = among_sql(using, ids, "uuid")
     found = fetch_all(
         using,
         f"""
         UPDATE webhooks_delivery SET
-            outcome = 'succeeded', attempt_count = attempt_count + 1, reason = '', error_kind = '', finished_at = {now}
+            outcome = 'succeeded', attempt_count = attempt_count + 1, reason = '', error_kind = '',
+            finished_at = {now_sql(using)}
         WHERE id {chosen} RETURNING id, attempt_count
         """,
-        [*now_params, chosen_param],
+        [chosen_param],
     )
     return {to_uuid(pk): number for pk, number in found}
 
@@ -122,7 +123,6 @@ def _note_successes(using: str, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, i
 def _note_failures(using: str, transitions: Collection[Transition]) -> dict[uuid.UUID, int]:
     if not transitions:
         return {}
-    now, now_params = now_sql(using)
     rows = {
         transition.id: {
             "outcome": "" if transition.state == State.PENDING else transition.state,
@@ -141,11 +141,11 @@ def _note_failures(using: str, transitions: Collection[Transition]) -> dict[uuid
             attempt_count = attempt_count + 1,
             reason = {reason},
             error_kind = {error_kind},
-            finished_at = CASE WHEN {outcome} = '' THEN NULL ELSE {now} END
+            finished_at = CASE WHEN {outcome} = '' THEN NULL ELSE {now_sql(using)} END
         FROM {rows_by_id_sql(using)}
         WHERE id {chosen} RETURNING id, attempt_count
         """,
-        [*now_params, rows_by_id(using, rows), chosen_param],
+        [rows_by_id(using, rows), chosen_param],
     )
     return {to_uuid(pk): number for pk, number in found}
 
@@ -166,16 +166,15 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
     rows: dict[uuid.UUID, dict[str, Any]] = {
         transition.id: {
             "state": transition.state,
-            "due_at": str(now_sql(using, transition.wait)[1][0]) if transition.state == State.PENDING else None,
+            "due_at": _due_in(using, transition.wait) if transition.state == State.PENDING else None,
             "error_kind": transition.error_kind if transition.state == State.FAILED else "",
         }
         for transition in failed
     }
     state, due_at, kind = (value_by_id_sql(using, "delivery_id", name) for name in ("state", "due_at", "error_kind"))
     if is_postgresql(using):
-        # The parameter is the wait in seconds.
         due_at = f"STATEMENT_TIMESTAMP() + make_interval(secs => {due_at}::float8)"
-    now, now_params = now_sql(using)
+    now = now_sql(using)
     moved += fetch_all(
         using,
         f"""
@@ -193,9 +192,18 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
         WHERE delivery_id {chosen} AND {is_mine}
         RETURNING delivery_id
         """,
-        [*now_params * 2, rows_by_id(using, rows), chosen_param, tokens_param],
+        [rows_by_id(using, rows), chosen_param, tokens_param],
     )
     return {to_uuid(row[0]) for row in moved}
+
+
+def _due_in(using: str, wait: float) -> float | str:
+    """The next attempt: the seconds until then, by PostgreSQL's clock. SQLite has none."""
+    return wait if is_postgresql(using) else _time_text(using, datetime.now(UTC) + timedelta(seconds=wait))
+
+
+def _time_text(using: str, moment: datetime) -> str:
+    return str(connections[using].ops.adapt_datetimefield_value(to_db_time(moment)))
 
 
 def _insert_attempts(
@@ -203,7 +211,6 @@ def _insert_attempts(
 ) -> None:
     if not outcomes:
         return
-    adapt = connections[using].ops.adapt_datetimefield_value
     attempts = list[dict[str, Any]]()
     for delivery, outcome in outcomes:
         request = outcome.request or NO_REQUEST
@@ -211,7 +218,7 @@ def _insert_attempts(
             {
                 "delivery_id": delivery.id.hex,
                 "number": numbers[delivery.id],
-                "started_at": str(adapt(to_db_time(outcome.started_at))),
+                "started_at": _time_text(using, outcome.started_at),
                 "duration_ms": outcome.duration_ms,
                 "method": request.method,
                 "url": request.url[:URL_LENGTH],

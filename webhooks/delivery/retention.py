@@ -121,13 +121,13 @@ def purge_statistics() -> int:
     """Delete statistics after the retention of their period."""
     using, deleted = Statistic.objects.db, 0
     for period, days in ((Period.MINUTE, statistics.MINUTE_DAYS), (Period.HOUR, conf.statistic_days)):
-        end, end_params = unix_time_sql(using, -int(days * DAY))
+        end = f"{unix_time_sql(using)} - {int(days * DAY)}"
         statement = f"""
             DELETE FROM webhooks_statistic WHERE id IN (
                 SELECT id FROM webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
             ) RETURNING id
         """
-        deleted += len(fetch_all(using, statement, [*end_params, PIECE]))
+        deleted += len(fetch_all(using, statement, [PIECE]))
     return deleted
 
 

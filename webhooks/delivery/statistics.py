@@ -39,11 +39,11 @@ def write(
     attempts by delivery, and ``given_up`` the ids of the deliveries that failed with theirs."""
     if not attempts:
         return
-    now, now_params = unix_time_sql(using)
+    minute = f"{unix_time_sql(using)} / {Period.MINUTE} * {Period.MINUTE}"
     execute(
         using,
-        f"INSERT INTO webhooks_statisticdelta (start, counts) VALUES ({now} / {Period.MINUTE} * {Period.MINUTE}, %s)",
-        [*now_params, json.dumps(count(attempts, numbers, given_up), separators=(",", ":"))],
+        f"INSERT INTO webhooks_statisticdelta (start, counts) VALUES ({minute}, %s)",
+        [json.dumps(count(attempts, numbers, given_up), separators=(",", ":"))],
     )
 
 

@@ -186,7 +186,7 @@ def unblock_lanes() -> int:
 
 def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
     """Up to ``most`` heads that have failed for longer than ``seconds``, while their webhooks were sent to."""
-    since, params = now_sql(using, -seconds)
+    since = now_sql(using, -seconds)
     condition = f"""
         item.failing_since < {since} AND item.state = 'pending' AND item.in_lane AND webhook.enabled
         AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
@@ -199,7 +199,7 @@ def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Pl
         statement = f"SELECT found.* FROM webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
     else:
         statement = f"{rows} JOIN webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
-    found = fetch_all(using, f"{statement} LIMIT {most:d}", params * 2)
+    found = fetch_all(using, f"{statement} LIMIT {most:d}")
     return {to_uuid(pk): Place(*place) for pk, *place in found}
 
 

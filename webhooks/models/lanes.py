@@ -217,7 +217,6 @@ def _make_heads(
 ) -> list[ClaimedRow]:
     if not heads:
         return []
-    now, now_params = now_sql(using)
     chosen, chosen_param = among_sql(using, [to_uuid(pk) for pk in heads], "uuid")
     is_claimed, claimable_param = among_sql(using, claimable)
     is_claimed = f"webhook_id {is_claimed}"
@@ -228,16 +227,9 @@ def _make_heads(
         UPDATE webhooks_queue SET
             state = CASE WHEN {is_claimed} THEN 'sending' ELSE 'pending' END,
             claim = CASE WHEN {is_claimed} THEN {uuid_sql(using)} END,
-            due_at = CASE WHEN {is_claimed} THEN due_at ELSE {now} END
+            due_at = CASE WHEN {is_claimed} THEN due_at ELSE {now_sql(using)} END
         WHERE delivery_id {chosen} AND state = 'waiting' RETURNING {CLAIMED}, state
         """,
-        [
-            claimable_param,
-            claimable_param,
-            token.hex if token else None,
-            claimable_param,
-            *now_params,
-            chosen_param,
-        ],
+        [claimable_param, claimable_param, token.hex if token else None, claimable_param, chosen_param],
     )
     return claimed_rows(row[:-1] for row in found if row[-1] == "sending")

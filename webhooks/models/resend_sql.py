@@ -110,16 +110,15 @@ def _write_queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of the queue. A failed delivery has one, which is overwritten."""
     if not rows:
         return
-    now, now_params = now_sql(using)
     columns = (*QUEUED, "due_at", "failing_since", "failed_at", "failures", "lost_leases")
     changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "delivery_id")
     execute(
         using,
         f"""
         INSERT INTO webhooks_queue ({", ".join(columns)})
-        SELECT {", ".join(QUEUED)}, CASE WHEN state = 'pending' THEN {now} END, NULL, NULL, 0, 0
+        SELECT {", ".join(QUEUED)}, CASE WHEN state = 'pending' THEN {now_sql(using)} END, NULL, NULL, 0, 0
         FROM {json_rows_sql(using, QUEUED, "webhooks_queue")} WHERE 1 = 1
         ON CONFLICT (delivery_id) DO UPDATE SET {changed}
         """,
-        [*now_params, json.dumps(rows)],
+        [json.dumps(rows)],
     )

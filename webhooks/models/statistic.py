@@ -164,8 +164,8 @@ def deltas_sql(using: str, condition: str = "") -> str:
     """
 
 
-def unix_time_sql(using: str, seconds: int = 0) -> tuple[str, list[Any]]:
-    """SQL and its parameters for the time ``seconds`` from now: whole seconds since 1970 in UTC."""
+def unix_time_sql(using: str) -> str:
+    """SQL for the time: whole seconds since 1970 in UTC."""
     if is_postgresql(using):
-        return "(FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()))::bigint + %s)", [seconds]
-    return "%s", [int(timezone.now().timestamp()) + seconds]
+        return "FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()))::bigint"
+    return str(int(timezone.now().timestamp()))
