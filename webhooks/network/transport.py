@@ -35,6 +35,10 @@ _HEADER_LENGTH = 1024
 # The other side has closed the connection.
 _CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
+# Seconds after which a kept connection is not used again. A firewall may have dropped it without notice to either end.
+# A request over it would wait for its timeout.
+MAX_IDLE = 60
+
 # Receivers with kept connections. Beyond this, the connections of the least recently used one are closed.
 MAX_RECEIVERS = 100
 
@@ -228,15 +232,18 @@ class KeptConnections:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, deque[Socket]] = {}  # the least recently used receiver first
+        # Each with the time since when it is kept; the least recently used receiver first.
+        self._kept: dict[Hashable, deque[tuple[Socket, float]]] = {}
         self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
-        """A connection that is still open and silent. A loop has closed the others, if one watches them."""
+        """A connection that is still open and silent, and was used lately. A loop has closed the ones that are not open
+        and silent, if it watches them."""
         kept = self._kept.get(key, ())
         while kept:
-            connection = kept.pop()
-            if connection.fileno() >= 0 and (connection.loop or not is_ready(connection, READ, 0)):
+            connection, since = kept.pop()
+            is_open = connection.fileno() >= 0 and (connection.loop or not is_ready(connection, READ, 0))
+            if is_open and time.monotonic() - since < MAX_IDLE:
                 return connection
             connection.close()
         return None
@@ -245,10 +252,10 @@ class KeptConnections:
         if connection.fileno() >= self._highest:
             connection.close()
             return
-        kept = self._kept.pop(key, None) or deque()
-        while kept and kept[0].fileno() < 0:
-            kept.popleft()
-        kept.append(connection)
+        kept, now = self._kept.pop(key, None) or deque(), time.monotonic()
+        while kept and (kept[0][0].fileno() < 0 or now - kept[0][1] >= MAX_IDLE):
+            kept.popleft()[0].close()
+        kept.append((connection, now))
         self._kept[key] = kept
         if len(self._kept) > MAX_RECEIVERS:
             self._close(next(iter(self._kept)))
@@ -258,5 +265,5 @@ class KeptConnections:
             self._close(key)
 
     def _close(self, key: Hashable) -> None:
-        for connection in self._kept.pop(key):
+        for connection, _ in self._kept.pop(key):
             connection.close()
