@@ -22,6 +22,9 @@ from webhooks.registry import label_of
 # The times of the rows of one change differ by less than this.
 TOGETHER = timedelta(seconds=2)
 
+# What Events and skips both know about a change.
+OF_CHANGE = ("action", "object_type", "object_id", "object_repr", "timestamp", "username", "request_id")
+
 # Skips that are searched for a request without an Event: no index has the request.
 MAX_SKIPS = 100_000
 
@@ -43,22 +46,13 @@ class StoredChange:
     @classmethod
     def from_rows(cls, of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange:
         """The change of these rows, described by one of them. For each webhook, its first Event and skip count."""
-        return cls(
-            action=of.action,
-            object_type=of.object_type,
-            object_id=of.object_id,
-            object_repr=next((one.object_repr for one in (of, *events, *skips) if one.object_repr), ""),
-            timestamp=of.timestamp,
-            username=of.username,
-            request_id=of.request_id,
-            events=tuple(events),
-            skips=tuple(skips),
-        )
+        values = {name: getattr(of, name) for name in OF_CHANGE}
+        values["object_repr"] = next((one.object_repr for one in (of, *events, *skips) if one.object_repr), "")
+        return cls(**values, events=tuple(events), skips=tuple(skips))
 
     def figures(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        names = ("action", "object_type", "object_id", "object_repr", "timestamp", "username", "request_id")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in OF_CHANGE}
 
     def without_actor(self) -> StoredChange:
         return replace(self, username="", request_id="")
