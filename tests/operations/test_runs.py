@@ -155,6 +155,7 @@ def test_a_preview_takes_few_queries_for_each_range_of_events(monkeypatch: pytes
         (RunKind.RETRY, {"webhook": "CMDB"}, "There is no webhook CMDB"),
         (RunKind.RETRY, {"object_type": "testapp.thingy"}, "has the label testapp.thingy"),
         (RunKind.REPLAY, {"action": "painted"}, "“painted” is not one of these: created, updated, deleted, ping"),
+        (RunKind.RETRY, {"error_kind": "http_999"}, "“http_999” is not one of these"),
         (RunKind.RETRY, {"state": ["succeeded"]}, "only these states: failed, discarded, pending"),
         (RunKind.DISCARD, {"state": ["sending", "succeeded"]}, "only these states: waiting, pending, failed"),
         (RunKind.RETRY, {"object_id": "7"}, "Give object_type as well"),

@@ -8,6 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from webhooks import registry
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Event, RunKind, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
@@ -60,8 +61,10 @@ def _filter_problem(kind: RunKind, name: str, value: Any) -> str:
             is_known = is_registered or Event.objects.filter(object_type=value).exists()
             text = _("No registered model and no stored event has the label %(model)s.")
             return "" if is_known else text % {"model": value}
-        case "action" if value not in (actions := [*Action.values, PING, *registry.custom_events()]):
-            return _("“{input}” is not one of these: {choices}.").format(input=value, choices=", ".join(actions))
+        case "action" | "error_kind":
+            choices = [*ErrorKind] if name == "error_kind" else [*Action.values, PING, *registry.custom_events()]
+            text = _("“{input}” is not one of these: {choices}.")
+            return "" if value in choices else text.format(input=value, choices=", ".join(choices))
         case "state" if not {*value} & {*STATES[kind]}:
             text = _("A run of %(kind)s takes only these states: %(states)s.")
             return text % {"kind": kind, "states": ", ".join(STATES[kind])}
