@@ -149,7 +149,7 @@ def test_conditions_are_tried_on_visible_events_only(webhook: Webhook) -> None:
     address = reverse("admin:webhooks_webhook_condition_preview")
     texts = [browser(user).post(address, asked).json()["text"] for user in (user_with(), user_with("view_site"))]
     assert texts == [
-        "There are no stored events of these models and actions to try it on.",
+        "Models: You may not view dcim.site, so you may not send it. You need the permission dcim.view_site.",
         "Tried on the last event: 1 would have been sent, 0 would not.",
     ]
 

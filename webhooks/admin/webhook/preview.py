@@ -24,7 +24,7 @@ from webhooks.registry import label_of
 MAX_EVENTS = 200
 SECONDS = 2.0
 
-FILTERS = ("conditions", "changed_fields", "excluded_usernames")
+FILTERS = ("object_types", "conditions", "changed_fields", "excluded_usernames")
 
 
 def preview(form: WebhookForm, user: Any) -> str:
@@ -33,10 +33,10 @@ def preview(form: WebhookForm, user: Any) -> str:
     chosen = form.cleaned_data
     labels = [label_of(one) for one in chosen.get("object_types") or []]
     actions, custom_events = form.instance.actions, chosen.get("custom_events") or []
+    if refused := [name for name in FILTERS if name in form.data and name in form.errors]:
+        return " ".join(f"{form.fields[name].label}: {' '.join(map(str, form.errors[name]))}" for name in refused)
     if not (labels and actions) and not custom_events:
         return _("Choose at least one model and one action first, or one of the custom events.")
-    if refused := [name for name in FILTERS if name in form.errors]:
-        return " ".join(f"{form.fields[name].label}: {' '.join(map(str, form.errors[name]))}" for name in refused)
     # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
     filters = replace(Filters.of(form.instance), prechange=False)
     # Only visible events: conditions could be used to guess the data of others.
