@@ -28,7 +28,7 @@ from webhooks.admin import display, status, status_sections
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
-from webhooks.models.webhook import SECRET_FIELDS
+from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations import counts, overview, runs
 from webhooks.operations.statistics import Recent, Times
 from webhooks.operations.webhooks import delete_webhooks

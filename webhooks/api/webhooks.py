@@ -40,13 +40,8 @@ from webhooks.api.fields import (
 from webhooks.models import Event, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import (
-    ACTION_FIELDS,
-    NORMALIZED_FIELDS,
-    SECRET_FIELDS,
-    SECRET_HEADERS_LENGTH,
-    SECRET_LENGTH,
-)
+from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
+from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import history
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume

@@ -1,6 +1,7 @@
 """The tables of the app, each with its queryset and its states.
 
 webhook, webhook_states  what an admin defines; enabled, paused, probed, disabled
+webhook_secrets          the secrets of a webhook, and the overlap of two
 event, skip              a committed change; a change that a webhook did not want
 delivery, attempt        an event for one webhook; one HTTP request
 queue                    a narrow row for each delivery that is not finished or has failed

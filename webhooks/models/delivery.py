@@ -20,7 +20,8 @@ from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
 from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
 from webhooks.models.resend_sql import Resent
-from webhooks.models.webhook import SECRET_FIELDS, Webhook
+from webhooks.models.webhook import Webhook
+from webhooks.models.webhook_secrets import SECRET_FIELDS
 
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
 FAILED = Q(queued__failed_at__isnull=False)

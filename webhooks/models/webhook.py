@@ -1,34 +1,30 @@
-"""Webhooks: their settings, their secrets, and what a save of them means."""
+"""Webhooks: their settings, and what a save of them means."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, router, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf import MAX_TIMEOUT, conf
-from webhooks.db import DatabaseNow, to_utc
+from webhooks.conf import MAX_TIMEOUT
+from webhooks.db import DatabaseNow
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
+from webhooks.models.webhook_secrets import WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.payloads.templates import is_template
-from webhooks.security.encryption import EncryptedTextField, Secret
+from webhooks.security.encryption import Secret
 from webhooks.text import clean
 
-# Characters of the plain text. The encrypted text in the database is longer.
-SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
-
-SECRET_FIELDS = ("secret", "previous_secret", "secret_headers")
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
 # The fields that ``clean`` may rewrite.
@@ -54,7 +50,7 @@ class Method(models.TextChoices):
     DELETE = "DELETE", "DELETE"
 
 
-class Webhook(WebhookState):
+class Webhook(WebhookSecrets, WebhookState):
     """An admin's rule: send changes of these models to this URL, in this format."""
 
     name = models.CharField(
@@ -147,28 +143,6 @@ class Webhook(WebhookState):
         _("body template"),
         **EMPTY,
         help_text=_("A template for another body. Empty: the whole payload, as JSON or as a form."),
-    )
-    secret = EncryptedTextField(
-        _("secret"),
-        max_length=SECRET_LENGTH,
-        **EMPTY,
-        validators=[MaxLengthValidator(SECRET_LENGTH), validation.check_secret],
-        help_text=_("Signs each request, so that the receiver can verify the sender."),
-    )
-    previous_secret = EncryptedTextField(**EMPTY, editable=False)
-    previous_secret_until = models.DateTimeField(
-        _("previous secret until"),
-        null=True,
-        blank=True,
-        editable=False,
-        help_text=_("Until then the previous secret signs, too."),
-    )
-    secret_headers = EncryptedTextField(
-        _("secret headers"),
-        max_length=SECRET_HEADERS_LENGTH,
-        **EMPTY,
-        validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), validation.check_headers],
-        help_text=_("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
     ssl_verification = models.BooleanField(
         _("TLS verification"), **default(True), help_text=_("Refuse a receiver without a trusted certificate.")
@@ -263,37 +237,6 @@ class Webhook(WebhookState):
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self.save(using=using)
-
-    def replace_secret(self, secret: Secret) -> None:
-        """Sign with this secret from now on. Does not save.
-
-        The previous secret signs, too, for ``SECRET_OVERLAP`` seconds, so that receivers can change without a gap. An
-        empty secret ends all signing at once.
-        """
-        previous, self.secret = self.secret, secret
-        if secret == previous:
-            return
-        self.forget_previous_secret()
-        if secret and previous and not previous.problem and conf.secret_overlap:
-            self.previous_secret = previous
-            self.previous_secret_until = timezone.now() + timedelta(seconds=conf.secret_overlap)
-
-    def forget_previous_secret(self) -> None:
-        """Sign with the current secret only. Does not save."""
-        self.previous_secret, self.previous_secret_until = Secret(), None
-
-    def overlapping_secret(self, now: datetime) -> str:
-        """The previous secret if it still signs at the aware time ``now``, or "".
-
-        If it cannot be decrypted, the current secret still signs. ``check --deploy`` reports the previous one.
-        """
-        is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
-        return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
-
-    @property
-    def unreadable(self) -> list[str]:
-        """The secrets that no key decrypts, such as "secret headers". Nothing is sent until that is repaired."""
-        return [name.replace("_", " ") for name in ("secret", "secret_headers") if getattr(self, name).problem]
 
     @property
     def is_paused(self) -> bool:

@@ -16,7 +16,7 @@ from webhooks.delivery.retention import purge_webhooks
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
-from webhooks.models.webhook import SECRET_FIELDS
+from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import history
 from webhooks.permissions import is_partial, may_view_model, of_viewable_objects

@@ -34,7 +34,8 @@ from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
 from webhooks.operations.wording import count_of, number, sentence, why_disabled

@@ -18,7 +18,7 @@ from webhooks import permissions, registry
 from webhooks.db import index_plans
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
-from webhooks.models.webhook import SECRET_FIELDS
+from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations.why import rows, stored, unstored
 from webhooks.operations.why.causes import Cause, Target, Verdict, join, retention
 from webhooks.operations.why.rows import StoredChange, Viewer

@@ -1,0 +1,82 @@
+"""The secrets of webhooks: encrypted columns, and the overlap of a new secret with the one before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.core.validators import MaxLengthValidator
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.conf import conf
+from webhooks.db import to_utc
+from webhooks.models import validation
+from webhooks.models.columns import EMPTY
+from webhooks.security.encryption import EncryptedTextField, Secret
+
+# Characters of the plain text. The encrypted text in the database is longer.
+SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
+
+SECRET_FIELDS = ("secret", "previous_secret", "secret_headers")
+
+
+class WebhookSecrets(models.Model):
+    """The secret that signs the requests of a webhook, the one before it, and headers that stay hidden."""
+
+    secret = EncryptedTextField(
+        _("secret"),
+        max_length=SECRET_LENGTH,
+        **EMPTY,
+        validators=[MaxLengthValidator(SECRET_LENGTH), validation.check_secret],
+        help_text=_("Signs each request, so that the receiver can verify the sender."),
+    )
+    previous_secret = EncryptedTextField(**EMPTY, editable=False)
+    previous_secret_until = models.DateTimeField(
+        _("previous secret until"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Until then the previous secret signs, too."),
+    )
+    secret_headers = EncryptedTextField(
+        _("secret headers"),
+        max_length=SECRET_HEADERS_LENGTH,
+        **EMPTY,
+        validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), validation.check_headers],
+        help_text=_("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
+    )
+
+    class Meta:
+        abstract = True
+
+    def replace_secret(self, secret: Secret) -> None:
+        """Sign with this secret from now on. Does not save.
+
+        The previous secret signs, too, for ``SECRET_OVERLAP`` seconds, so that receivers can change without a gap. An
+        empty secret ends all signing at once.
+        """
+        previous, self.secret = self.secret, secret
+        if secret == previous:
+            return
+        self.forget_previous_secret()
+        if secret and previous and not previous.problem and conf.secret_overlap:
+            self.previous_secret = previous
+            self.previous_secret_until = timezone.now() + timedelta(seconds=conf.secret_overlap)
+
+    def forget_previous_secret(self) -> None:
+        """Sign with the current secret only. Does not save."""
+        self.previous_secret, self.previous_secret_until = Secret(), None
+
+    def overlapping_secret(self, now: datetime) -> str:
+        """The previous secret if it still signs at the aware time ``now``, or "".
+
+        If it cannot be decrypted, the current secret still signs. ``check --deploy`` reports the previous one.
+        """
+        is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
+        return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The secrets that no key decrypts, such as "secret headers". Nothing is sent until that is repaired."""
+        return [name.replace("_", " ") for name in ("secret", "secret_headers") if getattr(self, name).problem]
