@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
@@ -36,9 +36,7 @@ KEY: Any = {"min_value": 1, "max_value": 2**63 - 1, "required": False}  # of a f
 
 
 class QueryFilters(serializers.Serializer[Any]):
-    """The filters of one list. ``lookups`` maps a parameter to a field lookup, or a boolean one to a condition."""
-
-    lookups: ClassVar[dict[str, str | Q]] = {}
+    """The filters of one list. The source of each is a lookup of its rows."""
 
     def __init__(self, given: QueryDict | dict[str, Any] | None = None) -> None:
         """From query parameters, or from a dictionary of a JSON body."""
@@ -54,13 +52,7 @@ class QueryFilters(serializers.Serializer[Any]):
 
     def narrow(self, queryset: Any) -> Any:
         """The rows that match all valid filters."""
-        for name, value in self.validated_data.items():
-            lookup = self.lookups.get(name)
-            if isinstance(lookup, Q):
-                queryset = queryset.filter(lookup if value else ~lookup)
-            elif lookup:
-                queryset = queryset.filter(**{lookup: value})
-        return queryset
+        return queryset.filter(**self.validated_data)
 
 
 def _plain(value: Any) -> Any:

@@ -141,8 +141,6 @@ class ObjectFilters(QueryFilters):
 class SkipFilters(ObjectFilters):
     rule = ChoiceField(Rule.choices, required=False, help_text=_("What said no."))
 
-    lookups = {"object_type": "object_type", "object_id": "object_id", "rule": "rule"}
-
 
 class ChangeFilters(ObjectFilters):
     """The filters by the change that happened, which deliveries share with events."""

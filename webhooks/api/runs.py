@@ -108,9 +108,9 @@ class SinceSerializer(StartSerializer):
 
 class RunFilters(QueryFilters):
     kind = ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
-    state = MultipleChoiceField(choices=RunState.choices, required=False, help_text=_("May be repeated."))
-
-    lookups = {"kind": "kind", "state": "state__in"}
+    state = MultipleChoiceField(
+        choices=RunState.choices, source="state__in", required=False, help_text=_("May be repeated.")
+    )
 
 
 class NamedRowSerializer(NamedSerializer):

@@ -170,29 +170,26 @@ class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
 
 class WebhookFilters(QueryFilters):
     name = serializers.CharField(required=False, help_text=_("The whole name."))
-    q = serializers.CharField(required=False, help_text=_("A part of the name, in capital or small letters."))
+    q = serializers.CharField(
+        source="name__icontains", required=False, help_text=_("A part of the name, in capital or small letters.")
+    )
     enabled = serializers.BooleanField(required=False, help_text=_("Whether it is enabled."))
     paused = serializers.BooleanField(required=False, help_text=_("Whether it is paused: by a user, or for failures."))
     failing = serializers.BooleanField(required=False, help_text=_("Whether its last attempt failed."))
     object_type = serializers.CharField(required=False, help_text=_("A model that it sends, such as dcim.site."))
     action = ChoiceField(list(ACTION_FIELDS.values()), required=False, help_text=_("An action that it sends."))
 
-    lookups = {
-        "name": "name",
-        "q": "name__icontains",
-        "enabled": Q(enabled=True),
-        "paused": IS_PAUSED,
-        "failing": Q(failures_in_a_row__gt=0),
-    }
-
     def narrow(self, queryset: Any) -> Any:
-        webhooks = super().narrow(queryset)
-        if "object_type" in self.validated_data:
-            app_label, _dot, model = self.validated_data["object_type"].lower().partition(".")
-            webhooks = webhooks.filter(object_types__app_label=app_label, object_types__model=model)
-        if "action" in self.validated_data:
-            webhooks = webhooks.filter(**{f"on_{self.validated_data['action']}": True})
-        return webhooks
+        given = dict(self.validated_data)
+        for name, condition in (("paused", IS_PAUSED), ("failing", Q(failures_in_a_row__gt=0))):
+            if name in given:
+                queryset = queryset.filter(condition if given.pop(name) else ~condition)
+        if "object_type" in given:
+            app_label, _dot, model = given.pop("object_type").lower().partition(".")
+            given |= {"object_types__app_label": app_label, "object_types__model": model}
+        if "action" in given:
+            given[f"on_{given.pop('action')}"] = True
+        return queryset.filter(**given)
 
 
 class PingedSerializer(NamedSerializer):
