@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,12 +135,8 @@ def _lines(path: str, before: Any, after: Any) -> Iterator[Line]:
 
 def _members(path: str, before: list[Any], after: list[Any]) -> Line | None:
     """The members that a list lost and got. None if only their order changed."""
-    gone, new = list(map(as_text, before)), list[str]()
-    for member in map(as_text, after):
-        if member in gone:
-            gone.remove(member)
-        else:
-            new.append(member)
+    old, now = Counter(map(as_text, before)), Counter(map(as_text, after))
+    gone, new = list((old - now).elements()), list((now - old).elements())
     return Line(path, gone=gone, new=new, kept=len(before) - len(gone)) if gone or new else None
 
 
