@@ -89,8 +89,8 @@ MOMENT = MomentInput(attrs={"step": "1"})
 
 
 class ListForm(forms.Form):
-    """The filters of one list. Give it the request: it reads the query parameters. ``also`` names those that are no
-    filters. ``field_order`` has the most important fields."""
+    """The filters of one list. Give it the request: it reads the query parameters. ``also`` names the other ones that
+    are allowed. ``field_order`` has the most important fields."""
 
     data: QueryDict
 
