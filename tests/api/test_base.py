@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from datetime import timedelta
 from typing import Any
@@ -177,6 +178,19 @@ def test_an_unknown_parameter_or_a_body_is_refused_before_any_change(committing:
         assert committing.post(f"{url}?force=1").status_code == 400
         assert "takes no body" in committing.post(url, {"force": True}, format="json").json()[0]
     assert Delivery.objects.get().state == State.FAILED
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
+    "body",
+    [{"\ud800": 1}, {"http_method": "\ud800"}, {"conditions": {"\ud800": 1}}, {"custom_events": ["\ud800"]}],
+    ids=["field", "choice", "condition", "event"],
+)
+def test_a_refusal_does_not_repeat_half_of_a_surrogate_pair(api: APIClient, body: Any) -> None:
+    given = {"name": "CMDB", "payload_url": "https://cmdb.example.com/", "object_types": ["testapp.thing"]}
+    answer = api.post(WEBHOOKS, json.dumps(given | {"on_created": True} | body), content_type="application/json")
+    assert answer.status_code == 400
+    assert "\ufffd" in str(answer.json())
 
 
 def test_parameters_of_rest_framework_are_known(api: APIClient) -> None:

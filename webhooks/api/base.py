@@ -6,6 +6,7 @@ need no count and no offset, so they stay fast on long tables.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,7 +21,9 @@ from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.settings import api_settings
+from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import GenericViewSet
 
 from webhooks import permissions
@@ -29,6 +32,7 @@ from webhooks.db import index_plans
 from webhooks.models import Event
 from webhooks.models.selection import filter_time
 from webhooks.permissions.redaction import Redaction
+from webhooks.text import replace_half_surrogates
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
 REPEATABLE = {"state"}  # the parameters that may be given several times
@@ -139,6 +143,14 @@ class StrictViewSet(GenericViewSet[Any]):
         for name, values in request.query_params.lists():
             if len(values) > 1 and name not in REPEATABLE:
                 raise ValidationError({name: ["Give it once."]})
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Without half of a surrogate pair, which a refusal may repeat and no response can hold."""
+        response = super().handle_exception(exc)
+        text = json.dumps(response.data, cls=JSONEncoder)
+        if (clean := replace_half_surrogates(text)) != text:
+            response.data = json.loads(clean)
+        return response
 
     def read_filters(self) -> Any:
         """The query parameters as filters. Raises ValidationError, which REST framework answers with a 400."""
