@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
-from webhooks.db import index_plans
+from webhooks.db import index_plans, to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
 from webhooks.models.event import PING, label_of_action
@@ -78,14 +78,24 @@ class MomentInput(forms.DateTimeInput):
     def format_value(self, value: Any) -> str | None:
         try:
             moment = parse_datetime(value or "")
-        except ValueError:  # such as 30 February: the field shows its error
-            moment = None
-        if moment is None:
+            return local_time(moment).strftime("%Y-%m-%dT%H:%M:%S") if moment else None
+        except (ValueError, OverflowError):  # such as 30 February: the field shows its error
             return None
-        return local_time(moment).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-MOMENT = MomentInput(attrs={"step": "1"})
+class MomentField(forms.DateTimeField):
+    """Refuses a time at an end of the calendar, which other time zones do not have."""
+
+    widget = MomentInput(attrs={"step": "1"})
+
+    def to_python(self, value: Any) -> datetime | None:
+        moment = super().to_python(value)
+        try:
+            if moment is not None:
+                local_time(to_utc(moment))
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+        return moment
 
 
 class ListForm(forms.Form):
@@ -150,8 +160,8 @@ class FilterForm(ListForm):
     user = forms.CharField(label=_("User"), required=False, max_length=150)
     request_id = forms.CharField(label=_("Request's id"), required=False, max_length=200)
     within = ChosenField(label=_("Time"), required=False)
-    created_after = forms.DateTimeField(label=_("From"), required=False, widget=MOMENT)
-    created_before = forms.DateTimeField(label=_("Until"), required=False, widget=MOMENT)
+    created_after = MomentField(label=_("From"), required=False)
+    created_before = MomentField(label=_("Until"), required=False)
 
     def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
         super().__init__(request, also)

@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.display import page, state_word
-from webhooks.admin.filters import MOMENT, DeliveryFilterForm, EventFilterForm
+from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
@@ -207,7 +207,7 @@ class SinceForm(forms.Form):
         empty_value=None,
         required=False,
     )
-    since = forms.DateTimeField(required=False, widget=MOMENT)
+    since = MomentField(required=False)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
