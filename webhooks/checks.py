@@ -30,6 +30,7 @@ STATUS_PAGE = "webhooks_backend_status"
 @register("webhooks")
 def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     yield from _check_setting()
+    yield from _check_paths()
     yield from _check_kind_of_database(Event.objects.db)  # also before the tables are created
     if conf.enabled:
         yield from _check_queue()
@@ -56,6 +57,10 @@ def _check_setting() -> Iterator[CheckMessage]:
             number = "webhooks.E008"
             hint = "Nothing is sent until it is corrected: the default might allow what you meant to deny."
         yield Error(message, hint=hint, id=number)
+
+
+def _check_paths() -> Iterator[CheckMessage]:
+    """The settings that name code of the project."""
     try:
         problem = "" if callable(import_string(conf.may_view)) else "which cannot be called"
     except Exception as error:

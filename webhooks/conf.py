@@ -103,7 +103,7 @@ attempt_seconds: Rule = (
 retry_seconds = _list_of("numbers of seconds, up to 100 years, [] for no retries", _is_number)
 probe_seconds = _list_of("numbers of seconds above 0, up to 100 years, at least one", _is_positive, min_length=1)
 retention: Rule = (
-    "must map succeeded, failed or discarded to a number of days, up to 100 years",
+    "must map succeeded, failed or discarded to a number of days above 0, up to 100 years",
     lambda value: value.keys() <= RETENTION.keys() and all(map(_is_positive_days, value.values())),
 )
 labels = _list_of(

@@ -66,7 +66,7 @@ PROBES = "must be a list of numbers of seconds above 0, up to 100 years, at leas
 DAYS = "must be a number of days, up to 100 years, 0 for none, not {}"
 COUNT = "must be a whole number above 0, not {}"
 LABELS = 'must be a list of labels such as "dcim.site" or "dcim.*", or "*" for all apps, not {}'
-RETENTION = "must map succeeded, failed or discarded to a number of days, up to 100 years, not {}"
+RETENTION = "must map succeeded, failed or discarded to a number of days above 0, up to 100 years, not {}"
 
 
 @pytest.mark.parametrize(
