@@ -50,7 +50,9 @@ def test_unusual_posts_cause_no_server_error(database: str, redis: Any, admin_us
     client = Client()
     client.force_login(admin_user)
     posted = {"custom_events": "\0", "object_types": [MANY_DIGITS, "\0", "1"], "on_created": "on"}
-    assert client.post(f"{WEBHOOKS}condition-preview/", posted).status_code == 200
+    for types in (posted["object_types"], ["9" * 30]):
+        for view in ("condition-preview", "try", "add"):
+            assert client.post(f"{WEBHOOKS}{view}/", posted | {"object_types": types}).status_code == 200
     for pk in (MANY_DIGITS, "\0", ""):
         assert client.post(f"{RETRY_ALL}&{urlencode({'webhook': pk})}").status_code in (302, 404)
 

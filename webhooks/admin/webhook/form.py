@@ -39,6 +39,16 @@ class ModelsWidget(forms.CheckboxSelectMultiple):
     template_name = "webhooks/admin/webhook/models_widget.html"
 
 
+class ModelsField(forms.ModelMultipleChoiceField):
+    widget = ModelsWidget
+
+    def clean(self, value: Any) -> Any:
+        try:
+            return super().clean(value)
+        except OverflowError as error:  # SQLite refuses some numbers only in the query
+            raise ValidationError(_("Choose models of the list."), code="invalid_choice") from error
+
+
 class FirstActionWidget(forms.CheckboxInput):
     """The first of the boxes for actions, after the text that introduces them all."""
 
@@ -113,9 +123,7 @@ class WebhookForm(forms.ModelForm):
     user: ClassVar[Any] = None
     is_trial: ClassVar[bool] = False
 
-    object_types = forms.ModelMultipleChoiceField(
-        ContentType.objects.none(), widget=ModelsWidget, label=gettext_lazy("Models"), required=False
-    )
+    object_types = ModelsField(ContentType.objects.none(), label=gettext_lazy("Models"), required=False)
     custom_events = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
