@@ -257,6 +257,7 @@ def test_the_command_finds_a_webhook_by_its_id() -> None:
         (("no.model", "1"), {}, "There is no model no.model"),
         (("testapp.thing", "1"), {"webhook": "none"}, "There is no webhook “none”"),
         ((), {"event": 4711}, "Event 4711 is not stored"),
+        (("testapp.thing", "\udcfc"), {}, "This is not UTF-8"),
     ],
 )
 def test_the_command_refuses_other_questions(args: tuple[str, ...], options: dict[str, Any], problem: str) -> None:

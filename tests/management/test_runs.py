@@ -147,6 +147,7 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
         (["--object-type", "testapp.thingy"], "--object-type: No registered model and no stored event has the label"),
         (["--state", "succeeded"], "--state: A run of retry takes only these states"),
         (["--since", "yesterday"], "yesterday is no time"),
+        (["--user", "\udcfc"], r"This is not UTF-8: '\\udcfc'"),
     ],
 )
 def test_a_command_without_a_sound_choice_is_refused(arguments: list[str], problem: str) -> None:

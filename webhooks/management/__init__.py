@@ -1,7 +1,7 @@
 """The management commands.
 
 commands       one module for each
-base           what they share: the errors of the database, and the start and progress of a run
+base           the shared parts: errors of the database, and the start and progress of a run
 import_plans   webhooks of NetBox and Nautobot, translated for ``webhooks_import``
-import_source  where their webhooks come from
+import_source  the webhooks as their REST APIs give them, or as files
 """

@@ -20,7 +20,7 @@ from webhooks.models.selection import filter_time
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of
-from webhooks.text import one_line
+from webhooks.text import clean, one_line
 
 wait = time.sleep
 
@@ -50,6 +50,13 @@ class DatabaseCommand(BaseCommand):
         except Error as error:
             text = f"The database cannot be used: {describe_error(error)}."
             raise CommandError(text, returncode=self.exit_status_of_failure) from error
+
+
+def check_utf8(*values: Any) -> None:
+    """Raise CommandError for a text from a terminal with another encoding: no database takes it."""
+    for value in values:
+        if isinstance(value, str) and clean(value) != value:
+            raise CommandError(f"This is not UTF-8: {value!a}.")
 
 
 def webhook_named(given: str) -> Webhook:
@@ -144,6 +151,7 @@ class RunCommand(DatabaseCommand):
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
         found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
+        check_utf8(*found.values())
         if found and options.get("all"):
             raise CommandError("Give either filters or --all.")
         if name := found.get("webhook"):

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
-from webhooks.management.base import DatabaseCommand, webhook_named
+from webhooks.management.base import DatabaseCommand, check_utf8, webhook_named
 from webhooks.operations.why import Cause, StoredChange, UnknownObject, Verdict, why
 from webhooks.operations.wording import exact_time
 from webhooks.text import one_line
@@ -31,6 +31,7 @@ class Command(DatabaseCommand):
         parser.add_argument("--json", action="store_true", help="Print JSON, as the REST API.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        check_utf8(*options["object"], options["request"], options["webhook"])
         asked: dict[str, Any] = {
             "obj": tuple(options["object"]) or None,
             "event": options["event"],
