@@ -155,12 +155,12 @@ def by_hour(webhooks: Collection[int]) -> Hours:
     starts = [this_hour - timedelta(hours=ago) for ago in reversed(range(24))]
     first, count = int(starts[0].timestamp()), len(starts)
     by_webhook = {webhook: [(0, 0)] * count for webhook in webhooks}
-    outcomes = [f"SUM(CASE WHEN error_kind {is_it} '' THEN attempted ELSE 0 END)" for is_it in ("=", "<>")]
+    outcomes = [f"SUM(CASE WHEN error_kind {is_it} '' THEN attempted END)" for is_it in ("=", "<>")]
     condition = f"period = {Period.HOUR} AND start >= {first}"
     for webhook, start, good, bad in _select(["webhook_id", "start"], outcomes, webhooks, condition):
         place = (start - first) // Period.HOUR
         if place < count:  # another machine's clock may be ahead
-            by_webhook[webhook][place] = int(good), int(bad)
+            by_webhook[webhook][place] = int(good or 0), int(bad or 0)
     columns = zip(*by_webhook.values(), strict=True) if by_webhook else [()] * count
     together = [(sum(good for good, _ in hour), sum(bad for _, bad in hour)) for hour in columns]
     return Hours(dict(zip(starts, together, strict=True)), by_webhook)
