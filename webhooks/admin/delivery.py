@@ -32,8 +32,9 @@ from webhooks.models.selection import (
     Filters,
     are_found_by_events,
     are_queued,
+    deliveries_in_order,
     events_in_order,
-    in_order,
+    queue_in_order,
     select_deliveries,
     select_events,
 )
@@ -177,10 +178,13 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Foun
     """A page of deliveries. Raises ValueError for a cursor of another list."""
     if are_found_by_events(filters):
         return _find_by_events(filters, user, before, size)
+    if not permissions.may_view_deliveries(user):
+        return Found(count=0)
     # The kind of an error leaves fewer rows than a state.
-    is_queued = "error_kind" not in filters and are_queued(filters)
-    model: Any = QueuedDelivery.objects if is_queued else Delivery.objects
-    ordered, indexed = in_order(filters, model.all() if permissions.may_view_deliveries(user) else model.none())
+    if "error_kind" not in filters and are_queued(filters):
+        ordered, indexed = queue_in_order(filters, QueuedDelivery.objects.all())
+    else:
+        ordered, indexed = deliveries_in_order(filters, Delivery.objects.all())
     is_scattered = bool(indexed - TIMES) or "status" in filters
     with index_plans(Delivery.objects.db):
         return read_page(ordered, _rest_of(filters, indexed, user), before, size, is_scattered=is_scattered)

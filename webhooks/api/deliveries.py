@@ -31,7 +31,7 @@ from webhooks.db import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
-from webhooks.models.selection import QUEUE_FILTERS, are_queued, in_order, rows_in_order, select_deliveries
+from webhooks.models.selection import QUEUE_FILTERS, are_queued, queue_in_order, rows_in_order, select_deliveries
 from webhooks.operations import retries, runs
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions.redaction import explain
@@ -197,7 +197,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
             keys: Any = permissions.visible_deliveries(user, Delivery.objects.only("pk"))
             rows = select_deliveries(chosen, keys)
         else:
-            rows, _all = in_order(chosen, permissions.visible_queue(user))
+            rows, _all = queue_in_order(chosen, permissions.visible_queue(user))
         found = super().paginate_queryset(rows)
         with index_plans(queryset.db):
             return found and rows_in_order(queryset, [row.pk for row in found])

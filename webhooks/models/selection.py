@@ -94,28 +94,25 @@ def _condition(name: str, value: Any, of_event: str = "event__") -> Any:
     return Q(**{f"{of_event}{EVENT_COLUMNS[name]}": value})
 
 
-# The part of the filters that an index finds, newest first. A page looks through these rows for the rest.
+# Each of these functions narrows rows by the filters that one index finds in the order of the ids. It returns the rows,
+# the newest first, and the names of these filters. A page looks through the rows for the rest.
 
 
-def in_order(filters: Filters, rows: Any) -> tuple[Any, set[str]]:
-    """Narrow deliveries, or rows of the queue, by the filters that one index finds in the order of their ids.
+def deliveries_in_order(filters: Filters, deliveries: DeliveryQuerySet) -> tuple[Any, set[str]]:
+    names = {"error_kind" if "error_kind" in filters else "webhook"}
+    if filters.get("state") == [State.DISCARDED]:
+        names = {"state"}
+    chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
+    return select_deliveries(chosen, deliveries).order_by("-pk"), {*chosen}
 
-    Returns them, and the names of these filters.
-    """
-    if isinstance(rows, QueuedDeliveryQuerySet):
-        indexed = {"state", "webhook"}
-        found = rows.in_states(*filters["state"])
-        keys = _few_queued(filters, found)
-        if keys is not None:
-            return found.filter(pk__in=keys).order_by("-pk"), indexed & filters.keys()
-    elif filters.get("state") == [State.DISCARDED]:
-        found, indexed = rows.filter(discarded_at__isnull=False), {"state"}
-    else:
-        found, indexed = rows, {"error_kind" if "error_kind" in filters else "webhook"}
-    chosen = [name for name in filters if name in (indexed | TIMES) - {"state"}]
-    for name in chosen:
-        found = found.filter(_condition(name, filters[name]))
-    return found.order_by("-pk"), {*chosen, *(indexed & {"state"})}
+
+def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any, set[str]]:
+    """The rows of the queue for these deliveries."""
+    found, indexed = queue.in_states(*filters["state"]), filters.keys() & {"state", "webhook"}
+    if (keys := _few_queued(filters, found)) is not None:
+        return found.filter(pk__in=keys).order_by("-pk"), indexed
+    chosen = filters.keys() & {"webhook", *TIMES}
+    return found.filter(*(_condition(name, filters[name]) for name in chosen)).order_by("-pk"), indexed | chosen
 
 
 # The index of each state that begins with the webhook, by the column that follows.
@@ -142,7 +139,7 @@ def _few(rows: QuerySet[Any], most: int) -> list[Any] | None:
 
 
 def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[str]]:
-    """As ``in_order``, for events. A model with few events, and few failed events, are found by their keys."""
+    """A model with few events, and few failed events, are found by their keys."""
     found, indexed = events, {name for name in TIMES if name in filters}
     if "request_id" in filters:
         found = found.filter(request_id=filters["request_id"])
@@ -158,7 +155,6 @@ def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[s
 
 
 def skips_in_order(filters: Filters, skips: QuerySet[Skip]) -> tuple[Any, set[str]]:
-    """As ``in_order``, for skips."""
     names = {"object_type", "object_id"} if "object_id" in filters else {"webhook"}
     found = skips.filter(_of_object(filters)) if "object_id" in filters else skips
     chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
