@@ -238,6 +238,12 @@ def test_a_wrong_argument_is_refused_before_it_loses_an_event(call: Callable[[],
         call()
 
 
+@pytest.mark.parametrize("depth", [0, -1])
+def test_a_depth_that_no_change_can_have_is_refused_before_it_loses_an_event(depth: int) -> None:
+    with pytest.raises(ValueError, match=f"1 or more, not {depth}"):
+        webhooks.actor("sync", depth=depth)
+
+
 @pytest.mark.usefixtures("database")
 def test_an_actor_may_be_anything_that_has_a_text() -> None:
     request = RequestFactory().get("/")

@@ -138,7 +138,7 @@ def actor(username: str = "", request_id: str = "", depth: int = 1) -> _Generato
     """Name the actor of the changes in this block, for code outside requests.
 
     If the request of a webhook caused these changes, ``depth`` is one more than its depth. Raises TypeError for an
-    argument of another type.
+    argument of another type, and ValueError for a depth below 1.
     """
     for value, kind, way in (
         (username, str, 'actor(user.get_username()) or, as a decorator, @webhooks.actor("nightly import")'),
@@ -147,4 +147,6 @@ def actor(username: str = "", request_id: str = "", depth: int = 1) -> _Generato
     ):
         if not isinstance(value, kind):
             raise TypeError(f"webhooks.actor() takes {kind.__name__}, not {short_repr(value)}: write {way}.")
+    if depth < 1:
+        raise ValueError(f"webhooks.actor() takes a depth of 1 or more, not {depth}.")
     return acting(Actor(username, request_id, depth=depth))
