@@ -237,6 +237,12 @@ def test_a_model_that_is_not_registered_costs_no_more_queries(own_registrations:
     assert len(statements_of(wanting)) == 1
 
 
+@pytest.mark.sqlite
+def test_reading_the_webhooks_waits_for_no_writer() -> None:
+    make_webhook(Thing)
+    assert {one.split()[0] for one in statements_of(wanting)} == {"SELECT"}
+
+
 def test_a_model_that_is_registered_meanwhile_is_found(own_registrations: None) -> None:
     registration = registry.registration_of(Thing)
     assert registration is not None

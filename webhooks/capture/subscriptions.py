@@ -6,6 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -210,8 +211,9 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
     """Read the subscriptions, without the cache. ``fingerprint`` was read before them, ``with_names`` or without."""
     found = Subscriptions(disabled={} if conf.keeps_skips else None)
     labels_by_pk: dict[int, list[str]] = defaultdict(list)
-    with transaction.atomic(using):
-        if is_postgresql(using):
+    has_locks = is_postgresql(using)
+    with transaction.atomic(using) if has_locks else nullcontext():
+        if has_locks:
             execute(using, _SET_TIMEOUT)
         webhooks = list(Webhook.objects.using(using).order_by("pk").only(*_COLUMNS, *_TEMPLATES))
         # Not as objects: a save must not wait long after the edit of one webhook of a thousand.
@@ -219,8 +221,9 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
         for pk, *label in chosen.values_list("webhook_id", "contenttype__app_label", "contenttype__model"):
             labels_by_pk[pk].append(".".join(label))
         # Another transaction may have edited a webhook in between.
-        is_same = fetch_all(using, _fingerprint_sql(is_postgresql(using), with_names))[0][0] == fingerprint
-        transaction.set_rollback(True, using)
+        is_same = fetch_all(using, _fingerprint_sql(has_locks, with_names))[0][0] == fingerprint
+        if has_locks:
+            transaction.set_rollback(True, using)
     for webhook in webhooks:
         filters = Filters.of(webhook)
         if filters != Filters(webhook.pk):
