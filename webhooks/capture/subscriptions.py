@@ -281,21 +281,21 @@ def _fingerprint_sql(for_postgresql: bool, with_names: bool) -> str:
 
 
 def read_fingerprint(using: str, with_names: bool) -> str:
-    """The fingerprint as of now, in one round trip. It takes a third of the time of ``read``."""
+    """The fingerprint as of now, in one round trip."""
     query = _fingerprint_sql(is_postgresql(using), with_names)
     if not is_postgresql(using):
         return str(fetch_all(using, query)[0][0])
     connection = connections[using]
-    begin, end = "BEGIN", ["ROLLBACK"]
+    begin, end = "BEGIN", [("ROLLBACK", ())]
     if not connection.get_autocommit():
         begin = "SAVEPOINT webhooks_subscriptions"
-        end = [f"ROLLBACK TO {begin}", f"RELEASE {begin}"]
+        end = [(f"ROLLBACK TO {begin}", ()), (f"RELEASE {begin}", ())]
     try:
-        return str(fetch_each(using, *((statement, ()) for statement in (begin, _SET_TIMEOUT, query, *end)))[2][0][0])
+        [_, _, rows, *_] = fetch_each(using, (begin, ()), (_SET_TIMEOUT, ()), (query, ()), *end)
+        return str(rows[0][0])
     except Error:
         try:
-            for statement in end:
-                execute(using, statement)
+            fetch_each(using, *end)
         except Error:
             connection.needs_rollback = connection.in_atomic_block  # the connection is lost
         raise
