@@ -189,7 +189,7 @@ RULE = {
     [
         ({"action_object_id": 9}, {}, "its webhook 9 is missing in the responses"),
         ({"action_object_id": [1]}, {}, "its webhook [1] is missing in the responses"),
-        ({"action_type": None}, {}, "its action is a nothing"),
+        ({"action_type": None}, {}, "its action is not given"),
         ({"event_types": ["job_started"]}, {}, "none of its event types has an equivalent here: job_started"),
         ({"event_types": []}, {}, "none of its event types has an equivalent here: there are none"),
         ({"object_types": []}, {}, "it names no models"),

@@ -158,7 +158,8 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
     origin = _title_of("webhook" if rule is webhook else "event rule", rule)
     kind = rule.choice("action_type") if rule is not webhook else "webhook"
     if kind != "webhook":
-        return Skipped(origin, f"its action is a {kind or 'nothing'}: only webhooks have an equivalent here")
+        action = f"is a {kind}" if kind else "is not given"
+        return Skipped(origin, f"its action {action}: only webhooks have an equivalent here")
     if webhook is None:
         return Skipped(origin, f"its webhook {rule.get('action_object_id')} is missing in the responses")
     differences: list[str] = []
