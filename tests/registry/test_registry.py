@@ -31,8 +31,8 @@ def registration(model: type[models.Model]) -> Registration:
 
 
 def test_netboxs_convention_finds_the_serializer() -> None:
-    assert registration(Site).serializer_class() is SiteSerializer
-    assert registration(Thing).serializer_class() is ThingSerializer
+    assert registration(Site).serializer_class("") is SiteSerializer
+    assert registration(Thing).serializer_class("") is ThingSerializer
 
 
 def test_all_models_of_the_example_with_a_serializer_are_registered() -> None:
@@ -63,8 +63,8 @@ def test_a_serializer_is_found_in_the_module_serializers_too(plain_serializers: 
     plain_serializers.UnregisteredSerializer = LabelSerializer
     plain_serializers.ThingSerializer = LabelSerializer
     registry.register_listed(["testapp.*"])
-    assert registration(Unregistered).serializer_class() is LabelSerializer
-    assert registration(Thing).serializer_class() is ThingSerializer  # of api.serializers, which comes first
+    assert registration(Unregistered).serializer_class("") is LabelSerializer
+    assert registration(Thing).serializer_class("") is ThingSerializer  # of api.serializers, which comes first
 
 
 def test_a_name_that_is_no_class_is_no_serializer(plain_serializers: Any) -> None:
@@ -73,7 +73,7 @@ def test_a_name_that_is_no_class_is_no_serializer(plain_serializers: Any) -> Non
     assert registry.registration_of(Unregistered) is None
     webhooks.register(Unregistered, serializer="tests.testapp.serializers.UnregisteredSerializer")
     with pytest.raises(ImproperlyConfigured, match="UnregisteredSerializer' is no class"):
-        registration(Unregistered).serializer_class()
+        registration(Unregistered).serializer_class("")
 
 
 def test_an_import_error_inside_serializers_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_an_import_error_inside_serializers_is_reported(monkeypatch: pytest.Monk
         registry.register_listed(["testapp.*"])
     webhooks.register(Unregistered)
     with pytest.raises(ImproperlyConfigured, match=r"No serializer for testapp\.unregistered: No module .*nowhere"):
-        registration(Unregistered).serializer_class()
+        registration(Unregistered).serializer_class("")
 
 
 def test_a_single_star_takes_all_apps_but_django_and_webhooks(
@@ -109,7 +109,7 @@ def test_models_of_webhooks_are_refused() -> None:
 @pytest.mark.parametrize("serializer", [LabelSerializer, "tests.testapp.api.serializers.LabelSerializer"])
 def test_a_serializer_can_be_a_class_or_a_path(serializer: object) -> None:
     webhooks.register(Unregistered, serializer=serializer)
-    assert registration(Unregistered).serializer_class() is LabelSerializer
+    assert registration(Unregistered).serializer_class("") is LabelSerializer
 
 
 def test_a_model_can_be_a_label() -> None:
@@ -120,7 +120,7 @@ def test_a_model_can_be_a_label() -> None:
 def test_code_replaces_a_registration_and_the_setting_does_not() -> None:
     webhooks.register(Thing, serializer=LabelSerializer)
     registry.register_listed(["testapp.*", "testapp.thing"])
-    assert registration(Thing).serializer_class() is LabelSerializer
+    assert registration(Thing).serializer_class("") is LabelSerializer
 
 
 def test_an_unknown_label_is_refused_in_code() -> None:
@@ -143,7 +143,7 @@ def test_abstract_and_proxy_models_are_refused(model: type[models.Model], kind: 
 def test_a_missing_serializer_is_named_with_what_to_do() -> None:
     webhooks.register(User)
     with pytest.raises(ImproperlyConfigured) as raised:
-        registration(User).serializer_class()
+        registration(User).serializer_class("")
     assert "auth.user" in str(raised.value)
     assert "no django.contrib.auth.api.serializers.UserSerializer" in str(raised.value)
     assert "no django.contrib.auth.serializers.UserSerializer" in str(raised.value)

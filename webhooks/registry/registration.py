@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
@@ -66,8 +66,16 @@ class Registration:
         """Rows by their normalized primary keys as text."""
         return {str(self.normalize_pk(row.pk)): row for row in rows}
 
-    def serializer_class(self, name: str = "") -> type[Any]:
-        """The serializer class of this name, or the default one. Raises ImproperlyConfigured with the tried paths."""
+    def build_serializer(self, name: str, instance: models.Model | None = None) -> Any:
+        """The serializer of this name for an object. Raises what the serializer raises, and ImproperlyConfigured."""
+        return self.serializer_class(name)(instance, context=serializer_context())
+
+    @cached_property
+    def serializer_class(self) -> Callable[[str], type[Any]]:
+        """The serializer class of a name; "" is the default one. Raises ImproperlyConfigured with the tried paths."""
+        return cache(self._find_serializer_class)
+
+    def _find_serializer_class(self, name: str) -> type[Any]:
         if name and name not in self.serializers:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
         given: Any = self.serializers[name] if name else self.serializer
@@ -85,10 +93,6 @@ class Registration:
         raise ImproperlyConfigured(
             f"No serializer for {self.label}: {problem}. Name one in webhooks.register({self.label!r}, serializer=…)."
         )
-
-    def build_serializer(self, name: str, instance: models.Model | None = None) -> Any:
-        """The serializer of this name for an object. Raises what the serializer raises, and ImproperlyConfigured."""
-        return self.serializer_class(name)(instance, context=serializer_context())
 
     @cached_property
     def _sensitive_fields(self) -> frozenset[str]:
