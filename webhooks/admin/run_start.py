@@ -107,21 +107,20 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
         raise PermissionDenied
     try:
+        # Few rows are changed at once. A run needs another permission.
+        is_run = kind not in DONE or not filters or runs.few_rows(kind, filters, request.user) is None
+        may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
+        if request.method == "POST" and is_run and "next" in request.POST:
+            return redirect(request.get_full_path())
+        if request.method == "POST" and may_start:
+            return _start(request, kind, filters)
+        if request.method == "POST":
+            raise PermissionDenied
         shown = preview_context(request, kind, filters, COUNT_SECONDS, takes_all=True)
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
-    preview = shown["preview"]
-    # Few rows are changed at once. A run needs another permission.
-    is_run = kind not in DONE or not filters or runs.few_rows(kind, filters, request.user) is None
-    may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
-    if request.method == "POST" and is_run and "next" in request.POST:
-        return redirect(request.get_full_path())
-    if request.method == "POST":
-        if not may_start:
-            raise PermissionDenied
-        return _start(request, kind, filters)
-    context = question_context(model_admin, request, kind, preview) | {
+    context = question_context(model_admin, request, kind, shown["preview"]) | {
         **shown,
         "webhook": permissions.visible_webhooks(request.user).filter(pk=filters.get("webhook", 0)).first(),
         "filters": filters_in_words(filters),
