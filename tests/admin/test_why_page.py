@@ -103,7 +103,7 @@ def test_an_object_with_another_kind_of_key_is_found_by_its_name(admin_client: C
         ({"object_type": "no.such", "object_id": "1"}, "There is no model no.such."),
         ({"object_id": "1"}, "Choose the model of the object"),
         ({"event": "12345678"}, "Event 12345678 is not stored, or you may not view it."),
-        ({"event": "x"}, "Event 0 is not stored"),
+        ({"event": "x"}, "Event x is not stored"),
         ({"delivery": "x"}, "Delivery x is not stored"),
         ({"webhook": "4711"}, "There is no webhook 4711."),
     ],

@@ -95,6 +95,8 @@ def _question(user: Any, asked: Mapping[str, str]) -> dict[str, Any]:
             raise UnknownObject(_("Delivery %(id)s is not stored, or you may not view it.") % {"id": given})
         return {"event": delivery.event_id, "webhook": delivery.webhook_id}
     if given := asked.get("event"):
+        if not as_key(given):
+            raise UnknownObject(_("Event %(id)s is not stored, or you may not view it.") % {"id": given})
         return chosen | {"event": as_key(given)}
     if given := asked.get("request_id"):
         return chosen | {"request_id": given}
