@@ -225,7 +225,7 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
 
 
 def start_url(kind: RunKind, **filters: Any) -> str:
-    """The address of the page that shows what a run would do, and begins it. The filters are those of the list."""
+    """The address of the page that shows what a run would do, and begins it, with the filters as the list has them."""
     return f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': kind.value} | filters)}"
 
 
