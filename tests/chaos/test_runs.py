@@ -44,7 +44,7 @@ WORKER = {"LEASE": 6, "SWEEP_INTERVAL": 0.5, "BATCH": 5}
 def test_a_run_takes_each_delivery_once_while_workers_are_killed_and_redis_is_emptied(
     workers: Workers, redis: Any, inbox: Inbox, figures: Figures, is_long: bool
 ) -> None:
-    count = 10_000 if is_long else 400
+    count = 10_000 if is_long else 240
     webhook = make_webhook(Thing, url=inbox.url(URL))
     for number in range(count):
         make_event(webhook, object_id=str(number % OBJECTS))
