@@ -323,3 +323,16 @@ def test_a_recovery_sends_what_failed_since_a_time(inbox: Inbox, user: User) -> 
     assert Delivery.objects.get(pk=old.pk).state == State.FAILED
     assert runs.preview(RunKind.RECOVER, filters).count == 0
     assert LogEntry.objects.latest("pk").object_repr == f"Recovered 2 deliveries and events of {webhook}"
+
+
+def test_a_pause_changes_neither_the_speed_nor_the_time_that_is_left(user: User) -> None:
+    hour_ago = timezone.now() - timedelta(hours=1)
+    run = Run.objects.create(kind="retry", total=600, done=100, failed=10, skipped=10, created=hour_ago)
+    assert runs.pause(run, user)
+    assert runs.time_left(run) == ""
+    assert runs.resume(run, user)
+    assert runs.time_left(run) == ""  # not even one percent since
+    minute_ago = run.resumed_at - timedelta(minutes=1)
+    Run.objects.filter(pk=run.pk).update(done=340, resumed_at=minute_ago)
+    run.refresh_from_db()
+    assert runs.time_left(run) == "4/s, about 1 min left"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -48,7 +48,10 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def resume(self) -> int:
         """Go on with paused runs where they were."""
-        return self.filter(state=RunState.PAUSED).update(state=RunState.RUNNING)
+        taken = F("done") + F("failed") + F("skipped")
+        return self.filter(state=RunState.PAUSED).update(
+            state=RunState.RUNNING, resumed_at=DatabaseNow(), taken_before=taken
+        )
 
     def cancel(self) -> int:
         """End runs. Their earlier steps stay as they are."""
@@ -93,6 +96,8 @@ class Run(models.Model):
         default=dict, db_default={}, help_text=_("The last event that it has taken, by webhook. 0: of events.")
     )
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
+    resumed_at = models.DateTimeField(null=True, blank=True, help_text=_("Empty: it was never resumed."))
+    taken_before = models.PositiveIntegerField(**default(0), help_text=_("Rows that it was past when it was resumed."))
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
 
     webhook_names: dict[int, str]

@@ -41,7 +41,7 @@ SAMPLE, NAMED_WEBHOOKS = 10, 3
 # Seconds that one query of a preview may take, and a whole preview for a request.
 QUERY_SECONDS, PREVIEW_SECONDS = 3.0, 10.0
 
-# Seconds of work after which the speed of a run can be measured; before one percent, it cannot.
+# Seconds after which the speed of a run can be measured. Before one percent of the rows, it cannot.
 SETTLED = 3
 
 # What a run did: the beginning of its entry in the history.
@@ -264,11 +264,12 @@ def _webhook_ids(run: Run) -> list[int]:
 
 
 def time_left(run: Run) -> str:
-    """How fast a running run is, and how long it will take at this speed."""
-    seconds = (timezone.now() - run.created).total_seconds()
-    if run.state != RunState.RUNNING or not run.total or not run.percent or seconds < SETTLED:
+    """How fast a running run is since it began or was resumed, and how long it will take at this speed."""
+    seconds = (timezone.now() - (run.resumed_at or run.created)).total_seconds()
+    taken = run.taken - run.taken_before
+    if run.state != RunState.RUNNING or not run.total or 100 * taken < run.total or seconds < SETTLED:
         return ""
-    speed = run.taken / seconds
+    speed = taken / seconds
     words = {"speed": number(round(speed)), "time": span((run.total - run.taken) / speed)}
     return _("%(speed)s/s, about %(time)s left") % words
 
