@@ -123,6 +123,10 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     has_replay_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "replay")
 
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        # Failed events are replayed once, so nothing can be done with a list of replayed ones.
+        return {} if request.GET.get("state") == "replayed" else super().get_actions(request)
+
     @admin.action(description=gettext_lazy("Replay the selected events with current data"), permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
         permitted: Any = permissions.allowed(request.user, "replay", chosen)
