@@ -43,6 +43,27 @@ class TestEvents:
         assert "<dt>DNS</dt><dd>The condition wants status.value" in shown
         assert "Chat" not in shown
 
+    def test_one_shows_the_skips_of_its_change_and_of_no_other(self, admin_client: Client, webhook: Webhook) -> None:
+        event = make_site_event(12, "AMS1", webhook_ids=[webhook.pk])
+        backfilled, dns = make_webhook(Site, name="Backfilled"), make_webhook(Site, name="DNS")
+        make_site_delivery(backfilled, event=event)
+        for skipped_by, seconds, rule in (
+            (webhook, 1, Rule.CONDITION),
+            (backfilled, 0, Rule.DISABLED),
+            (dns, 0, Rule.NO_CHANGE),
+            (dns, 1, Rule.CONDITION),
+        ):
+            moment = event.timestamp + timedelta(seconds=seconds)
+            make_site_skip(skipped_by, 12, timestamp=moment, id=new_id(), rule=rule)
+        assert [one["webhook"] for one in admin_client.get(change_of(event)).context["skips"]] == [dns]
+        assert "<dt>DNS</dt><dd>The update changed nothing" in page(admin_client, change_of(event))
+
+    def test_a_loop_protected_one_shows_the_skips_of_its_webhooks(self, admin_client: Client, webhook: Webhook) -> None:
+        event = make_site_event(12, "AMS1", webhook_ids=[webhook.pk], error=LOOP_PROTECTION)
+        stopped = {"rule": Rule.LOOP_PROTECTION, "detail": '{"depth": 6, "limit": 5}'}
+        make_site_skip(webhook, 12, timestamp=event.timestamp, **stopped)
+        assert [one["webhook"] for one in admin_client.get(change_of(event)).context["skips"]] == [webhook]
+
     def test_one_shows_a_skip_with_an_id_from_the_begin_of_a_long_transaction(self, admin_client: Client) -> None:
         event = make_site_event(12, "AMS1")
         began = first_id(event.timestamp - timedelta(minutes=1))

@@ -195,11 +195,20 @@ def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
 
 
 def _skips(event: Event, user: Any) -> list[dict[str, Any]]:
-    """Which webhooks did not want the change, and why. An object and a time find them: they do not name the event."""
-    chosen = Skip.objects.filter(near(event), skip_ids_around([event]))
-    rows = permissions.visible_skips(user, chosen).select_related("webhook")
+    """Which webhooks did not want the change, and why.
+
+    An object and a time find the skips: they do not name the event. So another change may have left them. Each webhook
+    shows its nearest one, and none if it got the event.
+    """
+    got = {*event.deliveries.order_by().values_list("webhook", flat=True)}
+    if not event.is_loop_protected:  # such an event went to none of the webhooks that wanted it
+        got |= {*event.webhook_ids}
+    chosen = Skip.objects.filter(near(event), skip_ids_around([event])).exclude(webhook__in=got)
+    rows = permissions.visible_skips(user, chosen).select_related("webhook")[:MAX_DELIVERIES]
+    farthest_first = sorted(rows, key=lambda row: abs(row.timestamp - event.timestamp), reverse=True)
+    nearest = {row.webhook_id: row for row in farthest_first}
     shows_actual = permissions.may_view_payloads(user)
-    return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in rows[:MAX_DELIVERIES]]
+    return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in nearest.values()]
 
 
 def _payload_context(event: Event) -> dict[str, Any]:
