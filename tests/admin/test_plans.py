@@ -17,18 +17,19 @@ from tests.support.makers import make_webhook
 from tests.support.plans import executed_plans
 from tests.support.users import browser
 from tests.testapp.models import Thing
-from webhooks.admin import paging, status, status_sections
+from webhooks.admin import status, status_sections
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
-from webhooks.operations import counts, overview
+from webhooks.operations import counts, overview, paging
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 
 FINISHED, OPEN, FAILED, DISCARDED = 6000, 2000, 2000, 200
 TOTAL_CAP, EACH_CAP = 500, 100
 
-API, WHY = reverse("webhooks-api:delivery-list"), reverse("webhooks_why")
+API, API_EVENTS = reverse("webhooks-api:delivery-list"), reverse("webhooks-api:event-list")
+WHY = reverse("webhooks_why")
 # Some statements read the queue once, up to the end. None reads the finished deliveries.
 MOST_ROWS, MOST_BUFFERS = OPEN + FAILED + DISCARDED, 4 * (OPEN + FAILED)
 
@@ -85,10 +86,15 @@ def test_no_page_reads_the_finished_deliveries(down: Webhook, client: Client) ->
         pages += [f"{DELIVERIES}?state={state}", f"{DELIVERIES}?state={state}&webhook={down.pk}"]
     for state in State.values:
         pages += [f"{API}?state={state}", f"{API}?state={state}&webhook={down.pk}"]
-    # Filters that match nothing.
-    for filters in ("user=x", "action=x", "status=418", "error_kind=x", "object_type=x", "user=x&state=failed", "q=x"):
-        pages += [f"{DELIVERIES}?{filters}", f"{DELIVERIES}?webhook={down.pk}&{filters}"]
-    pages += [f"{EVENTS}?{filters}" for filters in ("user=x", "action=x", "object_type=x", "state=failed", "q=x")]
+    # An object with deliveries of both webhooks, and filters that match nothing.
+    of_object = ("object_type=testapp.thing&object_id=old-1", "object_type=testapp.thing&object_id=x")
+    of_events = (*of_object, "request_id=x", "user=x", "action=x", "object_type=x")
+    for address in (DELIVERIES, API):
+        for filters in (*of_events, "status=418", "error_kind=refused", "user=x&state=failed"):
+            pages += [f"{address}?{filters}", f"{address}?webhook={down.pk}&{filters}"]
+    pages += [f"{address}?{filters}" for address in (EVENTS, API_EVENTS) for filters in of_events]
+    pages += [f"{DELIVERIES}?q=x", f"{EVENTS}?q=x", f"{API}?name=x", f"{API_EVENTS}?name=x"]
+    pages += [f"{EVENTS}?state=failed", f"{API_EVENTS}?failed=true"]
     with executed_plans() as executed:
         assert {client.get(address).status_code for address in pages} == {200}
     greedy = [one for one in executed if one.rows > MOST_ROWS or one.buffers > MOST_BUFFERS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from base64 import b64encode
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from tests.support.rest import (
 )
 from tests.testapp.models import Label, Thing
 from webhooks.models import Attempt, Delivery, Event, State
+from webhooks.operations import paging
 
 
 @pytest.mark.one_database
@@ -52,17 +54,40 @@ def test_pages_by_cursor_miss_nothing(api: APIClient) -> None:
     assert [pk for page in seen for pk in page] == made[::-1]
 
 
-@pytest.mark.parametrize("url", [DELIVERIES, EVENTS])
-@pytest.mark.parametrize("position", [None, "nothing", "\0", "1; DROP TABLE"])
-def test_an_invented_cursor_is_not_found(api: APIClient, url: str, position: str | None) -> None:
-    cursor = "nonsense" if position is None else b64encode(urlencode({"p": position}).encode()).decode()
+def position(key: str) -> str:
+    """A cursor of REST framework's own pages."""
+    return b64encode(urlencode({"p": key}).encode()).decode()
+
+
+@pytest.mark.parametrize("url", [DELIVERIES, f"{DELIVERIES}?request_id=r-1", EVENTS])
+@pytest.mark.parametrize("cursor", ["nothing", "\0", "1; DROP TABLE", f"{'9' * 30}.{uuid.uuid4()}", "1.1"])
+def test_an_invented_cursor_is_not_found(api: APIClient, url: str, cursor: str) -> None:
     answer = api.get(url, {"cursor": cursor})
     assert (answer.status_code, answer.json()) == (404, {"detail": "Invalid cursor"})
 
 
+@pytest.mark.parametrize("cursor", ["nonsense", position("nothing")])
+def test_an_invented_cursor_of_webhooks_is_not_found(api: APIClient, cursor: str) -> None:
+    answer = api.get(WEBHOOKS, {"cursor": cursor})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Invalid cursor"})
+
+
 def test_a_cursor_beyond_all_keys_is_no_error(api: APIClient) -> None:
-    cursor = b64encode(urlencode({"p": "9" * 30}).encode()).decode()
-    assert api.get(EVENTS, {"cursor": cursor}).status_code == 200
+    for url, cursor in ((EVENTS, "9" * 30), (WEBHOOKS, position("9" * 30))):
+        assert api.get(url, {"cursor": cursor}).status_code == 200
+
+
+def test_a_page_without_a_match_may_have_a_next_page(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "LOOK_THROUGH", (1, 2))
+    webhook = make_webhook(Thing)
+    oldest, *_ = (make_delivery(webhook, username=name).event_id for name in ("ann", "bob", "bob", "bob"))
+    pages, url = list[list[int]](), f"{EVENTS}?user=ann"
+    while url:
+        page = api.get(url).json()
+        assert page["previous"] is None
+        pages.append([row["id"] for row in page["results"]])
+        url = page["next"]
+    assert pages == [[], [oldest]]
 
 
 def test_a_page_is_read_without_counting(api: APIClient) -> None:
@@ -74,7 +99,7 @@ def test_a_page_is_read_without_counting(api: APIClient) -> None:
 
 @pytest.mark.parametrize(
     ("url", "most"),
-    [(WEBHOOKS, 2), (DELIVERIES, 5), (EVENTS, 1)],
+    [(WEBHOOKS, 2), (DELIVERIES, 5), (EVENTS, 2)],
 )
 def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: str, most: int) -> None:
     def count() -> int:

@@ -13,7 +13,6 @@ why              “Why didn't it fire?”
 what_changed     the change on the pages of a delivery and of an event, with the comparison of its snapshots
 lists            the base class of the lists of deliveries, events, skips and runs; addresses of pages
 filters          the filters above a list
-paging           the pages of long lists
 display          how states, times, figures, objects, JSON and charts look
 """
 

@@ -1,8 +1,7 @@
-"""The list of deliveries: how it finds its rows, and its actions, which are the buttons of one delivery too."""
+"""The list of deliveries, and its actions, which are the buttons of one delivery too."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partialmethod
 from typing import Any
 
@@ -19,26 +18,13 @@ from webhooks.admin.delivery_page import delivery_context, next_attempt
 from webhooks.admin.display import delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
-from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
 from webhooks.admin.run_start import DONE, question_context
-from webhooks.db import Among, index_plans
-from webhooks.models import Delivery, Event, QueuedDelivery, RunKind
+from webhooks.models import Delivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
-from webhooks.models.selection import (
-    EVENT_COLUMNS,
-    TIMES,
-    Filters,
-    are_found_by_events,
-    are_queued,
-    deliveries_in_order,
-    events_in_order,
-    queue_in_order,
-    select_deliveries,
-    select_events,
-)
 from webhooks.operations import retries, runs
+from webhooks.operations.paging import Found, find_deliveries
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction
 
@@ -172,50 +158,3 @@ def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
     count = permitted.count()
     changed = OPERATIONS[name](permitted, request.user)
     show_result(request, DONE[RunKind(name)], changed, count - changed, WHY_SKIPPED[name])
-
-
-def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Found:
-    """A page of deliveries. Raises ValueError for a cursor of another list."""
-    if are_found_by_events(filters):
-        return _find_by_events(filters, user, before, size)
-    if not permissions.may_view_deliveries(user):
-        return Found(count=0)
-    # The kind of an error leaves fewer rows than a state.
-    if "error_kind" not in filters and are_queued(filters):
-        ordered, indexed = queue_in_order(filters, QueuedDelivery.objects.all())
-    else:
-        ordered, indexed = deliveries_in_order(filters, Delivery.objects.all())
-    is_scattered = bool(indexed - TIMES) or "status" in filters
-    with index_plans(Delivery.objects.db):
-        return read_page(ordered, _rest_of(filters, indexed, user), before, size, is_scattered=is_scattered)
-
-
-def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
-    """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
-    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS and name not in indexed}
-    rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
-    is_partial = permissions.is_partial(user)
-    if not (of_events or rest or is_partial):
-        return None
-
-    # A query for each table: old statistics mislead a join.
-    def keep(keys: list[Any]) -> Collection[Any]:
-        rows = select_deliveries(rest, Delivery.objects.filter(Among("id", keys, "uuid")))
-        found = dict(permissions.visible_deliveries(user, rows).order_by().values_list("pk", "event_id"))
-        if not of_events:
-            return found
-        events = Event.objects.filter(Among("id", set(found.values()))).order_by()
-        wanted = set(select_events(of_events, events).values_list("pk", flat=True))
-        return [pk for pk, event in found.items() if event in wanted]
-
-    return keep
-
-
-def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
-    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS}
-    rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
-    ordered, indexed = events_in_order(of_events, Event.objects.all())
-    matching: Any = select_events(of_events) if of_events.keys() - indexed else None
-    deliveries = permissions.visible_deliveries(user, select_deliveries(rest, Delivery.objects.all()))
-    with index_plans(Delivery.objects.db, may_sort=True):
-        return read_page_by_events(ordered, matching, deliveries, before, size)

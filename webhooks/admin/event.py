@@ -21,13 +21,11 @@ from webhooks.admin.delivery_page import next_attempt
 from webhooks.admin.display import delivery_state, json_block, object_name, pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm, SkipFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url
-from webhooks.admin.paging import Found, read_page
 from webhooks.admin.what_changed import change_context
-from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet, label_of_action
-from webhooks.models.selection import TIMES, Filters, events_in_order, select_events, select_skips, skips_in_order
 from webhooks.operations import replays
+from webhooks.operations.paging import Found, find_events, find_skips
 from webhooks.operations.why.rows import near, skip_ids_around
 from webhooks.operations.wording import number, skip_reason
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
@@ -86,16 +84,8 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     def rows_of_list(self, rows: Any) -> Any:
         return rows.for_list()
 
-    def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
-        events = Event.objects.all() if permissions.may_view_events(request.user) else Event.objects.none()
-        ordered, indexed = events_in_order(filters, events)
-        rest = {name: value for name, value in filters.items() if name not in indexed}
-        matching = None
-        if rest or permissions.is_partial(request.user):
-            matching = permissions.visible_events(request.user, select_events(rest))
-        is_scattered = bool(indexed - TIMES)
-        with index_plans(Event.objects.db, may_sort=is_scattered):
-            return read_page(ordered, matching, before, self.list_per_page, is_scattered=is_scattered)
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        return find_events(filters, request.user, before, self.list_per_page)
 
     def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
         """Count the deliveries of each event by outcome. One that is not sent yet has none."""
@@ -258,15 +248,8 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
         return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
 
-    def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
-        skips = Skip.objects.all() if permissions.may_view_skips(request.user) else Skip.objects.none()
-        ordered, indexed = skips_in_order(filters, skips)
-        rest = {name: value for name, value in filters.items() if name not in indexed}
-        matching = None
-        if rest or permissions.is_partial(request.user):
-            matching = permissions.visible_skips(request.user, select_skips(rest, skips))
-        with index_plans(Skip.objects.db, may_sort="object_id" in filters):
-            return read_page(ordered, matching, before, self.list_per_page)
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        return find_skips(filters, request.user, before, self.list_per_page)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""

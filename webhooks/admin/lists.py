@@ -11,7 +11,9 @@ from urllib.parse import urlencode
 from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -30,9 +32,11 @@ from django.views.decorators.http import require_POST
 from webhooks import permissions
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
 from webhooks.admin.filters import ListForm
-from webhooks.admin.paging import Found, KeysetList
+from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
+from webhooks.models.selection import rows_in_order
 from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.paging import Found
 from webhooks.operations.wording import count_of, number
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
@@ -50,6 +54,30 @@ else:
     from unfold.admin import ModelAdmin
 
 SEARCH_HELP = gettext_lazy("An object's id or “dcim.site:12”, the id of a request, or part of an object's name.")
+
+
+class KeysetList(ChangeList):
+    """The list of an admin page, page by page from the newest row to older ones. ``filter_form`` and
+    ``read_list()`` of the ModelAdmin find the rows of a page."""
+
+    model_admin: Any
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        """All rows that the user may view: actions choose from them by their keys."""
+        self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
+        self.form = self.model_admin.filter_form(request)
+        return self.root_queryset
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.found = self.model_admin.read_list(request, self.form)
+        with index_plans(self.root_queryset.db):
+            self.result_list: Any = rows_in_order(self.model_admin.rows_of_list(self.root_queryset), self.found.keys)
+        self.model_admin.prepare(request, self.result_list)
+        count = self.found.count
+        self.result_count = len(self.result_list) if count is None else count
+        self.show_full_result_count = self.can_show_all = self.multi_page = False
+        self.show_admin_actions, self.full_result_count = True, None
+        self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
 
 
 class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):

@@ -20,10 +20,10 @@ from webhooks import permissions
 from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
-from webhooks.admin.paging import Found, read_page
 from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
+from webhooks.operations.paging import Found, read_page
 from webhooks.operations.wording import exact_time, number
 
 PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")

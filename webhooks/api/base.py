@@ -24,13 +24,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.utils.encoders import JSONEncoder
+from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
 from webhooks import permissions
 from webhooks.api.fields import refuse_unknown
 from webhooks.db import index_plans
 from webhooks.models import Event
-from webhooks.models.selection import filter_time
+from webhooks.models.selection import filter_time, rows_in_order
+from webhooks.operations.paging import Found
 from webhooks.permissions.redaction import Redaction
 from webhooks.text import replace_half_surrogates
 
@@ -76,7 +78,7 @@ class NewestFirst(CursorPagination):
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         try:
-            with index_plans(queryset.db, may_sort=getattr(view, "may_sort", True)):
+            with index_plans(queryset.db, may_sort=True):
                 return super().paginate_queryset(queryset, request, view)
         except (ModelValidationError, ValueError) as error:  # an invented cursor, or one of another list
             raise NotFound(self.invalid_cursor_message) from error
@@ -87,6 +89,27 @@ class NewestFirst(CursorPagination):
             refusal = _("Must be a whole number from 1 to %(most)d.") % {"most": self.max_page_size}
             raise ValidationError({"limit": [refusal]})
         return int(limit)
+
+
+class LongPages(NewestFirst):
+    """Pages that read few rows of a long table, see ``operations.paging``: one may have fewer rows than fit, or none,
+    and a next page."""
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
+        self.url, size, filters = request.build_absolute_uri(), self.get_page_size(request), view.read_filters().chosen
+        try:
+            found = view.find(filters, request.query_params.get("cursor", ""), size)
+        except ValueError as error:
+            raise NotFound(self.invalid_cursor_message) from error
+        self.older = found.older
+        with index_plans(queryset.db):
+            return rows_in_order(queryset, found.keys)
+
+    def get_next_link(self) -> str | None:
+        return replace_query_param(self.url, "cursor", self.older) if self.older else None
+
+    def get_previous_link(self) -> None:
+        """Its cursors lead to older rows only."""
 
 
 class ModelPermissions(DjangoModelPermissions):
@@ -160,6 +183,19 @@ class StrictViewSet(GenericViewSet[Any]):
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset if self.detail else self.read_filters().narrow(queryset)
+
+
+class LongListViewSet(StrictViewSet):
+    """The rows of a long table, such as events."""
+
+    pagination_class = LongPages
+
+    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+        """A page of the list. Raises ValueError for a cursor of another list."""
+        raise NotImplementedError
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset  # ``find`` reads the filters
 
 
 def refuse_body(request: Request) -> None:

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import payloads, permissions
-from webhooks.api.base import KEY, Conflict, StrictViewSet, redaction_of, refuse_body, sees_payload
+from webhooks.api.base import KEY, Conflict, LongListViewSet, redaction_of, refuse_body, sees_payload
 from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json
 from webhooks.api.fields import (
     ChoiceField,
@@ -27,12 +27,11 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
-from webhooks.db import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
-from webhooks.models.selection import QUEUE_FILTERS, are_queued, queue_in_order, rows_in_order, select_deliveries
 from webhooks.operations import retries, runs
+from webhooks.operations.paging import Found, find_deliveries
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions.redaction import explain
 
@@ -173,12 +172,9 @@ class DeliveryFilters(ChangeFilters):
     )
     webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook."))
 
-    def narrow(self, queryset: Any) -> Any:
-        return select_deliveries(self.chosen, queryset)
-
 
 @extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))
-class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
+class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
     """Deliveries: one Event to one webhook, with its attempts; Retry and Discard."""
 
     queryset = Delivery.objects.all()
@@ -188,19 +184,8 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         deliveries = Delivery.objects.for_detail() if self.detail else Delivery.objects.for_list()
         return permissions.visible_deliveries(self.request.user, deliveries)
 
-    def paginate_queryset(self, queryset: Any) -> Any:
-        """Find the ids of a page first: in the queue, if it has the deliveries, because it is small."""
-        user, chosen = self.request.user, self.read_filters().chosen
-        self.may_sort = not chosen.keys() <= QUEUE_FILTERS
-        rows: Any
-        if self.may_sort or not are_queued(chosen):
-            keys: Any = permissions.visible_deliveries(user, Delivery.objects.only("pk"))
-            rows = select_deliveries(chosen, keys)
-        else:
-            rows, _all = queue_in_order(chosen, permissions.visible_queue(user))
-        found = super().paginate_queryset(rows)
-        with index_plans(queryset.db):
-            return found and rows_in_order(queryset, [row.pk for row in found])
+    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+        return find_deliveries(filters, self.request.user, before, size, counts=False)
 
     def get_serializer_class(self) -> Any:
         return DeliveryDetailSerializer if self.detail else DeliverySerializer

@@ -21,12 +21,12 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import permissions
-from webhooks.api.base import KEY, Conflict, QueryFilters, StrictViewSet, refuse_body, sees_payload
+from webhooks.api.base import KEY, Conflict, LongListViewSet, QueryFilters, refuse_body, sees_payload
 from webhooks.api.fields import ChoiceField, MomentField, RuleField, extend_schema, extend_schema_view
 from webhooks.models import Event, Skip
-from webhooks.models.selection import select_events
 from webhooks.models.skip import Rule
 from webhooks.operations import replays
+from webhooks.operations.paging import Found, find_events, find_skips
 from webhooks.operations.wording import skip_reason
 from webhooks.text import replace_half_surrogates
 
@@ -161,12 +161,9 @@ class EventFilters(ChangeFilters):
         **KEY, help_text=_("The id of a webhook that matched it, or has a delivery of it.")
     )
 
-    def narrow(self, queryset: Any) -> Any:
-        return select_events(self.chosen, queryset)
-
 
 @extend_schema_view(list=extend_schema(parameters=[SkipFilters]))
-class SkipViewSet(StrictViewSet, ListModelMixin):
+class SkipViewSet(LongListViewSet, ListModelMixin):
     """Changes that a webhook did not want, and why."""
 
     queryset = Skip.objects.all()
@@ -177,9 +174,13 @@ class SkipViewSet(StrictViewSet, ListModelMixin):
         webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=self.kwargs["webhook"])
         return permissions.visible_skips(self.request.user).filter(webhook=webhook)
 
+    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+        of_webhook = filters | {"webhook": self.kwargs["webhook"]}
+        return find_skips(of_webhook, self.request.user, before, size, counts=False)
+
 
 @extend_schema_view(list=extend_schema(parameters=[EventFilters]))
-class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
+class EventViewSet(LongListViewSet, ReadOnlyModelViewSet[Event]):
     """Events: committed changes of objects, and why some failed; Replay."""
 
     queryset = Event.objects.all()
@@ -188,6 +189,9 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
     def get_queryset(self) -> QuerySet[Event]:
         events = Event.objects.all() if self.detail else Event.objects.for_list()
         return permissions.visible_events(self.request.user, events)
+
+    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+        return find_events(filters, self.request.user, before, size, counts=False)
 
     def get_serializer_class(self) -> Any:
         return EventDetailSerializer if self.detail else EventSerializer

@@ -11,6 +11,7 @@ history      who changed which row
 why          why did nothing arrive?
 status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``
 counts       counts of deliveries, each up to a cap, for pages and alarms
+paging       pages of long lists, which read few rows
 statistics   percentages, rates and times of attempts
 wording      numbers, times and the reasons of skips in words
 """

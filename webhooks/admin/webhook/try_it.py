@@ -17,7 +17,6 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry, text
 from webhooks.admin.display import headers_block, json_block, part
-from webhooks.admin.paging import read_page
 from webhooks.admin.webhook.form import WebhookForm
 from webhooks.conf import conf
 from webhooks.db import index_plans
@@ -25,6 +24,7 @@ from webhooks.models import Action, Event, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.operations import trial
+from webhooks.operations.paging import read_page
 from webhooks.operations.trial import NoSample, Sample, Trial
 from webhooks.operations.wording import number
 from webhooks.permissions.redaction import explain

@@ -12,16 +12,19 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db.models import Model
+from django.http import QueryDict
 from django.test import Client, RequestFactory
+from django.urls import reverse
+from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
-from webhooks.admin import paging
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.models.selection import select_deliveries, select_events
+from webhooks.operations import paging
 
 pytestmark = pytest.mark.usefixtures("few_rows_a_page")
 
@@ -42,6 +45,11 @@ FILTERS = [
     "error_kind=http_503&action=created",
     "object_type=tenancy.tenant",
 ]
+
+
+@pytest.fixture
+def webhook(db: None, redis: Any) -> Webhook:
+    return make_webhook(Site, name="CMDB")
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ def make_rows(webhook: Webhook) -> None:
 
 
 class Reader:
-    """Reads a list page by page as a superuser, without rendering the pages."""
+    """Reads a list of the admin page by page as a superuser, without rendering the pages."""
 
     def __init__(self, user: User) -> None:
         self._user = user
@@ -95,9 +103,11 @@ def reader(admin_user: User) -> Reader:
 
 
 def filters_of(query: str, webhook: Webhook) -> dict[str, Any]:
-    found: dict[str, Any] = dict(part.split("=") for part in query.split("&") if part)
+    given = QueryDict(query)
+    found: dict[str, Any] = given.dict()
     if "state" in found:
-        found["state"] = ["waiting", "pending", "sending"] if found["state"] == "open" else [found["state"]]
+        states = given.getlist("state")
+        found["state"] = ["waiting", "pending", "sending"] if states == ["open"] else states
     return found | ({"webhook": webhook.pk} if "webhook" in found else {})
 
 
@@ -119,6 +129,19 @@ def test_the_pages_of_events_have_every_match_once(reader: Reader, webhook: Webh
     found = [key for page in reader.pages(Event, f"?{query}") for key in page]
     expected = select_events(filters_of(query, webhook), Event.objects.order_by("-pk"))  # type: ignore[arg-type]
     assert found == list(expected.values_list("pk", flat=True))
+
+
+@pytest.mark.parametrize("query", [*FILTERS, "state=failed&state=waiting", "name=number&webhook=WEBHOOK"])
+def test_the_pages_of_the_rest_api_have_every_match_once(api: APIClient, webhook: Webhook, query: str) -> None:
+    make_rows(webhook)
+    query = query.replace("state=open", "state=waiting&state=pending&state=sending").replace("WEBHOOK", str(webhook.pk))
+    expected = {str(pk) for pk in select_deliveries(filters_of(query, webhook)).values_list("pk", flat=True)}
+    keys, url = list[str](), f"{reverse('webhooks-api:delivery-list')}?limit=4&{query}"
+    while url:
+        page = api.get(url).json()
+        keys += [row["id"] for row in page["results"]]
+        url = page["next"]
+    assert sorted(keys) == sorted(expected)
 
 
 def test_a_link_leads_to_the_next_page(admin_client: Client, reader: Reader, webhook: Webhook) -> None:

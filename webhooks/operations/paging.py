@@ -1,8 +1,9 @@
-"""Pages of long lists. What a page reads depends neither on the size of a table nor on its statistics.
+"""Pages of long lists, for the admin and the REST API. What a page reads depends neither on the size of a table nor on
+its statistics.
 
 A list goes from the newest row to older ones. The address of the next page has a cursor, the last row of this page, so
 there is no last page to stop at. If filters leave few rows, a page looks through a limited number of rows, shows what
-it found, and says how far it looked. If it found nothing, a script asks for the next page, until one has a match.
+it found, and says how far it looked. If it found nothing, a client asks for the next page, until one has a match.
 """
 
 from __future__ import annotations
@@ -12,14 +13,26 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
-from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet, UUIDField
-from django.http import HttpRequest
 
+from webhooks import permissions
 from webhooks.db import Among, index_plans
-from webhooks.models.selection import rows_in_order
+from webhooks.models import Delivery, Event, QueuedDelivery, Skip
+from webhooks.models.selection import (
+    EVENT_COLUMNS,
+    TIMES,
+    Filters,
+    are_found_by_events,
+    are_queued,
+    deliveries_in_order,
+    events_in_order,
+    queue_in_order,
+    select_deliveries,
+    select_events,
+    select_skips,
+    skips_in_order,
+)
 from webhooks.operations.counts import TOTAL_CAP, capped
 
 # A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
@@ -28,6 +41,9 @@ LOOK_THROUGH, LOOK_THROUGH_SCATTERED = (1_000, 10_000), (500, 3_000)
 
 # Events that one page reads deliveries of, and how often.
 EVENTS_AT_ONCE, ROUNDS = 500, 4
+
+# Each number with so many digits is a key that the database accepts.
+KEY_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,8 @@ def read_page_by_events(
 ) -> Found:
     """As ``read_page``, but through events: a page of ``deliveries`` of these events, the newest events first."""
     event, _, last = before.partition(".")
+    if last and len(event) > KEY_DIGITS:
+        raise ValueError(f"{before!r} is no cursor")
     cursor = str(int(event) + 1) if last else event
     keys, found = list[tuple[int, Any]](), Found()
     for _round in range(ROUNDS):
@@ -139,25 +157,75 @@ def read_page_by_events(
     return Found([pk for _, pk in keys], cursor, bool(cursor), count)
 
 
-class KeysetList(ChangeList):
-    """The list of an admin page, page by page from the newest row to older ones. ``filter_form`` and
-    ``read_list()`` of the ModelAdmin find the rows of a page."""
+# Each of these finds a page of the rows that match the filters and that the user may view. ``counts`` is as for
+# ``read_page``. Raises ValueError for a cursor of another list.
 
-    model_admin: Any
 
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        """All rows that the user may view: actions choose from them by their keys."""
-        self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
-        self.form = self.model_admin.filter_form(request)
-        return self.root_queryset
+def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+    if are_found_by_events(filters):
+        return _find_by_events(filters, user, before, size)
+    if not permissions.may_view_deliveries(user):
+        return Found(count=0)
+    # The kind of an error leaves fewer rows than a state.
+    if "error_kind" not in filters and are_queued(filters):
+        ordered, indexed = queue_in_order(filters, QueuedDelivery.objects.all())
+    else:
+        ordered, indexed = deliveries_in_order(filters, Delivery.objects.all())
+    is_scattered = bool(indexed - TIMES) or "status" in filters
+    with index_plans(Delivery.objects.db):
+        rest = _rest_of(filters, indexed, user)
+        return read_page(ordered, rest, before, size, is_scattered=is_scattered, counts=counts)
 
-    def get_results(self, request: HttpRequest) -> None:
-        self.found = self.model_admin.read_list(request, self.form)
-        with index_plans(self.root_queryset.db):
-            self.result_list: Any = rows_in_order(self.model_admin.rows_of_list(self.root_queryset), self.found.keys)
-        self.model_admin.prepare(request, self.result_list)
-        count = self.found.count
-        self.result_count = len(self.result_list) if count is None else count
-        self.show_full_result_count = self.can_show_all = self.multi_page = False
-        self.show_admin_actions, self.full_result_count = True, None
-        self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
+
+def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
+    """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
+    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS and name not in indexed}
+    rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
+    is_partial = permissions.is_partial(user)
+    if not (of_events or rest or is_partial):
+        return None
+
+    # A query for each table: old statistics mislead a join.
+    def keep(keys: list[Any]) -> Collection[Any]:
+        rows = select_deliveries(rest, Delivery.objects.filter(Among("id", keys, "uuid")))
+        found = dict(permissions.visible_deliveries(user, rows).order_by().values_list("pk", "event_id"))
+        if not of_events:
+            return found
+        events = Event.objects.filter(Among("id", set(found.values()))).order_by()
+        wanted = set(select_events(of_events, events).values_list("pk", flat=True))
+        return [pk for pk, event in found.items() if event in wanted]
+
+    return keep
+
+
+def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
+    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS}
+    rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
+    ordered, indexed = events_in_order(of_events, Event.objects.all())
+    matching: Any = select_events(of_events) if of_events.keys() - indexed else None
+    deliveries = permissions.visible_deliveries(user, select_deliveries(rest, Delivery.objects.all()))
+    with index_plans(Delivery.objects.db, may_sort=True):
+        return read_page_by_events(ordered, matching, deliveries, before, size)
+
+
+def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+    events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
+    ordered, indexed = events_in_order(filters, events)
+    rest = {name: value for name, value in filters.items() if name not in indexed}
+    matching = None
+    if rest or permissions.is_partial(user):
+        matching = permissions.visible_events(user, select_events(rest))
+    is_scattered = bool(indexed - TIMES)
+    with index_plans(Event.objects.db, may_sort=is_scattered):
+        return read_page(ordered, matching, before, size, is_scattered=is_scattered, counts=counts)
+
+
+def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+    skips = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
+    ordered, indexed = skips_in_order(filters, skips)
+    rest = {name: value for name, value in filters.items() if name not in indexed}
+    matching = None
+    if rest or permissions.is_partial(user):
+        matching = permissions.visible_skips(user, select_skips(rest, skips))
+    with index_plans(Skip.objects.db, may_sort="object_id" in filters):
+        return read_page(ordered, matching, before, size, counts=counts)
