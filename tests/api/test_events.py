@@ -52,13 +52,10 @@ def test_half_of_a_surrogate_pair_in_stored_text_is_no_server_error(api: APIClie
         serializers=json.dumps({"other": {"webhooks": [], "data": text}}),
     )  # fmt: skip
     delivery = makers.make_delivery(webhook, event=event)
-    make_site_skip(webhook, detail=f'{{"path":"name","operator":"eq","expected":"a{half}b"}}')
     clean = {"name": "a\ufffdb"}
     shown = api.get(f"{EVENTS}{event.pk}/").json()
     assert (shown["data"], shown["request"], shown["serializers"]["other"]["data"]) == (clean, clean, clean)
     assert api.get(f"{DELIVERIES}{delivery.pk}/").json()["payload"]["data"] == clean
-    [skip] = api.get(f"{WEBHOOKS}{webhook.pk}/skips/").json()["results"]
-    assert skip["detail"]["expected"] == clean["name"]
 
 
 def test_events_are_filtered(api: APIClient) -> None:

@@ -21,7 +21,7 @@ from webhooks.capture import subscriptions
 from webhooks.delivery import pause_policy, retention, statistics, sweep
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
-from webhooks.models.skip import VALUE_LENGTH, Rule
+from webhooks.models.skip import VALUE_LENGTH, Refusal, Rule
 from webhooks.models.statistic import Period
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks
@@ -491,6 +491,12 @@ def test_hostile_values_are_stored_within_bounds(
     else:
         assert len(detail["actual"]) <= VALUE_LENGTH
     assert skip_reason(Skip.objects.get(), shows_actual=True)
+
+
+def test_a_refusal_holds_no_half_of_a_surrogate_pair() -> None:
+    """So no skip does: all are stored from refusals."""
+    refusal = Refusal.because(Rule.CONDITION, expected="\ud800", actual={"\udfff": ["\udfff"]})
+    assert json.loads(refusal.detail) == {"expected": "\ufffd", "actual": {"\ufffd": ["\ufffd"]}}
 
 
 # Retention

@@ -16,7 +16,7 @@ from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, W
 from webhooks.models.ids import new_id
 from webhooks.models.webhook import Webhook
 from webhooks.registry.registration import NAME_LENGTH
-from webhooks.text import dumps, replace_half_surrogates, short_json
+from webhooks.text import dumps, short_json
 
 # Characters of the JSON text of one value in ``Skip.detail``.
 VALUE_LENGTH = 200
@@ -99,7 +99,7 @@ class Skip(models.Model):
 
     def shown_detail(self, shows_actual: bool) -> dict[str, Any]:
         """The detail of the rule. The actual value of a condition is data of the object, which not all users see."""
-        detail: dict[str, Any] = json.loads(replace_half_surrogates(self.detail))
+        detail: dict[str, Any] = json.loads(self.detail)
         return detail if shows_actual else {name: value for name, value in detail.items() if name != "actual"}
 
     @classmethod
