@@ -55,19 +55,19 @@ class HeldDelivery:
         return self.row.id
 
 
-_active = QueryByKeys(lambda: Webhook.objects.all())
+_webhooks = QueryByKeys(lambda: Webhook.objects.all())
 
 
 def webhooks_by_id(using: str, ids: Collection[int]) -> dict[int, Webhook]:
     """As ``Webhook.objects.in_bulk``, in half of the time."""
     columns = [field.attname for field in Webhook._meta.concrete_fields]
-    found = [Webhook.from_db(using, columns, row) for row in _active.fetch(using, ids)] if ids else []
+    found = [Webhook.from_db(using, columns, row) for row in _webhooks.fetch(using, ids)] if ids else []
     return {webhook.pk: webhook for webhook in found}
 
 
 SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp"))  # type: ignore[misc]
 
-_events = QueryByKeys(lambda: Event.objects.annotate(time=TIME).values_list(*SENT_COLUMNS, "time"))
+_events_to_send = QueryByKeys(lambda: Event.objects.annotate(time=TIME).values_list(*SENT_COLUMNS, "time"))
 
 
 def load_held(
@@ -80,7 +80,7 @@ def load_held(
     moment ago."""
     using = Delivery.objects.db
     if events is None:
-        events = map(SentEvent._make, _events.fetch(using, {row.event_id for row in rows}))
+        events = map(SentEvent._make, _events_to_send.fetch(using, {row.event_id for row in rows}))
     by_id = {event.pk: event for event in events}
     if webhooks is None:
         webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})

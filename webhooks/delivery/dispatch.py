@@ -130,12 +130,12 @@ def _read_events() -> QuerySet[Event, Any]:
     return events.values_list(*READ_COLUMNS, "time", "waits_for")
 
 
-_events = QueryByKeys(_read_events)
+_events_to_dispatch = QueryByKeys(_read_events)
 
 
 def _in_turn(using: str, ids: Sequence[int]) -> list[Any]:
     """The Events that may be dispatched now: the one before, of the same object, is dispatched or in this batch."""
-    events: Iterable[Any] = map(NewEvent._make, _events.fetch(using, ids))
+    events: Iterable[Any] = map(NewEvent._make, _events_to_dispatch.fetch(using, ids))
     in_turn: dict[int, Any] = {}
     for event in events:
         if event.waits_for is None or event.waits_for in in_turn:
