@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-from tests.support.makers import make_webhook
+from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.rest import (
     DELIVERIES,
     EVENTS,
@@ -22,12 +22,12 @@ from tests.support.rest import (
     WEBHOOKS,
     client_of,
     detail,
-    make_delivery,
     retry_many,
     selects,
 )
 from tests.testapp.models import Label, Thing
 from webhooks.models import Attempt, Delivery, Event, State
+from webhooks.models.ids import first_id
 from webhooks.operations import paging
 
 
@@ -43,12 +43,12 @@ def test_a_time_outside_the_range_of_utc_is_refused(api: APIClient, settings: An
 
 def test_pages_by_cursor_miss_nothing(api: APIClient) -> None:
     webhook = make_webhook(Thing)
-    made = [str(make_delivery(webhook, at=NOON + timedelta(minutes=number)).pk) for number in range(7)]
+    made = [str(make_delivery(webhook, id=first_id(NOON + timedelta(minutes=number))).pk) for number in range(7)]
     seen, url = [], f"{DELIVERIES}?limit=3&webhook={webhook.pk}"
     while url:
         page = api.get(url).json()
         seen.append([row["id"] for row in page["results"]])
-        make_delivery(webhook, at=NOON + timedelta(hours=len(seen)))  # new rows move nothing
+        make_delivery(webhook, id=first_id(NOON + timedelta(hours=len(seen))))  # new rows move nothing
         url = page["next"]
     assert [len(page) for page in seen] == [3, 3, 1]
     assert [pk for page in seen for pk in page] == made[::-1]
@@ -79,8 +79,7 @@ def test_a_cursor_beyond_all_keys_is_no_error(api: APIClient) -> None:
 
 def test_a_page_without_a_match_may_have_a_next_page(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paging, "LOOK_THROUGH", (1, 2))
-    webhook = make_webhook(Thing)
-    oldest, *_ = (make_delivery(webhook, username=name).event_id for name in ("ann", "bob", "bob", "bob"))
+    oldest, *_ = (make_event(username=name).pk for name in ("ann", "bob", "bob", "bob"))
     pages, url = list[list[int]](), f"{EVENTS}?user=ann"
     while url:
         page = api.get(url).json()
@@ -91,7 +90,7 @@ def test_a_page_without_a_match_may_have_a_next_page(api: APIClient, monkeypatch
 
 
 def test_a_page_is_read_without_counting(api: APIClient) -> None:
-    make_delivery(make_webhook(Thing))
+    make_delivery(make_webhook(Thing), State.FAILED)
     with CaptureQueriesContext(connection) as queries:
         api.get(DELIVERIES)
     assert not [sql for sql in selects(queries) if "COUNT" in sql]
@@ -108,7 +107,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: 
         return len(selects(queries))
 
     def add() -> None:
-        delivery = make_delivery(make_webhook(Thing, Label), object_id=str(Event.objects.count()))
+        delivery = make_delivery(make_webhook(Thing, Label), State.FAILED, object_id=str(Event.objects.count()))
         Attempt.objects.create(delivery=delivery, number=1, started_at=NOON, duration_ms=1, url="x", succeeded=False)
 
     add()
@@ -119,7 +118,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: 
 
 
 def test_lists_do_not_load_columns_that_they_do_not_show(api: APIClient) -> None:
-    make_delivery(make_webhook(Thing))
+    make_delivery(make_webhook(Thing), State.FAILED)
     for url in (DELIVERIES, EVENTS):
         with CaptureQueriesContext(connection) as queries:
             api.get(url)
@@ -140,7 +139,7 @@ def test_an_unknown_key_is_answered_with_json(api: APIClient, rows: str, key: st
 
 @pytest.mark.django_db
 def test_anonymous_users_are_refused() -> None:
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     client = APIClient()
     for url in (WEBHOOKS, DELIVERIES, EVENTS, detail(DELIVERIES, delivery.pk)):
         assert client.get(url).status_code == 401
@@ -194,7 +193,7 @@ def test_a_misspelt_parameter_is_refused_with_the_nearest_name(
 
 
 def test_an_unknown_parameter_or_a_body_is_refused_before_any_change(committing: APIClient) -> None:
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     answer = retry_many(committing, None, sate="failed", webhook=delivery.webhook_id)
     assert answer.json() == {"sate": ["There is no query parameter of this name. Did you mean state?"]}
     assert committing.get(f"{detail(DELIVERIES, delivery.pk)}?state=failed").status_code == 400

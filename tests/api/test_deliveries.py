@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from tests.support.draining import STATE
 from tests.support.inbox import Inbox
-from tests.support.makers import make_attempt, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.rest import (
     DELIVERIES,
     EVENTS,
@@ -24,12 +24,12 @@ from tests.support.rest import (
     client_of,
     detail,
     listed,
-    make_delivery,
     retry_many,
     selects,
 )
 from tests.testapp.models import Label, Thing
 from webhooks.models import BodyKind, Delivery, Event, Run, State
+from webhooks.models.ids import first_id
 from webhooks.testing import capture, deliver
 
 
@@ -59,7 +59,7 @@ def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient,
 
 
 def test_a_list_of_deliveries_has_neither_payloads_nor_attempts(api: APIClient) -> None:
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     [row] = api.get(DELIVERIES).json()["results"]
     whole = api.get(detail(DELIVERIES, delivery.pk)).json()
     assert set(whole) - set(row) == {"cause", "remedy", "payload", "attempts"}
@@ -67,7 +67,7 @@ def test_a_list_of_deliveries_has_neither_payloads_nor_attempts(api: APIClient) 
 
 
 def test_deliveries_cannot_be_created_changed_or_deleted(api: APIClient) -> None:
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     assert api.post(DELIVERIES, {}, format="json").status_code == 405
     for method in (api.put, api.patch, api.delete):
         assert method(detail(DELIVERIES, delivery.pk), {}, format="json").status_code == 405
@@ -82,9 +82,10 @@ def test_an_unknown_delivery_is_not_found(api: APIClient, pk: str) -> None:
 
 def test_deliveries_are_filtered(api: APIClient) -> None:
     first, second = make_webhook(Thing), make_webhook(Thing)
-    old = make_delivery(first, State.FAILED, NOON, object_id="1")
-    new = make_delivery(first, State.SUCCEEDED, NOON + timedelta(hours=2), object_id="2")
-    other = make_delivery(second, State.PENDING, NOON + timedelta(hours=1), object_type="dcim.site", object_id="2")
+    site = make_event(second, object_type="dcim.site", object_id="2", dispatched=True)
+    old = make_delivery(first, State.FAILED, id=first_id(NOON))
+    new = make_delivery(first, State.SUCCEEDED, object_id="2", id=first_id(NOON + timedelta(hours=2)))
+    other = make_delivery(second, event=site, id=first_id(NOON + timedelta(hours=1)))
 
     def found(**parameters: Any) -> list[Delivery]:
         return [Delivery.objects.get(pk=pk) for pk in listed(api, DELIVERIES, **parameters)]
@@ -125,7 +126,7 @@ BAD_FILTERS = [
 def test_an_invalid_filter_is_refused_by_lists_and_by_a_bulk_retry(
     committing: APIClient, parameters: Any, key: str
 ) -> None:
-    make_delivery(make_webhook(Thing))
+    make_delivery(make_webhook(Thing), State.FAILED)
     listing = committing.get(f"{DELIVERIES}?{urlencode(parameters)}")
     bulk = retry_many(committing, None, **{"state": "failed"} | parameters)
     for answer in (listing, bulk):
@@ -137,14 +138,14 @@ def test_an_invalid_filter_is_refused_by_lists_and_by_a_bulk_retry(
 def test_a_time_before_or_after_all_ids_finds_all_rows_or_none(
     api: APIClient, time: str, after: int, before: int
 ) -> None:
-    make_delivery(make_webhook(Thing))
+    make_delivery(make_webhook(Thing), State.FAILED)
     for url in (DELIVERIES, EVENTS):
         assert len(api.get(f"{url}?created_after={time}").json()["results"]) == after
         assert len(api.get(f"{url}?created_before={time}").json()["results"]) == before
 
 
 def test_one_delivery_takes_three_queries_and_shows_a_hundred_attempts(api: APIClient) -> None:
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     for number in range(105):
         make_attempt(delivery, number=number, body_kind=BodyKind.TEMPLATE)
     with CaptureQueriesContext(connection) as queries:
@@ -202,7 +203,7 @@ def states() -> list[str]:
 def test_a_bulk_retry_sends_all_failed_deliveries_that_the_filters_choose(api: APIClient) -> None:
     chosen, other = make_webhook(Thing), make_webhook(Thing)
     for number, webhook in enumerate([chosen, chosen, other]):
-        make_delivery(webhook, object_id=str(number))
+        make_delivery(webhook, State.FAILED, object_id=str(number))
     make_delivery(chosen, State.SUCCEEDED, object_id="4")
     answer = retry_many(api, webhook=chosen.pk)
     assert (answer.status_code, answer.json()) == (200, {"retried": 2, "run": None})
@@ -233,7 +234,7 @@ def test_a_bulk_retry_sends_discarded_deliveries_only_on_request(api: APIClient)
 def test_a_bulk_retry_without_a_filter_or_with_a_body_is_refused(
     committing: APIClient, parameters: Any, body: Any, message: str
 ) -> None:
-    make_delivery(make_webhook(Thing))
+    make_delivery(make_webhook(Thing), State.FAILED)
     answer = retry_many(committing, body, **parameters)
     assert answer.status_code == 400
     assert message in answer.json()[0]
@@ -244,7 +245,7 @@ def test_a_bulk_retry_without_a_filter_or_with_a_body_is_refused(
 @pytest.mark.parametrize(("deed", "told"), [("retry", "Retried."), ("discard", "Discarded.")])
 def test_the_history_records_who_retried_or_discarded_a_delivery(db: None, deed: str, told: str) -> None:
     api = client_of("view_delivery", f"{deed}_delivery")
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     assert api.post(detail(DELIVERIES, delivery.pk, deed)).status_code == 200
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.change_message, entry.user) == (str(delivery.pk), told, User.objects.get())
@@ -263,7 +264,7 @@ def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.M
     monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 2)
     webhook = make_webhook(Thing)
     for key in range(3):
-        make_delivery(webhook, object_id=str(key))
+        make_delivery(webhook, State.FAILED, object_id=str(key))
     answer = retry_many(api, webhook=webhook.pk, object_type="testapp.thing")
     run = Run.objects.get()
     assert (answer.status_code, answer.json()) == (202, {"retried": 0, "run": run.pk})
@@ -275,7 +276,7 @@ def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.M
 @pytest.mark.django_db
 @pytest.mark.parametrize(("deed", "other"), [("retry", "discard"), ("discard", "retry")])
 def test_viewing_does_not_imply_retrying_or_discarding(deed: str, other: str) -> None:
-    delivery = make_delivery(make_webhook(Thing))
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
     url = detail(DELIVERIES, delivery.pk, deed)
     assert client_of("view_delivery", f"{other}_delivery").post(url).status_code == 403
     assert client_of(f"{deed}_delivery").post(url).status_code == 403
@@ -284,15 +285,15 @@ def test_viewing_does_not_imply_retrying_or_discarding(deed: str, other: str) ->
 
 
 def test_a_bulk_retry_requires_the_permission_to_retry(database: str) -> None:
-    make_delivery(make_webhook(Thing))
+    make_delivery(make_webhook(Thing), State.FAILED)
     assert retry_many(client_of("view_delivery", "discard_delivery"), state="failed").status_code == 403
     assert retry_many(client_of("view_delivery", "retry_delivery"), state="failed").status_code == 200
 
 
 def test_a_bulk_retry_with_a_repeated_filter_is_refused(committing: APIClient) -> None:
     first, second = make_webhook(Thing), make_webhook(Thing)
-    make_delivery(first)
-    make_delivery(second)
+    make_delivery(first, State.FAILED)
+    make_delivery(second, State.FAILED)
     answer = retry_many(committing, webhook=[first.pk, second.pk])
     assert (answer.status_code, answer.json()) == (400, {"webhook": ["Give it once."]})
     assert Delivery.objects.failed().count() == 2

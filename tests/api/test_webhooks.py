@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from tests.support.inbox import Inbox
-from tests.support.makers import make_attempt, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_webhook
 from tests.support.rest import (
     DELIVERIES,
     EVENTS,
@@ -23,7 +23,6 @@ from tests.support.rest import (
     define,
     detail,
     listed,
-    make_delivery,
     wanted,
 )
 from tests.testapp.models import Label, Thing

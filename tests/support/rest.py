@@ -9,10 +9,7 @@ from urllib.parse import urlencode
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-from tests.support import makers
 from tests.support.users import api_client, make_user
-from webhooks.models import Delivery, Event, State, Webhook, ids
-from webhooks.models.queue import ENDED_STATES
 
 WEBHOOKS, DELIVERIES, EVENTS = "/api/webhooks/webhooks/", "/api/webhooks/deliveries/", "/api/webhooks/events/"
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -35,13 +32,6 @@ def wanted(**fields: Any) -> dict[str, Any]:
 
 def define(api: APIClient, **fields: Any) -> Any:
     return api.post(WEBHOOKS, wanted(**fields), format="json")
-
-
-def make_delivery(webhook: Webhook, state: str = State.FAILED, at: datetime | None = None, **event: Any) -> Delivery:
-    columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "1", "data": '{"id":1}'} | event
-    ended = {"finished_at": at or NOON} if state in ENDED_STATES else {}
-    pk = ids.new_id() if at is None else ids.first_id(at)
-    return makers.make_delivery(webhook, State(state), event=Event.objects.create(**columns), id=pk, **ended)
 
 
 def detail(url: str, pk: Any, deed: str = "") -> str:
