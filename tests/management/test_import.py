@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.management import import_plans
-from webhooks.management.import_plans import ESCAPING, Plan, Skipped, translate
+from webhooks.management.import_plans import ESCAPING, Plan, Skipped, preview, translate
 from webhooks.management.import_source import Responses, UnreadableSource, read
 from webhooks.models import Webhook
 
@@ -193,19 +193,29 @@ RULE = {
         ({"event_types": ["job_started"]}, {}, "none of its event types has an equivalent here: job_started"),
         ({"event_types": []}, {}, "none of its event types has an equivalent here: there are none"),
         ({"object_types": []}, {}, "it names no models"),
-        ({"conditions": {"nope": 1}}, {}, "its conditions are refused: nope: a condition has no 'nope'"),
-        ({"conditions": {"attr": "name", "op": "regex", "value": "("}}, {}, "its conditions are refused: value: "),
-        (
-            {"conditions": {"attr": "snapshots.prechange.status", "op": "changed"}},
-            {},
-            "its conditions are refused: attr: 'changed' looks into both snapshots by itself; write 'status'",
-        ),
     ],
 )
 def test_a_skipped_rule_has_a_reason(rule: Any, webhook: Any, reason: str) -> None:
     made, skipped = planned(responses(WEBHOOK | webhook, RULE | rule))
     assert not made
     assert reason in next(reason for origin, reason in skipped.items() if origin.startswith("event rule"))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [
+        ({"nope": 1}, "nope: a condition has no 'nope'"),
+        ({"attr": "name", "op": "regex", "value": "("}, "value: "),
+        (
+            {"attr": "snapshots.prechange.status", "op": "changed"},
+            "attr: 'changed' looks into both snapshots by itself; write 'status'",
+        ),
+    ],
+)
+def test_a_rule_with_conditions_that_are_refused_is_skipped(conditions: Any, reason: str) -> None:
+    [skipped] = preview(responses(WEBHOOK, RULE | {"conditions": conditions})).skipped
+    assert skipped.reason.startswith(f"refused: conditions: {reason}")
 
 
 @pytest.mark.parametrize(
