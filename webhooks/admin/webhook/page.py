@@ -78,11 +78,12 @@ class WebhookAdmin(WebhookListAdmin):
         """Whether the form of this webhook, or of a new one, can be saved."""
         return self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
 
-    def _get_changeable(self, request: HttpRequest, object_id: str) -> Webhook:
+    def _get(self, request: HttpRequest, object_id: str, act: str = "change") -> Webhook:
+        """The webhook that the user may view or change."""
         webhook: Webhook | None = self.get_object(request, object_id)
         if webhook is None:
             raise Http404(_("There is no webhook %(id)s.") % {"id": object_id})
-        if not self.has_change_permission(request, webhook):
+        if not getattr(self, f"has_{act}_permission")(request, webhook):
             raise PermissionDenied
         return webhook
 
@@ -180,7 +181,7 @@ class WebhookAdmin(WebhookListAdmin):
     @hide_secrets
     def try_view(self, request: HttpRequest, object_id: str | None = None) -> HttpResponse:
         """Show the request of the posted form, and the answer to a test. Saves nothing."""
-        webhook = self._get_changeable(request, object_id) if object_id else None
+        webhook = self._get(request, object_id) if object_id else None
         if webhook is None and not self.has_add_permission(request):
             raise PermissionDenied
         return HttpResponse(try_it.panel(request, self._try_url(webhook), webhook, self._form_to_try(request, webhook)))
@@ -229,7 +230,7 @@ class WebhookAdmin(WebhookListAdmin):
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""
-        webhook = self._get_changeable(request, object_id)
+        webhook = self._get(request, object_id)
         if not webhook.enabled:
             messages.warning(request, _("The webhook is disabled. Enable it before you send a test."))
             return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
@@ -238,9 +239,8 @@ class WebhookAdmin(WebhookListAdmin):
             messages.warning(request, _("The webhook is paused, so the test waits until you resume it."))
         text: Any = _("A test is on its way to “%(name)s”: event %(id)s.") % {"name": webhook.name, "id": event.pk}
         if permissions.may_view_events(request.user):
-            url = row_url("event", event.pk)
             text = _('A test is on its way to “{}”. See <a href="{}">event {}</a>.')
-            text = format_html(text, webhook.name, url, event.pk)
+            text = format_html(text, webhook.name, row_url("event", event.pk), event.pk)
         messages.success(request, text)
         return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
 
@@ -248,16 +248,12 @@ class WebhookAdmin(WebhookListAdmin):
     @method_decorator(transaction.non_atomic_requests)
     def run_view(self, request: HttpRequest, object_id: str, kind: RunKind) -> HttpResponse:
         """Choose the time of a recovery or backfill, see a preview, and begin it."""
-        webhook: Webhook | None = self.get_object(request, object_id)
-        if webhook is None:
-            raise Http404
-        if not self.has_view_permission(request, webhook):
-            raise PermissionDenied
+        webhook = self._get(request, object_id, "view")
         return recover_view(request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts})
 
     def switch_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Enable, pause or resume the webhook."""
-        webhook = self._get_changeable(request, object_id)
+        webhook = self._get(request, object_id)
         getattr(self, name)(request, Webhook.objects.filter(pk=webhook.pk))
         return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
 
