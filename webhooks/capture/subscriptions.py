@@ -136,12 +136,10 @@ class Subscriptions:
     def candidates(self, object_type: str, action: str, username: str) -> tuple[list[int], dict[int, Refusal]]:
         """The webhooks that want this action by this user, unless their filters refuse it; and why others refuse it
         for every object. There are no reasons if no skips are stored."""
-        candidates, refusals = list[int](), dict[int, Refusal]()
-        for pk in self.subscribers(object_type, action):
-            if pk in self.filters and username in self.filters[pk].excluded_usernames:
-                refusals[pk] = Refusal(Rule.IGNORED_USER)
-            else:
-                candidates.append(pk)
+        wanted, known = self.subscribers(object_type, action), self.filters
+        ignoring = (pk for pk in wanted if pk in known and username in known[pk].excluded_usernames)
+        refusals = dict.fromkeys(ignoring, Refusal(Rule.IGNORED_USER))
+        candidates = [pk for pk in wanted if pk not in refusals]
         if self.disabled is None:
             return candidates, {}
         return candidates, refusals | (self.disabled.get((object_type, action)) or self.disabled.get(("", action), {}))
