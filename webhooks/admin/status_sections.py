@@ -27,11 +27,11 @@ from webhooks.error_kinds import KINDS
 from webhooks.models import Event, Run, RunKind
 from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
-from webhooks.operations import runs as operations
 from webhooks.operations.alarms import Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
 from webhooks.operations.dead_rows import MAX_SHOWN, PATIENCE, VacuumState
 from webhooks.operations.overview import Overview
+from webhooks.operations.runs import name_webhooks, summary, time_left
 from webhooks.operations.statistics import Recent
 from webhooks.operations.status import Status
 from webhooks.operations.wording import clock_time, number, span
@@ -237,7 +237,7 @@ def retry_url(**filters: Any) -> str:
 
 def runs(overview: Overview, user: Any) -> dict[str, Any]:
     """The runs that have not ended, with their progress."""
-    operations.name_webhooks(overview.runs)
+    name_webhooks(overview.runs)
     return {
         "runs": [_run(run) for run in overview.runs],
         "may_steer_runs": permissions.has_perm(user, "webhooks.add_run"),
@@ -248,11 +248,11 @@ def _run(run: Run) -> dict[str, Any]:
     text = _("Run %(number)s by %(user)s: %(summary)s")
     return {
         "row": run,
-        "text": text % {"number": run.pk, "user": run.requested_by or EMPTY, "summary": operations.summary(run)},
+        "text": text % {"number": run.pk, "user": run.requested_by or EMPTY, "summary": summary(run)},
         "taken": number(run.taken),
         "total": number(run.total) if run.total is not None else "",
         "failed": number(run.failed) if run.failed else "",
-        "left": operations.time_left(run),
+        "left": time_left(run),
         "begun": when(run.created),
     }
 

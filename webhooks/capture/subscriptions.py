@@ -233,7 +233,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
             for change in wanted:
                 found.by_change.setdefault(change, []).append(webhook.pk)
         elif found.disabled is not None:
-            refusal = _refusal(webhook)
+            refusal = _refusal_of_disabled(webhook)
             for change in wanted:
                 found.disabled.setdefault(change, {})[webhook.pk] = refusal
     has_unknown_model = not all(map(registry.registration_by_label, found.object_types))
@@ -241,7 +241,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
     return replace(found, has_unknown_model=has_unknown_model, fingerprint=fingerprint if is_final else None)
 
 
-def _refusal(webhook: Webhook) -> Refusal:
+def _refusal_of_disabled(webhook: Webhook) -> Refusal:
     """Why a disabled webhook does not want a change."""
     since = to_utc(webhook.disabled_at).isoformat(timespec="seconds") if webhook.disabled_at else ""
     reason = {"reason": webhook.disabled_reason} if webhook.disabled_reason else {}

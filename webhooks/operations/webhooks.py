@@ -45,7 +45,7 @@ def ping(webhook: Webhook, user: Any = None) -> Event:
 
 
 def new_ping(webhook: Webhook, **fields: Any) -> Event:
-    """A test event of this webhook, not saved. Its id is its own and so its lane: a test that fails blocks no other."""
+    """A test event of this webhook, not saved. Each has another id, and so another lane: a failed test blocks none."""
     object_id, title = str(new_id()), f"test of {webhook.name}".strip()
     data = dumps({"id": object_id, "display": title})
     about = {"action": PING, "object_type": PING_OBJECT_TYPE, "object_id": object_id, "object_repr": title}
