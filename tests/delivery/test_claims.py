@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
 
@@ -19,6 +19,7 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
+from webhooks.db import to_utc
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
@@ -158,6 +159,14 @@ def test_the_third_lost_lease_is_a_failed_attempt(
     assert attempt.started_at == AGO
     webhook.refresh_from_db()
     assert (webhook.failures_in_a_row, webhook.last_failure) == (1, ErrorKind.WORKER_ENDED.label)
+
+
+def test_the_third_lost_lease_is_recorded_without_time_zones(webhook: Webhook, settings: Any) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = False, "Asia/Kathmandu"
+    ago = datetime.now(UTC) - timedelta(seconds=9)
+    make_delivery(webhook, State.SENDING, lost_leases=2, lease_until=ago)
+    assert sweep_step(sweep.expire_leases) == 1
+    assert to_utc(Attempt.objects.get().started_at) == ago
 
 
 def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webhooks_settings: Any) -> None:

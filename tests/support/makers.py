@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
 
-from webhooks.db import to_utc
+from webhooks.db import to_db_time, to_utc
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Skip, State, Undispatched, Webhook, Worker
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import lane_of
@@ -20,6 +20,12 @@ from webhooks.models.queue import QUEUED_STATES
 from webhooks.models.skip import Rule
 
 _numbers = itertools.count(1)
+
+
+def stored(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with times as the columns take them: naive ones if ``USE_TZ`` is off."""
+    moments = {name: value for name, value in fields.items() if isinstance(value, datetime) and value.tzinfo}
+    return fields | {name: to_db_time(value) for name, value in moments.items()}
 
 
 def make_webhook(
@@ -32,7 +38,7 @@ def make_webhook(
         on_created="c" in on,
         on_updated="u" in on,
         on_deleted="d" in on,
-        **fields,
+        **stored(fields),
     )
     webhook.object_types.set(ContentType.objects.get_for_models(*wanted).values())
     return webhook
@@ -42,7 +48,7 @@ def make_event(*webhooks: Webhook, object_id: str = "1", dispatched: bool = Fals
     """An event of a Thing. The object need not exist."""
     defaults = {"action": "updated", "object_type": "testapp.thing", "data": json.dumps({"id": object_id})}
     fields.setdefault("webhook_ids", [webhook.pk for webhook in webhooks])
-    event = Event.objects.create(object_id=object_id, **defaults | fields)
+    event = Event.objects.create(object_id=object_id, **stored(defaults | fields))
     if not dispatched:
         Undispatched.objects.create(event=event)
     return event
@@ -51,6 +57,7 @@ def make_event(*webhooks: Webhook, object_id: str = "1", dispatched: bool = Fals
 def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str = "1", **fields: Any) -> Delivery:
     """A delivery of ``event``, or of a new one that is dispatched. ``fields`` are columns of its row or of its row in
     the queue."""
+    fields = stored(fields)
     event = fields.pop("event", None) or make_event(webhook, object_id=object_id, dispatched=True)
     if state in (State.SUCCEEDED, State.FAILED, State.DISCARDED):
         fields = {"finished_at": timezone.now(), "outcome": state} | fields
@@ -117,7 +124,7 @@ def make_site_skip(webhook: Webhook, key: object = 1, actual: Any = "active", **
         "rule": Rule.CONDITION,
         "detail": json.dumps(detail),
     }
-    return Skip.objects.create(webhook=webhook, object_id=str(key), **defaults | fields)
+    return Skip.objects.create(webhook=webhook, object_id=str(key), **stored(defaults | fields))
 
 
 def make_attempt(delivery: Delivery, **fields: Any) -> Attempt:
@@ -133,7 +140,7 @@ def make_attempt(delivery: Delivery, **fields: Any) -> Attempt:
         "error_kind": delivery.error_kind,
         "status": 503,
     }
-    return Attempt.objects.create(delivery=delivery, **defaults | fields)
+    return Attempt.objects.create(delivery=delivery, **stored(defaults | fields))
 
 
 def events(model: type[models.Model] | None = None) -> list[Event]:

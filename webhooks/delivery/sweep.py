@@ -15,7 +15,7 @@ from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_uuid
+from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_utc, to_uuid
 from webhooks.delivery import retention, statistics
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.clock import elapsed
@@ -159,7 +159,7 @@ def expire_leases() -> int:
     outcomes = []
     kind = ErrorKind.WORKER_ENDED
     for token, *columns in held.filter(lost_leases__gte=LOST_LEASES_ALLOWED).values_list("claim", *CLAIMED_COLUMNS):
-        outcome = Outcome(ended[token].lease_until, 0, reason=kind.english, kind=kind)
+        outcome = Outcome(to_utc(ended[token].lease_until), 0, reason=kind.english, kind=kind)
         outcomes += [(one, outcome) for one in load_held([ClaimedRow(*columns)], token)]
         logger.error("Delivery %s failed: %s", columns[0], kind.english)
     if outcomes:
