@@ -239,8 +239,8 @@ class DatabaseNow(Func):
 
 
 def to_utc(moment: datetime) -> datetime:
-    """Convert to UTC. A naive datetime is in the time zone of the host."""
-    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    """Convert to UTC. A naive datetime is in the ``TIME_ZONE`` of the host."""
+    aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return aware.astimezone(UTC)
 
 
@@ -251,8 +251,8 @@ def stored_time(value: datetime | str) -> datetime:
 
 
 def to_db_time(moment: datetime) -> datetime:
-    """Convert an aware datetime for a column of the host: naive local time if ``USE_TZ`` is off."""
-    return moment if settings.USE_TZ else timezone.make_naive(moment)
+    """Convert an aware datetime for a column of the host: naive, in its ``TIME_ZONE``, if ``USE_TZ`` is off."""
+    return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 # Transactions

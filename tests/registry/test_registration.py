@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
@@ -219,12 +220,16 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
 
 # A model, a primary key as a host may assign it, and as the database has it.
+TIMES: list[tuple[type[models.Model], Any, str]] = [
+    (Tide, NOON.astimezone(timezone(timedelta(hours=2))), "2026-01-01 12:00:00+00:00"),
+    (Tide, "2026-01-01T14:00:00+02:00", "2026-01-01 12:00:00+00:00"),
+]
+NAIVE_TIMES: list[tuple[type[models.Model], Any, str]] = [(Tide, "2026-01-01T12:00", "2026-01-01 12:00:00")]
 KEYS: list[tuple[type[models.Model], Any, str]] = [
     (Edition, Decimal(1), "1.00"),
     (Edition, "1.5", "1.50"),
     (Edition, 2, "2.00"),
-    (Tide, NOON.astimezone(timezone(timedelta(hours=2))), "2026-01-01 12:00:00+00:00"),
-    (Tide, "2026-01-01T14:00:00+02:00", "2026-01-01 12:00:00+00:00"),
+    *(TIMES if settings.USE_TZ else NAIVE_TIMES),
     (Gadget, str(ID).upper(), str(ID)),
 ]
 
@@ -350,6 +355,8 @@ def test_an_object_is_found_by_its_key_in_another_spelling() -> None:
 def test_a_naive_time_is_in_the_time_zone_of_the_settings(settings: Any) -> None:
     at, naive = Tide._meta.pk, datetime(2026, 1, 1, 12)
     settings.TIME_ZONE = "Europe/Berlin"
+    settings.USE_TZ = True
     assert str(normalize_pk(at, naive)) == "2026-01-01 11:00:00+00:00"
     settings.USE_TZ = False
     assert normalize_pk(at, naive) == naive
+    assert normalize_pk(at, NOON) == datetime(2026, 1, 1, 13)

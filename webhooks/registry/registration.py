@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import cache, cached_property
 from importlib import import_module
@@ -18,6 +18,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from webhooks.db import to_db_time, to_utc
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
 
@@ -216,7 +217,7 @@ def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> froz
 
 
 def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
-    """Return a primary key as the database has it. Times become UTC.
+    """Return a primary key as the database has it. Times become UTC, or naive if ``USE_TZ`` is off.
 
     An instance has the key that the host assigned: a UUID in capitals, a decimal without its zeros, a time of another
     zone. Raises ValidationError for an impossible one.
@@ -228,9 +229,8 @@ def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
     if isinstance(key, Decimal):
         places = getattr(field, "decimal_places", None)
         return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)  # type: ignore[attr-defined]
-    if isinstance(key, datetime) and settings.USE_TZ:
-        aware = timezone.make_aware(key, timezone.get_default_timezone()) if timezone.is_naive(key) else key
-        return aware.astimezone(UTC)
+    if isinstance(key, datetime) and (settings.USE_TZ or timezone.is_aware(key)):
+        return to_db_time(to_utc(key))
     return key
 
 

@@ -216,5 +216,4 @@ def _moment(stored: str | None, offset: float) -> datetime | None:
     """A moment by the clock of a worker's machine that is ``offset`` seconds ahead."""
     if not stored:
         return None
-    moment = utcparse(stored) - timedelta(seconds=offset)
-    return moment if settings.USE_TZ else timezone.make_naive(moment)
+    return to_db_time(utcparse(stored) - timedelta(seconds=offset))
