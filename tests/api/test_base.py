@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import uuid
 from base64 import b64encode
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.rest import (
     DELIVERIES,
     EVENTS,
@@ -22,11 +23,13 @@ from tests.support.rest import (
     WEBHOOKS,
     client_of,
     detail,
+    listed,
     retry_many,
     selects,
 )
 from tests.testapp.models import Label, Thing
-from webhooks.models import Attempt, Delivery, Event, State
+from webhooks.db import to_utc
+from webhooks.models import Delivery, Event, State
 from webhooks.models.ids import first_id
 from webhooks.operations import paging
 
@@ -39,6 +42,18 @@ def test_a_time_outside_the_range_of_utc_is_refused(api: APIClient, settings: An
     settings.TIME_ZONE = zone
     answer = api.get(f"{DELIVERIES}?created_after={day}")
     assert (answer.status_code, list(answer.json())) == (400, ["created_after"])
+
+
+def test_times_have_an_offset_without_time_zones_too(api: APIClient, settings: Any) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = False, "Asia/Kathmandu"
+    delivery = make_delivery(make_webhook(Thing), State.FAILED, finished_at=NOON, id=first_id(NOON))
+    with timezone.override("America/New_York"):  # the user's
+        [row] = api.get(DELIVERIES).json()["results"]
+    assert [datetime.fromisoformat(time) for time in (row["finished_at"], row["created"])] == [
+        NOON, to_utc(delivery.created),
+    ]  # fmt: skip
+    assert listed(api, DELIVERIES, created_after="2026-05-04T11:59:00Z") == [row["id"]]
+    assert listed(api, DELIVERIES, created_after="2026-05-04T12:01:00Z") == []
 
 
 def test_pages_by_cursor_miss_nothing(api: APIClient) -> None:
@@ -108,7 +123,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: 
 
     def add() -> None:
         delivery = make_delivery(make_webhook(Thing, Label), State.FAILED, object_id=str(Event.objects.count()))
-        Attempt.objects.create(delivery=delivery, number=1, started_at=NOON, duration_ms=1, url="x", succeeded=False)
+        make_attempt(delivery)
 
     add()
     few = count()

@@ -20,8 +20,10 @@ from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_jso
 from webhooks.api.fields import (
     ChoiceField,
     ErrorKindField,
+    MomentField,
     MultipleChoiceField,
     NamedSerializer,
+    RowSerializer,
     StateField,
     extend_schema,
     extend_schema_view,
@@ -38,14 +40,14 @@ from webhooks.permissions.redaction import explain
 MAX_ATTEMPTS = 100  # shown of a delivery, the newest
 
 
-class DeliverySerializer(serializers.ModelSerializer[Delivery]):
+class DeliverySerializer(RowSerializer[Delivery]):
     """``id`` is the ``webhook-id`` that the receiver gets. ``next_attempt_at`` is null unless it is pending."""
 
     event = EventSummarySerializer(read_only=True)
     webhook = WebhookSummarySerializer(read_only=True)
     state = StateField(read_only=True)
     error_kind = ErrorKindField(read_only=True)
-    next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    next_attempt_at = MomentField(read_only=True, allow_null=True)
     lost_leases = serializers.IntegerField(read_only=True)
 
     class Meta:
@@ -63,7 +65,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
         return shown
 
 
-class SentRequestSerializer(serializers.ModelSerializer[Attempt]):
+class SentRequestSerializer(RowSerializer[Attempt]):
     """A request as it was sent. ``headers`` lack the values of secret headers and signatures. ``headers``, and a body
     from a template, are null for users without permission to change the webhook. ``body`` is also null for users
     without permission to view payloads, and if the Event does not give the same bytes again: compare its SHA-256."""
@@ -102,7 +104,7 @@ class NewestAttempts(serializers.ListSerializer[Any]):
         return super().to_representation(attempts)
 
 
-class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+class AttemptSerializer(RowSerializer[Attempt]):
     """``request`` is null if no request could be made: ``reason`` says why."""
 
     request = SentRequestSerializer(source="*", read_only=True, allow_null=True)

@@ -22,7 +22,7 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import permissions
 from webhooks.api.base import KEY, Conflict, LongListViewSet, QueryFilters, refuse_body, sees_payload
-from webhooks.api.fields import ChoiceField, MomentField, RuleField, extend_schema, extend_schema_view
+from webhooks.api.fields import ChoiceField, MomentField, RowSerializer, RuleField, extend_schema, extend_schema_view
 from webhooks.models import Event, Skip
 from webhooks.models.skip import Rule
 from webhooks.operations import replays
@@ -31,7 +31,7 @@ from webhooks.operations.wording import skip_reason
 from webhooks.text import replace_half_surrogates
 
 
-class EventSummarySerializer(serializers.ModelSerializer[Event]):
+class EventSummarySerializer(RowSerializer[Event]):
     class Meta:
         model = Event
         ref_name = "RqWebhookEventSummary"
@@ -39,7 +39,7 @@ class EventSummarySerializer(serializers.ModelSerializer[Event]):
         read_only_fields = fields
 
 
-class EventSerializer(serializers.ModelSerializer[Event]):
+class EventSerializer(RowSerializer[Event]):
     """``error`` says why the Event failed, mostly as a traceback. A failed Event is not sent."""
 
     class Meta:
@@ -98,7 +98,7 @@ def parse_json(text: str) -> Any:
     return json.loads(replace_half_surrogates(text or "null"))
 
 
-class SkipSerializer(serializers.ModelSerializer[Skip]):
+class SkipSerializer(RowSerializer[Skip]):
     """``detail`` has the value that the rule wanted, and the value that it found. The
     value that a condition found requires the permission to view payloads."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
@@ -36,6 +38,8 @@ except ImportError:  # optional
     extend_schema_field = extend_schema_view = extend_schema  # type: ignore[assignment]
 
 
+Row = TypeVar("Row", bound=models.Model)
+
 UNKNOWN = {
     "field": _("There is no field of this name."),
     "filter": _("There is no filter of this name."),
@@ -57,7 +61,11 @@ def refuse_unknown(given: Collection[str], known: Collection[str], kind: str) ->
 
 
 class MomentField(serializers.DateTimeField):
-    """Refuses a time that has no equivalent in UTC. REST framework would raise OverflowError."""
+    """A time that has an offset from UTC, even if ``USE_TZ`` is off: REST framework would then read and write some
+    times in UTC and others in ``TIME_ZONE``. Refuses a time that has no equivalent in UTC."""
+
+    def default_timezone(self) -> tzinfo:
+        return super().default_timezone() or timezone.get_default_timezone()
 
     def enforce_timezone(self, value: datetime) -> datetime:
         try:
@@ -155,6 +163,14 @@ CauseField = _named("RqWebhookCause", Cause.choices)
 TargetField = _named("RqWebhookTarget", Target.choices)
 RunKindField = _named("RqWebhookRunKind", RunKind.choices)
 RunStateField = _named("RqWebhookRunState", RunState.choices)
+
+
+# Each time has an offset. (The document would show a docstring here.)
+class RowSerializer(serializers.ModelSerializer[Row]):
+    serializer_field_mapping = {
+        **serializers.ModelSerializer.serializer_field_mapping,
+        models.DateTimeField: MomentField,
+    }
 
 
 # ``FiguresSerializer`` is ``RqWebhookFigures`` in the document. (The document would show a docstring here.)

@@ -62,13 +62,13 @@ class FiguresSerializer(NamedSerializer):
 
 
 class PeriodSerializer(FiguresSerializer):
-    start = serializers.DateTimeField()
+    start = MomentField()
 
 
 class StatisticsSerializer(NamedSerializer):
     """``series`` has the minutes or hours with attempts in order. Each time in it is a start, in UTC."""
 
-    since = serializers.DateTimeField()
+    since = MomentField()
     total = FiguresSerializer()
     series = PeriodSerializer(many=True)
 
@@ -82,11 +82,11 @@ class ConsequenceSerializer(NamedSerializer):
     remedy = serializers.CharField(allow_blank=True)
     command = serializers.CharField(allow_blank=True, help_text="What to type.")
     webhook = serializers.IntegerField(allow_null=True, help_text="The id of its webhook, if it has one.")
-    since = serializers.DateTimeField(allow_null=True)
+    since = MomentField(allow_null=True)
     waiting = serializers.IntegerField(
         help_text="Deliveries and changes that wait because of it. Stops at 500 for a webhook, and else at 10,000."
     )
-    next_probe_at = serializers.DateTimeField(allow_null=True)
+    next_probe_at = MomentField(allow_null=True)
 
 
 class AlarmSerializer(ConsequenceSerializer):
@@ -102,7 +102,7 @@ class StatusSerializer(NamedSerializer):
     """``level`` is the worst level of the alarms, and good without an error or a warning. Counts stop at 10,000."""
 
     level = LevelField()
-    as_of = serializers.DateTimeField()
+    as_of = MomentField()
     alarms = AlarmSerializer(many=True)
     deliveries = serializers.DictField(child=serializers.IntegerField(), help_text=_("The number in each state."))
     undispatched_events = serializers.IntegerField()
@@ -120,7 +120,7 @@ class ChangeSerializer(NamedSerializer):
     object_type = serializers.CharField()
     object_id = serializers.CharField()
     object_repr = serializers.CharField()
-    timestamp = serializers.DateTimeField()
+    timestamp = MomentField()
     username = serializers.CharField()
     request_id = serializers.CharField()
 
@@ -139,7 +139,7 @@ class EarlierVerdictSerializer(NamedSerializer):
     delivery = serializers.UUIDField(allow_null=True)
     state = StateField(allow_null=True)
     behind = serializers.UUIDField(allow_null=True, help_text=_("The delivery that this one waits for."))
-    until = serializers.DateTimeField(allow_null=True, help_text=_("The next attempt, or the latest end of the wait."))
+    until = MomentField(allow_null=True, help_text=_("The next attempt, or the latest end of the wait."))
     rule = RuleField(allow_null=True)
     detail = serializers.DictField(help_text=_("What the rule wanted and what it found."))
     changed = serializers.ListField(

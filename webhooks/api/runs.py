@@ -27,6 +27,7 @@ from webhooks.api.fields import (
     MomentField,
     MultipleChoiceField,
     NamedSerializer,
+    RowSerializer,
     RunKindField,
     RunStateField,
     extend_schema,
@@ -40,7 +41,7 @@ from webhooks.operations.run_filters import NEEDED, RefusedFilter
 MAX_HOURS = 24 * 3660  # ten years
 
 
-class RunSerializer(serializers.ModelSerializer[Run]):
+class RunSerializer(RowSerializer[Run]):
     """``total`` is null until a worker has counted the rows. ``percent`` is the share of them that the run is past."""
 
     kind = RunKindField(read_only=True)

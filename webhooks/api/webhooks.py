@@ -31,6 +31,7 @@ from webhooks.api.fields import (
     MethodField,
     NamedSerializer,
     ObjectTypesField,
+    RowSerializer,
     SecretField,
     TextListField,
     extend_schema,
@@ -52,7 +53,7 @@ from webhooks.workers import jobs
 HIDDEN = ("additional_headers", "body_template")
 
 
-class WebhookSerializer(serializers.ModelSerializer[Webhook]):
+class WebhookSerializer(RowSerializer[Webhook]):
     """Without permission to change the webhook, a user sees scheme, host and port of its URL, and null for its
     additional headers and body template: these may contain tokens. The secret and the secret headers are write-only."""
 
@@ -160,7 +161,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return instance
 
 
-class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
+class WebhookSummarySerializer(RowSerializer[Webhook]):
     class Meta:
         model = Webhook
         ref_name = "RqWebhookSummary"
