@@ -32,6 +32,7 @@ from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from webhooks import payloads
 from webhooks.admin import delivery_page
+from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.ids import first_id, new_id
@@ -102,7 +103,7 @@ class TestList:
         self, admin_client: Client, webhook: Webhook, settings: Any
     ) -> None:
         settings.TIME_ZONE = "Australia/Lord_Howe"
-        moment = timezone.localtime(make_site_delivery(webhook).created)
+        moment = timezone.localtime(to_utc(make_site_delivery(webhook).created))
         asked = f"{moment - timedelta(minutes=1):%Y-%m-%dT%H:%M:%S}"
         shown = page(admin_client, f"{DELIVERIES}?created_after={asked}")
         assert "1 delivery<" in shown

@@ -149,7 +149,7 @@ def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
     assert page.redirect_chain[-1][0] == page_of(run)
     after = run.filters.pop("created_after")
     assert run.filters == {"state": ["failed"], "webhook": webhook.pk, "name": "Thing"}
-    assert datetime.fromisoformat(after) > timezone.now() - timedelta(hours=2)
+    assert datetime.fromisoformat(after) > datetime.now(UTC) - timedelta(hours=2)
     assert run.requested_by == "admin"
 
 
@@ -244,7 +244,7 @@ def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client
     assert f"has begun: recovery of deliveries and events of {webhook}." in page
     run = Run.objects.get()
     assert (run.kind, run.filters["webhook"]) == (RunKind.RECOVER, webhook.pk)
-    assert datetime.fromisoformat(run.filters["created_after"]) > timezone.now() - timedelta(hours=7)
+    assert datetime.fromisoformat(run.filters["created_after"]) > datetime.now(UTC) - timedelta(hours=7)
     for invalid in ({"hours": "5"}, {"since": "2999-01-01T00:00:00"}, {"since": "9999-12-31T23:59:59-12:00"}, {}):
         assert "errorlist" in admin_client.post(url, invalid).content.decode()
     assert Run.objects.count() == 1
@@ -264,6 +264,8 @@ def test_a_webhook_is_recovered_without_time_zones(admin_client: Client, setting
     admin_client.post(url, {"since": since[1]})
     begun = datetime.fromisoformat(Run.objects.get().filters["created_after"])
     assert timedelta(hours=6) <= datetime.now(UTC) - begun < timedelta(hours=6, minutes=5)
+    for since, is_refused in (("2026-01-01T00:00:00Z", False), ("2999-01-01T00:00:00Z", True)):
+        assert ("This time is in the future." in admin_client.get(url, {"since": since}).content.decode()) == is_refused
 
 
 def test_a_recovery_of_many_is_counted_on_request(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

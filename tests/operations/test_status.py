@@ -79,11 +79,12 @@ def test_warnings_name_the_problem_and_what_to_do(webhook: Webhook, capsys: Any)
 
 
 def test_a_problem_has_its_time_without_time_zones(webhook: Webhook, capsys: Any, settings: Any) -> None:
-    settings.USE_TZ = False
+    settings.USE_TZ, settings.TIME_ZONE = False, "Asia/Kathmandu"
     make_site_delivery(webhook, State.FAILED)
     exit_status, said = run(capsys)
     assert exit_status == 1
     assert "\n    since " in said
+    assert re.search(r"As of [0-9 :-]+ \+0545\.$", said, re.MULTILINE)
 
 
 def test_an_error_comes_first_with_the_command_to_type(webhook: Webhook, redis: Any, capsys: Any) -> None:

@@ -215,7 +215,7 @@ class SinceForm(forms.Form):
             cleaned["since"] = now - timedelta(hours=hours)
         elif not self.errors and not cleaned.get("since"):
             self.add_error("since", _("Choose how far to go back, or enter a time."))
-        elif not self.errors and cleaned["since"] > now:
+        elif not self.errors and to_utc(cleaned["since"]) > to_utc(now):
             self.add_error("since", _("This time is in the future."))
         return cleaned
 

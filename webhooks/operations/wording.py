@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy, pgettext
 
 from webhooks.conditions import CHANGES
+from webhooks.db import to_utc
 from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
 from webhooks.models.webhook_states import DisabledReason
@@ -74,10 +75,10 @@ def exact_time(moment: datetime | None) -> str:
     """A moment to the second, in the site's time zone. None is an unknown one."""
     if moment is None:
         return _("an unknown time")
-    local = local_time(moment)
+    local = local_time(to_utc(moment))
     # Translators: a date and a time to the second, in the letters of strftime, which is faster than Django's filter.
     form = pgettext("format of a date and time", "%Y-%m-%d %H:%M:%S")
-    return f"{local.strftime(form)} {local.tzname() or ''}".strip()
+    return f"{local.strftime(form)} {local.tzname()}"
 
 
 def clock_time(moment: datetime) -> str:
