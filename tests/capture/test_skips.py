@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from tests.support.modes import MODES, bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
+from webhooks.db import to_utc
 from webhooks.delivery import pause_policy, retention, statistics, sweep
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
@@ -151,7 +152,7 @@ def test_a_disabled_webhook_leaves_when_and_by_whom_it_was_disabled(thing: Thing
     assert (webhook_id, rule, detail["by"]) == (webhook.pk, Rule.DISABLED, "root")
     webhook.refresh_from_db()
     assert webhook.disabled_at is not None
-    assert detail["since"] == webhook.disabled_at.isoformat(timespec="seconds")
+    assert detail["since"] == to_utc(webhook.disabled_at).isoformat(timespec="seconds")
     webhook.enabled = True
     webhook.save_settings(["enabled"], "root")
     webhook.refresh_from_db()
@@ -163,7 +164,7 @@ def test_a_webhook_that_was_disabled_automatically_leaves_the_reason(
 ) -> None:
     webhooks_settings(DISABLE_AFTER=1)
     webhook = make_webhook(Thing, failing_since=timezone.now() - timedelta(days=9), failures_in_a_row=99)
-    failed = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
+    failed = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500)
     with transaction.atomic():
         pause_policy.update_all({webhook: [failed]})
     thing.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import pytest
@@ -50,7 +51,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     taken, claiming = counted(lambda: claim_sql.claim(using, {due: size}, token))
     claimed, loading = counted(lambda: load_held(taken, token))
     sent = StoredRequest("POST", "http://h.example/", {}, BodyKind.TEMPLATE, "a" * 64, b"compressed")
-    outcomes = [(one, Outcome(timezone.now(), 5, status=200, request=sent)) for one in claimed]
+    outcomes = [(one, Outcome(datetime.now(UTC), 5, status=200, request=sent)) for one in claimed]
     with transaction.atomic():
         _, recording = counted(lambda: record(outcomes, "worker", token))
     assert dispatched == len(taken) == len(claimed) == Attempt.objects.filter(delivery__webhook=webhook).count()

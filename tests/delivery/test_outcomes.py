@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -311,7 +311,7 @@ def claimed(delivery: Delivery, token: uuid.UUID | None = None) -> HeldDelivery:
 
 
 def outcome(**fields: Any) -> Outcome:
-    return Outcome(timezone.now(), 5, **fields)
+    return Outcome(datetime.now(UTC), 5, **fields)
 
 
 def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None:

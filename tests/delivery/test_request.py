@@ -18,6 +18,7 @@ from tests.support.json_values import ARRIVES, REFUSED
 from tests.support.makers import events, make_event, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Thing
+from webhooks.db import to_utc
 from webhooks.delivery import request
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
@@ -67,7 +68,7 @@ def test_url_headers_and_body_are_rendered_with_the_names_of_netbox(inbox: Inbox
     assert (received.headers["x-event"], received.headers["x-type"]) == ("updated", "testapp.thing")
     assert received.headers["x-request-id"] == "r-1"
     assert received.json == {
-        "by": "admin", "name": "Plain name", "was": None, "at": Event.objects.get().timestamp.isoformat(),
+        "by": "admin", "name": "Plain name", "was": None, "at": to_utc(Event.objects.get().timestamp).isoformat(),
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")
 
-NOW = timezone.now()
+NOW = datetime.now(UTC)
 HOUR = 1_700_000_000 // 3600 * 3600
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
 from rest_framework.test import APIClient
 
 from dcim.models import Site
@@ -26,8 +26,8 @@ from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys
 
-GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410, kind=ErrorKind.HTTP_410)
-REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500, kind=ErrorKind.HTTP_5XX)
+GONE = Outcome(datetime.now(UTC), 1, reason="HTTP 410 Gone", status=410, kind=ErrorKind.HTTP_410)
+REFUSED = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500, kind=ErrorKind.HTTP_5XX)
 
 URL = "https://127.0.0.1/hook"
 

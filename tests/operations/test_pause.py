@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -69,7 +69,7 @@ def test_neither_a_probe_nor_a_test_nor_a_retry_is_sent(inbox: Inbox) -> None:
 
 def test_the_end_of_a_request_that_was_under_way_does_not_resume_it() -> None:
     webhook = paused_webhook("https://cmdb.example/", probe_at=LONG_AGO, failures_in_a_row=9)
-    failed, ok = Outcome(timezone.now(), 1, reason="HTTP 500", status=500), Outcome(timezone.now(), 1, status=200)
+    failed, ok = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500), Outcome(datetime.now(UTC), 1, status=200)
     with transaction.atomic():
         assert pause_policy.update_all({webhook: [failed]}) == {webhook.pk}
         pause_policy.update_all({webhook: [ok]})

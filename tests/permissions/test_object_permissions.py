@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -60,7 +61,9 @@ def mine() -> Webhook:
 
 @pytest.fixture
 def theirs() -> Webhook:
-    return make_webhook(Site, name="theirs", url="https://b.example/T0ps3cret", probe_at="2026-01-01T00:00:00Z")
+    return make_webhook(
+        Site, name="theirs", url="https://b.example/T0ps3cret", probe_at=datetime(2026, 1, 1, tzinfo=UTC)
+    )
 
 
 def allow(user: User, *permissions: str, **constraints: Any) -> None:
