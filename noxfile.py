@@ -1,11 +1,12 @@
-"""The oldest and the newest versions that are supported together: ``nox``, or ``nox -s newest -- -k lanes``."""
+"""The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
+-s newest -- -k lanes``."""
 
 from __future__ import annotations
 
 import nox
 
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["oldest", "newest"]
+nox.options.sessions = ["oldest", "newest", "naive"]
 
 # The lower bound of everything that the package itself demands.
 OLDEST = (
@@ -25,7 +26,14 @@ def newest(session: nox.Session) -> None:
     run_tests(session, NEWEST)
 
 
-def run_tests(session: nox.Session, versions: tuple[str, ...]) -> None:
+@nox.session(python="3.11")
+def naive(session: nox.Session) -> None:
+    """Django gives naive times, as in a project with ``USE_TZ`` off."""
+    session.env["TEST_USE_TZ"] = "0"
+    run_tests(session)
+
+
+def run_tests(session: nox.Session, versions: tuple[str, ...] = ()) -> None:
     # In one step, so that pip weighs these versions together with what the package itself demands.
     session.install("--editable", ".[test]", *versions)
     session.run("pytest", *session.posargs)
