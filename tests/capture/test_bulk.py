@@ -18,7 +18,8 @@ from django.test.utils import CaptureQueriesContext
 import webhooks
 from tests.support import servers
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
-from tests.support.modes import autocommit, bare_savepoint, in_batch, in_transaction
+from tests.support.modes import autocommit, in_batch, in_transaction
+from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
 from webhooks import db

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 import webhooks
 from dcim.models import Device, Rack, Site
 from tests.support.makers import actions, events, make_webhook, recorded
-from tests.support.modes import bare_savepoint
+from tests.support.rollbacks import bare_savepoint
 from tests.support.threads import Beside
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
 from webhooks import payloads, registry, testing

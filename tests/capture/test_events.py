@@ -18,8 +18,15 @@ from hypothesis import strategies as st
 from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
-from tests.support.modes import bare_savepoint
-from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, apply, in_atomic_that_fails, in_bare_savepoint
+from tests.support.rollbacks import (
+    ROLLBACKS,
+    Rollback,
+    Subject,
+    apply,
+    bare_savepoint,
+    in_atomic_that_fails,
+    in_bare_savepoint,
+)
 from tests.support.sessions import session
 from tests.support.statements import statements_of
 from tests.support.tables import empty_all_tables

@@ -19,8 +19,8 @@ from rest_framework import serializers
 from rq.timeouts import JobTimeoutException
 
 from tests.support.makers import actions, changed, events, make_webhook, rename, sides
-from tests.support.modes import MODES, bare_savepoint
-from tests.support.rollbacks import ROLLBACKS, Rollback, Subject
+from tests.support.modes import MODES
+from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, bare_savepoint
 from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing

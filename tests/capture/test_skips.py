@@ -14,7 +14,8 @@ from django.utils import timezone
 import webhooks
 from tests.support.draining import sweep_step
 from tests.support.makers import events, make_webhook
-from tests.support.modes import MODES, bare_savepoint
+from tests.support.modes import MODES
+from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions

@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from tests.chaos import ledger
 from tests.chaos.writer import Plan
-from tests.support.modes import bare_savepoint
+from tests.support.rollbacks import bare_savepoint
 from tests.testapp.models import Label
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from django.db import OperationalError, transaction
 
-from tests.support.modes import bare_savepoint
+from tests.support.rollbacks import bare_savepoint
 from tests.testapp.models import Label, Thing
 
 

@@ -1,4 +1,4 @@
-"""The ways to make a change: by itself, in a transaction, in a batch, behind a savepoint."""
+"""The ways to make a change: by itself, in a transaction, in a batch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,3 @@ def in_batch(change: Callable[[], Any]) -> None:
 
 
 MODES = pytest.mark.parametrize("mode", [autocommit, in_transaction, in_batch])
-
-
-def bare_savepoint() -> str | None:
-    """One that Django's on_commit does not know of. Django 6.1 gave the function another name."""
-    return getattr(transaction, "savepoint_create", transaction.savepoint)()
