@@ -68,6 +68,7 @@ def test_every_way_to_save_reaches_the_url_exactly_once(workers: Workers, inbox:
     workers.is_forking = False
     worker = workers.start(SHIPPED)
     worker.wait_until_listening()
+    workers.is_forking = True
 
     browser = Client()
     browser.force_login(admin)

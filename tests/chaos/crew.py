@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,8 +24,6 @@ class Crew(Workers):
 
     def environment(self, **webhooks: Any) -> dict[str, str]:
         environment = super().environment(**webhooks)
-        if "EXTRA_PYTHONPATH" in environment:
-            environment["PYTHONPATH"] = f"{environment['EXTRA_PYTHONPATH']}{os.pathsep}{environment['PYTHONPATH']}"
         return environment | {"DATABASE_URL": f"{environment['DATABASE_URL']}?application_name={self._next_name}"}
 
     @contextmanager

@@ -14,6 +14,7 @@ from tests.chaos.crew import Crew
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
+from tests.support.slow_names import SLOW_NAME
 from tests.support.waiting import until
 from tests.testapp.models import Label, Thing
 from webhooks.models import Attempt
@@ -41,29 +42,7 @@ BEHAVIOURS = {
 # These are sure to use up the timeout: a figure that says so proves that they did misbehave.
 HANGING = {"hang", "drip-header", "drip-body", "stalled TLS", "slow name"}
 
-# Resolving this name takes a minute, in processes that find this on their path.
-SLOW_NAME = "slow-name.example"
-SLOW_RESOLVER = f"""
-import socket, time
-
-real = socket.getaddrinfo
-
-def getaddrinfo(host, *args, **kwargs):
-    if host == {SLOW_NAME!r}:
-        time.sleep(60)
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-    return real(host, *args, **kwargs)
-
-socket.getaddrinfo = getaddrinfo
-"""
-
-
-@pytest.fixture
-def slow_resolver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory = tmp_path / "site"
-    directory.mkdir()
-    (directory / "sitecustomize.py").write_text(SLOW_RESOLVER)
-    monkeypatch.setenv("EXTRA_PYTHONPATH", str(directory))
+WORKER = "tests.support.slow_names.SlowNamesWorker"
 
 
 @pytest.fixture
@@ -83,12 +62,11 @@ def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-@pytest.mark.usefixtures("slow_resolver")
 def test_bad_receivers_cannot_exceed_timeouts_or_memory_or_delay_others(
     crew: Crew, inbox: Inbox, stalled_port: int, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url())
-    crew_worker = crew.by_name[crew.hire(RETRY_SCHEDULE=[], PAUSE_AFTER=1000)]
+    crew_worker = crew.by_name[crew.hire(WORKER, RETRY_SCHEDULE=[], PAUSE_AFTER=1000)]
     for number in range(20):
         Label.objects.create(name=f"warm {number}")
     inbox.wait_for(20, behaviour="ok")

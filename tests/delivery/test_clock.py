@@ -99,6 +99,7 @@ def test_a_worker_an_hour_off_signs_and_records_the_right_time(
 ) -> None:
     make_event(make_webhook(Thing, url=inbox.url(), secret=SECRET))
     began = datetime.now(UTC)
+    workers.is_forking = False  # libfaketime begins with its process
     with monkeypatch.context() as patched:
         for name, value in FAKE.items():
             patched.setenv(name, value)

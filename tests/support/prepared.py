@@ -23,7 +23,10 @@ from typing import IO, NoReturn
 from tests.support.forked import Forked
 
 # The host project reads these when it is asked to. All others may count already while Django is set up.
-READ_LATE = {"BENCH_TRANSACTIONS", "DATABASE_URL", "DJANGO_ALLOW_ASYNC_UNSAFE", "REDIS_URL", "TEST_WEBHOOKS"}
+READ_LATE = {
+    "BENCH_TRANSACTIONS", "DATABASE_URL", "DISABLE_SERVER_SIDE_CURSORS", "DJANGO_ALLOW_ASYNC_UNSAFE", "LOG_LEVEL",
+    "REDIS_URL", "TEST_WEBHOOKS",
+}  # fmt: skip
 OF_PYTEST = {"PYTEST_CURRENT_TEST"}
 
 LARGEST_REQUEST = 100_000

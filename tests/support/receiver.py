@@ -8,6 +8,7 @@ Each test has its own inbox. ``python -m tests.support.receiver TOKEN [CERTIFICA
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import itertools
 import json
@@ -197,7 +198,13 @@ def huge_header(connection: Connection, request: Request, *_: str) -> bool:
 
 
 def gzip_bomb(connection: Connection, request: Request, *_: str) -> None:
-    connection.answer(200, gzip.compress(b"\0" * 200_000_000, 1), "Content-Encoding: gzip\r\n")
+    connection.answer(200, bomb(), "Content-Encoding: gzip\r\n")
+
+
+@functools.cache
+def bomb() -> bytes:
+    """200 MB of zeros, compressed."""
+    return gzip.compress(b"\0" * 200_000_000, 1)
 
 
 def cookie(connection: Connection, request: Request, *_: str) -> None:
