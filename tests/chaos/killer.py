@@ -9,6 +9,7 @@ from collections import Counter
 
 from tests.chaos import claims, ledger
 from tests.chaos.crew import Crew
+from tests.support.workers import Worker
 
 # What dead workers held is to be taken back soon: a lease of six seconds, which a worker that lives can
 # renew on a busy machine too, and a look for it every half second.
@@ -19,16 +20,21 @@ KILL_EVERY = 0.5
 class Killer:
     """Kills, every half second, one worker that holds claims, and hires another in its place.
 
-    A worker is left half a second from its first claim on: it takes longer to start than it would live.
+    A worker is left half a second from its first claim on: it takes longer to start than it would live. After the last
+    kill, the leases of the dead workers end at once: until then they overlap with the storm.
     """
 
     def __init__(self, crew: Crew, workers: int, most: int) -> None:
         self.crew, self.most = crew, most
         self.alive = [crew.hire(**WORKER) for _ in range(workers)]
-        self.kills = 0
+        self.dead: list[Worker] = []
         self.orphaned: Counter[uuid.UUID] = Counter()
         self._last = time.monotonic()
         self._working_since: dict[str, float] = {}
+
+    @property
+    def kills(self) -> int:
+        return len(self.dead)
 
     def __str__(self) -> str:
         return f"{self.kills} workers killed that held {self.orphaned.total()} claims"
@@ -44,11 +50,14 @@ class Killer:
     def _kill(self, name: str) -> bool:
         left_behind = claims.kill_holder(self.crew.by_name[name], name)
         if left_behind:
+            self.dead.append(self.crew.by_name[name])
             self.orphaned.update(left_behind)
-            self.kills += 1
             self.alive.remove(name)
             self.alive.append(self.crew.hire(**WORKER))
             self._last = time.monotonic()
+        if self.kills == self.most:
+            for worker in self.dead:
+                worker.end_lease()
         return bool(left_behind)
 
     def check_repeats(self, account: ledger.Account) -> None:

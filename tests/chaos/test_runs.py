@@ -44,7 +44,7 @@ WORKER = {"LEASE": 6, "SWEEP_INTERVAL": 0.5, "BATCH": 5}
 def test_a_run_takes_each_delivery_once_while_workers_are_killed_and_redis_is_emptied(
     workers: Workers, redis: Any, inbox: Inbox, figures: Figures, is_long: bool
 ) -> None:
-    count = 10_000 if is_long else 240
+    count = 10_000 if is_long else 120
     webhook = make_webhook(Thing, url=inbox.url(URL))
     for number in range(count):
         make_event(webhook, object_id=str(number % OBJECTS))
@@ -52,7 +52,7 @@ def test_a_run_takes_each_delivery_once_while_workers_are_killed_and_redis_is_em
     before = len(inbox.received())
     assert before == count
     run = runs.start(RunKind.RESEND, {"webhook": webhook.pk}, User.objects.create_superuser("ann"))
-    kills, live = rage(workers, redis, webhook, run, seconds=1500 if is_long else 200)
+    kills, live = rage(workers, redis, webhook, run, *((10, 1500) if is_long else (4, 200)))
     run.refresh_from_db()
     assert (run.state, run.total, run.done, run.failed, run.skipped) == (RunState.DONE, count, count, 0, 0)
     figures(f"a run of {count} beside {live} live events; {kills} workers killed")
@@ -63,10 +63,12 @@ def test_a_run_takes_each_delivery_once_while_workers_are_killed_and_redis_is_em
     check_order(inbox.received()[before:], set(map(str, resent.values_list("delivery", flat=True))))
 
 
-def rage(workers: Workers, redis: Any, webhook: Webhook, run: Run, seconds: float) -> tuple[int, int]:
-    """Kill workers, empty Redis and record live events until the run is done. Returns the kills, and the events."""
+def rage(workers: Workers, redis: Any, webhook: Webhook, run: Run, most: int, seconds: float) -> tuple[int, int]:
+    """Kill up to ``most`` workers, empty Redis and record live events until all is done. Returns the kills, and the
+    events."""
     alive = [workers.start(**WORKER) for _ in range(2)]
-    kills = live = 0
+    dead: list[Worker] = []
+    live = 0
     began = time.monotonic()
     while run.is_open or live < OBJECTS or has_open_work():
         assert time.monotonic() < began + seconds * PATIENCE, f"the run is {run.percent} % done"
@@ -75,14 +77,17 @@ def rage(workers: Workers, redis: Any, webhook: Webhook, run: Run, seconds: floa
         if live < OBJECTS and time.monotonic() > began + 0.1 * live:
             make_event(webhook, object_id=str(live))
             live += 1
-        # At each tenth of the run, so that there are kills however fast it goes.
-        if run.is_open and run.total and run.taken > run.total * kills / 10 and (victim := holder(alive)):
+        # At equal parts of the run, so that there are kills however fast it goes.
+        if run.is_open and run.total and run.taken > run.total * len(dead) / most and (victim := holder(alive)):
             victim.kill()
+            dead.append(victim)
             redis.flushall()
             alive.remove(victim)
             alive.append(workers.start(**WORKER))
-            kills += 1
-    return kills, live
+            if len(dead) == most:
+                for worker in dead:
+                    worker.end_lease()
+    return len(dead), live
 
 
 def has_open_work() -> bool:

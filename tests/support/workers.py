@@ -88,7 +88,7 @@ class Worker:
         self.process.wait(5 * PATIENCE)
 
     def end_lease(self) -> None:
-        """Let its lease end now, though it was killed a moment ago: a test need not wait for that."""
+        """End its lease. A test that has killed it need not wait for that."""
         models.Worker.objects.filter(name__endswith=f":{self.pid}").update(lease_until=Now())
 
 
