@@ -52,7 +52,7 @@ def test_each_delivery_is_attempted_exactly_once(
     figures: Figures,
     is_long: bool,
 ) -> None:
-    many, deliveries, busy = (20, 4000, 15) if is_long else (6, 600, 4)
+    many, deliveries, busy = (20, 4000, 15) if is_long else (6, 300, 4)
     url = f"slow/{SECONDS}"
     make_webhook(Label, url=inbox.url(url))
     # A lease that an overloaded machine can renew: no worker dies here.
@@ -80,7 +80,7 @@ def test_order_holds_while_an_admin_retries_what_failed(
     figures: Figures,
     is_long: bool,
 ) -> None:
-    deliveries = 4000 if is_long else 400
+    deliveries = 4000 if is_long else 200
     url = f"refuse-some/4/{SECONDS}"
     make_webhook(Label, url=inbox.url(url))
     for _ in range(3):

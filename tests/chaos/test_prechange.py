@@ -31,7 +31,7 @@ def test_each_payload_has_the_state_before_and_after_its_transaction(
         crew.hire(worker_class)
     crowd = [Turmoil(seed, things, labels) for seed in range(6)]
     with postgresql.setting("deadlock_timeout", "50ms"), witness.watching():
-        raging = [Beside(lambda one=one: one.rage(500 if is_long else 8)) for one in crowd]
+        raging = [Beside(lambda one=one: one.rage(500 if is_long else 5)) for one in crowd]
         for one in raging:
             one.join(600 if is_long else 60)
         until(lambda: not storm.unfinished(), 600 if is_long else 60, storm.report)

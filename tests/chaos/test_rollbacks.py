@@ -29,7 +29,7 @@ def test_exactly_what_was_committed_arrives(
     figures: Figures,
     is_long: bool,
 ) -> None:
-    changes = 5000 if is_long else 240
+    changes = 5000 if is_long else 140
     make_webhook(Label, url=inbox.url())
     crew.hire()
     with postgresql.setting("deadlock_timeout", "50ms"):

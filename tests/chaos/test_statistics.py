@@ -30,7 +30,7 @@ def test_each_attempt_and_each_skip_counts_once_though_workers_are_killed(
     crew: Crew, inbox: Inbox, is_long: bool, figures: Figures
 ) -> None:
     webhooks = [make_webhook(Label, url=inbox.url(path)) for path in ("ok", "slow/0.01", "status/500")]
-    count = 3000 if is_long else 250
+    count = 3000 if is_long else 120
     for number in range(count):
         make_event(*webhooks, object_type="testapp.label", object_id=str(number))
     Skip.objects.bulk_create(Skip(webhook=webhook) for webhook in webhooks for _ in range(count))

@@ -39,7 +39,7 @@ def test_heavy_dispatch_during_records_strands_nothing(
     few = labels[:2]
     for _ in range(3):
         crew.hire(SWEEP_INTERVAL=10_000, BATCH=5)
-    crowd = [writers(Plan(f"w{n}", 100, few, most=2, pause=0.005)) for n in range(3)]
+    crowd = [writers(Plan(f"w{n}", 60, few, most=2, pause=0.005)) for n in range(3)]
 
     def is_over() -> bool:
         under_way = QueuedDelivery.objects.filter(state__in=HEAD_STATES).exists()

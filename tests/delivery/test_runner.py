@@ -387,7 +387,7 @@ class Machine(RuleBasedStateMachine):
     def heads_overstay(self) -> None:
         failing = QueuedDelivery.objects.filter(failing_since__isnull=False)
         failing.update(failing_since=timezone.now() - timedelta(days=1))
-        sweep.sweep()
+        sweep_step(sweep.unblock_lanes)
 
     @rule()
     def sweep(self) -> None:

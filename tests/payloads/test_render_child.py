@@ -145,7 +145,7 @@ def test_closing_ends_a_rendering_and_starts_no_process(renderer: Renderer, monk
 
 def test_endless_templates_delay_a_quick_webhook_by_seconds_at_most(renderer: Renderer) -> None:
     def render_endless_ones() -> None:
-        for number in range(5):
+        for number in range(3):
             with suppress(TemplateError):
                 renderer.body(ENDLESS, "{}", SLOW_ONE + number % 2)
 
