@@ -69,6 +69,12 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         return next((place for place in ONE_BY_ONE if nodeid.startswith(place)), nodeid)
 
+    def _assign_work_unit(self, node: Any) -> None:
+        """Forget the finished tests of the process first: xdist goes through all of them after each test."""
+        assigned = self.assigned_work[node].items()
+        self.assigned_work[node] = {scope: unit for scope, unit in assigned if not all(unit.values())}
+        super()._assign_work_unit(node)
+
 
 class Controller:
     """The plugin of the process that starts the others."""
