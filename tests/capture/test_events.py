@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import threading
 import weakref
@@ -29,7 +30,6 @@ from tests.support.rollbacks import (
 )
 from tests.support.sessions import session
 from tests.support.statements import statements_of
-from tests.support.tables import empty_all_tables
 from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
@@ -120,6 +120,8 @@ def changes_around_a_rollback(existed: bool, is_long: bool) -> Iterator[tuple[tu
             continue  # leaves the same Event as an update
         exists = exists_after(before, existed)
         for undone in sequences(exists, 2):
+            if undone[1:] in (("update",), ("tag",)) and not is_long:
+                continue  # leaves the same Event as the first change alone
             for after in sequences(exists, 1):
                 yield before, undone, after
 
@@ -157,20 +159,24 @@ def judge_change(event: Event, before: dict[str, Any], after: dict[str, Any]) ->
     return "" if found == wanted else f"{found} instead of {wanted}"
 
 
+@pytest.fixture
+def label() -> Label:
+    make_webhook(Thing, prechange=True)
+    return Label.objects.create(name="red")
+
+
 @pytest.mark.one_database
 @pytest.mark.parametrize("existed", [True, False], ids=["object that was there", "new object"])
 @pytest.mark.parametrize(
     ("around", "rollback"), [(transaction.atomic, "atomic"), (transaction.atomic, "savepoint"), (batch, "atomic")]
 )
 def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none(
-    around: Any, rollback: str, existed: bool, is_long: bool
+    label: Label, around: Any, rollback: str, existed: bool, is_long: bool
 ) -> None:
-    label = Label.objects.create(name="red")
     changes = list(changes_around_a_rollback(existed, is_long))
     tries = [(Subject(1000 + number, label), *one) for number, one in enumerate(changes)]
     if existed:
         Thing.objects.bulk_create(Thing(pk=subject.pk, name=subject.next_name()) for subject, *_ in tries)
-    make_webhook(Thing, prechange=True)
     wrong = []
     for subject, before, undone, after in tries:
         old = subject.state()
@@ -185,6 +191,7 @@ def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none
     assert len(tries) >= 16
 
 
+numbers = itertools.count(1000)
 NESTED = st.recursive(
     st.sampled_from(["change", "delete or create", "tag"]),
     lambda inner: st.tuples(st.sampled_from(["atomic", "savepoint", "kept"]), st.lists(inner, max_size=4)),
@@ -197,12 +204,12 @@ NESTED = st.recursive(
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_a_transaction_of_any_shape_is_one_event_or_none(steps: list[Any], existed: bool, around: Any) -> None:
-    empty_all_tables()
-    subject = Subject(1, Label.objects.create(name="red"))
+def test_a_transaction_of_any_shape_is_one_event_or_none(
+    label: Label, steps: list[Any], existed: bool, around: Any
+) -> None:
+    subject = Subject(next(numbers), label)
     if existed:
-        subject.create()
-    make_webhook(Thing, prechange=True)
+        Thing.objects.bulk_create([Thing(pk=subject.pk, name=subject.next_name())])
     before = subject.state()
     with around():
         changed = run_nested(subject, steps)
@@ -215,7 +222,7 @@ def run_nested(subject: Subject, steps: list[Any]) -> bool:
     changed = False
     for step in steps:
         if isinstance(step, str):
-            exists = subject.state() is not None
+            exists = Thing.objects.filter(pk=subject.pk).exists()
             if step == "change":
                 (subject.update if exists else subject.create)()
             elif step == "delete or create":
@@ -641,7 +648,7 @@ def in_transaction(work: Callable[[], Any]) -> list[str]:
         return statements_of(work)
 
 
-@pytest.mark.parametrize("webhooks", [0, 100])
+@pytest.mark.parametrize("webhooks", [0, 20])
 def test_a_change_without_subscribers_costs_one_query_for_its_transaction(webhooks: int) -> None:
     for _ in range(webhooks):
         make_webhook(Label, Place)
@@ -671,7 +678,7 @@ def test_without_subscribers_nothing_is_serialized(monkeypatch: pytest.MonkeyPat
     assert events() == []
 
 
-@pytest.mark.parametrize("webhooks", [1, 100])
+@pytest.mark.parametrize("webhooks", [1, 20])
 @pytest.mark.parametrize("change", ["save", "delete", "add"])
 def test_a_change_costs_four_queries_more_than_the_serializer(webhooks: int, change: str) -> None:
     things = [Thing.objects.create(name=f"thing {number}") for number in range(3)]
@@ -695,7 +702,7 @@ def test_a_change_costs_four_queries_more_than_the_serializer(webhooks: int, cha
     assert len(events()[-1].webhook_ids) == webhooks
 
 
-@pytest.mark.parametrize("webhooks", [1, 100])
+@pytest.mark.parametrize("webhooks", [1, 20])
 def test_the_first_change_of_a_transaction_looks_the_webhooks_up_once(webhooks: int) -> None:
     for _ in range(webhooks):
         make_webhook(Thing, Label)
