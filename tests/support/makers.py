@@ -40,7 +40,7 @@ def make_webhook(
         on_deleted="d" in on,
         **stored(fields),
     )
-    webhook.object_types.set(ContentType.objects.get_for_models(*wanted).values())
+    webhook.object_types.add(*ContentType.objects.get_for_models(*wanted).values())
     return webhook
 
 
