@@ -14,6 +14,7 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.core.checks import INFO, CheckMessage, run_checks
+from django.core.management import call_command
 from django.db import OperationalError, models
 from django.urls import clear_script_prefix, include, path, set_script_prefix
 from psycopg import IsolationLevel
@@ -528,11 +529,15 @@ def test_every_id_of_a_check_has_a_test_here() -> None:
     assert not [check for check in ids if f'"{check.removeprefix("id=").strip(chr(34))}"' not in tested]
 
 
-@pytest.mark.parametrize("settings_module", ["project.settings", "tests.settings"])
-def test_the_example_project_is_clean(settings_module: str, tmp_path: Path, redis_url: str) -> None:
+def test_the_tests_own_project_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("check", fail_level="WARNING")
+    assert "no issues" in capsys.readouterr().out
+
+
+def test_the_example_project_is_clean(tmp_path: Path, redis_url: str) -> None:
     environment = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": settings_module,
+        "DJANGO_SETTINGS_MODULE": "project.settings",
         "EXAMPLE_DATA_DIR": str(tmp_path),
         "PYTHONPATH": str(ROOT),
         "REDIS_URL": redis_url,

@@ -324,7 +324,8 @@ def one_rule(tmp_path: Path) -> str:
 @pytest.mark.one_database
 @pytest.mark.usefixtures("db")
 class TestCommand:
-    def test_it_shows_and_creates_webhooks(self) -> None:
+    def test_it_shows_creates_and_logs_webhooks(self, app_log: pytest.LogCaptureFixture) -> None:
+        User.objects.create_superuser("root")
         shown = run(*NETBOX, interactive=False)
         assert "  CMDB: devices and racks\n" in shown
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
@@ -348,10 +349,7 @@ class TestCommand:
             {"attr": "status.value", "value": "active"},
             True,
         )
-
-    def test_the_log_names_each_imported_webhook_and_its_origin(self, app_log: pytest.LogCaptureFixture) -> None:
-        User.objects.create_superuser("root")
-        run(*NETBOX, interactive=False)
+        # The log names each webhook and its origin.
         assert app_log.text.count(" was imported from ") == Webhook.objects.count() == 11
         assert (
             "Webhook CMDB: devices and racks was imported from "
@@ -360,10 +358,11 @@ class TestCommand:
         assert "s3cret" not in app_log.text
         assert not LogEntry.objects.exists()
 
-    def test_secrets_are_encrypted(self) -> None:
-        run(*NETBOX, interactive=False)
-        cmdb = Webhook.objects.get(name="CMDB: devices and racks")
-        assert cmdb.secret_headers == "Authorization: Token cmdb-test-value"
+    def test_secrets_are_encrypted(self, tmp_path: Path) -> None:
+        file = tmp_path / "secret.json"
+        file.write_text(json.dumps([WEBHOOK | {"additional_headers": "Authorization: Token cmdb-test-value"}, RULE]))
+        run(str(file), interactive=False)
+        assert Webhook.objects.get().secret_headers == "Authorization: Token cmdb-test-value"
         with connection.cursor() as cursor:
             cursor.execute("SELECT * FROM webhooks_webhook")
             assert "cmdb-test-value" not in str(cursor.fetchall())
@@ -715,6 +714,7 @@ def test_the_token_comes_from_a_file_or_the_environment_and_is_never_shown(
     caplog.set_level(0)
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
+    netbox.lists = {"/api/extras/webhooks/": [WEBHOOK], "/api/extras/event-rules/": [RULE]}
     shown = run(netbox.url, token_file=str(file), dry_run=True)
     monkeypatch.setenv("WEBHOOKS_IMPORT_TOKEN", TOKEN)
     shown += run(netbox.url, dry_run=True)
