@@ -61,7 +61,7 @@ class TestList:
         make_site_deliveries(webhook, 2)
         page(admin_client, DELIVERIES)
         few = len(statements(admin_client, DELIVERIES))
-        make_site_deliveries(make_webhook(Site), 30)
+        make_site_deliveries(make_webhook(Site), 10)
         assert len(statements(admin_client, DELIVERIES)) == few
 
     def test_the_count_has_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
@@ -71,12 +71,16 @@ class TestList:
         assert f"LIMIT {TOTAL_CAP + 1}" in counts[0]
         assert "51 deliveries" in page(admin_client, DELIVERIES)
 
-    @pytest.mark.parametrize(
-        "query",
-        [
+    def test_it_is_filtered(self, admin_client: Client, webhook: Webhook) -> None:
+        wanted = make_site_delivery(webhook, event=make_site_event(1, "wanted", username="ann", request_id="r-1"))
+        make_attempt(wanted, number=2)
+        long_ago = first_id(datetime(2025, 12, 31, tzinfo=UTC))
+        unwanted = make_site_event(2, "unlike", object_type="dcim.device", action="created")
+        make_site_delivery(make_webhook(Site), State.SUCCEEDED, unwanted, id=long_ago)
+        for query in (
             {"state": "failed"},
             {"error_kind": "http_503"},
-            {"webhook": "WEBHOOK"},
+            {"webhook": webhook.pk},
             {"object_type": "dcim.site"},
             {"object_type": "dcim.site", "object_id": "1"},
             {"action": "updated"},
@@ -85,19 +89,10 @@ class TestList:
             {"status": "503"},
             {"within": "hour"},
             {"created_after": "2026-01-01T00:00"},
-            {"state": "failed", "webhook": "WEBHOOK", "action": "updated", "user": "ann", "error_kind": "http_503"},
-        ],
-    )
-    def test_it_is_filtered(self, admin_client: Client, webhook: Webhook, query: dict[str, str]) -> None:
-        wanted = make_site_delivery(webhook, event=make_site_event(1, "wanted", username="ann", request_id="r-1"))
-        make_attempt(wanted, number=2)
-        long_ago = first_id(datetime(2025, 12, 31, tzinfo=UTC))
-        unwanted = make_site_event(2, "unlike", object_type="dcim.device", action="created")
-        make_site_delivery(make_webhook(Site), State.SUCCEEDED, unwanted, id=long_ago)
-        query = {name: str(webhook.pk) if value == "WEBHOOK" else value for name, value in query.items()}
-        shown = page(admin_client, DELIVERIES, **query)
-        assert "wanted" in shown
-        assert "unlike" not in shown
+            {"state": "failed", "webhook": webhook.pk, "action": "updated", "user": "ann", "error_kind": "http_503"},
+        ):
+            shown = page(admin_client, DELIVERIES, **query)
+            assert ("wanted" in shown, "unlike" in shown) == (True, False), query
 
     def test_a_time_is_in_the_zone_of_the_site_and_the_form_says_which(
         self, admin_client: Client, webhook: Webhook, settings: Any

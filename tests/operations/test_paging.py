@@ -111,24 +111,24 @@ def filters_of(query: str, webhook: Webhook) -> dict[str, Any]:
     return found | ({"webhook": webhook.pk} if "webhook" in found else {})
 
 
-@pytest.mark.parametrize("query", FILTERS)
-def test_the_pages_have_every_match_once(reader: Reader, webhook: Webhook, query: str) -> None:
+def test_the_pages_have_every_match_once(reader: Reader, webhook: Webhook) -> None:
     make_rows(webhook)
-    asked = query.replace("name=", "q=").replace("WEBHOOK", str(webhook.pk))  # the search has names
-    found = list(reader.pages(Delivery, f"?{asked}"))
-    expected = select_deliveries(filters_of(query, webhook), Delivery.objects.order_by("-pk"))
-    keys = [key for page in found for key in page]
-    assert sorted(keys, reverse=True) == list(expected.values_list("pk", flat=True))
-    assert len(keys) == len(set(keys))
-    assert all(len(page) <= 4 for page in found)
+    for query in FILTERS:
+        asked = query.replace("name=", "q=").replace("WEBHOOK", str(webhook.pk))  # the search has names
+        found = list(reader.pages(Delivery, f"?{asked}"))
+        expected = select_deliveries(filters_of(query, webhook), Delivery.objects.order_by("-pk"))
+        keys = [key for page in found for key in page]
+        assert sorted(keys, reverse=True) == list(expected.values_list("pk", flat=True)), query
+        assert len(keys) == len(set(keys)), query
+        assert all(len(page) <= 4 for page in found), query
 
 
-@pytest.mark.parametrize("query", ["", "object_type=dcim.device", "action=created&user=ann", "request_id=r-2"])
-def test_the_pages_of_events_have_every_match_once(reader: Reader, webhook: Webhook, query: str) -> None:
+def test_the_pages_of_events_have_every_match_once(reader: Reader, webhook: Webhook) -> None:
     make_rows(webhook)
-    found = [key for page in reader.pages(Event, f"?{query}") for key in page]
-    expected = select_events(filters_of(query, webhook), Event.objects.order_by("-pk"))  # type: ignore[arg-type]
-    assert found == list(expected.values_list("pk", flat=True))
+    for query in ("", "object_type=dcim.device", "action=created&user=ann", "request_id=r-2"):
+        found = [key for page in reader.pages(Event, f"?{query}") for key in page]
+        expected = select_events(filters_of(query, webhook), Event.objects.order_by("-pk"))  # type: ignore[arg-type]
+        assert found == list(expected.values_list("pk", flat=True)), query
 
 
 @pytest.mark.parametrize("query", [*FILTERS, "state=failed&state=waiting", "name=number&webhook=WEBHOOK"])

@@ -39,7 +39,7 @@ CORPUS = {
     "long": MARK * 500,
 }
 
-# Several texts at once, as many as fit into a name: each costs sixty pages.
+# Several texts at once, as many as fit into a name: each costs forty pages.
 TOGETHER = {
     "markup": "".join(CORPUS[name] for name in ("end of a text area", "attribute", "other attribute")),
     "more markup": "".join(CORPUS[name] for name in ("end of a script", "comment", "image")),
