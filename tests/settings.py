@@ -25,6 +25,7 @@ WEBHOOKS = {
 }
 SILENCED_SYSTEM_CHECKS = ["webhooks.I001"]  # some models of the testapp have no serializer on purpose
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"  # a login writes no session to the database
 ALLOWED_HOSTS = ["*"]
 LOGGING = {**LOGGING, "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")}}
 USE_TZ = os.environ.get("TEST_USE_TZ", "1") == "1"
