@@ -76,6 +76,7 @@ class TestEvents:
         Event.objects.update(replayed_at=failed.timestamp)
         assert "No webhook matched then" in page(admin_client, change_of(failed))
 
+    @pytest.mark.one_database
     @pytest.mark.parametrize(
         ("fields", "pill", "sentence", "button"),
         [
@@ -217,6 +218,7 @@ def test_a_reason_has_its_time_in_the_language_and_the_time_zone_of_the_reader(w
     assert shown == "Der Webhook wurde am 27.11.2026 00:30:00 CET von root deaktiviert."
 
 
+@pytest.mark.one_database
 def test_the_pages_of_a_webhook_and_of_an_event_lead_to_their_skips(admin_client: Client, webhook: Webhook) -> None:
     other = make_webhook(Thing)
     mine, theirs = make_site_skip(webhook, 12), make_site_skip(other, 12)
@@ -246,6 +248,7 @@ def test_a_skip_has_no_page_and_cannot_be_changed(admin_client: Client, webhook:
     assert Skip.objects.count() == 1
 
 
+@pytest.mark.one_database
 def test_the_value_that_a_condition_found_requires_the_permission_to_view_payloads(webhook: Webhook) -> None:
     make_site_skip(webhook, actual="xyzzy")
     assert "xyzzy" not in page(staff("view_skip"), SKIPS)

@@ -165,6 +165,7 @@ def test_few_rows_are_changed_without_a_run_and_without_a_second_preview(
     assert Delivery.objects.get().state == State.DISCARDED
 
 
+@pytest.mark.one_database
 def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "AT_ONCE", 2)
     webhook, user = make_webhook(Thing), User.objects.create_user("bob", is_staff=True)
@@ -185,6 +186,7 @@ def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: p
     assert not Run.objects.exists()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("query", ["", "kind=nonsense", "kind=recover", "kind=retry&webhook=x"])
 def test_an_unknown_run_is_not_found(admin_client: Client, query: str) -> None:
     assert admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}").status_code == 404
@@ -195,6 +197,7 @@ def test_a_run_is_not_begun_without_a_filter_that_is_misspelt(admin_client: Clie
     assert {admin_client.get(address).status_code, admin_client.post(address).status_code} == {400}
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("query", "reason"),
     [

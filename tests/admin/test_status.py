@@ -181,6 +181,7 @@ class TestPage:
         assert f'href="{reverse("django_rq:home")}"' in page(admin_client, STATUS)
 
 
+@pytest.mark.one_database
 def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> None:
     status = reverse("webhooks_backend_status")
     for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["webhooks"])):
@@ -188,6 +189,7 @@ def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> 
     assert status not in page(staff("view_webhook"), WEBHOOKS)
 
 
+@pytest.mark.one_database
 class TestPermissions:
     def test_anonymous_users_must_log_in(self, webhook: Webhook) -> None:
         response = Client().get(STATUS)
@@ -350,6 +352,7 @@ class TestStatistics:
         recent.minutes.add("", {"attempted": attempts})
         assert status_sections.rate(recent.per_minute) == rate
 
+    @pytest.mark.one_database
     def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
         assert "Attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)
         assert "Attempts in 24 hours" not in page(staff("view_delivery"), STATUS)
@@ -360,6 +363,7 @@ FUTURE = timezone.now() + timedelta(days=1)
 BETWEEN = {"due_at": FUTURE, "failures": 1}
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("columns", "deliveries", "words", "labels"),
     [
@@ -443,6 +447,7 @@ def test_without_a_worker_what_waits_is_folded_and_the_time_of_the_last_sweep_is
     assert "python manage.py rqworker webhooks" in page(admin_client, STATUS)
 
 
+@pytest.mark.one_database
 def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook) -> None:
     Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
     run = Run.objects.create(kind="retry")
@@ -462,6 +467,7 @@ def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook)
     assert Run.objects.get().state == "cancelled"
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
 def test_a_button_returns_to_no_other_site(admin_client: Client, webhook: Webhook, elsewhere: str) -> None:
     response = admin_client.post(act_of(webhook, "pause"), {"next": elsewhere})

@@ -273,6 +273,7 @@ class TestList:
             make_site_deliveries(make_webhook(Site, Device), 2)
         assert len(statements(admin_client, WEBHOOKS)) == few
 
+    @pytest.mark.one_database
     @pytest.mark.parametrize(
         ("action", "before", "wakes"),
         [
@@ -296,6 +297,7 @@ class TestList:
             messages_after(admin_client, WEBHOOKS, action=action, _selected_action=[webhook.pk])
         assert callbacks == wakes
 
+    @pytest.mark.one_database
     @pytest.mark.parametrize(
         ("action", "before", "after", "message"),
         [
@@ -363,6 +365,7 @@ class TestDeletion:
         assert staff("view_webhook", "change_webhook").get(address).status_code == 403
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("asked", ["additional_headers__startswith", "secret__contains", "body_template__regex"])
 def test_hidden_columns_cannot_be_filtered(webhook: Webhook, asked: str) -> None:
     viewer = staff("view_webhook")
