@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -85,6 +85,8 @@ def test_a_problem_has_its_time_without_time_zones(webhook: Webhook, capsys: Any
     assert exit_status == 1
     assert "\n    since " in said
     assert re.search(r"As of [0-9 :-]+ \+0545\.$", said, re.MULTILINE)
+    as_of = datetime.fromisoformat(json.loads(run(capsys, json=True)[1])["as_of"])
+    assert abs(datetime.now(UTC) - as_of) < timedelta(minutes=10)
 
 
 def test_an_error_comes_first_with_the_command_to_type(webhook: Webhook, redis: Any, capsys: Any) -> None:

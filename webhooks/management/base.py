@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -10,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.utils import translation
 
+from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
@@ -50,6 +53,15 @@ class DatabaseCommand(BaseCommand):
         except Error as error:
             text = f"The database cannot be used: {describe_error(error)}."
             raise CommandError(text, returncode=self.exit_status_of_failure) from error
+
+    def write_json(self, value: Any) -> None:
+        """Print a value as JSON, with times in UTC."""
+        self.stdout.write(json.dumps(value, cls=_JSONEncoder, indent=2))
+
+
+class _JSONEncoder(DjangoJSONEncoder):
+    def default(self, o: Any) -> Any:
+        return super().default(to_utc(o) if isinstance(o, datetime) else o)
 
 
 def check_utf8(*values: Any) -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.core.serializers.json import DjangoJSONEncoder
 
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import State
@@ -36,7 +34,7 @@ class Command(DatabaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         status = read_status(Operator("webhooks_status"))
         if options["json"]:
-            self.stdout.write(json.dumps(status.figures(), cls=DjangoJSONEncoder, indent=2))
+            self.write_json(status.figures())
         else:
             self._write(status)
         if exit_status := EXIT_STATUS[status.level]:

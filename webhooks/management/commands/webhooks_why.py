@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.core.serializers.json import DjangoJSONEncoder
 
 from webhooks.management.base import DatabaseCommand, check_utf8, webhook_named
 from webhooks.operations.why import Cause, StoredChange, UnknownObject, Verdict, why
@@ -48,8 +46,7 @@ class Command(DatabaseCommand):
         except UnknownObject as error:
             raise CommandError(str(error)) from None
         if options["json"]:
-            shown = {"verdicts": [one.figures() for one in verdicts]}
-            self.stdout.write(json.dumps(shown, cls=DjangoJSONEncoder, indent=2))
+            self.write_json({"verdicts": [one.figures() for one in verdicts]})
             return
         if not verdicts:
             self.stdout.write(NO_CHANGE if webhook else "There is no webhook.")
