@@ -281,6 +281,12 @@ def webhooks_settings(settings: Any) -> Callable[..., None]:
 
 
 @pytest.fixture
+def in_utc(settings: Any) -> None:
+    """The site is in UTC: for tests that spell out times, or use times that other zones do not have."""
+    settings.TIME_ZONE = "UTC"
+
+
+@pytest.fixture
 def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the test, forget its registrations: models, and custom events."""
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))

@@ -29,6 +29,7 @@ SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"  # a login wr
 ALLOWED_HOSTS = ["*"]
 LOGGING = {**LOGGING, "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")}}
 USE_TZ = os.environ.get("TEST_USE_TZ", "1") == "1"
+TIME_ZONE = "UTC" if USE_TZ else "Asia/Kathmandu"  # so that no naive time passes for UTC
 
 if "REDIS_URL" not in os.environ:
     # Until the tests have started a server of their own: never the Redis that happens to run on this machine.

@@ -339,6 +339,7 @@ class TestOneDelivery:
         shown = page(admin_client, change_of(failed))
         assert f'Now at the head of the lane: <a href="{change_of(head)}">AMS1 updated</a>' in shown
 
+    @pytest.mark.usefixtures("in_utc")
     def test_the_times_of_attempts_have_a_zone(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook)
         started = make_attempt(delivery).started_at

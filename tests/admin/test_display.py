@@ -33,6 +33,7 @@ def test_a_long_text_has_no_element_for_each_token() -> None:
     assert shown.count("\n") > 20_000
 
 
+@pytest.mark.usefixtures("in_utc")
 def test_one_failure_among_thousands_is_seen_in_a_chart() -> None:
     two = datetime(2026, 11, 26, 2, tzinfo=UTC)
     shown = display.day_chart({two: (5000, 1), two + timedelta(hours=1): (0, 0)})

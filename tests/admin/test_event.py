@@ -201,6 +201,7 @@ WORDS: dict[str, tuple[Rule, str, str]] = {
 
 
 @pytest.mark.one_database
+@pytest.mark.usefixtures("in_utc")
 @pytest.mark.parametrize(("rule", "detail", "words"), WORDS.values(), ids=WORDS)
 def test_each_rule_is_shown_in_words(
     admin_client: Client, webhook: Webhook, rule: Rule, detail: str, words: str

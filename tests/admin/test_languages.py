@@ -91,6 +91,7 @@ def test_every_text_of_every_page_is_translated(db: None, redis: Any) -> None:
     assert not same, "\n".join(f"{address}: {text}" for address, found in same.items() for text in sorted(found))
 
 
+@pytest.mark.usefixtures("in_utc")
 def test_the_reason_of_a_disabled_webhook_is_translated(admin_client: Client) -> None:
     make_webhook(enabled=False, disabled_reason="gone")
     since = datetime(2026, 11, 22, 2, 11, tzinfo=UTC)

@@ -74,6 +74,7 @@ def test_the_list_takes_as_many_queries_for_many_runs_as_for_one(admin_client: C
     assert statements() == one
 
 
+@pytest.mark.usefixtures("in_utc")
 def test_the_page_shows_times_in_words_and_no_percentage_of_nothing(admin_client: Client) -> None:
     run = make_run()
     times = {"created_after": "2026-11-26T03:11:40.345367+01:00", "created_before": "2026-11-26T06:00:00+00:00"}

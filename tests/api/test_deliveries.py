@@ -134,6 +134,7 @@ def test_an_invalid_filter_is_refused_by_lists_and_by_a_bulk_retry(
     assert states() == ["failed"]
 
 
+@pytest.mark.usefixtures("in_utc")
 @pytest.mark.parametrize(("time", "after", "before"), [("0001-01-01T00:00Z", 1, 0), ("9999-12-31T23:59:59Z", 0, 1)])
 def test_a_time_before_or_after_all_ids_finds_all_rows_or_none(
     api: APIClient, time: str, after: int, before: int

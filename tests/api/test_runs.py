@@ -81,6 +81,7 @@ def test_a_refusal_names_the_choices(api: APIClient) -> None:
     assert answer == {"state": ["“over” is not one of these: running, paused, done, cancelled, failed."]}
 
 
+@pytest.mark.usefixtures("in_utc")
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_a_recovery_begins_at_any_time(api: APIClient, time: str) -> None:
     webhook = failed_ones()

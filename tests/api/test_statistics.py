@@ -54,7 +54,7 @@ def test_the_attempts_of_a_day_in_total_and_by_hour(api: APIClient, webhook: Web
     assert 50 < duration["median_ms"] < duration["p95_ms"] < 100
     assert (delay["count"], delay["total_ms"], delay["buckets"]["100"]) == (90, 900, 90)
     assert [(one["attempted"], one["failed"]) for one in found["series"]] == [(2, 2), (98, 0)]
-    starts = [datetime.fromisoformat(one["start"]) for one in found["series"]]
+    starts = [datetime.fromisoformat(one["start"]).astimezone(UTC) for one in found["series"]]
     assert all((start.minute, start.second) == (0, 0) for start in starts)
     assert starts[0] < starts[1] <= datetime.now(UTC)
 

@@ -222,6 +222,7 @@ def test_a_superuser_costs_no_query_more_than_code_that_sees_everything(admin_us
 # The command
 
 
+@pytest.mark.usefixtures("in_utc")
 def test_the_command_answers_for_people() -> None:
     make_webhook(Thing, name="CMDB")
     make_webhook(Thing, name="audit\x1b[2J", conditions=RETIRED)
