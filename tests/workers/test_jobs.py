@@ -188,6 +188,19 @@ def test_a_slice_that_ends_with_work_left_wakes_the_next(
     assert redis.llen(QUEUE) == 0
 
 
+def test_a_job_that_cannot_wake_the_next_sends_what_is_left_itself(
+    database: str, redis: Any, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(SLICE=0.01)
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(100):
+        make_event(webhook, object_id=str(number))
+    jobs.backoff.failed(TimeoutError("too slow"), 60)
+    jobs.drain()
+    assert states() == [State.SUCCEEDED] * 100
+    assert redis.llen(QUEUE) == 0
+
+
 @pytest.mark.alone
 @pytest.mark.one_database
 def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(

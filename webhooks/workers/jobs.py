@@ -41,11 +41,15 @@ FLAG_SECONDS = 5
 # If changes follow each other within this time (seconds), a wake-up is probably queued already.
 BURST_SECONDS = 0.05
 
-# A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook.
+# A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook. Without Redis, it
+# begins no slice in the second half.
 JOB_SECONDS = 600
 
 # Seconds without another try of Redis after it failed: saves skip it meanwhile.
 PAUSE = 5.0
+
+# Without Redis, a drain that could send nothing looks again after so many seconds.
+SECONDS_BETWEEN_LOOKS = 1.0
 
 backoff = Backoff(
     logger,
@@ -57,11 +61,11 @@ backoff = Backoff(
 _changed: dict[str, float] = {}
 
 
-def wake_up() -> None:
-    """Wake a worker, unless a wake-up is queued already. Does not wait for an unavailable Redis, and raises nothing but
-    the time limit of a job."""
+def wake_up() -> bool:
+    """Wake a worker, unless a wake-up is queued already. Returns whether one is queued now. Does not wait for an
+    unavailable Redis, and raises nothing but the time limit of a job."""
     if backoff.is_active:
-        return
+        return False
     try:
         rq_queue = _queue(conf.queue)
         # The connection has its own timeouts, but nothing interrupts the lookup of its host's name. Several Sentinels
@@ -81,6 +85,8 @@ def wake_up() -> None:
         logger.exception("No worker could be woken. Workers of the shipped class find the events by themselves")
     else:
         backoff.succeeded()
+        return True
+    return False
 
 
 def wake_on_commit() -> None:
@@ -182,14 +188,29 @@ def drop_wake_up(job: Job, queue: Queue) -> None:
 
 
 def drain() -> None:
-    """Send the due deliveries, for one slice. A wake-up runs this job on the stock worker."""
+    """Send the due deliveries, for one slice. A wake-up runs this job on the stock worker.
+
+    Another wake-up goes on with what is left, so that jobs of other queues have their turn. Without Redis there is
+    none, so this job goes on itself.
+    """
     if not conf.enabled:
         return
     clear_flag()
+    end = time.monotonic() + JOB_SECONDS / 2
+    while True:
+        attempted = _drain_slice()
+        if not has_more() or wake_up() or time.monotonic() > end:
+            return
+        if not attempted:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _drain_slice() -> int:
+    """Send for one slice. Returns the number of attempts."""
     runner = DeliveryRunner()
     try:
         runner.run(conf.slice)
         runner.finish()
     finally:
         runner.close(grace=0)
-    wake_up_if_due()
+    return runner.attempted
