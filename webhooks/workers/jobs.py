@@ -41,8 +41,8 @@ FLAG_SECONDS = 5
 # If changes follow each other within this time (seconds), a wake-up is probably queued already.
 BURST_SECONDS = 0.05
 
-# A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook. Without Redis, it
-# begins no slice in the second half.
+# A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook. Without Redis,
+# it begins no slice in the second half.
 JOB_SECONDS = 600
 
 # Seconds without another try of Redis after it failed: saves skip it meanwhile.
