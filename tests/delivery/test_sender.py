@@ -80,6 +80,7 @@ def test_requests_to_slow_receivers_are_in_flight_at_once_without_a_thread_each(
         assert {item for item, _ in collect(sender, 100)} == {"ok"}
 
 
+@pytest.mark.timing
 def test_a_fast_receiver_gets_few_connections(inbox: Inbox) -> None:
     with open_sender(200, sending_to(inbox)) as sender:
         sender.add([(number % 20, "ok") for number in range(600)])
