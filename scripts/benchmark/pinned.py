@@ -20,7 +20,8 @@ CHANGES_OF_FEW = f"(g.n %% {OBJECTS})::text"
 # Another session that has run this keeps its snapshot, so no dead row can be removed meanwhile.
 SNAPSHOT = "SELECT COUNT(*) FROM webhooks_event"
 
-# The samples of each worker, the fewest seconds of one, and the seconds before each.
+# The samples of each worker, the fewest seconds of one, and the seconds before each. A worker whose backlog is gone
+# looks again after a second, so a shorter sample might find nothing.
 SAMPLES, EVERY, WARM_UP = 20, 2, 2
 
 # At least as many changes wait, so that the worker always has work.
@@ -88,7 +89,7 @@ def measure_in_turn(bench: Bench) -> tuple[BusyWorker, BusyWorker]:
     """Let a worker without a pinned snapshot and one with it deliver for as long as ``--pinned`` says."""
     bench.clear()
     sample_data.vacuum()
-    every = bench.size(max(EVERY, bench.size.pinned_seconds // SAMPLES), 1)
+    every = max(EVERY, bench.size.pinned_seconds // SAMPLES)
     with bench.database_copies(FREE, PINNED), bench.workers(count=0), ExitStack() as stack:
         free, pinned = BusyWorker(bench, FREE), BusyWorker(bench, PINNED)
         free.start()
