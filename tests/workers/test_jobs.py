@@ -175,26 +175,25 @@ def test_the_job_clears_the_flag_before_it_looks_for_work(
     assert not any(seen)
 
 
-def test_a_slice_that_ends_with_work_left_wakes_the_next(
-    burst: Any, redis: Any, inbox: Inbox, webhooks_settings: Any
-) -> None:
+@pytest.fixture
+def backlog(database: str, inbox: Inbox, webhooks_settings: Any) -> None:
+    """More events than a slice sends."""
     webhooks_settings(SLICE=0.01)
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(100):
         make_event(webhook, object_id=str(number))
+
+
+@pytest.mark.usefixtures("backlog")
+def test_a_slice_that_ends_with_work_left_wakes_the_next(burst: Any, redis: Any) -> None:
     jobs.wake_up()
     burst()
     assert states() == [State.SUCCEEDED] * 100
     assert redis.llen(QUEUE) == 0
 
 
-def test_a_job_that_cannot_wake_the_next_sends_what_is_left_itself(
-    database: str, redis: Any, inbox: Inbox, webhooks_settings: Any
-) -> None:
-    webhooks_settings(SLICE=0.01)
-    webhook = make_webhook(Thing, url=inbox.url())
-    for number in range(100):
-        make_event(webhook, object_id=str(number))
+@pytest.mark.usefixtures("backlog")
+def test_a_job_that_cannot_wake_the_next_sends_what_is_left_itself(redis: Any) -> None:
     jobs.backoff.failed(TimeoutError("too slow"), 60)
     jobs.drain()
     assert states() == [State.SUCCEEDED] * 100

@@ -42,7 +42,6 @@ EVENT_FILTERS = (*EVENT_COLUMNS, "webhook", "failed", "created_after", "created_
 
 # The filters of deliveries that need no other column than the id: it begins with the time.
 TIMES = {"created_after", "created_before"}
-QUEUE_FILTERS = {"state", "webhook", *TIMES}
 
 
 # No id has an earlier or a later time, and computing with such a time could overflow.
