@@ -31,7 +31,7 @@ from tests.support.admin_pages import (
 from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from webhooks import payloads
-from webhooks.admin import delivery_page
+from webhooks.admin import delivery_sections
 from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
@@ -364,7 +364,7 @@ class TestOneDelivery:
     def test_counts_of_a_lane_have_a_limit(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(delivery_page, "EACH_CAP", 2)
+        monkeypatch.setattr(delivery_sections, "EACH_CAP", 2)
         head, *waiting = [make_site_delivery(webhook, state) for state in (State.PENDING, *[State.WAITING] * 4)]
         assert "2+ deliveries wait behind it" in page(admin_client, change_of(head))
         assert "#2+: this delivery" in page(admin_client, change_of(waiting[-1]))

@@ -15,8 +15,8 @@ from rest_framework import serializers
 import webhooks
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Label, Thing
-from webhooks.admin.webhook import preview as filter_preview
 from webhooks.models import Event, Webhook
+from webhooks.operations import trial
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -100,7 +100,7 @@ def test_invalid_conditions_say_why(client: Client, conditions: Any, text: str) 
 
 
 def test_a_slow_pattern_ends_the_preview(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filter_preview, "SECONDS", 0)
+    monkeypatch.setattr(trial, "MAX_FILTER_SECONDS", 0)
     for key in range(5):
         make_event(object_id=str(key), data=json.dumps({"name": "a" * 46 + "b"}))
     text = preview(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})

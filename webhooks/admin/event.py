@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin.delivery_page import next_attempt
+from webhooks.admin.delivery_sections import next_attempt
 from webhooks.admin.display import delivery_state, json_block, object_name, pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm, SkipFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url

@@ -1,7 +1,7 @@
 """Actions of users on webhooks, deliveries and failed events, for the admin, the API and the commands.
 
 webhooks     test, pause, resume and delete webhooks, rotate keys, and why a user may not save settings
-trial        try a webhook on a real object before it is saved
+trial        try a webhook on a real object, or its filters on stored events, before it is saved
 retries      retry, resend and discard deliveries
 replays      replay events; the runs that replay and recover
 backfills    send a webhook the stored events that it did not get

@@ -1,4 +1,5 @@
 """Try a webhook, saved or not, on a real object or a custom event: judge it, compose the request, send it as a test.
+Or try its filters on stored events.
 
 The request comes from the code that composes deliveries. Nothing is stored of it.
 """
@@ -6,17 +7,21 @@ The request comes from the code that composes deliveries. Nothing is stored of i
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions, registry
 from webhooks.capture.context import actor_columns, current_actor
-from webhooks.capture.matching import Budget, EventContext, match
+from webhooks.capture.matching import Budget, EventContext, match, wants
 from webhooks.capture.serialize import serialize_or_error
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
@@ -32,7 +37,7 @@ from webhooks.network.transport import Transport, utc_now
 from webhooks.operations import history
 from webhooks.operations.webhooks import new_ping
 from webhooks.operations.why import not_chosen
-from webhooks.operations.wording import skip_reason
+from webhooks.operations.wording import number, skip_reason
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer
@@ -42,6 +47,9 @@ from webhooks.text import dumps, last_line
 
 # The longest time (seconds) that a user waits for the answer to a test.
 MAX_SECONDS = 10
+
+# The filters are tried on this many stored events, for this many seconds.
+MAX_EVENTS, MAX_FILTER_SECONDS = 200, 2.0
 
 
 class NoSample(LookupError):
@@ -206,3 +214,69 @@ def _why_wanted(webhook: Webhook, filters: Filters, event: Event) -> str:
 def _describe(refusal: Refusal, event: Event, shows_actual: bool) -> str:
     skip = Skip(action=event.action, rule=refusal.rule, detail=refusal.detail, username=event.username)
     return skip_reason(skip, shows_actual)
+
+
+# The filters on stored events
+
+
+def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> str:
+    """Say how many of the last events of its models and actions the webhook, as its attributes are, would have sent."""
+    labels = [label_of(one) for one in models_chosen]
+    wanted = Q(object_type__in=labels, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
+    # Only visible events: conditions could be used to guess the data of others.
+    visible = permissions.visible_events(user, Event.objects.filter(wanted, error=""))
+    # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
+    filters = replace(Filters.of(webhook), prechange=False)
+    return _in_words(filters, list(visible.order_by("-pk")[:MAX_EVENTS]))
+
+
+def _in_words(filters: Filters, events: Sequence[Event]) -> str:
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    end = time.monotonic() + MAX_FILTER_SECONDS
+    for event in events:
+        result, reason = _judge_stored(filters, event)
+        counts[result] += 1
+        name = f"{event.object_type} {event.object_repr or event.object_id}".strip()
+        examples.setdefault(result, f"{name}: {reason}")
+        if time.monotonic() > end:
+            break
+    if not counts:
+        return _("There are no stored events of these models and actions to try it on.")
+    texts = [
+        ngettext(
+            "Tried on the last event: %(sent)s would have been sent, %(skipped)s would not.",
+            "Tried on the last %(count)s events: %(sent)s would have been sent, %(skipped)s would not.",
+            counts.total(),
+        )
+        % {
+            "count": number(counts.total()),
+            "sent": number(counts["matched"]),
+            "skipped": number(counts["not matched"]),
+        }
+    ]
+    if counts["failed"]:
+        text = _("%(count)s could not be judged and would not have been sent; %(example)s.")
+        texts.append(text % {"count": number(counts["failed"]), "example": examples["failed"]})
+    if counts["unknown"]:
+        text = _("%(count)s cannot be judged now; %(example)s.")
+        texts.append(text % {"count": number(counts["unknown"]), "example": examples["unknown"]})
+    return " ".join(texts)
+
+
+def _judge_stored(filters: Filters, event: Event) -> tuple[str, str]:
+    """The result for one event, "matched", "not matched", "failed" or "unknown", and the reason of the last two."""
+    if event.username in filters.excluded_usernames:
+        return "not matched", ""
+    if event.action in Action and not payloads.has_serializer(event, filters.serializer):
+        return "unknown", _("no webhook used this serializer then")
+    if event.action == Action.UPDATED and not event.changed and filters.needs_prechange:
+        return "unknown", _("no webhook needed the previous state then, so it was not recorded")
+    context = EventContext.of_stored(event, filters.serializer)
+    try:
+        if wants(filters, context):
+            return "matched", ""
+    except Exception as error:
+        return "failed", str(error) or type(error).__name__
+    judgement = context.judgements.get(filters.conditions)
+    return ("failed", judgement.problem) if judgement and judgement.problem else ("not matched", "")

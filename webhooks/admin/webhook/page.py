@@ -24,11 +24,9 @@ from webhooks.admin.display import part
 from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
 from webhooks.admin.run_start import OF_WEBHOOK, recover_view
 from webhooks.admin.webhook import try_it
-from webhooks.admin.webhook.fieldsets import HEADERS, describe, fieldsets
 from webhooks.admin.webhook.form import WebhookForm, unused_fields
-from webhooks.admin.webhook.health import DUPLICATE, health
 from webhooks.admin.webhook.list import WebhookListAdmin
-from webhooks.admin.webhook.preview import preview
+from webhooks.admin.webhook.sections import DUPLICATE, HEADERS, describe, fieldsets, health
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
@@ -226,7 +224,7 @@ class WebhookAdmin(WebhookListAdmin):
             if not is_given:
                 text = _("To try the filters on stored events, you need the permission %(permission)s.")
                 return JsonResponse({"text": text % {"permission": permission}})
-        return JsonResponse({"text": preview(self._form_to_try(request, None), request.user)})
+        return JsonResponse({"text": try_it.preview(self._form_to_try(request, None), request.user)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""

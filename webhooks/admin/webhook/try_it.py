@@ -1,4 +1,4 @@
-"""“Try it”: the exact request of the form of a webhook for an object or a custom event, before the form is saved."""
+"""Before the form of a webhook is saved: its request for an object or a custom event, and a trial of its filters."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ EVENT = "event:"  # begins a choice of ``MODEL`` that is the name of a custom ev
 SHOW, SEND = "show", "send"
 
 OFFERED = 10  # objects
+
+# The fields that a trial of the filters alone needs.
+FILTERS = ("object_types", "conditions", "changed_fields", "excluded_usernames")
 
 # A trial needs no name, and no models or actions: its object is chosen apart.
 IGNORED_ERRORS = {"name", "object_types", "on_created", "on_updated", "on_deleted", "custom_events"}
@@ -229,3 +232,17 @@ def _problems(tried: Trial, form: WebhookForm, user: Any) -> list[Problem]:
 
 def _label(form: WebhookForm, name: str) -> str:
     return str(form.fields[name].label or "") if name in form.fields else ""
+
+
+# The filters alone
+
+
+def preview(form: WebhookForm, user: Any) -> str:
+    """Try the filters of the form on the last events, and say the result in a sentence."""
+    form.full_clean()
+    if refused := [name for name in FILTERS if name in form.data and name in form.errors]:
+        return " ".join(f"{form.fields[name].label}: {' '.join(map(str, form.errors[name]))}" for name in refused)
+    chosen, webhook = form.cleaned_data.get("object_types") or [], form.instance
+    if not (chosen and webhook.actions) and not webhook.custom_events:
+        return _("Choose at least one model and one action first, or one of the custom events.")
+    return trial.try_filters(webhook, chosen, user)

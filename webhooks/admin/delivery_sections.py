@@ -1,10 +1,13 @@
-"""The page of one delivery: verdict, change, timeline, lane, and one attempt."""
+"""The sections of the page of a delivery: verdict, timeline, lane, and one attempt, also as a command of curl."""
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -14,22 +17,17 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks import payloads, permissions
-from webhooks.admin.attempt import attempt_context, explained_kind, shown_attempt
-from webhooks.admin.display import delivery_state, json_block, when
-from webhooks.admin.lists import list_url
-from webhooks.admin.what_changed import change_context
-from webhooks.db import index_plans
-from webhooks.models import Attempt, Delivery, Event
+from webhooks import payloads
+from webhooks.admin.display import delivery_state, headers_block, json_block, pill, when
+from webhooks.admin.lists import as_key, list_url
+from webhooks.models import Attempt, BodyKind, Delivery
+from webhooks.models.attempt import sent_bodies
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.operations.counts import EACH_CAP, capped
-from webhooks.operations.wording import number
-from webhooks.permissions import redaction
+from webhooks.operations.wording import count_of, exact_time, number
 from webhooks.permissions.redaction import Redaction, explain
-
-# The timeline shows this many attempts, the newest.
-MAX_ATTEMPTS = 50
+from webhooks.text import REDACTED
 
 # Characters of an answer next to the remedy.
 ANSWER_SHOWN = 300
@@ -43,48 +41,17 @@ IMMINENT = timedelta(seconds=10)
 # Until the attempt has ended, the page refreshes itself after so many seconds, at least and at most.
 REFRESH_AFTER = 2, 60
 
-# To find the delivery before and after, the page reads this many events of the object each way.
-NEIGHBOURS = 100
+# A body with more characters is folded.
+LONG_BODY = 5000
 
+# Linux takes no longer argument than 128 KiB.
+MAX_ARGUMENT = 100_000
 
-def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[str, Any]:
-    """The context of the template. ``number_asked`` is the number of the attempt to show; default: the last one."""
-    webhook, redacted = delivery.webhook, Redaction(user)
-    sees_payload = permissions.may_view_payloads(user, delivery.event)
-    visible = permissions.visible_deliveries(user)
-    row = Delivery.objects.filter(pk=delivery.pk)
-    attempts = list(delivery.attempts.order_by("-pk").defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
-    shown = shown_attempt(delivery, number_asked) if attempts else None
-    return {
-        "delivery": delivery,
-        "event": delivery.event,
-        "webhook": webhook,
-        "state_pill": delivery_state(delivery.state),
-        "verdict": state_sentence(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
-        "explanation": explain(explained_kind(delivery), webhook.payload_url),
-        "answer": failed_answer(attempts) if sees_payload and redacted.may_change(webhook.pk) else "",
-        "may_see_webhook": permissions.may_view_webhooks(user),
-        "waits_for_webhook": delivery.state in OPEN_STATES and not webhook.is_sendable,
-        "refresh_after": refresh_after(delivery),
-        "may_see_event": permissions.may_view_events(user),
-        "url": redacted.url(webhook.pk, webhook.payload_url),
-        "sees_all": redacted.may_change(webhook.pk),
-        "who_sees_all": redaction.WHO_SEES_ALL,
-        "sees_payload": sees_payload,
-        "who_sees_payloads": redaction.WHO_SEES_PAYLOADS,
-        "may_retry": permissions.may(user, "retry", delivery) and row.retriable().exists(),
-        "may_resend": permissions.may(user, "resend", delivery) and row.resendable().exists(),
-        "may_discard": permissions.may(user, "discard", delivery) and row.discardable().exists(),
-        "created": when(delivery.created),
-        "lane": lane_context(delivery, visible, redacted),
-        "timeline": timeline(delivery, attempts[:MAX_ATTEMPTS], shown),
-        "has_more_attempts": len(attempts) > MAX_ATTEMPTS,
-        "attempt": attempt_context(delivery, shown, redacted, sees_payload) if shown else None,
-        "payload_use": payload_use(delivery),
-        "payload": _payload(delivery) if sees_payload and not shown else "",
-        **_neighbours(delivery, visible),
-        **change_context(delivery.event, user, payloads.as_sent_to(delivery.event, webhook.pk), sees_payload),
-    }
+# The command reads a body from this file if it is too long, or if the user may not see it.
+BODY_FILE = "body.json"
+
+# curl sets these headers itself.
+SET_BY_CURL = {"content-length", "host", "connection", "transfer-encoding"}
 
 
 # State and timeline
@@ -149,41 +116,6 @@ def refresh_after(delivery: Delivery) -> int | None:
 
 def _quiet(text: SafeString | str) -> SafeString:
     return format_html('<span class="wh-quiet">{}</span>', text)
-
-
-def payload_use(delivery: Delivery) -> str:
-    """What becomes of the payload, in a sentence about a delivery without an attempt."""
-    match delivery.state == State.DISCARDED, bool(delivery.webhook.body_template):
-        case True, True:
-            return _("It was discarded before an attempt. The template would have made the body from this payload:")
-        case True, False:
-            return _("It was discarded before an attempt. This was not sent:")
-        case _, True:
-            return _("There was no attempt yet. The template will make the body from this payload:")
-    return _("There was no attempt yet. This will be sent:")
-
-
-def _payload(delivery: Delivery) -> SafeString:
-    """The payload before an attempt, as it would be sent or as the body template would get it."""
-    webhook, bodies = delivery.webhook, payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
-    body = bodies.body(as_form=webhook.is_form and not webhook.body_template)
-    return json_block(body.decode(), _("Payload"))
-
-
-def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, UUID | None]:
-    """The ids of the deliveries of the events before and after, of the same object to the same webhook."""
-    event = delivery.event
-    if not event.object_type:
-        return {"previous": None, "following": None}
-    same = Event.objects.filter(object_type=event.object_type, object_id=event.object_id)
-    earlier, later = same.filter(pk__lt=event.pk).order_by("-pk"), same.filter(pk__gt=event.pk).order_by("pk")
-    found: dict[str, UUID | None] = {}
-    with index_plans(Event.objects.db):
-        for name, events in (("previous", earlier), ("following", later)):
-            keys = list(events.values_list("pk", flat=True)[:NEIGHBOURS])
-            rows = visible.filter(event__in=keys, webhook=delivery.webhook_id).order_by().values_list("event_id", "pk")
-            _, found[name] = min(rows, key=lambda row: abs(row[0] - event.pk), default=(None, None))
-    return found
 
 
 def timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> list[dict[str, Any]]:
@@ -261,3 +193,100 @@ def lane_context(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: R
         "has_more_behind": behind_count > len(behind),
         "all_url": list_url("delivery", **same, state="open"),
     }
+
+
+# One attempt
+
+
+def payload_use(delivery: Delivery) -> str:
+    """What becomes of the payload, in a sentence about a delivery without an attempt."""
+    match delivery.state == State.DISCARDED, bool(delivery.webhook.body_template):
+        case True, True:
+            return _("It was discarded before an attempt. The template would have made the body from this payload:")
+        case True, False:
+            return _("It was discarded before an attempt. This was not sent:")
+        case _, True:
+            return _("There was no attempt yet. The template will make the body from this payload:")
+    return _("There was no attempt yet. This will be sent:")
+
+
+def payload(delivery: Delivery) -> SafeString:
+    """The payload before an attempt, as it would be sent or as the body template would get it."""
+    webhook, bodies = delivery.webhook, payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
+    body = bodies.body(as_form=webhook.is_form and not webhook.body_template)
+    return json_block(body.decode(), _("Payload"))
+
+
+def shown_attempt(delivery: Delivery, number_asked: str) -> Attempt | None:
+    """The attempt with this number, or else the last one."""
+    newest_first = delivery.attempts.order_by("-pk")
+    asked = newest_first.filter(number=as_key(number_asked)).first() if number_asked else None
+    return asked or newest_first.first()
+
+
+def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> dict[str, Any]:
+    """One attempt as a user may see it: the request as it was sent, and the response."""
+    webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
+    body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
+    hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
+    request_body = None if body is None or hides_body else body.decode(errors="replace")
+    url = redacted.url(webhook.pk, attempt.url)
+    changed = payloads.as_sent_to(delivery.event, webhook.pk).changed
+    response_body = attempt.response_body if sees_all and sees_payload else ""
+    numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
+    return {
+        "row": attempt,
+        "pill": pill("succeeded" if attempt.succeeded else "failed", f"HTTP {attempt.status}"),
+        "time": exact_time(attempt.started_at),
+        "reason": redacted.error(webhook.pk, attempt.reason, attempt.error_kind),
+        # The page says what to do about the last failure already.
+        "explanation": None if attempt.error_kind == explained_kind(delivery) else explain(attempt.error_kind, url),
+        "url": url,
+        "headers": headers_block(attempt.request_headers, _("Headers of the request")) if sees_all else "",
+        "hides_body": hides_body,
+        "is_body_known": request_body is not None,
+        "body": json_block(request_body or "", _("Body of the request"), json.loads(changed) if changed else ()),
+        "body_size": count_of(len(body or b""), "byte"),
+        "is_long": len(request_body or "") > LONG_BODY,
+        "response_headers": (
+            headers_block(attempt.response_headers, _("Headers of the response"))
+            if sees_all and attempt.response_headers
+            else ""
+        ),
+        "response_body": json_block(response_body, _("Body of the response")) if response_body else "",
+        "response_size": count_of(len(response_body.encode()), "byte"),
+        "is_response_long": len(response_body) > LONG_BODY,
+        "curl": curl(attempt.method, url, attempt.request_headers, request_body) if sees_all and attempt.url else "",
+        "older": numbers.filter(pk__lt=attempt.pk).last(),
+        "newer": numbers.filter(pk__gt=attempt.pk).first(),
+    }
+
+
+def explained_kind(delivery: Delivery) -> str:
+    """The kind of the error that the page explains. Empty after a success or a discard."""
+    return "" if delivery.state in (State.SUCCEEDED, State.DISCARDED) else delivery.error_kind
+
+
+def curl(method: str, url: str, headers: Mapping[str, Any], body: str | None) -> str:
+    """A stored request as a command of curl, for a shell, one option a line. ``body`` is None if it is unknown.
+
+    A redacted value becomes a variable, such as ``${AUTHORIZATION}``: no secret is in the command.
+    """
+    parts = [f"curl --request {shlex.quote(method)}", f"--url {shlex.quote(url)}"]
+    parts += ["--globoff"] if re.search(r"[][{}]", url) else []  # curl would take these for a range of URLs
+    sent = {name: str(value) for name, value in headers.items() if name.lower() not in SET_BY_CURL}
+    parts += [f"--header {_header(name, value)}" for name, value in sent.items()]
+    is_inline = body is not None and len(body.encode()) <= MAX_ARGUMENT
+    # Other options would take a body that begins with @ as the name of a file.
+    parts.append(f"--data-raw {shlex.quote(body or '')}" if is_inline else f"--data-binary @{BODY_FILE}")
+    return " \\\n  ".join(parts)
+
+
+def _header(name: str, value: str) -> str:
+    """A header as one word of the shell. Within double quotes, the shell replaces the variable."""
+    before, redacted, after = value.partition(REDACTED)
+    if not redacted:
+        # curl leaves out a header without a value, unless a semicolon ends it.
+        return shlex.quote(f"{name}: {value}" if value else f"{name};")
+    variable = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII).upper()  # no name begins with a digit
+    return f'{shlex.quote(f"{name}: {before}")}"${{{variable}}}"{shlex.quote(after) if after else ""}'
