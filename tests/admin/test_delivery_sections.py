@@ -1,4 +1,4 @@
-"""A stored request as a command of curl, as a real shell reads it."""
+"""The section of one attempt: a stored request as a command of curl, as a real shell reads it."""
 
 from __future__ import annotations
 
