@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from webhooks.capture.bulk import TrackedQuerySet, WebhookManager, batch
     from webhooks.capture.context import actor
-    from webhooks.capture.custom import send
+    from webhooks.capture.custom_events import send
     from webhooks.operations.why import why
     from webhooks.registry import register, register_event, unregister, unregister_event
     from webhooks.security.signing import ReplayWindow, VerificationError, verify
@@ -51,7 +51,7 @@ __all__ = [
 _NAMES = {
     "webhooks.capture.bulk": ("TrackedQuerySet", "WebhookManager", "batch"),
     "webhooks.capture.context": ("actor",),
-    "webhooks.capture.custom": ("send",),
+    "webhooks.capture.custom_events": ("send",),
     "webhooks.operations.why": ("why",),
     "webhooks.registry": ("register", "register_event", "unregister", "unregister_event"),
     "webhooks.security.signing": ("ReplayWindow", "VerificationError", "verify"),

@@ -17,7 +17,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from webhooks.conf import conf
-from webhooks.delivery import claim_sql, floors
+from webhooks.delivery import claim_sql, scan_floors
 from webhooks.delivery.claim_sql import due_webhooks
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
@@ -93,7 +93,7 @@ def test_a_worker_that_is_behind_begins_without_a_look(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Callable[..., None]
 ) -> None:
     webhooks_settings(BATCH=3)
-    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
+    monkeypatch.setattr(scan_floors, "COST_FACTOR", 10**9)
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(9):
         make_event(webhook, object_id=str(number))

@@ -15,5 +15,5 @@ sweep         the periodic work: expired leases, blocked lanes, statistics, rete
 retention     old deliveries, events and skips are deleted in pieces
 runs          runs are taken forward step by step
 clock         the database's time
-floors        where a look through an index begins
+scan_floors   where a scan of an index begins
 """

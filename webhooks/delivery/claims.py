@@ -17,7 +17,7 @@ from webhooks.db import DatabaseNow, QueryByKeys, atomically
 from webhooks.delivery import claim_sql, pause_policy
 from webhooks.delivery.claim_sql import DueWebhook, due_webhooks
 from webhooks.delivery.clock import elapsed
-from webhooks.delivery.floors import Floors
+from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
@@ -118,7 +118,7 @@ class WorkerClaims:
         self._token: uuid.UUID | None = None
         self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
-        self._floors = Floors()
+        self._floors = ScanFloors()
 
     @contextmanager
     def claiming(self) -> Iterator[uuid.UUID]:

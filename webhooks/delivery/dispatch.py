@@ -28,7 +28,7 @@ from webhooks.db import (
     uuid_sql,
 )
 from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
-from webhooks.delivery.floors import Floors
+from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Event, State, Webhook, lanes
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
@@ -55,14 +55,14 @@ class NewDelivery(NamedTuple):
     overtaken: bool = False
 
 
-def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, skips_look: bool = False) -> int:
+def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = None, skips_look: bool = False) -> int:
     """Dispatch a batch of Events; several workers may do it at once. Returns how many.
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
     deliveries in the same transaction, if it has capacity. With ``skips_look``, for a caller who expects Events, it
     begins the transaction without a look.
     """
-    floors = floors or Floors()
+    floors = floors or ScanFloors()
     first = floors.known.get(0, 0) if skips_look else _first(floors)
     if first is None:
         return 0
@@ -73,7 +73,7 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, s
     return len(events)
 
 
-def _first(floors: Floors) -> int | None:
+def _first(floors: ScanFloors) -> int | None:
     """The id of the first new Event. A look without a transaction: most find nothing, and write nothing."""
     with floors.look() as known:
         found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [known.get(0, 0)])
@@ -84,7 +84,7 @@ def _first(floors: Floors) -> int | None:
 
 
 def _dispatch(
-    first: int, floors: Floors, worker: WorkerClaims | None, token: uuid.UUID | None
+    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
     """Returns the Events, the claimed rows, and the webhooks by id."""
     using = Event.objects.db

@@ -15,7 +15,7 @@ from django.utils import timezone
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, fetch_all
 from webhooks.delivery import statistics
-from webhooks.delivery.floors import Floors
+from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import (
     Attempt,
     Body,
@@ -47,7 +47,7 @@ COUNTED_WEBHOOKS = 10
 DAY = 86_400  # seconds
 
 
-def purge_ended(state: State, floors: Floors | None = None) -> int:
+def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
     before = DatabaseNow(-days * DAY)
@@ -55,7 +55,7 @@ def purge_ended(state: State, floors: Floors | None = None) -> int:
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
-        ids = (floors or Floors()).lowest(old, PIECE)
+        ids = (floors or ScanFloors()).lowest(old, PIECE)
     elif state == State.FAILED:
         old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")
         ids = list(old_failed.values_list("pk", flat=True)[:PIECE])
@@ -91,13 +91,13 @@ def purge_bare_events() -> int:
     return len(ids)
 
 
-def purge_skips(floors: Floors | None = None) -> int:
+def purge_skips(floors: ScanFloors | None = None) -> int:
     """Delete skips after their retention, and the oldest ones of webhooks that have too many. Each sweep looks at some
     webhooks."""
     expired = Skip.objects.filter(timestamp__lt=DatabaseNow(-conf.skip_days * DAY))
     # Also by id, which has an index and sorts by time.
     expired = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=conf.skip_days)))
-    ids = (floors or Floors()).lowest(expired, PIECE)
+    ids = (floors or ScanFloors()).lowest(expired, PIECE)
     pks = list(Webhook.with_deleted.values_list("pk", flat=True))
     chosen = random.sample(pks, min(COUNTED_WEBHOOKS, len(pks)))  # nosec B311 # only spreads the work
     newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("pk")

@@ -22,10 +22,10 @@ from webhooks.delivery.claims import HeldDelivery, WorkerClaims
 from webhooks.delivery.clock import DatabaseClock, elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
 from webhooks.delivery.runs.steps import Runs
+from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import MANY, Sender
 from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
@@ -70,7 +70,7 @@ class DeliveryRunner:
         self._claims = WorkerClaims(self._sender, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[HeldDelivery] = Breaker()
-        self._floors = Floors()
+        self._floors = ScanFloors()
         self._sweeper = Sweeper()
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
         self.attempted = 0

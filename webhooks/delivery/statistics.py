@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from django.db.models import QuerySet
 
 from webhooks.db import among_sql, execute, to_utc
-from webhooks.delivery.floors import Floors
+from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Skip, Statistic, StatisticDelta
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of, unix_time_sql
 from webhooks.network.outcome import Outcome
@@ -71,7 +71,7 @@ def count(
     ]
 
 
-def add_up(most: int, skips: Floors | None = None, deltas: Floors | None = None) -> int:
+def add_up(most: int, skips: ScanFloors | None = None, deltas: ScanFloors | None = None) -> int:
     """Count up to ``most`` skips, then add as many deltas to the statistics. Call it in a transaction.
 
     Returns how many there were. ``skips`` and ``deltas`` are the floors of looks for them.
@@ -79,13 +79,13 @@ def add_up(most: int, skips: Floors | None = None, deltas: Floors | None = None)
     return count_skips(most, skips) + roll_up(most, deltas)
 
 
-def count_skips(most: int, floors: Floors | None = None) -> int:
+def count_skips(most: int, floors: ScanFloors | None = None) -> int:
     """Count up to ``most`` skips, in a transaction of the caller. Returns how many there were.
 
     Each skip counts exactly once: the transaction that counts it marks it.
     """
     uncounted = Skip.objects.filter(counted=False).select_for_update(skip_locked=True)
-    ids = (floors or Floors()).lowest(uncounted, most)
+    ids = (floors or ScanFloors()).lowest(uncounted, most)
     if ids:
         _count(Skip.objects.filter(pk__in=ids))
         Skip.objects.filter(pk__in=ids).update(counted=True)
@@ -106,13 +106,13 @@ def _count(skips: QuerySet[Skip]) -> None:
     StatisticDelta.objects.bulk_create(StatisticDelta.of_skips(counts))
 
 
-def roll_up(most: int, floors: Floors | None = None) -> int:
+def roll_up(most: int, floors: ScanFloors | None = None) -> int:
     """Add up to ``most`` deltas to the statistics, in a transaction of the caller. Returns how many there were.
 
     Each delta counts exactly once: the transaction that adds it deletes it. Several workers may do this at once.
     """
     using = Statistic.objects.db
-    ids = (floors or Floors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
+    ids = (floors or ScanFloors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
     if ids:
         _add(using, ids)
         StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)

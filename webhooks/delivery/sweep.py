@@ -19,8 +19,8 @@ from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_utc, 
 from webhooks.delivery import retention, statistics
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.clock import elapsed
-from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
+from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
 from webhooks.models import Delivery, QueuedDelivery, State, Sweep, Webhook, Worker, lanes
@@ -66,7 +66,7 @@ class Sweeper:
         self._unfinished: list[Step] = []
         self._swept = self._swept_all = self._purged = 0.0
         self._lanes = LaneCheck()
-        self._ended, self._old_skips, self._skips, self._deltas = Floors(), Floors(), Floors(), Floors()
+        self._ended, self._old_skips, self._skips, self._deltas = ScanFloors(), ScanFloors(), ScanFloors(), ScanFloors()
 
     def run_due(self, idle: float) -> None:
         """Run what is due now, in a worker that has recorded nothing for ``idle`` seconds."""

@@ -18,11 +18,11 @@ from django.db.models import QuerySet
 COST_FACTOR = 100
 LONGEST = 60.0
 
-# Floors are at least this many seconds old. So a look finds entries of short transactions that commit late.
+# ScanFloors are at least this many seconds old. So a look finds entries of short transactions that commit late.
 LAG = 2.0
 
 
-class Floors:
+class ScanFloors:
     """The lowest entries that looks found a moment ago, by key. A look without floors finds later additions below."""
 
     def __init__(self) -> None:

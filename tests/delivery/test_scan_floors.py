@@ -17,10 +17,10 @@ from tests.support.plans import Executed, executed_plans
 from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks.db import execute
-from webhooks.delivery import floors
+from webhooks.delivery import scan_floors
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.floors import COST_FACTOR, LAG, LONGEST, Floors
 from webhooks.delivery.runner import DeliveryRunner
+from webhooks.delivery.scan_floors import COST_FACTOR, LAG, LONGEST, ScanFloors
 from webhooks.delivery.sweep import Sweeper
 from webhooks.models import State, Statistic, Undispatched
 from webhooks.models.lanes import lane_of
@@ -33,11 +33,11 @@ DEAD = 20_000
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time that floors see. Set ``now``."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(floors, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(scan_floors, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
-def look(floors: Floors, clock: SimpleNamespace, seconds: float = 0) -> int | None:
+def look(floors: ScanFloors, clock: SimpleNamespace, seconds: float = 0) -> int | None:
     """Make a look that takes this long. Returns where it began."""
     with floors.look() as known:
         floor = known.get(0)
@@ -46,7 +46,7 @@ def look(floors: Floors, clock: SimpleNamespace, seconds: float = 0) -> int | No
 
 
 def test_a_look_begins_at_what_an_earlier_one_has_found(clock: SimpleNamespace) -> None:
-    floors = Floors()
+    floors = ScanFloors()
     assert look(floors, clock, seconds=1) is None
     floors.note(0, 5)
     assert look(floors, clock) is None
@@ -59,7 +59,7 @@ def test_a_look_begins_at_what_an_earlier_one_has_found(clock: SimpleNamespace) 
 
 
 def test_an_entry_that_comes_in_below_lowers_the_floor(clock: SimpleNamespace) -> None:
-    floors = Floors()
+    floors = ScanFloors()
     look(floors, clock, seconds=1)
     for lowest in (5, 8):
         floors.note(0, lowest)
@@ -75,7 +75,7 @@ def test_an_entry_that_comes_in_below_lowers_the_floor(clock: SimpleNamespace) -
 
 @pytest.mark.parametrize(("seconds", "wait"), [(0.5, 0.5 * COST_FACTOR), (3600, LONGEST)])
 def test_an_expensive_look_without_floors_is_rare(clock: SimpleNamespace, seconds: float, wait: float) -> None:
-    floors = Floors()
+    floors = ScanFloors()
     look(floors, clock, seconds)
     ended = clock.now
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_an_expensive_look_without_floors_is_rare(clock: SimpleNamespace, second
 
 
 def test_a_cheap_look_never_begins_at_a_floor(clock: SimpleNamespace) -> None:
-    floors = Floors()
+    floors = ScanFloors()
     for number in range(3):
         assert look(floors, clock) is None
         floors.note(0, number)
@@ -98,7 +98,7 @@ def test_a_cheap_look_never_begins_at_a_floor(clock: SimpleNamespace) -> None:
 
 
 def test_a_look_without_floors_that_fails_counts_too(clock: SimpleNamespace) -> None:
-    floors = Floors()
+    floors = ScanFloors()
     with pytest.raises(ZeroDivisionError), floors.look():
         clock.now += 1
         raise ZeroDivisionError
@@ -114,8 +114,8 @@ def test_a_look_without_floors_that_fails_counts_too(clock: SimpleNamespace) -> 
 @pytest.fixture
 def snapshot(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another session keeps one, and floors do not depend on times."""
-    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
-    monkeypatch.setattr(floors, "LAG", 0)
+    monkeypatch.setattr(scan_floors, "COST_FACTOR", 10**9)
+    monkeypatch.setattr(scan_floors, "LAG", 0)
     with session("SELECT count(*) FROM webhooks_event"):
         yield
     for table in TABLES:  # other tests look at plans
@@ -205,9 +205,9 @@ def test_the_purge_passes_dead_rows_once() -> None:
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("database")
 def test_an_event_that_had_to_wait_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.delivery.floors.COST_FACTOR", 10**9)
-    monkeypatch.setattr("webhooks.delivery.floors.LAG", 0)
-    webhook, floors = make_webhook(Thing), Floors()
+    monkeypatch.setattr("webhooks.delivery.scan_floors.COST_FACTOR", 10**9)
+    monkeypatch.setattr("webhooks.delivery.scan_floors.LAG", 0)
+    webhook, floors = make_webhook(Thing), ScanFloors()
     held = make_event(webhook, object_id="held")
     with session(f"SELECT pg_advisory_xact_lock({lane_of(held.object_type, held.object_id)})"):
         for number in range(3):
