@@ -246,6 +246,16 @@ def test_a_worker_whose_clock_is_wrong_ends_no_sweeping_and_deletes_nothing(
     assert not Sweep.begin(interval=100)
 
 
+def test_a_worker_that_starts_with_its_machine_sweeps_at_once(
+    webhook: Webhook, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(SWEEP_INTERVAL=3600)
+    monkeypatch.setattr(sweep, "elapsed", lambda: 5.0)
+    make_delivery(webhook, State.SUCCEEDED, finished_at=AGO)
+    Sweeper().run_due(idle=0)
+    assert not Delivery.objects.exists()
+
+
 def test_only_one_of_several_workers_sweeps() -> None:
     Sweep.begin(interval=0)
     Sweep.objects.update(swept_at=AGO)

@@ -6,6 +6,7 @@ its locks.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -64,7 +65,7 @@ class Sweeper:
     def __init__(self) -> None:
         self._resting_until: dict[str, float] = {}
         self._unfinished: list[Step] = []
-        self._swept = self._swept_all = self._purged = 0.0
+        self._swept = self._swept_all = self._purged = -math.inf  # ``elapsed`` is small on a machine that just started
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = ScanFloors(), ScanFloors(), ScanFloors(), ScanFloors()
 
