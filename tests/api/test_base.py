@@ -219,6 +219,22 @@ def test_an_unknown_parameter_or_a_body_is_refused_before_any_change(committing:
     assert Delivery.objects.get().state == State.FAILED
 
 
+@pytest.mark.parametrize(("body", "status"), [("5", 400), ("true", 400), ('"x"', 400), ("[1]", 400), ("null", 200)])
+def test_a_body_of_any_type_is_refused_where_none_is_read(api: APIClient, body: str, status: int) -> None:
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "discard"), body, content_type="application/json")
+    assert answer.status_code == status
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"a":' * 5_000], ids=["lists", "objects"])
+def test_json_that_is_nested_too_deeply_is_refused(api: APIClient, body: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), State.FAILED)
+    for url in (WEBHOOKS, detail(DELIVERIES, delivery.pk, "retry")):
+        answer = api.post(url, body, content_type="application/json")
+        assert (answer.status_code, answer.json()) == (400, {"detail": "Malformed request."})
+
+
 @pytest.mark.one_database
 @pytest.mark.parametrize(
     "body",

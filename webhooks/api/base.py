@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ParseError, ValidationError
 from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
@@ -168,8 +168,9 @@ class StrictViewSet(GenericViewSet[Any]):
                 raise ValidationError({name: ["Give it once."]})
 
     def handle_exception(self, exc: Exception) -> Response:
-        """Without half of a surrogate pair, which a refusal may repeat and no response can hold."""
-        response = super().handle_exception(exc)
+        """Refuse JSON that is nested too deeply for its parser. Leave out half of a surrogate pair, which a refusal may
+        repeat and no response can hold."""
+        response = super().handle_exception(ParseError() if isinstance(exc, RecursionError) else exc)
         text = json.dumps(response.data, cls=JSONEncoder)
         if (clean := replace_half_surrogates(text)) != text:
             response.data = json.loads(clean)
@@ -199,7 +200,8 @@ class LongListViewSet(StrictViewSet):
 
 
 def refuse_body(request: Request) -> None:
-    if set(request.data) - {"csrfmiddlewaretoken"}:
+    given = request.data
+    if given and not (isinstance(given, Mapping) and given.keys() <= {"csrfmiddlewaretoken"}):
         raise ValidationError(_("This takes no body: the URL says all."))
 
 
