@@ -3,6 +3,8 @@ changes without a signal, models and managers that fail. What the payload shows 
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import permutations
@@ -14,7 +16,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Concat
-from django.db.models.signals import m2m_changed
+from django.db.models.signals import m2m_changed, post_save, pre_save
 from rest_framework import serializers
 from rq.timeouts import JobTimeoutException
 
@@ -26,7 +28,7 @@ from tests.support.threads import Beside
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
-from webhooks.capture.signals import on_many_to_many_changed
+from webhooks.capture.signals import on_many_to_many_changed, on_saved
 from webhooks.capture.transaction import SavepointLog
 from webhooks.db import execute
 from webhooks.payloads import snapshots
@@ -381,6 +383,33 @@ def test_a_connection_that_breaks_while_it_waits_for_the_lock_ends_the_transacti
     assert (list(thing.labels.all()), events()) == ([], [])
     broken()
     assert changed() == ["labels"]
+
+
+# Receivers of the project
+
+
+@pytest.mark.parametrize("signal", [pre_save, post_save], ids=["pre_save", "post_save"])
+@MODES
+def test_a_receiver_may_copy_and_pickle_an_instance_that_is_being_saved(
+    thing: Thing, mode: Callable[..., None], signal: Any
+) -> None:
+    def copy_it(sender: Any, instance: Thing, **kwargs: Any) -> None:
+        copies.extend([copy.copy(instance), copy.deepcopy(instance), pickle.loads(pickle.dumps(instance))])
+
+    copies: list[Thing] = []
+    make_webhook(Thing, prechange=True)
+    ours = {"sender": Thing, "dispatch_uid": "webhooks.on_saved"}
+    assert post_save.disconnect(**ours)
+    signal.connect(copy_it, sender=Thing)  # in post_save before ours, as a receiver in a module of models
+    try:
+        post_save.connect(on_saved, **ours)
+        mode(lambda: rename(thing))
+        assert (sides()[0]["name"], sides()[1]["name"]) == ("old", "new")
+        copies[-1].name = "newer"
+        mode(copies[-1].save)
+    finally:
+        signal.disconnect(copy_it, sender=Thing)
+    assert (sides()[0]["name"], sides()[1]["name"]) == ("new", "newer")
 
 
 # Savepoints that are rolled back

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections, models, transaction
@@ -124,6 +125,11 @@ class TransactionState:
     def __call__(self) -> None:
         if self.has_events:
             jobs.wake_up()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """None, in a copy or a pickle. In autocommit mode an instance that is being saved has the state. A receiver of
+        the project may copy the instance, but nothing copies the connection."""
+        return NoneType, ()
 
     @contextmanager
     def begin(self) -> Iterator[bool]:
