@@ -16,6 +16,7 @@ from django.utils import timezone
 from tests.support.draining import drain, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
@@ -212,6 +213,20 @@ def test_a_probe_whose_only_delivery_is_locked_is_not_used_up(database: str, inb
     assert inbox.received() == []
     drain()
     assert states() == [State.SUCCEEDED]
+
+
+@pytest.mark.postgresql
+def test_a_paused_webhook_that_another_session_has_locked_delays_no_other(database: str, inbox: Inbox) -> None:
+    webhook = make_paused_with_probe_due(inbox.url())
+    make_event(make_webhook(Thing, url=inbox.url()), object_id="2")
+    with session(f"UPDATE webhooks_webhook SET name = 'edited' WHERE id = {webhook.pk}", "READ COMMITTED"):
+        beside = Beside(lambda: work_for(1))
+        inbox.wait_for(1)
+        beside.join()
+    assert states() == [State.PENDING, State.SUCCEEDED]
+    assert probe_of(webhook) == (2, "due")
+    drain()
+    assert states() == [State.SUCCEEDED] * 2
 
 
 def test_an_admin_may_resume_at_once(paused: Webhook, inbox: Inbox) -> None:

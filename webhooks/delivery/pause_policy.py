@@ -34,6 +34,7 @@ from webhooks.db import DatabaseNow
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
 from webhooks.models.webhook_states import DisabledReason
+from webhooks.models.worker import in_worker_transaction
 from webhooks.network.outcome import Outcome
 from webhooks.permissions.redaction import Explanation, explain
 
@@ -83,16 +84,24 @@ def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -
 
 
 def begin_probe(webhook_id: int) -> bool:
-    """Whether this worker may send the one delivery that probes a paused webhook."""
-    due = Webhook.objects.probed().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
-    return bool(due.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1))
+    """Whether this worker may send the one delivery that probes a paused webhook. If another session has locked its
+    row, such as an open transaction of an admin, that can wait, and the worker cannot."""
+
+    def begin() -> int:
+        due = Webhook.objects.probed().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
+        locked = list(due.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
+        begun = Webhook.objects.filter(pk__in=locked)
+        return begun.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1)
+
+    return bool(in_worker_transaction(Webhook.objects.db, begin))
 
 
 def cancel_probes(webhook_ids: Collection[int]) -> None:
     """Undo ``begin_probe`` for webhooks without a delivery that could be claimed."""
     if webhook_ids:
         begun = Webhook.objects.probed().filter(pk__in=webhook_ids, probes__gt=0)
-        begun.update(probe_at=DatabaseNow(), probes=F("probes") - 1)
+        cancelled = {"probe_at": DatabaseNow(), "probes": F("probes") - 1}
+        in_worker_transaction(Webhook.objects.db, lambda: begun.update(**cancelled))
 
 
 def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
