@@ -33,6 +33,12 @@ def test_a_long_text_has_no_element_for_each_token() -> None:
     assert shown.count("\n") > 20_000
 
 
+@pytest.mark.parametrize(("depth", "count"), [(95, 50_000), (900, 7_000)])
+def test_a_deep_text_is_not_indented_to_many_times_its_length(depth: int, count: int) -> None:
+    text = "[" * depth + ", ".join(["1"] * count) + "]" * depth
+    assert display.json_text(text).count("\n") <= 1
+
+
 @pytest.mark.usefixtures("in_utc")
 def test_one_failure_among_thousands_is_seen_in_a_chart() -> None:
     two = datetime(2026, 11, 26, 2, tzinfo=UTC)

@@ -33,6 +33,9 @@ EMPTY = "\N{EN DASH}"
 # Characters. Longer texts are shown without colours: each token becomes an element of the page.
 MAX_HIGHLIGHTED = 50_000
 
+# Indentation may make a longer text this many times longer. A deep one would have a hundred megabytes.
+MAX_INDENTATION = 4
+
 # Pygments' short names: a key, texts, numbers, and true, false or null. Brackets and spaces stay plain.
 COLOURED = {"nt", "s", "s2", "mi", "mf", "kc"}
 
@@ -114,7 +117,7 @@ def json_text(text: str, marked: Collection[str] = ()) -> SafeString:
     ``marked`` has the names of changed fields: their keys are marked.
     """
     try:
-        indented = texts.clean(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+        indented = texts.clean(indent(text))
     except (ValueError, RecursionError):
         return escape(text)
     if len(indented) > MAX_HIGHLIGHTED:
@@ -122,6 +125,18 @@ def json_text(text: str, marked: Collection[str] = ()) -> SafeString:
     tokens = ((STANDARD_TYPES.get(kind, ""), text) for kind, text in JsonLexer().get_tokens(indented))
     elements = "".join(_token(name, text, marked) for name, text in tokens)
     return mark_safe(elements)  # noqa: S308 # nosec B308 B703 # each token is escaped
+
+
+def indent(text: str) -> str:
+    """JSON text with line breaks, or on one line if indentation would make it too long. Raises ValueError and
+    RecursionError."""
+    value, pieces, room = json.loads(text), [], max(MAX_HIGHLIGHTED, MAX_INDENTATION * len(text))
+    for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
+        pieces.append(piece)
+        room -= len(piece)
+        if room < 0:
+            return json.dumps(value, ensure_ascii=False)
+    return "".join(pieces)
 
 
 def _token(name: str, text: str, marked: Collection[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry, text
-from webhooks.admin.display import headers_block, json_block, part
+from webhooks.admin.display import headers_block, indent, json_block, part
 from webhooks.admin.webhook.form import WebhookForm
 from webhooks.conf import conf
 from webhooks.db import index_plans
@@ -113,7 +112,7 @@ def _newest(custom_event: str, user: Any) -> Event | None:
 def _data(posted: Mapping[str, Any], custom_event: str, newest: Event | None) -> str:
     """The data of a custom event: as entered, or else as in the newest one, or an example."""
     data = newest.data if newest else '{"id": 1}'
-    return str(posted.get(DATA % custom_event) or json.dumps(json.loads(data), ensure_ascii=False, indent=2))
+    return str(posted.get(DATA % custom_event) or indent(data))
 
 
 def _objects(request: HttpRequest, registration: Registration, term: str) -> list[tuple[str, str]]:
