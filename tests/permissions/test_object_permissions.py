@@ -22,7 +22,7 @@ from tests.support.makers import make_attempt, make_site_delivery, make_site_eve
 from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
 from webhooks import permissions
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Delivery, Event, Run, RunKind, State, Webhook
 
 API = "/api/webhooks"
 STATUS = reverse("webhooks_backend_status")
@@ -291,3 +291,26 @@ def test_a_payload_requires_the_action_for_its_event(user: User, mine: Webhook) 
     assert shown() == [True, False, True]
     allow(user, "webhooks.view_payload")
     assert shown() == [True, True, True]
+
+
+@pytest.mark.one_database
+def test_conditions_are_tried_on_visible_payloads_only(user: User, mine: Webhook) -> None:
+    for key in (1, 2):
+        make_site_event(key, data='{"code": "Valuemark"}')
+    allow(user, "webhooks.view_payload_event", object_id="1")
+    asked = form(on_updated="on", conditions='{"attr": "code", "value": "Valuemark"}')
+    tried = browser(user).post(reverse("admin:webhooks_webhook_condition_preview"), asked).json()["text"]
+    assert tried == "Tried on the last event: 1 would have been sent, 0 would not."
+
+
+@pytest.mark.one_database
+def test_runs_do_not_name_hidden_webhooks(user: User, mine: Webhook, theirs: Webhook) -> None:
+    allow(user, "webhooks.view_run", "webhooks.add_run", "webhooks.replay_event")
+    run = Run.objects.create(kind=RunKind.RETRY, counts={mine.pk: 1, theirs.pk: 2})
+    page = reverse("admin:webhooks_run_change", args=[run.pk])
+    for address in (page, reverse("admin:webhooks_run_changelist"), STATUS):
+        shown = browser(user).get(address).content.decode()
+        assert "retry of deliveries of mine and 1 other" in shown
+        assert "theirs" not in shown
+    begun = browser(user).post(f"{reverse('admin:webhooks_run_add')}?kind=replay&webhook={theirs.pk}", follow=True)
+    assert b"theirs" not in begun.content

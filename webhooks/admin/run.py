@@ -73,7 +73,7 @@ class RunAdmin(ReadOnlyAdmin):
         return read_page(self.get_queryset(request).filter(**filters), None, before, self.list_per_page)
 
     def prepare(self, request: HttpRequest, rows: list[Run]) -> None:
-        runs.name_webhooks(rows)
+        runs.name_webhooks(rows, request.user)
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, run: Run) -> SafeString:
@@ -117,6 +117,7 @@ class RunAdmin(ReadOnlyAdmin):
     # One run
 
     def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
+        runs.name_webhooks([obj], request.user)
         return {
             **progress_context(obj, self.has_steer_permission(request)),
             "title": title_of(obj),

@@ -275,6 +275,7 @@ def preview_context(
 
 def show_run(request: HttpRequest, run: Run) -> None:
     """Say that a run has begun, and where its progress is."""
+    runs.name_webhooks([run], request.user)
     url = row_url("run", run.pk)
     text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
     messages.success(request, format_html(text, run.pk, runs.summary(run), url))

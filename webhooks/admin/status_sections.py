@@ -237,7 +237,7 @@ def retry_url(**filters: Any) -> str:
 
 def runs(overview: Overview, user: Any) -> dict[str, Any]:
     """The runs that have not ended, with their progress."""
-    name_webhooks(overview.runs)
+    name_webhooks(overview.runs, user)
     return {
         "runs": [_run(run) for run in overview.runs],
         "may_steer_runs": permissions.has_perm(user, "webhooks.add_run"),

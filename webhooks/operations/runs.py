@@ -248,10 +248,14 @@ def _names_of_webhooks(run: Run) -> str:
     return listed(names, len(chosen)) if names else ""
 
 
-def name_webhooks(rows: Collection[Run]) -> None:
-    """Read the names of the webhooks of these runs in one query, for ``summary``."""
+def name_webhooks(rows: Collection[Run], user: Any = None) -> None:
+    """Read the names of the webhooks of these runs in one query, for ``summary``. A ``user`` with permissions for some
+    rows only gets the names of those."""
     ids = {pk for run in rows for pk in _webhook_ids(run)[:NAMED_WEBHOOKS]}
-    names = {pk: str(webhook) for pk, webhook in Webhook.with_deleted.in_bulk(ids).items()}
+    webhooks: Any = Webhook.with_deleted.order_by()
+    if user is not None and permissions.is_restricted(user):
+        webhooks = permissions.visible_webhooks(user, webhooks)
+    names = {pk: str(webhook) for pk, webhook in webhooks.in_bulk(ids).items()}
     for run in rows:
         run.webhook_names = names
 

@@ -170,11 +170,13 @@ def _instance(registration: Registration, pk: Any, user: Any) -> models.Model:
 
 def _earlier_state(webhook: Webhook, event: Event, user: Any) -> PrechangeState | None:
     """The state before the last recorded update of the object, if the webhook looks at it. None if it is not known."""
-    if not Filters.of(webhook).needs_prechange or not permissions.may_view_payloads(user):
+    if not Filters.of(webhook).needs_prechange:
         return None
     of_object = Event.objects.filter(object_type=event.object_type, object_id=event.object_id, action=Action.UPDATED)
     last = permissions.visible_events(user, of_object).order_by("-pk").first()
-    return payloads.stored_prechange(last, webhook.serializer) if last else None
+    if last is None or not permissions.may_view_payloads(user, last):
+        return None
+    return payloads.stored_prechange(last, webhook.serializer)
 
 
 # The verdict
@@ -223,8 +225,9 @@ def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> 
     """Say how many of the last events of its models and actions the webhook, as its attributes are, would have sent."""
     labels = [label_of(one) for one in models_chosen]
     wanted = Q(object_type__in=labels, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
-    # Only visible events: conditions could be used to guess the data of others.
+    # Only visible payloads: conditions could be used to guess the data of others.
     visible = permissions.visible_events(user, Event.objects.filter(wanted, error=""))
+    visible = permissions.with_visible_payloads(user, visible)
     # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
     filters = replace(Filters.of(webhook), prechange=False)
     return _in_words(filters, list(visible.order_by("-pk")[:MAX_EVENTS]))

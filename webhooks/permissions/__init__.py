@@ -204,11 +204,16 @@ def may_view_payloads(user: Any, event: Event | None = None) -> bool:
     """
     if has_perm(user, "webhooks.view_payload"):
         return True
-    if not is_restricted(user):
-        return False
-    if event is None:
-        return has_perm(user, "webhooks.view_payload_event")
-    return allowed(user, "view_payload", Event.objects.filter(pk=event.pk)).exists()
+    if event is not None:
+        return with_visible_payloads(user, Event.objects.filter(pk=event.pk)).exists()
+    return is_restricted(user) and has_perm(user, "webhooks.view_payload_event")
+
+
+def with_visible_payloads(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    """Those of the Events with a payload that the user may view."""
+    if has_perm(user, "webhooks.view_payload"):
+        return events
+    return allowed(user, "view_payload", events) if is_restricted(user) else events.none()
 
 
 def may_view_skips(user: Any) -> bool:
