@@ -22,6 +22,11 @@ CASES: dict[str, tuple[Any, Any, list[Line]]] = {
         [Line("a.b", "1", "2"), Line("a.c", "1", "3")],
     ),
     "members": ({"t": [1, 2, 2]}, {"t": [2, 3]}, [Line("t", gone=["1", "2"], new=["3"], kept=1)]),
+    "many members": (
+        {"t": [*range(60)]},
+        {"t": [*range(60, 100)]},
+        [Line("t", gone=[str(one) for one in range(50)], new=[str(one) for one in range(60, 100)], more=10)],
+    ),
     "another order": ({"t": [1, 2]}, {"t": [2, 1]}, [Line("t", "[1, 2]", "[2, 1]")]),
     "created": (None, {"a": 1}, [Line("a", None, "1")]),
     "deleted": ({"a": 1}, None, [Line("a", "1", None)]),

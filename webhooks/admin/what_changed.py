@@ -24,6 +24,9 @@ from webhooks.text import json_equal
 # A page shows this many lines.
 MAX_LINES = 100
 
+# Of a list, a line names this many members that it lost, and this many that it got.
+MAX_MEMBERS = 50
+
 # A longer value is folded.
 LONG = 120
 
@@ -104,6 +107,8 @@ class Line:
     """Members that a list got."""
     kept: int = 0
     """The number of members that a list kept."""
+    more: int = 0
+    """The number of members that it lost or got and that the line does not name."""
 
     @property
     def is_list(self) -> bool:
@@ -137,7 +142,11 @@ def _members(path: str, before: list[Any], after: list[Any]) -> Line | None:
     """The members that a list lost and got. None if only their order changed."""
     old, now = Counter(map(as_text, before)), Counter(map(as_text, after))
     gone, new = list((old - now).elements()), list((now - old).elements())
-    return Line(path, gone=gone, new=new, kept=len(before) - len(gone)) if gone or new else None
+    if not gone and not new:
+        return None
+    named = gone[:MAX_MEMBERS], new[:MAX_MEMBERS]
+    more = len(gone) + len(new) - sum(map(len, named))
+    return Line(path, gone=named[0], new=named[1], kept=len(before) - len(gone), more=more)
 
 
 def as_text(value: Any) -> str:
