@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -216,3 +219,34 @@ def test_a_worker_that_started_with_other_settings_is_named_with_them() -> None:
 def test_a_worker_that_stopped_is_named() -> None:
     Lease.objects.create(token="5f1d3c52-8a4e-4c57-9a51-2f5a8f0f6f10", name="web1:10803", lease_until=NOW)
     assert around(Problem.NO_WORKER) == ["Worker web1:10803 stopped, or lost the database."]
+
+
+LONG_COMMAND = """
+import django
+
+django.setup()
+
+from webhooks.management.base import DatabaseCommand
+
+
+class Command(DatabaseCommand):
+    requires_system_checks = []
+
+    def handle(self, *args, **options):
+        for _ in range(10_000):
+            self.stdout.write("WARNING: 7 warnings")
+
+
+Command().run_from_argv(["manage.py", "webhooks_status"])
+"""
+
+
+def test_a_command_ends_quietly_if_its_reader_has_read_enough() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LONG_COMMAND]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"WARNING: 7 warnings\n"
+        process.stdout.close()  # as in: manage.py webhooks_status | head -1
+        assert (process.stderr.read(), process.wait()) == (b"", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -53,6 +54,9 @@ class DatabaseCommand(BaseCommand):
         except Error as error:
             text = f"The database cannot be used: {describe_error(error)}."
             raise CommandError(text, returncode=self.exit_status_of_failure) from error
+        except BrokenPipeError:  # the reader has ended, as in: webhooks_status | head -1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error at exit
+            sys.exit(self.exit_status_of_failure)
 
     def write_json(self, value: Any) -> None:
         """Print a value as JSON, with times in UTC."""
