@@ -149,7 +149,7 @@ class TestForm:
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
         shown = page(admin_client, change_of(webhook))
         assert "is paused after 10 failed attempts: HTTP 503." in shown
-        assert "<p>the next probe is due</p>" in shown
+        assert "<p>the next delivery is the probe</p>" in shown
         Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="gone")
         assert "was disabled automatically: the receiver answered 410 Gone" in page(
             staff("view_webhook"), change_of(webhook)
@@ -160,7 +160,7 @@ class TestForm:
     ) -> None:
         settings.USE_TZ = False
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
-        assert "<p>the next probe is due</p>" in page(admin_client, change_of(webhook))
+        assert "<p>the next delivery is the probe</p>" in page(admin_client, change_of(webhook))
 
     def test_an_unregistered_model_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)

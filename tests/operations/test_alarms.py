@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
@@ -108,6 +108,23 @@ def test_it_finds_problems_of_webhooks_and_workers(
 ) -> None:
     found = find_alarms(Overview(webhooks=tuple(webhooks)), backend(*workers), True, NOW)
     assert [one.level for one in found if text in one.text] == [level], found
+
+
+@pytest.mark.parametrize(("waiting", "fact"), [(1, "the next probe is due"), (0, "the next delivery is the probe")])
+def test_a_paused_webhook_says_that_a_probe_is_due_only_if_a_delivery_waits(waiting: int, fact: str) -> None:
+    webhook = counted(failures_in_a_row=9, probe_at=LONG_AGO, waiting=waiting)
+    [alarm] = find_alarms(Overview(webhooks=(webhook,)), backend(SHIPPED), True, NOW)
+    assert alarm.facts(NOW)[-1] == fact
+
+
+def test_the_reason_of_a_failing_webhook_is_in_the_language_of_the_reader() -> None:
+    refused = {"error_kind": "refused", "last_failure": ErrorKind.REFUSED.english, "is_retrying": True}
+    paused = counted(failures_in_a_row=9, probe_at=NOW, **refused)
+    other = {"error_kind": "http_4xx", "last_failure": "HTTP 418 I'm a Teapot", "is_retrying": True}
+    failing = counted(2, failures_in_a_row=1, **other)
+    with translation.override("de"):
+        found = find_alarms(Overview(webhooks=(paused, failing)), backend(SHIPPED), True, NOW)
+    assert [one.text.rpartition(": ")[2] for one in found] == ["Verbindung abgewiesen.", "HTTP 418 I'm a Teapot."]
 
 
 @pytest.mark.parametrize(

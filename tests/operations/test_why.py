@@ -149,6 +149,17 @@ def disabled_after_the_change(world: World) -> Made:
     return thing, webhook
 
 
+@case(
+    Cause.HELD,
+    "wants no more deliveries. The delivery waits.",
+    "enter the new URL of the receiver and enable it. Enable",
+)
+def disabled_by_the_receiver(world: World) -> Made:
+    thing, webhook = between_attempts(world)
+    Webhook.objects.update(enabled=False, disabled_reason="gone", error_kind="http_410")
+    return thing, webhook
+
+
 @case(Cause.FAILED, "after 1 attempt: HTTP 503", "It is not sent again by itself: retry the delivery.")
 def given_up(world: World) -> Made:
     world.settings(RETRY_SCHEDULE=[])

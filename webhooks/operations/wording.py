@@ -18,6 +18,7 @@ from webhooks.db import to_utc
 from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
 from webhooks.models.webhook_states import DisabledReason
+from webhooks.permissions.redaction import last_failure
 
 # The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.
@@ -134,7 +135,7 @@ def why_disabled(webhook: Webhook) -> str:
     if webhook.disabled_reason != DisabledReason.FAILING or webhook.failing_since is None:
         return str(webhook.get_disabled_reason_display())
     text = _("every attempt since %(time)s failed, the last one with: %(reason)s")
-    return text % {"time": exact_time(webhook.failing_since), "reason": webhook.last_failure}
+    return text % {"time": exact_time(webhook.failing_since), "reason": last_failure(webhook)}
 
 
 def was_disabled(since: datetime | None, user: str, reason: str) -> str:

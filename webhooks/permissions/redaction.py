@@ -57,6 +57,12 @@ def label_of_kind(kind: str) -> str:
     return KINDS[kind].label if kind in KINDS else kind
 
 
+def last_failure(webhook: Webhook) -> str:
+    """Why the last attempts of a webhook failed, in the language of the reader. Every user may read it."""
+    kind, stored = webhook.error_kind, webhook.last_failure
+    return label_of_kind(kind) if kind in KINDS and stored == KINDS[kind].english else stored
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Two sentences about an error that every user may read, both empty without an error."""

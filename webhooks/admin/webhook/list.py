@@ -25,6 +25,7 @@ from webhooks.network import url_policy
 from webhooks.operations import webhooks
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
 from webhooks.operations.wording import number
+from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
@@ -112,7 +113,7 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
     @admin.display(description=gettext_lazy("last result"))
     def last_result(self, webhook: Webhook) -> SafeString | str:
         if webhook.failures_in_a_row and webhook.last_failure_at:
-            return format_html("{} {}", short(webhook.last_failure, 40), when(webhook.last_failure_at))
+            return format_html("{} {}", short(last_failure(webhook), 40), when(webhook.last_failure_at))
         if not webhook.last_success_at:
             return EMPTY
         return format_html(_("accepted {time}"), time=when(webhook.last_success_at))

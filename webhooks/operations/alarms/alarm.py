@@ -95,8 +95,10 @@ class Alarm:
             facts.append(ngettext("%(count)s waiting", "%(count)s waiting", self.waiting) % shown)
         if self.probe_at and self.probe_at > now:
             facts.append(_("next probe in %(span)s") % {"span": span((self.probe_at - now).total_seconds())})
-        elif self.probe_at:
+        elif self.probe_at and self.waiting:
             facts.append(_("the next probe is due"))
+        elif self.probe_at:
+            facts.append(_("the next delivery is the probe"))
         return facts
 
     def figures(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
 from webhooks.operations.wording import number, span, why_disabled
-from webhooks.permissions.redaction import explain, label_of_kind
+from webhooks.permissions.redaction import explain, label_of_kind, last_failure
 
 
 def webhook_alarms(webhook: Any) -> Iterator[Alarm]:
@@ -84,7 +84,7 @@ def _paused(webhook: Any) -> Alarm:
         "“%(name)s” is paused after %(count)s failed attempt: %(reason)s.",
         "“%(name)s” is paused after %(count)s failed attempts: %(reason)s.",
         failures,
-    ) % {"name": webhook.name, "count": number(failures), "reason": webhook.last_failure}
+    ) % {"name": webhook.name, "count": number(failures), "reason": last_failure(webhook)}
     return _of_receiver(webhook, Problem.PAUSED, text, probe_at=webhook.probe_at)
 
 
@@ -92,7 +92,7 @@ def _failing(webhook: Any) -> Alarm:
     text = _("The last attempt for “%(name)s” failed: %(reason)s.")
     if webhook.is_retrying:
         text = _("The last attempt for “%(name)s” failed, and is retried automatically: %(reason)s.")
-    return _of_receiver(webhook, Problem.FAILING, text % {"name": webhook.name, "reason": webhook.last_failure})
+    return _of_receiver(webhook, Problem.FAILING, text % {"name": webhook.name, "reason": last_failure(webhook)})
 
 
 def _of_receiver(webhook: Any, problem: Problem, text: str, **more: Any) -> Alarm:

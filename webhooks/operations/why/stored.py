@@ -31,7 +31,7 @@ from webhooks.operations.why.causes import (
 )
 from webhooks.operations.why.rows import Deliveries, StoredChange, Viewer, models_of
 from webhooks.operations.wording import exact_time, sentence, skip_reason
-from webhooks.permissions.redaction import explain
+from webhooks.permissions.redaction import explain, last_failure
 from webhooks.text import last_line
 
 REMEDIES = {
@@ -112,7 +112,8 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
     if not conf.enabled:
         return turned_off(webhook, waits)
     if not webhook.enabled:
-        remedy = _("Enable the webhook: this sends its deliveries.")
+        kind = webhook.error_kind if webhook.disabled_reason else ""
+        remedy = _remedy(webhook, kind, _("Enable the webhook: this sends its deliveries."))
         return Verdict(webhook, Cause.HELD, join(disabled(webhook), waits), remedy, Target.WEBHOOK)
     if webhook.paused_at is not None:
         paused = _("%(user)s paused the webhook at %(time)s.") % {
@@ -123,7 +124,7 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
         return Verdict(webhook, Cause.PAUSED, join(paused, waits), remedy, Target.WEBHOOK)
     if webhook.probe_at is not None:
         failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
-            "reason": sentence(webhook.last_failure)
+            "reason": sentence(last_failure(webhook))
         }
         probed = _("It is probed again at %(time)s.") % {"time": exact_time(webhook.probe_at)}
         remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
