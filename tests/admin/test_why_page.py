@@ -100,6 +100,10 @@ def test_an_object_with_another_kind_of_key_is_found_by_its_name(admin_client: C
     ("question", "problem"),
     [
         ({"object_type": "dcim.site", "object_id": "77"}, "Nothing is stored of the last change"),
+        (
+            {"object_type": "dcim.site", "object_id": "Bonn"},
+            "No object of dcim.site has the id or the exact name",
+        ),
         ({"object_type": "no.such", "object_id": "1"}, "There is no model no.such."),
         ({"object_id": "1"}, "Choose the model of the object"),
         ({"event": "12345678"}, "Event 12345678 is not stored, or you may not view it."),

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -21,6 +21,7 @@ from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.skip import Rule
 from webhooks.operations.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
+from webhooks.registry.registration import Registration
 from webhooks.text import clean
 
 # The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
@@ -117,10 +118,23 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
         has_event = Event.objects.filter(object_type=label, object_id=given).exists()
         named = [] if has_event or registration.find(objects, given) else _named(objects, given)
     if not named:
+        _check_key(registration, given)
         return label, given
     if len(named) > 1:
         raise _SeveralObjects([(label, str(one.pk), registration.name_of(one)) for one in named])
     return label, str(named[0].pk)
+
+
+def _check_key(registration: Registration, given: str) -> None:
+    """Raises UnknownObject for what no object has as its name, or can have as its id."""
+    try:
+        registration.normalize_pk(given)
+    except ValidationError:
+        text = _(
+            "No object of %(model)s has the id or the exact name “%(given)s”, or you may not view it. To ask about a "
+            "deleted object, enter its id."
+        )
+        raise UnknownObject(text % {"model": registration.label, "given": given}) from None
 
 
 def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:

@@ -50,8 +50,13 @@ TRACKED_CREATED = gettext_lazy("bulk_create(ignore_conflicts=True), raw SQL, a d
 WAYS: dict[Action | None, tuple[Any, Any]] = {
     Action.CREATED: (gettext_lazy("bulk_create(), raw SQL, a data migration or loaddata"), TRACKED_CREATED),
     Action.UPDATED: (
-        gettext_lazy("update(), bulk_update(), raw SQL, a data migration or loaddata"),
-        gettext_lazy("raw SQL, a data migration or loaddata"),
+        gettext_lazy(
+            "update(), bulk_update(), raw SQL, a data migration, loaddata, a save of its parent row, "
+            "or the delete of a related object"
+        ),
+        gettext_lazy(
+            "raw SQL, a data migration, loaddata, a save of its parent row, or the delete of a related object"
+        ),
     ),
     Action.DELETED: (DELETED, DELETED),
     None: (  # created or updated
