@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import configparser
 import io
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE
 from unittest.mock import Mock
@@ -26,7 +30,9 @@ from demo.receiver import Receiver, posts
 from demo.showcase import print_addresses
 from demo.site import Site
 from demo.startup import EXAMPLE, Demo
-from demo.supervisord import Supervisord
+from demo.supervisord import CONFIG, Supervisord
+from tests.support.servers import free_port
+from tests.support.waiting import until
 from webhooks.models import Webhook
 
 ADDRESS = "Science Park 610\n1098 XH Amsterdam\nNetherlands"
@@ -98,6 +104,29 @@ def test_a_restarted_receiver_keeps_its_port(tmp_path: Path) -> None:
         port = first.server_port
     with Receiver(tmp_path) as second:
         assert second.server_port == port
+
+
+def is_open(address: tuple[str, int]) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(address) == 0
+
+
+def test_connections_that_a_browser_opens_in_advance_do_not_block_the_site(tmp_path: Path) -> None:
+    config = configparser.RawConfigParser()
+    config.read(CONFIG)
+    address = ("127.0.0.1", free_port())
+    command = config["program:web"]["command"].replace("%(ENV_SITE_BIND)s", "{}:{}".format(*address))
+    command = command.replace("%(ENV_SITE_VENV)s", sys.prefix).replace("project.wsgi", "quick_site")
+    (tmp_path / "quick_site.py").write_text(
+        "def application(environ, start_response):\n    start_response('204 No Content', [])\n    return []\n"
+    )
+    with subprocess.Popen(shlex.split(command), cwd=tmp_path) as site, ExitStack() as browser:
+        browser.callback(site.terminate)
+        until(lambda: is_open(address), 30, "gunicorn to listen")
+        for _ in range(6):  # as many as a browser opens to one site
+            browser.enter_context(socket.create_connection(address))
+        for _ in range(12):
+            urllib.request.urlopen("http://{}:{}".format(*address), timeout=15).close()
 
 
 @pytest.fixture
