@@ -16,7 +16,7 @@ from typing import Any
 import django_rq
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections
 from django.test import Client
 from django.urls import reverse_lazy
 from django.utils import timezone
@@ -225,6 +225,20 @@ def test_a_worker_that_is_stopped_before_a_job_starts_requeues_it_at_the_front(
     assert queue.job_ids == [taken.id, later.id]
     assert not queue.intermediate_queue.get_job_ids()
     assert taken.get_status() == JobStatus.QUEUED
+
+
+def test_a_job_gets_no_connection_from_a_pool_of_its_worker(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    queue = Queue("webhooks", connection=redis)
+    worker = WebhookWorker([queue], connection=redis)
+    monkeypatch.setattr(
+        type(connections["default"]), "close_pool", lambda self: steps.append("pool closed"), raising=False
+    )
+    monkeypatch.setattr(worker, "fork_work_horse", lambda *args: steps.append("forked"))
+    monkeypatch.setattr(worker, "monitor_work_horse", lambda *args: None)
+    worker.execute_job(queue.enqueue("time.sleep", 0), queue)
+    assert steps == ["pool closed", "forked"]
+    worker.teardown()
 
 
 @pytest.mark.one_database

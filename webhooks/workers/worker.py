@@ -59,6 +59,15 @@ HAND_OVER_SECONDS = 1
 logger = get_logger(__name__)
 
 
+def close_connections() -> None:
+    """Close all database connections, and Django's pools of them. A pool would lend the old ones again, to a child
+    process too."""
+    connections.close_all()
+    for connection in connections.all(initialized_only=True):
+        if close_pool := getattr(connection, "close_pool", None):
+            close_pool()
+
+
 class WebhookWorker(LastingWorker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It delivers
     if it listens to the queue of the setting ``QUEUE``.
@@ -153,7 +162,7 @@ class WebhookWorker(LastingWorker):
                 logger.warning("The database cannot be used, trying again: %s", describe_error(error))
             else:
                 logger.exception("Delivering met an unexpected error, trying again")
-            connections.close_all()
+            close_connections()
             time.sleep(1)
 
     def _wait_for_job(self, seconds: float) -> tuple[Job, Queue] | None:
@@ -223,7 +232,7 @@ class WebhookWorker(LastingWorker):
                 queue.push_job_id(job.id, pipeline=pipe, at_front=True)
                 pipe.execute()
             raise StopRequested
-        connections.close_all()  # the child process must not share them
+        close_connections()  # the child process must not share them
         with self.surviving_outages():
             super().execute_job(job, queue)
         self.execution = None  # if the job could not start, rq would take the next job for this execution
@@ -279,6 +288,6 @@ class WebhookWorker(LastingWorker):
         except Exception as error:  # for example the database is unavailable; the worker must end all the same
             trace = None if isinstance(error, Error) else error
             logger.warning("Open requests could not be recorded and will be sent again: %s", error, exc_info=trace)
-            connections.close_all()
+            close_connections()
         with self.surviving_outages():
             super().teardown()
