@@ -148,7 +148,11 @@ def test_a_stored_webhook_is_tried_as_the_form_has_it_and_stays_as_it_is(
     assert request.headers["x-token"] == "mine"
     webhook.refresh_from_db()
     assert (webhook.payload_url, webhook.secret_headers) == ("http://127.0.0.1:1/old", "X-Token: t0ps3cret")
-    assert LogEntry.objects.get().change_message == "Sent Amsterdam updated as a test."
+    assert LogEntry.objects.get().change_message == "Sent dcim.site updated as a test."
+    history = reverse("admin:webhooks_webhook_history", args=[webhook.pk])
+    of_nothing_else = browser(make_user("view_webhook", sees_objects=False)).get(history).content.decode()
+    assert "Sent dcim.site updated as a test." in of_nothing_else
+    assert "Amsterdam" not in of_nothing_else
 
 
 def test_the_guards_of_a_delivery_hold_for_a_test(admin: Client, site: Site, names: dict[str, list[str]]) -> None:

@@ -116,8 +116,15 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
         with closing(Transport()) as transport:
             outcome = transport.send(request)
     if webhook.pk:
-        history.record(user, [webhook], history.CHANGE, f"Sent {trial.event} as a test.")
+        history.record(user, [webhook], history.CHANGE, _entry(trial.event))
     return outcome
+
+
+def _entry(event: Event) -> str:
+    """The entry in the history of the webhook. Its readers may not view the object, so it does not name it."""
+    if event.action == PING:
+        return "Sent a test."
+    return f"Sent {event.object_type} {event.action}".replace("  ", " ") + " as a test."
 
 
 # The event
