@@ -16,6 +16,7 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
+from webhooks.db import execute
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.runner import DeliveryRunner
@@ -142,6 +143,20 @@ def test_an_event_whose_payload_failed_is_never_dispatched(webhook: Webhook) -> 
     make_event(webhook)
     assert dispatch_all() == 2
     assert Delivery.objects.get().event.error == ""
+
+
+def test_events_that_were_deleted_by_sql_keep_no_other_from_being_dispatched(
+    webhook: Webhook, webhooks_settings: Any
+) -> None:
+    webhooks_settings(BATCH=2)
+    for number in range(3):
+        make_event(webhook, object_id=str(number))
+    execute("default", "DELETE FROM webhooks_event")
+    make_event(webhook, object_id="3")
+    for _ in range(2):
+        dispatch()
+    assert states() == [State.PENDING]
+    assert not Undispatched.objects.exists()
 
 
 def test_a_webhook_that_is_gone_gets_nothing(webhook: Webhook) -> None:

@@ -95,7 +95,11 @@ def _dispatch(
     if not found:
         return [], [], {}
     floors.note(0, found[0][0])  # it may have to wait, and is then found again
-    events = _in_turn(using, [pk for (pk,) in found])
+    ids = [pk for (pk,) in found]
+    new_events = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids)))
+    # SQL of an operator may delete events alone. A batch of rows without one would keep out all new events.
+    gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
+    events = _in_turn(new_events)
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
     deliveries = _new_deliveries(events, webhooks)
     firsts = _firsts(deliveries)
@@ -106,7 +110,7 @@ def _dispatch(
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
     deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
-    chosen, chosen_param = among_sql(using, [event.pk for event in events])
+    chosen, chosen_param = among_sql(using, [*gone, *(event.pk for event in events)])
     dispatched = f"DELETE FROM webhooks_undispatched WHERE event_id {chosen}", [chosen_param]
     heads &= _insert(using, deliveries, heads, token, dispatched)
     return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
@@ -133,9 +137,8 @@ def _read_events() -> QuerySet[Event, Any]:
 _events_to_dispatch = QueryByKeys(_read_events)
 
 
-def _in_turn(using: str, ids: Sequence[int]) -> list[Any]:
+def _in_turn(events: Iterable[Any]) -> list[Any]:
     """The Events that may be dispatched now: the one before, of the same object, is dispatched or in this batch."""
-    events: Iterable[Any] = map(NewEvent._make, _events_to_dispatch.fetch(using, ids))
     in_turn: dict[int, Any] = {}
     for event in events:
         if event.waits_for is None or event.waits_for in in_turn:
