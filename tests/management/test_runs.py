@@ -140,7 +140,7 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ([], "Give at least one filter, or say that the run takes all rows"),
+        ([], "Give at least one filter, or --all"),
         (["--webhook", "unknown"], "There is no webhook “unknown”"),
         (["--object-id", "7"], "--object-id: Give object_type as well"),
         (["--all", "--state", "failed"], "Give either filters or --all"),

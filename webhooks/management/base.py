@@ -170,6 +170,8 @@ class RunCommand(DatabaseCommand):
         check_utf8(*found.values())
         if found and options.get("all"):
             raise CommandError("Give either filters or --all.")
+        if not found and not options.get("all"):
+            raise CommandError("Give at least one filter, or --all.")
         if name := found.get("webhook"):
             found["webhook"] = webhook_named(name).pk
         return found

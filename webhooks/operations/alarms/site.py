@@ -31,7 +31,7 @@ def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[
             level=Level.ERROR,
             problem=Problem.TURNED_OFF,
             text=_("Webhooks are turned off: changes are not recorded, and nothing is sent. Stored deliveries wait."),
-            remedy=_('Set WEBHOOKS = {"ENABLED": True} in the settings, then restart the site and the workers.'),
+            remedy=_('Set WEBHOOKS["ENABLED"] = True in the settings, then restart the site and the workers.'),
             waiting=waiting,
         )
     if backend.error:
