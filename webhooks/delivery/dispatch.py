@@ -96,7 +96,7 @@ def _dispatch(
         return [], [], {}
     floors.note(0, found[0][0])  # it may have to wait, and is then found again
     ids = [pk for (pk,) in found]
-    new_events = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids)))
+    new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids)))
     # SQL of an operator may delete events alone. A batch of rows without one would keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
