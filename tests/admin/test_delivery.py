@@ -35,6 +35,7 @@ from webhooks.admin import delivery_sections
 from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.models.event import PING
 from webhooks.models.ids import first_id, new_id
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.text import REDACTED
@@ -323,6 +324,8 @@ class TestOneDelivery:
         assert "Changed fields: slug" in page(admin_client, change_of(delivery))
         unknown = make_site_delivery(webhook)
         assert "The values before are unknown" in page(admin_client, change_of(unknown))
+        test = make_site_delivery(webhook, event=make_site_event(3, action=PING))
+        assert "The values before are unknown" not in page(admin_client, change_of(test))
 
     def test_it_leads_to_the_changes_of_the_object_before_and_after(
         self, admin_client: Client, webhook: Webhook
