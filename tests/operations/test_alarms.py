@@ -117,6 +117,17 @@ def test_a_paused_webhook_says_that_a_probe_is_due_only_if_a_delivery_waits(wait
     assert alarm.facts(NOW)[-1] == fact
 
 
+def test_a_webhook_that_was_changed_after_its_failure_does_not_blame_its_new_receiver() -> None:
+    values = {"failures_in_a_row": 1, "is_retrying": True, "error_kind": "http_404", "last_failure_at": LONG_AGO}
+    webhook = counted(payload_url="https://new.example/", last_updated=LONG_AGO - timedelta(days=1), **values)
+    [alarm] = find_alarms(Overview(webhooks=(webhook,)), backend(SHIPPED), True, NOW)
+    assert alarm.remedy.startswith("https://new.example does not know the path of the URL.")
+    webhook.last_updated = NOW
+    [alarm] = find_alarms(Overview(webhooks=(webhook,)), backend(SHIPPED), True, NOW)
+    assert alarm.remedy.startswith("The receiver does not know the path of the URL.")
+    assert alarm.remedy.endswith("The webhook was changed after that: send a test to see whether it works now.")
+
+
 def test_the_reason_of_a_failing_webhook_is_in_the_language_of_the_reader() -> None:
     refused = {"error_kind": "refused", "last_failure": ErrorKind.REFUSED.english, "is_retrying": True}
     paused = counted(failures_in_a_row=9, probe_at=NOW, **refused)

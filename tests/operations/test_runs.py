@@ -178,6 +178,25 @@ def test_a_preview_says_if_nothing_matches_because_no_user_has_the_name(user: Us
     assert runs.preview(RunKind.RETRY, {"user": "script"}).note == ""
 
 
+@pytest.mark.parametrize(
+    ("held", "note"),
+    [
+        ({"probe_at": timezone.now() + timedelta(hours=1)}, "Resume the webhook: this sends its deliveries."),
+        ({"enabled": False}, "Enable the webhook: this sends its deliveries."),
+        ({}, ""),
+    ],
+)
+def test_a_preview_says_if_nothing_matches_because_the_webhook_holds_its_deliveries_back(
+    held: dict[str, Any], note: str
+) -> None:
+    webhook = make_webhook(Thing, **held)
+    chosen = {"webhook": webhook.pk, "created_after": "2026-01-01T00:00:00+00:00"}
+    assert runs.preview(RunKind.RECOVER, chosen).note == ""
+    make_delivery(webhook, State.PENDING)
+    found = runs.preview(RunKind.RECOVER, chosen)
+    assert (found.count, found.note) == (0, note)
+
+
 def test_a_run_takes_deliveries_of_a_model_that_is_not_registered_any_more() -> None:
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(object_type="gone.rack", dispatched=True))
     assert runs.preview(RunKind.RETRY, {"object_type": "gone.rack", "state": ["failed", "succeeded"]}).count == 1

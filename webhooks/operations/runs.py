@@ -25,6 +25,7 @@ from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.queue import OPEN_STATES, QueuedDelivery
 from webhooks.models.run import RunQuerySet
 from webhooks.models.selection import filter_time
 from webhooks.operations import backfills, history, replays, retries, run_filters  # noqa: F401 # two add their acts
@@ -101,7 +102,9 @@ class Preview:
     is_complete: bool = True
     """False if the time was over before all rows were counted."""
     note: str = ""
-    """Why nothing matches, if a filter names a user who does not exist. Changes by a script may have such a name."""
+    """Why nothing matches, if a filter names a user who does not exist, or the webhook holds its deliveries back.
+
+    Changes by a script may have the name of no user."""
 
     @property
     def count(self) -> int:
@@ -168,7 +171,20 @@ def preview(
     found.sample = _named(oldest, user)
     if not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
+    elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
+        found.note = _held(filters.get("webhook"))
     return found
+
+
+def _held(webhook_id: Any) -> str:
+    """How to send deliveries that need no retry, because only their webhook holds them back; empty without any."""
+    webhook = Webhook.objects.filter(pk=webhook_id).first()
+    waits = QueuedDelivery.objects.filter(webhook=webhook_id).in_states(*OPEN_STATES)
+    if webhook is None or webhook.is_sendable or not waits.exists():
+        return ""
+    if webhook.enabled:
+        return _("Resume the webhook: this sends its deliveries.")
+    return _("Enable the webhook: this sends its deliveries.")
 
 
 def _named(keys: Sequence[Key], user: Any) -> list[Named]:

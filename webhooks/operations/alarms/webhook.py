@@ -9,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from webhooks.db import to_utc
 from webhooks.network import url_policy
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
@@ -97,8 +98,12 @@ def _failing(webhook: Any) -> Alarm:
 
 def _of_receiver(webhook: Any, problem: Problem, text: str, **more: Any) -> Alarm:
     """An alarm about the receiver, with the cause of the last failure."""
-    explanation = explain(webhook.error_kind, webhook.payload_url)
-    remedy = f"{explanation.cause} {explanation.remedy}".strip()
+    failed_at = webhook.last_failure_at
+    is_changed = failed_at is not None and to_utc(webhook.last_updated) > to_utc(failed_at)
+    # Perhaps the URL was changed: the receiver of now has not failed.
+    explanation = explain(webhook.error_kind, "" if is_changed else webhook.payload_url)
+    changed = _("The webhook was changed after that: send a test to see whether it works now.") if is_changed else ""
+    remedy = " ".join(filter(None, (explanation.cause, explanation.remedy, changed)))
     receiver, kind = url_policy.redacted(webhook.payload_url), webhook.error_kind
     since = webhook.failing_since
     return _alarm(webhook, problem, text, remedy, since=since, error_kind=kind, receiver=receiver, **more)
