@@ -17,6 +17,7 @@ import django_rq
 import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection, connections
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse_lazy
 from django.utils import timezone
@@ -25,7 +26,7 @@ from rq import Queue
 from rq.exceptions import StopRequested
 from rq.job import JobStatus
 
-from tests.support.draining import sweep_step
+from tests.support.draining import drain, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.proxy import Proxy
@@ -33,9 +34,11 @@ from tests.support.servers import free_port, own_valkey
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
+from webhooks import models
 from webhooks.delivery import runner as delivery_runner
 from webhooks.delivery import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
+from webhooks.network.transport import Transport
 from webhooks.workers import jobs
 from webhooks.workers.status import read_backend
 from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
@@ -254,6 +257,25 @@ def test_wake_ups_are_dropped_without_reading_them(redis: Any) -> None:
     assert queue.intermediate_queue.get_job_ids() == [other.id]
     assert not redis.exists("webhooks:wake-up:webhooks")
     worker.teardown()
+
+
+@pytest.mark.one_database
+def test_if_the_thread_that_sends_has_ended_the_worker_ends_and_holds_nothing(
+    redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    make_event(make_webhook(Thing, url=inbox.url()))
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+    with monkeypatch.context() as without_memory:
+        without_memory.setattr(Transport, "start", None)
+        with pytest.raises(SystemExit):
+            for _ in range(5):
+                worker._deliver()
+    worker.teardown()
+    models.Worker.objects.update(lease_until=Now())  # it is not renewed any more
+    sweep_step(sweep.expire_leases)
+    drain()
+    assert count(State.SUCCEEDED) == 1
 
 
 # Outages of Redis

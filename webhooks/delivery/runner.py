@@ -84,6 +84,11 @@ class DeliveryRunner:
         return bool(self._claims.held)
 
     @property
+    def can_send(self) -> bool:
+        """Whether the thread that sends is alive. If not, end the process: its leases must end, too."""
+        return self._sender.is_alive
+
+    @property
     def clock_offset(self) -> float:
         """Seconds that the clock of this machine is ahead of the database's."""
         return self._clock.offset

@@ -83,6 +83,11 @@ class Sender(Generic[T]):
         with self._lock:
             return bool(self._ended or self._queue.in_flight or self._queue.ready())
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread can still send, once there is something. A bug or a lack of memory may end it."""
+        return self._thread is None or self._thread.is_alive()
+
     def ready(self) -> int:
         """How many items may be sent now."""
         with self._lock:
@@ -153,7 +158,7 @@ class Sender(Generic[T]):
                 self._transport.close()
                 return
             self._thread = thread
-        elif not self._thread.is_alive() and not self._is_closed:
+        elif not self.is_alive and not self._is_closed:
             raise RuntimeError("The thread that sends has ended")
 
     def _work(self) -> None:

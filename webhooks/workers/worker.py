@@ -141,6 +141,8 @@ class WebhookWorker(LastingWorker):
         if conf.enabled and conf.queue in self.queue_names():
             with self._surviving_errors():
                 self._runner.run(conf.slice, wait=False, is_woken=is_woken)
+            if not self._runner.can_send:
+                raise SystemExit("The worker ends because its thread that sends has ended")
             self._report_faults()
 
     def _report_faults(self) -> None:
