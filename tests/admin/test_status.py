@@ -468,6 +468,11 @@ def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook)
 
 
 @pytest.mark.one_database
+def test_a_button_takes_the_address_to_return_to_for_no_name_of_a_page(admin_client: Client, webhook: Webhook) -> None:
+    for address in ("?state=failed", "webhooks_why"):
+        assert admin_client.post(act_of(webhook, "pause"), {"next": address}).headers["Location"] == address
+
+
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
 def test_a_button_returns_to_no_other_site(admin_client: Client, webhook: Webhook, elsewhere: str) -> None:
     response = admin_client.post(act_of(webhook, "pause"), {"next": elsewhere})

@@ -16,7 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import models, transaction
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -249,7 +249,8 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
     """Redirect to the page of the pressed button: the address in ``next``, or else the page with this name."""
     address = request.POST.get("next", "")
     is_own = url_has_allowed_host_and_scheme(address, None)
-    return redirect(address) if is_own else redirect(page, *args)
+    # ``redirect`` would take a text such as "?state=failed" for the name of a page.
+    return HttpResponseRedirect(address) if is_own else redirect(page, *args)
 
 
 def start_url(kind: RunKind, **filters: Any) -> str:
