@@ -142,6 +142,9 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
     [
         ([], "Give at least one filter, or --all"),
         (["--webhook", "unknown"], "There is no webhook “unknown”"),
+        (["--webhook", ""], "There is no webhook “”"),
+        (["--object-name", ""], "--object-name: An empty text is no filter"),
+        (["--status", "2000"], "--status: An HTTP status is a number from 100 to 999"),
         (["--object-id", "7"], "--object-id: Give object_type as well"),
         (["--all", "--state", "failed"], "Give either filters or --all"),
         (["--object-type", "testapp.thingy"], "--object-type: No registered model and no stored event has the label"),
@@ -152,5 +155,5 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
 )
 def test_a_command_without_a_sound_choice_is_refused(arguments: list[str], problem: str) -> None:
     with pytest.raises(CommandError, match=problem):
-        output("webhooks_retry", *arguments)
+        output("webhooks_retry", "--no-wait", *arguments)
     assert not Run.objects.exists()

@@ -159,6 +159,8 @@ def test_a_preview_takes_few_queries_for_each_range_of_events(monkeypatch: pytes
         (RunKind.RETRY, {"state": ["succeeded"]}, "only these states: failed, discarded, pending"),
         (RunKind.DISCARD, {"state": ["sending", "succeeded"]}, "only these states: waiting, pending, failed"),
         (RunKind.RETRY, {"object_id": "7"}, "Give object_type as well"),
+        (RunKind.RETRY, {"name": ""}, "An empty text is no filter"),
+        (RunKind.RETRY, {"status": 99}, "from 100 to 999"),
     ],
 )
 def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(

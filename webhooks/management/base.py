@@ -172,8 +172,8 @@ class RunCommand(DatabaseCommand):
             raise CommandError("Give either filters or --all.")
         if not found and not options.get("all"):
             raise CommandError("Give at least one filter, or --all.")
-        if name := found.get("webhook"):
-            found["webhook"] = webhook_named(name).pk
+        if "webhook" in found:
+            found["webhook"] = webhook_named(found["webhook"]).pk
         return found
 
     def _wait(self, run: Run) -> None:

@@ -52,6 +52,10 @@ def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool) -> None:
 def _filter_problem(kind: RunKind, name: str, value: Any) -> str:
     """Why no row can have this value; empty if one can. A user may be deleted since, or be the name of a script."""
     match name:
+        case _ if value == "":
+            return _("An empty text is no filter.")
+        case "status" if not 100 <= value <= 999:
+            return _("An HTTP status is a number from 100 to 999.")
         case "webhook":
             is_known = isinstance(value, int) and Webhook.objects.filter(pk=value).exists()
             return "" if is_known else _("There is no webhook %(id)s.") % {"id": value}
