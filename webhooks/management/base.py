@@ -65,7 +65,8 @@ class DatabaseCommand(BaseCommand):
 
 class _JSONEncoder(DjangoJSONEncoder):
     def default(self, o: Any) -> Any:
-        return super().default(to_utc(o) if isinstance(o, datetime) else o)
+        # As the REST API writes it: Django's encoder would leave out the microseconds.
+        return to_utc(o).isoformat().replace("+00:00", "Z") if isinstance(o, datetime) else super().default(o)
 
 
 def check_utf8(*values: Any) -> None:

@@ -35,7 +35,7 @@ class Command(DatabaseCommand):
             "event": options["event"],
             "request_id": options["request"],
         }
-        given = sum(map(bool, asked.values()))
+        given = sum(one not in (None, "") for one in asked.values())
         if len(options["object"]) not in (0, 2) or given > 1 or not (given or options["webhook"]):
             raise CommandError(
                 "Give one of these: MODEL KEY, such as dcim.site 5; --event ID; --request ID; --webhook WEBHOOK alone."
