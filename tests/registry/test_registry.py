@@ -123,9 +123,10 @@ def test_code_replaces_a_registration_and_the_setting_does_not() -> None:
     assert registration(Thing).serializer_class("") is LabelSerializer
 
 
-def test_an_unknown_label_is_refused_in_code() -> None:
+@pytest.mark.parametrize("label", ["testapp.nothing", "testapp", "Thing", "testapp.Thing.name", ""])
+def test_an_unknown_label_is_refused_in_code(label: str) -> None:
     with pytest.raises(LookupError):
-        webhooks.register("testapp.nothing")
+        webhooks.register(label)
 
 
 class Abstract(models.Model):

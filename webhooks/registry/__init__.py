@@ -50,7 +50,8 @@ def register(
     primary key, and for an abstract or a proxy model. A change of a proxy is a change of its concrete model.
     """
     if isinstance(model, str):
-        model = apps.get_model(model)
+        app_label, _, name = model.partition(".")
+        model = apps.get_model(app_label, name)
     for option, names in {"exclude": exclude, "include_sensitive": include_sensitive}.items():
         if isinstance(names, str):  # else its letters would be the names
             raise ImproperlyConfigured(f"{option} of {model._meta.label_lower} must be a list of names, not {names!r}.")
