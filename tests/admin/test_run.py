@@ -95,6 +95,25 @@ def test_only_the_progress_of_an_open_run_asks_for_itself_again(admin_client: Cl
     assert "1 of 1 (100" in part
 
 
+def test_the_page_of_a_run_says_what_becomes_of_it_until_it_has_ended(admin_client: Client) -> None:
+    run = make_run()
+    address = reverse("admin:webhooks_run_progress", args=[run.pk])
+    said = {}
+    for state in (RunState.RUNNING, RunState.PAUSED, RunState.DONE):
+        Run.objects.update(state=state)
+        part = admin_client.get(address).content.decode()
+        said[state] = (
+            "You can leave this page" in part,
+            "until you resume it" in part,
+            f'href="{page_of(run)}"' in part,
+        )
+    assert said == {
+        RunState.RUNNING: (True, False, True),
+        RunState.PAUSED: (False, True, True),
+        RunState.DONE: (False, False, False),
+    }
+
+
 def test_runs_are_paused_resumed_and_cancelled(admin_client: Client) -> None:
     run = make_run()
     for action, text, state in (
