@@ -304,6 +304,21 @@ def test_conditions_are_tried_on_visible_payloads_only(user: User, mine: Webhook
 
 
 @pytest.mark.one_database
+def test_why_does_not_say_whether_a_hidden_object_has_events(user: User, mine: Webhook) -> None:
+    hidden = Shelf.objects.create(name="hidden")
+    Shelf.objects.create(name=str(hidden.pk))
+    allow(user, "testapp.view_shelf", name=str(hidden.pk))
+    asked = {"object_type": "testapp.shelf", "object_id": hidden.pk}
+    Event.objects.all().delete()
+    answers = []
+    for _ in range(2):
+        answer = browser(user).get(reverse("webhooks_why"), asked)
+        answers.append((answer.context.get("problem"), len(answer.context.get("answers", ()))))
+        make_site_event(hidden.pk, "hidden", object_type="testapp.shelf")
+    assert answers == [(None, 1)] * 2, "it answers about the object with this name"
+
+
+@pytest.mark.one_database
 def test_runs_do_not_name_hidden_webhooks(user: User, mine: Webhook, theirs: Webhook) -> None:
     allow(user, "webhooks.view_run", "webhooks.add_run", "webhooks.replay_event")
     run = Run.objects.create(kind=RunKind.RETRY, counts={mine.pk: 1, theirs.pk: 2})

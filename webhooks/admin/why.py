@@ -115,7 +115,8 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
         return label, given
     objects = permissions.viewable_objects(user, registration.model)
     with index_plans(Event.objects.db):
-        has_event = Event.objects.filter(object_type=label, object_id=given).exists()
+        events = Event.objects.filter(object_type=label, object_id=given)
+        has_event = permissions.of_viewable_objects(user, events).exists()
         named = [] if has_event or registration.find(objects, given) else _named(objects, given)
     if not named:
         _check_key(registration, given)
