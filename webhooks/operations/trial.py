@@ -124,7 +124,8 @@ def _entry(event: Event) -> str:
     """The entry in the history of the webhook. Its readers may not view the object, so it does not name it."""
     if event.action == PING:
         return "Sent a test."
-    return f"Sent {event.object_type} {event.action}".replace("  ", " ") + " as a test."
+    # A custom event may have no object.
+    return " ".join(filter(None, ["Sent", event.object_type, event.action, "as a test."]))
 
 
 # The event
