@@ -239,7 +239,7 @@ def test_the_command_answers_for_people() -> None:
     assert said[0].endswith(" UTC by jane")
     assert said[1] == "CMDB: not taken by a worker yet"
     assert said[2].startswith("  Event ")
-    assert said[3] == "  → Check on the status page that a worker is running."
+    assert said[3] == "  → Check on the status page that a worker is running without problems."
     assert said[4] == "audit\\x1b[2J: skipped"
     assert printed(request="r1").splitlines() == said
     assert printed(event=events()[0].pk).splitlines() == said

@@ -286,7 +286,7 @@ def test_a_worker_without_the_key_leaves_a_webhook_to_others(
     make_event(make_webhook(Thing, url=inbox.url()))
     with worker() as runner:
         until(lambda: runner.run(0.2) or sorted(states()) == [State.PENDING, State.SUCCEEDED], 20, "one to be sent")
-        assert [fault.text for fault in runner.faults] == ["The worker cannot decrypt the secrets of 1 webhook"]
+        assert [fault.text for fault in runner.faults] == ["The worker cannot decrypt the secrets of some webhooks"]
     assert not Webhook.objects.exclude(failures_in_a_row=0).exists()
     [line] = [record.getMessage() for record in app_log.records]
     assert "the secret of webhook “CMDB” cannot be used" in line

@@ -17,6 +17,7 @@ from webhooks.operations.alarms import Alarm, Level, find_alarms
 from webhooks.operations.counts import FailedGroup
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import clock_time
+from webhooks.security.encryption import PREFIX, Secret
 from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 
 NOW = timezone.now()
@@ -199,6 +200,7 @@ REFUSED = {
     "last_failure": "connection refused",
 }  # fmt: skip
 LATE = {"due": 1, "due_since": LONG_AGO}
+LOST = Secret(stored=f"{PREFIX}of a key that is lost")
 
 
 def tree(alarms: Sequence[Alarm]) -> list[str]:
@@ -236,6 +238,11 @@ def tree(alarms: Sequence[Alarm]) -> list[str]:
         ([LATE | REFUSED], [SHIPPED], ["failing 1 > overdue 1"]),
         ([LATE | {"failed": 1}], [SHIPPED], ["overdue 1 > failed_deliveries 1"]),
         ([{"failed": 1}], [SHIPPED], ["failed_deliveries 1"]),
+        ([{"secret": LOST, "failed": 1}, {}], [SHIPPED], ["unreadable 1 > failed_deliveries 1"]),
+        (
+            [{"secret": LOST} | LATE, {"secret_headers": LOST}, {}], [SHIPPED],
+            ["unreadable > unreadable 1, overdue 1, unreadable 2"],
+        ),
         (
             [{"failed": 1}, {"failed": 2}, {}], [SHIPPED],
             ["failed_deliveries > failed_deliveries 1, failed_deliveries 2"],

@@ -94,13 +94,17 @@ def sent(world: World) -> Made:
     return thing, webhook
 
 
-@case(Cause.NOT_DISPATCHED, "no worker has taken it yet", "Check on the status page that a worker is running.")
+@case(
+    Cause.NOT_DISPATCHED,
+    "no worker has taken it yet",
+    "Check on the status page that a worker is running without problems.",
+)
 def without_a_worker(world: World) -> Made:
     webhook = make_webhook(Thing)
     return Thing.objects.create(name="a"), webhook
 
 
-@case(Cause.DUE, "no worker has taken it yet", "Check on the status page that a worker is running.")
+@case(Cause.DUE, "no worker has taken it yet", "Check on the status page that a worker is running without problems.")
 def dispatched_and_not_claimed(world: World) -> Made:
     webhook, thing = make_webhook(Thing), Thing.objects.create(name="a")
     dispatch()

@@ -657,7 +657,7 @@ def test_a_paused_webhook_shows_no_count_of_hidden_deliveries(db: None, redis: A
     assert "2 waiting · the next probe is due" in page(browser(viewer), address)
     for user in (without_permission, without_objects):
         said = page(browser(user), address)
-        assert "the next probe is due" in said
+        assert "the next delivery is the probe" in said
         assert not re.search("[0-9]+ waits?", said)
 
 

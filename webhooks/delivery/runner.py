@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from django.db import DataError
+from django.utils.translation import gettext_noop
 
 from webhooks.conf import conf
 from webhooks.db import atomically
@@ -98,8 +99,7 @@ class DeliveryRunner:
         """The faults of our own that this worker meets now."""
         found = [self._breaker.fault] if self._breaker.fault else []
         if avoided := [one for one in self._claims.avoided.values() if elapsed() < one.until + FORGOTTEN_AFTER]:
-            count = f"{len(avoided)} webhook{'s' if len(avoided) > 1 else ''}"
-            text = f"The worker cannot decrypt the secrets of {count}"
+            text = gettext_noop("The worker cannot decrypt the secrets of some webhooks")
             found.append(Fault(ErrorKind.SECRET, text, min(one.since for one in avoided)))
         return found
 

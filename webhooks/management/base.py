@@ -23,7 +23,7 @@ from webhooks.models import Run, RunKind, RunState, State, Webhook
 from webhooks.models.selection import filter_time
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
-from webhooks.operations.wording import count_of
+from webhooks.operations.wording import count_of, sentence
 from webhooks.text import clean, one_line
 
 wait = time.sleep
@@ -52,7 +52,7 @@ class DatabaseCommand(BaseCommand):
             with translation.override("en"):
                 return super().execute(*args, **options)
         except Error as error:
-            text = f"The database cannot be used: {describe_error(error)}."
+            text = sentence(f"The database cannot be used: {describe_error(error)}")
             raise CommandError(text, returncode=self.exit_status_of_failure) from error
         except BrokenPipeError:  # the reader has ended, as in: webhooks_status | head -1
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error at exit

@@ -99,7 +99,7 @@ def local_time(moment: datetime) -> datetime:
 
 def sentence(text: str) -> str:
     """The text with a full stop, if it has no other end."""
-    return text if text.endswith((".", "…", "!")) else f"{text}."
+    return text if text.endswith((".", "…", "!", "?")) else f"{text}."
 
 
 def skip_reason(skip: Skip, shows_actual: bool) -> str:

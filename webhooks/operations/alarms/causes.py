@@ -40,12 +40,14 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     general, chains = _explain_failures(general, _chains(overview, late))
     roots = [replace(first, consequences=tuple(rest)) for first, *rest in chains]
     only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]
+    unreadable = [alarm for alarm in roots if alarm.problem == Problem.UNREADABLE]
     found = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.being_deleted(overview),
         *site.none_enabled(overview),
-        *_by_receiver([alarm for alarm in roots if alarm not in only_failed], overview),
+        *_unreadable(unreadable),
+        *_by_receiver([alarm for alarm in roots if alarm not in (*unreadable, *only_failed)], overview),
         *_failed(only_failed, overview),
         *site.failed_events(overview),
         *site.database(overview.vacuum),
@@ -95,6 +97,16 @@ def _explain_failures(general: list[Alarm], chains: list[list[Alarm]]) -> tuple[
     return folded, others
 
 
+def _unreadable(alarms: Sequence[Alarm]) -> list[Alarm]:
+    """One alarm for all webhooks with secrets that cannot be decrypted: most likely they need the same lost key."""
+    if len(alarms) < 2:
+        return list(alarms)
+    text = _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
+    waiting, folded = sum(alarm.waiting for alarm in alarms), chain.from_iterable(map(_flat, alarms))
+    first = replace(alarms[0], text=text % {"count": number(len(alarms))}, webhook_id=None, waiting=waiting)
+    return [replace(first, consequences=tuple(folded))]
+
+
 def _by_receiver(alarms: Iterable[Alarm], overview: Overview) -> list[Alarm]:
     """One alarm for all webhooks that fail alike at one receiver: of the one with the most deliveries in trouble."""
     troubled = {webhook.pk: open_count(webhook) + webhook.failed for webhook in overview.webhooks}
@@ -112,8 +124,12 @@ def _by_receiver(alarms: Iterable[Alarm], overview: Overview) -> list[Alarm]:
 
 def _merged(alike: Sequence[Alarm]) -> Alarm:
     first, *others = alike
-    flat = chain.from_iterable((replace(other, consequences=()), *other.consequences) for other in others)
-    return replace(first, consequences=(*first.consequences, *flat))
+    return replace(first, consequences=(*first.consequences, *chain.from_iterable(map(_flat, others))))
+
+
+def _flat(alarm: Alarm) -> tuple[Alarm, ...]:
+    """The alarm alone, and what follows from it."""
+    return replace(alarm, consequences=()), *alarm.consequences
 
 
 def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
