@@ -7,8 +7,7 @@ Three rules apply together:
 - the setting ``MAY_VIEW`` for the objects of Events.
 
 ``MAY_VIEW`` is the path of ``by_restriction``, of ``by_model``, or of a callable of the host. It takes a user and
-Events, and returns the Events that the user may view. It also gets skips, which have the columns ``object_type`` and
-``object_id``, too.
+Events, and returns the Events that the user may view. It also gets skips, which have the same columns of the object.
 """
 
 from __future__ import annotations
@@ -197,11 +196,9 @@ def may_view_events(user: Any) -> bool:
 
 
 def may_view_payloads(user: Any, event: Event | None = None) -> bool:
-    """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies of requests
-    and responses. Without an Event also the values that a skip found.
-
-    In a host with ``restrict()``, an action "view_payload" for Events gives it too: NetBox knows no other permissions.
-    """
+    """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies. Without an
+    Event also the values that a skip found. In a host with ``restrict()``, an action "view_payload" for Events gives it
+    too: NetBox knows no other permissions."""
     if has_perm(user, "webhooks.view_payload"):
         return True
     if event is not None:
@@ -253,9 +250,8 @@ def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    """The default: as ``by_model``, and only the objects that NetBox's ``restrict(user, action)`` returns.
-
-    If a model's manager has no such method, or an object was deleted, the permission for the model decides."""
+    """The default: as ``by_model``, and only the objects that NetBox's ``restrict(user, action)`` returns. If a model's
+    manager has no such method, or an object was deleted, the permission for the model decides."""
     if _sees_all(user):
         return events
     registered = registry.registered_models()
