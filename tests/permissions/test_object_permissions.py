@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.permissions import DjangoObjectPermissions
 from rest_framework.test import APIClient
@@ -23,6 +24,7 @@ from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, RunKind, State, Webhook
+from webhooks.operations import runs
 
 API = "/api/webhooks"
 STATUS = reverse("webhooks_backend_status")
@@ -316,6 +318,17 @@ def test_why_does_not_say_whether_a_hidden_object_has_events(user: User, mine: W
         answers.append((answer.context.get("problem"), len(answer.context.get("answers", ()))))
         make_site_event(hidden.pk, "hidden", object_type="testapp.shelf")
     assert answers == [(None, 1)] * 2, "it answers about the object with this name"
+
+
+@pytest.mark.one_database
+def test_a_preview_of_a_run_does_not_say_that_a_hidden_webhook_holds_deliveries_back(
+    user: User, mine: Webhook, theirs: Webhook
+) -> None:
+    Webhook.objects.update(paused_at=timezone.now())
+    for webhook in (mine, theirs):
+        make_site_delivery(webhook, State.PENDING)
+    notes = [runs.preview(RunKind.RETRY, {"webhook": one.pk}, user).note for one in (mine, theirs)]
+    assert notes == ["Resume the webhook: this sends its deliveries.", ""]
 
 
 @pytest.mark.one_database

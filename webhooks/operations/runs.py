@@ -172,14 +172,18 @@ def preview(
     if not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
-        found.note = _held(filters.get("webhook"))
+        found.note = _held(filters.get("webhook"), user)
     return found
 
 
-def _held(webhook_id: Any) -> str:
-    """How to send deliveries that need no retry, because only their webhook holds them back; empty without any."""
-    webhook = Webhook.objects.filter(pk=webhook_id).first()
-    waits = QueuedDelivery.objects.filter(webhook=webhook_id).in_states(*OPEN_STATES)
+def _held(webhook_id: Any, user: Any) -> str:
+    """How to send deliveries that need no retry, because only their webhook holds them back; empty without any that the
+    user may view."""
+    every = user is None  # a command
+    webhooks: Any = Webhook.objects if every else permissions.visible_webhooks(user)
+    queue = QueuedDelivery.objects.all() if every else permissions.visible_queue(user)
+    webhook = webhooks.filter(pk=webhook_id).first()
+    waits = queue.filter(webhook=webhook_id).in_states(*OPEN_STATES)
     if webhook is None or webhook.is_sendable or not waits.exists():
         return ""
     if webhook.enabled:
