@@ -1,13 +1,17 @@
-"""Retry, resend and discard deliveries."""
+"""Retry, resend and discard deliveries, and how to send the ones that need no retry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from webhooks.models import Delivery, Webhook
+from django.utils.translation import gettext as _
+
+from webhooks import permissions
+from webhooks.models import Delivery, QueuedDelivery, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.queue import OPEN_STATES
 from webhooks.operations import history
 from webhooks.text import clean
 from webhooks.workers import jobs
@@ -58,3 +62,18 @@ def _change(
         history.record(user, list(Delivery.objects.for_list().filter(pk__in=webhooks.keys())), history.CHANGE, done)
     jobs.wake_on_commit()
     return changed
+
+
+def held_back(webhook_id: Any, user: Any) -> str:
+    """How to send deliveries that need no retry, because only their webhook holds them back; empty without any that the
+    user may view."""
+    every = user is None  # a command
+    webhooks: Any = Webhook.objects if every else permissions.visible_webhooks(user)
+    queue = QueuedDelivery.objects.all() if every else permissions.visible_queue(user)
+    webhook = webhooks.filter(pk=webhook_id).first()
+    waits = queue.filter(webhook=webhook_id).in_states(*OPEN_STATES)
+    if webhook is None or webhook.is_sendable or not waits.exists():
+        return ""
+    if webhook.enabled:
+        return _("Resume the webhook: this sends its deliveries.")
+    return _("Enable the webhook: this sends its deliveries.")

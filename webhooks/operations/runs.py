@@ -25,7 +25,6 @@ from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.models.queue import OPEN_STATES, QueuedDelivery
 from webhooks.models.run import RunQuerySet
 from webhooks.models.selection import filter_time
 from webhooks.operations import backfills, history, replays, retries, run_filters  # noqa: F401 # two add their acts
@@ -172,23 +171,8 @@ def preview(
     if not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
-        found.note = _held(filters.get("webhook"), user)
+        found.note = retries.held_back(filters.get("webhook"), user)
     return found
-
-
-def _held(webhook_id: Any, user: Any) -> str:
-    """How to send deliveries that need no retry, because only their webhook holds them back; empty without any that the
-    user may view."""
-    every = user is None  # a command
-    webhooks: Any = Webhook.objects if every else permissions.visible_webhooks(user)
-    queue = QueuedDelivery.objects.all() if every else permissions.visible_queue(user)
-    webhook = webhooks.filter(pk=webhook_id).first()
-    waits = queue.filter(webhook=webhook_id).in_states(*OPEN_STATES)
-    if webhook is None or webhook.is_sendable or not waits.exists():
-        return ""
-    if webhook.enabled:
-        return _("Resume the webhook: this sends its deliveries.")
-    return _("Enable the webhook: this sends its deliveries.")
 
 
 def _named(keys: Sequence[Key], user: Any) -> list[Named]:
