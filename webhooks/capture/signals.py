@@ -20,7 +20,7 @@ from django.db import models
 from django.db.models import signals
 
 from webhooks import registry
-from webhooks.capture.bulk import batch
+from webhooks.capture.batch import batch
 from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
 from webhooks.capture.relations import RelationEdit
