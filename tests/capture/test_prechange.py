@@ -22,13 +22,14 @@ from rq.timeouts import JobTimeoutException
 
 from tests.support.makers import actions, changed, events, make_webhook, rename, sides
 from tests.support.modes import MODES
+from tests.support.receivers import host_receiver
 from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, bare_savepoint
 from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
-from webhooks.capture.signals import on_many_to_many_changed, on_saved
+from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import SavepointLog
 from webhooks.db import execute
 from webhooks.payloads import snapshots
@@ -398,17 +399,11 @@ def test_a_receiver_may_copy_and_pickle_an_instance_that_is_being_saved(
 
     copies: list[Thing] = []
     make_webhook(Thing, prechange=True)
-    ours = {"sender": Thing, "dispatch_uid": "webhooks.on_saved"}
-    assert post_save.disconnect(**ours)
-    signal.connect(copy_it, sender=Thing)  # in post_save before ours, as a receiver in a module of models
-    try:
-        post_save.connect(on_saved, **ours)
+    with host_receiver(signal, Thing, copy_it):
         mode(lambda: rename(thing))
         assert (sides()[0]["name"], sides()[1]["name"]) == ("old", "new")
         copies[-1].name = "newer"
         mode(copies[-1].save)
-    finally:
-        signal.disconnect(copy_it, sender=Thing)
     assert (sides()[0]["name"], sides()[1]["name"]) == ("new", "newer")
 
 

@@ -147,7 +147,7 @@ def _prepare_deletion(collector: Collector, using: str) -> None:
     if not state or state.batch is None:
         return
     changes = [
-        Change(registration, instance.pk, Action.DELETED, needs_lock=True)
+        Change(registration, registration.normalize_pk(instance.pk), Action.DELETED, needs_lock=True)
         for model, instances in collector.data.items()
         if (registration := registry.registration_of(model)) and state.subscriptions.has_subscribers(model)
         for instance in instances
