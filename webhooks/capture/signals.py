@@ -22,7 +22,7 @@ from django.db.models import signals
 from webhooks import registry
 from webhooks.capture.batch import batch
 from webhooks.capture.events import announce, finish_deletion, record, records_later
-from webhooks.capture.prechange import read_prechange
+from webhooks.capture.prechange import forget_models, read_pointing, read_prechange
 from webhooks.capture.relations import RelationEdit
 from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
 from webhooks.conf import conf
@@ -83,7 +83,8 @@ def _connect_first(signal: Any, receiver: Any, sender: Any) -> None:
 
 
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
-    """A model class that is created at runtime may be a proxy or a child of a registered one."""
+    """A model class that is created at runtime may be a proxy or a child of a registered one, or point to one."""
+    forget_models()
     if any(issubclass(sender, model) for model in registry.registered_models().values()):
         _watch_class(sender)
 
@@ -165,6 +166,7 @@ def on_deleting(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
     """Record the deletion of an instance while its row can still be read."""
+    read_pointing(sender, instance, using, is_origin=origin is instance)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.

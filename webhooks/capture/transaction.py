@@ -139,6 +139,8 @@ class TransactionState:
         """The objects that the batch is about to delete."""
         self.deleting: dict[Key, Change] = {}
         """The deletions that Django has announced, and has not done yet."""
+        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
+        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
         self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
         """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
