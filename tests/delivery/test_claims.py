@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from django.utils import timezone
 
 from tests.support.draining import STATE, drain, states, sweep_step
 from tests.support.inbox import Inbox
-from tests.support.makers import make_delivery, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
@@ -136,7 +137,7 @@ def test_the_third_lost_lease_is_a_failed_attempt(
     webhook: Webhook, webhooks_settings: Any, schedule: list[int], fields: dict[str, Any], expected: list[State]
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=schedule, RETRY_JITTER=0)
-    lost = make_delivery(webhook, State.SENDING, lost_leases=2, lease_until=AGO, attempt_count=4, failures=0, **fields)
+    lost = make_delivery(webhook, State.SENDING, lost_leases=2, lease_until=AGO, attempt_count=4, failures=3, **fields)
     make_delivery(webhook, State.WAITING)
     assert sweep_step(sweep.expire_leases) == 1
     assert states() == expected
@@ -144,7 +145,7 @@ def test_the_third_lost_lease_is_a_failed_attempt(
     assert (lost.lost_leases, lost.attempt_count, lost.queued.failures, lost.reason) == (
         0,
         5,
-        1,
+        3,
         ErrorKind.WORKER_ENDED.label,
     )
     due_at = lost.next_attempt_at
@@ -158,7 +159,24 @@ def test_the_third_lost_lease_is_a_failed_attempt(
     )
     assert attempt.started_at == AGO
     webhook.refresh_from_db()
-    assert (webhook.failures_in_a_row, webhook.last_failure) == (1, ErrorKind.WORKER_ENDED.label)
+    assert (webhook.failures_in_a_row, webhook.last_failure) == (0, ""), "the receiver has not failed"
+
+
+def test_attempts_that_end_workers_follow_the_schedule_by_themselves(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[60, 600], RETRY_JITTER=0)
+    lost = make_delivery(webhook, State.PENDING, attempt_count=7, failures=1)
+    make_attempt(lost, number=7, error_kind="http_503")
+    waits = []
+    for _ in range(3):
+        worker = Worker.objects.create(token=uuid.uuid4(), lease_until=AGO)
+        QueuedDelivery.objects.update(state=State.SENDING, claim=worker.pk, lost_leases=2)
+        assert sweep_step(sweep.expire_leases) == 1
+        lost = Delivery.objects.get()
+        assert lost.queued.failures == 1
+        due_at = lost.next_attempt_at
+        waits.append(round((due_at - timezone.now()).total_seconds(), -1) if due_at else None)
+    assert waits == [60, 600, None], "a delivery that always ends its worker is given up"
+    assert states() == [State.FAILED]
 
 
 def test_the_third_lost_lease_is_recorded_without_time_zones(webhook: Webhook, settings: Any) -> None:
@@ -169,15 +187,12 @@ def test_the_third_lost_lease_is_recorded_without_time_zones(webhook: Webhook, s
     assert to_utc(Attempt.objects.get().started_at) == ago
 
 
-def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webhooks_settings: Any) -> None:
+def test_workers_that_end_pause_no_webhook(webhook: Webhook, webhooks_settings: Any) -> None:
     webhooks_settings(PAUSE_AFTER=2)
-    webhook.body_template = "{{ data.id }}"
-    webhook.save()
-    make_lost(webhook, 2, 2, state=State.SENDING, lease_until=AGO)
-    assert sweep_step(sweep.expire_leases) == 2
+    make_lost(webhook, 5, 2, state=State.SENDING, lease_until=AGO)
+    assert sweep_step(sweep.expire_leases) == 5
     webhook.refresh_from_db()
-    assert webhook.probe_at
-    assert webhook.last_failure == ErrorKind.WORKER_ENDED.label
+    assert (webhook.probe_at, webhook.failures_in_a_row, webhook.enabled) == (None, 0, True)
 
 
 def test_a_lost_lease_of_a_webhook_that_is_being_deleted_is_no_attempt(webhook: Webhook) -> None:

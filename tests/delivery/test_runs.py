@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from webhooks.db import atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import acts, pace, steps
-from webhooks.delivery.runs.acts import Key, Portion
+from webhooks.delivery.runs.acts import Key, Portion, TimeLeft
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
@@ -184,7 +185,7 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
         runner.close(grace=0)
     run.refresh_from_db()
     assert run.done == 12
-    assert counts[3] == counts[2] <= 11
+    assert counts[3] == counts[2] <= 12
 
 
 def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
@@ -241,7 +242,8 @@ def test_a_step_that_comes_too_late_takes_nothing_of_a_webhook_that_is_done(inbo
     take_steps(run, 4)
     assert list(run.cursors) == [str(other.pk)]
     before = run.taken
-    assert atomically(lambda: steps._take(run.pk, [portion], uuid.uuid4()), Run.objects.db).taken is None
+    take = partial(steps._take, run.pk, [portion], uuid.uuid4(), TimeLeft(60))
+    assert atomically(take, Run.objects.db).taken is None
     run.refresh_from_db()
     assert run.taken == before
 

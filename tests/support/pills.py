@@ -1,11 +1,15 @@
-"""A worker that some deliveries kill, as a bug in a C library would."""
+"""Workers that some deliveries or objects kill, as a bug in a C library would, or stall."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
+from collections.abc import Callable
 from typing import Any
 
+from tests.testapp.api.serializers import LabelSerializer
 from webhooks.delivery import request, runner
 from webhooks.network.request import Request
 from webhooks.workers.worker import WebhookWorker
@@ -25,4 +29,32 @@ class PoisonedWorker(WebhookWorker):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         runner.compose = _poisoned
+        super().__init__(*args, **kwargs)
+
+
+def _scan_for_ever() -> None:
+    """Python cannot interrupt this: ``re`` keeps the interpreter to itself."""
+    re.match(r"(a|aa)+$", "a" * 100 + "b")
+
+
+# What the serializer does first to a label with this name.
+POISONS: dict[str, Callable[[], None]] = {
+    "ends the process": lambda: os._exit(3),
+    "hangs": lambda: time.sleep(3600),
+    "hangs in C": _scan_for_ever,
+    "is slow": lambda: time.sleep(0.3),
+}
+
+
+class PoisonedSerializerWorker(WebhookWorker):
+    """Its serializer of labels does what ``POISONS`` says for their names."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        serialize = LabelSerializer.to_representation
+
+        def to_representation(serializer: Any, instance: Any) -> Any:
+            POISONS.get(instance.name, lambda: None)()
+            return serialize(serializer, instance)
+
+        LabelSerializer.to_representation = to_representation  # type: ignore[method-assign]
         super().__init__(*args, **kwargs)

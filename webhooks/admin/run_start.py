@@ -26,6 +26,7 @@ from webhooks.admin.display import page, state_word
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
+from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
@@ -104,7 +105,7 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     A button of another page posts the address to return to as ``next``. If there are many rows, ask first.
     """
     kind, filters = read_run(request)
-    if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
+    if not all(permissions.has_perm(request.user, one) for one in PERMISSIONS[kind]):
         raise PermissionDenied
     try:
         # Few rows are changed at once. A run needs another permission.
@@ -222,7 +223,7 @@ class SinceForm(forms.Form):
 
 def may_begin(user: Any, kind: RunKind) -> bool:
     """Whether the user may begin runs of this kind."""
-    return all(permissions.has_perm(user, one) for one in (*runs.PERMISSIONS[kind], "webhooks.add_run"))
+    return all(permissions.has_perm(user, one) for one in (*PERMISSIONS[kind], "webhooks.add_run"))
 
 
 def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:

@@ -34,6 +34,7 @@ from webhooks.api.fields import (
     extend_schema_view,
     refuse_unknown,
 )
+from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
 from webhooks.operations.run_filters import NEEDED, RefusedFilter
@@ -177,7 +178,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
 
     def _start(self, kind: str, filters: dict[str, Any], given: Any) -> Response:
         user = self.request.user
-        if missing := [one for one in runs.PERMISSIONS[RunKind(kind)] if not permissions.has_perm(user, one)]:
+        if missing := [one for one in PERMISSIONS[RunKind(kind)] if not permissions.has_perm(user, one)]:
             refusal = _("A run of %(kind)s requires the permission %(permissions)s.")
             raise PermissionDenied(refusal % {"kind": kind, "permissions": ", ".join(missing)})
         takes_all = given.validated_data.get("all", False)

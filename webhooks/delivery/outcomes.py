@@ -26,6 +26,7 @@ from webhooks.db import (
 )
 from webhooks.delivery import pause_policy, retry_policy, statistics
 from webhooks.delivery.claims import HeldDelivery
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, State, Webhook, lanes
 from webhooks.models.attempt import URL_LENGTH, Body
 from webhooks.models.lanes import Place
@@ -40,13 +41,16 @@ NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
 
 @dataclass(frozen=True)
 class Transition:
-    """A delivery's change of state after an attempt. ``wait`` is in seconds, until the next attempt."""
+    """A delivery's change of state after an attempt. ``wait`` is in seconds, until the next attempt.
+
+    ``is_ours``: the attempt failed because our worker ended. It uses up no schedule."""
 
     id: uuid.UUID
     state: str
     wait: float = 0
     reason: str = ""
     error_kind: str = ""
+    is_ours: bool = False
 
 
 def record(
@@ -70,7 +74,8 @@ def record(
     statistics.write(using, mine, numbers, given_up)
     by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
     for delivery, outcome in mine:
-        by_webhook[delivery.webhook].append(outcome)
+        if outcome.kind != ErrorKind.WORKER_ENDED:  # says nothing about the receiver
+            by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
     stopped = pause_policy.update_all(by_webhook)
     ended = {transition.id for transition in transitions if transition.state != State.PENDING}
@@ -91,7 +96,8 @@ def _transition(delivery: HeldDelivery, outcome: Outcome) -> Transition:
         retry_after=outcome.retry_after,
     )
     state = State.FAILED if wait is None else State.PENDING
-    return Transition(delivery.id, state, wait or 0, outcome.reason, outcome.kind)
+    is_ours = outcome.kind == ErrorKind.WORKER_ENDED
+    return Transition(delivery.id, state, wait or 0, outcome.reason, outcome.kind, is_ours)
 
 
 def move_on(using: str, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
@@ -168,10 +174,12 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
             "state": transition.state,
             "due_at": _due_in(using, transition.wait) if transition.state == State.PENDING else None,
             "error_kind": transition.error_kind if transition.state == State.FAILED else "",
+            "counts": "no" if transition.is_ours else "yes",
         }
         for transition in failed
     }
-    state, due_at, kind = (value_by_id_sql(using, "delivery_id", name) for name in ("state", "due_at", "error_kind"))
+    names = ("state", "due_at", "error_kind", "counts")
+    state, due_at, kind, counts = (value_by_id_sql(using, "delivery_id", name) for name in names)
     if is_postgresql(using):
         due_at = f"STATEMENT_TIMESTAMP() + make_interval(secs => {due_at}::float8)"
     now = now_sql(using)
@@ -182,7 +190,7 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
             state = {state},
             claim = NULL,
             due_at = {due_at},
-            failures = failures + 1,
+            failures = failures + CASE WHEN {counts} = 'yes' THEN 1 ELSE 0 END,
             lost_leases = 0,
             overtaken = overtaken AND {state} = 'pending',
             failing_since = CASE WHEN {state} = 'pending' AND in_lane THEN COALESCE(failing_since, {now}) END,

@@ -10,6 +10,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, ProgrammingError
@@ -24,7 +25,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
-from webhooks.models import Delivery, QueuedDelivery, State, Sweep, Webhook, Worker, lanes
+from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Sweep, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction
@@ -150,7 +151,9 @@ def sweep() -> int:
 
 
 def expire_leases() -> int:
-    """Take back deliveries from workers that died or stalled. The third lost lease is a failed attempt."""
+    """Take back deliveries from workers that died or stalled. The third lost lease is a failed attempt.
+
+    Such attempts follow the schedule by themselves: the next one that reaches the receiver begins where it was."""
     if not Worker.objects.expired().exists():
         return 0
     ended = {worker.token: worker for worker in Worker.objects.expired().select_for_update(skip_locked=True)}
@@ -161,12 +164,19 @@ def expire_leases() -> int:
     kind = ErrorKind.WORKER_ENDED
     for token, *columns in held.filter(lost_leases__gte=LOST_LEASES_ALLOWED).values_list("claim", *CLAIMED_COLUMNS):
         outcome = Outcome(to_utc(ended[token].lease_until), 0, reason=kind.english, kind=kind)
-        outcomes += [(one, outcome) for one in load_held([ClaimedRow(*columns)], token)]
+        row = ClaimedRow(*columns)._replace(failures=_worker_ended_in_a_row(columns[0]))
+        outcomes += [(one, outcome) for one in load_held([row], token)]
         logger.error("Delivery %s failed: %s", columns[0], kind.english)
     if outcomes:
         record(outcomes, worker="")
     # The deliveries of a webhook that is being deleted get no attempt.
     return len(outcomes) + held.release(lost_leases=F("lost_leases") + 1)
+
+
+def _worker_ended_in_a_row(delivery_id: uuid.UUID) -> int:
+    """How many of the last attempts of a delivery failed because workers ended."""
+    kinds = Attempt.objects.filter(delivery=delivery_id).order_by("-number").values_list("error_kind", flat=True)
+    return len(list(takewhile(lambda kind: kind == ErrorKind.WORKER_ENDED, kinds[:MOST])))
 
 
 def unblock_lanes() -> int:

@@ -73,6 +73,15 @@ class Run(models.Model):
     is_restricted = models.BooleanField(
         **default(False), help_text=_("Whether it takes only rows on which the user may act.")
     )
+    is_by_user = models.BooleanField(
+        **default(False), help_text=_("Whether a user began it. It ends if the user may not begin it any more.")
+    )
+    same = models.CharField(
+        max_length=64, **EMPTY, help_text=_("A digest of what it does. Only one run with the same may be open.")
+    )
+    request_key = models.CharField(
+        max_length=64, **EMPTY, help_text=_("A digest of the form or the Idempotency-Key that began it.")
+    )
     state = models.CharField(_("state"), max_length=10, choices=RunState.choices, **default(RunState.RUNNING))
     total = models.PositiveIntegerField(
         _("total"), null=True, blank=True, help_text=_("Rows that it found. Empty: not counted yet.")
@@ -95,6 +104,9 @@ class Run(models.Model):
     cursors = models.JSONField(
         default=dict, db_default={}, help_text=_("The last event that it has taken, by webhook. 0: of events.")
     )
+    note = models.JSONField(
+        default=dict, db_default={}, help_text=_("The step that a worker is in, see delivery.runs.notes.")
+    )
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
     resumed_at = models.DateTimeField(null=True, blank=True, help_text=_("Empty: it was never resumed."))
     taken_before = models.PositiveIntegerField(**default(0), help_text=_("Rows that it was past when it was resumed."))
@@ -111,6 +123,14 @@ class Run(models.Model):
         default_permissions = ("add", "view")
         ordering = ["-pk"]
         indexes = [models.Index(fields=["id"], name="webhooks_run_running", condition=Q(state="running"))]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["same"], name="webhooks_run_same", condition=Q(state__in=OPEN_RUN_STATES) & ~Q(same="")
+            ),
+            models.UniqueConstraint(
+                fields=["request_key"], name="webhooks_run_request_key", condition=~Q(request_key="")
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pk}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from django.db.models import Exists, OuterRef, Q
 
@@ -15,14 +16,38 @@ from webhooks import payloads
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
-from webhooks.delivery.runs.acts import EVENTS, Applied, EventAct, Key, Portion, RunRefused, acts, events_of, keys_of
+from webhooks.delivery.runs.acts import (
+    EVENTS,
+    Applied,
+    EventAct,
+    Key,
+    Look,
+    Portion,
+    RunRefused,
+    TimeLeft,
+    acts,
+    events_of,
+    keys_of,
+)
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Delivery, Event, Run, RunKind, Webhook
 from webhooks.models.event import EventQuerySet
 from webhooks.registry import label_of
 from webhooks.text import last_line
 
-READ = 500  # events that one query reads to judge their conditions
+READ = 50  # events that one query reads to judge their conditions, with their data
+
+
+@dataclass
+class Judged:
+    """The events that the webhook wants, of ``count`` that were judged. ``failed`` of them could not be judged, the
+    last one for this ``reason``. ``problem`` is the reason with the event."""
+
+    wanted: list[Event] = field(default_factory=list)
+    count: int = 0
+    failed: int = 0
+    reason: str = ""
+    problem: str = ""
 
 
 class BackfillAct(EventAct):
@@ -43,28 +68,36 @@ class BackfillAct(EventAct):
         found = events_of(run, filters).filter(is_wanted, ~has_delivery, error="")
         return found.exclude(username__in=webhook.excluded_usernames)
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
-        applied, receiver, wanted = Applied(), _webhook(run), []
-        [portion] = portions
-        for event, problem in _wanted(receiver, portion.keys):
-            if problem:
-                applied.failed += 1
-                applied.problem = f"event {event.pk} ({event.object_repr or event}): {last_line(problem)}"
-            else:
-                wanted.append(event)
-        _choose_serializer(receiver, wanted)
-        applied.done, applied.claimed = insert_for(receiver, wanted, portion.free, token)
-        return applied
+    def is_risky(self, webhook: int) -> bool:
+        return True  # it judges conditions
 
-    def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
+    def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
+        """Judge the events before the transaction: that may take long, and others wait for the locks of a step."""
+        judged = _judge(_webhook(run), self.events(run), portion.keys, time_left)
+        return portion.first(judged.count)._replace(prepared=judged)
+
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+        [portion], receiver = portions, _webhook(run)
+        judged: Judged = portion.prepared
+        _choose_serializer(receiver, judged.wanted)
+        done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
+        return Applied(done, judged.failed, judged.problem, claimed)
+
+    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
-        webhook, candidates, count, first = _webhook(run), self.events(run), 0, list[Key]()
+        webhook, candidates = _webhook(run), self.events(run)
+        found = Look(until, {EVENTS: 0}, [])
         while keys := keys_of(candidates, after, until, READ):
-            wanted = [Key(event.pk, event.pk) for event, problem in _wanted(webhook, keys) if not problem]
-            count += len(wanted)
-            first += wanted[: limit - len(first)]
-            after = keys[-1].event_id
-        return {EVENTS: count}, first
+            judged = _judge(webhook, candidates, keys, time_left)
+            found.counts[EVENTS] += len(judged.wanted)
+            found.first += [Key(event.pk, event.pk) for event in judged.wanted[: limit - len(found.first)]]
+            found.unjudged += judged.failed
+            found.problem = judged.reason or found.problem
+            after = keys[judged.count - 1].event_id
+            if time_left.is_over:
+                found.until = after
+                break
+        return found
 
 
 def _webhook(run: Run) -> Webhook:
@@ -75,21 +108,42 @@ def _webhook(run: Run) -> Webhook:
     return webhook
 
 
-def _wanted(webhook: Webhook, keys: Sequence[Key]) -> Iterator[tuple[Event, str]]:
-    """The events that match the conditions of the webhook, as they were. With a reason if that cannot be judged."""
-    filters = Filters.of(webhook)
-    for event in Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk"):
-        is_wanted, problem = True, ""
-        if event.action in Action and not payloads.has_serializer(event, webhook.serializer):
-            problem = f"it has no data of the serializer {webhook.serializer or '(default)'}"
-        else:
-            try:
-                is_wanted = wants(filters, EventContext.of_stored(event, webhook.serializer))
-            except Exception as error:
-                reraise_job_timeout(error)
-                problem = str(error) or type(error).__name__
-        if is_wanted:
-            yield event, problem
+def _judge(webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
+    """Judge the conditions of the webhook for these events, as they were: at least one, and more until the time is
+    over."""
+    judged, filters = Judged(), Filters.of(webhook)
+    for event in _read(candidates, keys):
+        if judged.count and time_left.is_over:
+            judged.count = sum(key.event_id < event.pk for key in keys)
+            return judged
+        is_wanted, problem = _judge_one(webhook, filters, event)
+        judged.count += 1
+        if problem:
+            judged.failed += 1
+            judged.reason = last_line(problem)
+            judged.problem = f"event {event.pk} ({event.object_repr or event}): {judged.reason}"
+        elif is_wanted:
+            judged.wanted.append(event)
+    judged.count = len(keys)
+    return judged
+
+
+def _read(candidates: EventQuerySet, keys: Sequence[Key]) -> Iterator[Event]:
+    """These events in their order, as far as they are still candidates."""
+    for start in range(0, len(keys), READ):
+        ids = [key.id for key in keys[start : start + READ]]
+        yield from candidates.filter(pk__in=ids).order_by("pk")
+
+
+def _judge_one(webhook: Webhook, filters: Filters, event: Event) -> tuple[bool, str]:
+    """Whether the webhook wants the event, and why that cannot be judged."""
+    if event.action in Action and not payloads.has_serializer(event, webhook.serializer):
+        return False, f"it has no data of the serializer {webhook.serializer or '(default)'}"
+    try:
+        return wants(filters, EventContext.of_stored(event, webhook.serializer)), ""
+    except Exception as error:
+        reraise_job_timeout(error)
+        return False, str(error) or type(error).__name__
 
 
 def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:

@@ -27,6 +27,7 @@ from webhooks.delivery.runs.acts import (
     EventAct,
     Key,
     Portion,
+    TimeLeft,
     acts,
     events_of,
     user_of,
@@ -173,13 +174,20 @@ class ReplayAct(EventAct):
             found = permissions.allowed(user_of(run), "replay", found)  # type: ignore[assignment]
         return found
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
+    def is_risky(self, webhook: int) -> bool:
+        return True  # it calls the project's serializers
+
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         ids = [key.id for portion in portions for key in portion.keys]
-        found = Event.objects.replayable().filter(pk__in=ids).order_by("pk")
-        results = [replay_one(event, run.filters.get("webhook")) for event in found]
+        results, left = list[Replayed](), 0
+        for event in self.events(run).filter(pk__in=ids).order_by("pk"):
+            if results and time_left.is_over:
+                left = sum(pk >= event.pk for pk in ids)
+                break
+            results.append(replay_one(event, run.filters.get("webhook")))
         problems = [one for one in results if one.problem and not one.is_unmatched]
         last = f"{problems[-1].original.name}: {problems[-1].problem}" if problems else ""
-        return Applied(sum(one.event is not None for one in results), len(problems), last)
+        return Applied(sum(one.event is not None for one in results), len(problems), last, left=left)
 
 
 class RecoverAct(Act):
@@ -190,16 +198,19 @@ class RecoverAct(Act):
     def __init__(self) -> None:
         self._deliveries, self._events = DeliveryAct(RunKind.RETRY), ReplayAct()
 
+    def is_risky(self, webhook: int) -> bool:
+        return self._act(webhook).is_risky(webhook)
+
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
         return self._deliveries.count(run, after, until) | self._events.count(run, after, until)
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return self._act(webhook).keys(run, webhook, after, until, limit)
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         applied = Applied()
         for portion in portions:
-            applied.add(self._act(portion.webhook).apply(run, [portion], token))
+            applied.add(self._act(portion.webhook).apply(run, [portion], token, time_left))
         return applied
 
     def _act(self, webhook: int) -> Act:

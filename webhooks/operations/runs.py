@@ -6,7 +6,6 @@ Workers execute their steps in the background, see ``delivery.runs.steps``.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,11 +15,11 @@ from django.db import transaction
 from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
 from webhooks.db import index_plans, savepoint
-from webhooks.delivery.runs.acts import EVENTS, Key, acts, rows_of
+from webhooks.delivery.runs.acts import EVENTS, Key, Look, TimeLeft, acts, rows_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
@@ -52,15 +51,6 @@ PAST = {
     RunKind.REPLAY: "Replayed",
     RunKind.RECOVER: "Recovered",
     RunKind.BACKFILL: "Backfilled",
-}
-# The permissions that a user needs for a run, in addition to the one to add runs.
-PERMISSIONS = {
-    RunKind.RETRY: ("webhooks.retry_delivery",),
-    RunKind.RESEND: ("webhooks.resend_delivery",),
-    RunKind.DISCARD: ("webhooks.discard_delivery",),
-    RunKind.REPLAY: ("webhooks.replay_event",),
-    RunKind.RECOVER: ("webhooks.retry_delivery", "webhooks.replay_event"),
-    RunKind.BACKFILL: ("webhooks.resend_delivery",),
 }
 # A run in words: without a webhook, and with its webhooks.
 SUMMARIES = {
@@ -99,9 +89,12 @@ class Preview:
     webhooks: set[int] = field(default_factory=set)
     """The ids of the webhooks that have the deliveries."""
     is_complete: bool = True
-    """False if the time was over before all rows were counted."""
+    """False if the time was over before all rows were counted, or if some could not be judged."""
+    unjudged: int = 0
+    """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
-    """Why nothing matches, if a filter names a user who does not exist, or the webhook holds its deliveries back.
+    """Why some events could not be judged. Or why nothing matches, if a filter names a user who does not exist, or the
+    webhook holds its deliveries back.
 
     Changes by a script may have the name of no user."""
 
@@ -149,26 +142,34 @@ def preview(
     Counts a range of events at a time, and stops after about ``seconds``.
     """
     run = _new(kind, filters, user, takes_all)
-    using, pace, end = Event.objects.db, Pace(), time.monotonic() + seconds
-    found, oldest, after = Preview(), list[Key](), run.counted_event
+    using, pace, time_left = Event.objects.db, Pace(), TimeLeft(seconds)
+    found, oldest, after, problem = Preview(), list[Key](), run.counted_event, ""
 
-    def look() -> tuple[dict[int, int], list[Key]]:
+    def look() -> Look:
         with savepoint(using):  # PostgreSQL may stop it
-            return acts[kind].look(run, after, until, SAMPLE - len(oldest))
+            return acts[kind].look(run, after, until, SAMPLE - len(oldest), time_left)
 
     with index_plans(using, may_sort=True, seconds=max(0.1, min(QUERY_SECONDS, seconds))):
         while after < run.last_event and found.is_complete:
             until = min(after + pace.events, run.last_event)
             if part := pace.read(look):
-                counts, keys = part
-                found.events += counts.pop(EVENTS, 0)
-                found.deliveries += sum(counts.values())
-                found.webhooks.update(counts)
-                oldest += keys
-                after = until
-            found.is_complete = after == run.last_event or time.monotonic() < end
+                found.events += part.counts.pop(EVENTS, 0)
+                found.deliveries += sum(part.counts.values())
+                found.webhooks.update(part.counts)
+                found.unjudged += part.unjudged
+                oldest += part.first
+                after, problem = part.until, part.problem or problem
+            found.is_complete = after == run.last_event or not time_left.is_over
+    found.is_complete = found.is_complete and not found.unjudged
     found.sample = _named(oldest, user)
-    if not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
+    if found.unjudged:
+        text = ngettext(
+            "%(count)s event could not be judged: %(reason)s.",
+            "%(count)s events could not be judged: %(reason)s.",
+            found.unjudged,
+        )
+        found.note = text % {"count": number(found.unjudged), "reason": problem}
+    elif not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
         found.note = retries.held_back(filters.get("webhook"), user)

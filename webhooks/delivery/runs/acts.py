@@ -13,7 +13,10 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import BooleanField, Count, ExpressionWrapper, Q
 
 from webhooks import permissions
-from webhooks.models import Delivery, Run, RunKind, resend_sql
+from webhooks.conf import conf
+from webhooks.db import Among
+from webhooks.delivery.clock import elapsed
+from webhooks.models import Delivery, Run, RunKind, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import EventQuerySet
 from webhooks.models.queue import ClaimedRow
@@ -32,29 +35,69 @@ class Key(NamedTuple):
 
 class Portion(NamedTuple):
     """The rows that a step takes of one webhook: ``keys`` are all rows with events after ``after`` and up to ``until``.
-    The worker has capacity to send ``free`` of them."""
+    The worker has capacity to send ``free`` of them. ``prepared`` is what ``Act.prepare`` found out about them."""
 
     webhook: int
     after: int
     until: int
     keys: Sequence[Key]
     free: int
+    prepared: Any = None
+
+    def first(self, count: int) -> Portion:
+        """Only the first ``count`` rows."""
+        if count >= len(self.keys):
+            return self
+        return self._replace(keys=self.keys[:count], until=self.keys[count - 1].event_id)
 
 
 @dataclass
 class Applied:
-    """What a step has done with its rows. The rest needed nothing."""
+    """What a step has done with its rows. The rest needed nothing.
+
+    ``left`` is how many of the last rows it has not looked at, because its time was over."""
 
     done: int = 0
     failed: int = 0
     problem: str = ""
     claimed: list[ClaimedRow] = field(default_factory=list)
+    left: int = 0
 
     def add(self, other: Applied) -> None:
         self.done += other.done
         self.failed += other.failed
         self.problem = other.problem or self.problem
         self.claimed += other.claimed
+        self.left += other.left
+
+
+@dataclass
+class Look:
+    """What a run would take of some events, up to the event ``until``: the numbers by webhook, and the first rows.
+
+    ``unjudged`` events may be wanted or not: judging them failed, for the reason in ``problem``."""
+
+    until: int
+    counts: dict[int, int]
+    first: list[Key]
+    unjudged: int = 0
+    problem: str = ""
+
+
+class TimeLeft:
+    """The time that a step or a preview may take. It begins now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = elapsed() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        return elapsed() >= self._end
+
+
+def seconds_of_step() -> float:
+    """The time that a step may take to judge and to serialize: a sixth of the lease."""
+    return conf.lease / 6
 
 
 class Act(ABC):
@@ -62,6 +105,10 @@ class Act(ABC):
 
     is_sent: bool
     """Whether its rows are sent at once, so that a step takes only as many as the worker has capacity for."""
+
+    def is_risky(self, webhook: int) -> bool:
+        """Whether rows under this key may end or stall the worker: it judges them, or calls the project's code."""
+        return False
 
     @abstractmethod
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
@@ -72,23 +119,41 @@ class Act(ABC):
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         """The next rows of one webhook in the order of their events, after one event and up to another one."""
 
-    @abstractmethod
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
-        """Change these rows. Claim of each webhook up to ``free`` rows with the ``token``."""
+    def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
+        """What can be found out about risky rows before the step's transaction. Returns fewer rows if the time is
+        over."""
+        return portion
 
-    def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
+    @abstractmethod
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+        """Change these rows, if they still match. Claim of each webhook up to ``free`` rows with the ``token``.
+
+        Looks at one risky row at least, and at more until the time is over."""
+
+    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
         """What the run would take of these events: the numbers by webhook, and the first ``limit`` rows."""
         counts = self.count(run, after, until)
         keys = [key for webhook in counts if limit for key in self.keys(run, webhook, after, until, limit)]
-        return counts, sorted(keys, key=lambda key: key.event_id)[:limit]
+        return Look(until, counts, sorted(keys, key=lambda key: key.event_id)[:limit])
 
 
 class RunRefused(Exception):
     """A run cannot go on. The message says why."""
 
 
+# The permissions that a user needs for a run, in addition to the one to add runs.
+PERMISSIONS = {
+    RunKind.RETRY: ("webhooks.retry_delivery",),
+    RunKind.RESEND: ("webhooks.resend_delivery",),
+    RunKind.DISCARD: ("webhooks.discard_delivery",),
+    RunKind.REPLAY: ("webhooks.replay_event",),
+    RunKind.RECOVER: ("webhooks.retry_delivery", "webhooks.replay_event"),
+    RunKind.BACKFILL: ("webhooks.resend_delivery",),
+}
+
+
 def user_of(run: Run) -> Any:
-    """The user who began a run that only takes rows on which its user may act. Raises RunRefused without one."""
+    """The user who began a run. Raises RunRefused if the user may not begin it any more."""
     users = get_user_model()._default_manager
     try:
         user: Any = users.get_by_natural_key(run.requested_by)
@@ -96,6 +161,9 @@ def user_of(run: Run) -> Any:
         raise RunRefused(f"there is no user {run.requested_by} any more") from None
     if not user.is_active:
         raise RunRefused(f"the user {run.requested_by} is not active any more")
+    needed = PERMISSIONS[RunKind(run.kind)]
+    if missing := [one for one in needed if not permissions.has_perm(user, one)]:
+        raise RunRefused(f"the user {run.requested_by} does not have the permission {', '.join(missing)} any more")
     return user
 
 
@@ -154,23 +222,35 @@ class DeliveryAct(Act):
         rows = self._rows(run, after, until).filter(webhook=webhook).order_by("event_id")
         return [Key(*row) for row in rows.values_list("event_id", "pk")[:limit]]
 
-    def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
+    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
         """In two queries, however many webhooks have rows."""
         first = self._rows(run, after, until).order_by("event_id").values_list("event_id", "pk")[:limit]
-        return self.count(run, after, until), [Key(*row) for row in first]
+        return Look(until, self.count(run, after, until), [Key(*row) for row in first])
 
     def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
-        rows = rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
-        return rows.filter(Selective(event__gt=after), Selective(event__lte=until))
+        return self._all_rows(run).filter(Selective(event__gt=after), Selective(event__lte=until))
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
-        ids, using = [key.id for portion in portions for key in portion.keys], Delivery.objects.db
+    def _all_rows(self, run: Run) -> DeliveryQuerySet:
+        return rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
+
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+        using = Delivery.objects.db
+        ids = self._still_chosen(run, [key.id for portion in portions for key in portion.keys])
         if self._kind == RunKind.DISCARD:
             return Applied(Delivery.objects.filter(pk__in=ids).discard())
         change = resend_sql.retry if self._kind == RunKind.RETRY else resend_sql.resend
         free = {portion.webhook: portion.free for portion in portions}
         resent = change(using, ids, run.requested_by, free, token)
         return Applied(resent.changed, claimed=resent.claimed)
+
+    def _still_chosen(self, run: Run, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+        """The rows that still match the run. They were read some time ago, and a user may have decided since.
+
+        With the locks of their lanes and of the rows, so that no user can change them before the step does.
+        """
+        lanes.lock_of(Delivery.objects.db, ids)
+        chosen = self._all_rows(run).filter(Among("id", ids, "uuid")).order_by()
+        return list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
 
 
 class EventAct(Act):

@@ -2,6 +2,9 @@
 
 A step is one transaction. It locks the run, changes the next few rows, and moves the cursor past them. The deliveries
 that it puts back into the queue are claimed in the same transaction, as far as this worker has capacity for them.
+
+A step that judges events, or calls the project's code, may end or stall its worker. It takes nothing else, is noted
+before, and has a time limit: see ``notes`` and ``time_limit``.
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ from __future__ import annotations
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -18,11 +22,24 @@ from django.dispatch import Signal
 from django.utils import translation
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, fetch_all
+from webhooks.db import DatabaseNow, atomically, fetch_all, is_postgresql
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.clock import elapsed
-from webhooks.delivery.runs.acts import EVENTS, Act, Applied, Key, Portion, RunRefused, acts
+from webhooks.delivery.runs.acts import (
+    EVENTS,
+    Act,
+    Applied,
+    Key,
+    Portion,
+    RunRefused,
+    TimeLeft,
+    acts,
+    seconds_of_step,
+    user_of,
+)
+from webhooks.delivery.runs.notes import LOSSES_ALLOWED, Note, describe_losses, is_taken, limited
 from webhooks.delivery.runs.pace import Pace
+from webhooks.delivery.runs.time_limit import Stalled, time_limit
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.queue import ClaimedRow
@@ -48,8 +65,12 @@ MOST, MOST_REPLAYED = 500, 20
 # Rows that a step takes of a webhook that is paused or disabled: they only go back into the queue.
 UNCLAIMED = 100
 
-# Rows that a step takes while there is live traffic, at most. Live deliveries wait behind them.
-BESIDE_LIVE = 10
+# Rows that a step takes while there is live traffic, at most, and seconds after which it takes no other row. Live
+# deliveries wait behind them.
+BESIDE_LIVE, BESIDE_LIVE_SECONDS = 10, 0.25
+
+# SQLite has one writer. After a step of more than so many seconds, a worker lets others write for as long.
+LONG_WRITE, LONGEST_REST = 0.1, 1.0
 
 # For so many seconds after a new event, there is live traffic.
 LIVE_SECONDS = 2.0
@@ -87,6 +108,8 @@ class Runs:
         self._read: dict[tuple[int, int], list[Key]] = {}
         """Keys that were read ahead, by run and webhook."""
         self._pace = Pace()
+        self._approved: set[int] = set()
+        """The runs with users who may still begin them, since the last look."""
         self._claimed: tuple[Sequence[ClaimedRow], uuid.UUID, dict[int, Webhook]] | None = None
         """What the last step has claimed, with the token and the webhooks."""
         self._turn = 0
@@ -119,6 +142,9 @@ class Runs:
             return 0
         try:
             with translation.override("en"):  # problems are stored, and read in many languages
+                if run.is_by_user and run.pk not in self._approved:
+                    user_of(run)
+                    self._approved.add(run.pk)
                 taken = self._take_step(run)
                 if taken is None:
                     taken = self._take_step(self._open[run.pk])
@@ -146,6 +172,7 @@ class Runs:
         self._open = {run.pk: run for run in Run.objects.running().order_by("pk")} if is_any else {}
         self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
         self._webhooks.clear()
+        self._approved.clear()
         self._next_look = time.monotonic() + LOOK_EVERY
 
     def _take_step(self, run: Run) -> int | None:
@@ -165,10 +192,45 @@ class Runs:
             portions.append(portion)
             if elapsed() - began > READ_SECONDS:
                 break
+        risky = [portion for portion in portions if portion.keys and act.is_risky(portion.webhook)]
+        if risky and (len(risky) == len(portions) or self._turn % 2):
+            return self._take_risky_step(run, act, risky[0], receivers)
+        portions = [portion for portion in portions if portion not in risky]
         with self._worker.claiming() as token:
-            step = atomically(lambda: _take(run.pk, portions, token), Run.objects.db)
+            step = atomically(lambda: _take(run.pk, portions, token, self._time_of_step()), Run.objects.db)
         self._claimed = step.claimed, token, receivers
-        return self._note(run, step)
+        return self._keep(run, step)
+
+    def _take_risky_step(self, run: Run, act: Act, portion: Portion, receivers: dict[int, Webhook]) -> int | None:
+        """A step that may end or stall this worker. Another one then finds its note."""
+        using = Run.objects.db
+        with self._worker.claiming() as token:
+            noted = atomically(lambda: _begin(run.pk, portion, token), using)
+        if noted.run is None or noted.taken != 0:
+            return self._keep(run, noted)
+        if not Note.of(noted.run).token:
+            return 0  # another worker is in it
+        portion = limited(Note.of(noted.run), portion)
+        if Note.of(noted.run).losses:
+            self._worker.hand_back_waiting()  # if this worker ends, too, few others lose a lease
+        time_left, began = self._time_of_step(), elapsed()
+        with (
+            _counting_loss(run.pk, Note.of(noted.run).token) as stalled,
+            self._worker.claiming() as token,
+            time_limit(conf.lease / 3, last=conf.lease),
+        ):
+            portion = act.prepare(run, portion, time_left)
+            step = atomically(lambda: _take(run.pk, [portion], token, time_left), using)
+        if stalled:
+            return 1
+        self._claimed = step.claimed, token, receivers
+        if not is_postgresql(using) and (took := elapsed() - began) > LONG_WRITE:
+            time.sleep(min(took, LONGEST_REST))
+        return self._keep(run, step)
+
+    def _time_of_step(self) -> TimeLeft:
+        most = seconds_of_step()
+        return TimeLeft(min(most, BESIDE_LIVE_SECONDS) if self.are_beside_live else most)
 
     def _count(self, run: Run, act: Act) -> int | None:
         """Count the rows of the next events. The last such step stores the total."""
@@ -178,9 +240,9 @@ class Runs:
         if counts is None:
             return 1
         add = partial(_add_counts, run.pk, after, until, counts)
-        return self._note(run, in_worker_transaction(Run.objects.db, add))
+        return self._keep(run, in_worker_transaction(Run.objects.db, add))
 
-    def _note(self, run: Run, step: Step) -> int | None:
+    def _keep(self, run: Run, step: Step) -> int | None:
         """Keep the run as it is after the step, for the next one."""
         if step.run is None or step.run.state != RunState.RUNNING:
             self._next_look = 0.0
@@ -257,7 +319,59 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
     return Step(run, 1)
 
 
-def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID) -> Step:
+def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
+    """The transaction before a risky step: note what this worker tries. ``taken`` is 0 if it may begin the step, or
+    another worker is in it. An event that was lost too often fails here."""
+    begin_transaction(Run.objects.db, token)
+    run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
+    if run is None:
+        return Step(None)
+    if run.cursors.get(str(portion.webhook)) != portion.after:
+        return Step(run, None)
+    before = Note.of(run)
+    if is_taken(before, token):
+        run.note = {}
+        return Step(run)
+    note = before.begin(token.hex, portion.keys)
+    if note.losses <= LOSSES_ALLOWED:
+        run.save_step(note=note.as_dict())
+        return Step(run)
+    first = portion.first(1)
+    problem = describe_losses(first.keys[0])
+    logger.error("The run %s goes on without an event: %s", run, problem)
+    run.save_step(
+        note=note.ended(first.until).as_dict(),
+        cursors=run.cursors | {str(first.webhook): first.until},
+        failed=run.failed + 1,
+        problem=clean(problem, PROBLEM_LENGTH),
+    )
+    return Step(run, 1)
+
+
+@contextmanager
+def _counting_loss(pk: int, token: str) -> Iterator[list[bool]]:
+    """Count a step as lost that ends with an error of the process or of the database, or that stalls. A worker that is
+    killed cannot do it itself. Yields a list, which is not empty after a step that stalled."""
+    stalled = list[bool]()
+    try:
+        yield stalled
+    except Stalled:
+        logger.warning("A step of run %d took too long, and was rolled back", pk)
+        stalled.append(True)
+        atomically(lambda: _lose(pk, token), Run.objects.db)
+    except (Error, SystemExit, KeyboardInterrupt):
+        with suppress(Error):  # else the note is found when the lease ends
+            atomically(lambda: _lose(pk, token), Run.objects.db)
+        raise
+
+
+def _lose(pk: int, token: str) -> None:
+    run = Run.objects.select_for_update().filter(pk=pk).first()
+    if run and Note.of(run).token == token:
+        run.save_step(note=Note.of(run).lost().as_dict())
+
+
+def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: TimeLeft) -> Step:
     """The transaction of a step: take these rows, unless another worker has moved the cursor of their webhook.
 
     If there are no rows up to the last event, the webhook is done.
@@ -267,7 +381,11 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID) -> Step:
     if run is None:
         return Step(None)
     portions = [portion for portion in portions if run.cursors.get(str(portion.webhook)) == portion.after]
-    if run.cursors and not portions:
+    note, is_risky = (
+        Note.of(run),
+        any(portion.keys and acts[run.kind].is_risky(portion.webhook) for portion in portions),
+    )
+    if (run.cursors and not portions) or (is_risky and note.token != token.hex):
         return Step(run, None)
     cursors = run.cursors | {str(portion.webhook): portion.until for portion in portions}
     for portion in portions:
@@ -275,9 +393,16 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID) -> Step:
             del cursors[str(portion.webhook)]
     portions = [portion for portion in portions if portion.keys]
     count = sum(len(portion.keys) for portion in portions)
-    applied = acts[run.kind].apply(run, portions, token if may_claim else None) if portions else Applied()
+    claiming = token if may_claim else None
+    applied = acts[run.kind].apply(run, portions, claiming, time_left) if portions else Applied()
+    count -= applied.left
+    if is_risky:  # then it is the only one
+        [taken] = [portion.first(count) for portion in portions]
+        cursors[str(taken.webhook)] = taken.until
+        note = note.ended(taken.until)
     run.save_step(
         cursors=cursors,
+        note=note.as_dict(),
         done=run.done + applied.done,
         failed=run.failed + applied.failed,
         skipped=run.skipped + count - applied.done - applied.failed,
