@@ -173,6 +173,28 @@ def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
     assert run.requested_by == "admin"
 
 
+def test_the_button_of_a_page_begins_one_run_and_an_open_run_is_not_begun_twice(admin_client: Client) -> None:
+    make_event(make_webhook(Thing), dispatched=True)
+    address = f"{reverse('admin:webhooks_run_add')}?kind=replay&object_type=testapp.thing"
+
+    def press(nonce: str) -> str:
+        page = admin_client.post(address, {"nonce": nonce}, follow=True)
+        assert page.redirect_chain[-1][0] == page_of(Run.objects.earliest("pk"))
+        return page.text
+
+    [nonce] = re.findall(r'name="nonce" value="(\w+)"', admin_client.get(address).text)
+    assert "has begun: replay of events" in press(nonce)
+    run = Run.objects.get()
+    assert f"This request has begun run {run.pk} already." in press(nonce)
+    [other] = re.findall(r'name="nonce" value="(\w+)"', admin_client.get(address).text)
+    assert f"Run {run.pk} does the same and has not ended yet." in press(other)
+    Run.objects.update(state=RunState.DONE)
+    assert f"This request has begun run {run.pk} already." in press(nonce)
+    assert Run.objects.count() == 1
+    admin_client.post(address, {"nonce": other})
+    assert Run.objects.count() == 2
+
+
 def test_few_rows_are_changed_without_a_run_and_without_a_second_preview(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

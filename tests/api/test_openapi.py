@@ -127,7 +127,7 @@ def test_requests_and_responses_follow_the_document(db: None, is_long: bool) -> 
     event = make_site_event(webhook_ids=[webhook.pk], error=LOOP_PROTECTION)  # a replay keeps its data
     delivery = make_site_delivery(webhook, event=event)
     make_attempt(delivery)
-    running, paused = (runs.start(RunKind.RETRY, {}, takes_all=True) for _ in range(2))
+    running, paused = (runs.start(kind, {}, takes_all=True) for kind in (RunKind.RETRY, RunKind.RESEND))
     runs.pause(paused)
     existing = {"webhooks": [webhook], "deliveries": [delivery], "events": [event], "runs": [running, paused]}
     # As numbers, Schemathesis would also write them as 5.0.

@@ -17,6 +17,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery.runs.acts import DeliveryAct
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Event, Run, RunState, State
+from webhooks.operations import runs
 
 API = "/api/webhooks"
 
@@ -184,6 +185,7 @@ def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
         "is_complete": True,
         "deliveries": 3,
         "events": 0,
+        "unjudged": 0,
         "note": "",
         "sample": 0,
     }
@@ -223,6 +225,68 @@ def test_a_run_requires_the_permission_for_its_act(kind: str, permission: str) -
     assert client.post(f"{API}/runs/", body, format="json").status_code == 403
     assert client.get(f"{API}/runs/").status_code == 200
     assert client.post(f"{API}/runs/{Run.objects.get().pk}/cancel/").status_code == 403
+
+
+def test_an_idempotency_key_begins_one_run(api: APIClient) -> None:
+    webhook, key = failed_ones(), {"HTTP_IDEMPOTENCY_KEY": "0b1c"}
+    url, body = f"{API}/runs/", {"kind": "discard", "filters": {"webhook": webhook.pk}}
+    first, again = (api.post(url, body, format="json", **key) for _ in range(2))
+    assert (first.status_code, again.status_code, again.json()["id"]) == (201, 201, first.json()["id"])
+    other = api.post(url, body | {"kind": "retry"}, format="json", **key)
+    assert (other.status_code, Run.objects.count()) == (409, 1)
+    assert "does something else" in other.json()["detail"]
+    recover = f"{API}/webhooks/{webhook.pk}/recover/"
+    recovered = [api.post(recover, {"hours": 2}, format="json", HTTP_IDEMPOTENCY_KEY="1") for _ in range(2)]
+    assert [one.status_code for one in recovered] == [201, 201]
+    Run.objects.update(state=RunState.DONE)
+    assert api.post(url, body, format="json", **key).json()["id"] == first.json()["id"], "for ever"
+    assert Run.objects.count() == 2
+    assert api.post(url, body, format="json", HTTP_IDEMPOTENCY_KEY="x" * 256).status_code == 400
+    assert api.post(url, body, format="json").status_code == 201
+
+
+def test_a_key_of_another_user_begins_another_run() -> None:
+    body: dict[str, Any] = {"kind": "retry", "all": True}
+    for kind in ("retry", "resend"):
+        client = client_of("add_run", f"{kind}_delivery", "view_delivery")
+        assert (
+            client.post(f"{API}/runs/", body | {"kind": kind}, format="json", HTTP_IDEMPOTENCY_KEY="1").status_code
+            == 201
+        )
+    assert Run.objects.count() == 2
+
+
+def test_an_identical_run_is_refused_until_the_first_one_has_ended(api: APIClient) -> None:
+    webhook = failed_ones()
+    url, body = f"{API}/runs/", {"kind": "replay", "filters": {"webhook": webhook.pk}}
+    first = api.post(url, body, format="json").json()["id"]
+    for state in (RunState.RUNNING, RunState.PAUSED):
+        Run.objects.update(state=state)
+        refusal = api.post(url, body, format="json")
+        assert refusal.status_code == 409
+        assert refusal.json()["detail"].startswith(f"Run {first} does the same and has not ended yet.")
+    assert api.post(url, {"kind": "replay", "all": True}, format="json").status_code == 201
+    assert api.post(f"{url}{first}/cancel/").status_code == 200
+    assert api.post(url, body, format="json").status_code == 201
+
+
+def test_a_bulk_retry_of_many_requires_the_permission_to_begin_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 2)
+    webhook = failed_ones()
+    url, client = (
+        f"{API}/deliveries/retry/?webhook={webhook.pk}",
+        client_of("view_delivery", "retry_delivery", "view_thing"),
+    )
+    refusal = client.post(url)
+    assert (refusal.status_code, Run.objects.count()) == (403, 0)
+    assert refusal.json()["detail"] == (
+        "More than 2 deliveries need a run. A run requires the permission webhooks.add_run."
+    )
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="add_run"))
+    client.force_authenticate(User.objects.get())
+    assert client.post(url, HTTP_IDEMPOTENCY_KEY="1").status_code == 202
+    assert client.post(url, HTTP_IDEMPOTENCY_KEY="1").json()["run"] == Run.objects.get().pk
+    assert client.post(url).status_code == 409
 
 
 def test_deliveries_are_filtered_by_their_change_and_their_last_status(api: APIClient) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import OperationalError
 from django.utils import timezone
 
@@ -154,6 +154,98 @@ def test_a_run_of_a_user_who_is_gone_fails_if_it_was_restricted() -> None:
     Run.objects.filter(pk=run.pk).update(is_restricted=True, requested_by="nobody")
     take_steps(run, 2)
     assert (run.state, run.problem) == (RunState.FAILED, "there is no user nobody any more")
+
+
+@pytest.mark.parametrize("is_superuser", [True, False])
+@pytest.mark.parametrize("change", ["deactivated", "deleted", "without permission", "without permission for runs"])
+def test_a_run_ends_with_its_user(is_superuser: bool, change: str, small_steps: None) -> None:
+    user = User.objects.create_user("bob", is_superuser=is_superuser)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("discard_delivery", "add_run", "view_delivery")))
+    webhook = make_webhook(Thing)
+    for number in range(6):
+        make_delivery(webhook, State.FAILED, object_id=str(number), event=make_event(webhook, object_type=""))
+    run = runs.start(RunKind.DISCARD, {}, User.objects.get(), takes_all=True)
+    take_steps(run, 2)
+    assert (run.state, run.done) == (RunState.RUNNING, 2)
+    match change:
+        case "deactivated":
+            User.objects.update(is_active=False)
+        case "deleted":
+            User.objects.all().delete()
+        case "without permission":
+            User.objects.update(is_superuser=False)
+            user.user_permissions.remove(Permission.objects.get(codename="discard_delivery"))
+        case _:
+            User.objects.update(is_superuser=False)
+            user.user_permissions.remove(Permission.objects.get(codename="add_run"))
+    take_steps(run, 2)
+    assert (run.state, run.done) == (RunState.FAILED, 2)
+    assert "bob" in run.problem
+    assert "any more" in run.problem
+
+
+def test_a_run_of_a_program_ends_with_no_user(small_steps: None) -> None:
+    make_delivery(make_webhook(Thing), State.FAILED)
+    run = runs.start(RunKind.DISCARD, {}, requested_by="manage.py webhooks_discard", takes_all=True)
+    assert finished(run).state == RunState.DONE
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "filters", "later"),
+    [
+        (RunKind.RETRY, State.FAILED, {"state": ["failed"]}, "discard"),
+        (RunKind.RETRY, State.FAILED, {}, "discard"),
+        (RunKind.RESEND, State.FAILED, {}, "discard"),
+        (RunKind.RESEND, State.SUCCEEDED, {"state": ["succeeded"]}, "resend"),
+        (RunKind.DISCARD, State.FAILED, {"state": ["failed"]}, "retry"),
+    ],
+)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_run_leaves_alone_what_a_user_decided_after_its_rows_were_read(
+    kind: RunKind, state: State, filters: dict[str, Any], later: str, ordered: bool, webhooks_settings: Any
+) -> None:
+    webhooks_settings(BATCH=2)
+    webhook = make_webhook(Thing, enabled=False, ordered=ordered)
+    made = [make_delivery(webhook, state, object_id=str(number)) for number in range(8)]
+    run = runs.start(kind, {"webhook": webhook.pk, **filters})
+    runner = DeliveryRunner("test")
+    try:
+        runner._runs.step()
+        runner._runs.step()  # reads all rows, takes two
+        run.refresh_from_db()
+        assert run.done == 2
+        decided = Delivery.objects.filter(pk__in=[one.pk for one in made[2:7]])
+        if later == "discard":
+            assert decided.discard() == 5
+        else:
+            assert getattr(decided, later)("ann") == 5
+        before = states()[2:7]
+        for _ in range(6):
+            runner._runs.step()
+    finally:
+        runner.close(grace=0)
+    run.refresh_from_db()
+    assert (run.state, run.done, run.skipped) == (RunState.DONE, 3, 5)
+    assert states()[2:7] == before
+
+
+def test_a_step_leaves_alone_what_does_not_match_the_filters_any_more(webhooks_settings: Any) -> None:
+    webhooks_settings(BATCH=2)
+    webhook = make_webhook(Thing, enabled=False)
+    for number in range(4):
+        make_delivery(webhook, State.FAILED, object_id=str(number), error_kind="http_503")
+    run = runs.start(RunKind.RETRY, {"error_kind": "http_503"})
+    runner = DeliveryRunner("test")
+    try:
+        for _ in range(2):
+            runner._runs.step()
+        Delivery.objects.filter(outcome="failed").update(error_kind="http_404")
+        for _ in range(3):
+            runner._runs.step()
+    finally:
+        runner.close(grace=0)
+    run.refresh_from_db()
+    assert (run.state, run.done, run.skipped) == (RunState.DONE, 2, 2)
 
 
 def test_capacity_limits_what_a_step_takes(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

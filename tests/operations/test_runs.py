@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +12,11 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
+from rest_framework.test import APIClient
 from rq.timeouts import JobTimeoutException
 
 import webhooks
@@ -306,6 +311,38 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     run = finished(runs.start(RunKind.BACKFILL, since_long_ago(new)))
     assert (run.done, run.failed) == (0, 1)
     assert "no data of the serializer brief" in run.problem
+
+
+def slow_events(count: int) -> Webhook:
+    """A webhook with conditions that cannot be judged in time, for so many stored events."""
+    for number in range(count):
+        make_event(object_id=str(number), data=json.dumps({"name": "a" * 100 + "b"}), dispatched=True)
+    return make_webhook(Thing, conditions={"attr": "name", "op": "regex", "value": "(a|aa)+$"})
+
+
+def test_a_dry_run_of_a_backfill_keeps_to_its_time_and_says_what_it_could_not_judge() -> None:
+    filters, began = since_long_ago(slow_events(20)), time.thread_time()
+    found = runs.preview(RunKind.BACKFILL, filters, seconds=0.5)
+    assert time.thread_time() - began < 1.5
+    assert (found.count, found.is_complete, found.is_stopped) == (0, False, True)
+    assert 1 <= found.unjudged < 20
+    assert re.fullmatch(r"\d+ events? could not be judged: the conditions took longer than the 0.2 s .*", found.note)
+
+
+def test_a_dry_run_is_not_complete_with_an_event_that_it_could_not_judge(admin_client: Client, api: APIClient) -> None:
+    webhook = slow_events(1)
+    found = runs.preview(RunKind.BACKFILL, since_long_ago(webhook))
+    assert (found.count, found.unjudged, found.is_complete, found.is_stopped) == (0, 1, False, False)
+    answer = api.post(f"/api/webhooks/webhooks/{webhook.pk}/backfill/", {"hours": 1, "dry_run": True}, format="json")
+    assert {name: answer.json()[name] for name in ("count", "unjudged", "is_complete", "note")} == {
+        "count": 0,
+        "unjudged": 1,
+        "is_complete": False,
+        "note": found.note,
+    }
+    page = admin_client.get(reverse("admin:webhooks_webhook_backfill", args=[webhook.pk]), {"hours": 24})
+    assert "1 event could not be judged: the conditions took longer" in page.text
+    assert "Nothing to send" not in page.text
 
 
 def test_the_time_limit_of_a_job_ends_the_judging_of_a_backfill(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ One page begins a run of the rows of a list. Recover and Backfill begin one of a
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -150,7 +151,7 @@ def question_context(
 
 def _question(kind: RunKind, preview: runs.Preview) -> str:
     """Such as "Discard 49,950 deliveries of 2 webhooks?"."""
-    if not preview.count:
+    if not preview.may_take_any:
         return _("Nothing matches")
     rows = number(preview.count)
     if not preview.is_complete:
@@ -163,10 +164,14 @@ def _question(kind: RunKind, preview: runs.Preview) -> str:
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
     result: Run | int
-    if kind in DONE and filters:
-        result = runs.act(kind, filters, request.user)
-    else:
-        result = runs.start(kind, filters, request.user, takes_all=not filters)
+    key = request.POST.get("nonce", "")
+    try:
+        if kind in DONE and filters:
+            result = runs.act(kind, filters, request.user, key)
+        else:
+            result = runs.start(kind, filters, request.user, takes_all=not filters, request_key=key)
+    except runs.RunExists as found:
+        return show_existing(request, found)
     if isinstance(result, Run):
         show_run(request, result)
         return redirect("admin:webhooks_run_change", result.pk)
@@ -246,7 +251,10 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
         since: datetime = form.cleaned_data["since"]
         filters = runs.since_filters(webhook, since)
         if request.method == "POST":
-            show_run(request, runs.start(kind, filters, request.user))
+            try:
+                show_run(request, runs.start(kind, filters, request.user, request_key=request.POST.get("nonce", "")))
+            except runs.RunExists as found:
+                return show_existing(request, found)
             return redirect("admin:webhooks_webhook_change", webhook.pk)
         context |= {
             **preview_context(request, kind, filters, COUNT_SECONDS_OF_WEBHOOK),
@@ -271,6 +279,7 @@ def preview_context(
         "shown": number(preview.count),
         "more": number(more) if more > 0 else "",
         "count_url": f"?{request.GET.urlencode()}&count=all",
+        "nonce": uuid.uuid4().hex,  # the button of a page begins one run
     }
 
 
@@ -280,6 +289,12 @@ def show_run(request: HttpRequest, run: Run) -> None:
     url = row_url("run", run.pk)
     text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
     messages.success(request, format_html(text, run.pk, runs.summary(run), url))
+
+
+def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
+    """Lead to the run that was begun before."""
+    messages.warning(request, str(found))
+    return redirect("admin:webhooks_run_change", found.run.pk)
 
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:

@@ -30,8 +30,9 @@ from rest_framework.viewsets import GenericViewSet
 from webhooks import permissions
 from webhooks.api.fields import refuse_unknown
 from webhooks.db import index_plans
-from webhooks.models import Event
+from webhooks.models import Event, Run
 from webhooks.models.selection import filter_time, rows_in_order
+from webhooks.operations import runs
 from webhooks.operations.paging import Found
 from webhooks.permissions.redaction import Redaction
 from webhooks.text import replace_half_surrogates
@@ -221,3 +222,26 @@ def sees_payload(serializer: serializers.BaseSerializer[Any], event: Event) -> b
         user = getattr(context.get("request"), "user", None)
         context["webhooks_payload", event.pk] = permissions.may_view_payloads(user, event)
     return bool(context["webhooks_payload", event.pk])
+
+
+MAX_KEY_LENGTH = 255
+
+
+def request_key_of(request: Request) -> str:
+    """The header ``Idempotency-Key`` of a request that may begin a run. Empty without one."""
+    key = request.headers.get("Idempotency-Key", "")
+    if len(key) > MAX_KEY_LENGTH:
+        refusal = _("The header Idempotency-Key may have %(most)s characters.")
+        raise ValidationError({"Idempotency-Key": [refusal % {"most": MAX_KEY_LENGTH}]})
+    return key
+
+
+def repeated_run(found: runs.RunExists, kind: str, filters: Mapping[str, Any]) -> Run:
+    """The run that a request with the same ``Idempotency-Key`` has begun. Raises Conflict if this one asks for another
+    run, or if another request has begun the same run."""
+    if not found.is_repeated:
+        raise Conflict(str(found))
+    if not runs.is_same(found.run, kind, filters):
+        refusal = _("The Idempotency-Key of this request has begun run %(id)s, which does something else.")
+        raise Conflict(refusal % {"id": found.run.pk})
+    return found.run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import PermissionDenied as NotPermitted
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers, status
@@ -15,7 +16,16 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import payloads, permissions
-from webhooks.api.base import KEY, Conflict, LongListViewSet, redaction_of, refuse_body, sees_payload
+from webhooks.api.base import (
+    KEY,
+    Conflict,
+    LongListViewSet,
+    redaction_of,
+    refuse_body,
+    repeated_run,
+    request_key_of,
+    sees_payload,
+)
 from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json
 from webhooks.api.fields import (
     ChoiceField,
@@ -238,16 +248,20 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
     def retry_many(self, request: Request) -> Response:
         """Send again the failed deliveries that the query parameters choose, and pending ones now, before their next
         attempt is due. ``state=discarded`` chooses discarded ones. At least one parameter is required. If there are
-        many, a run does it."""
+        many, a run does it, which requires the permission to add runs."""
         refuse_body(request)
         filters = self.read_filters()
         if not filters.chosen:
             refusal = _("Give at least one filter as a query parameter: %(names)s.")
             raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
         try:
-            done = runs.act(RunKind.RETRY, filters.chosen, request.user)
+            done = runs.act(RunKind.RETRY, filters.chosen, request.user, request_key_of(request))
         except RefusedFilter as refused:
             raise ValidationError({refused.filter: [str(refused)]}) from None
+        except NotPermitted as refused:
+            raise PermissionDenied(str(refused)) from None
+        except runs.RunExists as found:
+            done = repeated_run(found, RunKind.RETRY, filters.chosen)
         if isinstance(done, Run):
             shown = RetriedSerializer({"retried": 0, "run": done.pk}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)

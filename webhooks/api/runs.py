@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, refuse_body
+from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, refuse_body, repeated_run, request_key_of
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters
 from webhooks.api.fields import (
@@ -124,13 +124,14 @@ class NamedRowSerializer(NamedSerializer):
 
 class RunPreviewSerializer(NamedSerializer):
     """The answer to a dry run: the number of rows, how many of them are deliveries and events, and the oldest ones. If
-    counting takes too long, ``is_complete`` is false: there are at least so many."""
+    counting takes too long, or events could not be judged, ``is_complete`` is false: there are at least so many."""
 
     count = serializers.IntegerField()
     is_complete = serializers.BooleanField()
     deliveries = serializers.IntegerField()
     events = serializers.IntegerField()
-    note = serializers.CharField(help_text=_("Why nothing matches, if that is known."))
+    unjudged = serializers.IntegerField(help_text=_("Events with conditions that could not be judged."))
+    note = serializers.CharField(help_text=_("Why nothing matches, or why events could not be judged, if known."))
     sample = NamedRowSerializer(many=True)
 
 
@@ -186,10 +187,12 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
             if given.validated_data["dry_run"]:
                 found = runs.preview(kind, filters, user, takes_all, seconds=runs.PREVIEW_SECONDS)
                 return Response(RunPreviewSerializer(found).data)
-            run = runs.start(kind, filters, user, takes_all=takes_all)
+            run = runs.start(kind, filters, user, takes_all=takes_all, request_key=request_key_of(self.request))
         except RefusedFilter as refused:
             problem = [str(refused)]
             raise ValidationError({"filters": {refused.filter: problem} if refused.filter else problem}) from None
+        except runs.RunExists as found:
+            run = repeated_run(found, kind, filters)
         return Response(RunSerializer(run).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=None)

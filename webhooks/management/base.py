@@ -147,6 +147,8 @@ class RunCommand(DatabaseCommand):
                 self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
                 return
             run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
+        except runs.RunExists as found:
+            raise CommandError(str(found)) from None
         except RefusedFilter as refused:
             option = f"{OPTIONS[refused.filter][0]}: " if refused.filter else ""
             raise CommandError(f"{option}{refused}") from None
@@ -157,7 +159,9 @@ class RunCommand(DatabaseCommand):
     def _show_preview(self, found: runs.Preview) -> None:
         numbers = _numbers(self.kind, found)
         if not found.is_complete:
-            numbers = f"At least {numbers}: the count was stopped after {COUNT_SECONDS} s"
+            numbers = f"At least {numbers}"
+        if found.is_stopped:
+            numbers = f"{numbers}: the count was stopped after {COUNT_SECONDS} s"
         self.stdout.write(one_line(f"{numbers}. Nothing was changed: this was a dry run. {found.note}".rstrip()))
         for pk, name in found.sample:
             # A name comes from elsewhere, and would control the terminal.

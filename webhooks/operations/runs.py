@@ -5,13 +5,17 @@ Workers execute their steps in the background, see ``delivery.runs.steps``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
 from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -19,15 +23,16 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
 from webhooks.db import index_plans, savepoint
-from webhooks.delivery.runs.acts import EVENTS, Key, Look, TimeLeft, acts, rows_of
+from webhooks.delivery.runs.acts import ADD_RUN, EVENTS, Key, Look, TimeLeft, acts, rows_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.models.run import RunQuerySet
+from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
 from webhooks.models.selection import filter_time
 from webhooks.operations import backfills, history, replays, retries, run_filters  # noqa: F401 # two add their acts
 from webhooks.operations.retries import PROGRAM, name_of
+from webhooks.operations.run_filters import NEEDED
 from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs
 
@@ -88,8 +93,8 @@ class Preview:
     sample: list[Named] = field(default_factory=list)
     webhooks: set[int] = field(default_factory=set)
     """The ids of the webhooks that have the deliveries."""
-    is_complete: bool = True
-    """False if the time was over before all rows were counted, or if some could not be judged."""
+    is_stopped: bool = False
+    """Whether the time was over before all rows were counted."""
     unjudged: int = 0
     """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
@@ -102,30 +107,85 @@ class Preview:
     def count(self) -> int:
         return self.deliveries + self.events
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run would take just these rows. Otherwise at least these."""
+        return not (self.is_stopped or self.unjudged)
+
+    @property
+    def may_take_any(self) -> bool:
+        return bool(self.count) or not self.is_complete
+
+
+class RunExists(Exception):
+    """An open ``run`` does the same already, or with ``is_repeated`` the same request has begun it before."""
+
+    def __init__(self, run: Run, is_repeated: bool = False) -> None:
+        text = (
+            _("This request has begun run %(id)s already.")
+            if is_repeated
+            else _("Run %(id)s does the same and has not ended yet. Wait for it, or cancel it first.")
+        )
+        super().__init__(text % {"id": run.pk})
+        self.run, self.is_repeated = run, is_repeated
+
 
 def start(
-    kind: str, filters: Mapping[str, Any], user: Any = None, requested_by: str = "", takes_all: bool = False
+    kind: str,
+    filters: Mapping[str, Any],
+    user: Any = None,
+    requested_by: str = "",
+    takes_all: bool = False,
+    request_key: str = "",
 ) -> Run:
     """Begin a run. A ``user`` with permissions for some rows only gets those. Without one, ``requested_by`` says who
-    asked. Without filters, a run must say that it ``takes_all``. Raises RefusedFilter.
+    asked. Without filters, a run must say that it ``takes_all``. A ``request_key`` of the user begins one run only.
+    Raises RefusedFilter, and RunExists for a run that was begun before.
 
     Returns at once: a worker counts the rows and takes them.
     """
     run = _new(kind, filters, user, takes_all)
     run.requested_by = requested_by or run.requested_by
-    with transaction.atomic(Run.objects.db):
-        run.save()
-        with in_english():
-            what = summary(run)
-        history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")
-        jobs.wake_on_commit()
+    run.same = _digest(kind, dict(filters), run.requested_by if run.is_restricted else "")
+    run.request_key = _digest(run.requested_by, request_key) if request_key else ""
+    try:
+        with transaction.atomic(Run.objects.db):
+            run.save()
+            with in_english():
+                what = summary(run)
+            history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")
+            jobs.wake_on_commit()
+    except IntegrityError:
+        repeated = Run.objects.filter(request_key=run.request_key).exclude(request_key="").first()
+        same = Run.objects.filter(same=run.same, state__in=OPEN_RUN_STATES).first()
+        if found := repeated or same:
+            raise RunExists(found, is_repeated=repeated is not None) from None
+        raise
     return run
 
 
-def act(kind: str, filters: Mapping[str, Any], user: Any = None) -> Run | int:
-    """Retry, resend or discard what the filters choose. Returns the number of few deliveries, and for many a run."""
+def is_same(run: Run, kind: str, filters: Mapping[str, Any]) -> bool:
+    """Whether a run does this, but for its first time: a request may say how many hours to go back."""
+    times = ("created_after",) if NEEDED.get(RunKind(kind)) else ()
+    ours, theirs = ({name: one[name] for name in one if name not in times} for one in (run.filters, filters))
+    return run.kind == kind and ours == theirs
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def act(kind: str, filters: Mapping[str, Any], user: Any = None, request_key: str = "") -> Run | int:
+    """Retry, resend or discard what the filters choose. Returns the number of few deliveries, and for many a run.
+
+    Raises PermissionDenied for many, if the user may not begin runs."""
     rows = few_rows(kind, filters, user)
-    return start(kind, filters, user) if rows is None else getattr(retries, RunKind(kind).value)(rows, user)
+    if rows is not None:
+        return getattr(retries, RunKind(kind).value)(rows, user)  # type: ignore[no-any-return]
+    if user is not None and not permissions.has_perm(user, ADD_RUN):
+        text = _("More than %(most)s deliveries need a run. A run requires the permission %(permission)s.")
+        raise PermissionDenied(text % {"most": AT_ONCE, "permission": ADD_RUN})
+    return start(kind, filters, user, request_key=request_key)
 
 
 def few_rows(kind: str, filters: Mapping[str, Any], user: Any = None) -> DeliveryQuerySet | None:
@@ -150,7 +210,7 @@ def preview(
             return acts[kind].look(run, after, until, SAMPLE - len(oldest), time_left)
 
     with index_plans(using, may_sort=True, seconds=max(0.1, min(QUERY_SECONDS, seconds))):
-        while after < run.last_event and found.is_complete:
+        while after < run.last_event and not found.is_stopped:
             until = min(after + pace.events, run.last_event)
             if part := pace.read(look):
                 found.events += part.counts.pop(EVENTS, 0)
@@ -159,8 +219,7 @@ def preview(
                 found.unjudged += part.unjudged
                 oldest += part.first
                 after, problem = part.until, part.problem or problem
-            found.is_complete = after == run.last_event or not time_left.is_over
-    found.is_complete = found.is_complete and not found.unjudged
+            found.is_stopped = after < run.last_event and time_left.is_over
     found.sample = _named(oldest, user)
     if found.unjudged:
         text = ngettext(
@@ -196,6 +255,7 @@ def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> R
         filters=dict(filters),
         requested_by=name_of(user),
         is_restricted=user is not None and permissions.is_partial(user),
+        is_by_user=isinstance(user, get_user_model()),
         last_event=ids.last() or 0,
         counted_event=(first or 1) - 1,  # deleted events leave millions of unused ids before it
     )

@@ -141,6 +141,8 @@ class RunRefused(Exception):
     """A run cannot go on. The message says why."""
 
 
+ADD_RUN = "webhooks.add_run"
+
 # The permissions that a user needs for a run, in addition to the one to add runs.
 PERMISSIONS = {
     RunKind.RETRY: ("webhooks.retry_delivery",),
@@ -153,7 +155,7 @@ PERMISSIONS = {
 
 
 def user_of(run: Run) -> Any:
-    """The user who began a run. Raises RunRefused if the user may not begin it any more."""
+    """The user who began a run. Raises RunRefused if there is none any more."""
     users = get_user_model()._default_manager
     try:
         user: Any = users.get_by_natural_key(run.requested_by)
@@ -161,10 +163,17 @@ def user_of(run: Run) -> Any:
         raise RunRefused(f"there is no user {run.requested_by} any more") from None
     if not user.is_active:
         raise RunRefused(f"the user {run.requested_by} is not active any more")
-    needed = PERMISSIONS[RunKind(run.kind)]
+    return user
+
+
+def approve(run: Run) -> None:
+    """Raise RunRefused for a run of a user who may not begin it any more."""
+    if not run.is_by_user:
+        return
+    user = user_of(run)
+    needed = (ADD_RUN, *PERMISSIONS[RunKind(run.kind)])
     if missing := [one for one in needed if not permissions.has_perm(user, one)]:
         raise RunRefused(f"the user {run.requested_by} does not have the permission {', '.join(missing)} any more")
-    return user
 
 
 class Selective(ExpressionWrapper):

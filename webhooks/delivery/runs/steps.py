@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from django.db import Error
+from django.db import Error, connections
 from django.dispatch import Signal
 from django.utils import translation
 
@@ -34,8 +34,8 @@ from webhooks.delivery.runs.acts import (
     RunRefused,
     TimeLeft,
     acts,
+    approve,
     seconds_of_step,
-    user_of,
 )
 from webhooks.delivery.runs.notes import LOSSES_ALLOWED, Note, describe_losses, is_taken, limited
 from webhooks.delivery.runs.pace import Pace
@@ -142,8 +142,8 @@ class Runs:
             return 0
         try:
             with translation.override("en"):  # problems are stored, and read in many languages
-                if run.is_by_user and run.pk not in self._approved:
-                    user_of(run)
+                if run.pk not in self._approved:
+                    approve(run)
                     self._approved.add(run.pk)
                 taken = self._take_step(run)
                 if taken is None:
@@ -358,6 +358,9 @@ def _counting_loss(pk: int, token: str) -> Iterator[list[bool]]:
     except Stalled:
         logger.warning("A step of run %d took too long, and was rolled back", pk)
         stalled.append(True)
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()  # it may have been interrupted within a statement
         atomically(lambda: _lose(pk, token), Run.objects.db)
     except (Error, SystemExit, KeyboardInterrupt):
         with suppress(Error):  # else the note is found when the lease ends
