@@ -195,6 +195,22 @@ def test_the_button_of_a_page_begins_one_run_and_an_open_run_is_not_begun_twice(
     assert Run.objects.count() == 2
 
 
+def test_a_replay_of_each_event_of_an_object_is_a_link_away(admin_client: Client) -> None:
+    webhook = make_webhook(Thing)
+    for _ in range(3):
+        make_event(webhook, dispatched=True)
+    address = f"{reverse('admin:webhooks_run_add')}?kind=replay&object_type=testapp.thing"
+    asked = admin_client.get(address).text
+    assert "<h1>Replay 1 event?</h1>" in asked
+    assert "It leaves out 2 earlier events of the same objects" in asked
+    [each] = re.findall(r'<a href="([^"]+)">Replay each of them</a>', asked)
+    each = reverse("admin:webhooks_run_add") + unescape(each)
+    assert "<h1>Replay 3 events?</h1>" in admin_client.get(each).text
+    page = admin_client.post(each, follow=True).text
+    assert "each event of an object" in page
+    assert Run.objects.get().filters == {"object_type": "testapp.thing", "each": True}
+
+
 def test_few_rows_are_changed_without_a_run_and_without_a_second_preview(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,7 @@ def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
         "is_complete": True,
         "deliveries": 3,
         "events": 0,
+        "left_out": 0,
         "unjudged": 0,
         "note": "",
         "sample": 0,
@@ -254,6 +255,19 @@ def test_a_key_of_another_user_begins_another_run() -> None:
             == 201
         )
     assert Run.objects.count() == 2
+
+
+def test_a_replay_takes_each_event_of_an_object_on_demand(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    for _ in range(3):
+        make_event(webhook, dispatched=True)
+    url, body = f"{API}/runs/", {"kind": "replay", "filters": {"webhook": webhook.pk}, "dry_run": True}
+    for each, count, left_out in ((False, 1, 2), (True, 3, 0)):
+        found = api.post(url, body | {"each": each}, format="json").json()
+        assert (found["count"], found["left_out"]) == (count, left_out)
+    assert api.post(url, {"kind": "replay", "all": True, "each": True}, format="json").status_code == 201
+    refusal = api.post(url, {"kind": "retry", "all": True, "each": True}, format="json")
+    assert refusal.json() == {"filters": {"each": ["A run of retry has no filter each."]}}
 
 
 def test_an_identical_run_is_refused_until_the_first_one_has_ended(api: APIClient) -> None:

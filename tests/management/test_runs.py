@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery.runs import pace
 from webhooks.management import base
-from webhooks.models import Attempt, Event, Run, RunState, State
+from webhooks.models import Attempt, Event, Run, RunState, State, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -75,6 +76,56 @@ def test_a_recovery_counts_deliveries_and_failed_events(inbox: Inbox, working: N
     assert output("webhooks_recover", *chosen).splitlines()[-1] == "Recovered 3, 0 failed."
     with pytest.raises(CommandError, match="required: --since"):
         output("webhooks_recover", "--webhook", "CMDB sync")
+
+
+def test_a_recovery_of_a_paused_webhook_says_how_many_wait_and_resumes_it_on_demand(
+    inbox: Inbox, working: None
+) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    webhook = make_webhook(Thing, url=inbox.url(), name="CMDB sync", probe_at=later, failures_in_a_row=9)
+    for number in range(6):
+        make_delivery(webhook, object_id=str(number), due_at=timezone.now())
+    chosen = ("--webhook", "CMDB sync", "--since", "2h")
+    held = "6 deliveries wait, because the webhook is paused. Resume the webhook: this sends them."
+    assert output("webhooks_recover", *chosen, "--dry-run").splitlines() == [
+        f"0 deliveries and 0 events. Nothing was changed: this was a dry run. {held}"
+    ]
+    make_webhook(Thing, name="other")
+    assert not inbox.received()
+    Webhook.objects.filter(pk=webhook.pk).update(paused_at=timezone.now(), probe_at=None)
+    assert output("webhooks_recover", *chosen).splitlines()[-2:] == [
+        "Recovered 0, 0 failed.",
+        f"{held} Or repeat the command with --resume.",
+    ]
+    assert "Resumed the webhook CMDB sync." in output("webhooks_recover", *chosen, "--resume").splitlines()
+    drain()
+    assert len(inbox.received()) == 6
+    with pytest.raises(CommandError, match="--resume: give --webhook as well"):
+        output("webhooks_retry", "--state", "failed", "--resume")
+
+
+def test_a_replay_takes_the_newest_event_of_each_object_or_each(inbox: Inbox, working: None) -> None:
+    make_webhook(Thing, url=inbox.url())
+    things = [Thing.objects.create(name=f"thing {number}") for number in range(2)]
+    for number in range(6):
+        Thing.objects.filter(pk=things[number % 2].pk).update(name=f"now {number}")
+        things[number % 2].save(update_fields=["status"])
+    Event.objects.update(error="the serializer was broken")
+    assert output("webhooks_replay", "--failed", "--dry-run").splitlines()[0] == (
+        "2 events. Nothing was changed: this was a dry run. "
+        "It leaves out 6 earlier events of the same objects: their replays would have the same data."
+    )
+    assert output("webhooks_replay", "--failed", "--each", "--dry-run").startswith("8 events. ")
+    assert output("webhooks_replay", "--failed").splitlines()[-1] == "Replayed 2, 0 failed."
+    drain()
+    assert len(inbox.received()) == 2
+    assert not Event.objects.failed().exists(), "the earlier ones are done with the newest"
+    assert (
+        output("webhooks_replay", "--object-type", "testapp.thing", "--each").splitlines()[-1]
+        == "Replayed 2, 0 failed."
+    )
+    with pytest.raises(CommandError, match="at least one filter"):
+        output("webhooks_replay", "--each")
 
 
 def test_a_backfill_sends_a_new_webhook_what_it_did_not_get(inbox: Inbox, working: None) -> None:

@@ -188,8 +188,11 @@ def test_a_preview_says_if_nothing_matches_because_no_user_has_the_name(user: Us
 @pytest.mark.parametrize(
     ("held", "note"),
     [
-        ({"probe_at": timezone.now() + timedelta(hours=1)}, "Resume the webhook: this sends its deliveries."),
-        ({"enabled": False}, "Enable the webhook: this sends its deliveries."),
+        (
+            {"probe_at": timezone.now() + timedelta(hours=1)},
+            "1 delivery waits, because the webhook is paused. Resume the webhook: this sends it.",
+        ),
+        ({"enabled": False}, "1 delivery waits, because the webhook is disabled. Enable the webhook: this sends it."),
         ({}, ""),
     ],
 )
@@ -231,6 +234,24 @@ def test_a_replay_run_replays_failed_events_and_counts_those_that_it_cannot(inbo
     assert run.problem == "thing 1: the object is gone"
     assert sorted(one.json["data"]["name"] for one in inbox.received()[-2:]) == ["thing 2", "today"]
     assert LogEntry.objects.latest("pk").object_repr == "Replayed 2 events"
+
+
+def test_events_of_different_webhooks_are_not_alike(inbox: Inbox) -> None:
+    first, second = (make_webhook(Thing, url=inbox.url(name)) for name in ("ok/1", "ok/2"))
+    thing = Thing.objects.create(name="a")
+    Event.objects.all().delete()
+    for webhook in (first, first, second, second):
+        make_event(webhook, object_id=str(thing.pk), error="it failed", dispatched=True)
+    run = finished(runs.start(RunKind.REPLAY, {"failed": True}))
+    assert (run.total, run.done) == (2, 2)
+    assert [len(inbox.received(name)) for name in ("ok/1", "ok/2")] == [1, 1]
+
+
+def test_custom_events_are_replayed_each(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(3):
+        make_event(webhook, action="testapp.counted", data=json.dumps({"count": number}), error="it failed")
+    assert finished(runs.start(RunKind.REPLAY, {"failed": True})).done == 3
 
 
 def test_a_replay_run_takes_the_events_of_one_webhook_only_to_it(inbox: Inbox) -> None:

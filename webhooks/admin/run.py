@@ -22,6 +22,7 @@ from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.models import Run, RunKind, RunState
+from webhooks.models.selection import without_options
 from webhooks.operations import runs
 from webhooks.operations.paging import Found, read_page
 from webhooks.operations.wording import exact_time, number
@@ -190,7 +191,8 @@ def progress_text(run: Run) -> str:
 
 def rows_url(run: Run) -> str:
     """The list with the rows that match the filters of a run now. Empty if no list has all of the filters."""
-    filters = {"q" if name == "name" else name: value for name, value in run.filters.items()}  # the search has names
+    chosen = without_options(run.filters)
+    filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
     if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}

@@ -31,6 +31,7 @@ from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
+from webhooks.models.selection import EACH, without_options
 from webhooks.operations import runs
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, local_time, number
@@ -83,6 +84,7 @@ NAMES = {
     "failed": gettext_lazy("failed"),
     "created_after": gettext_lazy("since %(time)s"),
     "created_before": gettext_lazy("before %(time)s"),
+    EACH: gettext_lazy("each event of an object"),
 }
 
 # Runs of few deliveries are done at once. The result says it.
@@ -169,7 +171,7 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
         if kind in DONE and filters:
             result = runs.act(kind, filters, request.user, key)
         else:
-            result = runs.start(kind, filters, request.user, takes_all=not filters, request_key=key)
+            result = runs.start(kind, filters, request.user, takes_all=not without_options(filters), request_key=key)
     except runs.RunExists as found:
         return show_existing(request, found)
     if isinstance(result, Run):
@@ -187,10 +189,11 @@ def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
     """The kind of a run, and its filters as the list reads them. Raises Http404 for a run that no list offers."""
     kind = request.GET.get("kind")
     form_class = EventFilterForm if kind == RunKind.REPLAY else DeliveryFilterForm
-    form = form_class(request, {"kind", "count"})
+    form = form_class(request, {"kind", "count", EACH})
     if kind not in QUESTIONS or not form.is_valid():
         raise Http404(_("There is no such run."))
-    return RunKind(kind), form.chosen
+    options = {EACH: True} if kind == RunKind.REPLAY and EACH in request.GET else {}
+    return RunKind(kind), form.chosen | options
 
 
 # Recover and Backfill
@@ -279,6 +282,7 @@ def preview_context(
         "shown": number(preview.count),
         "more": number(more) if more > 0 else "",
         "count_url": f"?{request.GET.urlencode()}&count=all",
+        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if kind == RunKind.REPLAY and preview.left_out else "",
         "nonce": uuid.uuid4().hex,  # the button of a page begins one run
     }
 
@@ -304,6 +308,8 @@ def filters_in_words(filters: dict[str, Any]) -> list[str]:
 
 def _filter_text(name: str, value: Any) -> str:
     match name:
+        case "each":
+            return str(NAMES[name])
         case "created_after" | "created_before":
             return str(NAMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
         case "state":

@@ -36,6 +36,7 @@ from webhooks.api.fields import (
 )
 from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.models import Run, RunKind, RunState
+from webhooks.models.selection import EACH
 from webhooks.operations import runs
 from webhooks.operations.run_filters import NEEDED, RefusedFilter
 
@@ -79,6 +80,9 @@ class NewRunSerializer(StartSerializer):
     kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in NEEDED])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
+    each = serializers.BooleanField(
+        default=False, help_text=_("Replay each event of an object. Default: the newest one only.")
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         filters_class: type[QueryFilters] = EventFilters if attrs["kind"] == RunKind.REPLAY else DeliveryFilters
@@ -90,7 +94,7 @@ class NewRunSerializer(StartSerializer):
             raise ValidationError({"filters": error.detail}) from None
         if attrs["all"] and filters.chosen:
             raise ValidationError({"all": _("Give either filters or all.")})
-        return attrs | {"filters": filters.chosen}
+        return attrs | {"filters": filters.chosen | ({EACH: True} if attrs["each"] else {})}
 
 
 class SinceSerializer(StartSerializer):
@@ -130,6 +134,7 @@ class RunPreviewSerializer(NamedSerializer):
     is_complete = serializers.BooleanField()
     deliveries = serializers.IntegerField()
     events = serializers.IntegerField()
+    left_out = serializers.IntegerField(help_text=_("Earlier events of the same objects, which a replay leaves out."))
     unjudged = serializers.IntegerField(help_text=_("Events with conditions that could not be judged."))
     note = serializers.CharField(help_text=_("Why nothing matches, or why events could not be judged, if known."))
     sample = NamedRowSerializer(many=True)

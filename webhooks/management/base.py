@@ -20,8 +20,8 @@ from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
-from webhooks.models.selection import filter_time
-from webhooks.operations import runs
+from webhooks.models.selection import EACH, filter_time, without_options
+from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of, sentence
 from webhooks.text import clean, one_line
@@ -121,6 +121,9 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "created_before": (
         "--until", {"type": moment, "metavar": "TIME", "help": "The first time that is not: 2h ago, or in ISO format."},
     ),
+    EACH: (
+        "--each", {"action": "store_true", "default": None, "help": "Each event of an object, not only the newest."},
+    ),
 }  # fmt: skip
 
 
@@ -136,6 +139,8 @@ class RunCommand(DatabaseCommand):
             parser.add_argument(option, dest=name, required=name in needed, **texts)
         if not needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
+        if self.kind in (RunKind.RETRY, RunKind.RECOVER):
+            parser.add_argument("--resume", action="store_true", help="Resume the webhook, if it is paused.")
         parser.add_argument("--dry-run", action="store_true", help="Count the rows and change nothing.")
         parser.add_argument("--no-wait", action="store_true", help="Return at once. Workers execute the run.")
 
@@ -146,7 +151,9 @@ class RunCommand(DatabaseCommand):
             if options["dry_run"]:
                 self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
                 return
-            run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
+            run = runs.start(self.kind, **choice, requested_by=self._name)
+            if options.get("resume"):
+                self._resume(filters)
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
@@ -155,6 +162,15 @@ class RunCommand(DatabaseCommand):
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:
             self._wait(run)
+
+    @property
+    def _name(self) -> str:
+        return f"manage.py webhooks_{self.kind}"
+
+    def _resume(self, filters: dict[str, Any]) -> None:
+        chosen = Webhook.objects.filter(pk=filters["webhook"]) if "webhook" in filters else Webhook.objects.none()
+        for webhook in webhooks.resume(chosen, self._name):
+            self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
 
     def _show_preview(self, found: runs.Preview) -> None:
         numbers = _numbers(self.kind, found)
@@ -173,10 +189,13 @@ class RunCommand(DatabaseCommand):
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
         found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
         check_utf8(*found.values())
-        if found and options.get("all"):
+        chosen = without_options(found)
+        if chosen and options.get("all"):
             raise CommandError("Give either filters or --all.")
-        if not found and not options.get("all"):
+        if not chosen and not options.get("all"):
             raise CommandError("Give at least one filter, or --all.")
+        if options.get("resume") and "webhook" not in found:
+            raise CommandError("--resume: give --webhook as well.")
         if "webhook" in found:
             found["webhook"] = webhook_named(found["webhook"]).pk
         return found
@@ -202,6 +221,11 @@ class RunCommand(DatabaseCommand):
             self.stdout.write("")
         skipped = f", {run.skipped:,} skipped" if run.skipped else ""
         self.stdout.write(f"{runs.PAST[self.kind]} {run.done:,}, {run.failed:,} failed{skipped}.")
+        if self.kind in (RunKind.RETRY, RunKind.RECOVER) and (
+            held := retries.held_back(run.filters.get("webhook"), None)
+        ):
+            hint = " Or repeat the command with --resume." if "Resume" in held else ""
+            self.stdout.write(f"{held}{hint}")
         if run.state != RunState.DONE or run.failed:
             raise CommandError(f"Run {run.pk} is {run.state}. {run.problem}".strip())
 

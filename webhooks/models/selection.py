@@ -40,6 +40,11 @@ DELIVERY_FILTERS = (
 SINCE_FILTERS = ("webhook", "created_after", "created_before")
 EVENT_FILTERS = (*EVENT_COLUMNS, "webhook", "failed", "created_after", "created_before")
 
+# The options of runs, among their filters. A run that replays events takes the newest one of each object, unless it has
+# this.
+EACH = "each"
+OPTIONS = (EACH,)
+
 # The filters of deliveries that need no other column than the id: it begins with the time.
 TIMES = {"created_after", "created_before"}
 
@@ -53,6 +58,11 @@ def filter_time(moment: datetime) -> str:
     datetime is in the time zone of the host."""
     aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
     return to_utc(min(max(aware, FIRST_TIME), LAST_TIME)).isoformat()
+
+
+def without_options(filters: Filters) -> Filters:
+    """Only what chooses rows."""
+    return {name: value for name, value in filters.items() if name not in OPTIONS}
 
 
 def select_deliveries(filters: Filters, deliveries: DeliveryQuerySet | None = None) -> DeliveryQuerySet:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, TextField
+from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
@@ -26,6 +27,7 @@ from webhooks.delivery.runs.acts import (
     DeliveryAct,
     EventAct,
     Key,
+    Look,
     Portion,
     TimeLeft,
     acts,
@@ -35,6 +37,7 @@ from webhooks.delivery.runs.acts import (
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event, Run, RunKind
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
+from webhooks.models.selection import EACH, without_options
 from webhooks.operations import history
 from webhooks.text import dumps, last_line
 from webhooks.workers import jobs
@@ -167,7 +170,30 @@ class ReplayAct(EventAct):
     is_sent = False
 
     def events(self, run: Run) -> EventQuerySet:
-        found: EventQuerySet = events_of(run, run.filters).replayable()
+        """The newest event of each object and of the same webhooks: replays of the others would have the same data."""
+        found = self._all(run)
+        if EACH in run.filters:
+            return found
+        of_object = {"object_type": OuterRef("object_type"), "object_id": OuterRef("object_id")}
+        later: Any = _with_webhooks(self._all(run)).filter(pk__gt=OuterRef("pk"), pk__lte=run.last_event, **of_object)
+        later = later.filter(action__in=Action.values, webhooks=OuterRef("webhooks"))
+        return _with_webhooks(found).exclude(Q(action__in=Action.values) & Q(Exists(later)))
+
+    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
+        look = super().look(run, after, until, limit, time_left)
+        if EACH not in run.filters:
+            look.left_out = self._all(run).filter(pk__gt=after, pk__lte=until).count() - look.counts[EVENTS]
+        return look
+
+    def _close_older(self, run: Run, newest: Event) -> None:
+        """Failed events that the run left out are done with the newest one of their object."""
+        older = _with_webhooks(self._all(run)).failed().filter(pk__lt=newest.pk, action__in=Action.values)
+        of_object = older.filter(object_type=newest.object_type, object_id=newest.object_id)
+        same = [pk for pk, ids in of_object.values_list("pk", "webhook_ids") if ids == newest.webhook_ids]
+        Event.objects.filter(pk__in=same).update(replayed_at=DatabaseNow())
+
+    def _all(self, run: Run) -> EventQuerySet:
+        found: EventQuerySet = events_of(run, without_options(run.filters)).replayable()
         if run.kind == RunKind.RECOVER:  # a replay of a chain that was stopped would begin it again
             found = found.failed().exclude(error__startswith=LOOP_PROTECTION)
         if run.is_restricted:
@@ -184,10 +210,20 @@ class ReplayAct(EventAct):
             if results and time_left.is_over:
                 left = sum(pk >= event.pk for pk in ids)
                 break
-            results.append(replay_one(event, run.filters.get("webhook")))
+            webhooks = event.webhook_ids
+            result = replay_one(event, run.filters.get("webhook"))
+            event.webhook_ids = webhooks
+            results.append(result)
+            if event.error and EACH not in run.filters and (result.event or result.is_unmatched):
+                self._close_older(run, event)
         problems = [one for one in results if one.problem and not one.is_unmatched]
         last = f"{problems[-1].original.name}: {problems[-1].problem}" if problems else ""
         return Applied(sum(one.event is not None for one in results), len(problems), last, left=left)
+
+
+def _with_webhooks(events: EventQuerySet) -> EventQuerySet:
+    """With the ids of their webhooks as text, which every database can compare."""
+    return events.alias(webhooks=Cast("webhook_ids", TextField()))
 
 
 class RecoverAct(Act):
@@ -206,6 +242,11 @@ class RecoverAct(Act):
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return self._act(webhook).keys(run, webhook, after, until, limit)
+
+    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
+        look = super().look(run, after, until, limit, time_left)
+        look.left_out = self._events.look(run, after, until, 0, time_left).left_out
+        return look
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         applied = Applied()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from webhooks import permissions
 from webhooks.models import Delivery, QueuedDelivery, Webhook
@@ -13,11 +14,15 @@ from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import OPEN_STATES
 from webhooks.operations import history
+from webhooks.operations.wording import number
 from webhooks.text import clean
 from webhooks.workers import jobs
 
 # Deliveries that one call changes at most, more than a page shows: workers wait for these rows. Runs change more.
 MAX_CHANGED = 1000
+
+# Deliveries of a webhook that are counted at most, to say how many it holds back.
+MOST_COUNTED = 10_000
 
 # Who asked, if no user did: a command or other code.
 PROGRAM = "a program"
@@ -72,8 +77,19 @@ def held_back(webhook_id: Any, user: Any) -> str:
     queue = QueuedDelivery.objects.all() if every else permissions.visible_queue(user)
     webhook = webhooks.filter(pk=webhook_id).first()
     waits = queue.filter(webhook=webhook_id).in_states(*OPEN_STATES)
-    if webhook is None or webhook.is_sendable or not waits.exists():
+    if webhook is None or webhook.is_sendable or not (count := waits[: MOST_COUNTED + 1].count()):
         return ""
     if webhook.enabled:
-        return _("Resume the webhook: this sends its deliveries.")
-    return _("Enable the webhook: this sends its deliveries.")
+        text = ngettext(
+            "%(count)s delivery waits, because the webhook is paused. Resume the webhook: this sends it.",
+            "%(count)s deliveries wait, because the webhook is paused. Resume the webhook: this sends them.",
+            count,
+        )
+    else:
+        text = ngettext(
+            "%(count)s delivery waits, because the webhook is disabled. Enable the webhook: this sends it.",
+            "%(count)s deliveries wait, because the webhook is disabled. Enable the webhook: this sends them.",
+            count,
+        )
+    is_all = count <= MOST_COUNTED
+    return text % {"count": number(count) if is_all else _("More than %(count)s") % {"count": number(MOST_COUNTED)}}

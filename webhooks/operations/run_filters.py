@@ -12,11 +12,15 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Event, RunKind, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
-from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
+from webhooks.models.selection import DELIVERY_FILTERS, EACH, EVENT_FILTERS, SINCE_FILTERS, without_options
 
 # The filters that a run of a kind can have, and the ones that it needs.
 FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
-FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
+FILTERS |= {
+    RunKind.REPLAY: (*EVENT_FILTERS, EACH),
+    RunKind.RECOVER: (*SINCE_FILTERS, EACH),
+    RunKind.BACKFILL: SINCE_FILTERS,
+}
 NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
 
 # The states of the deliveries that a run of a kind can take.
@@ -40,7 +44,7 @@ def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool) -> None:
     for name in filters:
         if name not in FILTERS[kind]:
             raise RefusedFilter(name, _("A run of %(kind)s has no filter %(name)s.") % {"kind": kind, "name": name})
-    if not filters and not takes_all:
+    if not without_options(filters) and not takes_all:
         raise RefusedFilter("", _("Give at least one filter, or say that the run takes all rows."))
     if "object_id" in filters and "object_type" not in filters:
         raise RefusedFilter("object_id", _("Give object_type as well: ids of different models are the same."))

@@ -95,6 +95,8 @@ class Preview:
     """The ids of the webhooks that have the deliveries."""
     is_stopped: bool = False
     """Whether the time was over before all rows were counted."""
+    left_out: int = 0
+    """Rows that match the filters, but that the run only takes if it is asked to: see ``note``."""
     unjudged: int = 0
     """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
@@ -217,6 +219,7 @@ def preview(
                 found.deliveries += sum(part.counts.values())
                 found.webhooks.update(part.counts)
                 found.unjudged += part.unjudged
+                found.left_out += part.left_out
                 oldest += part.first
                 after, problem = part.until, part.problem or problem
             found.is_stopped = after < run.last_event and time_left.is_over
@@ -228,11 +231,22 @@ def preview(
             found.unjudged,
         )
         found.note = text % {"count": number(found.unjudged), "reason": problem}
+    elif found.left_out:
+        found.note = _left_out(found.left_out)
     elif not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
         found.note = retries.held_back(filters.get("webhook"), user)
     return found
+
+
+def _left_out(count: int) -> str:
+    text = ngettext(
+        "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
+        "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
+        count,
+    )
+    return text % {"count": number(count)}
 
 
 def _named(keys: Sequence[Key], user: Any) -> list[Named]:

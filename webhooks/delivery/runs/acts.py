@@ -20,7 +20,7 @@ from webhooks.models import Delivery, Run, RunKind, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import EventQuerySet
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.selection import Filters, select_deliveries, select_events
+from webhooks.models.selection import Filters, select_deliveries, select_events, without_options
 
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
@@ -75,13 +75,15 @@ class Applied:
 class Look:
     """What a run would take of some events, up to the event ``until``: the numbers by webhook, and the first rows.
 
-    ``unjudged`` events may be wanted or not: judging them failed, for the reason in ``problem``."""
+    ``unjudged`` events may be wanted or not: judging them failed, for the reason in ``problem``. ``left_out`` match the
+    filters, but the run leaves them out unless it is asked to take them."""
 
     until: int
     counts: dict[int, int]
     first: list[Key]
     unjudged: int = 0
     problem: str = ""
+    left_out: int = 0
 
 
 class TimeLeft:
@@ -204,7 +206,7 @@ def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
     A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
     state.
     """
-    rows: Any = select_deliveries(run.filters)
+    rows: Any = select_deliveries(without_options(run.filters))
     if user is not None:
         rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
     return CHOICES[kind](rows if "state" in run.filters else rows.filter(discarded_at=None))
