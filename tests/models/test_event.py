@@ -11,10 +11,11 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.db import to_utc
-from webhooks.models import Event
+from webhooks.db import to_db_time, to_utc
+from webhooks.models import Event, RunKind
 from webhooks.models.event import TIME
 from webhooks.models.selection import select_events
+from webhooks.operations import runs
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -29,12 +30,47 @@ def test_a_time_that_is_read_as_text_is_the_stored_one(settings: Any, zone: str,
     assert tuple(map(to_utc, read)) == (moment, moment)
 
 
+def minutes_ago(kind: str) -> list[float]:
+    """The times of 380 events, in the order of their ids."""
+    match kind:
+        case "a clock that was set back":
+            return [*(200 - number / 2 for number in range(200)), *(190 - number for number in range(180))]
+        case "two sites":
+            return [380 - number + (5 if number % 2 else 0) for number in range(380)]
+    return [380 - number + (60 if 100 < number < 110 else 0) for number in range(380)]
+
+
+@pytest.mark.parametrize("kind", ["a clock that was set back", "two sites", "a clock that was wrong for a while"])
+def test_events_since_a_time_are_found_although_clocks_differ(kind: str) -> None:
+    webhook, now = make_webhook(Thing), datetime.now(UTC)
+    minutes = minutes_ago(kind)
+    rows = [
+        Event(
+            action="updated",
+            object_type="testapp.thing",
+            object_id="1",
+            webhook_ids=[webhook.pk],
+            timestamp=to_db_time(now - timedelta(minutes=ago)),
+        )
+        for ago in minutes
+    ]
+    Event.objects.bulk_create(rows)
+    for begin in (*range(0, 400, 7), 100):
+        moment = now - timedelta(minutes=begin, seconds=1)
+        found = select_events({"created_after": moment.isoformat()}).count()
+        assert found == sum(ago <= begin for ago in minutes), begin
+        found = select_events({"created_before": moment.isoformat()}).count()
+        assert found == sum(ago > begin for ago in minutes), begin
+        filters = {"object_id": "1", "object_type": "testapp.thing", "created_after": moment.isoformat(), "each": True}
+        assert runs.preview(RunKind.REPLAY, filters).count == sum(ago <= begin for ago in minutes), begin
+
+
 def test_the_first_event_since_a_time_is_found_by_bisection_in_one_statement() -> None:
     webhook, now = make_webhook(Thing), datetime.now(UTC)
     assert Event.objects.first_since(now) <= 1
-    made = [make_event(webhook, timestamp=now - timedelta(minutes=10 * (9 - number))) for number in range(10)]
+    made = [make_event(webhook, timestamp=now - timedelta(hours=10 * (9 - number))) for number in range(10)]
     for number in (0, 4, 9):
-        moment = now - timedelta(minutes=10 * (9 - number))
+        moment = now - timedelta(hours=10 * (9 - number))
         with CaptureQueriesContext(connection) as captured:
             assert Event.objects.all().first_since(moment) <= made[number].pk
         assert len(captured) == 1

@@ -31,8 +31,9 @@ LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webho
 # The columns that a request body is made of, except for the time.
 SENT_COLUMNS = tuple(name for name in SendableEvent.__annotations__ if name != "timestamp")
 
-# The ids of events may differ from the order of their times by this much.
-OVERLAP = timedelta(minutes=1)
+# The order of the ids of events may differ from that of their times by this much. Transactions overlap, clocks of two
+# sites differ, and a clock that was an hour ahead is set back. A wider look only reads more events.
+OVERLAP = timedelta(hours=2)
 
 # Characters of the name of an object, and of a webhook, in the history, which has room for 200.
 NAME_SHOWN = 80
@@ -116,7 +117,7 @@ class EventQuerySet(models.QuerySet["Event"]):
     def first_since(self, moment: datetime) -> int:
         """An id that no event from this aware moment on is below, found by bisection: times have no index.
 
-        Ids follow the time but for transactions that overlap, so it begins earlier by ``OVERLAP``.
+        Ids follow the time but for ``OVERLAP``, so it begins earlier by that.
         """
         begin = connections[self.db].ops.adapt_datetimefield_value(to_db_time(moment - OVERLAP))
         return int(fetch_all(self.db, _FIRST_SINCE, [begin, begin])[0][0])
