@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,13 @@ from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import DatabaseNow, atomically, execute, fetch_all
 from webhooks.delivery import claim_sql, outcomes, sweep
+from webhooks.delivery.claims import load_held
 from webhooks.delivery.outcomes import Transition
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
-from webhooks.models.queue import ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow
+from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow
 from webhooks.models.worker import begin_transaction
+from webhooks.network.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -246,14 +248,75 @@ def test_a_promotion_with_a_claim_skips_disabled_and_paused_webhooks(webhook: We
 
 
 def test_a_retried_delivery_goes_before_later_ones_of_its_lane(webhook: Webhook) -> None:
-    failed, head, waiting = lane(webhook, State.FAILED, State.PENDING, State.WAITING)
+    failed, _, _ = lane(webhook, State.FAILED, State.PENDING, State.WAITING)
     assert Delivery.objects.failed().retry("a test") == 1
-    assert states() == [State.WAITING, State.PENDING, State.WAITING]
+    assert states() == [State.PENDING, State.WAITING, State.WAITING]
     claim(webhook)
-    record(head, State.SUCCEEDED)
-    promote(head)
-    assert states() == [State.PENDING, State.SUCCEEDED, State.WAITING]
-    assert failed.event_id < waiting.event_id
+    record(failed, State.SUCCEEDED)
+    promote(failed)
+    assert states() == [State.SUCCEEDED, State.PENDING, State.WAITING]
+
+
+def test_a_retried_delivery_waits_for_an_earlier_one_and_goes_before_a_later_one(webhook: Webhook) -> None:
+    _, failed, _, _ = lane(webhook, State.PENDING, State.FAILED, State.WAITING, State.FAILED)
+    assert Delivery.objects.filter(pk=failed.pk).retry("a test") == 1
+    assert states() == [State.PENDING, State.WAITING, State.WAITING, State.FAILED]
+
+
+def test_a_retried_delivery_goes_before_later_ones_that_have_left_their_lane(webhook: Webhook) -> None:
+    failed, beside, _ = lane(webhook, State.FAILED, State.PENDING, State.PENDING)
+    queued(beside).leave_lane()
+    later = timezone.now() + timedelta(hours=1)
+    queued(beside).update(due_at=later, failures=3)
+    Delivery.objects.filter(pk=failed.pk).retry("a test")
+    assert states() == [State.PENDING, State.WAITING, State.WAITING]
+    claim(webhook)
+    for _ in range(3):
+        head = Delivery.objects.get(queued__state=State.SENDING)
+        record(head, State.SUCCEEDED)
+        promote(head)
+        claim(webhook)
+    assert states() == [State.SUCCEEDED] * 3
+
+
+def test_the_next_attempt_of_a_delivery_beside_its_lane_goes_before_later_ones(webhook: Webhook) -> None:
+    beside, _, _ = lane(webhook, State.PENDING, State.PENDING, State.WAITING)
+    queued(beside).leave_lane()
+    queued(beside).update(due_at=timezone.now() + timedelta(hours=1), failures=3)
+    assert Delivery.objects.filter(pk=beside.pk).retry("a test") == 1
+    assert states() == [State.PENDING, State.WAITING, State.WAITING]
+    row = queued(beside).get()
+    assert (row.in_lane, row.failures, row.requested_by) == (True, 3, "a test")
+    assert due().get().pk == beside.pk
+
+
+@pytest.mark.parametrize("ended", [State.PENDING, State.SUCCEEDED, State.FAILED])
+def test_a_retried_delivery_is_next_after_a_later_one_that_a_worker_holds(
+    webhook: Webhook, webhooks_settings: Any, ended: State
+) -> None:
+    failed, held, _ = lane(webhook, State.FAILED, State.SENDING, State.WAITING)
+    Delivery.objects.filter(pk=failed.pk).retry("a test")
+    assert states() == [State.WAITING, State.SENDING, State.WAITING]
+    webhooks_settings(RETRY_SCHEDULE=[60] if ended == State.PENDING else [])
+    outcome = Outcome(datetime.now(UTC), 1, reason="" if ended == State.SUCCEEDED else "HTTP 500")
+    claimed = ClaimedRow(*queued(held).values_list(*CLAIMED_COLUMNS).get())
+    ours = load_held([claimed], held.queued.claim)
+    atomically(lambda: outcomes.record([(one, outcome) for one in ours], "test"), USING)
+    assert states() == [State.PENDING, State.WAITING if ended == State.PENDING else ended, State.WAITING]
+
+
+@pytest.mark.parametrize("later", [State.PENDING, State.WAITING])
+def test_a_retry_leaves_other_lanes_and_unordered_webhooks_alone(webhook: Webhook, later: State) -> None:
+    failed = make_delivery(webhook, State.FAILED)
+    other, unordered = make_webhook(Thing), make_webhook(Thing, ordered=False)
+    for one in (
+        make_delivery(webhook, later, object_id="2"),
+        make_delivery(other, later),
+        make_delivery(unordered, later),
+    ):
+        assert one.event_id > failed.event_id
+    Delivery.objects.filter(pk=failed.pk).retry("a test")
+    assert states() == [State.PENDING, later, later, later]
 
 
 def test_a_retried_delivery_starts_its_schedule_again(webhook: Webhook) -> None:

@@ -81,6 +81,8 @@ def record(
     ended = {transition.id for transition in transitions if transition.state != State.PENDING}
     rows = [delivery.row for delivery, _ in mine if delivery.row.in_lane and delivery.id in ended]
     places = [Place(row.webhook_id, row.lane, row.event_id) for row in rows if row.lane is not None]
+    again = [one.row for one, _ in mine if one.row.in_lane and one.id not in ended]
+    lanes.give_way(using, [Place(row.webhook_id, row.lane, row.event_id) for row in again if row.lane is not None])
     return lanes.promote(using, places, token), stopped
 
 

@@ -168,6 +168,49 @@ def ordered(using: str, places: Collection[Place], is_ordered: str = _ORDERED) -
     return {(webhook_id, lane): bool(is_open) for webhook_id, lane, is_open in found}
 
 
+def step_back(using: str, places: Collection[Place]) -> list[Place]:
+    """Let deliveries that are between their attempts wait in their lanes, if their events are later than these. So
+    what is sent again goes before them. Returns the places whose lanes may have lost their head: call ``repair``.
+
+    Those that have left their lanes return. What a worker holds stays: it cannot be called back. Call it with the locks
+    of the lanes.
+    """
+    if not places:
+        return []
+    given, given_param = _given(using, places)
+    found = fetch_all(
+        using,
+        f"""
+        UPDATE webhooks_queue SET
+            state = 'waiting',
+            due_at = NULL,
+            failing_since = NULL,
+            overtaken = overtaken OR NOT in_lane,
+            in_lane = {"true" if is_postgresql(using) else "1"}
+        WHERE delivery_id IN (
+            SELECT queued.delivery_id FROM {given} JOIN webhooks_queue AS queued
+                ON queued.webhook_id = given.webhook_id AND queued.lane = given.lane
+                AND queued.event_id > given.event_id AND queued.state = 'pending'
+            WHERE {_ORDERED}
+        ) AND state = 'pending' RETURNING webhook_id, lane
+        """,
+        [given_param],
+    )
+    return [Place(webhook_id, lane, 0) for webhook_id, lane in {*found}]
+
+
+def give_way(using: str, places: Collection[Place]) -> None:
+    """Let deliveries that will be attempted again wait behind earlier ones that were sent again meanwhile. Call it with
+    the locks of their lanes."""
+    if not places:
+        return
+    given, given_param = _given(using, places)
+    is_behind = _has("queued.overtaken AND queued.state = 'waiting' AND queued.event_id < given.event_id")
+    found = fetch_all(using, f"SELECT webhook_id, lane, event_id FROM {given} WHERE {is_behind}", [given_param])
+    behind = [Place(webhook_id, lane, event_id - 1) for webhook_id, lane, event_id in found]
+    repair(using, step_back(using, behind))
+
+
 def promote(using: str, ended: Collection[Place], token: uuid.UUID | None = None) -> list[ClaimedRow]:
     """Make the next delivery the head of each lane that has lost its head. Call it once, with the locks of the lanes,
     in the transaction that ends the head.

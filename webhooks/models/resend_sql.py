@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from webhooks.db import Among, DatabaseNow, among_sql, execute, fetch_all, json_rows_sql, now_sql, to_uuid
 from webhooks.models import lanes
-from webhooks.models.lanes import Place
+from webhooks.models.lanes import Lane, Place
 from webhooks.models.queue import ENDED_STATES, ClaimedRow, QueuedDelivery, State
 
 
@@ -42,14 +42,37 @@ def retry(
     requested_by: str,
     free: Mapping[int, int] | None = None,
     token: uuid.UUID | None = None,
+    is_locked: bool = False,
 ) -> Resent:
     """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
 
     Pending ones keep their place in the schedule. The rest as for ``resend``."""
+    if not is_locked:
+        lanes.lock_of(using, ids)
     later = QueuedDelivery.objects.using(using).filter(Among("delivery", ids, "uuid"), due_at__gt=DatabaseNow())
-    brought_forward = later.filter(state=State.PENDING).update(due_at=DatabaseNow(), requested_by=requested_by)
-    resent = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
-    return Resent(brought_forward + resent.changed, resent.claimed)
+    forward = list(later.filter(state=State.PENDING).select_for_update(no_key=True).values_list(*FORWARD, named=True))
+    if forward:
+        _bring_forward(using, forward, requested_by)
+    resent = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED), is_locked=True)
+    return Resent(len(forward) + resent.changed, resent.claimed)
+
+
+FORWARD = ("delivery_id", "webhook_id", "lane", "event_id", "in_lane")
+
+
+def _bring_forward(using: str, pending: Sequence[Any], requested_by: str) -> None:
+    """Make the next attempts of pending deliveries due now. One that has left its lane returns to it."""
+    queue = QueuedDelivery.objects.using(using)
+    every = queue.filter(Among("delivery", [one.delivery_id for one in pending], "uuid"))
+    every.update(due_at=DatabaseNow(), requested_by=requested_by)
+    headless = lanes.step_back(using, _firsts(pending))
+    beside = [one for one in pending if one.lane is not None and not one.in_lane]
+    is_ordered = lanes.ordered(using, {Place(one.webhook_id, one.lane, 0) for one in beside})
+    back = [one for one in beside if (one.webhook_id, one.lane) in is_ordered]
+    if back:
+        chosen = queue.filter(Among("delivery", [one.delivery_id for one in back], "uuid"))
+        chosen.update(state=State.WAITING, in_lane=True, overtaken=True, due_at=None)
+    lanes.repair(using, {*headless, *(Place(one.webhook_id, one.lane, 0) for one in back)})
 
 
 def resend(
@@ -59,14 +82,20 @@ def resend(
     free: Mapping[int, int] | None = None,
     token: uuid.UUID | None = None,
     outcomes: Collection[str] = ENDED_STATES,
+    is_locked: bool = False,
 ) -> Resent:
     """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
 
+    They go before later ones of their lanes that were not accepted yet, unless a worker holds one.
+
     A worker claims heads with its ``token``, of each webhook up to the number in ``free``. Call it in a transaction.
+    With ``is_locked``, it has the locks of their lanes.
     """
-    lanes.lock_of(using, ids)
+    if not is_locked:
+        lanes.lock_of(using, ids)
     finished = _take_outcomes(using, ids, outcomes)
     places = {Place(one.webhook_id, one.lane, 0) for one in finished if one.lane is not None}
+    headless = lanes.step_back(using, _firsts(finished))
     is_ordered = lanes.ordered(using, places)  # the lanes of ordered webhooks, each with whether it is busy
     queued = list[dict[str, Any]]()
     claimed = list[ClaimedRow]()
@@ -88,6 +117,7 @@ def resend(
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
         queued.append(dict(zip(QUEUED, values, strict=True)))
     _write_queue(using, queued)
+    lanes.repair(using, headless)
     return Resent(len(finished), claimed)
 
 
@@ -104,6 +134,15 @@ def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[
         [chosen_param, *outcomes],
     )
     return sorted((Finished(to_uuid(pk), *rest) for pk, *rest in found), key=lambda one: one.event_id)
+
+
+def _firsts(deliveries: Iterable[Any]) -> list[Place]:
+    """The first delivery of each lane."""
+    firsts: dict[Lane, Place] = {}
+    for one in sorted(deliveries, key=lambda one: one.event_id):
+        if one.lane is not None:
+            firsts.setdefault((one.webhook_id, one.lane), Place(one.webhook_id, one.lane, one.event_id))
+    return list(firsts.values())
 
 
 def _write_queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -251,7 +251,7 @@ class DeliveryAct(Act):
             return Applied(Delivery.objects.filter(pk__in=ids).discard())
         change = resend_sql.retry if self._kind == RunKind.RETRY else resend_sql.resend
         free = {portion.webhook: portion.free for portion in portions}
-        resent = change(using, ids, run.requested_by, free, token)
+        resent = change(using, ids, run.requested_by, free, token, is_locked=True)
         return Applied(resent.changed, claimed=resent.claimed)
 
     def _still_chosen(self, run: Run, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
