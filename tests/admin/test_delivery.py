@@ -436,13 +436,27 @@ class TestRetryAndDiscard:
         assert messages_after(client, do("retry", make_site_delivery(webhook))) == ["1 delivery will be sent again."]
 
     def test_many_are_retried_and_skipped_ones_counted(self, admin_client: Client, webhook: Webhook) -> None:
-        chosen = [*make_site_deliveries(webhook, 3), make_site_delivery(webhook, State.SUCCEEDED)]
+        another = make_site_event("another", "another site")
+        chosen = [*make_site_deliveries(webhook, 3), make_site_delivery(webhook, State.SUCCEEDED, another)]
         ids = [delivery.pk for delivery in chosen]
         assert messages_after(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids) == [
             "3 deliveries will be sent again. "
             "Skipped 1: only failed, discarded or pending deliveries can be retried, and none of a deleted webhook."
         ]
         assert LogEntry.objects.count() == 3
+
+    def test_superseded_ones_are_marked_and_sent_by_their_own_button_only(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        old = make_site_delivery(webhook)
+        make_site_delivery(webhook, State.SUCCEEDED)
+        assert page(admin_client, DELIVERIES).count(">superseded<") == 1
+        shown = page(admin_client, change_of(old))
+        assert "The receiver has a later state of this object." in shown
+        assert messages_after(admin_client, DELIVERIES, action="retry_chosen", _selected_action=[old.pk]) == [
+            "It leaves out 1 superseded delivery: its receiver has a later state of the object."
+        ]
+        assert messages_after(admin_client, do("retry", old)) == ["1 delivery will be sent again."]
 
     def test_many_are_discarded(self, admin_client: Client, webhook: Webhook) -> None:
         chosen = [

@@ -211,6 +211,22 @@ def test_a_replay_of_each_event_of_an_object_is_a_link_away(admin_client: Client
     assert Run.objects.get().filters == {"object_type": "testapp.thing", "each": True}
 
 
+def test_superseded_deliveries_are_a_link_away(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 0)
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.FAILED)
+    make_delivery(webhook, State.FAILED, object_id="2")
+    make_delivery(webhook, State.SUCCEEDED)
+    asked = admin_client.get(f"{reverse('admin:webhooks_run_add')}?kind=retry&webhook={webhook.pk}").text
+    assert f"<h1>Retry 1 delivery of {webhook}?</h1>" in asked
+    assert "It leaves out 1 superseded delivery" in asked
+    [url] = re.findall(r'<a href="([^"]+)">Send them, too</a>', asked)
+    address = reverse("admin:webhooks_run_add") + unescape(url)
+    assert f"<h1>Retry 2 deliveries of {webhook}?</h1>" in admin_client.get(address).text
+    admin_client.post(address)
+    assert Run.objects.get().filters == {"webhook": webhook.pk, "superseded": True}
+
+
 def test_few_rows_are_changed_without_a_run_and_without_a_second_preview(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

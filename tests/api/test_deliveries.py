@@ -207,7 +207,7 @@ def test_a_bulk_retry_sends_all_failed_deliveries_that_the_filters_choose(api: A
         make_delivery(webhook, State.FAILED, object_id=str(number))
     make_delivery(chosen, State.SUCCEEDED, object_id="4")
     answer = retry_many(api, webhook=chosen.pk)
-    assert (answer.status_code, answer.json()) == (200, {"retried": 2, "run": None})
+    assert (answer.status_code, answer.json()) == (200, {"retried": 2, "run": None, "superseded": 0})
     assert states() == ["pending", "pending", "failed", "succeeded"]
 
 
@@ -215,10 +215,11 @@ def test_a_bulk_retry_sends_discarded_deliveries_only_on_request(api: APIClient)
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.DISCARDED, object_id="1")
     make_delivery(webhook, State.FAILED, object_id="2")
-    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1, "run": None}
+    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1, "run": None, "superseded": 0}
     assert retry_many(api, webhook=webhook.pk, state=["discarded", "failed"]).json() == {
         "retried": 1,
         "run": None,
+        "superseded": 0,
     }
     assert states() == ["pending", "pending"]
 
@@ -261,6 +262,18 @@ def test_a_bulk_retry_that_can_take_nothing_is_refused(api: APIClient, chosen: d
     assert (answer.status_code, answer.json().keys()) == (400, chosen.keys())
 
 
+def test_superseded_deliveries_are_marked_and_left_out_of_a_bulk_retry(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    old, new = make_delivery(webhook, State.FAILED), make_delivery(webhook, State.SUCCEEDED)
+    found = {one["id"]: one["superseded"] for one in api.get(DELIVERIES).json()["results"]}
+    assert found == {str(old.pk): True, str(new.pk): False}
+    assert api.get(f"{DELIVERIES}{old.pk}/").json()["superseded"] is True
+    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 0, "run": None, "superseded": 1}
+    body = {"kind": "retry", "filters": {"webhook": webhook.pk}, "superseded": True, "dry_run": True}
+    assert api.post("/api/webhooks/runs/", body, format="json").json()["count"] == 1
+    assert api.post(f"{DELIVERIES}{old.pk}/retry/").json()["superseded"] is False, "it is pending now"
+
+
 def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 2)
     webhook = make_webhook(Thing)
@@ -268,7 +281,7 @@ def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.M
         make_delivery(webhook, State.FAILED, object_id=str(key))
     answer = retry_many(api, webhook=webhook.pk, object_type="testapp.thing")
     run = Run.objects.get()
-    assert (answer.status_code, answer.json()) == (202, {"retried": 0, "run": run.pk})
+    assert (answer.status_code, answer.json()) == (202, {"retried": 0, "run": run.pk, "superseded": 0})
     assert run.filters == {"webhook": webhook.pk, "object_type": "testapp.thing"}
     assert states() == ["failed"] * 3
 

@@ -186,6 +186,7 @@ def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
         "deliveries": 3,
         "events": 0,
         "left_out": 0,
+        "superseded": 0,
         "unjudged": 0,
         "note": "",
         "sample": 0,

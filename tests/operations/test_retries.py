@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from tests.support.draining import STATE, drain, states
+from tests.support.draining import STATE, drain, finished, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.models import Delivery, State, Webhook
-from webhooks.operations import retries
+from webhooks.models import Delivery, RunKind, State, Webhook
+from webhooks.operations import retries, runs
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -74,6 +74,66 @@ def test_deliveries_of_a_lane_are_retried_in_order(monkeypatch: pytest.MonkeyPat
     assert [retries.retry(Delivery.objects.failed()) for _ in range(3)] == [3, 2, 0]
     states = dict(Delivery.objects.values_list("pk", STATE))
     assert [states[delivery.pk] for delivery in deliveries] == [State.PENDING, *[State.WAITING] * 4]
+
+
+def test_an_old_state_that_was_given_up_is_sent_before_a_new_one_that_was_not_accepted(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[], PAUSE_AFTER=99)
+    webhook = make_webhook(Thing, url=inbox.url("status/503"))
+    old = make_event(webhook)
+    drain()
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    new = make_event(webhook)
+    drain()
+    assert states() == [State.FAILED, State.PENDING]
+    Webhook.objects.update(payload_url=inbox.url("ok/mended"))  # the receiver is mended
+    assert retries.retry(Delivery.objects.failed()) == 1
+    drain()
+    assert [one.json["sequence"] for one in inbox.received("ok/mended")] == [old.pk, new.pk]
+
+
+def test_a_failed_delivery_is_superseded_by_a_later_state_that_was_accepted() -> None:
+    webhook, other = make_webhook(Thing), make_webhook(Thing)
+    unordered = make_webhook(Thing, ordered=False)
+    superseded = make_delivery(webhook, State.FAILED)
+    make_delivery(webhook, State.FAILED, event=make_event(webhook, action="counted", dispatched=True))  # no state
+    discarded = make_delivery(webhook, State.DISCARDED)
+    for one, key in ((other, "1"), (webhook, "2"), (unordered, "1")):
+        make_delivery(one, State.FAILED, object_id=key)
+    assert not Delivery.objects.all().superseded().exists()
+    make_delivery(webhook, State.SUCCEEDED, event=make_event(webhook, action="counted", dispatched=True))
+    make_delivery(webhook, State.FAILED)
+    assert not Delivery.objects.all().superseded().exists(), "a custom event is no state"
+    make_delivery(unordered, State.SUCCEEDED)
+    make_delivery(webhook, State.SUCCEEDED)
+    failed_later = make_delivery(webhook, State.FAILED)
+    found = {one.pk for one in Delivery.objects.all().superseded()}
+    assert superseded.pk in found
+    assert len(found) == 2
+    assert not found & {discarded.pk, failed_later.pk}
+    shown = {one.pk for one in Delivery.objects.for_list() if one.superseded}
+    assert shown == found == {one.pk for one in Delivery.objects.all() if one.superseded}
+
+
+@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.RECOVER])
+def test_superseded_deliveries_are_sent_on_demand_only(kind: RunKind) -> None:
+    webhook = make_webhook(Thing, enabled=False)
+    for key in ("1", "2"):
+        make_delivery(webhook, State.FAILED, object_id=key)
+    make_delivery(webhook, State.SUCCEEDED)
+    filters = {"webhook": webhook.pk} | ({"state": ["failed"]} if kind != RunKind.RECOVER else {})
+    if kind == RunKind.RECOVER:
+        filters["created_after"] = "2026-01-01T00:00:00+00:00"
+    found = runs.preview(kind, filters)
+    assert (found.count, found.superseded) == (1, 1)
+    assert found.note == "It leaves out 1 superseded delivery: its receiver has a later state of the object."
+    assert finished(runs.start(kind, filters)).done == 1
+    assert states() == [State.FAILED, State.PENDING, State.SUCCEEDED]
+    found = runs.preview(kind, filters | {"superseded": True})
+    assert (found.count, found.superseded) == (1, 0)
+    assert finished(runs.start(kind, filters | {"superseded": True})).done == 1
+    assert states() == [State.PENDING, State.PENDING, State.SUCCEEDED]
 
 
 def test_a_retry_probes_a_paused_webhook_at_once() -> None:

@@ -182,6 +182,22 @@ def test_data_without_an_id_are_accepted(receiver: Running, secret: str) -> None
     assert receiver.wait_for(5) == ["dcim.rack_audited"] * 5
 
 
+def test_an_old_state_of_an_object_is_dropped(receiver: Running, secret: str) -> None:
+    def post(number: int, sequence: int, action: str = "updated", key: int = 7) -> None:
+        event = {"event": action, "object_type": "dcim.site", "sequence": sequence, "data": {"id": key}}
+        body = json.dumps(event).encode()
+        assert receiver.post(signed(secret, str(number), body=body), body) == 204
+
+    post(1, 5)
+    post(2, 4)
+    post(3, 4, key=8)
+    post(4, 4, "site_counted")
+    post(5, 6, "deleted")
+    assert receiver.wait_for(4) == [
+        "updated dcim.site 7", "updated dcim.site 8", "site_counted dcim.site 7", "deleted dcim.site 7",
+    ]  # fmt: skip
+
+
 def test_work_that_failed_is_done_at_the_next_attempt(receiver: Running, secret: str) -> None:
     receiver.broken.touch()
     assert receiver.post(signed(secret)) == 500

@@ -6,7 +6,7 @@ from functools import partialmethod
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
@@ -76,7 +76,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:
-        return delivery_state(delivery.state)
+        return delivery_state(delivery.state, delivery.superseded)
 
     @admin.display(description=gettext_lazy("object"))
     def object(self, delivery: Delivery) -> SafeString:
@@ -165,9 +165,15 @@ class DeliveryAdmin(ReadOnlyAdmin):
 def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
     """Retry, resend or discard the chosen deliveries that the user may change, oldest first, and show the result."""
     permitted: Any = permissions.allowed(request.user, name, chosen)
-    count = permitted.count()
+    count, superseded = permitted.count(), 0
+    if "action" in request.POST and name != "discard":  # from the list: the button of one delivery sends it on demand
+        superseded = permitted.superseded().count()
+        permitted = permitted.not_superseded()
     changed = OPERATIONS[name](permitted, request.user)
-    show_result(request, DONE[RunKind(name)], changed, count - changed, WHY_SKIPPED[name])
+    if count - superseded or not superseded:
+        show_result(request, DONE[RunKind(name)], changed, count - superseded - changed, WHY_SKIPPED[name])
+    if superseded:
+        messages.warning(request, runs.superseded_note(superseded))
 
 
 # The page of one delivery
@@ -185,7 +191,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "delivery": delivery,
         "event": delivery.event,
         "webhook": webhook,
-        "state_pill": delivery_state(delivery.state),
+        "state_pill": delivery_state(delivery.state, delivery.superseded),
         "verdict": sections.state_sentence(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
         "explanation": explain(sections.explained_kind(delivery), webhook.payload_url),
         "answer": sections.failed_answer(attempts) if sees_payload and redacted.may_change(webhook.pk) else "",

@@ -63,7 +63,11 @@ def state_sentence(delivery: Delivery, reason: str) -> SafeString | str:
     match delivery.state:
         case State.FAILED:
             text = ngettext("Failed after %(count)s attempt", "Failed after %(count)s attempts", count)
-            return format_html("{}: <strong>{}</strong> {}", text % {"count": number(count)}, reason, _quiet(ended))
+            sentence = format_html("{}: <strong>{}</strong> {}", text % {"count": number(count)}, reason, _quiet(ended))
+            if delivery.superseded:
+                warning = _("The receiver has a later state of this object. If you send this, it ends with an old one.")
+                sentence = format_html("{} {}", sentence, warning)
+            return sentence
         case State.SUCCEEDED:
             return format_html("{} {}", _("Succeeded at attempt %(count)s.") % {"count": number(count)}, _quiet(ended))
         case State.DISCARDED:

@@ -54,9 +54,10 @@ def state_word(state: str) -> str:
     return str(State(state).label)
 
 
-def delivery_state(state: str) -> SafeString:
-    """A state of a delivery as a label."""
-    return pill(state, state_word(state))
+def delivery_state(state: str, superseded: bool = False) -> SafeString:
+    """A state of a delivery as a label. ``superseded`` says that its receiver has a later state of the object."""
+    label = pill(state, state_word(state))
+    return format_html('{} <span class="wh-quiet">{}</span>', label, _("superseded")) if superseded else label
 
 
 def webhook_state(webhook: Webhook) -> SafeString:

@@ -31,9 +31,9 @@ from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
-from webhooks.models.selection import EACH, without_options
+from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
 from webhooks.operations import runs
-from webhooks.operations.run_filters import RefusedFilter
+from webhooks.operations.run_filters import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, local_time, number
 
 # The question of the page, and the consequence of a yes.
@@ -85,6 +85,7 @@ NAMES = {
     "created_after": gettext_lazy("since %(time)s"),
     "created_before": gettext_lazy("before %(time)s"),
     EACH: gettext_lazy("each event of an object"),
+    SUPERSEDED: gettext_lazy("superseded ones, too"),
 }
 
 # Runs of few deliveries are done at once. The result says it.
@@ -112,7 +113,7 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     try:
         # Few rows are changed at once. A run needs another permission.
-        is_run = kind not in DONE or not filters or runs.few_rows(kind, filters, request.user) is None
+        is_run = kind not in DONE or not without_options(filters) or runs.few_rows(kind, filters, request.user) is None
         may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
         if request.method == "POST" and is_run and "next" in request.POST:
             return redirect(request.get_full_path())
@@ -168,7 +169,7 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
     result: Run | int
     key = request.POST.get("nonce", "")
     try:
-        if kind in DONE and filters:
+        if kind in DONE and without_options(filters):
             result = runs.act(kind, filters, request.user, key)
         else:
             result = runs.start(kind, filters, request.user, takes_all=not without_options(filters), request_key=key)
@@ -189,10 +190,10 @@ def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
     """The kind of a run, and its filters as the list reads them. Raises Http404 for a run that no list offers."""
     kind = request.GET.get("kind")
     form_class = EventFilterForm if kind == RunKind.REPLAY else DeliveryFilterForm
-    form = form_class(request, {"kind", "count", EACH})
+    form = form_class(request, {"kind", "count", *OPTIONS})
     if kind not in QUESTIONS or not form.is_valid():
         raise Http404(_("There is no such run."))
-    options = {EACH: True} if kind == RunKind.REPLAY and EACH in request.GET else {}
+    options = {name: True for name in OPTIONS if name in request.GET and name in FILTERS[RunKind(kind)]}
     return RunKind(kind), form.chosen | options
 
 
@@ -282,7 +283,8 @@ def preview_context(
         "shown": number(preview.count),
         "more": number(more) if more > 0 else "",
         "count_url": f"?{request.GET.urlencode()}&count=all",
-        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if kind == RunKind.REPLAY and preview.left_out else "",
+        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if kind == RunKind.REPLAY else "",
+        "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if kind in QUESTIONS else "",
         "nonce": uuid.uuid4().hex,  # the button of a page begins one run
     }
 
@@ -308,7 +310,7 @@ def filters_in_words(filters: dict[str, Any]) -> list[str]:
 
 def _filter_text(name: str, value: Any) -> str:
     match name:
-        case "each":
+        case "each" | "superseded":
             return str(NAMES[name])
         case "created_after" | "created_before":
             return str(NAMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}

@@ -59,12 +59,15 @@ class DeliverySerializer(RowSerializer[Delivery]):
     error_kind = ErrorKindField(read_only=True)
     next_attempt_at = MomentField(read_only=True, allow_null=True)
     lost_leases = serializers.IntegerField(read_only=True)
+    superseded = serializers.BooleanField(
+        read_only=True, help_text=_("It failed, and its webhook got a later state of the object.")
+    )
 
     class Meta:
         model = Delivery
         ref_name = "RqWebhookDelivery"
         fields: tuple[str, ...] = (
-            "id", "event", "webhook", "state", "attempt_count", "lost_leases", "reason", "error_kind",
+            "id", "event", "webhook", "state", "superseded", "attempt_count", "lost_leases", "reason", "error_kind",
             "next_attempt_at", "created", "finished_at",
         )  # fmt: skip
         read_only_fields = fields
@@ -174,6 +177,9 @@ class RetriedSerializer(NamedSerializer):
 
     retried = serializers.IntegerField(help_text=_("The number of deliveries that are sent again."))
     run = serializers.IntegerField(allow_null=True, help_text=_("The id of the run that does it, if there are many."))
+    superseded = serializers.IntegerField(
+        help_text=_("Superseded deliveries, which it leaves out. It counts up to 100 of them.")
+    )
 
 
 class DeliveryFilters(ChangeFilters):
@@ -254,7 +260,9 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
         if not filters.chosen:
             refusal = _("Give at least one filter as a query parameter: %(names)s.")
             raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
+        superseded = 0
         try:
+            superseded = runs.count_superseded(RunKind.RETRY, filters.chosen, request.user)
             done = runs.act(RunKind.RETRY, filters.chosen, request.user, request_key_of(request))
         except RefusedFilter as refused:
             raise ValidationError({refused.filter: [str(refused)]}) from None
@@ -263,6 +271,6 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
         except runs.RunExists as found:
             done = repeated_run(found, RunKind.RETRY, filters.chosen)
         if isinstance(done, Run):
-            shown = RetriedSerializer({"retried": 0, "run": done.pk}).data
+            shown = RetriedSerializer({"retried": 0, "run": done.pk, "superseded": superseded}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)
-        return Response(RetriedSerializer({"retried": done, "run": None}).data)
+        return Response(RetriedSerializer({"retried": done, "run": None, "superseded": superseded}).data)

@@ -36,7 +36,7 @@ from webhooks.api.fields import (
 )
 from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.models import Run, RunKind, RunState
-from webhooks.models.selection import EACH
+from webhooks.models.selection import OPTIONS
 from webhooks.operations import runs
 from webhooks.operations.run_filters import NEEDED, RefusedFilter
 
@@ -83,6 +83,7 @@ class NewRunSerializer(StartSerializer):
     each = serializers.BooleanField(
         default=False, help_text=_("Replay each event of an object. Default: the newest one only.")
     )
+    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         filters_class: type[QueryFilters] = EventFilters if attrs["kind"] == RunKind.REPLAY else DeliveryFilters
@@ -94,7 +95,8 @@ class NewRunSerializer(StartSerializer):
             raise ValidationError({"filters": error.detail}) from None
         if attrs["all"] and filters.chosen:
             raise ValidationError({"all": _("Give either filters or all.")})
-        return attrs | {"filters": filters.chosen | ({EACH: True} if attrs["each"] else {})}
+        options = {name: True for name in OPTIONS if attrs[name]}
+        return attrs | {"filters": filters.chosen | options}
 
 
 class SinceSerializer(StartSerializer):
@@ -110,6 +112,13 @@ class SinceSerializer(StartSerializer):
             raise ValidationError(_("Give either since or hours."))
         since = attrs.get("since") or datetime.now(UTC) - timedelta(hours=attrs["hours"])
         return attrs | {"since": since}
+
+
+class RecoverSerializer(SinceSerializer):
+    """As for a backfill. ``each`` and ``superseded`` are as for a run."""
+
+    each = serializers.BooleanField(default=False, help_text=_("Replay each event of an object."))
+    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
 
 
 class RunFilters(QueryFilters):
@@ -135,6 +144,7 @@ class RunPreviewSerializer(NamedSerializer):
     deliveries = serializers.IntegerField()
     events = serializers.IntegerField()
     left_out = serializers.IntegerField(help_text=_("Earlier events of the same objects, which a replay leaves out."))
+    superseded = serializers.IntegerField(help_text=_("Superseded deliveries, which a retry or resend leaves out."))
     unjudged = serializers.IntegerField(help_text=_("Events with conditions that could not be judged."))
     note = serializers.CharField(help_text=_("Why nothing matches, or why events could not be judged, if known."))
     sample = NamedRowSerializer(many=True)
@@ -164,7 +174,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         given.is_valid(raise_exception=True)
         return self._start(given.validated_data["kind"], given.validated_data["filters"], given)
 
-    @extend_schema(operation_id="webhooks_webhooks_recover", request=SinceSerializer, responses=STARTED)
+    @extend_schema(operation_id="webhooks_webhooks_recover", request=RecoverSerializer, responses=STARTED)
     def recover(self, request: Request, webhook: str) -> Response:
         """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
         events that failed before they had deliveries."""
@@ -177,10 +187,11 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         return self._start_since(RunKind.BACKFILL, webhook)
 
     def _start_since(self, kind: RunKind, pk: str) -> Response:
-        given = SinceSerializer(data=self.request.data)
+        given = (RecoverSerializer if kind == RunKind.RECOVER else SinceSerializer)(data=self.request.data)
         given.is_valid(raise_exception=True)
         webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=pk)
-        return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]), given)
+        options = {name: True for name in OPTIONS if given.validated_data.get(name)}
+        return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]) | options, given)
 
     def _start(self, kind: str, filters: dict[str, Any], given: Any) -> Response:
         user = self.request.user

@@ -20,7 +20,7 @@ from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
-from webhooks.models.selection import EACH, filter_time, without_options
+from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of, sentence
@@ -120,6 +120,9 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "created_before": (
         "--until", {"type": moment, "metavar": "TIME", "help": "The first time that is not: 2h ago, or in ISO format."},
+    ),
+    SUPERSEDED: (
+        "--superseded", {"action": "store_true", "default": None, "help": "Send superseded deliveries, too."},
     ),
     EACH: (
         "--each", {"action": "store_true", "default": None, "help": "Each event of an object, not only the newest."},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from django.db import models
-from django.db.models import Prefetch, Q
+from django.db.models import Case, Func, Prefetch, Q, When
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.text import Truncator
@@ -15,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all
 from webhooks.models import lanes, resend_sql
 from webhooks.models.columns import EMPTY, WriteDBManager
-from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Event
+from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
 from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
@@ -29,10 +30,49 @@ DISCARDED = Q(discarded_at__isnull=False)
 FINISHED = ~Q(outcome="")
 
 
+class HasLaterState(Func):
+    """Whether the webhook of a delivery got a later state of the object. Custom events are no states.
+
+    It compares whole places, as ``lanes`` does: with old statistics, PostgreSQL would read the deliveries of all later
+    events.
+    """
+
+    output_field = models.BooleanField()
+
+    def __init__(self) -> None:
+        super().__init__("webhook_id", "lane", "event_id")
+
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        webhook, lane, event = (compiler.compile(one)[0] for one in self.get_source_expressions())
+        actions = ", ".join(f"'{action}'" for action in Action.values)
+        place = "(later.webhook_id, later.lane, later.event_id)"
+        return (
+            f"""
+            ((SELECT action FROM webhooks_event WHERE id = {event}) IN ({actions}) AND EXISTS (
+                SELECT 1 FROM webhooks_delivery AS later
+                WHERE later.lane IS NOT NULL AND {place} > ({webhook}, {lane}, {event})
+                    AND {place} <= ({webhook}, {lane}, {lanes.LARGEST}) AND later.outcome = 'succeeded'
+                    AND (SELECT action FROM webhooks_event WHERE id = later.event_id) IN ({actions})
+            ))
+            """,
+            [],
+        )
+
+
+# A delivery failed, and a later change of its object was accepted by its webhook: to send it again would bring an old
+# state. A webhook that sends in any order has no lanes, and so no later ones.
+SUPERSEDED = Q(outcome=State.FAILED, lane__isnull=False) & Q(HasLaterState())
+
+
+def superseded_column() -> Case:
+    """The same as a column."""
+    return Case(When(SUPERSEDED, then=True), default=False, output_field=models.BooleanField())
+
+
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
-        related = self.select_related("event", "webhook", "queued")
+        related = self.select_related("event", "webhook", "queued").annotate(read_superseded=superseded_column())
         return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))
 
     def for_list(self) -> DeliveryQuerySet:
@@ -44,7 +84,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
-        return Delivery.objects.using(self.db).order_by().prefetch_related(*related)
+        rows = Delivery.objects.using(self.db).order_by().annotate(read_superseded=superseded_column())
+        return rows.prefetch_related(*related)
 
     def in_states(self, *states: str) -> DeliveryQuerySet:
         """Deliveries in these states, found by their indexes."""
@@ -57,6 +98,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def failed(self) -> DeliveryQuerySet:
         """Deliveries that were given up, without webhooks that are being deleted."""
         return self.filter(FAILED, webhook__deleted_at=None)
+
+    def superseded(self) -> DeliveryQuerySet:
+        """Failed deliveries of objects with a later state that their webhook got."""
+        return self.filter(SUPERSEDED)
+
+    def not_superseded(self) -> DeliveryQuerySet:
+        return self.exclude(SUPERSEDED)
 
     def retriable(self) -> DeliveryQuerySet:
         """Failed and discarded deliveries, and pending ones that are not due yet."""
@@ -213,6 +261,12 @@ class Delivery(models.Model):
     def in_lane(self) -> bool:
         """Whether it is sent in order with the others of its lane, or was when it ended."""
         return self.lane is not None and (self._queued is None or self._queued.in_lane)
+
+    @property
+    def superseded(self) -> bool:
+        """See ``SUPERSEDED``. ``for_detail``, ``for_list`` and ``by_table`` read it with the row."""
+        known = getattr(self, "read_superseded", None)
+        return Delivery.objects.filter(pk=self.pk).superseded().exists() if known is None else bool(known)
 
     @property
     def lost_leases(self) -> int:

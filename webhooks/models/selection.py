@@ -43,7 +43,11 @@ EVENT_FILTERS = (*EVENT_COLUMNS, "webhook", "failed", "created_after", "created_
 # The options of runs, among their filters. A run that replays events takes the newest one of each object, unless it has
 # this.
 EACH = "each"
-OPTIONS = (EACH,)
+
+# A run that sends deliveries again leaves out the superseded ones, unless it has this.
+SUPERSEDED = "superseded"
+
+OPTIONS = (EACH, SUPERSEDED)
 
 # The filters of deliveries that need no other column than the id: it begins with the time.
 TIMES = {"created_after", "created_before"}

@@ -246,6 +246,7 @@ class RecoverAct(Act):
     def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
         look = super().look(run, after, until, limit, time_left)
         look.left_out = self._events.look(run, after, until, 0, time_left).left_out
+        look.superseded = self._deliveries.superseded(run, after, until)
         return look
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:

@@ -12,13 +12,14 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Event, RunKind, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
-from webhooks.models.selection import DELIVERY_FILTERS, EACH, EVENT_FILTERS, SINCE_FILTERS, without_options
+from webhooks.models.selection import DELIVERY_FILTERS, EACH, EVENT_FILTERS, SINCE_FILTERS, SUPERSEDED, without_options
 
 # The filters that a run of a kind can have, and the ones that it needs.
 FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
+FILTERS |= dict.fromkeys((RunKind.RETRY, RunKind.RESEND), (*DELIVERY_FILTERS, SUPERSEDED))
 FILTERS |= {
     RunKind.REPLAY: (*EVENT_FILTERS, EACH),
-    RunKind.RECOVER: (*SINCE_FILTERS, EACH),
+    RunKind.RECOVER: (*SINCE_FILTERS, EACH, SUPERSEDED),
     RunKind.BACKFILL: SINCE_FILTERS,
 }
 NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))

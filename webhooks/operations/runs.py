@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
 from webhooks.db import index_plans, savepoint
-from webhooks.delivery.runs.acts import ADD_RUN, EVENTS, Key, Look, TimeLeft, acts, rows_of
+from webhooks.delivery.runs.acts import ADD_RUN, EVENTS, Key, Look, TimeLeft, acts, rows_of, superseded_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
@@ -97,6 +97,8 @@ class Preview:
     """Whether the time was over before all rows were counted."""
     left_out: int = 0
     """Rows that match the filters, but that the run only takes if it is asked to: see ``note``."""
+    superseded: int = 0
+    """Superseded deliveries that the run leaves out in the same way."""
     unjudged: int = 0
     """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
@@ -220,6 +222,7 @@ def preview(
                 found.webhooks.update(part.counts)
                 found.unjudged += part.unjudged
                 found.left_out += part.left_out
+                found.superseded += part.superseded
                 oldest += part.first
                 after, problem = part.until, part.problem or problem
             found.is_stopped = after < run.last_event and time_left.is_over
@@ -231,8 +234,9 @@ def preview(
             found.unjudged,
         )
         found.note = text % {"count": number(found.unjudged), "reason": problem}
-    elif found.left_out:
-        found.note = _left_out(found.left_out)
+    elif found.left_out or found.superseded:
+        texts = [_left_out(found.left_out)] if found.left_out else []
+        found.note = " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
     elif not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
@@ -247,6 +251,21 @@ def _left_out(count: int) -> str:
         count,
     )
     return text % {"count": number(count)}
+
+
+def superseded_note(count: int) -> str:
+    """How many superseded deliveries are left out, and why."""
+    text = ngettext(
+        "It leaves out %(count)s superseded delivery: its receiver has a later state of the object.",
+        "It leaves out %(count)s superseded deliveries: their receivers have later states of the objects.",
+        count,
+    )
+    return text % {"count": number(count)}
+
+
+def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) -> int:
+    """How many superseded deliveries ``act`` with the same arguments leaves out, up to ``AT_ONCE``."""
+    return superseded_of(kind, _new(kind, filters, user, takes_all=False), user)[:AT_ONCE].count()
 
 
 def _named(keys: Sequence[Key], user: Any) -> list[Named]:

@@ -20,7 +20,7 @@ from webhooks.models import Delivery, Run, RunKind, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import EventQuerySet
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.selection import Filters, select_deliveries, select_events, without_options
+from webhooks.models.selection import SUPERSEDED, Filters, select_deliveries, select_events, without_options
 
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
@@ -76,7 +76,7 @@ class Look:
     """What a run would take of some events, up to the event ``until``: the numbers by webhook, and the first rows.
 
     ``unjudged`` events may be wanted or not: judging them failed, for the reason in ``problem``. ``left_out`` match the
-    filters, but the run leaves them out unless it is asked to take them."""
+    filters, but the run leaves them out unless it is asked to take them. So do ``superseded`` deliveries."""
 
     until: int
     counts: dict[int, int]
@@ -84,6 +84,7 @@ class Look:
     unjudged: int = 0
     problem: str = ""
     left_out: int = 0
+    superseded: int = 0
 
 
 class TimeLeft:
@@ -209,7 +210,22 @@ def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
     rows: Any = select_deliveries(without_options(run.filters))
     if user is not None:
         rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
+    if leaves_superseded(kind, run):
+        rows = rows.not_superseded()
     return CHOICES[kind](rows if "state" in run.filters else rows.filter(discarded_at=None))
+
+
+def leaves_superseded(kind: str, run: Run) -> bool:
+    """Whether the run leaves out superseded deliveries: the receiver would end with their old state."""
+    return kind in (RunKind.RETRY, RunKind.RESEND) and SUPERSEDED not in run.filters
+
+
+def superseded_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
+    """The superseded deliveries that the run leaves out."""
+    if not leaves_superseded(kind, run):
+        return Delivery.objects.none()
+    with_all = Run(kind=kind, filters=run.filters | {SUPERSEDED: True})
+    return rows_of(kind, with_all, user).superseded()
 
 
 def events_of(run: Run, filters: Filters) -> EventQuerySet:
@@ -234,9 +250,18 @@ class DeliveryAct(Act):
         return [Key(*row) for row in rows.values_list("event_id", "pk")[:limit]]
 
     def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
-        """In two queries, however many webhooks have rows."""
+        """In three queries, however many webhooks have rows."""
         first = self._rows(run, after, until).order_by("event_id").values_list("event_id", "pk")[:limit]
-        return Look(until, self.count(run, after, until), [Key(*row) for row in first])
+        look = Look(until, self.count(run, after, until), [Key(*row) for row in first])
+        look.superseded = self.superseded(run, after, until)
+        return look
+
+    def superseded(self, run: Run, after: int, until: int) -> int:
+        """How many superseded deliveries the run leaves out."""
+        if not leaves_superseded(self._kind, run):
+            return 0
+        rows = superseded_of(self._kind, run, user_of(run) if run.is_restricted else None)
+        return rows.filter(Selective(event__gt=after), Selective(event__lte=until)).count()
 
     def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
         return self._all_rows(run).filter(Selective(event__gt=after), Selective(event__lte=until))
