@@ -235,7 +235,7 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
     assert dict(Delivery.objects.values_list("pk", STATE)) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,
     }  # fmt: skip
-    assert client.post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None}
+    assert client.post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None, "superseded": 0}
 
 
 def test_events_follow_their_object_and_their_own_permission(user: User) -> None:
@@ -328,7 +328,7 @@ def test_a_preview_of_a_run_does_not_say_that_a_hidden_webhook_holds_deliveries_
     for webhook in (mine, theirs):
         make_site_delivery(webhook, State.PENDING)
     notes = [runs.preview(RunKind.RETRY, {"webhook": one.pk}, user).note for one in (mine, theirs)]
-    assert notes == ["Resume the webhook: this sends its deliveries.", ""]
+    assert notes == ["1 delivery waits, because the webhook is paused. Resume the webhook: this sends it.", ""]
 
 
 @pytest.mark.one_database

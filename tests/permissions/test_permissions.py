@@ -125,7 +125,11 @@ def test_actions_reach_only_visible_objects(webhook: Webhook) -> None:
         assert MARK not in browser(user).get(all_visible.url).content.decode()
     browser(user).post(all_visible.url)
     assert browser(user).post(reverse("admin:webhooks_event_replay", args=[odd.pk])).status_code == 404
-    assert api_client(user).post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None}
+    assert api_client(user).post(f"{API}/deliveries/retry/?state=failed").json() == {
+        "retried": 0,
+        "run": None,
+        "superseded": 0,
+    }
     states = dict(Delivery.objects.values_list("pk", STATE))
     assert states[hidden.pk] == State.FAILED
     assert states[seen.pk] == State.DISCARDED  # all that match, as far as they are visible
