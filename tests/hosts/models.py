@@ -40,7 +40,7 @@ class Box(Named):
 
 
 class Item(Named):
-    box = models.ForeignKey(Box, models.CASCADE, null=True, related_name="items")
+    box = models.ForeignKey(Box, models.CASCADE, related_name="items")
     liked = models.ForeignKey(Box, models.SET_NULL, null=True, related_name="+")
     spare = models.ForeignKey(Box, models.SET_DEFAULT, null=True, default=None, related_name="+")
     next = models.ForeignKey("self", models.SET_NULL, null=True)
@@ -62,7 +62,7 @@ class Crate(Named):
 
 
 class Piece(Named):
-    box = models.ForeignKey(Crate, models.CASCADE, null=True, related_name="items")
+    box = models.ForeignKey(Crate, models.CASCADE, related_name="items")
     liked = models.ForeignKey(Crate, models.SET_NULL, null=True, related_name="+")
     objects = webhooks.WebhookManager()
 

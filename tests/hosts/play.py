@@ -240,7 +240,7 @@ def operation(function: Operation) -> Operation:
 
 
 def build(stage: Stage, kind: str, key: Any, other: int) -> Any:
-    """A new instance, with its parent in the slot ``other``."""
+    """A new instance, with its parent in the slot ``other``. None without this parent."""
     model, values = KINDS[kind], dict[str, Any]()
     if key is not None:
         values = {"row": key[0], "number": key[1]} if kind == "Seat" else {model._meta.pk.attname: key}
@@ -249,6 +249,8 @@ def build(stage: Stage, kind: str, key: Any, other: int) -> Any:
         values["box"] = stage.fresh(model._meta.get_field("box").related_model.__name__, other)
     if "label" in names:
         values["label"] = stage.fresh("Label", other)
+    if None in (values.get("box", ""), values.get("label", "")):
+        return None
     if kind == "Note":
         values["about"] = stage.fresh("Box", other)
     if "name" in names:
@@ -262,6 +264,8 @@ def create(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
     if kind == "Gadget":
         key = next_uuid() if other == 2 else None
     instance = build(stage, kind, key, other)
+    if instance is None:
+        return None
     instance.save()
     return stage.keep(kind, slot, instance)
 
@@ -273,6 +277,8 @@ def create_again(stage: Stage, kind: str, model: Any, slot: int, other: int) -> 
     if key is None or _is_orphan(stage, kind, slot):
         return None
     instance = build(stage, kind, key, other)
+    if instance is None:
+        return None
     instance.save()
     return stage.keep(kind, slot, instance)
 
@@ -348,7 +354,8 @@ def delete_kept(stage: Stage, kind: str, model: Any, slot: int, other: int) -> A
 def delete_by_key(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
     """Also if there is no such row."""
     key = stage.slot(kind, slot).key
-    return key and build(stage, kind, key, other).delete()
+    instance = build(stage, kind, key, other) if key else None
+    return instance and instance.delete()
 
 
 @operation
@@ -414,6 +421,8 @@ def update_random(stage: Stage, kind: str, model: Any, slot: int, other: int) ->
 def bulk_create(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
     keys = NATURAL_KEYS.get(kind, lambda number: None)
     new = [build(stage, kind, keys(number), other) for number in (slot, slot + 1)]
+    if None in new:
+        return None
     with stage.unsignalled(model):
         model.objects.bulk_create(new)
     for number, one in enumerate(new):

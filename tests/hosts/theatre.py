@@ -153,7 +153,9 @@ class Theatre:
             differing = [pair for pair in zip(plain.transcript, seen.transcript, strict=False) if pair[0] != pair[1]]
             raise HostDiffers(f"without webhooks, and with them: {differing or (plain.transcript, seen.transcript)}")
         if seen.rows != plain.rows:
-            differing = [(table, rows, seen.rows[table]) for table, rows in plain.rows.items() if rows != seen.rows[table]]
+            differing = [
+                (table, rows, seen.rows[table]) for table, rows in plain.rows.items() if rows != seen.rows[table]
+            ]
             raise HostDiffers(f"rows without webhooks, and with them: {differing}")
 
     def _possible(self, steps: tuple[Step, ...]) -> Iterator[Step]:
