@@ -218,6 +218,9 @@ def _plain(value: Any) -> Any:
         return type(value).__name__, str(value.pk)
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        # With any receiver of deletions, Django leaves out the models of which it deleted nothing.
+        return {key: count for key, count in value.items() if count}
     return value
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from hypothesis import strategies as st
+
 
 class Node:
     """Printed without the fields that have their defaults."""
@@ -92,3 +94,103 @@ WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "changes": ("u", {}),
     "ends": ("d", {}),
 }
+
+
+# The strategy
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each."""
+
+    prelude: tuple[Do, ...]
+    kinds: tuple[str, ...]
+    acts: tuple[str, ...]
+    reactions: tuple[str, ...]
+
+
+_LIVES = ("create", "create_again", "save", "save_name", "save_kept", "delete", "delete_kept", "delete_by_key")
+_BULK = ("update", "update_one", "bulk_create", "bulk_update", "bulk_delete", "update_or_create")
+_ODD = ("save_async", "delete_async", "save_raw", "raw_sql")
+_MEMBERS = ("add", "remove", "set_members", "clear", "add_reverse", "remove_reverse", "clear_reverse")
+_REACTIONS = (
+    "save_again", "save_copy", "number_by_save", "number_by_update", "delete_itself", "delete_copy", "fail",
+    "fail_at_odd", "read", "roll_back_block", "roll_back_savepoint",
+)  # fmt: skip
+_FAMILY = ("count_by_save", "count_by_update", "clear_members", "create_child", "delete_sibling")
+
+CASTS: dict[str, Cast] = {
+    "boxes": Cast(
+        (Do("create", "Label"), Do("create", "Box"), Do("create", "Box", 1), Do("create", "Item"), Do("add", "Box")),
+        ("Box", "Item", "Label", "Note"),
+        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "befriend"),
+        (*_REACTIONS, *_FAMILY),
+    ),
+    "crates": Cast(
+        (
+            Do("create", "Label"), Do("create", "Crate"), Do("create", "Crate", 1), Do("create", "Piece"),
+            Do("create", "Crate", 2),
+        ),
+        ("Crate", "Piece"),
+        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "update_highest", "update_random"),
+        (*_REACTIONS, *_FAMILY),
+    ),
+    "vehicles": Cast(
+        (Do("create", "Label"), Do("create", "Truck"), Do("create", "Vehicle", 1)),
+        ("Vehicle", "Truck", "TruckProxy"),
+        (*_LIVES, "update", "update_one", "bulk_delete", "update_or_create", *_ODD, *_MEMBERS, "delete_child"),
+        (*_REACTIONS, "clear_members", "delete_sibling"),
+    ),
+    "clubs": Cast(
+        (Do("create", "Label"), Do("create", "Club"), Do("create", "Membership"), Do("create", "Label", 1)),
+        ("Club", "Membership", "Label"),
+        (*_LIVES, *_ODD, *_MEMBERS, "bulk_delete", "update"),
+        (*_REACTIONS, *_FAMILY),
+    ),
+    "keys": Cast(
+        (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gadget"), Do("create", "Account")),
+        ("Country", "Seat", "Gadget", "Account"),
+        (*_LIVES, *_BULK, *_ODD, "create_by_enum", "bulk_upsert", "update_highest"),
+        _REACTIONS,
+    ),
+    "unmanaged": Cast(
+        (Do("create", "Legacy"), Do("create", "Overview")),
+        ("Legacy", "Overview"),
+        (*_LIVES, "update", "bulk_delete", *_ODD),
+        _REACTIONS,
+    ),
+}  # fmt: skip
+
+CHOSEN_WEBHOOKS = (
+    ("plain",), ("before",), ("plain", "quiet"), ("before", "quiet"), ("quiet",), ("ends",), ("starts", "changes"),
+    ("quiet", "ends"), ("before", "starts"),
+)  # fmt: skip
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Any program about one cast."""
+    cast = CASTS[draw(st.sampled_from(list(CASTS)))]
+    prelude = cast.prelude[: draw(st.integers(0, len(cast.prelude)))]
+    # A few of all acts: then they meet more often.
+    acts = draw(st.lists(st.sampled_from(cast.acts), min_size=1, max_size=6))
+    kinds, numbers = st.sampled_from(cast.kinds), st.integers(0, 2)
+    do = st.builds(Do, st.sampled_from(acts), kinds, numbers, numbers)
+
+    def blocks(inner: st.SearchStrategy[Any], ways: tuple[str, ...]) -> st.SearchStrategy[Any]:
+        steps = st.lists(inner, min_size=1, max_size=4).map(tuple)
+        unnamed = [way for way in ways if way != "actor"]
+        return st.one_of(
+            st.builds(Block, st.sampled_from(unnamed), steps),
+            st.builds(Block, st.just("actor"), steps, st.sampled_from(USERS)),
+        )
+
+    inner = do
+    for _ in range(2):
+        inner = st.one_of(do, blocks(inner, ANYWHERE))
+    top = st.one_of(do, blocks(inner, (*ANYWHERE, *AT_TOP)))
+    signal = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
+    on = st.builds(On, signal, kinds, st.sampled_from(cast.reactions), st.sampled_from(["after", "before"]))
+    receivers = draw(st.lists(on, max_size=2).map(tuple))
+    steps = draw(st.lists(top, min_size=1, max_size=5).map(tuple))
+    return Program((*prelude, *steps), receivers, draw(st.sampled_from(CHOSEN_WEBHOOKS)))

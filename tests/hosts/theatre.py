@@ -205,7 +205,7 @@ class Theatre:
         histories = world.histories(truth.read(since))
         events = list(Event.objects.filter(pk__gt=known).order_by("pk"))
         assert known == 0 or Event.objects.filter(pk=known).exists(), "an earlier Event is gone"
-        judge.judge(histories, events, _is_one_transaction(step))
+        judge.judge(histories, events, _is_one_transaction(step), _is_by_hand(step))
 
     @staticmethod
     def _rows() -> dict[str, list[Any]]:
@@ -246,3 +246,7 @@ def _is_one_transaction(step: Step) -> bool:
     if step.way in ("actor", "catch"):
         return len(step.steps) == 1 and _is_one_transaction(step.steps[0])
     return True
+
+
+def _is_by_hand(step: Step) -> bool:
+    return isinstance(step, Block) and step.way.startswith("manual")
