@@ -34,7 +34,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from webhooks.capture.bulk import TrackedQuerySet, WebhookManager, batch
+    from webhooks.capture.batch import batch
+    from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
     from webhooks.capture.context import actor
     from webhooks.capture.custom_events import send
     from webhooks.operations.why import why
@@ -49,7 +50,8 @@ __all__ = [
 ]  # fmt: skip
 
 _NAMES = {
-    "webhooks.capture.bulk": ("TrackedQuerySet", "WebhookManager", "batch"),
+    "webhooks.capture.batch": ("batch",),
+    "webhooks.capture.bulk": ("TrackedQuerySet", "WebhookManager"),
     "webhooks.capture.context": ("actor",),
     "webhooks.capture.custom_events": ("send",),
     "webhooks.operations.why": ("why",),

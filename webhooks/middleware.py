@@ -14,7 +14,7 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import sync_and_async_middleware
 
-from webhooks.capture.bulk import batch
+from webhooks.capture.batch import batch
 from webhooks.capture.context import RequestActor, acting
 from webhooks.conf import conf
 from webhooks.errors import RUN_MIGRATE, get_logger, is_missing_table

@@ -34,7 +34,7 @@ from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
 from webhooks.capture import subscriptions
-from webhooks.capture.bulk import batch
+from webhooks.capture.batch import batch
 from webhooks.capture.transaction import current_state
 from webhooks.db import execute, fetch_all
 from webhooks.models import Event, Webhook

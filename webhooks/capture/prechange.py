@@ -1,19 +1,34 @@
-"""Objects as they were before the open transaction, read under their locks before its first change."""
+"""Objects as they were before the open transaction, read under their locks before its first change.
+
+Django does not signal which rows a deletion sets to null, and a receiver of the host may save them next. So these rows
+are read when the deletion begins.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 from django.db import models
 
-from webhooks.capture.transaction import TransactionState, current_or_new_state
+from webhooks import registry
+from webhooks.capture.transaction import TransactionState, current_or_new_state, current_state
 from webhooks.db import in_chunks, savepoint
 from webhooks.errors import log_errors
+from webhooks.models import Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
+
+ForeignKey = models.ForeignKey[Any, Any]
+
+# What a deletion does to the rows that point to the object, other than changing them.
+_UNCHANGED = (models.CASCADE, models.PROTECT, models.RESTRICT, models.DO_NOTHING, getattr(models, "DB_CASCADE", None))
+
+# Rows that one deletion reads. The state before of more rows stays unknown.
+MAX_POINTING = 1000
 
 
 def read_prechange(
@@ -65,12 +80,71 @@ def _read(
             state.prechange(key).edited.update(relations)  # type: ignore[union-attr]
 
 
+def read_pointing(model: type[models.Model], instance: models.Model, using: str, is_origin: bool) -> None:
+    """Read the rows that point to an object of ``model``, before its deletion sets their foreign keys to null.
+
+    ``is_origin``: the project deletes this object itself. The deletion may also cascade to it, and to thousands more.
+    Then nothing is read, and the state before of a row that has such a null stays unknown.
+    """
+    state = current_state(using)
+    if (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
+        return
+    for field in _nulled_fields(model):
+        for registration in registry.registrations():
+            if issubclass(registration.model, field.model):
+                with log_errors(using, "The %s that point to %s cannot be read", registration.label, model._meta.label):
+                    _read_pointing(current_or_new_state(using), registration, field, instance, is_origin)
+
+
+def _read_pointing(
+    state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, is_origin: bool
+) -> None:
+    if registration.label not in state.subscriptions.prechange_types:
+        return
+    if not is_origin:
+        state.nulled.add((registration.label, field))
+        return
+    with savepoint(state.using):
+        rows = registration.model._base_manager.using(state.using).filter(**{field.name: instance}).order_by()
+        pks = list(rows.values_list("pk", flat=True))
+    read_prechange({registration: pks[:MAX_POINTING]}, state.using)
+    for pk in map(registration.normalize_pk, pks[MAX_POINTING:]):
+        key = (registration.label, str(pk))
+        if state.history(key) is None and state.prechange(key) is None:
+            state.set_prechange(key, PrechangeState())
+
+
+@cache
+def _nulled_fields(model: type[models.Model]) -> tuple[ForeignKey, ...]:
+    """The foreign keys to a model that a deletion changes. A parent's rows have their own."""
+    found: list[Any] = [one for one in model._meta.get_fields(include_hidden=True) if one.auto_created]
+    keys = [one for one in found if not one.concrete and (one.one_to_many or one.one_to_one)]
+    own = [one for one in keys if one.model is model._meta.concrete_model]
+    return tuple(one.field for one in own if one.on_delete not in _UNCHANGED)
+
+
+def forget_models() -> None:
+    """Look at the relations of all models again: there is a new one."""
+    _nulled_fields.cache_clear()
+
+
 def _read_rows(state: TransactionState, registration: Registration, pks: list[Any]) -> None:
     """Read and lock the rows of these objects. A missing row is remembered, too."""
     for chunk in in_chunks(state.using, pks):
         rows = snapshots.read_rows(registration, chunk, state.using, lock=state.is_open)
         for pk in map(str, chunk):
-            state.set_prechange((registration.label, pk), PrechangeState(rows.get(pk)))
+            row = rows.get(pk)
+            if row is not None and _may_be_nulled(state, registration, row):
+                row = None
+            state.set_prechange((registration.label, pk), PrechangeState(row))
+
+
+def _may_be_nulled(state: TransactionState, registration: Registration, row: models.Model) -> bool:
+    """Whether a deletion in this transaction may have changed a foreign key of a row before it was read."""
+    fields = [field for label, field in state.nulled if label == registration.label]
+    return any(
+        field.remote_field.on_delete is not models.SET_NULL or getattr(row, field.attname) is None for field in fields
+    )
 
 
 def _read_relations(prechanges: Iterable[PrechangeState], relations: Collection[str]) -> None:

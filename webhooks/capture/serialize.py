@@ -14,7 +14,7 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.db import in_chunks
+from webhooks.db import in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
@@ -46,12 +46,17 @@ class Payload:
 
 @dataclass(frozen=True)
 class SerializedObject:
-    """The columns of an Event from each serializer that worked, or the ``error`` of all. ``errors`` has the others."""
+    """The payloads of the serializers that worked, by their names, or the ``error`` of all. ``errors`` has the
+    others."""
 
     object_repr: str
-    columns_by_serializer: dict[str, dict[str, str]] = field(default_factory=dict)
+    payloads: dict[str, Payload] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     error: str = ""
+
+    def columns(self, action: Action) -> dict[str, dict[str, str]]:
+        """The columns of an Event of this action, by the names of the serializers."""
+        return {name: payload.columns(action == Action.DELETED) for name, payload in self.payloads.items()}
 
 
 def reread_all(
@@ -78,6 +83,12 @@ def reread_all(
         rows = rows.filter(pk=chunk[0]).order_by() if len(chunk) == 1 else rows.filter(pk__in=chunk).order_by("pk")
         found |= registration.by_pk(rows)
     return found
+
+
+def exists(change: Change, using: str) -> bool:
+    """Whether the object of a change has a row."""
+    with savepoint(using):
+        return change.registration.model._base_manager.using(using).filter(pk=change.pk).exists()
 
 
 def serialize(
@@ -140,7 +151,7 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
     savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
     for name in serializers:
         try:
-            serialized.columns_by_serializer[name] = _serialize(state, change, instance, name)
+            serialized.payloads[name] = _serialize(state, change, instance, name)
         except Exception as error:
             reraise_job_timeout(error)
             if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
@@ -173,8 +184,8 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
         is_complete = instances.keys() <= {str(change.pk) for change in group}
         for change in group:
             if instance := instances.get(str(change.pk)):
-                columns = {name: _serialize(state, change, instance, name) for name in names}
-                found[change.key] = SerializedObject(registration.name_of(instance), columns)
+                payloads = {name: _serialize(state, change, instance, name) for name in names}
+                found[change.key] = SerializedObject(registration.name_of(instance), payloads)
             else:
                 # Deleted, unless the field of its key spells it in another way.
                 found[change.key] = None if is_complete else serialize_object(state, change, names)
@@ -206,14 +217,14 @@ def _reason(error: Exception) -> str:
     return f"{error}." if isinstance(error, Unsendable) else "".join(traceback.format_exception(error))
 
 
-def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> dict[str, str]:
-    """The columns of an Event from one serializer."""
-    is_deleted, needs = change.action == Action.DELETED, state.needs_prechange(change.key)
+def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> Payload:
+    """Serialize the object of a change with one serializer."""
+    needs = state.needs_prechange(change.key)
     prechange = state.prechange(change.key) if needs else None
     payload = serialize(change.registration, instance, serializer, prechange)
-    if is_deleted and needs:
+    if change.action == Action.DELETED and needs:
         _remember_deleted(state, change.key, payload, prechange)
-    return payload.columns(is_deleted)
+    return payload
 
 
 def _remember_deleted(state: TransactionState, key: Key, payload: Payload, prechange: PrechangeState | None) -> None:

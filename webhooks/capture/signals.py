@@ -20,11 +20,11 @@ from django.db import models
 from django.db.models import signals
 
 from webhooks import registry
-from webhooks.capture.bulk import batch
-from webhooks.capture.events import record
-from webhooks.capture.prechange import read_prechange
+from webhooks.capture.batch import batch
+from webhooks.capture.events import announce, finish_deletion, record, records_later
+from webhooks.capture.prechange import forget_models, read_pointing, read_prechange
 from webhooks.capture.relations import RelationEdit
-from webhooks.capture.transaction import current_state, may_be_wanted
+from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
 from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook
@@ -60,17 +60,31 @@ def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None
 
 
 def _watch_class(sender: type[models.Model]) -> None:
-    _connect_receiver(signals.pre_save, on_saving, sender)
-    _connect_receiver(signals.post_save, on_saved, sender)
-    _connect_receiver(signals.pre_delete, on_deleting, sender)
+    """Connect the receivers of a model's rows. All but the last see a signal before the receivers of the project."""
+    _connect_first(signals.pre_save, on_saving, sender)
+    _connect_first(signals.post_save, on_saved, sender)
+    _connect_first(signals.pre_delete, on_deleting, sender)
+    _connect_first(signals.post_delete, on_deleted, sender)
+    _connect_receiver(signals.post_save, after_saved, sender)
 
 
 def _connect_receiver(signal: Any, receiver: Any, sender: Any) -> None:
     signal.connect(receiver, sender=sender, dispatch_uid=f"webhooks.{receiver.__name__}")
 
 
+def _connect_first(signal: Any, receiver: Any, sender: Any) -> None:
+    """Connect a receiver before all others: Django calls receivers in the order of this list."""
+    count = len(signal.receivers)
+    _connect_receiver(signal, receiver, sender)
+    with signal.lock:
+        if len(signal.receivers) > count:
+            signal.receivers.insert(0, signal.receivers.pop())
+            signal.sender_receivers_cache.clear()
+
+
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
-    """A model class that is created at runtime may be a proxy or a child of a registered one."""
+    """A model class that is created at runtime may be a proxy or a child of a registered one, or point to one."""
+    forget_models()
     if any(issubclass(sender, model) for model in registry.registered_models().values()):
         _watch_class(sender)
 
@@ -110,7 +124,7 @@ def _key(registration: Registration, instance: models.Model) -> Any:
 def on_saved(
     sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
 ) -> None:
-    """Record that an instance was created or updated, and the rows that it inherits."""
+    """Record that an instance was created or updated, and the rows that it inherits. Or note it for ``after_saved``."""
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
     if raw:
@@ -118,22 +132,56 @@ def on_saved(
         # many-to-many relations next, and their signal does not say ``raw``.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
     elif may_be_wanted(sender, using):
-        # Of a created child, a parent row counts as created as well: Django does not signal which parents are new.
-        action = Action.CREATED if created else Action.UPDATED
-        needs_lock = not registry.save_locks_row(sender)
-        objects = {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
-        record(objects, action, using, needs_lock, state)
+        if records_later(using):
+            announce(_saved(sender, instance), _action_of(created), using)
+        else:
+            _record_saved(sender, instance, created, using, state)
 
 
-def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+def after_saved(
+    sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
+) -> None:
+    """Record a save, with what the receivers of the project have written to the row."""
+    if not raw and may_be_wanted(sender, using) and records_later(using):
+        _record_saved(sender, instance, created, using)
+
+
+def _record_saved(
+    sender: type[models.Model], instance: models.Model, created: bool, using: str, state: TransactionState | None = None
+) -> None:
+    needs_lock = not registry.save_locks_row(sender)
+    record(_saved(sender, instance), _action_of(created), using, state, needs_lock=needs_lock)
+
+
+def _saved(sender: type[models.Model], instance: models.Model) -> dict[Registration, list[Any]]:
+    return {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
+
+
+def _action_of(created: bool) -> Action:
+    # Of a created child, a parent row counts as created as well: Django does not signal which parents are new.
+    return Action.CREATED if created else Action.UPDATED
+
+
+def on_deleting(
+    sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
+) -> None:
     """Record the deletion of an instance while its row can still be read."""
+    read_pointing(sender, instance, using, is_origin=origin is instance)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:
         # The row is locked from here on, so that no update comes between this Event and the deletion.
-        record({registration: [instance.pk]}, Action.DELETED, using, needs_lock=True)
+        objects = {registration: [instance.pk]}
+        record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=origin is instance)
+
+
+def on_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    """Finish the deletion of an instance: its row is gone."""
+    registration = registry.registration_of(sender)
+    if registration is not None:
+        finish_deletion(registration, instance.pk, using)
 
 
 def on_many_to_many_changed(
@@ -165,7 +213,7 @@ def on_many_to_many_changed(
         if action.startswith("post_"):
             is_many = sum(map(len, changed.values())) > 1
             with batch(using) if is_many else nullcontext():
-                record(changed, Action.UPDATED, using, needs_lock=True)
+                record(changed, Action.UPDATED, using, needs_lock=True, is_relation=True)
         elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
             relations = {registration: edit.names(registration) for registration in changed}
             read_prechange(changed, using, relations)

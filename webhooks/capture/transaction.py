@@ -21,6 +21,7 @@ from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks.capture import subscriptions
+from webhooks.capture.context import Actor, current_actor
 from webhooks.capture.matching import Budget
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
@@ -39,14 +40,17 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one object. ``needs_lock``: the change itself did not lock the row. ``serialized``: the object, if
-    it was deleted in a batch, because its row is gone at the end."""
+    """One change of one object."""
 
     registration: Registration
     pk: Any
     action: Action
     needs_lock: bool = False
-    serialized: SerializedObject | None = None
+    """The change itself did not lock the row."""
+    is_relation: bool = False
+    """Only the members of a many-to-many relation changed."""
+    may_be_absent: bool = False
+    """A deletion of an instance that Django did not read: its row may not exist."""
 
     @cached_property
     def key(self) -> Key:
@@ -62,15 +66,22 @@ Entry = Change | Event | Skip
 
 @dataclass
 class ObjectHistory:
-    """One object in one transaction: whether it existed before, and the ids of its Events.
-
-    ``failed_ids`` are Events for webhooks with conditions that failed. ``skip_ids`` has the skips by webhook,
-    including those from earlier changes."""
+    """One object in one transaction. ``TransactionState.edit`` sets the fields that a rollback must restore."""
 
     existed: bool
+    """Whether it existed before the transaction."""
+    action: Action
+    """The action of its last change."""
+    actors: tuple[Actor, ...] = ()
+    """Who changed it. Each is there once, the latest last."""
+    deleted: SerializedObject | None = None
+    """The object as its deletion found it, or as a save during the deletion left it. In a batch it is kept until the
+    end, because the row is gone by then. Otherwise until the row is deleted."""
     event_ids: list[int] = field(default_factory=list)
     failed_ids: list[int] = field(default_factory=list)
+    """Events for webhooks with conditions that failed."""
     skip_ids: dict[int, uuid.UUID] = field(default_factory=dict)
+    """The skips by webhook, including those from earlier changes."""
 
 
 class SavepointLog:
@@ -90,6 +101,14 @@ class SavepointLog:
     def note(self, undo: Callable[[], object]) -> None:
         """Remember how to undo a step."""
         self._steps.append((self._connection.savepoint_state, undo))
+
+    def undo_last(self, undo: Callable[[], object]) -> bool:
+        """Undo the last step if it is this one. Returns whether it is."""
+        is_last = bool(self._steps) and self._steps[-1][1] is undo
+        if is_last:
+            self._steps.pop()
+            undo()
+        return is_last
 
     def __contains__(self, sid: str) -> bool:
         """Undo the steps inside this savepoint. Returns whether the log was begun inside it."""
@@ -118,13 +137,23 @@ class TransactionState:
         """The changes and custom events to record at the end of the open batch."""
         self.serialized_for_deletion: dict[Key, SerializedObject] = {}
         """The objects that the batch is about to delete."""
+        self.deleting: dict[Key, Change] = {}
+        """The deletions that Django has announced, and has not done yet."""
+        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
+        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+        self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
+        """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
         self._prechange: dict[Key, PrechangeState] = {}
+        self._last_actor = Actor()
         self._log = SavepointLog(self.connection)
+        self._block: object = None
 
     def __call__(self) -> None:
         if self.has_events:
             jobs.wake_up()
+        for record, _ in list(self._announced.values()):
+            record()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """None, in a copy or a pickle. In autocommit mode an instance that is being saved has the state. A receiver of
@@ -145,9 +174,18 @@ class TransactionState:
     def register(self) -> None:
         """Add it to the callbacks of the open transaction, and make it the current one."""
         callbacks: list[Any] = self.connection.run_on_commit
+        if not self.connection.commit_on_exit:
+            _drop_ended_states(callbacks)
         callbacks.append((self._log, self, False))
-        if _is_managed(self.connection):
-            set_current(self.using, self)
+        self._block = self.connection.atomic_blocks[0]
+        set_current(self.using, self)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its transaction is the open one."""
+        # After set_autocommit(False), its outermost block may end before it does: Django does not say when that is.
+        blocks = self.connection.atomic_blocks
+        return bool(blocks) and blocks[0] is self._block and self.is_open
 
     @property
     def is_open(self) -> bool:
@@ -166,9 +204,58 @@ class TransactionState:
         """The history of an object, which begins with this change if there is none."""
         history = self._histories.get(change.key)
         if history is None:
-            history = ObjectHistory(existed=change.action != Action.CREATED)
+            history = ObjectHistory(change.action != Action.CREATED, change.action)
             self._remember(self._histories, change.key, history)
         return history
+
+    def note(self, change: Change) -> ObjectHistory:
+        """Add a change, and the current actor, to the history of its object."""
+        history, actor = self.begin_history(change), current_actor()
+        if actor == self._last_actor:
+            actor = self._last_actor  # a request may be large, and a transaction may have many objects
+        self._last_actor = actor
+        if history.actors:
+            actors = (*(one for one in history.actors if one != actor), actor)
+            self.edit(history, action=change.action, actors=actors)
+        else:
+            history.actors = (actor,)
+        return history
+
+    def edit(self, history: ObjectHistory, **values: Any) -> None:
+        """Set fields of a history, until a rollback."""
+        before = {name: getattr(history, name) for name in values}
+        if before != values:
+            history.__dict__.update(values)
+            self._log.note(partial(history.__dict__.update, before))
+
+    def announce(self, change: Change, record: Callable[[], None]) -> None:
+        """Note a save before the receivers of the project see it. ``record`` is called after the commit, unless the
+        save is recorded before: a receiver may raise, and the project may commit nevertheless."""
+        self.note(change)
+        if change.key not in self._announced:
+            take_back = partial(self._announced.pop, change.key, None)
+            self._announced[change.key] = (record, take_back)
+            self._log.note(take_back)
+
+    def is_announced(self, key: Key) -> bool:
+        """Whether a save of this object is noted and not recorded yet. The caller records it now."""
+        announced = self._announced.get(key)
+        if announced is None:
+            return False
+        if not self._log.undo_last(announced[1]):
+            del self._announced[key]
+            self._log.note(lambda: self._announced.update({key: announced}))
+        return True
+
+    def begin_deletion(self, change: Change) -> None:
+        self._remember(self.deleting, change.key, change)
+
+    def end_deletion(self, key: Key) -> Change | None:
+        """The deletion of an object whose row is gone now. None if it was not announced."""
+        change = self.deleting.pop(key, None)
+        if change is not None:
+            self._log.note(lambda: self.deleting.update({key: change}))
+        return change
 
     def needs_prechange(self, key: Key) -> bool:
         """Whether a webhook needs the prechange state, and the object may be older than the transaction."""
@@ -210,16 +297,26 @@ class TransactionState:
 _local = threading.local()
 
 
-def _is_managed(connection: BaseDatabaseWrapper) -> bool:
-    # After set_autocommit(False), Django does not say when a transaction ends. Each change is then recorded by itself.
-    return bool(connection.in_atomic_block and connection.commit_on_exit)
+def in_block(using: str) -> bool:
+    """Whether a block of ``atomic()`` is open. Without one, each change is recorded by itself: Django commits it at
+    once, or does not say when that happens, after ``set_autocommit(False)``."""
+    return bool(connections[using].atomic_blocks)
+
+
+def _drop_ended_states(callbacks: list[Any]) -> None:
+    """Keep one wake-up in place of the states of ended blocks. After ``set_autocommit(False)``, Django keeps callbacks
+    until autocommit is on again."""
+    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1]._announced]
+    callbacks[:] = [one for one in callbacks if one not in ended]
+    if any(state.has_events for _, state, _ in ended) and not any(one[1] is jobs.wake_up for one in callbacks):
+        callbacks.append((set(), jobs.wake_up, False))
 
 
 def current_state(using: str) -> TransactionState | None:
     """The state of the transaction that is open in this thread. None if there is none, or if nothing changed yet."""
     reference: weakref.ref[TransactionState] | None = _local.__dict__.get(using)
     state = reference() if reference else None
-    if state is None or not _is_managed(state.connection) or not state.is_open:
+    if state is None or not state.is_current:
         return None
     if state.is_outdated:
         state.is_outdated = False
@@ -240,11 +337,10 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
     """
     state = current_state(using)
     if state is None:
-        is_managed = _is_managed(connections[using])
-        if known and not is_managed:
+        if known and not in_block(using):
             return known
         state = TransactionState(using)
-        if is_managed:
+        if in_block(using):
             state.register()
     return state
 
