@@ -178,7 +178,7 @@ def programs(draw: st.DrawFn) -> Program:
     do = st.builds(Do, st.sampled_from(acts), kinds, numbers, numbers)
 
     def blocks(inner: st.SearchStrategy[Any], ways: tuple[str, ...]) -> st.SearchStrategy[Any]:
-        steps = st.lists(inner, min_size=1, max_size=4).map(tuple)
+        steps = st.lists(inner, min_size=1, max_size=3).map(tuple)
         unnamed = [way for way in ways if way != "actor"]
         return st.one_of(
             st.builds(Block, st.sampled_from(unnamed), steps),
@@ -192,5 +192,5 @@ def programs(draw: st.DrawFn) -> Program:
     signal = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
     on = st.builds(On, signal, kinds, st.sampled_from(cast.reactions), st.sampled_from(["after", "before"]))
     receivers = draw(st.lists(on, max_size=2).map(tuple))
-    steps = draw(st.lists(top, min_size=1, max_size=5).map(tuple))
+    steps = draw(st.lists(top, min_size=1, max_size=4).map(tuple))
     return Program((*prelude, *steps), receivers, draw(st.sampled_from(CHOSEN_WEBHOOKS)))
