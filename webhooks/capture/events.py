@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from webhooks import payloads
 from webhooks.capture import serialize
-from webhooks.capture.context import Actor, actor_columns, current_actor
+from webhooks.capture.context import Actor, acting, actor_columns, current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
@@ -102,7 +102,14 @@ def announce(objects: Mapping[Registration, Collection[Any]], action: Action, us
                 state = current_or_new_state(using)
                 if state.subscriptions.concerns(registration.model):
                     change = Change(registration, registration.normalize_pk(pk), action)
-                    state.announce(change, partial(record, {registration: [pk]}, action, using))
+                    actor = state.note(change).actors[-1]
+                    state.announce(change.key, partial(_record_late, change, using, actor))
+
+
+def _record_late(change: Change, using: str, actor: Actor) -> None:
+    """Record a save after its commit: a receiver of the project raised, and the project committed nevertheless."""
+    with acting(actor):
+        record({change.registration: [change.pk]}, change.action, using)
 
 
 def record(
@@ -137,8 +144,8 @@ def _record_change(state: TransactionState, change: Change) -> None:
         state.records_missed = True
         transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using)
     known = state.history(change.key)
-    is_noted = state.is_announced(change.key)
-    history = known if known and is_noted else state.note(change)
+    was_announced = state.take_announcement(change.key)
+    history = known if known and was_announced else state.note(change)
     if change.action == Action.DELETED:
         _record_deletion(state, change, history, is_first=known is None)
         return
@@ -185,14 +192,13 @@ def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
         history = state.begin_history(change)
         is_changed = history.action != Action.DELETED
         if is_changed:
-            state.edit(history, action=Action.DELETED)
-        if state.batch is not None:
-            if is_changed:
-                state.defer(state.batch, change)
-            return
-        if is_changed:
+            state.note(change)
+        if is_changed and state.batch is not None:
+            state.defer(state.batch, change)
+        elif is_changed:
             record_now(state, change, history.deleted)
-        history.deleted = None  # a cascade may have thousands
+        if state.batch is None:
+            history.deleted = None  # a cascade may have thousands
 
 
 def record_now(state: TransactionState, change: Change, serialized: SerializedObject | None = None) -> None:

@@ -228,17 +228,16 @@ class TransactionState:
             history.__dict__.update(values)
             self._log.note(partial(history.__dict__.update, before))
 
-    def announce(self, change: Change, record: Callable[[], None]) -> None:
-        """Note a save before the receivers of the project see it. ``record`` is called after the commit, unless the
-        save is recorded before: a receiver may raise, and the project may commit nevertheless."""
-        self.note(change)
-        if change.key not in self._announced:
-            take_back = partial(self._announced.pop, change.key, None)
-            self._announced[change.key] = (record, take_back)
+    def announce(self, key: Key, record: Callable[[], None]) -> None:
+        """Remember that a save is still to be recorded, after the receivers of the project. If none of them lets it
+        come to that, and the transaction is committed nevertheless, ``record`` is called after the commit."""
+        if key not in self._announced:
+            take_back = partial(self._announced.pop, key, None)
+            self._announced[key] = (record, take_back)
             self._log.note(take_back)
 
-    def is_announced(self, key: Key) -> bool:
-        """Whether a save of this object is noted and not recorded yet. The caller records it now."""
+    def take_announcement(self, key: Key) -> bool:
+        """Forget that a save of this object is still to be recorded. Returns whether it was."""
         announced = self._announced.get(key)
         if announced is None:
             return False
