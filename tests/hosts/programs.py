@@ -45,7 +45,8 @@ class Block(Node):
 Step = Do | Block
 
 # The ways of blocks. "at_top" must be outside of transactions, the others may be anywhere.
-AT_TOP = ("durable", "manual", "manual_rollback")
+BY_HAND = ("manual", "manual_rollback")
+AT_TOP = ("durable", *BY_HAND)
 ANYWHERE = (
     "atomic", "atomic_raise", "savepoint", "savepoint_rollback", "savepoint_open", "batch", "batch_raise", "actor",
     "catch",

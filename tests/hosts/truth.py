@@ -160,9 +160,16 @@ class Spy:
                     [kind, label, key, self.user],
                 )
 
+    def on_saved_early(self, sender: Any, instance: Any, raw: bool, **kwargs: Any) -> None:
+        """Before all others: if one of them raises, the app may have seen the save or not."""
+        if not raw:
+            self._mark_saved("early", sender, instance)
+
     def on_saved(self, sender: Any, instance: Any, created: bool, raw: bool, **kwargs: Any) -> None:
-        kind = "raw" if raw else "created" if created else "saved"
-        for model in (sender._meta.concrete_model, *sender._meta.get_parent_list()):
+        self._mark_saved("raw" if raw else "created" if created else "saved", sender, instance)
+
+    def _mark_saved(self, kind: str, sender: Any, instance: Any) -> None:
+        for model in _with_parents(sender):
             if model._meta.label_lower in LABELS.values():
                 self.mark(kind, model._meta.label_lower, key_of(getattr(instance, model._meta.pk.attname)))
 
@@ -187,14 +194,27 @@ class Spy:
         chosen = members if pk_set is None else set(pk_set)
         real = chosen - members if action == "post_add" else chosen & members
         others = chosen if reverse or is_self else set()
+        own = [] if reverse else [one for one in _with_parents(type(instance)) if issubclass(one, relation.model)]
         for pk in sorted(others):
             self.mark("members" if pk in real else "may", label, key_of(pk))
-        if not reverse:
-            self.mark("members" if real else "may", label, key_of(instance.pk))
+        for one in own:
+            self.mark("members" if real else "may", one._meta.label_lower, key_of(instance.pk))
+
+
+def _with_parents(model: type[models.Model]) -> list[type[models.Model]]:
+    concrete: Any = model._meta.concrete_model
+    return [concrete, *concrete._meta.get_parent_list()]
+
+
+def connect_early(spy: Spy) -> Any:
+    """Connect what must be first. Returns it, because it must be kept."""
+    for kind, model in KINDS.items():
+        signals.post_save.connect(spy.on_saved_early, sender=model, dispatch_uid=f"hosts.early.{kind}")
+    return spy.on_saved_early
 
 
 def connect(spy: Spy) -> list[Any]:
-    """Connect the spy. Returns its receivers, which must be kept."""
+    """Connect the spy beside the app. Returns its receivers, which must be kept."""
     found = [spy.on_saved, spy.on_deleting, spy.on_members]
     for kind, model in KINDS.items():
         signals.post_save.connect(spy.on_saved, sender=model, dispatch_uid=f"hosts.spy.{kind}")
@@ -271,7 +291,7 @@ class World:
                 window, touched = [], []
             elif entry.kind == "raw":
                 self._history(found, key).is_raw = True
-            elif entry.kind in ("created", "saved", "deleting", "members", "may"):
+            elif entry.kind in ("early", "created", "saved", "deleting", "members", "may"):
                 self._touch(found, key, entry, ends, entry.kind)
         return found
 

@@ -152,8 +152,8 @@ def _told(events: list[Event]) -> str:
 class _Object:
     def __init__(self, key: Key, history: History, events: list[Event], hooks: list[Hook]) -> None:
         self.key, self.history, self.events, self.hooks = key, history, events, hooks
-        self.touches = [one for one in history.touches if self._is_there(one)]
-        self.musts = [one for one in self.touches if one.kind != "may"]
+        self.touches = [one for one in history.touches if self._is_there(one) and not self._came_through(one)]
+        self.musts = [one for one in self.touches if one.kind not in ("may", "early")]
         self.existed, self.exists = history.before is not None, history.after is not None
         was_signalled = any(one.kind in ("created", "bulk") for one in history.touches)
         self.is_quietly_new = not self.existed and not was_signalled
@@ -167,6 +167,11 @@ class _Object:
     def _is_there(self, touch: Touch) -> bool:
         """A deletion or a save of a row that is not there changes nothing."""
         return self.history.at(touch.seq) is not None
+
+    def _came_through(self, touch: Touch) -> bool:
+        """Whether it is the beginning of a save that reached the app's place, too."""
+        later = [one for one in self.history.touches if one.seq > touch.seq and one.kind in ("created", "saved")]
+        return touch.kind == "early" and bool(later)
 
     # One Event for a transaction
 
