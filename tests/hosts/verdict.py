@@ -266,7 +266,7 @@ class _Object:
     # Several Events
 
     def one_by_one(self, by_hand: bool) -> None:
-        if len(self.events) > len(self.touches):
+        if len(self.events) > len(self.history.touches):
             raise InventedEvent(f"more Events than changes: {self.where}")
         # The last change has an Event if a webhook wants each change by every user.
         has_last = any(
