@@ -133,7 +133,7 @@ CASTS: dict[str, Cast] = {
             Do("create", "Crate", 2),
         ),
         ("Crate", "Piece"),
-        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "update_highest", "update_random"),
+        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "update_highest"),
         (*_REACTIONS, *_FAMILY),
     ),
     "vehicles": Cast(

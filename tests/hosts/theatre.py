@@ -222,15 +222,23 @@ class Theatre:
 
     @staticmethod
     def _rows() -> dict[str, list[Any]]:
-        tables = [*TABLES.values(), *(one._meta.db_table for one in truth.throughs())]
-        found: dict[str, list[Any]] = {table: [] for table in tables}
+        """All rows of the host, without the keys of the rows between: the app writes some of them before Django does."""
+        columns = dict.fromkeys(TABLES.values(), "*")
+        for through in truth.throughs():
+            if through._meta.auto_created:
+                names = (one.column for one in through._meta.concrete_fields if not one.primary_key)
+                columns[through._meta.db_table] = ", ".join(names)
+        found: dict[str, list[Any]] = {table: [] for table in columns}
         with connection.cursor() as cursor:
             if connection.vendor == "sqlite":
-                for table in found:
-                    cursor.execute(f"SELECT * FROM {table}")
+                for table, chosen in columns.items():
+                    cursor.execute(f"SELECT {chosen} FROM {table}")
                     found[table] = sorted(cursor.fetchall(), key=str)
                 return found
-            queries = (f"SELECT '{table}', to_json({table})::text FROM {table}" for table in found)
+            queries = (
+                f"SELECT '{table}', to_json(chosen)::text FROM (SELECT {chosen} FROM {table}) AS chosen"
+                for table, chosen in columns.items()
+            )
             cursor.execute(" UNION ALL ".join(queries))
             for table, row in sorted(cursor.fetchall()):
                 found[table].append(row)

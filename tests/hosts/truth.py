@@ -8,7 +8,8 @@ bulk operations that the app's manager captures: only these owe an Event.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -16,13 +17,24 @@ from typing import Any
 from django.db import connection, models
 from django.db.models import signals
 
-from tests.hosts.models import KINDS, TABLES, Vehicle
+from tests.hosts.models import KINDS, TABLES
 
 Row = dict[str, Any]
 Key = tuple[str, str]
 """The label of a model, and a primary key as text."""
 
 LABELS = {kind: model._meta.label_lower for kind, model in KINDS.items() if not model._meta.proxy}
+
+
+RELATIONS = {
+    "Box": ("hosts_box_labels", "box_id", "labels"),
+    "Crate": ("hosts_crate_labels", "crate_id", "labels"),
+    "Vehicle": ("hosts_vehicle_labels", "vehicle_id", "labels"),
+    "Club": ("hosts_membership", "box_id", "members"),
+}
+"""The relations to labels that serializers show: the table between, its key of the holder, and the field."""
+
+RELATION_OF = {LABELS[kind]: name for kind, (_, _, name) in RELATIONS.items()}
 
 
 def key_of(value: Any) -> str:
@@ -95,8 +107,41 @@ def _sqlite_triggers() -> Iterable[str]:
                 END
             """
 
+    for kind, (table, holder, _) in RELATIONS.items():
+        for event, rows in (("INSERT", ["NEW"]), ("UPDATE", ["OLD", "NEW"]), ("DELETE", ["OLD"])):
+            written = (
+                f"""
+                INSERT INTO hosts_log (kind, label, key, new)
+                VALUES ('{_MEMBER_KINDS[row]}', '{LABELS[kind]}', {row}.{holder}, {row}.label_id);
+                """
+                for row in rows
+            )
+            name = f"hosts_log_members_{table}_{event}"
+            yield f"CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN {''.join(written)} END"
+
+
+_MEMBER_KINDS = {"OLD": "leaves", "NEW": "joins"}
+
 
 def _postgresql_triggers() -> Iterable[str]:
+    for kind, (table, holder, _) in RELATIONS.items():
+        written = (
+            f"""
+                IF TG_OP <> '{other}' THEN
+                    INSERT INTO hosts_log (kind, label, key, new)
+                    VALUES ('{_MEMBER_KINDS[row]}', '{LABELS[kind]}', {row}.{holder}, {row}.label_id);
+                END IF;
+            """
+            for row, other in (("OLD", "INSERT"), ("NEW", "DELETE"))
+        )
+        yield f"""
+            CREATE FUNCTION hosts_log_members_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN {"".join(written)} RETURN NULL; END $$
+        """
+        yield f"""
+            CREATE TRIGGER hosts_log_members AFTER INSERT OR UPDATE OR DELETE ON {table}
+                FOR EACH ROW EXECUTE FUNCTION hosts_log_members_{table}()
+        """
     for kind, table in TABLES.items():
         yield f"""
             CREATE FUNCTION hosts_log_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -119,9 +164,12 @@ def _postgresql_triggers() -> Iterable[str]:
 
 def drop_statements() -> list[str]:
     if connection.vendor == "sqlite":
-        names = (f"hosts_log_{table}_{event}" for table in TABLES.values() for event in ("INSERT", "UPDATE", "DELETE"))
+        events = ("INSERT", "UPDATE", "DELETE")
+        ours = (f"members_{table}" for table, *_ in RELATIONS.values())
+        names = (f"hosts_log_{name}_{event}" for name in (*TABLES.values(), *ours) for event in events)
         return [*(f"DROP TRIGGER {name}" for name in names), "DROP TABLE hosts_log"]
-    functions = (f"DROP FUNCTION hosts_log_{table} CASCADE" for table in TABLES.values())
+    tables = (*TABLES.values(), *(f"members_{table}" for table, *_ in RELATIONS.values()))
+    functions = (f"DROP FUNCTION hosts_log_{table} CASCADE" for table in tables)
     return [*functions, "DROP VIEW hosts_overview", "DROP FUNCTION hosts_write_overview", "DROP TABLE hosts_log"]
 
 
@@ -132,7 +180,8 @@ class Entry:
     label: str
     key: str
     who: str
-    new: Row | None
+    new: Any
+    """The new row, or the label that joins or leaves."""
 
 
 def read(since: int) -> list[Entry]:
@@ -160,10 +209,10 @@ class Spy:
                     [kind, label, key, self.user],
                 )
 
-    def on_saved_early(self, sender: Any, instance: Any, raw: bool, **kwargs: Any) -> None:
+    def on_saved_early(self, sender: Any, instance: Any, created: bool, raw: bool, **kwargs: Any) -> None:
         """Before all others: if one of them raises, the app may have seen the save or not."""
         if not raw:
-            self._mark_saved("early", sender, instance)
+            self._mark_saved("early created" if created else "early saved", sender, instance)
 
     def on_saved(self, sender: Any, instance: Any, created: bool, raw: bool, **kwargs: Any) -> None:
         self._mark_saved("raw" if raw else "created" if created else "saved", sender, instance)
@@ -232,6 +281,9 @@ def throughs() -> list[type[models.Model]]:
 # The history of each object
 
 
+EARLY = ("early created", "early saved")
+
+
 @dataclass
 class Touch:
     """A signalled change of an object. ``is_known``: the row was there. ``data_from``: from where on its data count."""
@@ -268,6 +320,7 @@ class World:
 
     def __init__(self) -> None:
         self.rows: dict[Key, Row] = {}
+        self.members: dict[Key, list[int]] = {}
 
     def histories(self, entries: list[Entry]) -> dict[Key, History]:
         """What a transaction did, object by object. The world goes on to its end."""
@@ -280,9 +333,17 @@ class World:
             if entry.kind == "row":
                 quiet = any(one.kind in ("quiet", "bulk") and one.label == entry.label for one in window)
                 is_bulk = any(one.kind == "bulk" and one.label == entry.label for one in window)
-                self._write(found, key, entry, quiet and not is_bulk)
+                with self._changing(found, key, entry, quiet and not is_bulk):
+                    if entry.new is None:
+                        self.rows.pop(key, None)
+                    else:
+                        self.rows[key] = entry.new
                 if is_bulk and entry.new is not None:
                     touched.append(key)
+            elif entry.kind in ("joins", "leaves"):
+                with self._changing(found, key, entry, False):
+                    members = self.members.setdefault(key, [])
+                    members.append(int(entry.new)) if entry.kind == "joins" else members.remove(int(entry.new))
             elif entry.kind in ("quiet", "bulk"):
                 window.append(entry)
             elif entry.kind in ("end", "void"):
@@ -291,7 +352,7 @@ class World:
                 window, touched = [], []
             elif entry.kind == "raw":
                 self._history(found, key).is_raw = True
-            elif entry.kind in ("early", "created", "saved", "deleting", "members", "may"):
+            elif entry.kind in (*EARLY, "created", "saved", "deleting", "members", "may"):
                 self._touch(found, key, entry, ends, entry.kind)
         return found
 
@@ -312,20 +373,24 @@ class World:
         return found[key]
 
     def _row(self, key: Key) -> Row | None:
-        row, parent = self.rows.get(key), self.rows.get((Vehicle._meta.label_lower, key[1]))
+        """An object as its serializer shows it: with the inherited row, and the members of its relation."""
+        row = self.rows.get(key)
+        if row is None:
+            return None
+        if key[0] in RELATION_OF:
+            row = row | {RELATION_OF[key[0]]: sorted(self.members.get(key, []))}
         is_child = key[0] == LABELS["Truck"]
-        return row | parent if is_child and row is not None and parent is not None else row
+        parent = self._row((LABELS["Vehicle"], key[1])) if is_child else None
+        return row | parent if parent else row
 
-    def _write(self, found: dict[Key, History], key: Key, entry: Entry, quiet: bool) -> None:
-        written = [key]
-        if key[0] == LABELS["Vehicle"] and (child := (LABELS["Truck"], key[1])) in self.rows:
-            written.append(child)
-        histories = [self._history(found, one) for one in written]
-        if entry.new is None:
-            self.rows.pop(key, None)
-        else:
-            self.rows[key] = entry.new
-        for one, history in zip(written, histories, strict=True):
+    @contextmanager
+    def _changing(self, found: dict[Key, History], key: Key, entry: Entry, quiet: bool) -> Iterator[None]:
+        """Add a version to an object, and to the child that inherits its row."""
+        child = (LABELS["Truck"], key[1])
+        changing = [key, child] if key[0] == LABELS["Vehicle"] and child in self.rows else [key]
+        histories = [self._history(found, one) for one in changing]
+        yield
+        for one, history in zip(changing, histories, strict=True):
             history.versions.append((entry.seq, self._row(one), quiet))
 
     def _touch(self, found: dict[Key, History], key: Key, entry: Entry, ends: list[tuple[int, int]], kind: str) -> None:
