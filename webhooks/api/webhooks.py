@@ -45,7 +45,7 @@ from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import history
-from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume
+from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume, why_not_started
 from webhooks.security.encryption import Secret, refuse_encrypted
 from webhooks.workers import jobs
 
@@ -126,7 +126,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
         user, chosen = self.context["request"].user, attrs.get("object_types", ())
-        if refused := refusals(user, self.instance, attrs, chosen, "secret_headers" in attrs):
+        if refused := refusals(user, self.instance, attrs, chosen, attrs.keys() & SECRET_FIELDS):
             raise serializers.ValidationError({name: [reason] for name, reason in refused.items()})
         candidate = copy.copy(self.instance) if self.instance else Webhook()
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
@@ -273,6 +273,8 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     def _switch(self, act: Callable[[Any, Any], list[Webhook]], refusal: Any) -> Response:
         refuse_body(self.request)
         webhook = self.get_object()
+        if act is resume and (reason := why_not_started(self.request.user, webhook)):
+            raise PermissionDenied(reason)
         if not act(Webhook.objects.filter(pk=webhook.pk), self.request.user):
             raise Conflict(refusal)
         return Response(self.get_serializer(self.get_object()).data)

@@ -218,7 +218,7 @@ class WebhookAdmin(WebhookListAdmin):
             raise PermissionDenied
         needed = {
             "webhooks.view_event": permissions.may_view_events(request.user),
-            "webhooks.view_payload": permissions.may_view_payloads(request.user),
+            "webhooks.read_payload_event": permissions.may_view_payloads(request.user),
         }
         for permission, is_given in needed.items():
             if not is_given:
