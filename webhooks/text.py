@@ -33,6 +33,12 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def username_of(user: Any) -> str:
+    """The name of a user as text, empty if there is none. ``get_username()`` of a host's user may return anything."""
+    name = user.get_username() if hasattr(user, "get_username") else user
+    return "" if name is None else str(name)
+
+
 def last_line(text: str) -> str:
     """The last line of a traceback: the error itself."""
     return text.strip().rpartition("\n")[2]

@@ -47,6 +47,7 @@ from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import history
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume, why_not_started
 from webhooks.security.encryption import Secret, refuse_encrypted
+from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.
@@ -147,7 +148,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
         if not validated_data.get("enabled", True):
-            validated_data["disabled_by"] = str(self.context["request"].user)[:USERNAME_LENGTH]
+            validated_data["disabled_by"] = clean(username_of(self.context["request"].user), USERNAME_LENGTH)
         return super().create(validated_data)
 
     def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:

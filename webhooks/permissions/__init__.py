@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.contrib.auth import get_permission_codename
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import connections, models
 from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Substr
@@ -57,6 +58,15 @@ class Operator:
 
     def __str__(self) -> str:
         return f"manage.py {self.command}"
+
+
+def find_user(username: str) -> Any:
+    """The user of this name. None without one, or if no user can have such a name: it may be a number or a UUID."""
+    users: Any = get_user_model()._default_manager
+    try:
+        return users.get_by_natural_key(username)
+    except (ObjectDoesNotExist, AttributeError, TypeError, ValueError, ValidationError):
+        return None
 
 
 def has_perm(user: Any, permission: str) -> bool:
