@@ -14,7 +14,7 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.db import in_chunks, savepoint
+from webhooks.db import can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
@@ -71,7 +71,7 @@ def reread_all(
     found: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
         rows = registration.rows(using)
-        if lock:
+        if lock and can_lock(using, model):
             plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
             locked = plain.select_for_update(no_key=True, of=("self",))
             if registration.queryset or model._meta.base_manager_name:

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import models
 
-from webhooks.db import in_chunks
+from webhooks.db import can_lock, in_chunks
 from webhooks.registry.registration import Registration
 from webhooks.text import json_equal
 
@@ -55,7 +55,7 @@ def read_rows(registration: Registration, pks: Collection[Any], using: str, lock
     model = registration.model
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
     found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
-    if lock:
+    if lock and can_lock(using, model):
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
     return registration.by_pk(found)
 

@@ -157,9 +157,10 @@ def _with_parents(model: type[models.Model]) -> tuple[type[models.Model], ...]:
 @cache
 def save_locks_row(model: type[models.Model]) -> bool:
     """Whether saving an object always locks its row. With several tables, Django locks only rows with changed columns,
-    and a model with nothing but a key has none."""
+    and a model with nothing but a key has none. An unmanaged model may have a view."""
     concrete, *parents = _with_parents(model)
-    return not parents and any(not column.primary_key for column in concrete._meta.concrete_fields)
+    meta = concrete._meta
+    return not parents and meta.managed and any(not column.primary_key for column in meta.concrete_fields)
 
 
 def serializer_names() -> list[str]:
