@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import models
+from django.db import DatabaseError, models
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from webhooks.db import to_db_time, to_utc
+from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
+
+logger = get_logger(__name__)
 
 NAME_LENGTH = 200  # characters of the name of an object
 
@@ -123,9 +127,17 @@ class Registration:
         return key in self._sensitive_fields or self.is_sensitive(key)
 
     def name_of(self, instance: models.Model) -> str:
-        """The name of an object for its Events. For a model such as Token it has the key: ``str()`` may be secret."""
-        is_secret = "display" in self._sensitive_fields
-        return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
+        """The name of an object for its Events: its ``str()``, or else its model and key. A model such as Token has
+        its key, too: ``str()`` may be secret."""
+        if "display" not in self._sensitive_fields:
+            try:
+                return clean(str(instance), NAME_LENGTH)
+            except DatabaseError:
+                raise  # it aborted the transaction
+            except Exception as error:
+                reraise_job_timeout(error)
+                logger.debug("%s %s has no name: %s", self.label, instance.pk, error)
+        return clean(f"{self.model._meta.verbose_name} {instance.pk}", NAME_LENGTH)
 
     @cached_property
     def is_left_out(self) -> Callable[[str], bool]:
@@ -226,6 +238,8 @@ def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
         return tuple(map(normalize_pk, field.fields, field.to_python(value)))  # type: ignore[arg-type]
     field = source_field(field)
     key = field.to_python(value)
+    if isinstance(key, Enum):  # of texts, for example: ``str()`` of a member is its name
+        key = field.to_python(key.value)
     if isinstance(key, Decimal):
         places = getattr(field, "decimal_places", None)
         return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)  # type: ignore[attr-defined]
