@@ -500,11 +500,12 @@ def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytes
         ("webhooks.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
-def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
-    webhooks_settings(MAY_VIEW=named)
+@pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL"])
+def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, key: str, named: str, problem: str) -> None:
+    webhooks_settings(**{key: named})
     error = found()["webhooks.E011"]
     assert error.is_serious()
-    assert f"{named}, {problem}" in error.msg
+    assert f"{key}\"] names {named}, {problem}" in error.msg
 
 
 @pytest.mark.parametrize(

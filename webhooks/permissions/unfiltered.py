@@ -15,7 +15,7 @@ from django.db.models.sql.where import AND, WhereNode
 
 
 def is_unfiltered(rows: Any) -> bool:
-    """Whether a queryset can leave out no row. False if that cannot be told from the query.
+    """Whether a queryset can leave out no row. False if its query does not show that.
 
     A filter that today's rows all pass is a filter.
     """

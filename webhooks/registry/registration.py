@@ -20,11 +20,9 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from webhooks.db import to_db_time, to_utc
-from webhooks.errors import get_logger, reraise_job_timeout
+from webhooks.errors import reraise_job_timeout
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
-
-logger = get_logger(__name__)
 
 NAME_LENGTH = 200  # characters of the name of an object
 
@@ -136,7 +134,6 @@ class Registration:
                 raise  # it aborted the transaction
             except Exception as error:
                 reraise_job_timeout(error)
-                logger.debug("%s %s has no name: %s", self.label, instance.pk, error)
         return clean(f"{self.model._meta.verbose_name} {instance.pk}", NAME_LENGTH)
 
     @cached_property
