@@ -505,7 +505,7 @@ def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, key: str, n
     webhooks_settings(**{key: named})
     error = found()["webhooks.E011"]
     assert error.is_serious()
-    assert f"{key}\"] names {named}, {problem}" in error.msg
+    assert f'{key}"] names {named}, {problem}' in error.msg
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.testapp.models import ObjectPermission, Shelf
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, RunKind, State, Webhook
 from webhooks.operations import runs
+from webhooks.operations.webhooks import resume, set_enabled
 
 API = "/api/webhooks"
 STATUS = reverse("webhooks_backend_status")
@@ -416,6 +418,9 @@ def test_a_webhook_of_hidden_objects_is_not_started_again(author: User, act: str
         answer = api_client(author).patch(own, {"enabled": True}, format="json")
         assert (answer.status_code, answer.json()) == (400, {"enabled": [reason]})
     assert set(Webhook.objects.filter(**state)) >= {webhook}
+
+    start = resume if act == "resume" else partial(set_enabled, enabled=True)
+    assert start(Webhook.objects.filter(pk=webhook.pk), author) == []
 
     # Without the model, while a change of a hidden object waits.
     make_site_delivery(webhook, State.PENDING, event=make_site_event(7, object_type="testapp.shelf"))
