@@ -101,15 +101,13 @@ def _using(sender: type[models.Model], instance: models.Model, using: str) -> st
 
 def on_saving(
     sender: type[models.Model],
-    instance: models.Model | None = None,
+    instance: models.Model,
     using: str = "",
     raw: bool = False,
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
     """Read the prechange state if a webhook may need it."""
-    if instance is None:
-        return
     using = _using(sender, instance, using)
     state = current_state(using)
     if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
@@ -136,15 +134,13 @@ def _key(registration: Registration, instance: models.Model) -> Any:
 
 def on_saved(
     sender: type[models.Model],
-    instance: models.Model | None = None,
+    instance: models.Model,
     created: bool = False,
     using: str = "",
     raw: bool = False,
     **kwargs: Any,
 ) -> None:
     """Record that an instance was created or updated, and the rows that it inherits. Or note it for ``after_saved``."""
-    if instance is None:
-        return
     using = _using(sender, instance, using)
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
@@ -161,14 +157,14 @@ def on_saved(
 
 def after_saved(
     sender: type[models.Model],
-    instance: models.Model | None = None,
+    instance: models.Model,
     created: bool = False,
     using: str = "",
     raw: bool = False,
     **kwargs: Any,
 ) -> None:
     """Record a save, with what the receivers of the project have written to the row."""
-    if instance is None or raw:
+    if raw:
         return
     using = _using(sender, instance, using)
     if may_be_wanted(sender, using) and records_later(using):
@@ -193,14 +189,12 @@ def _action_of(created: bool) -> Action:
 
 def on_deleting(
     sender: type[models.Model],
-    instance: models.Model | None = None,
+    instance: models.Model,
     using: str = "",
     origin: Any = None,
     **kwargs: Any,
 ) -> None:
     """Record the deletion of an instance while its row can still be read."""
-    if instance is None:
-        return
     using = _using(sender, instance, using)
     read_pointing(sender, instance, using, is_origin=origin is instance)
     if not may_be_wanted(sender, using):
@@ -213,18 +207,16 @@ def on_deleting(
         record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=origin is instance)
 
 
-def on_deleted(
-    sender: type[models.Model], instance: models.Model | None = None, using: str = "", **kwargs: Any
-) -> None:
+def on_deleted(sender: type[models.Model], instance: models.Model, using: str = "", **kwargs: Any) -> None:
     """Finish the deletion of an instance: its row is gone."""
     registration = registry.registration_of(sender)
-    if registration is not None and instance is not None:
+    if registration is not None:
         finish_deletion(registration, instance.pk, _using(sender, instance, using))
 
 
 def on_many_to_many_changed(
     sender: type[models.Model],
-    instance: models.Model | None = None,
+    instance: models.Model,
     action: str = "",
     reverse: bool = False,
     model: type[models.Model] | None = None,
@@ -233,8 +225,6 @@ def on_many_to_many_changed(
     **kwargs: Any,
 ) -> None:
     """Record changes of the objects that have the field, from either side of the relation."""
-    if instance is None:
-        return
     using = _using(sender, instance, using)
     if "_webhooks_loaded" in instance.__dict__ and _is_being_loaded(instance):
         return
