@@ -237,6 +237,20 @@ def test_an_excluded_field_that_does_not_exist_is_a_warning(register: Callable[.
     assert message.msg.startswith("nmae cannot be excluded from testapp.unregistered")
 
 
+def test_what_a_serializer_reads_can_be_excluded(register: Callable[..., None]) -> None:
+    class Renaming(serializers.ModelSerializer):
+        place = serializers.CharField(source="label_of.street")
+
+        class Meta:
+            model = Unregistered
+            fields = ("name", "place")
+
+    register(Unregistered, serializer=Renaming, exclude=["street", "place", "streat"])
+    assert found()["webhooks.W007"].msg.startswith("streat cannot be excluded from testapp.unregistered")
+    register(Unregistered, serializer=Renaming, exclude=["street", "place"])
+    assert "webhooks.W007" not in found()
+
+
 class Elsewhere:
     """Routes one model to another database."""
 

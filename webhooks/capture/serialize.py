@@ -20,6 +20,7 @@ from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
+from webhooks.registry.sources import without_hidden
 from webhooks.text import NotJSONSerializable, clean, dumps, last_line
 
 logger = get_logger(__name__)
@@ -100,17 +101,16 @@ def serialize(
     """
     with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
         writer = registration.build_serializer(serializer, instance)
-        data = writer.data
-        snapshot = snapshots.snapshot_of(writer, data, instance)
-        old = snapshots.prechange_snapshot(writer, data, snapshot, prechange) if prechange else None
+        data = without_hidden(registration, writer, writer.data)
+        taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
         what = f"the payload of {registration.label} {instance.pk}"
         try:
-            payload = Payload(_json_text(registration, data), _json_text(registration, snapshot, is_exact=True))
-            if old is not None:
-                text = _json_text(registration, old, is_exact=True)
+            payload = Payload(_json_text(registration, data), _json_text(registration, taken.after, is_exact=True))
+            if taken.before is not None:
+                text = _json_text(registration, taken.before, is_exact=True)
                 # Compared as JSON: a difference that JSON does not show is no change.
-                changed = snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot))
-                payload = replace(payload, prechange=text, changed=dumps(changed))
+                changed = {*snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot)), *taken.unshown}
+                payload = replace(payload, prechange=text, changed=dumps(sorted(changed)))
         except NotJSONSerializable as error:
             raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
         refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))

@@ -42,9 +42,9 @@ def register(
     others by their names, which a webhook can choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable)
     returns the queryset to read an object from.
 
-    ``exclude`` names fields to leave out of the data of every serializer, and of the snapshots. Fields with sensitive
-    names, such as "password", are left out at any depth, unless ``include_sensitive`` names them. Registering a model
-    again replaces its registration.
+    ``exclude`` names fields to leave out of the data of every serializer, and of the snapshots, also where a serializer
+    shows them under another name. Fields with sensitive names, such as "password", are left out at any depth, unless
+    ``include_sensitive`` names them. Registering a model again replaces its registration.
 
     Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for a model with a secret
     primary key, and for an abstract or a proxy model. A change of a proxy is a change of its concrete model.
