@@ -16,8 +16,8 @@ from rest_framework import serializers
 
 import webhooks
 from tests.support.makers import actions, changed, events, make_webhook, sides
-from tests.testapp.models import Specimen, Thing
-from webhooks import registry
+from tests.testapp.models import Country, Specimen, Thing
+from webhooks import payloads, registry
 from webhooks.capture.serialize import serialize
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
@@ -80,6 +80,7 @@ class Patient(Base):
     pin = EncryptedTextField()
     kind = models.CharField(max_length=20, choices=[("a", SECRET)])
     profile = models.ForeignKey(Profile, models.DO_NOTHING, null=True)
+    profiles = models.ManyToManyField(Profile, related_name="+")
     parent = models.ForeignKey("self", models.DO_NOTHING, null=True)
     login = models.ForeignKey(Login, models.DO_NOTHING, null=True)
     device = models.ForeignKey(DeviceToken, models.DO_NOTHING, null=True)
@@ -102,6 +103,12 @@ def patient(**values: Any) -> Patient:
 
 
 def family() -> Patient:
+    one = _family()
+    one._prefetched_objects_cache = {"profiles": [one.profile]}
+    return one
+
+
+def _family() -> Patient:
     return patient(
         profile=Profile(pk=2, ssn=SECRET, pin=SECRET, city="Rome"),
         parent=patient(pk=3),
@@ -183,6 +190,9 @@ RENAMED = {
     "the key of a token": {"who": text("device.key")},
     "a slug": {"who": serializers.SlugRelatedField("pin", source="profile", read_only=True)},
     "many slugs": {"who": serializers.SlugRelatedField("password", source="parent.as_list", many=True, read_only=True)},
+    "a slug of all objects of a relation": {
+        "who": serializers.SlugRelatedField("pin", source="profiles.all", many=True, read_only=True)
+    },
     "a link with a secret": {"self": serializers.HyperlinkedIdentityField("one", lookup_field="ssn")},
     "a link to a related object": {
         "who": serializers.HyperlinkedRelatedField("one", source="login", read_only=True)
@@ -399,6 +409,39 @@ def test_a_change_of_a_masked_column_counts_by_its_name_alone(case: str, new: st
     assert all(name not in side for side in sides())
 
 
+@pytest.mark.usefixtures("database", "own_registrations")
+@pytest.mark.parametrize("left", [["c"], []])
+def test_snapshots_do_not_show_the_members_of_a_relation_that_the_serializer_masks(left: list[str]) -> None:
+    def mask(data: dict[str, Any]) -> dict[str, Any]:
+        return data | {"heroes": ["****" for _ in data["heroes"]]}
+
+    heroes = serializers.SlugRelatedField("name", many=True, read_only=True)
+    registry.register(Thing, things(represent=mask, heroes=heroes))
+    make_webhook(Thing, changed_fields=["heroes"])
+    thing, old, *_ = (Thing.objects.create(name=name) for name in ("a", SECRET, "c"))
+    thing.heroes.add(old)
+    thing.heroes.set(Thing.objects.filter(name__in=left))
+    assert changed() == ["heroes"]
+    assert SECRET not in "".join(event.data + event.snapshots for event in events() if event.object_id == str(thing.pk))
+
+
+@pytest.mark.usefixtures("database", "own_registrations")
+def test_a_deleted_object_that_is_created_again_does_not_show_to_one_serializer_what_another_showed() -> None:
+    registry.register(Thing, things(), serializers={"masked": things(name=Masked())})
+    make_webhook(Thing, prechange=True)
+    masked = make_webhook(Thing, prechange=True, serializer="masked")
+    thing = Thing.objects.create(name="4111")
+    with transaction.atomic():
+        pk = thing.pk
+        thing.delete()
+        Thing.objects.create(pk=pk, name="")
+    event = events()[-1]
+    assert event.action == "updated"
+    assert "4111" in event.snapshots
+    assert "4111" not in payloads.as_sent_to(event, masked.pk).snapshots
+    assert payloads.as_sent_to(event, masked.pk).changed == '["name"]'
+
+
 PLAIN: dict[str, Any] = {
     "as they are": things(),
     "a choice": things(name=Choice(), status=Choice()),
@@ -533,6 +576,28 @@ def test_changed_fields_can_be_masked_but_not_hidden_ones(own_registrations: Non
     )
     assert snapshots.snapshot_fields(registration).keys() == {"id", "status"}
     assert snapshots.snapshot_fields(replace(registration, exclude=frozenset())).keys() >= {"name", "number", "status"}
+
+
+def test_a_masked_natural_key_of_a_related_object_is_not_in_snapshots() -> None:
+    class MaskedKey(serializers.RelatedField):
+        def to_representation(self, value: Any) -> str:
+            return "****"
+
+    class Brief(MaskedKey):
+        def to_representation(self, value: Any) -> Any:
+            return {"id": value.pk, "display": "****"}
+
+    class Citizen(Base):
+        country = models.ForeignKey(Country, models.DO_NOTHING)
+
+        class Meta:
+            app_label = "unmade"
+
+    one = Citizen(pk=1, country=Country(code="4111", name="x"))
+    stock = serializers.SlugRelatedField("name", read_only=True)
+    for field, is_shown in ((MaskedKey(read_only=True), False), (Brief(read_only=True), True), (stock, True)):
+        payload = serialize(Registration(Citizen, serializer_of(Citizen, country=field)), one)
+        assert ("4111" in payload.snapshot) == is_shown
 
 
 # Keys that are secrets

@@ -18,7 +18,7 @@ from django.db import models
 from rest_framework.fields import BooleanField, IntegerField
 
 from webhooks.db import can_lock, in_chunks
-from webhooks.registry.registration import Registration
+from webhooks.registry.registration import Registration, source_field
 from webhooks.registry.sources import is_hidden, output_of, serializer_fields
 from webhooks.text import json_equal
 
@@ -146,15 +146,15 @@ class _Shown:
     """The columns and relations in the data of a row, by their names there."""
 
     def __init__(self, registration: Registration, serializer: Any, data: Any, row: models.Model) -> None:
-        self._fields, self._is_stock = serializer_fields(serializer), _is_stock(_class_of(serializer), *_OUTPUT)
+        self._fields, self.is_stock = serializer_fields(serializer), _is_stock(_class_of(serializer), *_OUTPUT)
         self._data, self._row = (data if isinstance(data, Mapping) else {}), row
         found = _in_payload(registration, self._fields, self._data)
         self.columns = {name: one for name, one in found.items() if not one.many_to_many}
         self.relations = {name: one.name for name, one in found.items() if one.many_to_many}
         self.stored = _stored_values(self.columns, row)
-        # The columns whose every value the data show. A foreign key shows which object it is.
-        self._certain = {name for name, one in self.columns.items() if one.remote_field}
-        if self._is_stock:
+        # The columns of which the data show every value. A foreign key shows which object it is.
+        self._certain = {name for name, one in self.columns.items() if one.remote_field and _is_number(one)}
+        if self.is_stock:
             shown = ((name, self._fields.get(name)) for name in self.columns)
             self._certain.update(name for name, one in shown if one is not None and _writes_all(one))
 
@@ -173,15 +173,29 @@ class _Shown:
         # The serializer may have replaced what its field wrote.
         return one is not None and _writes_all(one) and bool(self._data[name] == _representation(one, self._row))
 
-    def showed(self, name: str, old: Any, row: models.Model) -> bool:
-        """Whether the data showed the ``old`` stored value of a column, which the old row has, if they show the new."""
+    def showed(self, name: str, old: Any, row: models.Model | None) -> bool:
+        """Whether the data showed the ``old`` stored value of a column, if they show the new one. ``row`` has it."""
         if old == self.stored[name] or name in self._certain:
             return True
         one = self._fields.get(name)
-        if self._is_stock and one is not None and _is_stock(_class_of(one), "get_attribute"):
+        if row is not None and self.is_stock and one is not None and _is_stock(_class_of(one), "get_attribute"):
             return _reveals(_representation(one, row), old)
         # The host's code writes the data. It masks no empty value, so an empty one does not prove that it masks none.
         return self.stored[name] not in _EMPTY
+
+    def shows_members(self, registration: Registration, name: str) -> bool:
+        """Whether the data show the members of a relation as its field writes them. May read them again."""
+        one, shown = self.relation_field(name), self._data[name]
+        if self.is_stock or one is None:
+            return True
+        # The serializer may have replaced what its field wrote. No members do not prove that it does not.
+        return bool(shown) and bool(shown == output_of(registration, one, _representation(one, self._row)))
+
+
+@cache
+def _is_number(field: models.Field[Any, Any]) -> bool:
+    """Whether a foreign key refers to a number or a UUID, which say nothing about the related object."""
+    return isinstance(source_field(field), models.IntegerField | models.UUIDField)
 
 
 def _representation(field: Any, row: models.Model) -> Any:
@@ -232,23 +246,50 @@ def snapshots_of(
         after[name] = _simplified(relation, data[name]) if has_field else _members(relation, row)
     if prechange is None:
         return Snapshots(after)
-    if prechange.snapshot is not None:  # which has the fields of all serializers
-        return Snapshots(after, {name: value for name, value in prechange.snapshot.items() if name in after})
+    if prechange.snapshot is not None:
+        return _compared_with(prechange.snapshot, shown, after)
     edited = {name: relation for name, relation in shown.relations.items() if relation in prechange.edited}
     if prechange.row is None or not prechange.known.issuperset(edited.values()):
         return Snapshots(after)
     old = _stored_values(shown.columns, prechange.row)
-    unshown = {name for name in old if name not in after or not shown.showed(name, old[name], prechange.row)}
-    after = {name: value for name, value in after.items() if name not in unshown}
-    before = after | {name: value for name, value in old.items() if name not in unshown}
+    hidden = {name for name in old if name not in after or not shown.showed(name, old[name], prechange.row)}
+    unshown = [name for name in hidden if old[name] != shown.stored[name]]
+    before = after | old
     for name, relation in edited.items():
         # The old members, which the row has prefetched, in the same shape.
-        if (one := shown.relation_field(name)) is not None:
-            members = output_of(registration, one, one.to_representation(one.get_attribute(prechange.row)))
-            before[name] = _simplified(relation, members)
-        else:
+        if (one := shown.relation_field(name)) is None:
             before[name] = _members(relation, prechange.row)
-    return Snapshots(after, before, [name for name in unshown if old[name] != shown.stored[name]])
+            continue
+        before[name] = _simplified(relation, output_of(registration, one, _representation(one, prechange.row)))
+        if before[name] != after[name] and not shown.shows_members(registration, name):
+            hidden.add(name)
+            unshown.append(name)
+    return Snapshots(_without(after, hidden), _without(before, hidden), unshown)
+
+
+def _compared_with(known: Snapshot, shown: _Shown, after: Snapshot) -> Snapshots:
+    """The snapshots of a row that was deleted before, or is replayed. ``known`` has the fields of all serializers."""
+    hidden = set()
+    for name, old in known.items():
+        if name in shown.columns:
+            is_shown = name in after and shown.showed(name, old, None)
+        else:
+            is_shown = name in after and (shown.is_stock or old == after[name])
+        if not is_shown:
+            hidden.add(name)
+    unshown = [name for name in hidden if name in shown.stored and not _is_equal(known[name], shown.stored[name])]
+    unshown += [name for name in hidden if name in shown.relations]
+    before = {name: value for name, value in known.items() if name in after}
+    return Snapshots(_without(after, hidden), _without(before, hidden), unshown)
+
+
+def _is_equal(old: Any, new: Any) -> bool:
+    """Whether a stored value is the same as one in an earlier snapshot, which may be text."""
+    return bool(old == new) or (new not in _EMPTY and _reveals(old, new))
+
+
+def _without(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
+    return {name: value for name, value in snapshot.items() if name not in names}
 
 
 def _stored_values(columns: Fields, row: models.Model) -> Snapshot:

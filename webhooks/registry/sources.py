@@ -13,6 +13,7 @@ from rest_framework.serializers import BaseSerializer
 from webhooks.registry.registration import Registration, sensitive_names
 
 _SCALARS = (str, int, float, type(None))
+_OF_MANAGERS = ("all", "first", "last")  # these lead to the objects of the relation before them
 _MAX_CACHED = 4096  # rules of one registration: a host may make the classes of its fields anew for each serializer
 
 Model = type[models.Model]
@@ -136,8 +137,9 @@ def _steps(model: Model | None, names: list[str]) -> tuple[list[tuple[Model | No
     steps = []
     for name in names:
         steps.append((model, name))
-        column = _attributes(model).get(name) if model else None
-        model = column.related_model if column is not None and isinstance(column.related_model, type) else None
+        if name not in _OF_MANAGERS:
+            column = _attributes(model).get(name) if model else None
+            model = column.related_model if column is not None and isinstance(column.related_model, type) else None
     return steps, model
 
 
