@@ -101,10 +101,10 @@ def serialize(
     """
     with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
         writer = registration.build_serializer(serializer, instance)
-        data = without_hidden(registration, writer, writer.data)
-        taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
-        what = f"the payload of {registration.label} {instance.pk}"
+        written, what = writer.data, f"the payload of {registration.label} {instance.pk}"
         try:
+            data = without_hidden(registration, writer, written)
+            taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
             payload = Payload(_json_text(registration, data), _json_text(registration, taken.after, is_exact=True))
             if taken.before is not None:
                 text = _json_text(registration, taken.before, is_exact=True)

@@ -11,6 +11,7 @@ from rest_framework import relations
 from rest_framework.serializers import BaseSerializer
 
 from webhooks.registry.registration import Registration, sensitive_names
+from webhooks.text import TOO_DEEP, NotJSONSerializable
 
 _SCALARS = (str, int, float, type(None))
 _OF_MANAGERS = ("all", "first", "last")  # these lead to the objects of the relation before them
@@ -23,8 +24,11 @@ def without_hidden(registration: Registration, serializer: Any, data: Any) -> An
     """Copy the output of a serializer without the fields that read an excluded or a sensitive field.
 
     It follows the fields of the serializer and of nested serializers, and those of serializers that a method called:
-    their output names its serializer. Other keys are left out by their names alone."""
-    return _without_hidden(registration, data, serializer, registration.model)
+    their output names its serializer. Other keys are left out by their names alone. Raises NotJSONSerializable."""
+    try:
+        return _without_hidden(registration, data, serializer, registration.model)
+    except RecursionError as error:
+        raise NotJSONSerializable(TOO_DEEP) from error
 
 
 def output_of(registration: Registration, field: Any, value: Any) -> Any:
