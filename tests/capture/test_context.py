@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -18,13 +19,16 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
 
 import webhooks
-from tests.support.makers import events, last_data, make_webhook
+from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.models import Thing
 from webhooks.capture.context import RequestActor, acting, current_actor
 from webhooks.db import fetch_all
 from webhooks.middleware import WebhooksMiddleware
+from webhooks.network.headers import DEPTH
 
 
 def test_without_a_request_the_actor_has_no_name() -> None:
@@ -130,6 +134,80 @@ def test_a_change_is_recorded_with_any_query_parameters(app_log: pytest.LogCaptu
         Thing.objects.create(name="a")
     assert [json.loads(event.request)["GET"] for event in events()] == [{}]
     assert "The query parameters of /there/ cannot be read" in app_log.text
+
+
+class Raises:
+    """Nothing of it can be read."""
+
+    def __str__(self) -> str:
+        raise ValueError("not now")
+
+    @property
+    def id(self) -> Any:
+        raise ValueError("not now")
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        (7, "7"), (UUID(int=7), str(UUID(int=7))), (None, ""), (gettext_lazy("Yes"), "Yes"), ("alice", "alice"),
+        (SafeString("bob"), "bob"), (Raises(), ""),
+    ],
+)  # fmt: skip
+def test_a_change_is_recorded_whatever_the_host_calls_its_user(name: Any, stored: str) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    request.user = SimpleNamespace(is_authenticated=True, get_username=lambda: name)  # type: ignore[assignment]
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert (event.username, json.loads(event.request)["user"]) == (stored, stored)
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("user", [SimpleNamespace(is_authenticated=True), Raises(), "alice", 7])
+def test_a_change_is_recorded_with_a_user_of_any_kind(user: Any) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    request.user = user
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    assert actions() == ["created"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("id", UUID(int=7), str(UUID(int=7))), ("id", 7, "7"), ("id", gettext_lazy("Yes"), "Yes"),
+        ("path", gettext_lazy("Yes"), "Yes"), ("path", None, None), ("path", Raises(), None), ("path", 7, "7"),
+        ("path_info", Path("/a"), "/a"), ("method", None, None), ("method", gettext_lazy("Yes"), "Yes"),
+        ("GET", {"a": UUID(int=7), 1: None}, {"a": str(UUID(int=7)), "1": "None"}), ("GET", None, {}),
+        ("headers", None, ""), ("headers", {DEPTH: 2}, ""),
+    ],
+)  # fmt: skip
+def test_a_change_is_recorded_whatever_the_host_puts_into_the_request(name: str, value: Any, stored: Any) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    setattr(request, name, value)
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert not event.error
+    assert json.loads(event.request).get(name, "") == stored
+    if name == "id":
+        assert event.request_id == stored
+
+
+@pytest.mark.usefixtures("database")
+def test_a_request_without_readable_parts_has_an_id_still() -> None:
+    make_webhook(Thing)
+    with acting(RequestActor(Raises())):  # type: ignore[arg-type]
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert event.request_id
+    assert json.loads(event.request)["path"] is None
 
 
 # Views of every kind, end to end

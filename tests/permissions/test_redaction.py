@@ -96,7 +96,7 @@ def test_errors_of_libraries_put_no_url_into_a_reason() -> None:
 
 PLANTED = "T0ps3cret"
 HOOK = f"https://hooks.example:8443/services/{PLANTED}?key={PLANTED}"
-VIEWS = ("view_webhook", "view_delivery", "view_event", "view_payload")
+VIEWS = ("view_webhook", "view_delivery", "view_event", "read_payload_event")
 DEEDS = ("retry_delivery", "discard_delivery", "add_webhook", "delete_webhook")
 
 

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 
 ALL_PERMISSIONS = (
     "view_webhook", "change_webhook", "add_webhook", "delete_webhook", "view_delivery", "view_event", "view_skip",
-    "retry_delivery", "resend_delivery", "discard_delivery", "replay_event", "view_payload",
+    "retry_delivery", "resend_delivery", "discard_delivery", "replay_event", "read_payload_event",
 )  # fmt: skip
 
 

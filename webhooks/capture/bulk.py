@@ -14,7 +14,7 @@ from webhooks.capture.batch import batch
 from webhooks.capture.prechange import read_prechange
 from webhooks.capture.transaction import Change, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import in_chunks
+from webhooks.db import can_lock, in_chunks
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event
 from webhooks.registry.registration import Registration, is_same_pk, normalize_pk
@@ -104,7 +104,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         # An update ignores these.
         chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
         chunks: list[models.QuerySet[M]] = [chosen]
-        if connections[self.db].features.has_select_for_update:
+        if connections[self.db].features.has_select_for_update and can_lock(self.db, self.model):
             # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
             rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
             locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
