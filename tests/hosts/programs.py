@@ -41,6 +41,9 @@ class Block(Node):
     steps: tuple[Step, ...] = ()
     name: str = ""
 
+    def __repr__(self) -> str:
+        return f"Block({self.way!r}, {self.steps!r}{f', {self.name!r}' if self.name else ''})"
+
 
 Step = Do | Block
 
@@ -102,12 +105,15 @@ WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Cast:
-    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each."""
+    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each.
+
+    ``habits`` are receivers that many hosts have."""
 
     prelude: tuple[Do, ...]
     kinds: tuple[str, ...]
     acts: tuple[str, ...]
     reactions: tuple[str, ...]
+    habits: tuple[On, ...] = ()
 
 
 _LIVES = ("create", "create_again", "save", "save_name", "save_kept", "delete", "delete_kept", "delete_by_key")
@@ -120,12 +126,26 @@ _REACTIONS = (
 )  # fmt: skip
 _FAMILY = ("count_by_save", "count_by_update", "clear_members", "create_child", "delete_sibling")
 
+
+def _counters(kind: str, parent: str) -> tuple[On, ...]:
+    """A counter in the parent, labels that are cleared before a deletion, and a number for what is new."""
+    return (
+        On("post_delete", kind, "count_by_save"),
+        On("post_delete", kind, "count_by_update"),
+        On("post_save", kind, "count_by_save"),
+        On("pre_delete", parent, "clear_members"),
+        On("post_save", parent, "number_by_save", "before"),
+        On("post_save", parent, "create_child"),
+    )
+
+
 CASTS: dict[str, Cast] = {
     "boxes": Cast(
         (Do("create", "Label"), Do("create", "Box"), Do("create", "Box", 1), Do("create", "Item"), Do("add", "Box")),
         ("Box", "Item", "Label", "Note"),
         (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "befriend"),
         (*_REACTIONS, *_FAMILY),
+        _counters("Item", "Box"),
     ),
     "crates": Cast(
         (
@@ -135,6 +155,7 @@ CASTS: dict[str, Cast] = {
         ("Crate", "Piece"),
         (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "update_highest"),
         (*_REACTIONS, *_FAMILY),
+        _counters("Piece", "Crate"),
     ),
     "vehicles": Cast(
         (Do("create", "Label"), Do("create", "Truck"), Do("create", "Vehicle", 1)),
@@ -147,6 +168,7 @@ CASTS: dict[str, Cast] = {
         ("Club", "Membership", "Label"),
         (*_LIVES, *_ODD, *_MEMBERS, "bulk_delete", "update"),
         (*_REACTIONS, *_FAMILY),
+        _counters("Membership", "Club"),
     ),
     "keys": Cast(
         (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gadget"), Do("create", "Account")),
@@ -172,10 +194,11 @@ CHOSEN_WEBHOOKS = (
 def programs(draw: st.DrawFn) -> Program:
     """Any program about one cast."""
     cast = CASTS[draw(st.sampled_from(list(CASTS)))]
-    prelude = cast.prelude[: draw(st.integers(0, len(cast.prelude)))]
-    # A few of all acts: then they meet more often.
-    acts = draw(st.lists(st.sampled_from(cast.acts), min_size=1, max_size=6))
-    kinds, numbers = st.sampled_from(cast.kinds), st.integers(0, 2)
+    prelude = cast.prelude[: draw(st.integers(0, len(cast.prelude) + 2))]
+    # A few of all acts and kinds, and mostly one object: then they meet more often.
+    acts = draw(st.lists(st.sampled_from(cast.acts), min_size=1, max_size=5))
+    kinds = st.sampled_from(draw(st.lists(st.sampled_from(cast.kinds), min_size=1, max_size=2)))
+    numbers = st.sampled_from([0, 0, 0, 1, 2])
     do = st.builds(Do, st.sampled_from(acts), kinds, numbers, numbers)
 
     def blocks(inner: st.SearchStrategy[Any], ways: tuple[str, ...]) -> st.SearchStrategy[Any]:
@@ -192,6 +215,7 @@ def programs(draw: st.DrawFn) -> Program:
     top = st.one_of(do, blocks(inner, (*ANYWHERE, *AT_TOP)))
     signal = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
     on = st.builds(On, signal, kinds, st.sampled_from(cast.reactions), st.sampled_from(["after", "before"]))
+    on = st.one_of(on, st.sampled_from(cast.habits)) if cast.habits else on
     receivers = draw(st.lists(on, max_size=2).map(tuple))
     steps = draw(st.lists(top, min_size=1, max_size=4).map(tuple))
     return Program((*prelude, *steps), receivers, draw(st.sampled_from(CHOSEN_WEBHOOKS)))

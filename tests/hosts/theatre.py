@@ -222,7 +222,7 @@ class Theatre:
 
     @staticmethod
     def _rows() -> dict[str, list[Any]]:
-        """All rows of the host, without the keys of the rows between: the app writes some of them before Django does."""
+        """All rows of the host, without the keys of the rows between: the app writes some before Django does."""
         columns = dict.fromkeys(TABLES.values(), "*")
         for through in truth.throughs():
             if through._meta.auto_created:
