@@ -23,6 +23,12 @@ ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", [])
 
 INSTALLED_APPS = [
+    "core",
+    "tenancy",
+    "dcim",
+    "ipam",
+    "circuits",
+    "virtualization",
     "webhooks",  # before the admin: its index then shows what is wrong
     "django.contrib.admin",
     "django.contrib.auth",
@@ -34,12 +40,6 @@ INSTALLED_APPS = [
     "rest_framework.authtoken",
     "django_filters",
     "django_rq",
-    "core",
-    "tenancy",
-    "dcim",
-    "ipam",
-    "circuits",
-    "virtualization",
 ]
 
 MIDDLEWARE = [
@@ -109,10 +109,9 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
-    "DEFAULT_RENDERER_CLASSES": [
-        "rest_framework.renderers.JSONRenderer",
-        "core.api.renderers.FormlessBrowsableAPIRenderer",
-    ],
+    "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.AcceptHeaderVersioning",
+    "DEFAULT_VERSION": "1.0",
+    "ALLOWED_VERSIONS": ["1.0"],
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
     "PAGE_SIZE": 50,
     "DEFAULT_FILTER_BACKENDS": [
