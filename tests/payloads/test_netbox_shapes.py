@@ -113,8 +113,8 @@ def device(**fields: Any) -> Device:
 def racked() -> Device:
     made = device()
     rack = Rack.objects.create(name="R1", site=made.site)
-    interface = Interface.objects.create(device=made, name="eth0", type="1000base-t")
-    address = IPAddress.objects.create(address="192.0.2.10/24", assigned_object=interface, dns_name="a.example")
+    Interface.objects.create(device=made, name="eth0", type="1000base-t")
+    address = IPAddress.objects.create(address="192.0.2.10/24", dns_name="a.example")
     Device.objects.filter(pk=made.pk).update(rack=rack, position=12.5, face="front", primary_ip4=address)
     return Device.objects.get(pk=made.pk)
 
