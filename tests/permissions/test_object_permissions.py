@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
@@ -25,6 +24,7 @@ from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
+from users.models import User
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, RunKind, State, Webhook
 from webhooks.operations import runs

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import connections, models
 from django.urls import reverse
 from rest_framework.test import APIClient
@@ -17,6 +16,7 @@ from dcim.models import Cable, Device, Interface, RackGroup, Site
 from ipam.models import VLAN, IPAddress, VLANGroup
 from tests.support.makers import changed, events, last_data, make_webhook, recorded, sides
 from tests.support.users import api_client
+from users.models import User
 from webhooks import batch
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -28,7 +28,7 @@ Delete = Callable[[models.Model], None]
 @pytest.fixture
 def api(database: str) -> APIClient:
     """The REST API as a superuser, with real commits."""
-    return api_client(User.objects.create_superuser("alice"))
+    return api_client(User.objects.create_superuser("alice@example.org"))
 
 
 @pytest.fixture
@@ -99,6 +99,7 @@ def test_a_new_vlan_group_is_counted_without_an_event_of_its_site(
     campus = {"name": "Campus", "slug": "campus", "site": site.pk}
     assert api.post("/api/ipam/vlan-groups/", campus, format="json").status_code == 201
     assert names() == [("created", "Campus")]
+    assert events()[0].username == "alice@example.org"
     site.refresh_from_db()
     site.save()
     assert last_data(Site)["vlangroup_count"] == 1

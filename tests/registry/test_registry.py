@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
@@ -18,6 +17,7 @@ from dcim.models import Site
 from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.api.serializers import LabelSerializer, ThingSerializer
 from tests.testapp.models import Diner, Label, Place, Restaurant, Thing, ThingProxy, Unregistered
+from users.models import User
 from webhooks import registry
 from webhooks.registry.registration import Registration
 
@@ -145,9 +145,9 @@ def test_a_missing_serializer_is_named_with_what_to_do() -> None:
     webhooks.register(User)
     with pytest.raises(ImproperlyConfigured) as raised:
         registration(User).serializer_class("")
-    assert "auth.user" in str(raised.value)
-    assert "no django.contrib.auth.api.serializers.UserSerializer" in str(raised.value)
-    assert "no django.contrib.auth.serializers.UserSerializer" in str(raised.value)
+    assert "users.user" in str(raised.value)
+    assert "no users.api.serializers.UserSerializer" in str(raised.value)
+    assert "no users.serializers.UserSerializer" in str(raised.value)
 
 
 def test_a_proxy_has_the_registration_of_its_model() -> None:
