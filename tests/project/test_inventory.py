@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.urls import reverse
 from rest_framework.test import APIClient
 
 from circuits.models import Provider
 from dcim.models import Cable, Device, Interface, RackGroup, Site
 from ipam.models import VLAN, IPAddress, VLANGroup
-from tests.support.makers import changed, events, last_data, make_webhook, recorded, sides
+from tests.support.makers import actions, changed, events, last_data, make_webhook, recorded, sides
 from tests.support.users import api_client
 from users.models import User
+from virtualization.models import Cluster
 from webhooks import batch
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -175,3 +176,89 @@ def test_the_api_of_webhooks_has_the_version_and_the_renderers_of_the_host(api: 
 
     assert [status(accept) for accept in ("text/html", "application/json; version=1.0")] == [200, 200]
     assert status("application/json; version=9.9") == 406
+
+
+# Receivers that save an object again, or while it is deleted
+
+
+@pytest.fixture(params=["transaction", "batch", "request", "batched request"])
+def create_cable(request: pytest.FixtureRequest, api: APIClient, batched: Callable[[bool], None]) -> Callable[[], None]:
+    """A user creates a cable without a label."""
+    way = request.param
+    batched(way == "batched request")
+
+    def run() -> None:
+        if way in ("transaction", "batch"):
+            with batch() if way == "batch" else transaction.atomic():
+                Cable.objects.create(type="cat6")
+        else:
+            assert api.post("/api/dcim/cables/", {"type": "cat6"}, format="json").status_code == 201
+
+    return run
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_a_new_cable_is_created_with_its_number(create_cable: Callable[[], None], prechange: bool) -> None:
+    make_webhook(Cable, prechange=prechange)
+    create_cable()
+    label = f"C{Cable.objects.get().pk:05}"
+    assert names() == [("created", label)]
+    assert last_data()["label"] == label
+    assert sides()[0] is None
+
+
+def test_without_a_transaction_a_new_cable_is_created_before_it_is_updated() -> None:
+    make_webhook(Cable)
+    Cable.objects.create(type="cat6")
+    assert actions(Cable) in (["created"], ["created", "updated"])
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_a_deleted_site_goes_with_its_groups(site: Site, delete: Delete, prechange: bool) -> None:
+    for name in ("Row A", "Row B"):
+        RackGroup.objects.create(name=name, slug=name[-1], site=site)
+    VLANGroup.objects.create(name="Campus", slug="campus", site=site)
+    make_webhook(Site, RackGroup, VLANGroup, prechange=prechange)
+    delete(Site.objects.get())
+    assert names() == [("deleted", "AMS1"), ("deleted", "Campus"), ("deleted", "Row A"), ("deleted", "Row B")]
+
+
+def test_a_webhook_for_updates_gets_nothing_of_a_deleted_site(site: Site, delete: Delete) -> None:
+    RackGroup.objects.create(name="Row A", slug="row-a", site=site)
+    make_webhook(Site, on="u")
+    delete(Site.objects.get())
+    assert names() == []
+
+
+def test_an_interface_had_the_cable_before_its_deletion(cable: Cable, delete: Delete) -> None:
+    key = cable.pk
+    make_webhook(Interface, prechange=True)
+    delete(cable)
+    found = {event.object_repr: (sides(event), changed(event)) for event in events(Interface)}
+    for name, end in {"et-0/0/0": "A", "et-0/0/1": "B"}.items():
+        (before, after), fields = found[name]
+        assert [(side["cable"], side["cable_end"]) for side in (before, after)] == [(key, end), (None, "")]
+        assert fields == ["cable", "cable_end"]
+
+
+# Masked and renamed fields
+
+
+def test_a_masked_field_is_masked_in_the_snapshots() -> None:
+    make_webhook(Provider, prechange=True)
+    provider = Provider.objects.create(name="EuroFibre", slug="eurofibre", account="EF-20417")
+    provider.account = "EF-20418"
+    provider.save()
+    provider.delete()
+    assert [event.action for event in events()] == ["created", "updated", "deleted"]
+    assert [event.action for event in events() if "EF-2041" in event.data + event.snapshots] == []
+
+
+def test_a_secret_with_another_name_in_the_serializer_is_not_sent() -> None:
+    make_webhook(Cluster, prechange=True)
+    cluster = Cluster.objects.create(name="kvm-1", type="kvm", api_token="a7d1-first")
+    cluster.api_token = "a7d1-second"
+    cluster.save()
+    cluster.delete()
+    assert [event.action for event in events()] == ["created", "updated", "deleted"]
+    assert [event.action for event in events() if "a7d1" in event.data + event.snapshots] == []
