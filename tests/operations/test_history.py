@@ -150,6 +150,6 @@ def test_a_name_that_no_user_can_have_finds_none(monkeypatch: pytest.MonkeyPatch
     def refuse(manager: Any, username: str) -> Any:
         raise error(username)
 
-    monkeypatch.setattr(UserManager, "get_by_natural_key", refuse)
+    monkeypatch.setattr(type(User.objects), "get_by_natural_key", refuse)
     assert find_user("a program") is None
     assert history.user_named("a program") == "a program"
