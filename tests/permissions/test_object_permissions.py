@@ -337,7 +337,7 @@ def test_the_host_may_allow_a_model_to_be_sent(author: User, webhooks_settings: 
 
 
 def is_carol(user: Any, model: Any) -> bool:
-    return user.username == "carol"
+    return user.email == "carol"
 
 
 def test_a_function_of_the_host_that_hides_any_event_lets_no_model_be_sent(
