@@ -9,7 +9,6 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
@@ -19,6 +18,7 @@ from tests.support.hostile_rows import CORPUS, MARK, TOGETHER, fill, pages
 from tests.support.makers import make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
+from users.models import User
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.text import escape_invisible, one_line
 
@@ -72,7 +72,7 @@ def browser(db: None) -> Client:
 
 def answers_of(browser: Client, text: str, addresses: list[str]) -> list[tuple[str, Any]]:
     api = APIClient()
-    api.force_authenticate(User.objects.get(username="admin"))
+    api.force_authenticate(User.objects.get(email="admin"))
     got = [(address, browser.get(address)) for address in addresses]
     for model in ("webhook", "delivery", "event"):
         address = reverse(f"admin:webhooks_{model}_changelist")

@@ -67,7 +67,7 @@ def test_an_unsaved_form_shows_the_exact_request_of_a_real_object(admin: Client,
     assert "POST https://cmdb.example/ams" in shown
     assert "X-Model: site" in shown
     assert "X-Webhook-Test: true" in shown
-    assert '"name": "Amsterdam", "by": "admin"' in shown
+    assert '"name": "Amsterdam", "by": "admin@example.com"' in shown
     assert re.search(r"Authorization: \*+ ", shown)
     assert re.search(r"webhook-signature: \*+ ", shown)
     assert "t0ps3cret" not in shown
@@ -95,7 +95,7 @@ def test_each_problem_names_its_field(admin: Client, site: Site) -> None:
             {"conditions": json.dumps({"attr": "status.value", "value": "retired"})},
             'The condition wants status.value eq "retired". It was "active".',
         ),
-        ({"excluded_usernames": "admin"}, "Changes by admin are ignored."),
+        ({"excluded_usernames": "admin@example.com"}, "Changes by admin@example.com are ignored."),
         ({"conditions": json.dumps({"attr": "nope", "value": 1})}, "'nope' is missing"),
     ],
 )

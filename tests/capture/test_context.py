@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import AnonymousUser
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
@@ -25,6 +25,7 @@ from django.utils.translation import gettext_lazy
 import webhooks
 from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.capture.context import RequestActor, acting, current_actor
 from webhooks.db import fetch_all
 from webhooks.middleware import WebhooksMiddleware
@@ -86,7 +87,7 @@ def actor_during(request: HttpRequest) -> Any:
 
 def test_a_request_has_an_id_of_its_own_and_its_user() -> None:
     request = RequestFactory().post("/api/things/?dry=1")
-    request.user = User(username="alice")
+    request.user = User(email="alice")
     actor = actor_during(request)
     assert actor.username == "alice"
     assert actor.request_id
@@ -302,7 +303,7 @@ def test_names_that_are_too_long_or_strange_do_not_lose_the_event() -> None:
 
 
 WRONG_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
-    (lambda: webhooks.actor(User(username="alice")), r"not <User: alice>: write actor\(user.get_username\(\)\)"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor(User(email="alice")), r"not <User: alice>: write actor\(user.get_username\(\)\)"),  # type: ignore[arg-type]
     (lambda: webhooks.actor("sync", UUID(int=7)), r"write str\(request_id\)"),  # type: ignore[arg-type]
     (lambda: webhooks.actor("sync", depth="2"), "not '2'"),  # type: ignore[arg-type]
     (lambda: webhooks.actor(print), "as a decorator, @webhooks.actor"),  # type: ignore[arg-type]

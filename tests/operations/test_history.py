@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.auth.models import User, UserManager
 from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
@@ -17,6 +16,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
+from users.models import User
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.operations import history, retries
 from webhooks.operations.webhooks import pause, set_enabled
@@ -150,6 +150,6 @@ def test_a_name_that_no_user_can_have_finds_none(monkeypatch: pytest.MonkeyPatch
     def refuse(manager: Any, username: str) -> Any:
         raise error(username)
 
-    monkeypatch.setattr(UserManager, "get_by_natural_key", refuse)
+    monkeypatch.setattr(type(User.objects), "get_by_natural_key", refuse)
     assert find_user("a program") is None
     assert history.user_named("a program") == "a program"

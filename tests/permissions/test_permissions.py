@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, models
 from django.db.models import QuerySet
@@ -25,6 +25,7 @@ from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from tests.testapp.models import Gadget, Thing
+from users.models import User
 from webhooks import permissions
 from webhooks.admin.display import EMPTY
 from webhooks.models import Delivery, Event, State, Webhook
@@ -365,7 +366,7 @@ class Restricting(models.QuerySet[Any]):
 
     def restrict(self, user: Any, action: str) -> QuerySet[Any]:
         assert action == "view"
-        return self.filter(name=user.username)
+        return self.filter(name=user.email)
 
 
 def restrict(monkeypatch: pytest.MonkeyPatch, *restricted: type[models.Model]) -> None:
@@ -383,7 +384,7 @@ def test_the_restriction_of_a_model_applies_to_its_events(
     webhooks_settings(MAY_VIEW="webhooks.permissions.by_restriction")
     restrict(monkeypatch, Thing, Gadget)
     user = user_with("view_thing", "view_gadget", "view_site")
-    mine, other, gone = (model.objects.create(name=name) for name in (user.username, "other", "gone"))
+    mine, other, gone = (model.objects.create(name=name) for name in (user.email, "other", "gone"))
     label = model._meta.label_lower
     for row in (mine, other, gone):
         make_site_delivery(webhook, event=make_site_event(str(row.pk), f"named {row.name}", object_type=label))
@@ -391,7 +392,7 @@ def test_the_restriction_of_a_model_applies_to_its_events(
     gone.delete()
 
     seen = set(permissions.visible_events(user).values_list("object_repr", flat=True))
-    assert seen == {f"named {user.username}", f"{MARK} 1"}, "not the deleted one: nobody knows who might have viewed it"
+    assert seen == {f"named {user.email}", f"{MARK} 1"}, "not the deleted one: nobody knows who might have viewed it"
     assert permissions.visible_deliveries(user).count() == 2
     # Without the permission for the model, no event of it is visible, not even of a deleted object.
     assert set(permissions.visible_events(user_with("view_site")).values_list("object_type", flat=True)) == {
@@ -407,13 +408,13 @@ def test_no_page_or_response_shows_an_event_that_a_restriction_hides(
     webhooks_settings(MAY_VIEW="webhooks.permissions.by_restriction")
     restrict(monkeypatch, Thing)
     user = user_with("view_thing")
-    mine, other = (Thing.objects.create(name=name) for name in (user.username, "other"))
+    mine, other = (Thing.objects.create(name=name) for name in (user.email, "other"))
     for row in (mine, other):
         event = make_site_event(str(row.pk), f"named {row.name}", object_type="testapp.thing")
         make_site_delivery(webhook, event=event)
     shown = answers(user, Delivery.objects.get(event__object_repr="named other"))
     assert not [address for address, said in shown.items() if "named other" in said]
-    assert f"named {user.username}" in shown[f"{API}/deliveries/"]
+    assert f"named {user.email}" in shown[f"{API}/deliveries/"]
 
 
 @pytest.mark.parametrize("policy", ["by_model", "by_restriction"])
@@ -456,26 +457,26 @@ def test_a_callable_of_the_host_decides(webhook: Webhook, webhooks_settings: Any
 
 
 def things_by_name(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    return events.filter(permissions.of_objects(Thing.objects.filter(name=user.username)))
+    return events.filter(permissions.of_objects(Thing.objects.filter(name=user.email)))
 
 
 def things_by_name_and_gone(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    mine = Thing.objects.filter(name=user.username)
+    mine = Thing.objects.filter(name=user.email)
     return events.filter(permissions.of_objects(mine, and_gone=user.has_perm("testapp.view_thing")))
 
 
 def test_events_of_deleted_objects_are_visible_only_on_request(webhook: Webhook, webhooks_settings: Any) -> None:
     nobody, viewer = user_with(), user_with("view_thing")
-    for name in (nobody.username, viewer.username, "gone"):
+    for name in (nobody.email, viewer.email, "gone"):
         thing = Thing.objects.create(name=name)
         make_site_event(str(thing.pk), name, object_type="testapp.thing")
     thing.delete()
     webhooks_settings(MAY_VIEW="tests.permissions.test_permissions.things_by_name")
     for user in (nobody, viewer):
-        assert [event.object_repr for event in permissions.visible_events(user)] == [user.username]
+        assert [event.object_repr for event in permissions.visible_events(user)] == [user.email]
     webhooks_settings(MAY_VIEW="tests.permissions.test_permissions.things_by_name_and_gone")
-    assert [event.object_repr for event in permissions.visible_events(nobody)] == [nobody.username]
-    assert {event.object_repr for event in permissions.visible_events(viewer)} == {viewer.username, "gone"}
+    assert [event.object_repr for event in permissions.visible_events(nobody)] == [nobody.email]
+    assert {event.object_repr for event in permissions.visible_events(viewer)} == {viewer.email, "gone"}
 
 
 @pytest.mark.usefixtures("db")
@@ -486,7 +487,7 @@ def test_an_object_without_an_event_is_viewed_with_the_permission_for_its_model(
     webhooks_settings(MAY_VIEW=f"webhooks.permissions.{policy}")
     restrict(monkeypatch, Thing)
     viewer, other = user_with("view_thing"), user_with("view_site")
-    mine, hidden, gone = (Thing.objects.create(name=name) for name in (viewer.username, "other", "gone"))
+    mine, hidden, gone = (Thing.objects.create(name=name) for name in (viewer.email, "other", "gone"))
     gone_pk = gone.pk
     gone.delete()
     seen = [permissions.may_view_object(viewer, "testapp.thing", str(pk)) for pk in (mine.pk, hidden.pk, gone_pk)]

@@ -196,7 +196,7 @@ def on_deleting(
 ) -> None:
     """Record the deletion of an instance while its row can still be read."""
     using = _using(sender, instance, using)
-    read_pointing(sender, instance, using, is_origin=origin is instance)
+    read_pointing(sender, instance, using, origin)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.

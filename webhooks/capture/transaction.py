@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # The label of a model and a primary key as text.
 Key = tuple[str, str]
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -141,6 +142,7 @@ class TransactionState:
         """The deletions that Django has announced, and has not done yet."""
         self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
         self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
         """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
@@ -270,7 +272,16 @@ class TransactionState:
     def set_prechange(self, key: Key, prechange: PrechangeState) -> None:
         self._remember(self._prechange, key, prechange)
 
-    def _remember(self, known: dict[Key, V], key: Key, value: V) -> None:
+    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
+        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
+        known = self._deleted_keys.get((id(origin), label, field))
+        return known[1] if known else None
+
+    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
+        # With the origin itself, so that no other object gets its id meanwhile.
+        self._remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
+
+    def _remember(self, known: dict[K, V], key: K, value: V) -> None:
         replaced = known.get(key)
         known[key] = value
         self._log.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
