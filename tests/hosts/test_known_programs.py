@@ -77,6 +77,30 @@ KNOWN: dict[str, Program] = {
     "labels after a raw save": Program(
         (Do("create", "Label", 1), Do("create", "Box", 1), Do("save_raw", "Box", 1), Do("add", "Box", 1, 1))
     ),
+    "labels that are cleared within the creation": Program(
+        (BOX,), (On("post_save", "Box", "clear_members", "before"),)
+    ),
+    "deleted within its creation": Program(
+        (atomic(BOX),), (On("post_save", "Box", "delete_copy", "before"),)
+    ),
+    "deleted within its creation in autocommit": Program((BOX,), (On("post_save", "Box", "delete_copy", "before"),)),
+    "friends that a receiver clears while they are added": Program(
+        (Do("bulk_create", "Box"), Do("befriend", "Box", 1, 0), Do("befriend", "Box")),
+        (On("m2m_changed", "Box", "clear_members", "before"),),
+    ),
+    "deleted by one user, and in vain by another": Program(
+        (BOX, Block("batch", (Block("actor", (Do("delete_kept", "Box"),), "alice"), Do("delete_by_key", "Box"))))
+    ),
+    "a row that a receiver of its deletion creates again": Program(
+        (BOX, atomic(Do("delete_by_key", "Box"), Do("delete_by_key", "Box"))),
+        (On("pre_delete", "Box", "save_again", "before"),),
+    ),
+    "a transaction that goes on after a bulk_create failed": Program(
+        (Do("bulk_create", "Seat"), atomic(Block("catch", (Do("bulk_create", "Seat"),)), Do("update_one", "Account")))
+    ),
+    "a transaction that goes on after a bulk_create of others failed": Program(
+        (Do("bulk_create", "Country"), atomic(Block("catch", (Do("bulk_create", "Country"),)), Do("save", "Country")))
+    ),
 }  # fmt: skip
 
 

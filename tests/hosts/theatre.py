@@ -174,7 +174,7 @@ class Theatre:
         self._empty()
         restart_uuids()
         self.errors.records.clear()
-        self.spy.user = ""
+        self.spy.reset()
         notes: Notes = self.spy if with_webhooks else NoNotes()
         self.stage = Stage(notes, program.receivers)
         with ExitStack() as stack:

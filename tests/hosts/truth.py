@@ -199,7 +199,11 @@ class Spy:
     """Notes each signal that reaches the place of the app's receivers. ``user`` is the one who acts."""
 
     user: str = ""
-    _members: list[dict[Key, set[Any]]] = field(default_factory=list)
+    _members: list[tuple[set[Any], set[Any]]] = field(default_factory=list)
+
+    def reset(self) -> None:
+        self.user = ""
+        self._members.clear()
 
     def mark(self, kind: str, label: str = "", key: str = "") -> None:
         if not connection.needs_rollback:
@@ -234,18 +238,24 @@ class Spy:
         label = relation.model._meta.label_lower
         here = relation.m2m_reverse_name() if reverse else relation.m2m_column_name()
         there = relation.m2m_column_name() if reverse else relation.m2m_reverse_name()
-        if action.startswith("pre_"):
-            rows = sender._base_manager.filter(**{here: instance.pk})
-            self._members.append({("", ""): set(rows.values_list(there, flat=True))})
-            return
-        members = self._members.pop()["", ""] if self._members else set()
         is_self = relation.model is relation.related_model
-        chosen = members if pk_set is None else set(pk_set)
-        real = chosen - members if action == "post_add" else chosen & members
-        others = chosen if reverse or is_self else set()
+        if action.startswith("pre_"):
+            members = set(sender._base_manager.filter(**{here: instance.pk}).values_list(there, flat=True))
+            # A receiver may have left one direction of a symmetrical relation.
+            pointing = sender._base_manager.filter(**{there: instance.pk}) if is_self else sender._base_manager.none()
+            self._members.append((members, set(pointing.values_list(here, flat=True))))
+            return
+        members, pointing_here = self._members.pop()
+        pointing_here = pointing_here if is_self else members
+        chosen = members | pointing_here if pk_set is None else set(pk_set)
+
+        def really(before: set[Any]) -> set[Any]:
+            return chosen - before if action == "post_add" else chosen & before
+
         own = [] if reverse else [one for one in _with_parents(type(instance)) if issubclass(one, relation.model)]
-        for pk in sorted(others):
-            self.mark("members" if pk in real else "may", label, key_of(pk))
+        for pk in sorted(chosen) if reverse or is_self else ():
+            self.mark("members" if pk in really(pointing_here) else "may", label, key_of(pk))
+        real = really(members)
         for one in own:
             self.mark("members" if real else "may", one._meta.label_lower, key_of(instance.pk))
 
