@@ -49,7 +49,7 @@ class Item(Named):
 class Note(Named):
     """Points to an object of any model."""
 
-    content_type = models.ForeignKey(ContentType, models.CASCADE, null=True, db_constraint=False)
+    content_type = models.ForeignKey(ContentType, models.CASCADE, null=True, db_constraint=False, related_name="+")
     object_id = models.CharField(max_length=50, null=True)
     about = GenericForeignKey()
 

@@ -190,32 +190,36 @@ CHOSEN_WEBHOOKS = (
 )  # fmt: skip
 
 
+# How many steps a block has, how deep it is, and which slot is meant: mostly one object, so that the acts meet.
+_COUNTS, _SLOTS, _DEPTH = st.integers(1, 3), st.sampled_from([0, 0, 0, 1, 2]), 3
+_SIGNALS = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
+_PLACES, _CASTS = st.sampled_from(["after", "before"]), st.sampled_from(list(CASTS))
+_HOOKS, _USERS = st.sampled_from(CHOSEN_WEBHOOKS), st.sampled_from(USERS)
+_DO = ("",) * len(ANYWHERE)  # as often as a block
+_BLOCKS = {True: st.sampled_from((*_DO, *ANYWHERE, *AT_TOP)), False: st.sampled_from((*_DO, *ANYWHERE))}
+
+
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
     """Any program about one cast."""
-    cast = CASTS[draw(st.sampled_from(list(CASTS)))]
+    cast = CASTS[draw(_CASTS)]
     prelude = cast.prelude[: draw(st.integers(0, len(cast.prelude) + 2))]
-    # A few of all acts and kinds, and mostly one object: then they meet more often.
-    acts = draw(st.lists(st.sampled_from(cast.acts), min_size=1, max_size=5))
+    # A few of all acts and kinds.
+    acts = st.sampled_from(draw(st.lists(st.sampled_from(cast.acts), min_size=1, max_size=5)))
     kinds = st.sampled_from(draw(st.lists(st.sampled_from(cast.kinds), min_size=1, max_size=2)))
-    numbers = st.sampled_from([0, 0, 0, 1, 2])
-    do = st.builds(Do, st.sampled_from(acts), kinds, numbers, numbers)
 
-    def blocks(inner: st.SearchStrategy[Any], ways: tuple[str, ...]) -> st.SearchStrategy[Any]:
-        steps = st.lists(inner, min_size=1, max_size=3).map(tuple)
-        unnamed = [way for way in ways if way != "actor"]
-        return st.one_of(
-            st.builds(Block, st.sampled_from(unnamed), steps),
-            st.builds(Block, st.just("actor"), steps, st.sampled_from(USERS)),
-        )
+    def step(depth: int) -> Step:
+        way = draw(_BLOCKS[depth == 0]) if depth < _DEPTH else ""
+        if not way:
+            return Do(draw(acts), draw(kinds), draw(_SLOTS), draw(_SLOTS))
+        steps = tuple(step(depth + 1) for _ in range(draw(_COUNTS)))
+        return Block(way, steps, draw(_USERS) if way == "actor" else "")
 
-    inner = do
-    for _ in range(2):
-        inner = st.one_of(do, blocks(inner, ANYWHERE))
-    top = st.one_of(do, blocks(inner, (*ANYWHERE, *AT_TOP)))
-    signal = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
-    on = st.builds(On, signal, kinds, st.sampled_from(cast.reactions), st.sampled_from(["after", "before"]))
-    on = st.one_of(on, st.sampled_from(cast.habits)) if cast.habits else on
-    receivers = draw(st.lists(on, max_size=2).map(tuple))
-    steps = draw(st.lists(top, min_size=1, max_size=4).map(tuple))
-    return Program((*prelude, *steps), receivers, draw(st.sampled_from(CHOSEN_WEBHOOKS)))
+    def receiver() -> On:
+        if cast.habits and draw(st.booleans()):
+            return draw(st.sampled_from(cast.habits))
+        return On(draw(_SIGNALS), draw(kinds), draw(st.sampled_from(cast.reactions)), draw(_PLACES))
+
+    receivers = tuple(receiver() for _ in range(draw(st.integers(0, 2))))
+    steps = tuple(step(0) for _ in range(draw(st.integers(1, 4))))
+    return Program((*prelude, *steps), receivers, draw(_HOOKS))
