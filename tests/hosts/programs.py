@@ -203,10 +203,10 @@ _BLOCKS = {True: st.sampled_from((*_DO, *ANYWHERE, *AT_TOP)), False: st.sampled_
 def programs(draw: st.DrawFn) -> Program:
     """Any program about one cast."""
     cast = CASTS[draw(_CASTS)]
-    prelude = cast.prelude[: draw(st.integers(0, len(cast.prelude) + 2))]
+    prelude = cast.prelude[: draw(st.sampled_from([*range(len(cast.prelude)), *[len(cast.prelude)] * 8]))]
     # A few of all acts and kinds.
-    acts = st.sampled_from(draw(st.lists(st.sampled_from(cast.acts), min_size=1, max_size=5)))
-    kinds = st.sampled_from(draw(st.lists(st.sampled_from(cast.kinds), min_size=1, max_size=2)))
+    acts = st.sampled_from(["save", "delete", *(draw(st.sampled_from(cast.acts)) for _ in range(draw(_COUNTS)))])
+    kinds = st.sampled_from([draw(st.sampled_from(cast.kinds)) for _ in range(draw(_COUNTS))])
 
     def step(depth: int) -> Step:
         way = draw(_BLOCKS[depth == 0]) if depth < _DEPTH else ""
@@ -220,6 +220,6 @@ def programs(draw: st.DrawFn) -> Program:
             return draw(st.sampled_from(cast.habits))
         return On(draw(_SIGNALS), draw(kinds), draw(st.sampled_from(cast.reactions)), draw(_PLACES))
 
-    receivers = tuple(receiver() for _ in range(draw(st.integers(0, 2))))
-    steps = tuple(step(0) for _ in range(draw(st.integers(1, 4))))
+    receivers = tuple(receiver() for _ in range(draw(st.sampled_from([0, 1, 1, 2]))))
+    steps = tuple(step(0) for _ in range(draw(st.sampled_from([1, 2, 3, 4, 4, 4]))))
     return Program((*prelude, *steps), receivers, draw(_HOOKS))
