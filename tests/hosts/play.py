@@ -323,7 +323,7 @@ def save_name(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any
 
 @operation
 def save_kept(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
-    """An instance that may be stale, or whose row may be deleted."""
+    """The instance may be stale, and its row deleted."""
     instance = stage.slot(kind, slot).instance
     if instance is None or _is_orphan(stage, kind, slot):
         return None

@@ -1,4 +1,4 @@
-"""Random transactions of random hosts: their Events are those that the rows owe, and the host does not notice.
+"""Random transactions of random hosts: their rows decide which Events there must be, and the host does not notice.
 
 A failing example is printed as a program: paste it into ``test_known_programs``.
 """

@@ -98,7 +98,7 @@ class Theatre:
         self._connect_host("before")
         spies = truth.connect(self.spy)
         self._kept += spies
-        # Beside the app's: what comes here comes to the app, too.
+        # Next to the receivers of the app: a signal that comes here comes to them, too.
         for kind, serializer in SERIALIZERS.items():
             webhooks.register(KINDS[kind], serializer)
         self._connect_host("after")
@@ -129,7 +129,7 @@ class Theatre:
             signal.sender_receivers_cache.clear()
 
     def _chosen(self, program: Program, with_webhooks: bool) -> dict[str, list[Any]]:
-        """Of the host only those that the program has: each receiver of deletions makes Django load rows."""
+        """Leave out the receivers that the program does not have: each receiver of deletions makes Django load rows."""
         used = {(on.signal, on.kind, on.where) for on in program.receivers}
         through = {(on.signal, on.where) for on in program.receivers if on.signal == "m2m_changed"}
 

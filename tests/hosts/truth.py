@@ -273,7 +273,7 @@ def connect_early(spy: Spy) -> Any:
 
 
 def connect(spy: Spy) -> list[Any]:
-    """Connect the spy beside the app. Returns its receivers, which must be kept."""
+    """Connect the spy next to the app. Returns its receivers, which must be kept."""
     found = [spy.on_saved, spy.on_deleting, spy.on_members]
     for kind, model in KINDS.items():
         signals.post_save.connect(spy.on_saved, sender=model, dispatch_uid=f"hosts.spy.{kind}")

@@ -141,12 +141,12 @@ class Judge:
         for key in dict.fromkeys([*histories, *found]):
             history = histories.get(key)
             if history is None:
-                raise InventedEvent(f"{key} {_told(found[key])}, but nothing happened to it")
+                raise InventedEvent(f"{key} {_described(found[key])}, but nothing happened to it")
             one = _Object(key, history, found[key], self.hooks)
             one.in_transaction() if by_transaction else one.one_by_one(by_hand)
 
 
-def _told(events: list[Event]) -> str:
+def _described(events: list[Event]) -> str:
     return ", ".join(f"{event.action} by {event.username!r} {event.data}" for event in events) or "no Event"
 
 
@@ -158,7 +158,7 @@ class _Object:
         self.existed, self.exists = history.before is not None, history.after is not None
         was_signalled = any(one.kind in ("created", "early created", "bulk") for one in history.touches)
         self.is_quietly_new = not self.existed and not was_signalled
-        self.where = f"{key}: {_told(events)}; {self._story()}"
+        self.where = f"{key}: {_described(events)}; {self._story()}"
 
     def _story(self) -> str:
         steps: list[tuple[int, str]] = [(seq, str(row)) for seq, row, _ in self.history.versions]
