@@ -25,7 +25,8 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.modes import MODES
 from tests.testapp.models import ApiToken, Edition, Essay, Gadget, Shout, Tide
 from webhooks import registry, text
-from webhooks.registry.registration import is_sensitive, normalize_pk, sensitive_fields
+from webhooks.registry.keys import normalize_pk
+from webhooks.registry.registration import is_sensitive, sensitive_fields
 from webhooks.text import drop_keys
 
 # Sensitive fields

@@ -13,6 +13,7 @@ from webhooks.db import in_chunks, savepoint
 from webhooks.errors import log_errors
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 
 
@@ -47,7 +48,7 @@ def _read(
     relations: Collection[str],
     in_savepoint: bool,
 ) -> None:
-    keys = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
+    keys = {(registration.label, key_text(pk)): pk for pk in map(registration.normalize_pk, pks)}
     keys = {key: pk for key, pk in keys.items() if state.needs_prechange(key)}
     unread = [pk for key, pk in keys.items() if state.prechange(key) is None and state.history(key) is None]
     known = [prechange for prechange in map(state.prechange, keys) if prechange]
@@ -69,7 +70,7 @@ def _read_rows(state: TransactionState, registration: Registration, pks: list[An
     """Read and lock the rows of these objects. A missing row is remembered, too."""
     for chunk in in_chunks(state.using, pks):
         rows = snapshots.read_rows(registration, chunk, state.using, lock=state.is_open)
-        for pk in map(str, chunk):
+        for pk in map(key_text, chunk):
             state.set_prechange((registration.label, pk), PrechangeState(rows.get(pk)))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from django.db import models
 
 from webhooks.db import in_chunks
+from webhooks.registry.keys import with_pks
 from webhooks.registry.registration import Registration
 from webhooks.text import json_equal
 
@@ -54,7 +55,7 @@ def read_rows(registration: Registration, pks: Collection[Any], using: str, lock
     """Read the rows of these primary keys in one query. ``lock`` takes the locks of an UPDATE, parents first."""
     model = registration.model
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
-    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
+    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(with_pks(model, pks)).order_by()
     if lock:
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
     return registration.by_pk(found)

@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 
 from django.apps import apps
 from django.contrib.auth import get_permission_codename
-from django.db import connections, models
-from django.db.models import Q, QuerySet, Value
-from django.db.models.functions import Cast, Concat, Substr
+from django.db import models
+from django.db.models import Q, QuerySet
 from django.utils.module_loading import import_string
 
 from webhooks import registry
@@ -29,7 +28,7 @@ from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.queue import QueuedDeliveryQuerySet
-from webhooks.registry.registration import source_field
+from webhooks.registry.keys import key_text_sql, with_pks
 
 M = TypeVar("M", bound=models.Model)
 
@@ -161,8 +160,8 @@ def may_view_object(user: Any, label: str, key: str) -> bool:
     restrict = _restrict_of(registration.model) if registration else None
     if registration is None or restrict is None:
         return True
-    every = registration.model._base_manager
-    return bool(restrict(user, "view").filter(pk=key).exists() or not every.filter(pk=key).exists())
+    every = registration.model._base_manager.all()
+    return bool(registration.find(restrict(user, "view"), key) or not registration.find(every, key))
 
 
 def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
@@ -174,7 +173,8 @@ def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
     if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         events = of_viewable_objects(user, Event.objects.filter(object_type=label)).order_by("-pk")
         keys = dict.fromkeys(events.values_list("object_id", flat=True)[:RECENT_EVENTS])
-        return objects.filter(pk__in=[*keys])
+        registration = registry.registration_or_default(model)
+        return objects.filter(with_pks(model, list(map(registration.normalize_pk, keys))))
     if label not in _viewable_labels(user):
         return objects.none()
     restrict = _restrict_of(model)
@@ -291,10 +291,6 @@ def may_view_model(user: Any, model: type[models.Model]) -> bool:
 
 def _object_ids(objects: QuerySet[Any]) -> QuerySet[Any]:
     """The primary keys as text, as Events store them."""
-    key = source_field(objects.model._meta.pk)
-    text: Any = Cast("pk", models.TextField())
-    if isinstance(key, models.UUIDField) and not connections[objects.db].features.has_native_uuid_field:
-        parts = [Substr(text, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))]
-        text = Concat(parts[0], *(piece for part in parts[1:] for piece in (Value("-"), part)))
+    text = key_text_sql(objects.model, objects.db)
     found: QuerySet[Any] = objects.order_by().annotate(webhooks_key=text).values("webhooks_key")
     return found

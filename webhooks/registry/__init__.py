@@ -159,7 +159,7 @@ def save_locks_row(model: type[models.Model]) -> bool:
     """Whether saving an object always locks its row. With several tables, Django locks only rows with changed columns,
     and a model with nothing but a key has none."""
     concrete, *parents = _with_parents(model)
-    return not parents and any(not column.primary_key for column in concrete._meta.concrete_fields)
+    return not parents and not set(concrete._meta.concrete_fields).issubset(concrete._meta.pk_fields)
 
 
 def serializer_names() -> list[str]:
