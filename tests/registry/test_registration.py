@@ -333,6 +333,19 @@ def test_inherited_and_composite_primary_keys_are_normalized() -> None:
     assert [str(part) for part in normalize_pk(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
 
 
+def test_a_secret_in_a_key_is_refused() -> None:
+    class Session(models.Model):
+        pk = models.CompositePrimaryKey("number", "token")
+        number = models.IntegerField()
+        token = models.CharField(max_length=50)
+
+        class Meta:
+            app_label = "unmade"
+
+    with pytest.raises(ImproperlyConfigured, match="has a secret as its primary key, 'number', 'token'"):
+        registry.register(Session)
+
+
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
     ("model", "key"),

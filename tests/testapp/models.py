@@ -239,7 +239,7 @@ class Seat(models.Model):
     objects = WebhookManager()
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name}"
 
 
 class Sounding(models.Model):

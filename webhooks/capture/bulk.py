@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from django.core.exceptions import EmptyResultSet, FullResultSet
+from django.core.exceptions import EmptyResultSet, FullResultSet, ValidationError
 from django.db import connections, models, transaction
 from django.db.models import sql
 from django.db.models.deletion import Collector
@@ -21,7 +21,7 @@ from webhooks.conf import conf
 from webhooks.db import in_chunks
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event
-from webhooks.registry.keys import AmongKeys, is_same_pk, normalize_pk, with_pks, written_keys
+from webhooks.registry.keys import AmongKeys, is_same_pk, key_text, with_pks, written_keys
 from webhooks.registry.registration import Registration
 
 M = TypeVar("M", bound=models.Model)
@@ -51,14 +51,18 @@ class TrackedQuerySet(models.QuerySet[M]):
         options = (batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
         if not self._registrations() or ignore_conflicts:
             return super().bulk_create(objs, *options)
-        with batch(self.db):
-            objs = list(objs)
-            existing = self._existing(objs, unique_fields or ()) if update_conflicts else set()
+        with _batch_like_django(self.db):
+            existing: dict[str, Any] | None = {}
+            if update_conflicts:
+                objs = objs and list(objs)  # Django returns an empty collection as it is
+                existing = self._existing(objs, unique_fields or ())
             created = super().bulk_create(objs, *options)
             for instance in created:
-                is_new = existing is not None and normalize_pk(self.model._meta.pk, instance.pk) not in existing
-                objects = {registration: [instance.pk] for registration in self._registrations()}
-                events.record(objects, Action.CREATED if is_new else Action.UPDATED, self.db)
+                is_new = existing is not None and existing.pop(self._key(instance.pk), None) is None
+                self._record(instance.pk, Action.CREATED if is_new else Action.UPDATED)
+            # The other rows were updated by instances with other keys.
+            for pk in (existing or {}).values():
+                self._record(pk, Action.UPDATED)
         return created
 
     def update(self, **kwargs: Any) -> int:
@@ -66,11 +70,13 @@ class TrackedQuerySet(models.QuerySet[M]):
         self._for_write = True
         if not self._has_subscribers():
             return super().update(**kwargs)
-        # An update of no rows takes no query. Here Django refuses what it cannot update.
-        models.QuerySet.update(self.none(), **kwargs)
+        # Here Django refuses what it cannot update. For no rows it runs no query.
+        count = models.QuerySet.update(self.none(), **kwargs)
         with _batch_like_django(self.db):
             # First, because the filter may use the columns that change. And only once: its result may be random.
-            pks = self._lock_rows()
+            pks = self._lock_rows(kwargs)
+            if pks is None:
+                return count
             objects = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
             columns = {self.model._meta.get_field(name) for name in kwargs}
             moved = [one for one in objects if not columns.isdisjoint(one.model._meta.pk_fields)]
@@ -95,8 +101,12 @@ class TrackedQuerySet(models.QuerySet[M]):
         if is_refused or not self._has_subscribers():
             return super().delete()
         with _batch_like_django(self.db):
+            rows = self._chain()  # type: ignore[attr-defined]
+            # A deletion ignores these.
+            rows.query.select_for_update, rows.query.select_related = False, False
+            rows.query.clear_ordering(force=True)
             collector = Collector(using=self.db, origin=self)
-            collector.collect(self.order_by())
+            collector.collect(rows)
             with _serialized_together(_wanted_deletions(collector, self.db), self.db):
                 return super().delete()
 
@@ -109,14 +119,16 @@ class TrackedQuerySet(models.QuerySet[M]):
     def _has_subscribers(self) -> bool:
         return bool(self._registrations()) and may_be_wanted(self.model, self.db, look_up=True)
 
-    def _lock_rows(self) -> list[Any]:
-        """The keys of the rows that Django's UPDATE of this queryset would change, locked if the database locks rows.
+    def _lock_rows(self, values: Mapping[str, Any]) -> list[Any] | None:
+        """The keys of the rows that Django's update would change, locked if the database locks rows. None if Django
+        sees without a query that there are none.
 
-        The statement has the very condition of that UPDATE. So it also waits for other transactions in the same way,
-        and raises the same errors."""
+        The statement has the very condition of Django's UPDATE. So it also waits for other transactions in the same
+        way, and raises the same errors."""
+        update: Any = self.query.chain(sql.UpdateQuery)
+        update.add_update_values(values)
+        update.clear_select_clause()
         with transaction.mark_for_rollback_on_error(self.db):
-            update = self.query.chain(sql.UpdateQuery)
-            update.clear_select_clause()
             compiler = update.get_compiler(self.db)
             compiler.pre_sql_setup()
             rows: models.QuerySet[M] = models.QuerySet(self.model, using=self.db).order_by("pk")
@@ -126,7 +138,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             except FullResultSet:
                 pass
             except EmptyResultSet:
-                return []
+                return None
             if connections[self.db].features.has_select_for_update:
                 rows = rows.select_for_update(no_key=True)
             return list(rows.values_list("pk", flat=True))
@@ -152,8 +164,18 @@ class TrackedQuerySet(models.QuerySet[M]):
             key for chunk in chunks for key in rows.filter(with_pks(self.model, chunk)).values_list(pk.name, flat=True)
         ]
 
-    def _existing(self, objs: Sequence[M], unique_fields: Collection[str]) -> set[Any] | None:
-        """The keys of the rows that these objects will update. None if they are not known."""
+    def _key(self, pk: Any) -> str:
+        """A primary key as text."""
+        try:
+            return key_text(registry.registration_or_default(self.model).normalize_pk(pk))
+        except ValidationError:
+            return str(pk)  # an expression, which only the database evaluates
+
+    def _record(self, pk: Any, action: Action) -> None:
+        events.record({registration: [pk] for registration in self._registrations()}, action, self.db)
+
+    def _existing(self, objs: Iterable[M], unique_fields: Collection[str]) -> dict[str, Any] | None:
+        """The keys of the rows that these objects will update, by their texts. None if they are not known."""
         if not unique_fields or not self._has_subscribers():
             return None
         meta, rows = self.model._meta, self.model._base_manager.using(self.db)
@@ -168,7 +190,7 @@ class TrackedQuerySet(models.QuerySet[M]):
                     condition = models.Q(*known[start : start + MAX_COMPARED], _connector=models.Q.OR)
                     pks += rows.filter(condition).values_list("pk", flat=True)
             read_prechange(dict.fromkeys(self._registrations(), pks), self.db)
-            return {normalize_pk(meta.pk, pk) for pk in pks}
+            return {self._key(pk): pk for pk in pks}
         return None
 
 

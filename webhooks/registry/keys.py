@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils import timezone
@@ -27,7 +26,7 @@ def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
     TypeError, ValueError or ArithmeticError for an impossible key.
     """
     if isinstance(field, models.CompositePrimaryKey):
-        parts = field.to_python(value)
+        parts = json.loads(value) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple) or None in parts:
             raise ValueError("A composite key is a list with a value for each of its fields.")
         return tuple(normalize_pk(part, given) for part, given in zip(field.fields, parts, strict=True))  # type: ignore[arg-type]
@@ -85,8 +84,6 @@ class AmongKeys(models.Lookup):
         super().__init__(models.F("pk") if lhs is None else lhs, pks)
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
-        if not self.rhs:
-            raise EmptyResultSet
         columns, parameters = compiler.compile(self.lhs)
         key = self.lhs.output_field
         fields, rows = [key], [(pk,) for pk in self.rhs]
