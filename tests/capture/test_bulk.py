@@ -24,6 +24,7 @@ from tests.support.makers import actions, changed, events, last_data, make_webho
 from tests.support.modes import autocommit, in_batch, in_transaction
 from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
+from tests.support.threads import Beside
 from tests.testapp.models import (
     Counter,
     Country,
@@ -433,6 +434,21 @@ def test_many_rows_are_updated_in_one_statement(
     assert sum(one.startswith('UPDATE "testapp_tracked"') for one in statements) == 1
     assert len(Tracked.objects.values_list("status", flat=True).distinct()) == 1
     assert actions() == ["updated"] * 12
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("prechange", [False, True])
+def test_an_update_waits_for_another_transaction_and_then_looks_again(prechange: bool) -> None:
+    first, second = make(2)
+    make_webhook(Tracked, on="u", prechange=prechange)
+    with transaction.atomic():
+        models.QuerySet(Tracked).filter(pk=first.pk).update(status="reserved")
+        other = Beside(lambda: Tracked.objects.filter(status="active").update(name="new"))
+        other.wait_until_blocked_or_done()
+        assert other.is_running
+    assert other.join() == 1
+    assert recorded() == [("updated", "testapp.tracked", str(second.pk))]
+    assert Tracked.objects.get(name="new") == second
 
 
 UTC_NOON = to_db_time(datetime(2026, 11, 24, 12, tzinfo=UTC))

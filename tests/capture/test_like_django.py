@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldError
-from django.db import connection, models, transaction
+from django.db import Error, connection, models, transaction
 from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, Subquery, Value, When, Window
 from django.db.models.functions import Coalesce, Concat, Length, RowNumber, Upper
 
@@ -197,14 +197,17 @@ def rows_of(model: type[models.Model]) -> list[Any]:
 
 
 def outcome(work: Work, queryset: type[models.QuerySet[Any]]) -> tuple[Any, ...]:
-    """The answer or the error, whether the transaction can go on, and then the rows. It is rolled back."""
+    """The answer or the error, whether Django lets the transaction go on, and then the rows. It is rolled back."""
+    is_aborted = False
     with transaction.atomic():
         try:
             answer = work(queryset)
         except Exception as error:
             answer = type(error), str(error).partition("\n")[0]
+            is_aborted = isinstance(error, Error) and connection.vendor == "postgresql"
         can_go_on = not connection.needs_rollback
-        found = [rows_of(model) for model in (work.model, Place, Thing)] if can_go_on else []
+        is_readable = can_go_on and not is_aborted
+        found = [rows_of(model) for model in (work.model, Place, Thing)] if is_readable else []
         transaction.set_rollback(True)
     return answer, can_go_on, found
 
