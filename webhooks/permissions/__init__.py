@@ -275,8 +275,8 @@ def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
 
 
 class _IsAmong(models.Lookup):
-    """As ``__in`` a subquery. Django 6.1 refuses that for a model with a composite key: it counts the fields of the key,
-    not the selected ones."""
+    """As ``__in`` a subquery. Django 6.1 refuses that for a model with a composite key: it counts the fields of the
+    key, not the selected ones."""
 
     prepare_rhs = False
 
