@@ -121,12 +121,14 @@ class TrackedQuerySet(models.QuerySet[M]):
 
     def _lock_rows(self, values: Mapping[str, Any]) -> list[Any] | None:
         """The keys of the rows that Django's update would change, locked if the database locks rows. None if Django
-        sees without a query that there are none.
+        needs no query to see that it changes none.
 
         The statement has the very condition of Django's UPDATE. So it also waits for other transactions in the same
         way, and raises the same errors."""
         update: Any = self.query.chain(sql.UpdateQuery)
         update.add_update_values(values)
+        if not update.values and not update.related_updates:
+            return None
         update.clear_select_clause()
         with transaction.mark_for_rollback_on_error(self.db):
             compiler = update.get_compiler(self.db)
