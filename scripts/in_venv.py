@@ -3,8 +3,8 @@
     python3 scripts/in_venv.py EXTRA PYTHON-ARGUMENTS...
 
 EXTRA is the extra of pyproject.toml that the command needs: demo, docs or test. It is installed again only if
-pyproject.toml has changed. PYTHON=/path/to/python chooses another Python. With LOCKED=1, pip installs exactly the files
-in .ci/requirements.txt and checks their hashes.
+pyproject.toml has changed. PYTHON=/path/to/python chooses another Python, and VENV=.venv-newest another environment
+beside .venv. With LOCKED=1, pip installs exactly the files in .ci/requirements.txt and checks their hashes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
 LOCK = ROOT / ".ci" / "requirements.txt"
-VENV = ROOT / ".venv"
+VENV = ROOT / os.environ.get("VENV", ".venv")
 PYTHON = VENV / "bin" / "python"
 # Marks an environment of this script: its path, and the version of its Python.
 MARKER = VENV / "made-for"
@@ -57,7 +57,7 @@ def _venv_lock() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("Another command is filling .venv: waiting for it ...", flush=True)
+            print(f"Another command is filling {VENV.name}: waiting for it ...", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -77,7 +77,7 @@ def _version() -> str:
 
 
 def _create() -> None:
-    print(f"Creating .venv with Python {_version()} ...", flush=True)
+    print(f"Creating {VENV.name} with Python {_version()} ...", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     VENV.mkdir()
     MARKER.write_text("nowhere\nunfinished\n")

@@ -16,19 +16,21 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Concat
-from django.db.models.signals import m2m_changed, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from rest_framework import serializers
 from rq.timeouts import JobTimeoutException
 
 from tests.support.makers import actions, changed, events, make_webhook, rename, sides
-from tests.support.modes import MODES
+from tests.support.modes import MODES, in_batch, in_transaction
+from tests.support.receivers import host_receiver
 from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, bare_savepoint
 from tests.support.sessions import session
+from tests.support.statements import statements_of
 from tests.support.threads import Beside
-from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
+from tests.testapp.models import Course, Diner, Gadget, Label, Part, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
-from webhooks.capture.signals import on_many_to_many_changed, on_saved
+from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import SavepointLog
 from webhooks.db import execute
 from webhooks.payloads import snapshots
@@ -398,18 +400,78 @@ def test_a_receiver_may_copy_and_pickle_an_instance_that_is_being_saved(
 
     copies: list[Thing] = []
     make_webhook(Thing, prechange=True)
-    ours = {"sender": Thing, "dispatch_uid": "webhooks.on_saved"}
-    assert post_save.disconnect(**ours)
-    signal.connect(copy_it, sender=Thing)  # in post_save before ours, as a receiver in a module of models
-    try:
-        post_save.connect(on_saved, **ours)
+    with host_receiver(signal, Thing, copy_it):
         mode(lambda: rename(thing))
         assert (sides()[0]["name"], sides()[1]["name"]) == ("old", "new")
         copies[-1].name = "newer"
         mode(copies[-1].save)
-    finally:
-        signal.disconnect(copy_it, sender=Thing)
     assert (sides()[0]["name"], sides()[1]["name"]) == ("new", "newer")
+
+
+# Rows that a deletion of another object sets to null
+
+
+def save_specimens(sender: Any, **kwargs: Any) -> None:
+    """As NetBox saves the interfaces of a cable that was deleted."""
+    for specimen in Specimen.objects.filter(gadget=None):
+        specimen.save()
+
+
+@pytest.mark.parametrize("mode", [in_transaction, in_batch])
+@pytest.mark.parametrize("delete", [lambda gadget: gadget.delete, lambda gadget: Gadget.objects.all().delete])
+def test_the_previous_state_has_the_key_that_a_deletion_sets_to_null(
+    mode: Callable[..., None], delete: Callable[[Gadget], Any]
+) -> None:
+    gadget = Gadget.objects.create(name="cable")
+    Specimen.objects.create(gadget=gadget, description="connected")
+    Specimen.objects.create(description="never connected")
+    make_webhook(Specimen, changed_fields=["gadget"])
+    key = str(gadget.pk)
+    with host_receiver(post_delete, Gadget, save_specimens):
+        mode(delete(gadget))
+    [event] = events(Specimen)
+    assert (event.object_repr, changed()) == ("connected", ["gadget"])
+    assert [side["gadget"] for side in sides()] == [key, None]
+
+
+def test_a_deletion_reads_nothing_that_points_to_it_for_webhooks_that_need_no_previous_state() -> None:
+    def reads(gadget: Gadget) -> int:
+        found = statements_of(gadget.delete)
+        return sum(one.startswith("SELECT") and '"testapp_specimen"' in one for one in found)
+
+    gadget, other = (Gadget.objects.create(name=name) for name in ("gadget", "other"))
+    make_webhook(Specimen, Gadget)
+    assert reads(gadget) == 0
+    make_webhook(Specimen, prechange=True)
+    assert reads(other) == 1
+
+
+@pytest.mark.parametrize("mode", [in_transaction, in_batch])
+def test_the_previous_state_is_unknown_where_a_cascade_may_have_set_a_key_to_null(mode: Callable[..., None]) -> None:
+    def save_parts(sender: Any, **kwargs: Any) -> None:
+        for part in Part.objects.filter(name="with a spare"):
+            part.save()
+
+    thing, other = (Thing.objects.create(name=name) for name in ("thing", "other"))
+    spare = Part.objects.create(thing=thing, name="spare")
+    Part.objects.create(thing=other, name="with a spare", spare_of=spare)
+    make_webhook(Part, on="u", changed_fields=["spare_of"], prechange=True)
+    with host_receiver(post_delete, Part, save_parts):
+        mode(thing.delete)
+    assert (actions(Part), sides()[0], changed()) == (["updated"], None, None)
+
+
+def test_a_deletion_reads_a_thousand_rows_that_point_to_it_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prechange, "MAX_POINTING", 1)
+    gadget = Gadget.objects.create(name="cable")
+    for number in range(2):
+        Specimen.objects.create(gadget=gadget, number=number)
+    make_webhook(Specimen, prechange=True)
+    key = str(gadget.pk)
+    with host_receiver(post_delete, Gadget, save_specimens), transaction.atomic():
+        gadget.delete()
+    before = [sides(event)[0] for event in events(Specimen)]
+    assert sorted(side["gadget"] if side else "unknown" for side in before) == sorted([key, "unknown"])
 
 
 # Savepoints that are rolled back

@@ -532,6 +532,34 @@ def test_an_object_of_a_fixture_is_recorded_at_its_next_save(thing: Thing) -> No
     assert actions() == ["updated", "updated"]
 
 
+def test_an_edit_of_a_relation_after_a_raw_save_is_recorded(thing: Thing) -> None:
+    [loaded] = serializers.deserialize("json", serializers.serialize("json", [thing]))
+    loaded.save()
+    make_webhook(Thing, prechange=True)
+    for instance in (loaded.object, thing):
+        instance.save_base(raw=True)
+        instance.labels.add(Label.objects.create(name="red"))
+    assert [(event.action, json.loads(event.data)["labels"] != []) for event in events()] == [("updated", True)] * 2
+
+
+def test_signals_that_a_project_sends_without_arguments_are_recorded(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    label, signals = Label.objects.create(name="red"), models.signals
+    signals.pre_save.send(sender=Thing, instance=thing)
+    signals.post_save.send(sender=Thing, instance=thing, created=True)
+    signals.post_save.send(sender=Thing, instance=thing)
+    through = Thing.labels.through
+    signals.m2m_changed.send(sender=through, instance=thing, action="pre_add")
+    signals.m2m_changed.send(sender=through, instance=thing, action="post_add")
+    signals.m2m_changed.send(
+        sender=through, instance=label, action="post_add", reverse=True, model=Thing, pk_set=[thing.pk]
+    )
+    signals.pre_delete.send(sender=Thing, instance=thing)
+    assert recorded() == [
+        *[(action, "testapp.thing", str(thing.pk)) for action in ("created", *["updated"] * 3, "deleted")]
+    ]
+
+
 def test_a_save_with_update_or_create_is_one_event_each() -> None:
     make_webhook(Country)
     Country.objects.update_or_create(code="de", defaults={"name": "Germany"})

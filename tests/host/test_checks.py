@@ -237,6 +237,20 @@ def test_an_excluded_field_that_does_not_exist_is_a_warning(register: Callable[.
     assert message.msg.startswith("nmae cannot be excluded from testapp.unregistered")
 
 
+def test_what_a_serializer_reads_can_be_excluded(register: Callable[..., None]) -> None:
+    class Renaming(serializers.ModelSerializer):
+        place = serializers.CharField(source="label_of.street")
+
+        class Meta:
+            model = Unregistered
+            fields = ("name", "place")
+
+    register(Unregistered, serializer=Renaming, exclude=["street", "place", "streat"])
+    assert found()["webhooks.W007"].msg.startswith("streat cannot be excluded from testapp.unregistered")
+    register(Unregistered, serializer=Renaming, exclude=["street", "place"])
+    assert "webhooks.W007" not in found()
+
+
 class Elsewhere:
     """Routes one model to another database."""
 
@@ -500,11 +514,12 @@ def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytes
         ("webhooks.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
-def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
-    webhooks_settings(MAY_VIEW=named)
+@pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL"])
+def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, key: str, named: str, problem: str) -> None:
+    webhooks_settings(**{key: named})
     error = found()["webhooks.E011"]
     assert error.is_serious()
-    assert f"{named}, {problem}" in error.msg
+    assert f'{key}"] names {named}, {problem}' in error.msg
 
 
 @pytest.mark.parametrize(

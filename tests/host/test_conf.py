@@ -157,7 +157,7 @@ print_receivers()
 
 
 def test_the_app_starts_without_a_query_and_connects_no_receiver_while_webhooks_are_off() -> None:
-    assert run_python(COUNT, WEBHOOKS_ENABLED="0").splitlines() == ["[0, 0]", "[1, 1]"]
+    assert run_python(COUNT, WEBHOOKS_ENABLED="0").splitlines() == ["[0, 0]", "[2, 1]"]
 
 
 def test_the_package_can_be_imported_before_the_apps_are_ready() -> None:

@@ -371,7 +371,7 @@ class ObjectPermission(models.Model):
     """Allows a user to do something to those objects of a model that fit, as in NetBox."""
 
     # Its table is created before the tables of apps with migrations.
-    user = models.ForeignKey("auth.User", models.CASCADE, related_name="object_permissions", db_constraint=False)
+    user = models.ForeignKey("users.User", models.CASCADE, related_name="object_permissions", db_constraint=False)
     permission = models.CharField(max_length=100)
     constraints = models.JSONField(default=dict)
 

@@ -113,11 +113,13 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     has_replay_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "replay")
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def has_replay_listed_permission(self, request: HttpRequest) -> bool:
         # Failed events are replayed once, so nothing can be done with a list of replayed ones.
-        return {} if request.GET.get("state") == "replayed" else super().get_actions(request)
+        return request.GET.get("state") != "replayed" and self.has_replay_permission(request)
 
-    @admin.action(description=gettext_lazy("Replay the selected events with current data"), permissions=["replay"])
+    @admin.action(
+        description=gettext_lazy("Replay the selected events with current data"), permissions=["replay_listed"]
+    )
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
         permitted: Any = permissions.allowed(request.user, "replay", chosen)
         replay(request, permitted)

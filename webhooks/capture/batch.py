@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import _GeneratorContextManager, contextmanager
+from dataclasses import replace
 
 from django.db import transaction
 
 from webhooks.capture import events, serialize
+from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
-from webhooks.capture.transaction import Change, Entry, TransactionState, current_or_new_state
+from webhooks.capture.transaction import Change, Entry, Key, TransactionState, current_or_new_state
 from webhooks.errors import log_errors
-from webhooks.models import Event, Skip
+from webhooks.models import Action, Event, Skip
 from webhooks.text import short_repr
 
 
@@ -63,21 +65,20 @@ def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
     for entry in latest.values():
         if isinstance(entry, Skip):
             skips.add(entry)
-            continue
-        with events.log_missed(state.using, entry), transaction.atomic(state.using):
-            if isinstance(entry, Change):
-                events.record_now(state, entry)
-            else:
+        elif isinstance(entry, Event):
+            with events.log_missed(state.using, entry), transaction.atomic(state.using):
                 state.insert_event(entry)
+        else:
+            history = state.begin_history(entry)
+            with events.log_missed(state.using, entry, history.actors[-1]), transaction.atomic(state.using):
+                deleted = history.deleted if entry.action == Action.DELETED else None
+                events.record_now(state, entry, deleted)
     skips.store()
 
 
 def _record_together(state: TransactionState, entries: list[Entry]) -> None:
     """Record changes of different objects, custom events and skips, with as few queries as for one."""
-    changes = [entry for entry in entries if isinstance(entry, Change)]
-    merged = {change.key: events.merge(state, change) for change in changes}
-    unread = [change for change in changes if merged[change.key].candidates and not change.serialized]
-    known = serialize.serialize_all(state, unread)
+    rows = _read_rows(state, [entry for entry in entries if isinstance(entry, Change)])
     replaced: list[Change] = []
     new: list[tuple[list[int], Event]] = []
     skips = Skips(state)
@@ -87,20 +88,45 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
         elif isinstance(entry, Skip):
             skips.add(entry)
         else:
-            merged_change = merged[entry.key]
-            name, refusals = "", merged_change.refusals
-            if merged_change.candidates:
-                serialized = entry.serialized or known[entry.key]
+            change, serialized = _outcome(state, entry, rows)
+            merged = events.merge(state, change)
+            name, refusals = "", merged.refusals
+            if merged.candidates:
                 if not serialized:
                     continue  # the object was deleted without a signal
-                planned, refused = events.plan_events(state, merged_change, serialized)
+                planned, refused = events.plan_events(state, merged, serialized)
                 new += [(one.ids, Event(**one.columns)) for one in planned if one.columns]
                 name, refusals = serialized.object_repr, refusals | refused
-            replaced.append(entry)
-            skips.replace(entry, merged_change.action, name, refusals)
+            replaced.append(change)
+            skips.replace(change, merged.action, merged.actor, name, refusals)
     events.delete_pending(state, replaced)
     Event.insert_all([event for _, event in new], state.using)
     skips.store()
     for event_ids, event in new:
         event_ids.append(event.pk)
         state.has_events = True
+
+
+def _read_rows(state: TransactionState, changes: list[Change]) -> dict[Key, SerializedObject | None]:
+    """Serialize the objects as they are at the end of the batch, if any webhook wants the change. None for an object
+    whose row is gone."""
+    unread = []
+    for change in changes:
+        if state.begin_history(change).deleted or events.merge(state, change).candidates:
+            # A deletion may have been rolled back unseen, by SQL. Then the row is still there.
+            is_deleted = change.action == Action.DELETED
+            unread.append(Change(change.registration, change.pk, Action.UPDATED) if is_deleted else change)
+    return serialize.serialize_all(state, unread)
+
+
+def _outcome(
+    state: TransactionState, change: Change, rows: dict[Key, SerializedObject | None]
+) -> tuple[Change, SerializedObject | None]:
+    """The last change of an object, and the object: the row decides whether it is deleted, not the last signal."""
+    row, deleted = rows.get(change.key), state.begin_history(change).deleted
+    is_gone = change.key in rows and row is None
+    if is_gone and deleted:
+        return replace(change, action=Action.DELETED), deleted
+    if row and change.action == Action.DELETED:
+        return replace(change, action=Action.UPDATED), row
+    return change, row

@@ -18,7 +18,7 @@ from webhooks.capture.prechange import read_prechange
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import in_chunks
+from webhooks.db import can_lock, in_chunks
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event
 from webhooks.registry.keys import AmongKeys, is_same_pk, key_text, with_pks, written_keys
@@ -86,6 +86,9 @@ class TrackedQuerySet(models.QuerySet[M]):
                 events.record(deleted, Action.DELETED, self.db)
             with written_keys([one.model for one in moved], self.db) as written:
                 count = super(TrackedQuerySet, self._by_keys(pks)).update(**kwargs)
+            for registration, keys in deleted.items():
+                for pk in keys:
+                    events.finish_deletion(registration, pk, self.db)
             # An object that kept its key was deleted and created in one transaction: it was updated.
             events.record({one: written[one.model] for one in moved}, Action.CREATED, self.db)
             events.record(objects, Action.UPDATED, self.db)
@@ -141,7 +144,7 @@ class TrackedQuerySet(models.QuerySet[M]):
                 pass
             except EmptyResultSet:
                 return None
-            if connections[self.db].features.has_select_for_update:
+            if connections[self.db].features.has_select_for_update and can_lock(self.db, self.model):
                 rows = rows.select_for_update(no_key=True)
             return list(rows.values_list("pk", flat=True))
 

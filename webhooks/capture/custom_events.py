@@ -80,7 +80,7 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
 def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
     """Record the event for the webhooks that want it. ``registration``: its object has a row in this database."""
     actor, new = current_actor(), list[Event]()
-    candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, actor.username)
+    candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, [actor.username])
     if candidates:
         if registration:
             _lock_object(state, registration, event)
@@ -93,7 +93,7 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
             if webhook_ids:
                 new.append(Event(**same, **events.metadata_columns(event.action, webhook_ids, error, actor)))
         refusals |= found.refusals
-    skips = skips_of(event, refusals)
+    skips = skips_of(event, actor, refusals)
     if state.batch is not None:
         entries: list[Entry] = [*new, *skips]
         for entry in entries:

@@ -19,12 +19,19 @@ from django.utils import timezone
 
 from webhooks import payloads
 from webhooks.capture import serialize
-from webhooks.capture.context import Actor, actor_columns, current_actor
+from webhooks.capture.context import Actor, acting, actor_columns, current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
 from webhooks.capture.subscriptions import Subscriptions
-from webhooks.capture.transaction import Change, ObjectHistory, TransactionState, current_or_new_state
+from webhooks.capture.transaction import (
+    Change,
+    ObjectHistory,
+    TransactionState,
+    current_or_new_state,
+    current_state,
+    in_block,
+)
 from webhooks.conf import conf
 from webhooks.db import in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
@@ -32,6 +39,7 @@ from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
 
@@ -74,18 +82,52 @@ class PlannedEvent:
     columns: dict[str, Any]
 
 
+def records_later(using: str) -> bool:
+    """Whether a save is recorded after the receivers of the project, and so with what they write.
+
+    In autocommit mode it is recorded before them: each of their saves is a transaction after it. In a batch, all is
+    read at the end.
+    """
+    state = current_state(using)
+    return in_block(using) and (state is None or state.batch is None)
+
+
+def announce(objects: Mapping[Registration, Collection[Any]], action: Action, using: str) -> None:
+    """Note that objects were created or updated, before receivers of the project see it. ``record`` follows.
+
+    A receiver may save or delete the same objects, and its changes are then recorded first. Errors are logged.
+    """
+    for registration, pks in objects.items():
+        for pk in pks:
+            with log_errors(using, "A save cannot be noted before its receivers: %s %s", registration.label, pk):
+                state = current_or_new_state(using)
+                if state.subscriptions.concerns(registration.model):
+                    change = Change(registration, registration.normalize_pk(pk), action)
+                    actor = state.note(change).actors[-1]
+                    state.announce(change.key, partial(_record_late, change, using, actor))
+
+
+def _record_late(change: Change, using: str, actor: Actor) -> None:
+    """Record a save after its commit: a receiver of the project raised, and the project committed nevertheless."""
+    with acting(actor):
+        record({change.registration: [change.pk]}, change.action, using)
+
+
 def record(
     objects: Mapping[Registration, Collection[Any]],
     action: Action,
     using: str,
-    needs_lock: bool = False,
     state: TransactionState | None = None,
+    *,
+    needs_lock: bool = False,
+    is_relation: bool = False,
+    may_be_absent: bool = False,
 ) -> None:
     """Record that objects were created or updated, or are about to be deleted, on database ``using``.
 
-    ``objects`` has their primary keys. ``needs_lock``: the change did not lock the rows itself. ``state`` is the result
-    of ``read_prechange`` in autocommit mode. Errors are logged, and become failed Events if possible. Raises only what
-    aborted the transaction.
+    ``objects`` has their primary keys. ``state`` is the result of ``read_prechange`` in autocommit mode. The others are
+    fields of ``Change``. Errors are logged, and become failed Events if possible. Raises only what aborted the
+    transaction.
     """
     for registration, pks in objects.items():
         for pk in pks:
@@ -95,63 +137,117 @@ def record(
                     with state.begin() as is_new:
                         # In autocommit mode the change is committed already, and its lock released.
                         lock, key = needs_lock or is_new, registration.normalize_pk(pk)
-                        _record_change(state, Change(registration, key, action, lock))
+                        _record_change(state, Change(registration, key, action, lock, is_relation, may_be_absent))
 
 
 def _record_change(state: TransactionState, change: Change) -> None:
     if _missed and not state.records_missed:
         state.records_missed = True
         transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using)
-    is_deleted = change.action == Action.DELETED
-    if is_deleted and state.history(change.key) and state.prechange(change.key) is None:
-        state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
+    known = state.history(change.key)
+    was_announced = state.take_announcement(change.key)
+    history = known if known and was_announced else state.note(change)
+    if change.action == Action.DELETED:
+        _record_deletion(state, change, history, is_first=known is None)
+        return
+    state.serialized_for_deletion.pop(change.key, None)
+    if history.deleted and change.key in state.deleting and not change.is_relation:
+        # A receiver of the project saves the object while it is deleted, such as a counter.
+        saved = serialize.serialize_or_failed(state, state.deleting[change.key])
+        state.edit(history, deleted=saved or history.deleted)
     if state.batch is None:
         record_now(state, change)
-        return
-    state.begin_history(change)
-    if is_deleted:
-        serialized = state.serialized_for_deletion.pop(change.key, None)
-        if serialized is None and state.subscriptions.has_subscribers(change.registration.model):
-            serialized = serialize.serialize_or_failed(state, change)
-        change = replace(change, serialized=serialized)
-    state.defer(state.batch, change)
+    else:
+        state.defer(state.batch, change)
 
 
-def record_now(state: TransactionState, change: Change) -> None:
-    """Insert, update or delete the Event of the object of a change."""
+def _record_deletion(state: TransactionState, change: Change, history: ObjectHistory, is_first: bool) -> None:
+    """Record a deletion while the row can still be read. ``is_first``: it is the object's first change."""
+    if not is_first and state.prechange(change.key) is None:
+        state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
+    state.begin_deletion(change)
+    if state.batch is None:
+        record_now(state, change)
+    else:
+        if state.subscriptions.has_subscribers(change.registration.model):
+            prepared = state.serialized_for_deletion.pop(change.key, None)
+            found = prepared or serialize.serialize_or_failed(state, change)
+            state.edit(history, deleted=found or history.deleted)
+        state.defer(state.batch, change)
+    if is_first and change.may_be_absent and not history.deleted and not serialize.exists(change, state.using):
+        state.edit(history, existed=False)
+
+
+def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
+    """Record a deletion again if a receiver of the project has changed the object since it was announced.
+
+    The row is gone now, so the changes are part of the deletion. Errors are logged, as by ``record``.
+    """
+    state = current_state(using)
+    if state is None or not state.deleting:
+        return  # first: a deletion may cascade to thousands of rows without subscribers
+    with log_missed(using, Change(registration, pk, Action.DELETED)):
+        change = state.end_deletion((registration.label, key_text(registration.normalize_pk(pk))))
+        if change is None:
+            return
+        history = state.begin_history(change)
+        is_changed = history.action != Action.DELETED
+        if is_changed:
+            state.note(change)
+        if is_changed and state.batch is not None:
+            state.defer(state.batch, change)
+        elif is_changed:
+            record_now(state, change, history.deleted)
+        if state.batch is None:
+            history.deleted = None  # a cascade may have thousands
+
+
+def record_now(state: TransactionState, change: Change, serialized: SerializedObject | None = None) -> None:
+    """Insert, update or delete the Event of the object of a change. Reads the object if it is not given."""
     merged = merge(state, change)
     name, refusals = "", merged.refusals
     if merged.candidates:
         try:
             # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
             with transaction.atomic(state.using):
-                serialized = change.serialized or serialize.serialize_object(state, change, [*merged.candidates])
+                serialized = serialized or serialize.serialize_object(state, change, [*merged.candidates])
                 if not serialized:
-                    return  # the object was deleted without a signal
+                    _record_gone(state, merged)
+                    return
                 refused = _write_events(state, merged, serialized)
         except Exception as error:
             reraise_job_timeout(error)
             with transaction.atomic(state.using):
                 serialized = serialize.failed(state, change, error)
                 refused = _write_events(state, merged, serialized)
+        if change.action == Action.DELETED:
+            state.edit(merged.history, deleted=serialized)
         name, refusals = serialized.object_repr, refusals | refused
     elif merged.history.event_ids or merged.history.failed_ids:
         with transaction.atomic(state.using):
             delete_pending(state, [change])
     if refusals or merged.history.skip_ids:
         skips = Skips(state)
-        skips.replace(change, merged.action, name, refusals)
+        skips.replace(change, merged.action, merged.actor, name, refusals)
         skips.store()
+
+
+def _record_gone(state: TransactionState, merged: MergedChange) -> None:
+    """Record the deletion of an object that has no row any more, if it was seen. Else no signal announced it."""
+    if merged.history.deleted and merged.change.action != Action.DELETED:
+        record_now(state, replace(merged.change, action=Action.DELETED), merged.history.deleted)
 
 
 def merge(state: TransactionState, change: Change) -> MergedChange:
     """Merge a change with the object's earlier ones in the transaction."""
-    history, action, actor = state.begin_history(change), change.action, current_actor()
+    history, action = state.begin_history(change), change.action
     if action != Action.DELETED:
         action = Action.UPDATED if history.existed else Action.CREATED
     elif not history.existed:
-        return MergedChange(change, history, action, actor)  # created and deleted: nothing is sent
-    candidates, refusals = state.subscriptions.candidates(change.registration.label, action, actor.username)
+        return MergedChange(change, history, action, history.actors[-1])  # created and deleted: nothing is sent
+    usernames = [actor.username for actor in history.actors]
+    candidates, refusals = state.subscriptions.candidates(change.registration.label, action, usernames)
+    actor = state.subscriptions.last_wanted(history.actors, candidates)
     return MergedChange(change, history, action, actor, state.subscriptions.by_serializer(candidates), refusals)
 
 
@@ -194,7 +290,7 @@ def plan_events(
         columns: dict[str, Any] = {}
         if webhook_ids:
             by_serializer = state.subscriptions.by_serializer(webhook_ids)
-            columns = payloads.serializer_columns(by_serializer, serialized.columns_by_serializer)
+            columns = payloads.serializer_columns(by_serializer, serialized.columns(merged.action))
             columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
             columns |= {"object_type": label, "object_id": pk, "object_repr": serialized.object_repr}
         planned.append(PlannedEvent(ids, columns))
@@ -205,9 +301,9 @@ def _match_candidates(state: TransactionState, merged: MergedChange, serialized:
     """Which candidates want the Event. Without a payload, filters cannot be applied: it fails for all of them."""
     if serialized.error:
         return Match(sorted(pk for webhook_ids in merged.candidates.values() for pk in webhook_ids))
-    found = Match()
+    found, columns_by_serializer = Match(), serialized.columns(merged.action)
     for serializer, webhook_ids in merged.candidates.items():
-        if columns := serialized.columns_by_serializer.get(serializer):
+        if columns := columns_by_serializer.get(serializer):
             context = EventContext(merged.action, **columns, actor=merged.actor)
             found.add(match(webhook_ids, state.subscriptions, context, state.budget))
         else:  # it failed, or a webhook began to use it after the object was read
@@ -253,8 +349,9 @@ def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:
 
 
 @contextmanager
-def log_missed(using: str, missed: Change | Event) -> Iterator[None]:
-    """Log an error of recording a change or a custom event, and record it as failed later."""
+def log_missed(using: str, missed: Change | Event, actor: Actor | None = None) -> Iterator[None]:
+    """Log an error of recording a change or a custom event, and record it as failed later. The default ``actor`` is the
+    current one."""
     try:
         yield
     except Exception as error:
@@ -267,7 +364,7 @@ def log_missed(using: str, missed: Change | Event) -> Iterator[None]:
                 label, pk = missed.key
                 columns = {"object_type": label, "object_id": pk, "action": missed.action}
             reason = clean(MISSED.format(last_line(str(error)) or type(error).__name__))
-            event = Event(**columns, **actor_columns(current_actor()), error=reason)
+            event = Event(**columns, **actor_columns(actor or current_actor()), error=reason)
             # Only if its transaction is committed.
             transaction.on_commit(partial(_missed.append, event), using, robust=True)
 
@@ -280,7 +377,7 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
         _missed.clear()
     try:
         for event in events:
-            event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, event.username)
+            event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
         with transaction.atomic(using):
             Event.insert_all([event for event in events if event.webhook_ids], using)
     except Exception as error:

@@ -14,13 +14,14 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.db import in_chunks
+from webhooks.db import can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
+from webhooks.registry.sources import without_hidden
 from webhooks.text import NotJSONSerializable, clean, dumps, last_line
 
 logger = get_logger(__name__)
@@ -47,12 +48,17 @@ class Payload:
 
 @dataclass(frozen=True)
 class SerializedObject:
-    """The columns of an Event from each serializer that worked, or the ``error`` of all. ``errors`` has the others."""
+    """The payloads of the serializers that worked, by their names, or the ``error`` of all. ``errors`` has the
+    others."""
 
     object_repr: str
-    columns_by_serializer: dict[str, dict[str, str]] = field(default_factory=dict)
+    payloads: dict[str, Payload] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     error: str = ""
+
+    def columns(self, action: Action) -> dict[str, dict[str, str]]:
+        """The columns of an Event of this action, by the names of the serializers."""
+        return {name: payload.columns(action == Action.DELETED) for name, payload in self.payloads.items()}
 
 
 def reread_all(
@@ -67,7 +73,7 @@ def reread_all(
     found: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
         rows = registration.rows(using)
-        if lock:
+        if lock and can_lock(using, model):
             plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
             locked = plain.select_for_update(no_key=True, of=("self",))
             if registration.queryset or model._meta.base_manager_name:
@@ -85,6 +91,12 @@ def reread_all(
     return found
 
 
+def exists(change: Change, using: str) -> bool:
+    """Whether the object of a change has a row."""
+    with savepoint(using):
+        return change.registration.model._base_manager.using(using).filter(pk=change.pk).exists()
+
+
 def serialize(
     registration: Registration, instance: models.Model, serializer: str = "", prechange: PrechangeState | None = None
 ) -> Payload:
@@ -94,17 +106,16 @@ def serialize(
     """
     with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
         writer = registration.build_serializer(serializer, instance)
-        data = writer.data
-        snapshot = snapshots.snapshot_of(writer, data, instance)
-        old = snapshots.prechange_snapshot(writer, data, snapshot, prechange) if prechange else None
-        what = f"the payload of {registration.label} {instance.pk}"
+        written, what = writer.data, f"the payload of {registration.label} {instance.pk}"
         try:
-            payload = Payload(_json_text(registration, data), _json_text(registration, snapshot, is_exact=True))
-            if old is not None:
-                text = _json_text(registration, old, is_exact=True)
+            data = without_hidden(registration, writer, written)
+            taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
+            payload = Payload(_json_text(registration, data), _json_text(registration, taken.after, is_exact=True))
+            if taken.before is not None:
+                text = _json_text(registration, taken.before, is_exact=True)
                 # Compared as JSON: a difference that JSON does not show is no change.
-                changed = snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot))
-                payload = replace(payload, prechange=text, changed=dumps(changed))
+                changed = {*snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot)), *taken.unshown}
+                payload = replace(payload, prechange=text, changed=dumps(sorted(changed)))
         except NotJSONSerializable as error:
             raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
         refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))
@@ -145,7 +156,7 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
     savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
     for name in serializers:
         try:
-            serialized.columns_by_serializer[name] = _serialize(state, change, instance, name)
+            serialized.payloads[name] = _serialize(state, change, instance, name)
         except Exception as error:
             reraise_job_timeout(error)
             if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
@@ -178,8 +189,8 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
         is_complete = instances.keys() <= {key_text(change.pk) for change in group}
         for change in group:
             if instance := instances.get(key_text(change.pk)):
-                columns = {name: _serialize(state, change, instance, name) for name in names}
-                found[change.key] = SerializedObject(registration.name_of(instance), columns)
+                payloads = {name: _serialize(state, change, instance, name) for name in names}
+                found[change.key] = SerializedObject(registration.name_of(instance), payloads)
             else:
                 # Deleted, unless the field of its key spells it in another way.
                 found[change.key] = None if is_complete else serialize_object(state, change, names)
@@ -211,14 +222,14 @@ def _reason(error: Exception) -> str:
     return f"{error}." if isinstance(error, Unsendable) else "".join(traceback.format_exception(error))
 
 
-def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> dict[str, str]:
-    """The columns of an Event from one serializer."""
-    is_deleted, needs = change.action == Action.DELETED, state.needs_prechange(change.key)
+def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> Payload:
+    """Serialize the object of a change with one serializer."""
+    needs = state.needs_prechange(change.key)
     prechange = state.prechange(change.key) if needs else None
     payload = serialize(change.registration, instance, serializer, prechange)
-    if is_deleted and needs:
+    if change.action == Action.DELETED and needs:
         _remember_deleted(state, change.key, payload, prechange)
-    return payload.columns(is_deleted)
+    return payload
 
 
 def _remember_deleted(state: TransactionState, key: Key, payload: Payload, prechange: PrechangeState | None) -> None:

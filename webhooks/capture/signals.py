@@ -4,27 +4,29 @@ Some steps take two signals. The first leaves an attribute on the instance, and 
 
 =====================  ===============================================================================================
 ``_webhooks_state``    the state that ``pre_save`` began in autocommit mode, for ``post_save``
-``_webhooks_loaded``   the last save was of a fixture, so its many-to-many relations are as well; until the next save
+``_webhooks_loaded``   the last save was raw, as that of a fixture, which may edit many-to-many relations next
 ``_webhooks_cleared``  the objects that a clearing removes, for the signal after it (``relations``)
 =====================  ===============================================================================================
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Any
 
 from django.apps import apps
-from django.db import models
+from django.core.serializers.base import DeserializedObject
+from django.db import models, router
 from django.db.models import signals
 
 from webhooks import registry
 from webhooks.capture.batch import batch
-from webhooks.capture.events import record
-from webhooks.capture.prechange import read_prechange
+from webhooks.capture.events import announce, finish_deletion, record, records_later
+from webhooks.capture.prechange import forget_models, read_pointing, read_prechange
 from webhooks.capture.relations import RelationEdit
-from webhooks.capture.transaction import current_state, may_be_wanted
+from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
 from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook
@@ -61,30 +63,53 @@ def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None
 
 
 def _watch_class(sender: type[models.Model]) -> None:
-    _connect_receiver(signals.pre_save, on_saving, sender)
-    _connect_receiver(signals.post_save, on_saved, sender)
-    _connect_receiver(signals.pre_delete, on_deleting, sender)
+    """Connect the receivers of a model's rows. All but the last see a signal before the receivers of the project."""
+    _connect_first(signals.pre_save, on_saving, sender)
+    _connect_first(signals.post_save, on_saved, sender)
+    _connect_first(signals.pre_delete, on_deleting, sender)
+    _connect_first(signals.post_delete, on_deleted, sender)
+    _connect_receiver(signals.post_save, after_saved, sender)
 
 
 def _connect_receiver(signal: Any, receiver: Any, sender: Any) -> None:
     signal.connect(receiver, sender=sender, dispatch_uid=f"webhooks.{receiver.__name__}")
 
 
+def _connect_first(signal: Any, receiver: Any, sender: Any) -> None:
+    """Connect a receiver before all others: Django calls receivers in the order of this list."""
+    count = len(signal.receivers)
+    _connect_receiver(signal, receiver, sender)
+    with signal.lock:
+        if len(signal.receivers) > count:
+            signal.receivers.insert(0, signal.receivers.pop())
+            signal.sender_receivers_cache.clear()
+
+
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
-    """A model class that is created at runtime may be a proxy or a child of a registered one."""
+    """A model class that is created at runtime may be a proxy or a child of a registered one, or point to one."""
+    forget_models()
     if any(issubclass(sender, model) for model in registry.registered_models().values()):
         _watch_class(sender)
+
+
+# A project may send these signals itself, and leave out arguments.
+
+
+def _using(sender: type[models.Model], instance: models.Model, using: str) -> str:
+    """The database of a change."""
+    return using or router.db_for_write(sender, instance=instance)
 
 
 def on_saving(
     sender: type[models.Model],
     instance: models.Model,
-    using: str,
-    raw: bool,
+    using: str = "",
+    raw: bool = False,
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
     """Read the prechange state if a webhook may need it."""
+    using = _using(sender, instance, using)
     state = current_state(using)
     if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
         return
@@ -109,9 +134,15 @@ def _key(registration: Registration, instance: models.Model) -> Any:
 
 
 def on_saved(
-    sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool = False,
+    using: str = "",
+    raw: bool = False,
+    **kwargs: Any,
 ) -> None:
-    """Record that an instance was created or updated, and the rows that it inherits."""
+    """Record that an instance was created or updated, and the rows that it inherits. Or note it for ``after_saved``."""
+    using = _using(sender, instance, using)
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
     if raw:
@@ -119,38 +150,86 @@ def on_saved(
         # many-to-many relations next, and their signal does not say ``raw``.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
     elif may_be_wanted(sender, using):
-        # Of a created child, a parent row counts as created as well: Django does not signal which parents are new.
-        action = Action.CREATED if created else Action.UPDATED
-        needs_lock = not registry.save_locks_row(sender)
-        objects = {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
-        record(objects, action, using, needs_lock, state)
+        if records_later(using):
+            announce(_saved(sender, instance), _action_of(created), using)
+        else:
+            _record_saved(sender, instance, created, using, state)
 
 
-def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+def after_saved(
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool = False,
+    using: str = "",
+    raw: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Record a save, with what the receivers of the project have written to the row."""
+    if raw:
+        return
+    using = _using(sender, instance, using)
+    if may_be_wanted(sender, using) and records_later(using):
+        _record_saved(sender, instance, created, using)
+
+
+def _record_saved(
+    sender: type[models.Model], instance: models.Model, created: bool, using: str, state: TransactionState | None = None
+) -> None:
+    needs_lock = not registry.save_locks_row(sender)
+    record(_saved(sender, instance), _action_of(created), using, state, needs_lock=needs_lock)
+
+
+def _saved(sender: type[models.Model], instance: models.Model) -> dict[Registration, list[Any]]:
+    return {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
+
+
+def _action_of(created: bool) -> Action:
+    # Of a created child, a parent row counts as created as well: Django does not signal which parents are new.
+    return Action.CREATED if created else Action.UPDATED
+
+
+def on_deleting(
+    sender: type[models.Model],
+    instance: models.Model,
+    using: str = "",
+    origin: Any = None,
+    **kwargs: Any,
+) -> None:
     """Record the deletion of an instance while its row can still be read."""
+    using = _using(sender, instance, using)
+    read_pointing(sender, instance, using, origin)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:
         # The row is locked from here on, so that no update comes between this Event and the deletion.
-        record({registration: [instance.pk]}, Action.DELETED, using, needs_lock=True)
+        objects = {registration: [instance.pk]}
+        record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=origin is instance)
+
+
+def on_deleted(sender: type[models.Model], instance: models.Model, using: str = "", **kwargs: Any) -> None:
+    """Finish the deletion of an instance: its row is gone."""
+    registration = registry.registration_of(sender)
+    if registration is not None:
+        finish_deletion(registration, instance.pk, _using(sender, instance, using))
 
 
 def on_many_to_many_changed(
     sender: type[models.Model],
     instance: models.Model,
-    action: str,
-    reverse: bool,
-    model: type[models.Model],
-    pk_set: set[Any] | None,
-    using: str,
+    action: str = "",
+    reverse: bool = False,
+    model: type[models.Model] | None = None,
+    pk_set: set[Any] | None = None,
+    using: str = "",
     **kwargs: Any,
 ) -> None:
     """Record changes of the objects that have the field, from either side of the relation."""
-    if "_webhooks_loaded" in instance.__dict__:
+    using = _using(sender, instance, using)
+    if "_webhooks_loaded" in instance.__dict__ and _is_being_loaded(instance):
         return
-    holders = model if reverse else type(instance)
+    holders: Any = model if reverse else type(instance)
     label = instance._meta.label_lower
     message = "An edit of %s of %s %s cannot be recorded, and no webhook gets it; save the object again to send it"
     with log_errors(using, message, sender.__name__, label, instance.pk):
@@ -166,19 +245,29 @@ def on_many_to_many_changed(
         if action.startswith("post_"):
             is_many = sum(map(len, changed.values())) > 1
             with batch(using) if is_many else nullcontext():
-                record(changed, Action.UPDATED, using, needs_lock=True)
+                record(changed, Action.UPDATED, using, needs_lock=True, is_relation=True)
         elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
             relations = {registration: edit.names(registration) for registration in changed}
             read_prechange(changed, using, relations)
 
 
-def on_object_types_changed(sender: Any, action: str, pk_set: set[int] | None, using: str, **kwargs: Any) -> None:
+def _is_being_loaded(instance: models.Model) -> bool:
+    """Whether ``DeserializedObject.save()`` of this instance is running. It does not mark its edits as ``raw``."""
+    frame = sys._getframe().f_back
+    while frame and frame.f_code is not DeserializedObject.save.__code__:
+        frame = frame.f_back
+    return frame is not None and frame.f_locals["self"].object is instance
+
+
+def on_object_types_changed(
+    sender: Any, action: str = "", pk_set: set[int] | None = None, using: str = "", **kwargs: Any
+) -> None:
     if action == "pre_add" and pk_set:
         registry.refuse_unregistered(pk_set)
     elif action.startswith("post_"):
         on_webhook_changed(sender, using)
 
 
-def on_webhook_changed(sender: Any, using: str, **kwargs: Any) -> None:
-    if state := current_state(using):
+def on_webhook_changed(sender: Any, using: str = "", **kwargs: Any) -> None:
+    if state := current_state(using or Event.objects.db):
         state.forget_subscriptions()

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from webhooks.capture.context import current_actor
+from webhooks.capture.context import Actor
 from webhooks.capture.transaction import Change, TransactionState
 from webhooks.conf import conf
 from webhooks.db import among_sql, execute_safely, savepoint
@@ -42,14 +42,14 @@ class Skips:
             self._dropped[minute_of(kept[0].timestamp), skip.webhook_id] += 1
         kept.append(skip)
 
-    def replace(self, change: Change, action: Action, name: str, refusals: Mapping[int, Refusal]) -> None:
+    def replace(self, change: Change, action: Action, actor: Actor, name: str, refusals: Mapping[int, Refusal]) -> None:
         """Add the skips of an object, in place of the skips of its earlier changes in the transaction."""
         ids = self._state.begin_history(change).skip_ids
         self._outdated += [ids[webhook_id] for webhook_id in ids.keys() - refusals.keys()]
         if refusals:
             label, pk = change.key
             pattern = Event(action=action, object_type=label, object_id=pk, object_repr=name)
-            for skip in skips_of(pattern, refusals):
+            for skip in skips_of(pattern, actor, refusals):
                 skip.pk = ids.setdefault(skip.webhook_id, skip.pk)
                 self.add(skip)
 
@@ -66,9 +66,8 @@ class Skips:
                     StatisticDelta.objects.bulk_create(StatisticDelta.of_skips(self._dropped))
 
 
-def skips_of(event: Event, refusals: Mapping[int, Refusal]) -> list[Skip]:
-    """The skips of an Event that these webhooks do not want."""
-    actor = current_actor()
+def skips_of(event: Event, actor: Actor, refusals: Mapping[int, Refusal]) -> list[Skip]:
+    """The skips of an Event of this actor that these webhooks do not want."""
     username, request_id = clean(actor.username, USERNAME_LENGTH), clean(actor.request_id, REQUEST_ID_LENGTH)
     return [
         Skip(

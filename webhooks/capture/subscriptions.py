@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -14,6 +14,7 @@ from typing import Any
 from django.db import Error, connections, models, transaction
 
 from webhooks import conditions, registry
+from webhooks.capture.context import Actor
 from webhooks.conditions import ConditionError
 from webhooks.conf import conf
 from webhooks.db import execute, fetch_all, fetch_each, is_postgresql, to_utc
@@ -72,6 +73,10 @@ class Filters:
     def needs_data(self) -> bool:
         """Whether it depends on the data of an Event if the webhook wants it."""
         return bool(self.conditions or self.changed_fields or self.only_changes)
+
+    def ignores_all(self, usernames: Collection[str]) -> bool:
+        """Whether the webhook ignores the changes of all these users."""
+        return bool(self.excluded_usernames) and all(one in self.excluded_usernames for one in usernames)
 
     @cached_property
     def needs_prechange(self) -> bool:
@@ -133,16 +138,23 @@ class Subscriptions:
         a custom event."""
         return self.by_change.get((object_type, action)) or self.by_change.get(("", action), [])
 
-    def candidates(self, object_type: str, action: str, username: str) -> tuple[list[int], dict[int, Refusal]]:
-        """The webhooks that want this action by this user, unless their filters refuse it; and why others refuse it
-        for every object. There are no reasons if no skips are stored."""
+    def candidates(
+        self, object_type: str, action: str, usernames: Collection[str]
+    ) -> tuple[list[int], dict[int, Refusal]]:
+        """The webhooks that want this action by any of these users, unless their filters refuse it; and why others
+        refuse it for every object. There are no reasons if no skips are stored."""
         wanted, known = self.subscribers(object_type, action), self.filters
-        ignoring = (pk for pk in wanted if pk in known and username in known[pk].excluded_usernames)
+        ignoring = (pk for pk in wanted if pk in known and known[pk].ignores_all(usernames))
         refusals = dict.fromkeys(ignoring, Refusal(Rule.IGNORED_USER))
         candidates = [pk for pk in wanted if pk not in refusals]
         if self.disabled is None:
             return candidates, {}
         return candidates, refusals | (self.disabled.get((object_type, action)) or self.disabled.get(("", action), {}))
+
+    def last_wanted(self, actors: Sequence[Actor], webhook_ids: Iterable[int]) -> Actor:
+        """The last of these actors whom none of these webhooks ignores. The very last, if there is none."""
+        ignored = {name for pk in webhook_ids if pk in self.filters for name in self.filters[pk].excluded_usernames}
+        return next((actor for actor in reversed(actors) if actor.username not in ignored), actors[-1])
 
     def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
         """These webhooks by the names of their serializers; the default one is empty, and first."""

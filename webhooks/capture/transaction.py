@@ -21,6 +21,7 @@ from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks.capture import subscriptions
+from webhooks.capture.context import Actor, current_actor
 from webhooks.capture.matching import Budget
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
@@ -35,19 +36,23 @@ if TYPE_CHECKING:
 # The label of a model and a primary key as text.
 Key = tuple[str, str]
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one object. ``needs_lock``: the change itself did not lock the row. ``serialized``: the object, if
-    it was deleted in a batch, because its row is gone at the end."""
+    """One change of one object."""
 
     registration: Registration
     pk: Any
     action: Action
     needs_lock: bool = False
-    serialized: SerializedObject | None = None
+    """The change itself did not lock the row."""
+    is_relation: bool = False
+    """Only the members of a many-to-many relation changed."""
+    may_be_absent: bool = False
+    """A deletion of an instance that Django did not read: its row may not exist."""
 
     @cached_property
     def key(self) -> Key:
@@ -63,15 +68,22 @@ Entry = Change | Event | Skip
 
 @dataclass
 class ObjectHistory:
-    """One object in one transaction: whether it existed before, and the ids of its Events.
-
-    ``failed_ids`` are Events for webhooks with conditions that failed. ``skip_ids`` has the skips by webhook,
-    including those from earlier changes."""
+    """One object in one transaction. ``TransactionState.edit`` sets the fields that a rollback must restore."""
 
     existed: bool
+    """Whether it existed before the transaction."""
+    action: Action
+    """The action of its last change."""
+    actors: tuple[Actor, ...] = ()
+    """Who changed it. Each is there once, the latest last."""
+    deleted: SerializedObject | None = None
+    """The object as its deletion found it, or as a save during the deletion left it. In a batch it is kept until the
+    end, because the row is gone by then. Otherwise until the row is deleted."""
     event_ids: list[int] = field(default_factory=list)
     failed_ids: list[int] = field(default_factory=list)
+    """Events for webhooks with conditions that failed."""
     skip_ids: dict[int, uuid.UUID] = field(default_factory=dict)
+    """The skips by webhook, including those from earlier changes."""
 
 
 class SavepointLog:
@@ -91,6 +103,14 @@ class SavepointLog:
     def note(self, undo: Callable[[], object]) -> None:
         """Remember how to undo a step."""
         self._steps.append((self._connection.savepoint_state, undo))
+
+    def undo_last(self, undo: Callable[[], object]) -> bool:
+        """Undo the last step if it is this one. Returns whether it is."""
+        is_last = bool(self._steps) and self._steps[-1][1] is undo
+        if is_last:
+            self._steps.pop()
+            undo()
+        return is_last
 
     def __contains__(self, sid: str) -> bool:
         """Undo the steps inside this savepoint. Returns whether the log was begun inside it."""
@@ -119,13 +139,24 @@ class TransactionState:
         """The changes and custom events to record at the end of the open batch."""
         self.serialized_for_deletion: dict[Key, SerializedObject] = {}
         """The objects that the batch is about to delete."""
+        self.deleting: dict[Key, Change] = {}
+        """The deletions that Django has announced, and has not done yet."""
+        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
+        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
+        self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
+        """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
         self._prechange: dict[Key, PrechangeState] = {}
+        self._last_actor = Actor()
         self._log = SavepointLog(self.connection)
+        self._block: object = None
 
     def __call__(self) -> None:
         if self.has_events:
             jobs.wake_up()
+        for record, _ in list(self._announced.values()):
+            record()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """None, in a copy or a pickle. In autocommit mode an instance that is being saved has the state. A receiver of
@@ -146,9 +177,18 @@ class TransactionState:
     def register(self) -> None:
         """Add it to the callbacks of the open transaction, and make it the current one."""
         callbacks: list[Any] = self.connection.run_on_commit
+        if not self.connection.commit_on_exit:
+            _drop_ended_states(callbacks)
         callbacks.append((self._log, self, False))
-        if _is_managed(self.connection):
-            set_current(self.using, self)
+        self._block = self.connection.atomic_blocks[0]
+        set_current(self.using, self)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its transaction is the open one."""
+        # After set_autocommit(False), its outermost block may end before it does: Django does not say when that is.
+        blocks = self.connection.atomic_blocks
+        return bool(blocks) and blocks[0] is self._block and self.is_open
 
     @property
     def is_open(self) -> bool:
@@ -167,9 +207,57 @@ class TransactionState:
         """The history of an object, which begins with this change if there is none."""
         history = self._histories.get(change.key)
         if history is None:
-            history = ObjectHistory(existed=change.action != Action.CREATED)
+            history = ObjectHistory(change.action != Action.CREATED, change.action)
             self._remember(self._histories, change.key, history)
         return history
+
+    def note(self, change: Change) -> ObjectHistory:
+        """Add a change, and the current actor, to the history of its object."""
+        history, actor = self.begin_history(change), current_actor()
+        if actor == self._last_actor:
+            actor = self._last_actor  # a request may be large, and a transaction may have many objects
+        self._last_actor = actor
+        if history.actors:
+            actors = (*(one for one in history.actors if one != actor), actor)
+            self.edit(history, action=change.action, actors=actors)
+        else:
+            history.actors = (actor,)
+        return history
+
+    def edit(self, history: ObjectHistory, **values: Any) -> None:
+        """Set fields of a history, until a rollback."""
+        before = {name: getattr(history, name) for name in values}
+        if before != values:
+            history.__dict__.update(values)
+            self._log.note(partial(history.__dict__.update, before))
+
+    def announce(self, key: Key, record: Callable[[], None]) -> None:
+        """Remember that a save is still to be recorded, after the receivers of the project. If none of them lets it
+        come to that, and the transaction is committed nevertheless, ``record`` is called after the commit."""
+        if key not in self._announced:
+            take_back = partial(self._announced.pop, key, None)
+            self._announced[key] = (record, take_back)
+            self._log.note(take_back)
+
+    def take_announcement(self, key: Key) -> bool:
+        """Forget that a save of this object is still to be recorded. Returns whether it was."""
+        announced = self._announced.get(key)
+        if announced is None:
+            return False
+        if not self._log.undo_last(announced[1]):
+            del self._announced[key]
+            self._log.note(lambda: self._announced.update({key: announced}))
+        return True
+
+    def begin_deletion(self, change: Change) -> None:
+        self._remember(self.deleting, change.key, change)
+
+    def end_deletion(self, key: Key) -> Change | None:
+        """The deletion of an object whose row is gone now. None if it was not announced."""
+        change = self.deleting.pop(key, None)
+        if change is not None:
+            self._log.note(lambda: self.deleting.update({key: change}))
+        return change
 
     def needs_prechange(self, key: Key) -> bool:
         """Whether a webhook needs the prechange state, and the object may be older than the transaction."""
@@ -185,7 +273,16 @@ class TransactionState:
     def set_prechange(self, key: Key, prechange: PrechangeState) -> None:
         self._remember(self._prechange, key, prechange)
 
-    def _remember(self, known: dict[Key, V], key: Key, value: V) -> None:
+    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
+        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
+        known = self._deleted_keys.get((id(origin), label, field))
+        return known[1] if known else None
+
+    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
+        # With the origin itself, so that no other object gets its id meanwhile.
+        self._remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
+
+    def _remember(self, known: dict[K, V], key: K, value: V) -> None:
         replaced = known.get(key)
         known[key] = value
         self._log.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
@@ -211,16 +308,26 @@ class TransactionState:
 _local = threading.local()
 
 
-def _is_managed(connection: BaseDatabaseWrapper) -> bool:
-    # After set_autocommit(False), Django does not say when a transaction ends. Each change is then recorded by itself.
-    return bool(connection.in_atomic_block and connection.commit_on_exit)
+def in_block(using: str) -> bool:
+    """Whether a block of ``atomic()`` is open. Without one, each change is recorded by itself: Django commits it at
+    once, or does not say when that happens, after ``set_autocommit(False)``."""
+    return bool(connections[using].atomic_blocks)
+
+
+def _drop_ended_states(callbacks: list[Any]) -> None:
+    """Keep one wake-up in place of the states of ended blocks. After ``set_autocommit(False)``, Django keeps callbacks
+    until autocommit is on again."""
+    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1]._announced]
+    callbacks[:] = [one for one in callbacks if one not in ended]
+    if any(state.has_events for _, state, _ in ended) and not any(one[1] is jobs.wake_up for one in callbacks):
+        callbacks.append((set(), jobs.wake_up, False))
 
 
 def current_state(using: str) -> TransactionState | None:
     """The state of the transaction that is open in this thread. None if there is none, or if nothing changed yet."""
     reference: weakref.ref[TransactionState] | None = _local.__dict__.get(using)
     state = reference() if reference else None
-    if state is None or not _is_managed(state.connection) or not state.is_open:
+    if state is None or not state.is_current:
         return None
     if state.is_outdated:
         state.is_outdated = False
@@ -241,11 +348,10 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
     """
     state = current_state(using)
     if state is None:
-        is_managed = _is_managed(connections[using])
-        if known and not is_managed:
+        if known and not in_block(using):
             return known
         state = TransactionState(using)
-        if is_managed:
+        if in_block(using):
             state.register()
     return state
 

@@ -1,13 +1,17 @@
 """The permissions of users to see and change rows.
 
-Three rules apply together:
+Four rules apply together:
 
 - Django's permissions for the models of this app;
 - the host's ``restrict()`` for single rows, as NetBox has it;
-- the setting ``MAY_VIEW`` for the objects of Events.
+- the setting ``MAY_VIEW`` for the objects of Events;
+- the setting ``MAY_VIEW_ALL`` for the models that a webhook sends: it sends all objects of a model.
 
 ``MAY_VIEW`` is the path of ``by_restriction``, of ``by_model``, or of a callable of the host. It takes a user and
 Events, and returns the Events that the user may view. It also gets skips, which have the same columns of the object.
+
+A permission to read payloads must not begin with ``view_``: NetBox gives such permissions to every user if its
+``EXEMPT_VIEW_PERMISSIONS`` says so.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.contrib.auth import get_permission_codename
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models
 from django.db.models import F, Q, QuerySet, Subquery
 from django.utils.module_loading import import_string
@@ -28,6 +33,7 @@ from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.queue import QueuedDeliveryQuerySet
+from webhooks.permissions.unfiltered import is_unfiltered
 from webhooks.registry.keys import key_text_sql, with_pks
 
 M = TypeVar("M", bound=models.Model)
@@ -51,6 +57,15 @@ class Operator:
 
     def __str__(self) -> str:
         return f"manage.py {self.command}"
+
+
+def find_user(username: str) -> Any:
+    """The user of this name. None without one, or if no user can have such a name: it may be a number or a UUID."""
+    users: Any = get_user_model()._default_manager
+    try:
+        return users.get_by_natural_key(username)
+    except (ObjectDoesNotExist, AttributeError, TypeError, ValueError, ValidationError):
+        return None
 
 
 def has_perm(user: Any, permission: str) -> bool:
@@ -158,10 +173,9 @@ def may_view_object(user: Any, label: str, key: str) -> bool:
         return False
     registration = registry.registration_by_label(label)
     restrict = _restrict_of(registration.model) if registration else None
-    if registration is None or restrict is None:
+    if registration is None or restrict is None or may_view_all(user, registration.model):
         return True
-    every = registration.model._base_manager.all()
-    return bool(registration.find(restrict(user, "view"), key) or not registration.find(every, key))
+    return bool(registration.find(restrict(user, "view"), key))
 
 
 def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
@@ -181,6 +195,13 @@ def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
     return restrict(user, "view").using(objects.db) if restrict else objects
 
 
+def may_view_all(user: Any, model: type[models.Model]) -> bool:
+    """Whether the user may view every object of the model, those of the future included. By ``MAY_VIEW_ALL``."""
+    if _sees_all(user):
+        return True
+    return may_view_model(user, model) and bool(import_string(conf.may_view_all)(user, model))
+
+
 def _restrict_of(model: type[models.Model]) -> Callable[..., QuerySet[Any]] | None:
     """The model's ``restrict()``, if it has one and ``MAY_VIEW`` is ``by_restriction``."""
     return getattr(model._default_manager, "restrict", None) if conf.may_view == BY_RESTRICTION else None
@@ -197,20 +218,13 @@ def may_view_events(user: Any) -> bool:
 
 def may_view_payloads(user: Any, event: Event | None = None) -> bool:
     """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies. Without an
-    Event also the values that a skip found. In a host with ``restrict()``, an action "view_payload" for Events gives it
-    too: NetBox knows no other permissions."""
-    if has_perm(user, "webhooks.view_payload"):
-        return True
-    if event is not None:
-        return with_visible_payloads(user, Event.objects.filter(pk=event.pk)).exists()
-    return is_restricted(user) and has_perm(user, "webhooks.view_payload_event")
+    Event also the values that a skip found."""
+    return may(user, "read_payload", event) if event else has_perm(user, "webhooks.read_payload_event")
 
 
 def with_visible_payloads(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """Those of the Events with a payload that the user may view."""
-    if has_perm(user, "webhooks.view_payload"):
-        return events
-    return allowed(user, "view_payload", events) if is_restricted(user) else events.none()
+    return allowed(user, "read_payload", events)
 
 
 def may_view_skips(user: Any) -> bool:
@@ -237,11 +251,10 @@ def sees_everything(user: Any) -> bool:
 
 
 def _hides_objects(user: Any) -> bool:
-    query = of_viewable_objects(user, Event.objects.all()).query
-    return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
+    return not is_unfiltered(of_viewable_objects(user, Event.objects.all()))
 
 
-# Callables for MAY_VIEW, and a part for a host's own
+# Callables for MAY_VIEW and MAY_VIEW_ALL, and a part for a host's own
 
 
 def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
@@ -251,16 +264,17 @@ def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """The default: as ``by_model``, and only the objects that NetBox's ``restrict(user, action)`` returns. If a model's
-    manager has no such method, or an object was deleted, the permission for the model decides."""
+    manager has no such method, the permission for the model decides. Events of deleted objects need ``may_view_all``:
+    it is no longer known who might have viewed them."""
     if _sees_all(user):
         return events
     registered = registry.registered_models()
     restricted = {name: model for name, model in registered.items() if hasattr(model._default_manager, "restrict")}
     labels = set(_viewable_labels(user))
-    seen = Q(object_type__in=sorted(labels - restricted.keys()))
-    for label, model in restricted.items():
-        if label in labels:
-            seen |= of_objects(model._default_manager.restrict(user, "view"), and_gone=True)  # type: ignore[attr-defined]
+    partly = {label for label in restricted if label in labels and not may_view_all(user, restricted[label])}
+    seen = Q(object_type__in=sorted(labels - partly))
+    for label in sorted(partly):
+        seen |= of_objects(restricted[label]._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
     return events.filter(seen)
 
 
@@ -284,6 +298,15 @@ class _IsAmong(models.Lookup):
         value, parameters = compiler.compile(self.lhs)
         query, more = compiler.compile(self.rhs)
         return f"{value} IN {query}", (*parameters, *more)
+
+
+def by_query(user: Any, model: type[models.Model]) -> bool:
+    """The default of ``MAY_VIEW_ALL``: the query of ``restrict()`` has no filter. A filter that all rows of today pass
+    is one. If ``MAY_VIEW`` is a callable of the host, it must return all Events."""
+    if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
+        return not _hides_objects(user)
+    restrict = _restrict_of(model)
+    return restrict is None or is_unfiltered(restrict(user, "view"))
 
 
 def _sees_all(user: Any) -> bool:

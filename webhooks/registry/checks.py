@@ -12,6 +12,7 @@ from django.db import router
 from webhooks import registry
 from webhooks.conf import conf
 from webhooks.registry.registration import Registration, conventional_paths
+from webhooks.registry.sources import source_names
 
 DEFINE = "Define a serializer at one of these paths, or name one in webhooks.register(…, serializer=…)."
 UNSENDABLE = "Until this is corrected, every event of such an object is marked failed and nothing is sent."
@@ -89,6 +90,7 @@ def _check_exclude(registration: Registration, fields: list[Any]) -> Iterator[Ch
     """``fields`` has the fields of each serializer. None for one that only shows its keys in its output."""
     model = registration.model
     known = {field.name for field in model._meta.get_fields()}.union(*(each or () for each in fields))
+    known.update(name for each in fields for one in (each or {}).values() for name in source_names(one))
     unknown = sorted(set(registration.exclude) - known)
     if unknown and None not in fields:
         yield Warning(

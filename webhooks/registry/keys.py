@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 from django.conf import settings
@@ -32,6 +33,8 @@ def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
         return tuple(normalize_pk(part, given) for part, given in zip(field.fields, parts, strict=True))  # type: ignore[arg-type]
     field = source_field(field)
     key = field.to_python(value)
+    if isinstance(key, Enum):  # of texts, for example: ``str()`` of a member is its name
+        key = field.to_python(key.value)
     if isinstance(key, Decimal):
         places = getattr(field, "decimal_places", None)
         return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
@@ -11,9 +11,10 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import models
+from django.db import DatabaseError, models
 from django.utils.module_loading import import_string
 
+from webhooks.errors import reraise_job_timeout
 from webhooks.registry.keys import key_text, normalize_pk
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
@@ -97,8 +98,10 @@ class Registration:
 
     @cached_property
     def _sensitive_fields(self) -> frozenset[str]:
-        fields = [(one.name, type(one).__name__) for one in self.model._meta.get_fields()]
-        return sensitive_fields(self.model.__name__, fields) - self.include_sensitive
+        meta = self.model._meta
+        secret = [one for one in (*meta.concrete_fields, *meta.many_to_many) if self.is_secret(one)]
+        names = {name for one in secret for name in (one.name, one.attname)}
+        return (sensitive_names(self.model) | names) - self.include_sensitive
 
     @property
     def problem(self) -> str:
@@ -109,30 +112,70 @@ class Registration:
         if meta.abstract or meta.proxy:
             kind = "an abstract" if meta.abstract else "a proxy"
             return f"{name} is {kind} model: register the concrete model that holds its rows."
-        if self.has_secret_key:
-            keys = ", ".join(repr(field.name) for field in meta.pk_fields)
+        if key := self._secret_key:
             return (
-                f"{name} has a secret as its primary key, {keys}. It would be sent as the id of the object. "
-                f"If it is no secret, pass include_sensitive=[{keys}]."
+                f"{name} has a secret as its primary key, {key!r}. It would be sent as the id of the object. "
+                f"If it is no secret, pass include_sensitive=[{key!r}]."
             )
         return ""
 
     @property
     def has_secret_key(self) -> bool:
-        """Whether the primary key is a secret, as in REST framework's ``Token``, or has one in it."""
-        keys = [field.name for field in self.model._meta.pk_fields]
-        return any(key in self._sensitive_fields or self.is_sensitive(key) for key in keys)
+        """Whether the primary key is a secret, as in REST framework's ``Token``, or has one among its parts."""
+        return bool(self._secret_key)
+
+    @cached_property
+    def _secret_key(self) -> str:
+        """The name of the field that makes the primary key a secret; empty if none does."""
+        key = self.model._meta.pk
+        parts = key.fields if isinstance(key, models.CompositePrimaryKey) else [key]
+        return next((one.name for one in parts if one.name in self._sensitive_fields or self.is_secret(one)), "")
+
+    def is_secret(self, field: Any) -> bool:
+        """Whether a field or relation of any model holds a secret: a sensitive value, or the key of a row with a secret
+        key."""
+        if not self.include_sensitive.isdisjoint((field.name, getattr(field, "attname", field.name))):
+            return False
+        if self.is_sensitive(field.name) or field.name in sensitive_names(field.model):
+            return True
+        return any(map(self.is_secret, _keys_held(field)))
+
+    def has_secret_name(self, model: type[models.Model]) -> bool:
+        """Whether ``str()`` of an object of any model may be a secret, as of REST framework's ``Token``."""
+        is_included = not self.include_sensitive.isdisjoint(_DISPLAY_FIELDS)
+        return not is_included and ("display" in sensitive_names(model) or self.is_secret(model._meta.pk))
+
+    def is_own(self, model: type[models.Model] | None) -> bool:
+        """Whether ``exclude`` is about the objects of a model: the registered one, its parents and its children."""
+        return model is not None and (issubclass(model, self.model) or issubclass(self.model, model))
+
+    @cached_property
+    def rules_by_field(self) -> dict[Any, tuple[bool, type[models.Model] | None]]:
+        """The rules of ``registry.sources`` for the fields of serializers, which every payload asks for."""
+        return {}
 
     def name_of(self, instance: models.Model) -> str:
-        """The name of an object for its Events. For a model such as Token it has the key: ``str()`` may be secret."""
-        is_secret = "display" in self._sensitive_fields
-        return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
+        """The name of an object for its Events: its ``str()``, or else its model and key. A model such as Token has
+        its key, too: ``str()`` may be secret."""
+        if "display" not in self._sensitive_fields:
+            try:
+                return clean(str(instance), NAME_LENGTH)
+            except DatabaseError:
+                raise  # it aborted the transaction
+            except Exception as error:
+                reraise_job_timeout(error)
+        return clean(f"{self.model._meta.verbose_name} {instance.pk}", NAME_LENGTH)
 
     @cached_property
     def is_left_out(self) -> Callable[[str], bool]:
         """Whether a field of this name of the object is not sent."""
         fields = self.exclude | self._sensitive_fields
         return _NameCache(lambda name: name in fields or self.is_sensitive(name)).__getitem__
+
+    def sends(self, name: str, column: str) -> bool:
+        """Whether the stored values of a column of the object are sent under a name, the column's or another."""
+        is_allowed = name in self.include_sensitive and column not in self.exclude
+        return not self.is_left_out(name) and (is_allowed or not self.is_left_out(column))
 
     @cached_property
     def is_sensitive(self) -> Callable[[str], bool]:
@@ -212,3 +255,23 @@ def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> froz
         if (in_secret_model and name in _SECRET_FIELDS) or "encrypted" in kind.lower() or is_sensitive(kind)
     )
     return names | _DISPLAY_FIELDS if in_secret_model else names
+
+
+@cache
+def sensitive_names(model: type[models.Model]) -> frozenset[str]:
+    """The fields of a model that are sensitive despite their names, and the names that serializers make of ``str()``.
+
+    A child has those of its parents, too."""
+    fields = [(one.name, type(one).__name__) for one in model._meta.get_fields()]
+    found = sensitive_fields(model.__name__, fields)
+    return found.union(*map(sensitive_names, model._meta.get_parent_list()))
+
+
+def _keys_held(field: Any) -> Sequence[Any]:
+    """The fields whose values a field has: the parts of a composite key, or the key that a relation refers to."""
+    if isinstance(field, models.CompositePrimaryKey):
+        return field.fields
+    related: Any = field.related_model if field.is_relation else None
+    if related is None:  # a generic foreign key refers to any model
+        return ()
+    return [field.target_field if field.concrete and not field.many_to_many else related._meta.pk]
