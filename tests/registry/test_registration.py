@@ -28,7 +28,8 @@ from tests.support.modes import MODES
 from tests.testapp.models import ApiToken, Country, Edition, Essay, Gadget, Shelf, Shout, Tide
 from users.models import User
 from webhooks import registry, text
-from webhooks.registry.registration import is_sensitive, normalize_pk, sensitive_fields
+from webhooks.registry.keys import normalize_pk
+from webhooks.registry.registration import is_sensitive, sensitive_fields
 from webhooks.text import drop_keys
 
 # Sensitive fields
@@ -333,6 +334,19 @@ def test_inherited_and_composite_primary_keys_are_normalized() -> None:
 
     assert str(registry.registration_or_default(Reprint).normalize_pk("3")) == "3.00"
     assert [str(part) for part in normalize_pk(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
+
+
+def test_a_secret_in_a_key_is_refused() -> None:
+    class Session(models.Model):
+        pk = models.CompositePrimaryKey("number", "token")
+        number = models.IntegerField()
+        token = models.CharField(max_length=50)
+
+        class Meta:
+            app_label = "unmade"
+
+    with pytest.raises(ImproperlyConfigured, match="has a secret as its primary key, 'token'"):
+        registry.register(Session)
 
 
 class Code(str, enum.Enum):  # noqa: UP042 # as hosts have them

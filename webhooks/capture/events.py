@@ -39,6 +39,7 @@ from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
 
@@ -186,7 +187,7 @@ def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
     if state is None or not state.deleting:
         return  # first: a deletion may cascade to thousands of rows without subscribers
     with log_missed(using, Change(registration, pk, Action.DELETED)):
-        change = state.end_deletion((registration.label, str(registration.normalize_pk(pk))))
+        change = state.end_deletion((registration.label, key_text(registration.normalize_pk(pk))))
         if change is None:
             return
         history = state.begin_history(change)

@@ -20,6 +20,7 @@ from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 
 ForeignKey = models.ForeignKey[Any, Any]
@@ -62,7 +63,7 @@ def _read(
     relations: Collection[str],
     in_savepoint: bool,
 ) -> None:
-    keys = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
+    keys = {(registration.label, key_text(pk)): pk for pk in map(registration.normalize_pk, pks)}
     keys = {key: pk for key, pk in keys.items() if state.needs_prechange(key)}
     unread = [pk for key, pk in keys.items() if state.prechange(key) is None and state.history(key) is None]
     known = [prechange for prechange in map(state.prechange, keys) if prechange]
@@ -110,7 +111,7 @@ def _read_pointing(
         pks = [pk for chunk in chunks for pk in chunk.values_list("pk", flat=True)]
     read_prechange({registration: pks[:MAX_POINTING]}, state.using)
     for pk in map(registration.normalize_pk, pks[MAX_POINTING:]):
-        unread = (registration.label, str(pk))
+        unread = (registration.label, key_text(pk))
         if state.history(unread) is None and state.prechange(unread) is None:
             state.set_prechange(unread, PrechangeState())
 
@@ -160,7 +161,7 @@ def _read_rows(state: TransactionState, registration: Registration, pks: list[An
     """Read and lock the rows of these objects. A missing row is remembered, too."""
     for chunk in in_chunks(state.using, pks):
         rows = snapshots.read_rows(registration, chunk, state.using, lock=state.is_open)
-        for pk in map(str, chunk):
+        for pk in map(key_text, chunk):
             row = rows.get(pk)
             if row is not None and _may_be_nulled(state, registration, row):
                 row = None

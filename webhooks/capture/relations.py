@@ -9,7 +9,8 @@ from django.db.models import Q
 
 from webhooks import registry
 from webhooks.db import savepoint
-from webhooks.registry.registration import Registration, is_same_pk
+from webhooks.registry.keys import is_same_pk
+from webhooks.registry.registration import Registration
 
 
 class RelationEdit:

@@ -19,6 +19,7 @@ from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import without_hidden
 from webhooks.text import NotJSONSerializable, clean, dumps, last_line
@@ -77,11 +78,15 @@ def reread_all(
             locked = plain.select_for_update(no_key=True, of=("self",))
             if registration.queryset or model._meta.base_manager_name:
                 # Annotations may group its rows, and PostgreSQL locks no groups.
-                list(locked.filter(pk__in=chunk).order_by("pk").values_list("pk"))
+                list(locked.filter(with_pks(model, chunk)).order_by("pk").values_list("pk"))
             else:
                 rows = locked
         # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
-        rows = rows.filter(pk=chunk[0]).order_by() if len(chunk) == 1 else rows.filter(pk__in=chunk).order_by("pk")
+        rows = (
+            rows.filter(pk=chunk[0]).order_by()
+            if len(chunk) == 1
+            else rows.filter(with_pks(model, chunk)).order_by("pk")
+        )
         found |= registration.by_pk(rows)
     return found
 
@@ -181,9 +186,9 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
         names = state.subscriptions.serializers(registration.label)
         for name in names if len(instances) > 1 else ():
             snapshots.prefetch_serialized(registration, name, list(instances.values()), state.using)
-        is_complete = instances.keys() <= {str(change.pk) for change in group}
+        is_complete = instances.keys() <= {key_text(change.pk) for change in group}
         for change in group:
-            if instance := instances.get(str(change.pk)):
+            if instance := instances.get(key_text(change.pk)):
                 payloads = {name: _serialize(state, change, instance, name) for name in names}
                 found[change.key] = SerializedObject(registration.name_of(instance), payloads)
             else:

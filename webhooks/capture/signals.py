@@ -30,6 +30,7 @@ from webhooks.capture.transaction import TransactionState, current_state, may_be
 from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook
+from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration
 
 
@@ -117,7 +118,7 @@ def on_saving(
         pk, key = registration.model._meta.pk, _key(registration, instance)
         # If a key has a default, Django inserts a new instance without looking for its row.
         is_new = instance._state.adding and (pk.has_default() or pk.has_db_default())
-        if key is not None and not is_new:
+        if has_key(key) and not is_new:
             objects[registration] = [key]
     if objects:
         # No savepoint is needed if the save itself takes the same lock and writes all columns that are read.

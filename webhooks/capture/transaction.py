@@ -26,6 +26,7 @@ from webhooks.capture.matching import Budget
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.workers import jobs
 
@@ -55,7 +56,7 @@ class Change:
 
     @cached_property
     def key(self) -> Key:
-        return self.registration.label, str(self.pk)
+        return self.registration.label, key_text(self.pk)
 
     def __str__(self) -> str:
         return f"{' '.join(self.key)} {self.action}"

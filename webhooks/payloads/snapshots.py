@@ -18,7 +18,8 @@ from django.db import models
 from rest_framework.fields import BooleanField, IntegerField
 
 from webhooks.db import can_lock, in_chunks
-from webhooks.registry.registration import Registration, source_field
+from webhooks.registry.keys import source_field, with_pks
+from webhooks.registry.registration import Registration
 from webhooks.registry.sources import is_hidden, output_of, serializer_fields
 from webhooks.text import json_equal
 
@@ -56,7 +57,7 @@ def read_rows(registration: Registration, pks: Collection[Any], using: str, lock
     """Read the rows of these primary keys in one query. ``lock`` takes the locks of an UPDATE, parents first."""
     model = registration.model
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
-    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
+    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(with_pks(model, pks)).order_by()
     if lock and can_lock(using, model):
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
     return registration.by_pk(found)

@@ -160,7 +160,7 @@ def save_locks_row(model: type[models.Model]) -> bool:
     and a model with nothing but a key has none. An unmanaged model may have a view."""
     concrete, *parents = _with_parents(model)
     meta = concrete._meta
-    return not parents and meta.managed and any(not column.primary_key for column in meta.concrete_fields)
+    return not parents and meta.managed and not set(meta.concrete_fields).issubset(meta.pk_fields)
 
 
 def serializer_names() -> list[str]:

@@ -1,26 +1,21 @@
-"""One registered model: its serializers, its excluded and sensitive fields, and its primary keys."""
+"""One registered model: its serializers, and its excluded and sensitive fields."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import Decimal
-from enum import Enum
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DatabaseError, models
-from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from webhooks.db import to_db_time, to_utc
 from webhooks.errors import reraise_job_timeout
+from webhooks.registry.keys import key_text, normalize_pk
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
 
@@ -51,7 +46,7 @@ class Registration:
         """Return a primary key as the database has it. Raises ValidationError if the model cannot have it."""
         try:
             return normalize_pk(self.model._meta.pk, pk)
-        except (TypeError, ValueError, ArithmeticError) as error:  # fields do not agree on one exception
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:  # by its field
             raise ValidationError(f"{pk!r} cannot be the key of an object of {self.label}.") from error
 
     def rows(self, using: str) -> models.QuerySet[Any]:
@@ -67,7 +62,11 @@ class Registration:
 
     def by_pk(self, rows: Iterable[models.Model]) -> dict[str, models.Model]:
         """Rows by their normalized primary keys as text."""
-        return {str(self.normalize_pk(row.pk)): row for row in rows}
+        return {self.key_of(row): row for row in rows}
+
+    def key_of(self, instance: models.Model) -> str:
+        """The primary key of an object as text, as its Events have it. Raises ValidationError without one."""
+        return key_text(self.normalize_pk(instance.pk))
 
     def build_serializer(self, name: str, instance: models.Model | None = None) -> Any:
         """The serializer of this name for an object. Raises what the serializer raises, and ImproperlyConfigured."""
@@ -276,38 +275,3 @@ def _keys_held(field: Any) -> Sequence[Any]:
     if related is None:  # a generic foreign key refers to any model
         return ()
     return [field.target_field if field.concrete and not field.many_to_many else related._meta.pk]
-
-
-# Primary keys
-
-
-def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
-    """Return a primary key as the database has it. Times become UTC, or naive if ``USE_TZ`` is off.
-
-    An instance has the key that the host assigned: a UUID in capitals, a decimal without its zeros, a time of another
-    zone. Raises ValidationError for an impossible one.
-    """
-    if isinstance(field, models.CompositePrimaryKey):
-        return tuple(map(normalize_pk, field.fields, field.to_python(value)))  # type: ignore[arg-type]
-    field = source_field(field)
-    key = field.to_python(value)
-    if isinstance(key, Enum):  # of texts, for example: ``str()`` of a member is its name
-        key = field.to_python(key.value)
-    if isinstance(key, Decimal):
-        places = getattr(field, "decimal_places", None)
-        return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)  # type: ignore[attr-defined]
-    if isinstance(key, datetime) and (settings.USE_TZ or timezone.is_aware(key)):
-        return to_db_time(to_utc(key))
-    return key
-
-
-def is_same_pk(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:
-    """Whether two models share their primary keys: a child mostly has its parent's, but may have another."""
-    return source_field(field) is source_field(other)
-
-
-def source_field(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
-    """The field that has the values of a primary key that is a foreign key, as the link to a parent is."""
-    while field.remote_field:
-        field = field.target_field  # type: ignore[attr-defined]
-    return field
