@@ -145,13 +145,18 @@ def _record_change(state: TransactionState, change: Change) -> None:
         state.records_missed = True
         transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using)
     known = state.history(change.key)
+    is_repeated = known and known.action == change.action == Action.DELETED and change.key not in state.deleting
+    if is_repeated and not serialize.exists(change, state.using):
+        state.begin_deletion(change)  # of no row, unless a receiver of the project creates it again
+        return
     was_announced = state.take_announcement(change.key)
     history = known if known and was_announced else state.note(change)
     if change.action == Action.DELETED:
         _record_deletion(state, change, history, is_first=known is None)
         return
     state.serialized_for_deletion.pop(change.key, None)
-    if history.deleted and change.key in state.deleting and not change.is_relation:
+    is_wanted = history.existed and state.subscriptions.subscribers(change.registration.label, Action.DELETED)
+    if is_wanted and change.key in state.deleting and not change.is_relation:
         # A receiver of the project saves the object while it is deleted, such as a counter.
         saved = serialize.serialize_or_failed(state, state.deleting[change.key])
         state.edit(history, deleted=saved or history.deleted)
