@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -152,6 +152,33 @@ def test_a_batch_sends_no_deletion_of_a_row_that_is_there() -> None:
         Thing.objects.get().delete()
         execute("default", "ROLLBACK TO SAVEPOINT unseen")
     assert actions() == ["updated"]
+
+
+@MODES
+@pytest.mark.parametrize("block", [nullcontext, batch])
+def test_a_relation_that_a_receiver_clears_after_a_deletion_leaves_the_deletion(
+    mode: Callable[..., None], block: Any
+) -> None:
+    def clear(sender: Any, instance: Thing, **kwargs: Any) -> None:
+        with block():
+            instance.labels.clear()
+
+    thing = Thing.objects.create(name="thing")
+    thing.labels.add(Label.objects.create(name="red"))
+    make_webhook(Thing, on="d")
+    with host_receiver(post_delete, Thing, clear):
+        mode(thing.delete)
+    assert actions() == ["deleted"]
+
+
+@BLOCKS
+@pytest.mark.parametrize("wanted", ["cud", "d"])
+def test_an_object_that_a_receiver_deletes_at_its_save_was_deleted(mode: Callable[..., None], wanted: str) -> None:
+    thing = Thing.objects.create(name="thing")
+    make_webhook(Thing, on=wanted)
+    with host_receiver(post_save, Thing, lambda instance, **kwargs: Thing.objects.filter(pk=instance.pk).delete()):
+        mode(thing.save)
+    assert actions() == ["deleted"]
 
 
 def test_a_row_that_a_receiver_saves_while_others_are_deleted_has_its_last_data() -> None:

@@ -229,12 +229,20 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
             state.edit(merged.history, deleted=serialized)
         name, refusals = serialized.object_repr, refusals | refused
     elif merged.history.event_ids or merged.history.failed_ids:
+        if is_gone(change, state.using):
+            return
         with transaction.atomic(state.using):
             delete_pending(state, [change])
     if refusals or merged.history.skip_ids:
         skips = Skips(state)
         skips.replace(change, merged.action, merged.actor, name, refusals)
         skips.store()
+
+
+def is_gone(change: Change, using: str) -> bool:
+    """Whether an object has no row, although its deletion is not the change. Then its deletion is recorded already, and
+    stays."""
+    return change.action != Action.DELETED and not serialize.exists(change, using)
 
 
 def _record_gone(state: TransactionState, merged: MergedChange) -> None:
