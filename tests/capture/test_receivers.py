@@ -292,19 +292,23 @@ def test_a_save_that_is_rolled_back_with_its_receiver_s_error_is_not_recorded() 
     assert actions() == []
 
 
-def test_a_receiver_s_own_save_may_be_rolled_back_without_the_outer_one() -> None:
-    def save_and_regret(sender: Any, instance: Thing, created: bool, **kwargs: Any) -> None:
-        if created:
+@pytest.mark.parametrize("action", ["created", "updated"])
+def test_a_receiver_s_own_save_may_be_rolled_back_without_the_outer_one(action: str) -> None:
+    def save_and_regret(sender: Any, instance: Thing, **kwargs: Any) -> None:
+        if instance.status == "active":
             with suppress(Refused), transaction.atomic():
                 instance.status = "regretted"
                 instance.save()
                 raise Refused
             raise Refused
 
+    thing = Thing(name="new")
+    if action == "updated":
+        thing.save()
     make_webhook(Thing)
     with host_receiver(post_save, Thing, save_and_regret), transaction.atomic(), suppress(Refused):
-        Thing.objects.create(name="new")
-    assert actions() == ["created"]
+        thing.save()
+    assert actions() == [action]
     assert last_data()["status"] == "active"
 
 

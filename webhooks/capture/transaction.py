@@ -105,8 +105,8 @@ class SavepointLog:
         self._steps.append((self._connection.savepoint_state, undo))
 
     def undo_last(self, undo: Callable[[], object]) -> bool:
-        """Undo the last step if it is this one. Returns whether it is."""
-        is_last = bool(self._steps) and self._steps[-1][1] is undo
+        """Undo the last step if it is this one, and no savepoint was begun since. Returns whether it did so."""
+        is_last = self._steps[-1:] == [(self._connection.savepoint_state, undo)]
         if is_last:
             self._steps.pop()
             undo()
