@@ -312,6 +312,17 @@ def test_a_receiver_s_own_save_may_be_rolled_back_without_the_outer_one(action: 
     assert last_data()["status"] == "active"
 
 
+@EITHER_ORDER
+@BLOCKS
+def test_a_receiver_that_marks_the_transaction_for_rollback_does_not_make_the_save_fail(
+    mode: Callable[..., None], before: bool, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing)
+    with host_receiver(post_save, Thing, lambda **kwargs: transaction.set_rollback(True), before):
+        mode(lambda: Thing.objects.create(name="tried"))
+    assert (Thing.objects.count(), actions(), app_log.messages) == (0, [], [])
+
+
 @BLOCKS
 def test_the_previous_state_is_from_before_a_receiver_of_pre_save_writes(mode: Callable[..., None]) -> None:
     def touch(sender: Any, instance: Thing, **kwargs: Any) -> None:

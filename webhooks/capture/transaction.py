@@ -359,7 +359,7 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
 def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) -> bool:
     """Whether any webhook may want changes of a model on this database. Each save asks, so this must be fast.
 
-    If the transaction does not know the webhooks yet, ``look_up`` reads them. Otherwise the answer is True.
+    No webhook wants a change that is about to be rolled back. If the transaction does not know the webhooks yet, ``look_up`` reads them. Otherwise the answer is True.
     """
     state = current_state(using)
     if state is None and using != Event.objects.db:
@@ -367,4 +367,7 @@ def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) 
     if state is None and look_up:
         with log_errors(using, "The webhooks for %s cannot be read", model._meta.label_lower):
             state = current_or_new_state(using)
-    return state is None or state.subscriptions.concerns(model)
+    if state is None:
+        return True
+    # Django refuses queries in a block that it will roll back.
+    return not state.connection.needs_rollback and state.subscriptions.concerns(model)
