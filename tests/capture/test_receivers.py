@@ -414,6 +414,24 @@ def test_by_hand_a_block_is_one_event_and_changes_outside_of_one_are_each_their_
     assert callbacks <= 2  # one for the wake-up of all that ended, and one that is still open
 
 
+def test_by_hand_each_call_of_a_decorated_function_is_a_block() -> None:
+    @transaction.atomic
+    def save(thing: Thing) -> None:
+        thing.save()
+
+    thing = Thing(name="new")
+    make_webhook(Thing)
+    transaction.set_autocommit(False)
+    try:
+        for _ in range(3):
+            save(thing)
+            transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert actions() == ["created", "updated", "updated"]
+
+
 def test_by_hand_a_rollback_leaves_nothing() -> None:
     make_webhook(Thing)
     transaction.set_autocommit(False)

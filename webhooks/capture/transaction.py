@@ -180,15 +180,14 @@ class TransactionState:
         if not self.connection.commit_on_exit:
             _drop_ended_states(callbacks)
         callbacks.append((self._log, self, False))
-        self._block = self.connection.atomic_blocks[0]
+        self._block = _block_by_hand(self.connection)
         set_current(self.using, self)
 
     @property
     def is_current(self) -> bool:
         """Whether its transaction is the open one."""
-        # After set_autocommit(False), its outermost block may end before it does: Django does not say when that is.
-        blocks = self.connection.atomic_blocks
-        return bool(blocks) and blocks[0] is self._block and self.is_open
+        connection = self.connection
+        return bool(connection.atomic_blocks) and _block_by_hand(connection) == self._block and self.is_open
 
     @property
     def is_open(self) -> bool:
@@ -312,6 +311,15 @@ def in_block(using: str) -> bool:
     """Whether a block of ``atomic()`` is open. Without one, each change is recorded by itself: Django commits it at
     once, or does not say when that happens, after ``set_autocommit(False)``."""
     return bool(connections[using].atomic_blocks)
+
+
+def _block_by_hand(connection: BaseDatabaseWrapper) -> object:
+    """The outermost block after ``set_autocommit(False)``: the states of earlier ones are still open, because Django
+    does not say when a block ends. None in autocommit mode, where a state ends with its block."""
+    if connection.commit_on_exit:
+        return None
+    # A decorated function has the same block in each call, but another savepoint.
+    return connection.savepoint_ids[0] or connection.atomic_blocks[0]
 
 
 def _drop_ended_states(callbacks: list[Any]) -> None:
