@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core import serializers
 from django.core.management import call_command
-from django.db import connection, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 
 from core.models import Tag
 from dcim.models import Site
@@ -70,6 +70,16 @@ def test_a_creation_an_update_and_a_deletion_are_recorded_as_they_were() -> None
     ]
     assert [json.loads(event.data)["name"] for event in events()] == ["first", "second", "second"]
     assert [event.object_repr for event in events()] == ["first", "second", "second"]
+
+
+def test_a_save_is_recorded_after_one_of_the_same_instance_that_failed(thing: Thing) -> None:
+    copied = Thing(pk=thing.pk, name="copied")
+    with pytest.raises(IntegrityError):
+        copied.save(force_insert=True)
+    make_webhook(Thing)
+    copied.pk = None
+    copied.save()
+    assert actions() == ["created"]
 
 
 def test_a_deletion_carries_the_state_before_it_with_its_relations(thing: Thing) -> None:

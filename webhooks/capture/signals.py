@@ -110,6 +110,7 @@ def on_saving(
 ) -> None:
     """Read the prechange state if a webhook may need it."""
     using = _using(sender, instance, using)
+    instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
     if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
         return
