@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -126,6 +127,22 @@ def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.
     assert Thing.objects.get().name == "saved"
     assert [event.username for event in events()] == [""]
     assert "The user of / cannot be read" in app_log.text
+
+
+@pytest.mark.usefixtures("database")
+def test_the_host_may_save_something_while_it_reads_the_user() -> None:
+    def read_user() -> Any:
+        thing.name = f"seen {next(times)}"
+        thing.save()
+        return SimpleNamespace(is_authenticated=True, get_username=lambda: "alice")
+
+    times, thing = itertools.count(1), Thing.objects.create(name="new")
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    request.user = SimpleLazyObject(read_user)  # type: ignore[assignment]
+    with acting(RequestActor(request)), transaction.atomic():
+        thing.save()
+    assert (events()[0].username, last_data()["name"]) == ("alice", "seen 1")
 
 
 @pytest.mark.usefixtures("database")

@@ -48,6 +48,7 @@ class RequestActor:
     http: HttpRequest
     fallback_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     has_warned: bool = False
+    is_reading_user: bool = False
 
     def read(self) -> Actor:
         http, (user, username) = self.http, self._user()
@@ -83,11 +84,17 @@ class RequestActor:
         user = self._part("user", lambda: getattr(self.http, "user", None))
         # Sessions and users are read here for the first time, and may be unavailable.
         is_unread = isinstance(user, SimpleLazyObject) and user._wrapped is empty
+        if is_unread and self.is_reading_user:
+            return None, ""  # the host saves something while it reads the user
         using = router.db_for_read(get_user_model())
         message = "The user of %s cannot be read: its changes are recorded without a user"
-        with log_errors(using, message, self._path), transaction.atomic(using) if is_unread else nullcontext():
-            if user is not None and user.is_authenticated:
-                return user, username_of(user)
+        self.is_reading_user = is_unread
+        try:
+            with log_errors(using, message, self._path), transaction.atomic(using) if is_unread else nullcontext():
+                if user is not None and user.is_authenticated:
+                    return user, username_of(user)
+        finally:
+            self.is_reading_user = False
         return None, ""
 
     def _depth_before(self, user: Any, username: str) -> int:
