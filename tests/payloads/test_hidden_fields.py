@@ -49,7 +49,7 @@ class Login(Base):
 
 
 class DeviceToken(Base):
-    key = models.CharField(max_length=20)
+    key = models.CharField(max_length=20, unique=True)
     place = models.CharField(max_length=20)
 
     class Meta:
@@ -84,6 +84,7 @@ class Patient(Base):
     parent = models.ForeignKey("self", models.DO_NOTHING, null=True)
     login = models.ForeignKey(Login, models.DO_NOTHING, null=True)
     device = models.ForeignKey(DeviceToken, models.DO_NOTHING, null=True)
+    phone = models.ForeignKey(DeviceToken, models.DO_NOTHING, null=True, to_field="key", related_name="+")
 
     class Meta:
         app_label = "unmade"
@@ -114,6 +115,7 @@ def _family() -> Patient:
         parent=patient(pk=3),
         login=Login(session_key=SECRET, place="here"),
         device=DeviceToken(pk=4, key=SECRET, place="there"),
+        phone=DeviceToken(pk=5, key=SECRET, place="there"),
     )
 
 
@@ -183,6 +185,10 @@ RENAMED = {
     "the key of a related object": {"who": serializers.PrimaryKeyRelatedField(source="login", read_only=True)},
     "the key under its own name": {"login": serializers.PrimaryKeyRelatedField(read_only=True)},
     "the column of the key": {"who": text("login_id")},
+    "the column of a token": {"who": serializers.PrimaryKeyRelatedField(source="phone", read_only=True)},
+    "a link to a token": {
+        "who": serializers.HyperlinkedRelatedField("one", source="phone", read_only=True)
+    },
     "the name of an object with a secret key": {"who": serializers.StringRelatedField(source="login")},
     "the name of a token": {"who": serializers.StringRelatedField(source="device")},
     "a token as text": {"who": text("device")},

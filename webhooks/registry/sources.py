@@ -113,12 +113,14 @@ def _find_rule(registration: Registration, model: Model | None, field: Any, inne
     steps, related = _steps(model, source_names(field))
     shown, _ = _steps(related, _names_shown(inner, is_related=bool(steps) and related is not None))
     path = [*steps, *shown]
+    # REST framework writes the stored value of a relation as the key, without reading the related object.
+    read = {len(path) - 1, len(steps) - 1} if [step for _, step in shown] == ["pk"] else {len(path) - 1}
     for number, (owner, step) in enumerate(path):
         column = _attributes(owner).get(step) if owner else None
         if step != "pk" and (is_own or registration.is_own(owner)):
             is_hidden |= not registration.exclude.isdisjoint(_spellings(step, column))
         if not is_allowed:
-            is_hidden |= _is_secret(registration, owner, step, column, number == len(path) - 1)
+            is_hidden |= _is_secret(registration, owner, step, column, number in read)
     return is_hidden, related
 
 
@@ -147,9 +149,9 @@ def _steps(model: Model | None, names: list[str]) -> tuple[list[tuple[Model | No
     return steps, model
 
 
-def _is_secret(registration: Registration, owner: Model | None, name: str, column: Any, is_last: bool) -> bool:
+def _is_secret(registration: Registration, owner: Model | None, name: str, column: Any, is_read: bool) -> bool:
     """Whether this name of an object of the model ``owner`` leads to a secret. A relation to a model with a secret key
-    does so only as the ``is_last`` step: other fields of the related object are no secret."""
+    does so only if the value of the relation ``is_read``: other fields of the related object are no secret."""
     spellings = _spellings(name, column)
     if not registration.include_sensitive.isdisjoint(spellings):
         return False
@@ -160,7 +162,7 @@ def _is_secret(registration: Registration, owner: Model | None, name: str, colum
     if name == "__str__":
         return registration.has_secret_name(owner)
     is_named = not sensitive_names(owner).isdisjoint(spellings)
-    return is_named or (is_last and column is not None and registration.is_secret(column))
+    return is_named or (is_read and column is not None and registration.is_secret(column))
 
 
 def _spellings(name: str, column: Any) -> set[str]:
