@@ -90,6 +90,14 @@ class Patient(Base):
         app_label = "unmade"
 
 
+class Loaded(models.QuerySet):
+    """A queryset with one object, which needs no database."""
+
+    def __init__(self, one: Any = None, **options: Any) -> None:
+        super().__init__(**{"model": type(one), **options})
+        self._result_cache = [one]
+
+
 class Hall(Base):
     logins = models.ManyToManyField(Login)
     profiles = models.ManyToManyField(Profile)
@@ -130,6 +138,16 @@ def serializer_of(model: type[models.Model] | None = Patient, **fields: Any) -> 
 
 def text(source: str | None = None) -> serializers.CharField:
     return serializers.CharField(source=source, read_only=True)
+
+
+def method(function: Any) -> Any:
+    """A method field of any name."""
+
+    class Computed(serializers.SerializerMethodField):
+        def to_representation(self, value: Any) -> Any:
+            return function(value)
+
+    return Computed()
 
 
 def shown(serializer: Any, instance: models.Model | None = None, **options: Any) -> tuple[Any, Any]:
@@ -228,6 +246,46 @@ def test_serializers_that_a_method_calls_are_followed() -> None:
     data, _ = shown(ByMethod, exclude=["ssn"])
     rest = {"id": 3, "name": "Ann"}
     assert data["parents"] == {"one": rest, "all": [rest]}
+
+
+def delegating(write: Any) -> type[serializers.ModelSerializer]:
+    """A serializer of one own field, whose ``to_representation`` does more."""
+
+    def to_representation(self: Any, one: Patient) -> Any:
+        return write(one, serializers.ModelSerializer.to_representation(self, one))
+
+    meta = type("Meta", (), {"model": Patient, "fields": ("id", "own")})
+    return type(
+        "Delegating", (serializers.ModelSerializer,),
+        {"own": text("ssn"), "Meta": meta, "to_representation": to_representation},
+    )  # fmt: skip
+
+
+PLAIN_FIELDS = serializer_of(None, name=text(), social=text("ssn"), number=text("pin"))
+OF_PATIENT = serializer_of(social=text("ssn"), number=text("pin"))
+
+# Each shows nothing but the name and key of the object, if the fields of the serializer that it calls are followed.
+CALLED = {
+    "of no model": serializer_of(more=method(lambda one: PLAIN_FIELDS(one).data)),
+    "many of no model": serializer_of(more=method(lambda one: PLAIN_FIELDS([one], many=True).data)),
+    "of a queryset": serializer_of(more=method(lambda one: PLAIN_FIELDS(Loaded(one), many=True).data)),
+    "as values": serializer_of(more=method(lambda one: {1: OF_PATIENT(one).data}.values())),
+    "as all data": delegating(lambda one, own: OF_PATIENT(one).data),
+    "as all data, of no model": delegating(lambda one, own: PLAIN_FIELDS(one).data),
+    "with own data": delegating(lambda one, own: OF_PATIENT(one).data | own),
+    "with other data": delegating(lambda one, own: {"other": OF_PATIENT(one).data}),
+    "as the data of a free serializer": type(
+        "Free", (serializers.BaseSerializer,), {"to_representation": lambda self, one: OF_PATIENT(one).data}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CALLED)
+def test_the_fields_of_every_serializer_that_wrote_data_are_followed(case: str) -> None:
+    assert SECRET in json.dumps(CALLED[case](family(), context={}).data, default=list), "the serializer shows it"
+    data, snapshot = shown(CALLED[case], exclude=["ssn"])
+    assert SECRET not in json.dumps([data, snapshot])
+    assert "Ann" in json.dumps(data)
 
 
 @pytest.mark.parametrize(
@@ -347,16 +405,6 @@ def things(*, represent: Any = None, **fields: Any) -> type[serializers.ModelSer
 
 def mask_name(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"name": data["name"] and f"**** {data['name'][-1:]}"}
-
-
-def method(function: Any) -> Any:
-    """A method field of any name."""
-
-    class Computed(serializers.SerializerMethodField):
-        def to_representation(self, value: Any) -> Any:
-            return function(value)
-
-    return Computed()
 
 
 MASKED: dict[str, Any] = {

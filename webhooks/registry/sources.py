@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,10 @@ def without_hidden(registration: Registration, serializer: Any, data: Any) -> An
     It follows the fields of the serializer and of nested serializers, and those of serializers that a method called:
     their output names its serializer. Other keys are left out by their names alone. Raises NotJSONSerializable."""
     try:
-        return _without_hidden(registration, data, serializer, registration.model)
+        shown = _without_hidden(registration, data, serializer, registration.model)
+        # If ``to_representation`` called another serializer, REST framework names that one only here.
+        other = getattr(getattr(serializer, "_data", None), "serializer", None)
+        return shown if other is None else _without_hidden(registration, shown, other, _model_read(other))
     except RecursionError as error:
         raise NotJSONSerializable(TOO_DEEP) from error
 
@@ -54,7 +57,7 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
     """``field`` wrote the value from objects of the model. Both are None if that is not known."""
     writer = getattr(value, "serializer", None)
     if writer is not None and writer is not field:
-        field, model = writer, None
+        field, model = writer, _model_read(writer)
     if isinstance(value, Mapping):
         fields = serializer_fields(field)
         if not fields:
@@ -71,7 +74,7 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
                 is_plain = isinstance(item, _SCALARS)
                 shown[key] = item if is_plain else _without_hidden(registration, item, one, related)
         return shown
-    if isinstance(value, list | tuple | Iterator):
+    if isinstance(value, list | tuple | Iterator | ValuesView):
         inner = getattr(field, "child", None)
         return [_without_hidden(registration, item, inner, model) for item in value]
     return value
@@ -81,6 +84,16 @@ def _model_of(serializer: Any) -> Model | None:
     """The model that a serializer names in its ``Meta``."""
     model = getattr(getattr(serializer, "Meta", None), "model", None)
     return model if isinstance(model, type) and issubclass(model, models.Model) else None
+
+
+def _model_read(serializer: Any) -> Model | None:
+    """The model of the objects that a method gave to a serializer."""
+    given = getattr(serializer, "instance", None)
+    if isinstance(given, models.QuerySet | models.Manager):
+        return given.model
+    if isinstance(given, list | tuple) and given:
+        given = given[0]
+    return type(given) if isinstance(given, models.Model) else None
 
 
 def is_hidden(registration: Registration, field: Any) -> bool:
