@@ -343,6 +343,21 @@ def test_an_excluded_field_is_not_sent_even_if_include_sensitive_names_it() -> N
         assert sent == {"id": 1, "name": "Ann"}
 
 
+@pytest.mark.parametrize("fields", [{"name": "a text"}, {"name": None}])
+def test_a_serializer_or_a_field_may_call_something_else_its_fields(fields: dict[str, Any]) -> None:
+    class Free(serializers.BaseSerializer):
+        def to_representation(self, instance: Any) -> Any:
+            return {"name": instance.name}
+
+    class Badge(serializers.Field):
+        def to_representation(self, value: Any) -> Any:
+            return {"name": value.name}
+
+    Free.fields = Badge.fields = fields
+    assert shown(Free) == ({"name": "Ann"}, {"name": "Ann"})
+    assert shown(serializer_of(badge=Badge(source="*", read_only=True)))[0]["badge"] == {"name": "Ann"}
+
+
 def test_another_column_under_an_excluded_or_sensitive_name_is_not_sent() -> None:
     serializer = serializer_of(ssn=text("name"), password=text("name"))
     for sent in shown(serializer, exclude=["ssn"]):

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db import models
 from rest_framework import relations
-from rest_framework.serializers import BaseSerializer
+from rest_framework.serializers import BaseSerializer, Field
+from rest_framework.utils.serializer_helpers import BindingDict
 
 from webhooks.registry.registration import Registration, sensitive_names
 from webhooks.text import TOO_DEEP, NotJSONSerializable
@@ -42,7 +43,10 @@ def output_of(registration: Registration, field: Any, value: Any) -> Any:
 def serializer_fields(serializer: Any) -> Mapping[str, Any]:
     """The fields that REST framework knows of a serializer; empty for one that writes its data freely."""
     fields = getattr(serializer, "fields", None)
-    return fields if isinstance(fields, Mapping) else {}
+    if isinstance(fields, BindingDict):
+        return fields
+    is_mapping = isinstance(fields, Mapping) and all(isinstance(one, Field) for one in fields.values())
+    return fields if is_mapping else {}  # type: ignore[return-value]
 
 
 def source_names(field: Any) -> list[str]:
