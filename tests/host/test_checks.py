@@ -22,7 +22,7 @@ from rest_framework import serializers
 
 from tests.support import servers
 from tests.support.inbox import ROOT
-from tests.testapp.models import Unregistered
+from tests.testapp.models import TrackedPart, Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
 from webhooks.models import Webhook
@@ -248,6 +248,25 @@ def test_what_a_serializer_reads_can_be_excluded(register: Callable[..., None]) 
     register(Unregistered, serializer=Renaming, exclude=["street", "place", "streat"])
     assert found()["webhooks.W007"].msg.startswith("streat cannot be excluded from testapp.unregistered")
     register(Unregistered, serializer=Renaming, exclude=["street", "place"])
+    assert "webhooks.W007" not in found()
+
+
+@pytest.mark.parametrize("name", ["whole", "whole_id", "name"])
+def test_a_field_can_be_excluded_by_every_name_that_reads_it(name: str, register: Callable[..., None]) -> None:
+    class Brief(serializers.ModelSerializer):
+        class Meta:
+            model = TrackedPart
+            fields = ("id",)
+
+    register(TrackedPart, serializer=Brief, exclude=[name])
+    assert "webhooks.W007" not in found()
+
+
+def test_a_serializer_that_writes_freely_may_have_any_field(register: Callable[..., None]) -> None:
+    class Free(serializers.BaseSerializer):
+        fields = ("name",)
+
+    register(Unregistered, serializer=Free, exclude=["nmae"])
     assert "webhooks.W007" not in found()
 
 

@@ -133,7 +133,7 @@ def _find_rule(registration: Registration, model: Model | None, field: Any, inne
     # REST framework writes the stored value of a relation as the key, without reading the related object.
     read = {len(path) - 1, len(steps) - 1} if [step for _, step in shown] == ["pk"] else {len(path) - 1}
     for number, (owner, step) in enumerate(path):
-        column = _attributes(owner).get(step) if owner else None
+        column = attributes(owner).get(step) if owner else None
         if step != "pk" and (is_own or registration.is_own(owner)):
             is_hidden |= not registration.exclude.isdisjoint(_spellings(step, column))
         if not is_allowed:
@@ -161,7 +161,7 @@ def _steps(model: Model | None, names: list[str]) -> tuple[list[tuple[Model | No
     for name in names:
         steps.append((model, name))
         if name not in _OF_MANAGERS:
-            column = _attributes(model).get(name) if model else None
+            column = attributes(model).get(name) if model else None
             model = column.related_model if column is not None and isinstance(column.related_model, type) else None
     return steps, model
 
@@ -188,7 +188,7 @@ def _spellings(name: str, column: Any) -> set[str]:
 
 
 @cache
-def _attributes(model: Model) -> dict[str, Any]:
+def attributes(model: Model) -> dict[str, Any]:
     """The fields and relations of a model by every attribute that reads them."""
     found: dict[str, Any] = {}
     one: Any
