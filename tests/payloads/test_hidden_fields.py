@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -549,6 +550,8 @@ class Document(Base):
     born = models.DateField()
     at = models.DateTimeField()
     price = models.DecimalField(max_digits=8, decimal_places=2)
+    size = models.FloatField()
+    sizes = models.JSONField(default=list)
     number = models.IntegerField()
     secret_of = models.ForeignKey(Profile, models.DO_NOTHING, null=True)
 
@@ -587,6 +590,14 @@ NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
         ("born", Custom(lambda value: value.year), False),
         ("at", Custom(lambda value: value.isoformat().replace("+00:00", "Z")), True),
         ("price", serializers.DecimalField(8, 2), True),
+        ("price", serializers.DecimalField(8, 4), True),
+        ("price", serializers.DecimalField(8, 2, localize=True), True),
+        ("price", serializers.DecimalField(8, 2, normalize_output=True), True),
+        ("price", serializers.DecimalField(8, 1), False),
+        ("price", serializers.DecimalField(None, None), True),
+        ("size", serializers.DecimalField(8, 1), False),
+        ("size", serializers.FloatField(), True),
+        ("sizes", serializers.ListField(child=serializers.DecimalField(8, 1)), False),
         ("price", Custom(str), True),
         ("price", Custom(lambda value: "some"), False),
         ("number", serializers.IntegerField(), True),
@@ -597,8 +608,9 @@ NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 )
 def test_a_column_is_in_snapshots_if_its_field_shows_the_stored_value(name: str, field: Any, is_shown: bool) -> None:
     document = Document(
-        pk=1, extra={"card": "4111", "site": 5, "list": [1, 2]}, born=NOW.date(), at=NOW, price="9.50", number=4111
-    )
+        pk=1, extra={"card": "4111", "site": 5, "list": [1, 2]}, born=NOW.date(), at=NOW, price=Decimal("9.55"),
+        size=1.25, sizes=[1.25], number=4111,
+    )  # fmt: skip
     registration = Registration(Document, serializer_of(Document, **{name: field}))
     payload = serialize(registration, document)
     assert (name in json.loads(payload.snapshot)) == is_shown

@@ -135,12 +135,18 @@ def _class_of(one: Any) -> Any:
     return one.__class__
 
 
-def _writes_all(field: Any) -> bool:
-    """Whether a field of a serializer always shows the whole value: no part of a date, or whether there is a text."""
+def _writes_all(field: Any, column: Any) -> bool:
+    """Whether a field of a serializer always shows the whole value of a column: no part of a date, no rounded number,
+    and more than whether there is a text."""
     while _is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
-        field = inner
+        field, column = inner, getattr(column, "base_field", column)
     is_partial = isinstance(field, BooleanField | IntegerField) or "format" in field._kwargs
-    return _is_stock(_class_of(field)) and not is_partial
+    return _is_stock(_class_of(field)) and not is_partial and not _rounds(field, column)
+
+
+def _rounds(field: Any, column: Any) -> bool:
+    places, stored = getattr(field, "decimal_places", None), getattr(column, "decimal_places", None)
+    return places is not None and (stored is None or places < stored)
 
 
 class _Shown:
@@ -156,8 +162,8 @@ class _Shown:
         # The columns of which the data show every value. A foreign key shows which object it is.
         self._certain = {name for name, one in self.columns.items() if one.remote_field and _is_number(one)}
         if self.is_stock:
-            shown = ((name, self._fields.get(name)) for name in self.columns)
-            self._certain.update(name for name, one in shown if one is not None and _writes_all(one))
+            shown = ((name, self._fields.get(name), column) for name, column in self.columns.items())
+            self._certain.update(name for name, one, column in shown if one is not None and _writes_all(one, column))
 
     def relation_field(self, name: str) -> Any:
         """The field of the serializer that shows a relation. None for a method field: it may query the new state."""
@@ -172,7 +178,8 @@ class _Shown:
         if name in self._certain or _reveals(self._data[name], self.stored[name]):
             return True
         # The serializer may have replaced what its field wrote.
-        return one is not None and _writes_all(one) and bool(self._data[name] == _representation(one, self._row))
+        is_whole = one is not None and _writes_all(one, column)
+        return is_whole and bool(self._data[name] == _representation(one, self._row))
 
     def showed(self, name: str, old: Any, row: models.Model | None) -> bool:
         """Whether the data showed the ``old`` stored value of a column, if they show the new one. ``row`` has it."""
