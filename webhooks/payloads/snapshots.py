@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import models
 from rest_framework.fields import BooleanField, IntegerField
+from rest_framework.serializers import BaseSerializer
 
 from webhooks.db import can_lock, in_chunks
 from webhooks.registry.keys import source_field, with_pks
@@ -140,7 +141,7 @@ def _writes_all(field: Any, column: Any) -> bool:
     and more than whether there is a text."""
     while _is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
         field, column = inner, getattr(column, "base_field", column)
-    is_partial = isinstance(field, BooleanField | IntegerField) or "format" in field._kwargs
+    is_partial = isinstance(field, BooleanField | IntegerField | BaseSerializer) or "format" in field._kwargs
     return _is_stock(_class_of(field)) and not is_partial and not _rounds(field, column)
 
 
