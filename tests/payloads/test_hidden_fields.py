@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -363,6 +364,23 @@ def test_another_column_under_an_excluded_or_sensitive_name_is_not_sent() -> Non
     serializer = serializer_of(ssn=text("name"), password=text("name"))
     for sent in shown(serializer, exclude=["ssn"]):
         assert sent == {"id": 1, "name": "Ann"}
+
+
+def test_classes_that_rest_framework_makes_for_each_serializer_do_not_stay_in_memory() -> None:
+    class Deep(serializers.ModelSerializer):
+        class Meta:
+            model = Patient
+            fields = ("id", "profile", "device", "phone")
+            depth = 1
+
+    registration, patient = Registration(Patient, Deep), _family()
+    before = len(serializers.ModelSerializer.__subclasses__())
+    for _ in range(400):
+        serialize(registration, patient)
+    gc.collect()
+    left = len(serializers.ModelSerializer.__subclasses__()) - before
+    assert left < 600, "of 1200"
+    assert len(registration.rules_by_field) < 50
 
 
 # Masked and computed columns

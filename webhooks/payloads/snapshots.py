@@ -11,7 +11,7 @@ import decimal
 import uuid
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.db import models
@@ -122,7 +122,7 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _OUTPUT = ("data", "to_representation")
 
 
-@cache
+@lru_cache(maxsize=512)  # REST framework makes a class for each nested object of a serializer with ``Meta.depth``
 def _is_stock(kind: Hashable, *methods: str) -> bool:
     """Whether fields or serializers of a class have these methods and properties from REST framework.
 

@@ -111,7 +111,8 @@ def _rule(registration: Registration, model: Model | None, field: Any) -> tuple[
     while (child := getattr(inner, "child", None) or getattr(inner, "child_relation", None)) is not None:
         inner = child
     looked_up = getattr(inner, "slug_field", None), getattr(inner, "lookup_field", None)
-    key = (model, field.field_name, getattr(field, "source", None), type(inner), *looked_up)
+    kind = BaseSerializer if isinstance(inner, BaseSerializer) else type(inner)
+    key = (model, field.field_name, getattr(field, "source", None), kind, *looked_up)
     rules = registration.rules_by_field
     if key not in rules:
         rule = _find_rule(registration, model, field, inner)
