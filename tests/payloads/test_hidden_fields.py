@@ -276,6 +276,9 @@ CALLED = {
     "as all data, of no model": delegating(lambda one, own: PLAIN_FIELDS(one).data),
     "with own data": delegating(lambda one, own: OF_PATIENT(one).data | own),
     "with other data": delegating(lambda one, own: {"other": OF_PATIENT(one).data}),
+    "in an envelope": delegating(lambda one, own: {"object": own | {"name": one.name}}),
+    "in a list": delegating(lambda one, own: {"objects": [own | {"name": one.name}]}),
+    "in an envelope of an envelope": delegating(lambda one, own: {"type": {"list": [{"own": SECRET, "name": "Ann"}]}}),
     "as the data of a free serializer": type(
         "Free", (serializers.BaseSerializer,), {"to_representation": lambda self, one: OF_PATIENT(one).data}
     ),
@@ -384,6 +387,20 @@ def test_classes_that_rest_framework_makes_for_each_serializer_do_not_stay_in_me
 
 
 # Masked and computed columns
+
+
+def test_a_nested_serializer_may_write_a_list() -> None:
+    class Pair(serializers.ModelSerializer):
+        social = serializers.CharField(source="ssn")
+
+        class Meta:
+            model = Patient
+            fields = ("name", "social")
+
+        def to_representation(self, instance: Any) -> Any:
+            return [super().to_representation(instance), "x"]
+
+    assert shown(serializer_of(parent=Pair(read_only=True)), exclude=["ssn"])[0]["parent"] == [{"name": "Ann"}, "x"]
 
 
 class Masked(serializers.CharField):

@@ -62,24 +62,21 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
     writer = getattr(value, "serializer", None)
     if writer is not None and writer is not field:
         field, model = writer, _model_read(writer)
+    inner = getattr(field, "child", field)
     if isinstance(value, Mapping):
         fields = serializer_fields(field)
-        if not fields:
-            inner = getattr(field, "child", None)
-            return {
-                key: item if isinstance(item, _SCALARS) else _without_hidden(registration, item, inner, model)
-                for key, item in value.items()
-            }
-        model, shown = _model_of(field) or model, {}
+        if fields:
+            model = _model_of(field) or model
+        shown = {}
         for key, item in value.items():
+            # A key that is no field may hold the fields: a serializer may write an envelope.
             one = fields.get(key)
-            is_hidden, related = (False, None) if one is None else _rule(registration, model, one)
+            is_hidden, related = (False, model) if one is None else _rule(registration, model, one)
             if not is_hidden:
-                is_plain = isinstance(item, _SCALARS)
-                shown[key] = item if is_plain else _without_hidden(registration, item, one, related)
+                is_plain, nested = isinstance(item, _SCALARS), inner if one is None else one
+                shown[key] = item if is_plain else _without_hidden(registration, item, nested, related)
         return shown
     if isinstance(value, list | tuple | Iterator | ValuesView):
-        inner = getattr(field, "child", None)
         return [_without_hidden(registration, item, inner, model) for item in value]
     return value
 
