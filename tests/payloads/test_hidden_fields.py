@@ -31,6 +31,10 @@ class EncryptedTextField(models.TextField):
     pass
 
 
+class NationalNumberField(EncryptedTextField):
+    """A field of the host, with a name that suggests nothing."""
+
+
 class Base(models.Model):
     class Meta:
         abstract = True
@@ -80,6 +84,7 @@ class Patient(Base):
     ssn = models.CharField(max_length=20)
     password = models.CharField(max_length=20)
     pin = EncryptedTextField()
+    national = NationalNumberField()
     kind = models.CharField(max_length=20, choices=[("a", SECRET)])
     profile = models.ForeignKey(Profile, models.DO_NOTHING, null=True)
     profiles = models.ManyToManyField(Profile, related_name="+")
@@ -109,7 +114,7 @@ class Hall(Base):
 
 
 def patient(**values: Any) -> Patient:
-    common = {"name": "Ann", "ssn": SECRET, "password": SECRET, "pin": SECRET, "kind": "a"}
+    common = {"name": "Ann", "ssn": SECRET, "password": SECRET, "pin": SECRET, "kind": "a", "national": SECRET}
     return Patient(**{"pk": 1, **common, **values})
 
 
@@ -185,6 +190,7 @@ RENAMED = {
     "an excluded field": {"social": text("ssn")},
     "a sensitive field": {"hash": text("password")},
     "a field of a sensitive class": {"number": text("pin")},
+    "a field of a class with a sensitive base": {"national": text(), "number": text("national")},
     "a field of a related object": {"number": text("profile.pin")},
     "an excluded name of a related object": {"number": text("profile.ssn")},
     "the display of a choice": {"sort": text("get_kind_display")},

@@ -246,8 +246,8 @@ def is_sensitive(name: str) -> bool:
 def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Return the fields that are sensitive despite their names.
 
-    These are encrypted fields, and in a model such as Token the key and the display name. ``fields`` has the name and
-    the class name of each field."""
+    These are encrypted fields, and in a model such as Token the key and the display name. ``fields`` has the name of
+    each field with the name of each of its classes."""
     in_secret_model = is_sensitive(model_name)
     names = frozenset(
         name
@@ -262,7 +262,7 @@ def sensitive_names(model: type[models.Model]) -> frozenset[str]:
     """The fields of a model that are sensitive despite their names, and the names that serializers make of ``str()``.
 
     A child has those of its parents, too."""
-    fields = [(one.name, type(one).__name__) for one in model._meta.get_fields()]
+    fields = [(one.name, kind.__name__) for one in model._meta.get_fields() for kind in type(one).__mro__]
     found = sensitive_fields(model.__name__, fields)
     return found.union(*map(sensitive_names, model._meta.get_parent_list()))
 
