@@ -17,6 +17,8 @@ from django.urls import path
 from rest_framework import serializers
 
 import webhooks
+from core.models import Tag
+from dcim.models import Site
 from tests.support.makers import actions, changed, events, make_webhook, sides
 from tests.testapp.models import Country, Specimen, Thing
 from webhooks import payloads, registry
@@ -534,6 +536,36 @@ def test_snapshots_do_not_show_the_members_of_a_relation_that_the_serializer_mas
     thing.heroes.set(Thing.objects.filter(name__in=left))
     assert changed() == ["heroes"]
     assert SECRET not in "".join(event.data + event.snapshots for event in events() if event.object_id == str(thing.pk))
+
+
+@pytest.mark.usefixtures("database", "own_registrations")
+def test_snapshots_have_no_names_of_tags_that_a_method_leaves_out() -> None:
+    shows_public = method(lambda site: [tag.name for tag in site.tags.all() if tag.name != SECRET])
+    registry.register(Site, serializer_of(Site, id=text(), tags=shows_public))
+    make_webhook(Site, prechange=True)
+    site = Site.objects.create(name="a", slug="a")
+    public, private = (Tag.objects.create(name=name, slug=name) for name in ("public", SECRET))
+    site.tags.add(public, private)
+    site.tags.remove(private)
+    assert changed() == ["tags"]
+    assert [side["tags"] for side in sides()] == [[public.pk, private.pk], [public.pk]]
+    assert SECRET not in "".join(event.data + event.snapshots for event in events())
+
+
+@pytest.mark.usefixtures("database", "own_registrations")
+def test_a_relation_that_a_property_reads_is_compared_by_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(thing: Thing) -> list[str]:
+        return list(thing.heroes.order_by("name").values_list("name", flat=True))
+
+    monkeypatch.setattr(Thing, "names_of_heroes", property(names), raising=False)
+    registry.register(Thing, things(heroes=serializers.ListField(source="names_of_heroes", read_only=True)))
+    make_webhook(Thing, only_changes=True)
+    thing, old, new = (Thing.objects.create(name=name) for name in "abc")
+    thing.heroes.add(old)
+    thing.heroes.set([new])
+    assert changed() == ["heroes"]
+    assert json.loads(events()[-1].data)["heroes"] == ["c"]
+    assert [side["heroes"] for side in sides()] == [[old.pk], [new.pk]]
 
 
 @pytest.mark.usefixtures("database", "own_registrations")

@@ -21,7 +21,7 @@ from rest_framework.serializers import BaseSerializer
 from webhooks.db import can_lock, in_chunks
 from webhooks.registry.keys import source_field, with_pks
 from webhooks.registry.registration import Registration
-from webhooks.registry.sources import is_hidden, output_of, serializer_fields
+from webhooks.registry.sources import is_hidden, output_of, serializer_fields, source_names
 from webhooks.text import json_equal
 
 Snapshot = dict[str, Any]
@@ -167,9 +167,10 @@ class _Shown:
             self._certain.update(name for name, one, column in shown if one is not None and _writes_all(one, column))
 
     def relation_field(self, name: str) -> Any:
-        """The field of the serializer that shows a relation. None for a method field: it may query the new state."""
+        """The field of the serializer that shows the members of a relation. None for a method and for another source:
+        they may query the new state, and leave out members."""
         one = self._fields.get(name)
-        return None if one is None or one.source == "*" else one
+        return None if one is None or source_names(one)[:1] != [self.relations[name]] else one
 
     def shows(self, name: str) -> bool:
         """Whether the data show the stored value of a column. Those of a masked or a computed field do not."""
@@ -308,9 +309,9 @@ def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
     return values | written
 
 
-def _members(relation: str, row: models.Model) -> Any:
-    members = getattr(row, relation).all()
-    return _simplified(relation, [getattr(one, "name", one.pk) if relation == "tags" else one.pk for one in members])
+def _members(relation: str, row: models.Model) -> list[Any]:
+    """The keys of the members. The data may hide the names of some."""
+    return _sorted([one.pk for one in getattr(row, relation).all()])
 
 
 def _simplified(relation: str, value: Any) -> Any:
@@ -318,7 +319,10 @@ def _simplified(relation: str, value: Any) -> Any:
     if not isinstance(value, list | tuple):
         return value
     key = "name" if relation == "tags" else "id"
-    members = [one.get(key, one) if isinstance(one, Mapping) else one for one in value]
+    return _sorted([one.get(key, one) if isinstance(one, Mapping) else one for one in value])
+
+
+def _sorted(members: list[Any]) -> list[Any]:
     try:
         return sorted(members)
     except TypeError:
