@@ -212,6 +212,7 @@ def redact(text: str, secrets: Collection[str]) -> str:
 
     A text that takes too long to search becomes asterisks as a whole.
     """
+    secrets = [secret for secret in secrets if secret]
     if not secrets:
         return text
     if len(text) * sum(map(len, secrets)) > MAX_SEARCHED:

@@ -117,5 +117,10 @@ def test_basic_credentials_are_hidden() -> None:
     )
 
 
+def test_a_secret_header_without_credentials_does_not_make_redaction_endless() -> None:
+    assert redact("Basic is what you sent", headers.secrets_in("Authorization: Basic")) == "******** is what you sent"
+    assert redact("whatever", [""]) == "whatever"
+
+
 def test_nothing_is_hidden_without_secrets() -> None:
     assert redact("whatever", headers.secrets_in("")) == "whatever"
