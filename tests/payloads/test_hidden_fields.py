@@ -760,6 +760,24 @@ def test_a_masked_natural_key_of_a_related_object_is_not_in_snapshots() -> None:
         assert ("4111" in payload.snapshot) == is_shown
 
 
+@pytest.mark.usefixtures("database", "own_registrations")
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [({"number": text("code")}, ["4111", "4222"]), ({"name": text()}, [None, None])],
+)
+def test_a_natural_key_changes_as_the_nested_serializer_shows_it(fields: dict[str, Any], values: list[Any]) -> None:
+    country = serializer_of(Country, **fields)(read_only=True)
+    registry.register(Specimen, serializer_of(Specimen, id=text(), country=country))
+    make_webhook(Specimen, prechange=True)
+    old, new = (Country.objects.create(code=code, name="x") for code in ("4111", "4222"))
+    specimen = Specimen.objects.create(country=old)
+    specimen.country = new
+    specimen.save()
+    assert changed() == ["country"]
+    assert [side.get("country") for side in sides()] == values
+    assert ("4111" in "".join(event.data + event.snapshots for event in events())) == bool(values[0])
+
+
 # Keys that are secrets
 
 
