@@ -95,6 +95,9 @@ KNOWN: dict[str, Program] = {
         (BOX, atomic(Do("delete_by_key", "Box"), Do("delete_by_key", "Box"))),
         (On("pre_delete", "Box", "save_again", "before"),),
     ),
+    "an object with two keys that deletes itself within its save": Program(
+        (Do("bulk_create", "Seat"), atomic(Do("save", "Seat"))), (On("post_save", "Seat", "delete_itself", "before"),)
+    ),
     "a transaction that goes on after a bulk_create failed": Program(
         (Do("bulk_create", "Seat"), atomic(Block("catch", (Do("bulk_create", "Seat"),)), Do("update_one", "Account")))
     ),

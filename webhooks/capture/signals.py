@@ -181,7 +181,9 @@ def _record_saved(
 
 
 def _saved(sender: type[models.Model], instance: models.Model) -> dict[Registration, list[Any]]:
-    return {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
+    """The key of the instance and of each row that it inherits. None if a receiver has deleted the instance itself."""
+    keys = {one: _key(one, instance) for one in registry.registrations_touched(sender)}
+    return {one: [key] for one, key in keys.items() if has_key(key)}
 
 
 def _action_of(created: bool) -> Action:
