@@ -247,16 +247,16 @@ def test_a_flood_costs_little_time_and_memory(transport: Transport, inbox: Inbox
         (OK, b"X-Long: " + b"x" * 60_000 + b"\r\n", "the head of the answer has more than 128 KB"),
         (OK, b"X-Short: x\r\n", "the answer is no valid HTTP: HTTPException got more than 100 headers"),
         (b"", EARLY, "the head of the answer has more than 128 KB"),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "the head of the answer has more than 128 KB"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "the answer has too many parts"),
         (CHUNKED + b"0\r\n", b"X-More: more\r\n", "the trailer of the answer has more than 128 KB"),
         (CHUNKED + b"0\r\n", b"X: " + b"x" * 60_000 + b"\r\n", "the trailer of the answer has more than 128 KB"),
-        (OK + b"Content-Encoding: gzip\r\n\r\n" + GZIP, b"\0\0\0\xff\xff", "the answer has too many bytes"),
+        (CHUNKED, b"1;" + b"x" * 60_000 + b"\r\nx\r\n", "the answer has too many bytes"),
         (CHUNKED + b"4;", b"x" * 60_000, "the answer is no valid HTTP: the size of a chunk is no number"),
         (b"", b"x" * 60_000, "the head of the answer has more than 128 KB"),
         (b"<html>\n", b"<p>Hello</p>\n", "the answer is no valid HTTP: BadStatusLine <html>"),
     ],
     ids=[
-        "long headers", "many headers", "103", "100", "trailers", "long trailers", "gzip of nothing", "chunk extension",
+        "long headers", "many headers", "103", "100", "trailers", "long trailers", "long chunk extensions", "chunk extension",
         "HTTP/0.9 without a line", "HTTP/0.9",
     ],
 )  # fmt: skip
@@ -276,7 +276,7 @@ def test_a_head_may_have_128_kb(transport: Transport, inbox: Inbox, size: int, s
     assert (outcome.succeeded, outcome.body) == (succeeded, "ok" if succeeded else "")
 
 
-@pytest.mark.parametrize("size", [b"-1", b"+4", b"0x4", b"0_4", b" 4", b"", b"f" * 20, b"4" + b" " * 70_000])
+@pytest.mark.parametrize("size", [b"-1", b"+", b"4+", b"4,4", b"", b"f" * 20, b"4" + b" " * 70_000])
 def test_an_invalid_chunk_size_is_refused(transport: Transport, inbox: Inbox, size: bytes) -> None:
     answer = CHUNKED + size + b"\r\ngood\r\n0\r\n\r\n"
     assert "the size of a chunk is no number" in transport.send(request(inbox.url(raw(answer)), timeout=3)).reason
@@ -454,12 +454,10 @@ def test_a_broken_retry_after_does_not_fail_a_success(transport: Transport, inbo
 @pytest.mark.parametrize(
     "rest",
     [
-        b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnone",
-        b"Content-Encoding: gzip\r\nContent-Length: 100000\r\n\r\n" + b"none" * 25_000,
         b"Content-Length: 100\r\nConnection: close\r\n\r\nonly this",
         b"Transfer-Encoding: chunked\r\n\r\n4\r\nonly\r\nthis\r\n",
     ],
-    ids=["no gzip", "long no gzip", "cut off", "bad chunk"],
+    ids=["cut off", "bad chunk"],
 )
 def test_status_and_headers_count_if_the_body_is_unreadable(
     transport: Transport, inbox: Inbox, status: bytes, rest: bytes

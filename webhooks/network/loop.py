@@ -27,13 +27,13 @@ ALLOWANCE = 0.001
 # After a step of a costly answer, the others rest for so many times as long: they get a twentieth of the time.
 REST = 19
 
-# The parts of answers that one attempt may read: chunks, lines of headers, interim answers.
+# The parts that one answer may have: chunks, lines of headers, interim answers.
 MAX_PARTS = 10_000
 
 
 class Limits:
-    """What one attempt may use: ``seconds`` from now, ``room`` bytes of answers, and ``parts`` of them: a limit of
-    bytes does not limit the work of chunks of one byte."""
+    """What one attempt may use: ``seconds`` from now, and ``room`` bytes of answers. A limit of bytes does not limit
+    the work of chunks of one byte, so each answer may have ``parts``, too."""
 
     __slots__ = ("_since", "begin", "cpu", "end", "has_connected", "is_costly", "parts", "room")
 
@@ -54,7 +54,7 @@ class Limits:
 
     def begin_answer(self) -> None:
         """What came before, such as a TLS handshake, is no part of the answer."""
-        self.cpu = 0.0
+        self.cpu, self.parts = 0.0, MAX_PARTS
         if self._since is not None:
             self._since = time.thread_time()
 

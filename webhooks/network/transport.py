@@ -118,7 +118,7 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
     target = _target(request.method, request.url)
     message = _message(target, request)
     key = _key(request)
-    limits.is_costly |= key in connections.costly
+    limits.is_costly = key in connections.costly
     for is_first in (True, False):
         kept = connections.take(key) if is_first and not request.connects else None
         connection = kept or (
