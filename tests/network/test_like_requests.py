@@ -128,6 +128,7 @@ def seen_by_requests(
         try:
             text, kind = clean(body_read_by(response).decode(errors="replace")), ""
         except DecodeError:
+            response.close()  # the server takes one connection at a time
             text, kind = "", "" if is_whole(url) else "in body"
         except Exception:
             text, kind = "", "in body"
@@ -255,6 +256,7 @@ def response_by(adapter: HTTPAdapter, url: str) -> tuple[Any, ...]:
             try:
                 content = got.content
             except ContentDecodingError:  # our adapter gives an empty body
+                got.close()
                 if not is_whole(url):
                     return ("unreadable",)
                 content = b""
