@@ -322,11 +322,23 @@ def test_only_the_first_bytes_of_a_body_are_kept(transport: Transport, inbox: In
     assert outcome.body == "y" * keep
 
 
-def test_a_connection_is_reused_unless_a_body_was_left_unread(transport: Transport, inbox: Inbox) -> None:
-    for behaviour in ("ok", "ok", "big/100000", "ok", "ok"):
+def test_a_connection_is_reused_if_its_body_had_at_most_64_kb(transport: Transport, inbox: Inbox) -> None:
+    for behaviour in ("ok", "big/20000", "big/65536", "ok", "big/65537", "ok", "ok"):
         assert transport.send(request(inbox.url(behaviour))).succeeded
     connections = [one.connection for one in inbox.received()]
-    assert connections[0] == connections[1] == connections[2] != connections[3] == connections[4]
+    assert len(set(connections[:5])) == len(set(connections[5:])) == 1
+    assert connections[4] != connections[5]
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 20000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n4000\r\n"])
+def test_the_rest_of_a_body_that_does_not_come_ends_no_success(
+    transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr("webhooks.network.answer.REST_SECONDS", 0.1)
+    outcome = transport.send(request(inbox.url(raw(OK + head + b"x" * 9000)), timeout=60))
+    assert (outcome.succeeded, len(outcome.body), outcome.timed_out) == (True, 8192, False)
+    assert outcome.duration_ms < 30_000
+    assert transport.send(request(inbox.url())).has_connected
 
 
 def test_a_request_can_demand_a_new_connection(transport: Transport, inbox: Inbox) -> None:
@@ -358,6 +370,19 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
     assert connections[0].recv(1) == connections[1].recv(1) == b"", "what is not used again is closed"
     for connection in connections:
         connection.close()
+
+
+def test_a_connection_that_is_old_is_not_used_again(
+    transport: Transport, inbox: Inbox, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name may have another address by now."""
+    names["hooks.example"] = ["127.0.0.1"]
+    url = inbox.url().replace("127.0.0.1", "hooks.example")
+    assert [transport.send(request(url)).has_connected for _ in range(2)] == [True, False]
+    names["hooks.example"] = ["127.9.9.9"]
+    assert transport.send(request(url)).succeeded, "it is used until it is old"
+    monkeypatch.setattr("webhooks.network.transport.MAX_AGE", 0)
+    assert transport.send(request(url)).kind == ErrorKind.REFUSED
 
 
 def test_a_stale_kept_connection_is_no_failure(transport: Transport) -> None:
