@@ -82,7 +82,9 @@ SIZES = st.sampled_from([b"%x", b"%x", b"%x;", b"+%x", b" %x ", b"0x%x", b"%x;a=
 def answers(draw: Any) -> bytes:
     """Answers that are nearly valid."""
     interim = draw(st.sampled_from([b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 \r\nLink: a\r\n\r\n"]))
-    status = draw(st.sampled_from([OK, OK, OK, b"HTTP/1.1 204 No Content\n", b"HTTP/1.0 500 Oops\r\n", b"HTTP/2 200\r\n"]))
+    status = draw(
+        st.sampled_from([OK, OK, OK, b"HTTP/1.1 204 No Content\n", b"HTTP/1.0 500 Oops\r\n", b"HTTP/2 200\r\n"])
+    )
     body = draw(BODIES)
     body = draw(st.sampled_from([body, body, gzip.compress(body, mtime=0), zlib.compress(body, wbits=-15)]))
     if draw(st.booleans()):

@@ -157,7 +157,7 @@ def test_a_dead_address_is_tried_last_for_a_while(
     assert [send(transport, url, connects=True).succeeded for _ in range(3)] == [True] * 3
     assert tried == ["127.9.9.7", *["127.0.0.1"] * 3]
     tried.clear()
-    monkeypatch.setattr(sockets, "_dead", {address: 0.0 for address in sockets._dead})
+    monkeypatch.setattr(sockets, "_dead", dict.fromkeys(sockets._dead, 0.0))
     assert send(transport, url, connects=True).succeeded
     assert tried == ["127.9.9.7", "127.0.0.1"], "later, it is tried first again"
     dead.add("127.0.0.1")

@@ -256,8 +256,8 @@ def test_a_flood_costs_little_time_and_memory(transport: Transport, inbox: Inbox
         (b"<html>\n", b"<p>Hello</p>\n", "the answer is no valid HTTP: BadStatusLine <html>"),
     ],
     ids=[
-        "long headers", "many headers", "103", "100", "trailers", "long trailers", "long chunk extensions", "chunk extension",
-        "HTTP/0.9 without a line", "HTTP/0.9",
+        "long headers", "many headers", "103", "100", "trailers", "long trailers", "long chunk extensions",
+        "chunk extension", "HTTP/0.9 without a line", "HTTP/0.9",
     ],
 )  # fmt: skip
 def test_an_endless_answer_is_given_up(

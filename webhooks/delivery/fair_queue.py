@@ -34,8 +34,9 @@ class FairQueue(Generic[T]):
     """Items that wait to be sent, taken in turns between webhooks.
 
     At most ``most`` are in flight. Each webhook has a cap on its requests in flight: two at first, one more with each
-    answer, and one if it is slow: after a timeout, or after answers that cost much processor time. It also leaves as many free for the others as it has. So one webhook has half of
-    all at most, and among nine that hang, there is room for a tenth.
+    answer, and one if it is slow: after a timeout, or after answers that cost much processor time. It also leaves as
+    many free for the others as it has. So one webhook has half of all at most, and among nine that hang, there is room
+    for a tenth.
 
     ``group_of`` returns the group of an item, and ``limits`` says how many items of a group may be prepared at once.
     The group "" has no limit.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 0  # it could go on at once, and lets others go first if it is costly
 
-# Work that waits for sockets: it yields a socket with READ, WRITE or PAUSE, goes on when that is ready, and returns a T.
+# Work that waits for sockets: it yields a socket with READ, WRITE or PAUSE, goes on when it may, and returns a T.
 Steps = Generator[tuple["Socket", int], None, T]
 
 # Seconds of processor time for one answer, ten times what a usual one takes.
