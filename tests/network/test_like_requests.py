@@ -57,12 +57,15 @@ class Server:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                try:
-                    self._converse(connection)
-                except OSError:
-                    continue  # the client has read enough
+            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
+
+    def _handle(self, connection: socket.socket) -> None:
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                self._converse(connection)
+            except OSError:
+                return  # the client has read enough
 
     def _converse(self, connection: socket.socket) -> None:
         request = b""
@@ -128,7 +131,6 @@ def seen_by_requests(
         try:
             text, kind = clean(body_read_by(response).decode(errors="replace")), ""
         except DecodeError:
-            response.close()  # the server takes one connection at a time
             text, kind = "", "" if is_whole(url) else "in body"
         except Exception:
             text, kind = "", "in body"
@@ -256,7 +258,6 @@ def response_by(adapter: HTTPAdapter, url: str) -> tuple[Any, ...]:
             try:
                 content = got.content
             except ContentDecodingError:  # our adapter gives an empty body
-                got.close()
                 if not is_whole(url):
                     return ("unreadable",)
                 content = b""

@@ -162,7 +162,8 @@ class Answer:
             piece = incoming.take(int(min(left, len(incoming.buffer))))
             left -= len(piece)
             self._read_bytes += len(piece)
-            self._coded += piece[: max(0, self._stored - len(self._coded))]
+            if room := self._stored - len(self._coded):
+                self._coded += piece[:room]
 
     def _read_chunks(self, incoming: _Incoming) -> Steps[None]:
         """RFC 9112, section 7.1."""
@@ -257,13 +258,16 @@ class _Incoming:
         while True:
             found = _END_OF_HEAD.search(self.buffer, searched, most)
             end = found.end() if found else min(len(self.buffer), most)
-            if (new := self.buffer.count(b"\n", counted, end)) and not lines:
+            new = self.buffer.count(b"\n", counted, end)
+            has_too_many = lines + new > MAX_HEADERS + (2 if found else 1)  # besides the status line and the empty line
+            if new and not lines and (has_too_many or not found):  # else the caller parses it
                 _parse_status_line(self.buffer[: self.buffer.find(b"\n")].decode("latin-1"))
-            lines, counted = lines + new, end
-            if lines > MAX_HEADERS + (2 if found else 1):  # besides the status line and the empty line
+            if has_too_many:
                 raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
+            lines, counted = lines + new, end
             if found:
-                yield from self._charge(lines)
+                if self._charge(lines):
+                    yield self._connection, PAUSE
                 return self.take(end)
             if len(self.buffer) > most:
                 raise _too_large("head")
@@ -276,7 +280,8 @@ class _Incoming:
     def line(self, most: int) -> Steps[bytes]:
         """The next line with its end, or more than ``most`` bytes of a line that is longer. At the end of the
         connection, what is left."""
-        yield from self._charge(1)
+        if self._charge(1):
+            yield self._connection, PAUSE
         searched = 0
         while (end := self.buffer.find(b"\n", searched) + 1) == 0:
             searched = len(self.buffer)
@@ -286,14 +291,13 @@ class _Incoming:
                 return self.take(searched)
         return self.take(min(end, most + 1))
 
-    def _charge(self, parts: int) -> Steps[None]:
-        """Count parts of the answer, and let others have a turn."""
+    def _charge(self, parts: int) -> bool:
+        """Count parts of the answer. Returns whether others should have a turn."""
         limits = self._limits
         before, limits.parts = limits.parts, limits.parts - parts
         if limits.parts < 0:
             raise Refused("the answer has too many parts", ErrorKind.ANSWER_TOO_LARGE)
-        if before // PARTS_AT_ONCE != limits.parts // PARTS_AT_ONCE:
-            yield self._connection, PAUSE
+        return before // PARTS_AT_ONCE != limits.parts // PARTS_AT_ONCE
 
 
 def _parse_status_line(line: str) -> tuple[str, int, str]:

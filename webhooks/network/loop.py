@@ -33,39 +33,60 @@ MAX_PARTS = 10_000
 
 class Limits:
     """What one attempt may use: ``seconds`` from now, and ``room`` bytes of answers. A limit of bytes does not limit
-    the work of chunks of one byte, so each answer may have ``parts``, too."""
+    the work of chunks of one byte, so each answer may have ``parts``, too.
 
-    __slots__ = ("_since", "begin", "cpu", "end", "has_connected", "is_costly", "parts", "room")
+    To read the processor time of a thread takes ten times as long as to read a clock. So the steps of an answer are
+    first measured by a clock, which also counts the time of other threads. Once that is more than the allowance, the
+    measure is exact.
+    """
+
+    __slots__ = ("_since", "_used", "begin", "end", "has_connected", "is_costly", "is_exact", "parts", "room")
 
     def __init__(self, seconds: float, room: int = 0) -> None:
         self.begin = time.monotonic()
         self.end, self.room, self.parts = self.begin + seconds, room, MAX_PARTS
         self.has_connected = False
         """Whether the attempt opened a connection. False if it used a kept one."""
-        self.cpu = 0.0
-        """Seconds of processor time that the steps took which have ended, since ``begin_answer``."""
-        self.is_costly = False
+        self.is_costly = self.is_exact = False
+        self._used = 0.0
         self._since: float | None = None
 
     @property
+    def used(self) -> float:
+        """Seconds since ``begin_answer``, with the current step."""
+        return self._used + (0.0 if self._since is None else self._now() - self._since)
+
+    @property
     def cost(self) -> float:
-        """Seconds of processor time since ``begin_answer``, with the current step."""
-        return self.cpu + (0 if self._since is None else time.thread_time() - self._since)
+        """Seconds of processor time of the answer, or 0 if they are few."""
+        return self.used if self.is_exact else 0.0
+
+    def expect(self, is_costly: bool) -> None:
+        """Measure exactly from now on. Without an allowance, if the answer is expected to be costly."""
+        self.is_exact, self.is_costly = True, is_costly
+        self.begin_answer()
 
     def begin_answer(self) -> None:
         """What came before, such as a TLS handshake, is no part of the answer."""
-        self.cpu, self.parts = 0.0, MAX_PARTS
+        self._used, self.parts = 0.0, MAX_PARTS
         if self._since is not None:
-            self._since = time.thread_time()
+            self._since = self._now()
 
     def step(self, steps: Steps[T], error: Exception | None = None) -> tuple[Socket, int]:
         """Take one step, and measure it. Passes on StopIteration and errors."""
-        self._since = time.thread_time()
+        self._since = self._now()
         try:
             return steps.throw(error) if error else next(steps)
         finally:
-            self.cpu, self._since = self.cost, None
-            self.is_costly |= self.cpu > ALLOWANCE
+            self._used += self._now() - self._since
+            self._since = None
+            if self._used > ALLOWANCE:
+                self.is_costly |= self.is_exact
+                if not self.is_exact:
+                    self.is_exact, self._used = True, 0.0
+
+    def _now(self) -> float:
+        return time.thread_time() if self.is_exact else time.perf_counter()
 
 
 class Task:
@@ -101,10 +122,10 @@ def run(steps: Steps[T], limits: Limits) -> T:
     error: Exception | None = None
     try:
         while True:
-            before = limits.cpu
+            before = time.thread_time()
             sock, event = limits.step(steps, error)
             if limits.is_costly:
-                rest = REST * max(0.0, limits.cpu - before)
+                rest = REST * (time.thread_time() - before)
                 time.sleep(max(0.0, min(rest, limits.end - time.monotonic())))
             left = limits.end - time.monotonic()
             is_late = left <= 0 if event == PAUSE else not is_ready(sock, event, left)

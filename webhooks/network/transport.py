@@ -103,8 +103,8 @@ class Transport:
         except Exception as raised:  # a receiver or a setting can cause any: each is a failed attempt with a reason
             error = raised
         outcome = outcome_of(request, answer, error, started_at, self._now(), limits)
-        if answer.has_begun:
-            self._kept.note_cost(_key(request), outcome.cost > ALLOWANCE)
+        if answer.has_begun and (limits.used > ALLOWANCE or self._kept.costly):
+            self._kept.note_cost(_key(request), limits)
         return outcome
 
 
@@ -118,7 +118,8 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
     target = _target(request.method, request.url)
     message = _message(target, request)
     key = _key(request)
-    limits.is_costly = key in connections.costly
+    if key in connections.costly:
+        limits.expect(connections.costly[key])
     for is_first in (True, False):
         kept = connections.take(key) if is_first and not request.connects else None
         connection = kept or (
@@ -255,8 +256,9 @@ class KeptConnections:
     def __init__(self) -> None:
         # Each with the time since when it is kept; the least recently used receiver first.
         self._kept: dict[Hashable, deque[tuple[Socket, float]]] = {}
-        self.costly: dict[Hashable, None] = {}
-        """Receivers whose last answer cost more than its allowance. Their next one has none."""
+        self.costly: dict[Hashable, bool] = {}
+        """Receivers whose last answer may have cost more than its allowance, and whether it surely did. Then the next
+        one has none."""
         self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
@@ -285,11 +287,11 @@ class KeptConnections:
         if len(self._kept) > MAX_RECEIVERS:
             self._close(next(iter(self._kept)))
 
-    def note_cost(self, key: Hashable, is_costly: bool) -> None:
+    def note_cost(self, key: Hashable, limits: Limits) -> None:
         """Note whether the last answer of a receiver cost more than its allowance."""
         self.costly.pop(key, None)
-        if is_costly:
-            self.costly[key] = None
+        if limits.used > ALLOWANCE:
+            self.costly[key] = limits.is_exact
         if len(self.costly) > MAX_RECEIVERS:
             del self.costly[next(iter(self.costly))]
 
