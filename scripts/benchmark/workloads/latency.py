@@ -118,17 +118,21 @@ SECONDS_BETWEEN_SAVES = 0.04
 
 def measure_hanging_endpoints(bench: Bench) -> Iterator[Measurements]:
     while True:
-        hanging = [bench.inbox("hang").url for _ in range(HANGING)]
-        alone, among_hanging = healthy_latencies(bench, []), healthy_latencies(bench, hanging)
+        alone, among_hanging = healthy_latencies(bench), healthy_latencies(bench, partial(_add_hanging, bench))
         yield {"hanging": Measurement(p99(among_hanging), p99(alone))}
 
 
-def healthy_latencies(bench: Bench, others: Sequence[str], **settings: Any) -> list[float]:
-    """The latencies of a healthy endpoint, while the endpoints at these URLs get the same events and misbehave."""
+def _add_hanging(bench: Bench) -> None:
+    """They get the same events."""
+    for _ in range(HANGING):
+        bench.webhook(bench.inbox("hang").url, Device)
+
+
+def healthy_latencies(bench: Bench, add_others: Callable[[], None] = lambda: None, **settings: Any) -> list[float]:
+    """The latencies of a healthy endpoint, while others that ``add_others`` creates misbehave."""
     bench.clear()
     devices = make_devices(100)
-    for url in others:
-        bench.webhook(url, Device)
+    add_others()
     inbox = bench.inbox()
     healthy = bench.webhook(inbox.url, Device)
     with bench.workers(**settings):
