@@ -150,11 +150,14 @@ def is_whole(url: str) -> bool:
 
 def body_read_by(response: requests.Response) -> bytes:
     """The first bytes of the body. ``read`` waits for as many compressed bytes as it returns decoded ones, so a
-    compressed body that is cut off later than it is wanted would be unreadable. Byte by byte, it stops in time."""
+    compressed body that is cut off later than it is wanted would be unreadable. Byte by byte, it stops in time. At the
+    end, ``read(1)`` may return nothing before all is decoded."""
     step, body = 1 if "Content-Encoding" in response.headers else KEEP, bytearray()
-    while len(body) < KEEP and (piece := response.raw.read(step, decode_content=True)):
+    while len(body) < KEEP and (
+        piece := response.raw.read(step, decode_content=True) or response.raw.read(decode_content=True)
+    ):
         body += piece
-    return bytes(body)
+    return bytes(body[:KEEP])
 
 
 # Answers
