@@ -24,6 +24,10 @@ Steps = Generator[tuple["Socket", int], None, T]
 # Seconds of processor time for one answer, ten times what a usual one takes.
 ALLOWANCE = 0.001
 
+# Seconds by the clock after which the processor time of an answer is measured. Another thread may have used them: a
+# thread waits for its turn for 5 ms and more.
+SUSPECT = 0.01
+
 # After a step of a costly answer, the others rest for so many times as long: they get a twentieth of the time.
 REST = 19
 
@@ -36,8 +40,7 @@ class Limits:
     the work of chunks of one byte, so each answer may have ``parts``, too.
 
     To read the processor time of a thread takes ten times as long as to read a clock. So the steps of an answer are
-    first measured by a clock, which also counts the time of other threads. Once that is more than the allowance, the
-    measure is exact.
+    first measured by a clock, which also counts the time of other threads. Once that is much, the measure is exact.
     """
 
     __slots__ = ("_since", "_used", "begin", "end", "has_connected", "is_costly", "is_exact", "parts", "room")
@@ -66,6 +69,11 @@ class Limits:
         self.is_exact, self.is_costly = True, is_costly
         self.begin_answer()
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the answer has cost more than its allowance, or may have."""
+        return self.used > (ALLOWANCE if self.is_exact else SUSPECT)
+
     def begin_answer(self) -> None:
         """What came before, such as a TLS handshake, is no part of the answer."""
         self._used, self.parts = 0.0, MAX_PARTS
@@ -80,10 +88,10 @@ class Limits:
         finally:
             self._used += self._now() - self._since
             self._since = None
-            if self._used > ALLOWANCE:
-                self.is_costly |= self.is_exact
-                if not self.is_exact:
-                    self.is_exact, self._used = True, 0.0
+            if self.is_exact:
+                self.is_costly |= self._used > ALLOWANCE
+            elif self._used > SUSPECT:
+                self.is_exact, self._used = True, 0.0
 
     def _now(self) -> float:
         return time.thread_time() if self.is_exact else time.perf_counter()

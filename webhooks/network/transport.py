@@ -22,7 +22,7 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect, sockets
 from webhooks.network.answer import Answer
-from webhooks.network.loop import ALLOWANCE, READ, Limits, Loop, Socket, Steps, is_ready
+from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready
 from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused, explain, is_timeout, judge, retry_after
 from webhooks.network.request import Request
 from webhooks.network.url_policy import PORTS
@@ -103,7 +103,7 @@ class Transport:
         except Exception as raised:  # a receiver or a setting can cause any: each is a failed attempt with a reason
             error = raised
         outcome = outcome_of(request, answer, error, started_at, self._now(), limits)
-        if answer.has_begun and (limits.used > ALLOWANCE or self._kept.costly):
+        if answer.has_begun and (self._kept.costly or limits.is_suspect):
             self._kept.note_cost(_key(request), limits)
         return outcome
 
@@ -290,7 +290,7 @@ class KeptConnections:
     def note_cost(self, key: Hashable, limits: Limits) -> None:
         """Note whether the last answer of a receiver cost more than its allowance."""
         self.costly.pop(key, None)
-        if limits.used > ALLOWANCE:
+        if limits.is_suspect:
             self.costly[key] = limits.is_exact
         if len(self.costly) > MAX_RECEIVERS:
             del self.costly[next(iter(self.costly))]
