@@ -15,7 +15,7 @@ os.environ.setdefault("EXAMPLE_DATA_DIR", os.path.join(tempfile.gettempdir(), "w
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS, LOGGING, REST_FRAMEWORK, RQ_QUEUES, WEBHOOKS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "drf_spectacular", "taggit", "tests.testapp"]
+INSTALLED_APPS = [*INSTALLED_APPS, "drf_spectacular", "taggit", "tests.testapp", "tests.hosts"]
 REST_FRAMEWORK = {**REST_FRAMEWORK, "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 WEBHOOKS = {
     **WEBHOOKS,

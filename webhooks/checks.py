@@ -61,16 +61,20 @@ def _check_setting() -> Iterator[CheckMessage]:
 
 def _check_paths() -> Iterator[CheckMessage]:
     """The settings that name code of the project."""
-    try:
-        problem = "" if callable(import_string(conf.may_view)) else "which cannot be called"
-    except Exception as error:
-        problem = f"which cannot be imported: {_describe(error)}"
-    if problem:
-        yield Error(
-            f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, {problem}',
-            hint="Until it is corrected, no page or response shows events and deliveries.",
-            id="webhooks.E011",
-        )
+    for key, path, result in (
+        ("MAY_VIEW", conf.may_view, "no page or response shows events and deliveries"),
+        ("MAY_VIEW_ALL", conf.may_view_all, "only superusers can choose the models of a webhook"),
+    ):
+        try:
+            problem = "" if callable(import_string(path)) else "which cannot be called"
+        except Exception as error:
+            problem = f"which cannot be imported: {_describe(error)}"
+        if problem:
+            yield Error(
+                f'WEBHOOKS["{key}"] names {path}, {problem}',
+                hint=f"Until it is corrected, {result}.",
+                id="webhooks.E011",
+            )
     for path in conf.auth.values():
         try:
             load(path)

@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.models import DateTimeField, F, Func, Lookup, QuerySet
+from django.db.models import DateTimeField, F, Func, Lookup, Model, QuerySet
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -92,6 +93,24 @@ def is_postgresql(using: str) -> bool:
 # these plans, PostgreSQL looks up each row by an index.
 SCANS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
 WHOLE_TABLE_PLANS = (*SCANS, "enable_sort", "enable_incremental_sort")
+
+
+def can_lock(using: str, model: type[Model]) -> bool:
+    """Whether rows of a model can be locked. PostgreSQL refuses that for a database view with DISTINCT or groups, and
+    an unmanaged model may have such a view. An unmanaged table can be locked. Takes one query for each such table and
+    process."""
+    concrete: Any = model._meta.concrete_model
+    unmanaged = [one for one in (concrete, *concrete._meta.all_parents) if not one._meta.managed]
+    return not any(_is_view(using, one._meta.db_table) for one in unmanaged)
+
+
+@cache
+def _is_view(using: str, table: str) -> bool:
+    if not is_postgresql(using):
+        return False
+    name = connections[using].ops.quote_name(table)
+    kinds = fetch_all(using, "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [name])
+    return kinds in ([("v",)], [("m",)])  # a view, a materialized view
 
 
 @contextmanager

@@ -136,11 +136,6 @@ class ErrorKind(StrEnum):
         _("{host} answered with more than the worker reads."),
         _("Let the receiver answer briefly. The status is enough."),
     )
-    ANSWER_UNREADABLE = (
-        "answer_unreadable", _("the answer cannot be read"),
-        _("{host} answered with a body that cannot be decoded."),
-        _("Check the compression of the receiver's answers, and of the load balancer before it."),
-    )
     REDIRECT = (
         "redirect", _("redirects are not followed"),
         _("{host} redirects to another URL, and redirects are not followed."),
@@ -248,6 +243,11 @@ class ErrorKind(StrEnum):
         "settings", _("the settings are invalid"),
         _("A setting of the worker that limits destinations is invalid, so the worker sends nothing."),
         _("Run manage.py check with the worker's settings, correct the setting and restart the worker."),
+    )
+    RESOURCES = (
+        "resources", _("the worker's system has no resources left"),
+        _("The worker's system has no more threads, files or memory for it, so the worker could not send this."),
+        _("Raise the limits of the worker's system, such as LimitNOFILE and TasksMax of systemd, or lower SENDERS."),
     )
     WORKER_ENDED = (
         "worker_ended", _("the worker ended while sending this, three times"),

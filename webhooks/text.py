@@ -33,6 +33,12 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def username_of(user: Any) -> str:
+    """The name of a user as text, empty if there is none. ``get_username()`` of a host's user may return anything."""
+    name = user.get_username() if hasattr(user, "get_username") else user
+    return "" if name is None else str(name)
+
+
 def last_line(text: str) -> str:
     """The last line of a traceback: the error itself."""
     return text.strip().rpartition("\n")[2]
@@ -56,7 +62,7 @@ def _escape(found: re.Match[str]) -> str:
 
 # Lists and objects may be nested this deep. Some parsers give up at a hundred levels.
 MAX_JSON_DEPTH = 100
-_TOO_DEEP = f"data is nested more than {MAX_JSON_DEPTH} levels deep"
+TOO_DEEP = f"data is nested more than {MAX_JSON_DEPTH} levels deep"
 
 # An escape of JSON: a pair of surrogates, half of a pair, or any other.
 _JSON_ESCAPE = re.compile(
@@ -90,7 +96,7 @@ def dumps(value: Any, is_excluded: Callable[[str], bool] | None = None, exact_de
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotJSONSerializable(next(_json_problems("data", value), "") or str(error)) from error
     if json_depth(text) > MAX_JSON_DEPTH:
-        raise NotJSONSerializable(_TOO_DEEP)
+        raise NotJSONSerializable(TOO_DEEP)
     return replace_half_surrogates(text)
 
 
@@ -165,7 +171,7 @@ def replace_half_surrogates(text: str) -> str:
 def _json_problems(path: str, value: Any, level: int = 0) -> Iterator[str]:
     """Messages about the parts of a value that cannot be serialized."""
     if level > MAX_JSON_DEPTH:
-        yield _TOO_DEEP
+        yield TOO_DEEP
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaf_problems(path, {key: None})
@@ -206,6 +212,7 @@ def redact(text: str, secrets: Collection[str]) -> str:
 
     A text that takes too long to search becomes asterisks as a whole.
     """
+    secrets = [secret for secret in secrets if secret]
     if not secrets:
         return text
     if len(text) * sum(map(len, secrets)) > MAX_SEARCHED:

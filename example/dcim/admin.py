@@ -4,7 +4,7 @@ from django.http import HttpRequest
 
 from core.admin import InventoryAdmin
 from dcim import audits
-from dcim.models import Device, Interface, Rack, RackGroup, Site
+from dcim.models import Cable, Device, Interface, Rack, RackGroup, Site
 
 
 @admin.register(Site)
@@ -49,3 +49,10 @@ class InterfaceAdmin(InventoryAdmin):
     list_display = ("name", "device", "type", "enabled", "mode", "mac_address")
     list_filter = ("enabled", "type", "mode", "tags")
     search_fields = ("name", "label", "mac_address", "device__name")
+
+
+@admin.register(Cable)
+class CableAdmin(InventoryAdmin):
+    list_display = ("__str__", "type", "status", "tenant", "description")
+    list_filter = ("type", "status", "tags")
+    search_fields = ("label", "description")

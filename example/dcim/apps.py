@@ -8,6 +8,7 @@ class DCIMConfig(AppConfig):
     def ready(self) -> None:
         import webhooks
 
+        from dcim import signals  # noqa: F401 - importing it connects its receivers
         from dcim.audits import RACK_AUDITED
         from dcim.querysets import sites
 

@@ -90,6 +90,25 @@ class InterfaceMode(TextChoices):
     TAGGED_ALL = "tagged-all", "Tagged (All)"
 
 
+class CableType(TextChoices):
+    CAT6 = "cat6", "CAT6"
+    CAT6A = "cat6a", "CAT6a"
+    DAC_PASSIVE = "dac-passive", "Direct Attach Copper (Passive)"
+    MMF_OM4 = "mmf-om4", "Multimode Fiber (OM4)"
+    SMF_OS2 = "smf-os2", "Single-mode Fiber (OS2)"
+
+
+class CableStatus(TextChoices):
+    CONNECTED = "connected", "Connected"
+    PLANNED = "planned", "Planned"
+    DECOMMISSIONING = "decommissioning", "Decommissioning"
+
+
+class CableEnd(TextChoices):
+    A = "A", "A"
+    B = "B", "B"
+
+
 class InterfaceDuplex(TextChoices):
     HALF = "half", "Half"
     FULL = "full", "Full"

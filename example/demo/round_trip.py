@@ -10,7 +10,7 @@ from typing import Any
 from demo import receiver
 from demo.receiver import Post
 from demo.site import DELIVERIES, SITES, TENANTS
-from demo.startup import USERNAME, Demo
+from demo.startup import EMAIL, Demo
 from demo.supervisord import DemoError
 
 Statuses = tuple[int, ...]  # the HTTP status of each attempt
@@ -58,7 +58,7 @@ def check_change(demo: Demo, change: str, data: Any, statuses: Statuses = (200,)
     compare(f"{change}: valid signatures", {is_signed(post, demo.webhook_secret) for post in posts}, {True})
     compare(f"{change}: data", payload["data"], data)
     compare(f"{change}: model", payload["model"], payload["object_type"].rpartition(".")[2])
-    compare(f"{change}: username", payload["username"], USERNAME)
+    compare(f"{change}: username", payload["username"], EMAIL)
     compare(f"{change}: request id", payload["request"]["id"], payload["request_id"])
     compare(f"{change}: sequence", payload["sequence"], delivery["event"]["id"])
     compare(f"{change}: state of the delivery", delivery["state"], "succeeded")

@@ -6,7 +6,7 @@ from textwrap import indent
 
 from demo import receiver
 from demo.site import SITES
-from demo.startup import PASSWORD, USERNAME, Demo
+from demo.startup import EMAIL, PASSWORD, Demo
 from demo.supervisord import log
 
 SHOWN_HEADERS = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature", "x-hook-signature")
@@ -44,7 +44,7 @@ def print_addresses(demo: Demo) -> None:
 The site:           {site}/
 The admin:          {site}/admin/
 Status of webhooks: {site}/admin/webhook-backend-status/
-Log in as:          {USERNAME}, password {PASSWORD}
+Log in as:          {EMAIL}, password {PASSWORD}
 The REST API:       {site}/api/ with the header "Authorization: Token {demo.site.token}"
 Your own webhook:   use the payload URL {demo.receiver_url}/mine
 Logs, database:     {demo.directory}

@@ -25,7 +25,7 @@ from demo.site import DELIVERIES, Site
 from demo.supervisord import DemoError, Supervisord, log
 
 EXAMPLE = Path(__file__).resolve().parent.parent
-USERNAME = PASSWORD = "admin"  # noqa: S105 # nosec B105 # the site listens on the loopback address only
+EMAIL, PASSWORD = "admin@example.com", "admin"  # nosec B105 # the site listens on the loopback address only
 
 # The programs inherit only these variables. A DATABASE_URL, for example, would break the demo.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
@@ -61,7 +61,7 @@ def running_demo(directory: Path) -> Iterator[Demo]:
     print("Creating the database ...", flush=True)
     (directory / "logs").mkdir()
     manage(directory, "migrate")
-    manage(directory, "demo_data", username=USERNAME, password=PASSWORD, token=key)
+    manage(directory, "demo_data", email=EMAIL, password=PASSWORD, token=key)
     print("Starting gunicorn, Valkey, rqworker and a receiver under supervisord ...", flush=True)
     with Supervisord(directory) as programs:
         programs.wait_for(programs.check, "The start of all programs", "supervisord")

@@ -31,6 +31,9 @@ class Cluster(PrimaryModel):
         "tenancy.Tenant", models.PROTECT, related_name="clusters", null=True, blank=True
     )
     site = models.ForeignKey("dcim.Site", models.PROTECT, related_name="clusters", null=True, blank=True)
+    api_token = models.CharField(
+        "API token", max_length=100, blank=True, help_text="For the API of the hypervisors"
+    )
 
     class Meta:
         ordering = ("name", "pk")

@@ -11,7 +11,7 @@ from typing import Any, Self
 from django.urls import reverse
 from playwright.sync_api import Page, sync_playwright
 
-from demo.startup import PASSWORD, USERNAME
+from demo.startup import EMAIL, PASSWORD
 from webhooks.models import Delivery, Event, Run, State, Webhook
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -125,7 +125,7 @@ class Camera:
         )  # fmt: skip
         page = context.new_page()
         page.goto("/admin/login/")
-        page.fill("#id_username", USERNAME)
+        page.fill("#id_username", EMAIL)
         page.fill("#id_password", PASSWORD)
         page.click("[type=submit]")
         return page

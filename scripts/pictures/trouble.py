@@ -56,7 +56,7 @@ PLANS = (
 
 def cause(demo: Demo) -> None:
     """Fill the database of a running demo."""
-    user = get_user_model().objects.get(username="admin")
+    user = get_user_model().objects.get(email="admin@example.com")
     found = {plan.name: _define(plan, demo) for plan in PLANS}
     _busy_day(found)
     _failed_event(found["DNS updater"])

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.test.testcases import LiveServerThread
 from rest_framework.authtoken.models import Token
@@ -20,6 +20,7 @@ from tests.support.draining import STATE
 from tests.support.makers import make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
+from users.models import User
 from webhooks.models import Delivery, Event, State
 from webhooks.models.queue import OPEN_STATES
 from webhooks.network.headers import DEPTH

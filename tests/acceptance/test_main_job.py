@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -24,6 +23,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Worker, Workers
 from tests.testapp.models import Label
+from users.models import User
 from webhooks.models import Delivery, Event, QueuedDelivery, State
 from webhooks.operations import retries
 
@@ -41,7 +41,7 @@ SITE_FORM = {
 
 @pytest.fixture
 def admin() -> User:
-    return User.objects.create_superuser("alice", "alice@example.org", "secret")
+    return User.objects.create_superuser("alice", "secret")
 
 
 @pytest.fixture

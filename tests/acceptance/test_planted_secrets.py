@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import pytest
 import standardwebhooks
-from django.contrib.auth.models import User
 from django.core import mail
 from django.core.management import call_command
 from django.db import connection
@@ -30,6 +29,7 @@ from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
+from users.models import User
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.operations import retries
 
@@ -143,7 +143,7 @@ def everything_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 
 @pytest.fixture
 def admin() -> User:
-    return User.objects.create_superuser("alice", "alice@example.org", "-")
+    return User.objects.create_superuser("alice", "-")
 
 
 @pytest.fixture
@@ -269,13 +269,13 @@ def export(search: Search, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_the_search_finds_a_secret_that_was_stored(name: str, redis: Any) -> None:
-    User.objects.create(username=PLANTED[name])
+    User.objects.create(email=PLANTED[name])
     redis.hset("rq:job:1", "data", zlib.compress(pickle.dumps(PLANTED[name])))
     search = Search()
     search.rows()
     search.redis(redis)
     search.look("log lines", "log", f"{{'secret': {PLANTED[name]!r}}}")
-    assert Counter(found.partition(":")[0] for found in search.found).keys() >= {"values in tables auth_user.username"}
+    assert Counter(found.partition(":")[0] for found in search.found).keys() >= {"values in tables users_user.email"}
     assert [found.rpartition(": ")[2] for found in search.found] == [name] * 3
 
 

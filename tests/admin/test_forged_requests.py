@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
@@ -13,6 +12,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_webhook
+from users.models import User
 from webhooks.models import Delivery, Event, Run, RunKind, Webhook
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("db", "redis")]

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
@@ -18,6 +18,7 @@ from tests.support.hostile_rows import CORPUS, MARK, TOGETHER, fill, pages
 from tests.support.makers import make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
+from users.models import User
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.text import escape_invisible, one_line
 
@@ -71,7 +72,7 @@ def browser(db: None) -> Client:
 
 def answers_of(browser: Client, text: str, addresses: list[str]) -> list[tuple[str, Any]]:
     api = APIClient()
-    api.force_authenticate(User.objects.get(username="admin"))
+    api.force_authenticate(User.objects.get(email="admin"))
     got = [(address, browser.get(address)) for address in addresses]
     for model in ("webhook", "delivery", "event"):
         address = reverse(f"admin:webhooks_{model}_changelist")
@@ -138,8 +139,12 @@ def test_a_name_cannot_forge_a_log_line(name: str, db: None, monkeypatch: pytest
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger("webhooks").addHandler(handler)
     make_webhook(Fragile)
+
+    def has_no_name(self: Fragile) -> str:
+        raise DatabaseError(text)
+
     try:
-        monkeypatch.setattr(Fragile, "__str__", lambda self: [][text])  # type: ignore[call-overload]
+        monkeypatch.setattr(Fragile, "__str__", has_no_name)
         Fragile.objects.create(name=text[:50], behaviour="raises")
 
         def breaks(*args: Any) -> None:

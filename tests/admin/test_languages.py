@@ -10,7 +10,6 @@ from typing import Any
 import django
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client
 from django.utils import translation
@@ -20,6 +19,7 @@ from tests.support.admin_pages import STATUS
 from tests.support.every_page import addresses, fill
 from tests.support.makers import make_webhook
 from tests.support.users import browser
+from users.models import User
 
 # Django 6.1 has no German for these texts above the lists of its admin.
 OF_DJANGO = {"- Select an option -", "Run"} if django.VERSION >= (6, 1) else set[str]()

@@ -6,11 +6,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, WEBHOOKS, change_of, page
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event
+from users.models import User
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.models import Attempt, Delivery, Event, Webhook

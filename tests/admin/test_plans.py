@@ -73,7 +73,7 @@ def down(
 
 @pytest.fixture
 def client(down: Webhook) -> Client:
-    boss: Any = get_user_model().objects.create(username="boss", is_staff=True, is_superuser=True)
+    boss: Any = get_user_model().objects.create(email="boss", is_staff=True, is_superuser=True)
     return browser(boss)
 
 

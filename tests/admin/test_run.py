@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.admin import run_start
 from webhooks.delivery.runs import pace
 from webhooks.models import Delivery, Run, RunKind, RunState, State
@@ -170,7 +171,7 @@ def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
     after = run.filters.pop("created_after")
     assert run.filters == {"state": ["failed"], "webhook": webhook.pk, "name": "Thing"}
     assert datetime.fromisoformat(after) > datetime.now(UTC) - timedelta(hours=2)
-    assert run.requested_by == "admin"
+    assert run.requested_by == "admin@example.com"
 
 
 def test_the_button_of_a_page_begins_one_run_and_an_open_run_is_not_begun_twice(admin_client: Client) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -24,6 +23,7 @@ from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEB
 from tests.support.draining import STATE
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
+from users.models import User
 from webhooks.admin import display, status, status_sections
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
@@ -376,7 +376,7 @@ BETWEEN = {"due_at": FUTURE, "failures": 1}
             REFUSED | {"error_kind": "http_401", "last_failure": "HTTP 401 Unauthorized", "probe_at": FUTURE},
             [(State.PENDING, BETWEEN), (State.FAILED, {})],
             ["is paused after 3 failed attempts: HTTP 401", "1 failed", "next probe", "Compare the secret",
-             "admin: Changed Secret."],
+             "admin@example.com: Changed Secret."],
             ["See request", "Send test", "Resume", "Retry 1", "Open webhook"],
         ),
         (
@@ -416,7 +416,7 @@ def test_each_cause_has_one_box_with_its_words_and_buttons(
     make_webhook(Site, name="healthy")
     for state, more in deliveries:
         make_site_delivery(webhook, state, make_site_event(state), **more)
-    boss = User.objects.get(username="admin")
+    boss = User.objects.get(email="admin@example.com")
     LogEntry.objects.log_actions(boss.pk, [webhook], CHANGE, [{"changed": {"fields": ["Secret"]}}])
     context = admin_client.get(STATUS).context
     [box] = context["boxes"]

@@ -67,7 +67,7 @@ def test_an_unsaved_form_shows_the_exact_request_of_a_real_object(admin: Client,
     assert "POST https://cmdb.example/ams" in shown
     assert "X-Model: site" in shown
     assert "X-Webhook-Test: true" in shown
-    assert '"name": "Amsterdam", "by": "admin"' in shown
+    assert '"name": "Amsterdam", "by": "admin@example.com"' in shown
     assert re.search(r"Authorization: \*+ ", shown)
     assert re.search(r"webhook-signature: \*+ ", shown)
     assert "t0ps3cret" not in shown
@@ -95,7 +95,7 @@ def test_each_problem_names_its_field(admin: Client, site: Site) -> None:
             {"conditions": json.dumps({"attr": "status.value", "value": "retired"})},
             'The condition wants status.value eq "retired". It was "active".',
         ),
-        ({"excluded_usernames": "admin"}, "Changes by admin are ignored."),
+        ({"excluded_usernames": "admin@example.com"}, "Changes by admin@example.com are ignored."),
         ({"conditions": json.dumps({"attr": "nope", "value": 1})}, "'nope' is missing"),
     ],
 )
@@ -213,20 +213,20 @@ def test_a_custom_event_is_tried_with_the_data_of_the_newest_one_or_other_data(
 
 
 def test_the_data_of_a_stored_custom_event_needs_the_permission_for_payloads(audit: str) -> None:
-    for client in (staff("add_webhook", "view_event"), staff("add_webhook", "view_payload")):
+    for client in (staff("add_webhook", "view_event"), staff("add_webhook", "read_payload_event")):
         shown = try_it(client, custom_events="dcim.rack_audited", try_model=audit)
         assert "would be sent" in shown
         assert "jane" not in shown
 
 
 def test_only_objects_that_the_user_may_view_are_offered_and_sent(site: Site, inbox: Inbox) -> None:
-    of_devices = browser(make_user("add_webhook", "change_webhook", "view_payload", sees_objects=False))
+    of_devices = browser(make_user("add_webhook", "change_webhook", "read_payload_event", sees_objects=False))
     assert "You may not view objects of this model." in try_it(of_devices, site, do="send", payload_url=inbox.url())
     add = of_devices.get(reverse("admin:webhooks_webhook_add")).content.decode()
     assert 'value="dcim.site"' not in add
     without_payloads = staff("add_webhook", "change_webhook")
     shown = try_it(without_payloads, site, body_template="{{ data.name }}", on_updated="on")
-    assert "To see it, you need the permission webhooks.view_payload." in shown
+    assert "To see it, you need the permission webhooks.read_payload_event." in shown
     assert "hush" not in shown
     assert not inbox.received()
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
@@ -26,6 +25,7 @@ from tests.support.admin_pages import (
     statements,
 )
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_webhook
+from users.models import User
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.workers import jobs
 
@@ -171,7 +171,7 @@ class TestForm:
     def test_models_no_longer_registered_are_listed(self, admin_client: Client, webhook: Webhook) -> None:
         through = Webhook.object_types.through
         through.objects.create(webhook=webhook, contenttype=ContentType.objects.get_for_model(User))
-        assert "No longer registered, and removed when you save: auth.user" in page(admin_client, change_of(webhook))
+        assert "No longer registered, and removed when you save: users.user" in page(admin_client, change_of(webhook))
 
 
 @pytest.mark.one_database

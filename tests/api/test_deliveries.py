@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
@@ -28,6 +27,7 @@ from tests.support.rest import (
     selects,
 )
 from tests.testapp.models import Label, Thing
+from users.models import User
 from webhooks.models import BodyKind, Delivery, Event, Run, State
 from webhooks.models.ids import first_id
 from webhooks.testing import capture, deliver

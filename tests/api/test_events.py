@@ -115,4 +115,4 @@ def test_only_users_who_may_view_payloads_see_the_value_that_a_condition_found()
     assert client_of("view_skip").get(url).status_code == 404
     assert client_of("view_webhook").get(url).status_code == 403
     assert "xyzzy" not in client_of("view_webhook", "view_skip").get(url).content.decode()
-    assert client_of("view_webhook", "view_skip", "view_payload").get(url).content.decode().count("xyzzy") == 2
+    assert client_of("view_webhook", "view_skip", "read_payload_event").get(url).content.decode().count("xyzzy") == 2

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from rest_framework.permissions import SAFE_METHODS, DjangoObjectPermissions, IsAuthenticated
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
@@ -15,6 +14,7 @@ from rest_framework.views import APIView
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, make_user
+from users.models import User
 from webhooks.api.deliveries import DeliveryViewSet
 from webhooks.api.events import EventViewSet
 from webhooks.api.webhooks import WebhookViewSet

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.core.signals import request_finished, request_started
@@ -19,6 +18,7 @@ from rest_framework.authtoken.models import Token
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
+from users.models import User
 from webhooks.models import RunKind
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations import runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.rest import client_of
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.delivery.runs.acts import DeliveryAct
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Event, Run, RunState, State
@@ -46,7 +47,7 @@ def test_a_run_is_begun_watched_paused_resumed_and_cancelled(api: APIClient) -> 
     assert {name: run[name] for name in ("kind", "filters", "requested_by", "state", "total", "done", "percent")} == {
         "kind": "retry",
         "filters": {"webhook": webhook.pk, "state": ["failed"]},
-        "requested_by": "admin",
+        "requested_by": "admin@example.com",
         "state": "running",
         "total": None,
         "done": 0,

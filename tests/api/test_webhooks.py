@@ -97,13 +97,13 @@ def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: I
     ("fields", "key", "message"),
     [
         (
-            {"object_types": ["dcim.site", "auth.user"]},
+            {"object_types": ["dcim.site", "users.user"]},
             "object_types",
-            "Not registered: auth.user. Choose from: cir",
+            "Not registered: users.user. Choose from: cir",
         ),
         ({"object_types": ["dcim.sites", "nonsense"]}, "object_types", "Not registered: dcim.sites, nonsense. Choose"),
         ({"object_types": ["testapp.thingproxy"]}, "object_types", "Not registered: testapp.thingproxy. Choose"),
-        ({"object_types": ["auth.user"]}, "object_types", 'setting WEBHOOKS["MODELS"] or call webhooks.register()'),
+        ({"object_types": ["users.user"]}, "object_types", 'setting WEBHOOKS["MODELS"] or call webhooks.register()'),
         ({"object_types": []}, "object_types", "Choose at least one model."),
         ({"object_types": "dcim.site"}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
         (

@@ -8,7 +8,6 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -18,6 +17,7 @@ from dcim.models import Site
 from tests.support.makers import events, make_delivery, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, make_user
 from tests.testapp.models import Country, Fragile, Thing
+from users.models import User
 from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, State
 from webhooks.operations.why import why

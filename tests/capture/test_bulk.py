@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import collections
 import json
-from collections import Counter
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist
-from django.db import NotSupportedError, OperationalError, connection, models, transaction
-from django.db.models import Count, F
-from django.db.models.functions import Upper
+from django.db import IntegrityError, NotSupportedError, OperationalError, connection, models, transaction
+from django.db.models import Count, F, Max, Subquery, Value
+from django.db.models.functions import Cast, Concat, Random, Substr, Upper
 from django.test.utils import CaptureQueriesContext
 
 import webhooks
 from tests.support import servers
-from tests.support.makers import actions, events, last_data, make_webhook, recorded
+from tests.support.makers import actions, changed, events, last_data, make_webhook, recorded
 from tests.support.modes import autocommit, in_batch, in_transaction
 from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
-from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
+from tests.support.threads import Beside
+from tests.testapp.models import (
+    Counter,
+    Country,
+    Craft,
+    Diner,
+    Edition,
+    Gadget,
+    Label,
+    Paired,
+    Place,
+    Ship,
+    Shout,
+    Thing,
+    Tide,
+    Tracked,
+    TrackedPart,
+)
 from webhooks import db
 from webhooks.capture import subscriptions
-from webhooks.db import execute
+from webhooks.db import execute, to_db_time
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -364,6 +384,192 @@ def test_an_upsert_by_several_fields_finds_existing_rows() -> None:
     assert (events()[0].object_id, json.loads(events()[0].changed)) == (str(old[0].pk), ["note"])
 
 
+def test_an_upsert_records_the_row_that_it_updates_even_if_the_instance_has_another_key() -> None:
+    [old] = Paired.objects.bulk_create([Paired(left="a", right=1, note="old")])
+    make_webhook(Paired, prechange=True)
+    rows = [Paired(pk=old.pk + 1000, left="a", right=1, note="new")]
+    Paired.objects.bulk_create(rows, update_conflicts=True, update_fields=["note"], unique_fields=["left", "right"])
+    assert recorded() == [("updated", "testapp.paired", str(old.pk))]
+
+
+# The filter counts once, and the statement is one
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda rows: rows.annotate(chance=Random()).filter(chance__lt=0.5),
+        lambda rows: rows.filter(pk__in=rows.order_by("?").values("pk")[:3]),
+        lambda rows: rows.annotate(chance=Random(), count=Count("parts")).filter(chance__lt=0.5, count=0),
+    ],
+    ids=["rows", "three rows", "groups"],
+)
+def test_a_random_filter_chooses_the_rows_once(choose: Callable[[Any], Any]) -> None:
+    make(40)
+    make_webhook(Tracked)
+    for _ in range(5):
+        with transaction.atomic():
+            count = choose(Tracked.objects.all()).update(status="chosen")
+            chosen = Tracked.objects.filter(status="chosen").values_list("pk", flat=True)
+            assert {event.object_id for event in events()} == set(map(str, chosen))
+            assert count == len(chosen)
+            transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize(
+    ("filters", "values"),
+    [
+        (lambda: {"status__in": Tracked.objects.order_by("-pk").values("status")[:1]}, {"status": "retired"}),
+        (dict, {"status": Concat(Subquery(Tracked.objects.values(most=Max("status"))[:1]), Value("!"))}),
+    ],
+    ids=["by a subquery on the updated column", "to a subquery on the updated column"],
+)
+def test_many_rows_are_updated_in_one_statement(
+    filters: Callable[[], dict[str, Any]], values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "MAX_KEYS", 5)
+    make(12)
+    make_webhook(Tracked, prechange=True)
+    statements = statements_of(lambda: Tracked.objects.filter(**filters()).update(**values))
+    assert sum(one.startswith('UPDATE "testapp_tracked"') for one in statements) == 1
+    assert len(Tracked.objects.values_list("status", flat=True).distinct()) == 1
+    assert actions() == ["updated"] * 12
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("prechange", [False, True])
+def test_an_update_waits_for_another_transaction_and_then_looks_again(prechange: bool) -> None:
+    first, second = make(2)
+    make_webhook(Tracked, on="u", prechange=prechange)
+    with transaction.atomic():
+        models.QuerySet(Tracked).filter(pk=first.pk).update(status="reserved")
+        other = Beside(lambda: Tracked.objects.filter(status="active").update(name="new"))
+        other.wait_until_blocked_or_done()
+        assert other.is_running
+    assert other.join() == 1
+    assert recorded() == [("updated", "testapp.tracked", str(second.pk))]
+    assert Tracked.objects.get(name="new") == second
+
+
+UTC_NOON = to_db_time(datetime(2026, 11, 24, 12, tzinfo=UTC))
+OF_EVERY_TYPE: list[tuple[type[models.Model], list[Any]]] = [
+    (Thing, [1, 2, 2**62]),
+    (Country, ["de/ü 1", "it's", 'a"b\\c', "1e5", "{1,2}", "NULL", "", " x "]),
+    (Gadget, [uuid.UUID(int=n) for n in (1, 2)]),
+    (Edition, [Decimal("1.50"), Decimal(2), Decimal("-3.25"), Decimal("123456.78")]),
+    (Tide, [UTC_NOON, UTC_NOON + timedelta(microseconds=1)]),
+    (Shout, ["hello", "WORLD"]),
+]
+
+
+@pytest.mark.parametrize(("model", "keys"), OF_EVERY_TYPE, ids=lambda one: getattr(one, "__name__", ""))
+def test_rows_with_keys_of_every_type_are_updated(model: Any, keys: list[Any]) -> None:
+    rows = webhooks.TrackedQuerySet(model)
+    models.QuerySet(model).bulk_create(model(pk=key, name="old") for key in [*keys])
+    make_webhook(model, prechange=True)
+    assert rows.filter(name="old").update(name="new") == len(keys)
+    assert [changed(event) for event in events()] == [["name"]] * len(keys)
+    assert rows.filter(pk=keys[0]).update(name="newer") == 1
+    assert rows.filter(name="newer").update(name="newest") == 1
+    assert len(events()) == len(keys) + 2
+
+
+# A new primary key
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_an_update_of_the_key_deletes_the_object_and_creates_another(prechange: bool) -> None:
+    Counter.objects.bulk_create(Counter(code=code, name=code) for code in ("a", "b", "c"))
+    make_webhook(Counter, prechange=prechange)
+    assert Counter.objects.exclude(code="c").update(code=Concat("code", Value("!")), name="new") == 2
+    assert [(event.action, event.object_id, json.loads(event.data)["name"]) for event in events()] == [
+        ("deleted", "a", "a"), ("deleted", "b", "b"), ("created", "a!", "new"), ("created", "b!", "new"),
+    ]  # fmt: skip
+
+
+def test_an_object_with_a_key_that_was_another_ones_before_is_updated() -> None:
+    Counter.objects.bulk_create(Counter(code=code, name=code) for code in ("a", "b"))
+    make_webhook(Counter, prechange=True)
+    Counter.objects.update(code=F("code"), name="same key")
+    assert [(event.action, event.object_id) for event in events()] == [("updated", "a"), ("updated", "b")]
+    assert [changed(event) for event in events()] == [["name"]] * 2
+    with transaction.atomic():
+        Counter.objects.filter(code="b").update(code="c")
+        Counter.objects.filter(code="a").update(code="b")
+    assert sorted(recorded()[2:]) == [
+        ("created", "testapp.counter", "c"), ("deleted", "testapp.counter", "a"), ("updated", "testapp.counter", "b"),
+    ]  # fmt: skip
+
+
+def test_a_key_that_only_the_database_knows_is_found() -> None:
+    Counter.objects.bulk_create(Counter(code=code) for code in ("a", "b"))
+    make_webhook(Counter)
+    at_random = Concat(Value("r"), Substr(Cast(Random(), models.CharField()), 1, 10))
+    assert Counter.objects.update(code=at_random) == 2
+    codes = Counter.objects.order_by("code").values_list("code", flat=True)
+    assert sorted(recorded()) == [
+        *(("created", "testapp.counter", code) for code in codes),
+        ("deleted", "testapp.counter", "a"), ("deleted", "testapp.counter", "b"),
+    ]  # fmt: skip
+
+
+def test_a_new_key_of_a_parent_row_or_of_a_child_row_counts_for_that_one() -> None:
+    Ship.objects.create(name="old", code="a")
+    make_webhook(Craft, Ship)
+    assert webhooks.TrackedQuerySet(Ship).filter(name="old").update(code="b", name="new") == 1
+    assert [(event.action, event.object_type) for event in events()] == [
+        ("deleted", "testapp.ship"), ("created", "testapp.ship"), ("updated", "testapp.craft"),
+    ]  # fmt: skip
+
+
+def test_a_key_that_is_taken_is_refused_and_nothing_is_recorded() -> None:
+    Counter.objects.bulk_create(Counter(code=code) for code in ("a", "b"))
+    make_webhook(Counter)
+    with transaction.atomic():
+        with pytest.raises(IntegrityError):
+            Counter.objects.filter(code="a").update(code="b")
+        assert connection.needs_rollback
+        transaction.set_rollback(True)
+    with pytest.raises(IntegrityError):
+        Counter.objects.filter(code="a").update(code="b")
+    assert events() == []
+
+
+def test_many_new_keys_take_as_few_queries_as_one() -> None:
+    make_webhook(Counter)
+
+    def cost(rows: int) -> int:
+        Counter.objects.all()._raw_delete("default")
+        Counter.objects.bulk_create(Counter(code=f"c{number}") for number in range(rows))
+        return len(statements_of(lambda: Counter.objects.update(code=Concat("code", Value("!")))))
+
+    assert cost(2) == cost(30)
+
+
+# Deletions
+
+
+def test_an_object_that_a_deletion_left_is_sent_later_as_it_is_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = make(1)[0]
+    make_webhook(Tracked)
+    with webhooks.batch():
+        with monkeypatch.context() as patched:
+            patched.setattr(models.QuerySet, "delete", lambda rows: (0, {}))  # as if its random filter chose none
+            Tracked.objects.all().delete()
+        Tracked.objects.update(name="new")
+        Tracked.objects.get(pk=one.pk).delete()
+    assert (actions()[-1], last_data()["name"]) == ("deleted", "new")
+
+
+def test_a_locking_queryset_with_groups_is_deleted() -> None:
+    make(2)
+    make_webhook(Tracked)
+    with transaction.atomic():
+        grouped = Tracked.objects.select_for_update().annotate(count=Count("parts")).order_by("count")
+        assert grouped.delete()[0] == 2
+    assert actions()[-2:] == ["deleted", "deleted"]
+
+
 # Without tables, and with many rows
 
 
@@ -434,5 +640,5 @@ def test_more_rows_than_a_statement_takes_parameters(few_parameters: None, app_l
         for one in made:
             one.save()
     assert Event.objects.filter(changed='["status"]').count() == 240
-    assert Counter(actions()) == {"created": 240, "deleted": 120, "updated": 240}
+    assert collections.Counter(actions()) == {"created": 240, "deleted": 120, "updated": 240}
     assert app_log.text == ""

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import AnonymousUser
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
 
 import webhooks
-from tests.support.makers import events, last_data, make_webhook
+from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.capture.context import RequestActor, acting, current_actor
 from webhooks.db import fetch_all
 from webhooks.middleware import WebhooksMiddleware
+from webhooks.network.headers import DEPTH
 
 
 def test_without_a_request_the_actor_has_no_name() -> None:
@@ -82,7 +88,7 @@ def actor_during(request: HttpRequest) -> Any:
 
 def test_a_request_has_an_id_of_its_own_and_its_user() -> None:
     request = RequestFactory().post("/api/things/?dry=1")
-    request.user = User(username="alice")
+    request.user = User(email="alice")
     actor = actor_during(request)
     assert actor.username == "alice"
     assert actor.request_id
@@ -124,12 +130,102 @@ def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.
 
 
 @pytest.mark.usefixtures("database")
+def test_the_host_may_save_something_while_it_reads_the_user() -> None:
+    def read_user() -> Any:
+        thing.name = f"seen {next(times)}"
+        thing.save()
+        return SimpleNamespace(is_authenticated=True, get_username=lambda: "alice")
+
+    times, thing = itertools.count(1), Thing.objects.create(name="new")
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    request.user = SimpleLazyObject(read_user)  # type: ignore[assignment]
+    with acting(RequestActor(request)), transaction.atomic():
+        thing.save()
+    assert (events()[0].username, last_data()["name"]) == ("alice", "seen 1")
+
+
+@pytest.mark.usefixtures("database")
 def test_a_change_is_recorded_with_any_query_parameters(app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Thing)
     with acting(RequestActor(RequestFactory().post("/there/?" + "a=1&" * 1001))):
         Thing.objects.create(name="a")
     assert [json.loads(event.request)["GET"] for event in events()] == [{}]
     assert "The query parameters of /there/ cannot be read" in app_log.text
+
+
+class Raises:
+    """Nothing of it can be read."""
+
+    def __str__(self) -> str:
+        raise ValueError("not now")
+
+    @property
+    def id(self) -> Any:
+        raise ValueError("not now")
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        (7, "7"), (UUID(int=7), str(UUID(int=7))), (None, ""), (gettext_lazy("Yes"), "Yes"), ("alice", "alice"),
+        (SafeString("bob"), "bob"), (Raises(), ""),
+    ],
+)  # fmt: skip
+def test_a_change_is_recorded_whatever_the_host_calls_its_user(name: Any, stored: str) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    request.user = SimpleNamespace(is_authenticated=True, get_username=lambda: name)  # type: ignore[assignment]
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert (event.username, json.loads(event.request)["user"]) == (stored, stored)
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("user", [SimpleNamespace(is_authenticated=True), Raises(), "alice", 7])
+def test_a_change_is_recorded_with_a_user_of_any_kind(user: Any) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    request.user = user
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    assert actions() == ["created"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("name", "value", "stored"),
+    [
+        ("id", UUID(int=7), str(UUID(int=7))), ("id", 7, "7"), ("id", gettext_lazy("Yes"), "Yes"),
+        ("path", gettext_lazy("Yes"), "Yes"), ("path", None, None), ("path", Raises(), None), ("path", 7, "7"),
+        ("path_info", Path("/a"), "/a"), ("method", None, None), ("method", gettext_lazy("Yes"), "Yes"),
+        ("GET", {"a": UUID(int=7), 1: None}, {"a": str(UUID(int=7)), "1": "None"}), ("GET", None, {}),
+        ("headers", None, ""), ("headers", {DEPTH: 2}, ""),
+    ],
+)  # fmt: skip
+def test_a_change_is_recorded_whatever_the_host_puts_into_the_request(name: str, value: Any, stored: Any) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/there/")
+    setattr(request, name, value)
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert not event.error
+    assert json.loads(event.request).get(name, "") == stored
+    if name == "id":
+        assert event.request_id == stored
+
+
+@pytest.mark.usefixtures("database")
+def test_a_request_without_readable_parts_has_an_id_still() -> None:
+    make_webhook(Thing)
+    with acting(RequestActor(Raises())):  # type: ignore[arg-type]
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert event.request_id
+    assert json.loads(event.request)["path"] is None
 
 
 # Views of every kind, end to end
@@ -224,7 +320,7 @@ def test_names_that_are_too_long_or_strange_do_not_lose_the_event() -> None:
 
 
 WRONG_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
-    (lambda: webhooks.actor(User(username="alice")), r"not <User: alice>: write actor\(user.get_username\(\)\)"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor(User(email="alice")), r"not <User: alice>: write actor\(user.get_username\(\)\)"),  # type: ignore[arg-type]
     (lambda: webhooks.actor("sync", UUID(int=7)), r"write str\(request_id\)"),  # type: ignore[arg-type]
     (lambda: webhooks.actor("sync", depth="2"), "not '2'"),  # type: ignore[arg-type]
     (lambda: webhooks.actor(print), "as a decorator, @webhooks.actor"),  # type: ignore[arg-type]

@@ -414,7 +414,7 @@ def test_an_audit_of_a_rack_arrives_in_its_lane(way: str, api: APIClient, admin_
     assert request.json["object_type"] == "dcim.rack"
     assert request.json["data"]["rack"] == {"id": rack.pk, "name": "R1", "site": "berlin"}
     assert request.json["data"]["devices"] == [{"name": "sw1", "position": 2.0}]
-    assert request.json["username"] == "admin"
+    assert request.json["username"] == "admin@example.com"
 
 
 def test_data_that_is_too_large_fails_the_event_with_a_reason(db: None, webhooks_settings: Any) -> None:

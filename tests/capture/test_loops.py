@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.contrib.auth.models import AnonymousUser, Permission
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.test import Client, RequestFactory
@@ -20,6 +20,7 @@ from tests.support.admin_pages import form, messages_after, page
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_webhook
+from users.models import User
 from webhooks.capture.context import RequestActor, acting, parse_depth
 from webhooks.db import fetch_all
 from webhooks.models import Event, Webhook
@@ -133,7 +134,7 @@ def test_a_change_is_saved_and_sent_where_permissions_cannot_be_read(
     make_webhook(Site)
     user = user_with("chain_webhook")
     monkeypatch.setattr(User, "has_perm", lambda *args: fetch_all("default", "SELECT permission FROM no_such_table"))
-    assert [(event.depth, event.username) for event in change_by(user, "a", "2")] == [(1, user.username)] * 2
+    assert [(event.depth, event.username) for event in change_by(user, "a", "2")] == [(1, user.email)] * 2
     assert "The permissions of the user of /there/ cannot be read" in app_log.text
 
 

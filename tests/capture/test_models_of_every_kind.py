@@ -228,4 +228,4 @@ def test_a_change_in_the_admin_has_its_user(site: Site, admin_user: Any) -> None
     client.force_login(admin_user)
     client.post(f"/admin/dcim/site/{site.pk}/change/", {"name": "B", "slug": "b", "status": "active",
                                                         "custom_field_data": "{}"})  # fmt: skip
-    assert (events()[-1].username, arrives()["name"]) == (admin_user.username, "B")
+    assert (events()[-1].username, arrives()["name"]) == (admin_user.email, "B")

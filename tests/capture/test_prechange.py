@@ -27,7 +27,7 @@ from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, bare_savepoint
 from tests.support.sessions import session
 from tests.support.statements import statements_of
 from tests.support.threads import Beside
-from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
+from tests.testapp.models import Course, Diner, Gadget, Label, Part, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
 from webhooks.capture.signals import on_many_to_many_changed
@@ -418,14 +418,17 @@ def save_specimens(sender: Any, **kwargs: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", [in_transaction, in_batch])
-def test_the_previous_state_has_the_key_that_a_deletion_sets_to_null(mode: Callable[..., None]) -> None:
+@pytest.mark.parametrize("delete", [lambda gadget: gadget.delete, lambda gadget: Gadget.objects.all().delete])
+def test_the_previous_state_has_the_key_that_a_deletion_sets_to_null(
+    mode: Callable[..., None], delete: Callable[[Gadget], Any]
+) -> None:
     gadget = Gadget.objects.create(name="cable")
     Specimen.objects.create(gadget=gadget, description="connected")
     Specimen.objects.create(description="never connected")
     make_webhook(Specimen, changed_fields=["gadget"])
     key = str(gadget.pk)
     with host_receiver(post_delete, Gadget, save_specimens):
-        mode(gadget.delete)
+        mode(delete(gadget))
     [event] = events(Specimen)
     assert (event.object_repr, changed()) == ("connected", ["gadget"])
     assert [side["gadget"] for side in sides()] == [key, None]
@@ -445,12 +448,17 @@ def test_a_deletion_reads_nothing_that_points_to_it_for_webhooks_that_need_no_pr
 
 @pytest.mark.parametrize("mode", [in_transaction, in_batch])
 def test_the_previous_state_is_unknown_where_a_cascade_may_have_set_a_key_to_null(mode: Callable[..., None]) -> None:
-    gadget = Gadget.objects.create(name="cable")
-    Specimen.objects.create(gadget=gadget, description="connected")
-    make_webhook(Specimen, changed_fields=["gadget"], prechange=True)
-    with host_receiver(post_delete, Gadget, save_specimens):
-        mode(Gadget.objects.all().delete)
-    assert (actions(Specimen), sides()[0], changed()) == (["updated"], None, None)
+    def save_parts(sender: Any, **kwargs: Any) -> None:
+        for part in Part.objects.filter(name="with a spare"):
+            part.save()
+
+    thing, other = (Thing.objects.create(name=name) for name in ("thing", "other"))
+    spare = Part.objects.create(thing=thing, name="spare")
+    Part.objects.create(thing=other, name="with a spare", spare_of=spare)
+    make_webhook(Part, on="u", changed_fields=["spare_of"], prechange=True)
+    with host_receiver(post_delete, Part, save_parts):
+        mode(thing.delete)
+    assert (actions(Part), sides()[0], changed()) == (["updated"], None, None)
 
 
 def test_a_deletion_reads_a_thousand_rows_that_point_to_it_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -154,6 +154,33 @@ def test_a_batch_sends_no_deletion_of_a_row_that_is_there() -> None:
     assert actions() == ["updated"]
 
 
+@MODES
+@pytest.mark.parametrize("block", [nullcontext, batch])
+def test_a_relation_that_a_receiver_clears_after_a_deletion_leaves_the_deletion(
+    mode: Callable[..., None], block: Any
+) -> None:
+    def clear(sender: Any, instance: Thing, **kwargs: Any) -> None:
+        with block():
+            instance.labels.clear()
+
+    thing = Thing.objects.create(name="thing")
+    thing.labels.add(Label.objects.create(name="red"))
+    make_webhook(Thing, on="d")
+    with host_receiver(post_delete, Thing, clear):
+        mode(thing.delete)
+    assert actions() == ["deleted"]
+
+
+@BLOCKS
+@pytest.mark.parametrize("wanted", ["cud", "d"])
+def test_an_object_that_a_receiver_deletes_at_its_save_was_deleted(mode: Callable[..., None], wanted: str) -> None:
+    thing = Thing.objects.create(name="thing")
+    make_webhook(Thing, on=wanted)
+    with host_receiver(post_save, Thing, lambda instance, **kwargs: Thing.objects.filter(pk=instance.pk).delete()):
+        mode(thing.save)
+    assert actions() == ["deleted"]
+
+
 def test_a_row_that_a_receiver_saves_while_others_are_deleted_has_its_last_data() -> None:
     def rename_others(sender: Any, instance: Tracked, **kwargs: Any) -> None:
         for other in Tracked.objects.exclude(pk=instance.pk):
@@ -265,20 +292,35 @@ def test_a_save_that_is_rolled_back_with_its_receiver_s_error_is_not_recorded() 
     assert actions() == []
 
 
-def test_a_receiver_s_own_save_may_be_rolled_back_without_the_outer_one() -> None:
-    def save_and_regret(sender: Any, instance: Thing, created: bool, **kwargs: Any) -> None:
-        if created:
+@pytest.mark.parametrize("action", ["created", "updated"])
+def test_a_receiver_s_own_save_may_be_rolled_back_without_the_outer_one(action: str) -> None:
+    def save_and_regret(sender: Any, instance: Thing, **kwargs: Any) -> None:
+        if instance.status == "active":
             with suppress(Refused), transaction.atomic():
                 instance.status = "regretted"
                 instance.save()
                 raise Refused
             raise Refused
 
+    thing = Thing(name="new")
+    if action == "updated":
+        thing.save()
     make_webhook(Thing)
     with host_receiver(post_save, Thing, save_and_regret), transaction.atomic(), suppress(Refused):
-        Thing.objects.create(name="new")
-    assert actions() == ["created"]
+        thing.save()
+    assert actions() == [action]
     assert last_data()["status"] == "active"
+
+
+@EITHER_ORDER
+@BLOCKS
+def test_a_receiver_that_marks_the_transaction_for_rollback_does_not_make_the_save_fail(
+    mode: Callable[..., None], before: bool, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing)
+    with host_receiver(post_save, Thing, lambda **kwargs: transaction.set_rollback(True), before):
+        mode(lambda: Thing.objects.create(name="tried"))
+    assert (Thing.objects.count(), actions(), app_log.messages) == (0, [], [])
 
 
 @BLOCKS
@@ -370,6 +412,24 @@ def test_by_hand_a_block_is_one_event_and_changes_outside_of_one_are_each_their_
         transaction.set_autocommit(True)
     assert actions() == ["updated"] * 4 + ["deleted"]
     assert callbacks <= 2  # one for the wake-up of all that ended, and one that is still open
+
+
+def test_by_hand_each_call_of_a_decorated_function_is_a_block() -> None:
+    @transaction.atomic
+    def save(thing: Thing) -> None:
+        thing.save()
+
+    thing = Thing(name="new")
+    make_webhook(Thing)
+    transaction.set_autocommit(False)
+    try:
+        for _ in range(3):
+            save(thing)
+            transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert actions() == ["created", "updated", "updated"]
 
 
 def test_by_hand_a_rollback_leaves_nothing() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core import serializers
 from django.core.management import call_command
-from django.db import connection, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 
 from core.models import Tag
 from dcim.models import Site
@@ -70,6 +70,16 @@ def test_a_creation_an_update_and_a_deletion_are_recorded_as_they_were() -> None
     ]
     assert [json.loads(event.data)["name"] for event in events()] == ["first", "second", "second"]
     assert [event.object_repr for event in events()] == ["first", "second", "second"]
+
+
+def test_a_save_is_recorded_after_one_of_the_same_instance_that_failed(thing: Thing) -> None:
+    copied = Thing(pk=thing.pk, name="copied")
+    with pytest.raises(IntegrityError):
+        copied.save(force_insert=True)
+    make_webhook(Thing)
+    copied.pk = None
+    copied.save()
+    assert actions() == ["created"]
 
 
 def test_a_deletion_carries_the_state_before_it_with_its_relations(thing: Thing) -> None:
@@ -530,6 +540,34 @@ def test_an_object_of_a_fixture_is_recorded_at_its_next_save(thing: Thing) -> No
     loaded.object.save()
     loaded.object.labels.add(Label.objects.create(name="red"))
     assert actions() == ["updated", "updated"]
+
+
+def test_an_edit_of_a_relation_after_a_raw_save_is_recorded(thing: Thing) -> None:
+    [loaded] = serializers.deserialize("json", serializers.serialize("json", [thing]))
+    loaded.save()
+    make_webhook(Thing, prechange=True)
+    for instance in (loaded.object, thing):
+        instance.save_base(raw=True)
+        instance.labels.add(Label.objects.create(name="red"))
+    assert [(event.action, json.loads(event.data)["labels"] != []) for event in events()] == [("updated", True)] * 2
+
+
+def test_signals_that_a_project_sends_without_arguments_are_recorded(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    label, signals = Label.objects.create(name="red"), models.signals
+    signals.pre_save.send(sender=Thing, instance=thing)
+    signals.post_save.send(sender=Thing, instance=thing, created=True)
+    signals.post_save.send(sender=Thing, instance=thing)
+    through = Thing.labels.through
+    signals.m2m_changed.send(sender=through, instance=thing, action="pre_add")
+    signals.m2m_changed.send(sender=through, instance=thing, action="post_add")
+    signals.m2m_changed.send(
+        sender=through, instance=label, action="post_add", reverse=True, model=Thing, pk_set=[thing.pk]
+    )
+    signals.pre_delete.send(sender=Thing, instance=thing)
+    assert recorded() == [
+        *[(action, "testapp.thing", str(thing.pk)) for action in ("created", *["updated"] * 3, "deleted")]
+    ]
 
 
 def test_a_save_with_update_or_create_is_one_event_each() -> None:

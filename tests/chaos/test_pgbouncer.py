@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 
 from dcim.models import Site
@@ -33,6 +32,7 @@ from tests.support.users import browser
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import LOGS, STOCK
 from tests.testapp.models import Label
+from users.models import User
 from webhooks.models import Delivery, Event, State
 
 pytestmark = [

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 
 from tests.support.draining import drain
 from tests.support.figures import Figures
@@ -18,6 +17,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import PATIENCE
 from tests.support.workers import Worker, Workers
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.models import (
     Attempt,
     Delivery,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,7 +27,7 @@ from webhooks.delivery import runner as running
 from webhooks.delivery.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.error_kinds import ErrorKind
-from webhooks.models import Attempt, State, Webhook
+from webhooks.models import Attempt, QueuedDelivery, State, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport
@@ -45,40 +48,29 @@ WORKS = outcome(host="other.example", connected=True)
 CASES: dict[str, tuple[list[tuple[float, Outcome]], ErrorKind | None]] = {
     "the proxy fails once": ([(0, outcome(ErrorKind.PROXY))], ErrorKind.PROXY),
     "a setting is invalid": ([(0, outcome(ErrorKind.SETTINGS))], ErrorKind.SETTINGS),
-    "one name fails": ([(0, outcome(RESOLVER)), (1, outcome(RESOLVER))], None),
-    "two names fail": ([(0, outcome(RESOLVER)), (1, outcome(RESOLVER, "b.example"))], RESOLVER),
-    "two names fail, long after each other": (
-        [(0, outcome(RESOLVER)), (DOUBT + 1, outcome(RESOLVER, "b.example"))],
+    "one host has no route": ([(0, outcome(UNREACHABLE)), (1, outcome(UNREACHABLE))], None),
+    "two hosts have no route, long after each other": (
+        [(0, outcome(UNREACHABLE)), (DOUBT + 1, outcome(UNREACHABLE, "b.example"))],
         None,
     ),
-    "two names fail, a third one resolves later": (
-        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, WORKS)],
+    "two hosts have no route, a third one has later": (
+        [(0, outcome(UNREACHABLE)), (0.1, outcome(UNREACHABLE, "b.example")), (0.5, WORKS)],
         None,
     ),
-    "two names fail, a third one resolved before": (
-        [(0, WORKS), (0.1, outcome(RESOLVER)), (0.5, outcome(RESOLVER, "b.example"))],
-        RESOLVER,
+    "two hosts have no route, a third one had before": (
+        [(0, WORKS), (0.1, outcome(UNREACHABLE)), (0.5, outcome(UNREACHABLE, "b.example"))],
+        UNREACHABLE,
     ),
-    "two names fail, a slow answer began before": (
-        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, outcome(ms=3000, connected=True))],
-        RESOLVER,
+    "two hosts have no route, a slow answer began before": (
+        [(0, outcome(UNREACHABLE)), (0.1, outcome(UNREACHABLE, "b.example")), (0.5, outcome(ms=3000, connected=True))],
+        UNREACHABLE,
     ),
-    "two names fail, a kept connection works": (
-        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, outcome(host="other.example"))],
-        RESOLVER,
+    "two hosts have no route, a kept connection works": (
+        [(0, outcome(UNREACHABLE)), (0.1, outcome(UNREACHABLE, "b.example")), (0.5, outcome(host="other.example"))],
+        UNREACHABLE,
     ),
-    "two names fail, an address works": (
-        [
-            (0, outcome(RESOLVER)),
-            (0.1, outcome(RESOLVER, "b.example")),
-            (0.5, outcome(host="10.0.0.9", connected=True)),
-        ],
-        RESOLVER,
-    ),
-    "two names fail, a name server knows no third one": (
-        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, outcome(ErrorKind.NAME_UNKNOWN, "c"))],
-        None,
-    ),
+    "the system has no more threads": ([(0, outcome(ErrorKind.RESOURCES))], ErrorKind.RESOURCES),
+    "two names fail": ([(0, outcome(RESOLVER)), (1, outcome(RESOLVER, "b.example"))], None),
     "two names do not exist": ([(0, outcome(ErrorKind.NAME_UNKNOWN)), (0, outcome(ErrorKind.NAME_UNKNOWN, "b"))], None),
     "two hosts have no route": ([(0, outcome(UNREACHABLE)), (1, outcome(UNREACHABLE, "10.0.0.1"))], UNREACHABLE),
     "two hosts have no route, a third refuses": (
@@ -87,7 +79,7 @@ CASES: dict[str, tuple[list[tuple[float, Outcome]], ErrorKind | None]] = {
     ),
     "the proxy does not reach two hosts": ([(0, outcome(BEHIND)), (1, outcome(BEHIND, "b.example"))], BEHIND),
     "the proxy does not reach one of two hosts": ([(0, outcome(BEHIND)), (0.5, WORKS)], None),
-    "different failures": ([(0, outcome(RESOLVER)), (0, outcome(UNREACHABLE, "b.example"))], None),
+    "different failures": ([(0, outcome(BEHIND)), (0, outcome(UNREACHABLE, "b.example"))], None),
     "two receivers refuse": ([(0, outcome(ErrorKind.REFUSED)), (0, outcome(ErrorKind.REFUSED, "b"))], None),
 }
 
@@ -151,7 +143,7 @@ def test_requests_that_the_end_of_the_proxy_cuts_off_are_handed_back() -> None:
 
 def test_failures_in_doubt_have_a_limit() -> None:
     breaker: Breaker[int] = Breaker()
-    counted, handed_back = breaker.judge([(number, outcome(RESOLVER)) for number in range(MAX_DOUBTFUL + 7)], 0)
+    counted, handed_back = breaker.judge([(number, outcome(UNREACHABLE)) for number in range(MAX_DOUBTFUL + 7)], 0)
     assert ([number for number, _ in counted], handed_back) == (list(range(7)), [])
 
 
@@ -230,16 +222,89 @@ def test_name_servers_that_fail_charge_no_attempt(strict: Any, inbox: Inbox, nam
     assert states() == [State.SUCCEEDED] * 12
 
 
-def test_one_receiver_whose_name_servers_fail_is_charged(
+def test_one_receiver_whose_name_servers_fail_is_not_charged_and_does_not_delay_others(
+    strict: Any, inbox: Inbox, names: dict[str, Any], app_log: pytest.LogCaptureFixture
+) -> None:
+    lookups = []
+
+    def fail() -> list[str]:
+        lookups.append(time.monotonic())
+        return fail_to_look_up()
+
+    names |= {"a.example": fail, "b.example": ["127.0.0.1"]}
+    three_webhooks(inbox, ("a.example", "b.example", "127.0.0.1"))
+    with worker() as runner:
+        until(lambda: runner.run(0.2) or states().count(State.SUCCEEDED) == 8, 20, "the others")
+        runner.run(1)
+        assert [fault.text for fault in runner.faults] == ["The worker cannot look up the names of some receivers"]
+        assert len(lookups) <= 4, "not each delivery asks"
+        assert Attempt.objects.count() == 8
+        assert not Webhook.objects.exclude(failures_in_a_row=0).exists()
+        names["a.example"] = ["127.0.0.1"]
+        until(lambda: runner.run(0.2) or states() == [State.SUCCEEDED] * 12, 20, "the rest")
+        assert runner.faults == []
+    [line] = [record.getMessage() for record in app_log.records]
+    assert line.endswith("Its deliveries wait, and no attempt is counted")
+
+
+def test_a_name_that_resolves_again_lets_the_worker_try_the_others_at_once(
     strict: Any, inbox: Inbox, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaking, "DOUBT", 1.0)
-    make_event(make_webhook(Thing, url=inbox.url().replace("127.0.0.1", "a.example")))
-    names["a.example"] = fail_to_look_up
+    hosts = ("a.example", "b.example", "c.example")
+    names |= dict.fromkeys(hosts, fail_to_look_up)
+    three_webhooks(inbox, hosts)
+    with worker() as runner:
+        until(lambda: runner.run(0.2) or len(runner._claims.avoided) == 3, 20, "three failures")
+        avoided = runner._claims.avoided
+        for pk, wait in zip(avoided, (0, 3600, 3600), strict=True):
+            avoided[pk] = replace(avoided[pk], until=running.elapsed() + wait)
+        names |= {host: ["127.0.0.1"] for host in hosts}
+        until(lambda: runner.run(0.2) or states() == [State.SUCCEEDED] * 12, 20, "all of them")
+
+
+def test_a_host_from_a_template_that_cannot_be_looked_up_delays_only_its_delivery(
+    strict: Any, inbox: Inbox, names: dict[str, Any]
+) -> None:
+    names |= {"bad.example": fail_to_look_up, "good.example": ["127.0.0.1"]}
+    url = inbox.url().replace("127.0.0.1", "{{ data.host }}.example")
+    webhook = make_webhook(Thing, url=url, timeout=3)
+    for number in range(6):
+        make_event(webhook, object_id=str(number), data=json.dumps({"host": "good" if number else "bad"}))
+    with worker() as runner:
+        until(lambda: runner.run(0.2) or states().count(State.SUCCEEDED) == 5, 20, "the others")
+        assert runner.faults == []
+        assert nothing_was_charged() or Attempt.objects.count() == 5
+    assert sorted(states()) == [State.PENDING, *[State.SUCCEEDED] * 5]
+    assert to_utc(QueuedDelivery.objects.get().due_at) > datetime.now(UTC) + timedelta(seconds=40)
+
+
+def test_a_name_that_does_not_exist_is_the_receivers_fault(strict: Any, inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url().replace("127.0.0.1", "no-such.example")))
     with worker() as runner:
         runner.run(20)
-    assert Attempt.objects.get().error_kind == ErrorKind.RESOLVER
+    assert Attempt.objects.get().error_kind == ErrorKind.NAME_UNKNOWN
     assert Webhook.objects.get().is_paused
+
+
+def test_a_system_without_more_threads_charges_no_attempt(
+    strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_webhooks(inbox, ("localhost",) * 3)
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "webhooks-lookup":
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with worker() as runner:
+        until(lambda: runner.run(0.2) or runner.faults, 20, "a fault")
+        assert nothing_was_charged()
+        assert [fault.text for fault in runner.faults] == ["The system of the worker has no resources left"]
+        monkeypatch.setattr(threading.Thread, "start", real)
+        runner.run(60)
+    assert states() == [State.SUCCEEDED] * 12
 
 
 def test_six_days_without_a_proxy_charge_no_attempt(strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

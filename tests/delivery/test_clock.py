@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import standardwebhooks
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -18,6 +17,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.db import to_utc
 from webhooks.delivery import clock
 from webhooks.delivery.clock import COMPARE_EVERY, DatabaseClock

@@ -53,6 +53,18 @@ def test_a_cap_falls_to_one_on_a_timeout_and_grows_again() -> None:
     assert take_all(queue) == ["b", "c"]
 
 
+def test_a_webhook_with_costly_answers_is_slow() -> None:
+    queue: FairQueue[str] = FairQueue(64)
+    for number in range(100):
+        queue.add(1, str(number))
+    caps = []
+    for cost in (0.0, 0.001, 0.03, 0.02, 0.03, 0.001):
+        queue.take()
+        queue.ended(1, timed_out=False, cost=cost)
+        caps.append(queue.ready())
+    assert caps == [3, 4, 5, 6, 1, 2], "once they have cost more than 50 ms"
+
+
 def test_a_webhook_at_its_cap_does_not_block_the_others() -> None:
     queue: FairQueue[str] = FairQueue(8)
     for number in range(50):

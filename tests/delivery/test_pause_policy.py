@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
@@ -20,6 +19,7 @@ from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.db import atomically, execute, fetch_all
 from webhooks.delivery import pause_policy
 from webhooks.delivery.pause_policy import Health, after_failures, is_healthy

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.db import OperationalError
 from django.utils import timezone
 
@@ -18,6 +18,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.db import atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner

@@ -22,7 +22,7 @@ from rest_framework import serializers
 
 from tests.support import servers
 from tests.support.inbox import ROOT
-from tests.testapp.models import Unregistered
+from tests.testapp.models import TrackedPart, Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
 from webhooks.models import Webhook
@@ -235,6 +235,39 @@ def test_an_excluded_field_that_does_not_exist_is_a_warning(register: Callable[.
     message = found()["webhooks.W007"]
     assert message.obj == Unregistered
     assert message.msg.startswith("nmae cannot be excluded from testapp.unregistered")
+
+
+def test_what_a_serializer_reads_can_be_excluded(register: Callable[..., None]) -> None:
+    class Renaming(serializers.ModelSerializer):
+        place = serializers.CharField(source="label_of.street")
+
+        class Meta:
+            model = Unregistered
+            fields = ("name", "place")
+
+    register(Unregistered, serializer=Renaming, exclude=["street", "place", "streat"])
+    assert found()["webhooks.W007"].msg.startswith("streat cannot be excluded from testapp.unregistered")
+    register(Unregistered, serializer=Renaming, exclude=["street", "place"])
+    assert "webhooks.W007" not in found()
+
+
+@pytest.mark.parametrize("name", ["whole", "whole_id", "name"])
+def test_a_field_can_be_excluded_by_every_name_that_reads_it(name: str, register: Callable[..., None]) -> None:
+    class Brief(serializers.ModelSerializer):
+        class Meta:
+            model = TrackedPart
+            fields = ("id",)
+
+    register(TrackedPart, serializer=Brief, exclude=[name])
+    assert "webhooks.W007" not in found()
+
+
+def test_a_serializer_that_writes_freely_may_have_any_field(register: Callable[..., None]) -> None:
+    class Free(serializers.BaseSerializer):
+        fields = ("name",)
+
+    register(Unregistered, serializer=Free, exclude=["nmae"])
+    assert "webhooks.W007" not in found()
 
 
 class Elsewhere:
@@ -500,11 +533,12 @@ def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytes
         ("webhooks.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
-def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
-    webhooks_settings(MAY_VIEW=named)
+@pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL"])
+def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, key: str, named: str, problem: str) -> None:
+    webhooks_settings(**{key: named})
     error = found()["webhooks.E011"]
     assert error.is_serious()
-    assert f"{named}, {problem}" in error.msg
+    assert f'{key}"] names {named}, {problem}' in error.msg
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 from django.db.models import Lookup
 from django.test import Client, RequestFactory
@@ -18,6 +17,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Workers
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks import checks, db
 from webhooks.capture import subscriptions
 from webhooks.checks import has_pending_migrations

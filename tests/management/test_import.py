@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, router, transaction
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.management import import_plans
 from webhooks.management.import_plans import ESCAPING, Plan, Skipped, preview, translate
 from webhooks.management.import_source import Responses, UnreadableSource, read

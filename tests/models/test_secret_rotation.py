@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import standardwebhooks
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -19,6 +18,7 @@ from tests.support.draining import drain, states, work_for
 from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.models import Attempt, ContentType, State, Webhook
 from webhooks.security.encryption import Secret
 
@@ -55,7 +55,7 @@ def webhook(inbox: Inbox) -> Webhook:
 
 @pytest.fixture
 def admin(database: str) -> User:
-    return User.objects.create_superuser("alice", "alice@example.org", "-")
+    return User.objects.create_superuser("alice", "-")
 
 
 def by_code(webhook: Webhook, admin: User, secret: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test import Client
@@ -19,6 +18,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.makers import make_webhook
 from tests.support.threads import Beside
+from users.models import User
 from webhooks.delivery import pause_policy
 from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind

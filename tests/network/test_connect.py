@@ -138,6 +138,34 @@ def test_a_dead_address_leaves_time_for_the_next_one(transport: Transport, names
     assert 450 < dead.duration_ms < 20_000
 
 
+def test_a_dead_address_is_tried_last_for_a_while(
+    transport: Transport, names: Names, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    dead = {"127.9.9.7"}
+    real = sockets.Socket.connect
+
+    def connect(sock: socket.socket, address: Any) -> None:
+        tried.append(address[0])
+        if address[0] in dead:
+            raise TimeoutError("timed out")
+        real(sock, address)
+
+    monkeypatch.setattr(sockets.Socket, "connect", connect)
+    names["hooks.example"] = ["127.9.9.7", "127.0.0.1"]
+    url = inbox.url().replace("127.0.0.1", "hooks.example")
+    assert [send(transport, url, connects=True).succeeded for _ in range(3)] == [True] * 3
+    assert tried == ["127.9.9.7", *["127.0.0.1"] * 3]
+    tried.clear()
+    monkeypatch.setattr(sockets, "_dead", dict.fromkeys(sockets._dead, 0.0))
+    assert send(transport, url, connects=True).succeeded
+    assert tried == ["127.9.9.7", "127.0.0.1"], "later, it is tried first again"
+    dead.add("127.0.0.1")
+    tried.clear()
+    assert send(transport, url, connects=True).kind == ErrorKind.CONNECT_TIMEOUT
+    assert tried == ["127.0.0.1", "127.9.9.7"], "if all are dead, all are tried"
+
+
 def test_if_no_address_accepts_the_error_of_the_last_one_counts(
     transport: Transport, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +250,17 @@ def test_a_changed_setting_counts_at_once_despite_the_cache(
     settings.WEBHOOKS["DENY_NETWORKS"].append("127.0.0.0/8")
     assert "is in 127.0.0.0/8" in connect.why_blocked(inbox.url())
     assert "is in 127.0.0.0/8" in send(transport, inbox.url()).reason
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_a_system_that_gives_no_socket_is_a_fault_of_our_own(
+    transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def connect(sock: socket.socket, address: Any) -> None:
+        raise OSError(number, "no more")
+
+    monkeypatch.setattr(sockets.Socket, "connect", connect)
+    assert send(transport, inbox.url()).kind == ErrorKind.RESOURCES
 
 
 # DNS rebinding
@@ -536,6 +575,7 @@ def test_only_the_proxy_gets_its_credentials(webhooks_settings: Callable[..., No
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno!!", "HTTP/1.1 403 Forbidden"),
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 407 Proxy Authentication Required"),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "HTTP/1.1 401 Unauthorized"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\n\r\n", "HTTP/1.1 302 Found"),
         (b"", "nothing"),
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "SSH-2.0-OpenSSH_9.9"),
@@ -550,10 +590,11 @@ def test_the_reason_quotes_the_proxys_answer(
     with proxy(lambda client: client.sendall(answer)) as server:
         webhooks_settings(PROXY=server.url)
         outcome = send_once(inbox.url())
-    does = "refuses the worker" if b" 407 " in answer else "does not connect to 127.0.0.1:"
+    does = "refuses the worker" if answer[9:12] in (b"401", b"407") else "does not connect to 127.0.0.1:"
     start = f"the proxy 127.0.0.1:{server.port} {does}"
     assert outcome.reason.startswith(start), outcome.reason
     assert outcome.reason.partition("it answers: ")[2].startswith(actual)
+    assert outcome.kind == (ErrorKind.PROXY if "refuses" in does else ErrorKind.PROXY_TARGET)
     assert inbox.received() == []
 
 

@@ -117,5 +117,17 @@ def test_basic_credentials_are_hidden() -> None:
     )
 
 
+def test_a_secret_header_without_credentials_does_not_make_redaction_endless() -> None:
+    assert redact("Basic is what you sent", headers.secrets_in("Authorization: Basic")) == "******** is what you sent"
+    assert redact("whatever", [""]) == "whatever"
+
+
 def test_nothing_is_hidden_without_secrets() -> None:
     assert redact("whatever", headers.secrets_in("")) == "whatever"
+
+
+def test_no_break_spaces_around_a_value_are_no_part_of_it() -> None:
+    assert headers.parse("X-Token:\xa0abc\xa0\nX-Other: \xa0 d e") == {"X-Token": "abc", "X-Other": "d e"}
+    assert headers.parse_rendered("X-Token:\xa0abc\xa0") == ("X-Token", "abc")
+    assert "visible ASCII" in headers.problem("X-Token: a\xa0b")
+    assert "visible ASCII" in headers.problem("X-Token: \xa0")

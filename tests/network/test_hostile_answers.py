@@ -12,7 +12,9 @@ from functools import partial
 
 import pytest
 
+from tests.support.inbox import Inbox
 from webhooks.error_kinds import ErrorKind
+from webhooks.network.loop import Limits
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport
@@ -73,7 +75,8 @@ def test_an_answer_that_ends_at_any_byte_is_a_failure(
         time.sleep(0.002 if end is reset else 0)  # a reset can overtake what was sent
         end(connection)
 
-    whole = answer.index(b"\n0\r\n") + 4 if answer is CHUNKED else len(answer)  # a trailer may be cut off
+    # Some servers leave out the line breaks after the last chunk. A trailer may be cut off.
+    whole = answer.index(b"\n0\r\n") + 2 if answer is CHUNKED else len(answer)
     with receiver(serve) as url:
         for sent in range(whole):  # serve reads it
             outcome = send(transport, url)
@@ -133,13 +136,9 @@ def test_a_connection_whose_answer_could_end_elsewhere_is_not_used_again(
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"Transfer-Encoding: gzip, chunked\r\n\r\n", "its Transfer-Encoding is unknown"),
-        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "its Transfer-Encoding is unknown"),
-        (b"Transfer-Encoding: xchunked\r\n\r\n", "its Transfer-Encoding is unknown"),
         (b"Content-Length: 4\r\n\t5\r\n\r\n", "its Content-Length is no number"),
         (b"Transfer-Encoding: chunked\r\n\r\n4\r\ngoodXX0\r\n\r\n", "a chunk does not end after its size"),
         (b"Transfer-Encoding: chunked\r\n\r\n4\r\ngood\n0\r\n\r\n", "a chunk does not end after its size"),
-        (b"Content-Encoding: gzip, gzip\r\nContent-Length: 4\r\n\r\nnone", "it is compressed more than once"),
     ],
 )
 def test_an_ambiguous_answer_is_refused(transport: Transport, answer: bytes, reason: str) -> None:
@@ -183,6 +182,28 @@ def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(tra
         assert send(transport, url).succeeded
         second = send(transport, url)
     assert (second.succeeded, requests) == (not part, 2 if part else 3)
+
+
+def test_a_request_is_not_sent_again_if_a_kept_connection_ends_later(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver may have handled it."""
+    requests = 0
+
+    def serve(connection: socket.socket, number: int) -> None:
+        nonlocal requests
+        requests += 1
+        if requests == 2:
+            time.sleep(0.05)  # far above a round trip
+            connection.close()
+        else:
+            connection.sendall(GOOD)
+
+    monkeypatch.setattr("webhooks.network.transport.SOON", 0.02)
+    with receiver(serve) as url:
+        assert send(transport, url).succeeded
+        second = send(transport, url)
+    assert (second.kind, second.has_connected, requests) == (ErrorKind.CLOSED, False, 2)
 
 
 def test_an_answer_before_the_end_of_a_large_body_counts(transport: Transport) -> None:
@@ -240,6 +261,67 @@ def test_an_answer_that_drips_anywhere_ends_at_its_deadline(transport: Transport
     assert {title for title, outcome in ends.items() if outcome.status is None} == {
         "status line", "headers", "interim answers",
     }  # fmt: skip
+
+
+# What answers cost
+
+
+def test_an_answer_in_chunks_of_one_byte_is_given_up(transport: Transport, inbox: Inbox) -> None:
+    outcome = transport.send(Request(inbox.url("tiny-chunks"), {}, b"{}", 60))
+    assert outcome.reason == "HTTP 200, but the body could not be read: the answer has too many parts"
+    assert 0.001 < outcome.cost < 1, "it took 5 seconds"
+
+
+def test_a_status_line_in_packets_of_one_byte_costs_little(transport: Transport) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        for byte in b"HTTP/1.1 200 " + b"x" * 60_000 + GOOD[15:]:
+            connection.send(bytes([byte]))
+
+    with receiver(serve) as url:
+        outcome = send(transport, url, timeout=60)
+    assert (outcome.succeeded, outcome.body) == (True, "good"), outcome.reason
+    assert outcome.cost < 1, "it took 3.5 seconds"
+
+
+def test_costly_answers_share_a_small_part_of_the_thread(transport: Transport, inbox: Inbox) -> None:
+    """The answers of 20 such receivers take turns, and the healthy one goes on in between."""
+    stopped: list[Outcome] = []
+    for number in range(20):
+        transport.start(Request(inbox.url(f"tiny-chunks?{number}"), {}, b"{}", 3), stopped.append)
+    while sum(limits.is_costly for limits in limits_in(transport)) < 20:
+        transport.poll(1)
+    cpu, begin, healthy = time.thread_time(), time.monotonic(), list[Outcome]()
+    while time.monotonic() - begin < 1:
+        transport.poll(0.1)
+    costly = (time.thread_time() - cpu) / (time.monotonic() - begin)
+    assert costly < 0.2, "of the time of the thread"
+    for _ in range(100):
+        transport.start(Request(inbox.url(), {}, b"{}", 60), healthy.append)
+        while not healthy or not healthy[-1]:
+            transport.poll()
+    assert all(outcome.succeeded for outcome in healthy)
+    while len(stopped) < 20:
+        transport.poll()
+    assert {outcome.kind for outcome in stopped} <= {ErrorKind.ANSWER_TIMEOUT, ErrorKind.ANSWER_TOO_LARGE}
+
+
+def limits_in(transport: Transport) -> list[Limits]:
+    return [task.limits for task in transport._loop._tasks]
+
+
+def test_after_a_costly_answer_the_next_one_of_its_receiver_has_no_allowance(
+    transport: Transport, inbox: Inbox
+) -> None:
+    transport.send(Request(inbox.url("tiny-chunks"), {}, b"{}", 60))
+    seen = []
+    for _ in range(2):
+        outcomes: list[Outcome] = []
+        transport.start(Request(inbox.url(), {}, b"{}", 60), outcomes.append)
+        seen.append([limits.is_costly for limits in limits_in(transport)])
+        while not outcomes:
+            transport.poll()
+        assert outcomes[0].succeeded
+    assert seen == [[True], [False]], "a cheap answer gives it back"
 
 
 def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(transport: Transport) -> None:

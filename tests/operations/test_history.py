@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
+from django.utils.translation import gettext_lazy
 from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
+from users.models import User
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.operations import retries
-from webhooks.permissions import Operator
+from webhooks.operations import history, retries
+from webhooks.operations.webhooks import pause, set_enabled
+from webhooks.permissions import Operator, find_user
 
 pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.one_database]
 
@@ -124,3 +127,29 @@ def test_no_entry_is_a_bare_id(admin_user: User, delivery: Delivery) -> None:
     retries.discard(Delivery.objects.all(), admin_user)
     assert Webhook.objects.count() == 1
     assert not [entry for entry in entries() if UUID.search(f"{entry[1]} {entry[2]}")]
+
+
+@pytest.mark.parametrize(("name", "stored"), [(7, "7"), (None, ""), (gettext_lazy("Yes"), "Yes")])
+def test_a_user_whose_name_is_no_text_can_act(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch, name: Any, stored: str
+) -> None:
+    monkeypatch.setattr(User, "get_username", lambda user: name)
+    user = User.objects.create_superuser("root")
+    assert retries.name_of(user) == (stored or retries.PROGRAM)
+    assert retries.retry(Delivery.objects.all(), user) == 1
+    pause(Webhook.objects.all(), user)
+    assert Webhook.objects.get().paused_by == stored
+    set_enabled(Webhook.objects.all(), user, enabled=False)
+    assert Webhook.objects.get().disabled_by == stored
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, ValidationError, User.DoesNotExist, AttributeError])
+def test_a_name_that_no_user_can_have_finds_none(monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    """Where names are numbers or UUIDs, a text is no name."""
+
+    def refuse(manager: Any, username: str) -> Any:
+        raise error(username)
+
+    monkeypatch.setattr(type(User.objects), "get_by_natural_key", refuse)
+    assert find_user("a program") is None
+    assert history.user_named("a program") == "a program"

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import User
 from django.db.models import Model
 from django.http import QueryDict
 from django.test import Client, RequestFactory
@@ -20,6 +19,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
+from users.models import User
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.models import Delivery, Event, Skip, State, Webhook

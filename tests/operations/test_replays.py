@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -19,6 +18,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import events, last_data, make_event, make_webhook
 from tests.support.threads import Beside, aside
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.models import Event, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations import replays

@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 
 from tests.support.draining import STATE, drain, finished, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.models import Delivery, RunKind, State, Webhook
 from webhooks.operations import retries, runs
 

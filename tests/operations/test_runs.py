@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -24,6 +23,7 @@ from tests.support.draining import drain, finished, sent, states
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.delivery.runs import pace
 from webhooks.models import Attempt, Delivery, Event, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
@@ -180,7 +180,7 @@ def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(
 
 def test_a_preview_says_if_nothing_matches_because_no_user_has_the_name(user: User) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
-    notes = [runs.preview(RunKind.RETRY, {"user": name}).note for name in ("jone", user.username)]
+    notes = [runs.preview(RunKind.RETRY, {"user": name}).note for name in ("jone", user.email)]
     assert notes == ["There is no user “jone”.", ""]
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(username="script", dispatched=True))
     assert runs.preview(RunKind.RETRY, {"user": "script"}).note == ""

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
@@ -21,6 +20,7 @@ from rq import Queue, Worker
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.users import api_client, make_user
+from users.models import User
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import State, Webhook
 from webhooks.models import Worker as Lease
@@ -140,7 +140,7 @@ def test_without_the_database_the_exit_status_is_that_of_an_error(
 
 
 def may_view_nothing(user: Any, rows: Any) -> Any:
-    return rows.filter(username=user.username)
+    return rows.filter(username=user.email)
 
 
 def test_the_command_sees_all_whatever_may_view_says(webhook: Webhook, capsys: Any, webhooks_settings: Any) -> None:
@@ -190,7 +190,7 @@ def around(problem: Problem, *workers: RegisteredWorker, **values: Any) -> list[
 @pytest.mark.usefixtures("db")
 @pytest.mark.one_database
 def test_an_edit_of_the_webhook_is_named_with_its_user() -> None:
-    user, webhook, other = User.objects.create(username="jane"), make_webhook(), make_webhook()
+    user, webhook, other = User.objects.create(email="jane"), make_webhook(), make_webhook()
     history.record(user, [webhook, other], history.ADDITION)
     history.record(user, [webhook], history.CHANGE, [{"changed": {"fields": ["Secret"]}}])
     named = around(Problem.FAILING, webhook_id=webhook.pk)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
@@ -23,6 +22,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks.capture import subscriptions
 from webhooks.delivery import retention, sweep
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
@@ -218,7 +218,7 @@ def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> Non
     event = Event.objects.get()
     assert re.search(rf"A test is on its way to “[^”]*”. See <a [^>]*>event {event.pk}</a>", shown)
     assert (event.username, LogEntry.objects.get().get_change_message()) == (
-        User.objects.get().username,
+        User.objects.get().email,
         "Sent a test.",
     )
     drain()

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.db import models
 from django.test import RequestFactory
 
@@ -20,6 +19,7 @@ from dcim.models import Device, Interface, Rack, Site
 from ipam.models import VLAN, VRF, IPAddress, Prefix, VLANGroup
 from tenancy.models import Tenant, TenantGroup
 from tests.support.makers import events, make_webhook
+from users.models import User
 from virtualization.models import Cluster, VirtualMachine
 from webhooks import payloads
 from webhooks.capture import context
@@ -113,8 +113,8 @@ def device(**fields: Any) -> Device:
 def racked() -> Device:
     made = device()
     rack = Rack.objects.create(name="R1", site=made.site)
-    interface = Interface.objects.create(device=made, name="eth0", type="1000base-t")
-    address = IPAddress.objects.create(address="192.0.2.10/24", assigned_object=interface, dns_name="a.example")
+    Interface.objects.create(device=made, name="eth0", type="1000base-t")
+    address = IPAddress.objects.create(address="192.0.2.10/24", dns_name="a.example")
     Device.objects.filter(pk=made.pk).update(rack=rack, position=12.5, face="front", primary_ip4=address)
     return Device.objects.get(pk=made.pk)
 
@@ -185,7 +185,7 @@ def sent(make: Callable[[], models.Model], action: str) -> Any:
         made = make()
     make_webhook(*types, prechange=True)
     request = RequestFactory().post("/api/dcim/sites/")
-    request.user = User(username="admin")
+    request.user = User(email="admin")
     with context.acting(context.RequestActor(request)):
         if action == "created":
             made = make()

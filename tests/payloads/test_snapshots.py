@@ -569,6 +569,17 @@ def test_a_name_can_address_a_key_inside_json(name: str) -> None:
     assert actions() == (["updated"] if name in ("custom_fields", "custom_fields.zone") else [])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "is_change"), [(0, False, True), (1, True, True), (1, 1.0, False), ([0], [False], True)]
+)
+def test_a_key_inside_json_is_compared_as_conditions_compare_it(old: Any, new: Any, is_change: bool) -> None:
+    site = Site.objects.create(name="a", slug="a", custom_field_data={"flag": old, "other": 1})
+    make_webhook(Site, on="u", changed_fields=["custom_fields.flag"])
+    site.custom_field_data = {"flag": new, "other": 2}
+    site.save()
+    assert actions() == (["updated"] if is_change else [])
+
+
 @MODES
 def test_a_relation_is_compared_in_every_shape_of_the_payload(
     thing: Thing, mode: Callable[..., None], own_registrations: None

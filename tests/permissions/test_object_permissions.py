@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -22,9 +24,11 @@ from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
+from users.models import User
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, RunKind, State, Webhook
 from webhooks.operations import runs
+from webhooks.operations.webhooks import resume, set_enabled
 
 API = "/api/webhooks"
 STATUS = reverse("webhooks_backend_status")
@@ -267,6 +271,212 @@ def test_skips_follow_their_webhook_their_object_and_their_own_permission(
     assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == []
 
 
+# What may be sent: all objects of a model
+
+NOT_SENT = (
+    "A webhook sends all objects of testapp.shelf, and you may not view all of them. Ask a superuser, or get the "
+    "permission testapp.view_shelf for all objects."
+)
+NOT_CHANGED = "You may not view all objects of testapp.shelf, so you may not "
+
+
+@pytest.fixture
+def author() -> User:
+    """May define webhooks, view all sites, and view the shelf "open-x"."""
+    author = User.objects.create_user("carol", is_staff=True)
+    allow(author, *(f"webhooks.{action}_webhook" for action in ACTIONS), "dcim.view_site")
+    allow(author, *(f"webhooks.{action}_delivery" for action in ("view", "retry", "resend", "discard")))
+    allow(author, *(f"webhooks.{action}_event" for action in ("view", "replay", "read_payload")))
+    allow(author, "testapp.view_shelf", name="open-x")
+    return author
+
+
+def of_shelves(**fields: Any) -> Webhook:
+    return make_webhook(Shelf, **{"name": "shelves", "url": "https://a.example/"} | fields)
+
+
+def refusal_by_api(user: User, *labels: str) -> Any:
+    answer = api_client(user).post(f"{API}/webhooks/", wanted(object_types=labels), format="json")
+    assert answer.status_code in (201, 400), answer.content
+    return answer.json()["object_types"] if answer.status_code == 400 else None
+
+
+def refusal_by_admin(user: User, *labels: str) -> Any:
+    models = ContentType.objects.get_for_models(*map(apps.get_model, labels)).values()
+    filled = form(name="mine too", object_types=[one.pk for one in models])
+    answer = browser(user).post(reverse("admin:webhooks_webhook_add"), filled)
+    return answer.context["adminform"].form.errors["object_types"] if answer.status_code == 200 else None
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("refusal", [refusal_by_api, refusal_by_admin])
+def test_a_model_may_be_sent_only_by_a_user_who_may_view_all_its_objects(author: User, refusal: Any) -> None:
+    Shelf.objects.create(name="open-x")
+    assert refusal(author, "dcim.site", "testapp.shelf") == [NOT_SENT], "although all shelves of today are visible"
+    constrain(author, "testapp.view_shelf", pk__gte=0)
+    assert refusal(author, "testapp.shelf") == [NOT_SENT]
+    assert not Webhook.objects.exists()
+    assert refusal(author, "dcim.site") is None
+    Webhook.objects.all().delete()
+    allow(author, "testapp.view_shelf")
+    assert refusal(author, "dcim.site", "testapp.shelf") is None, "one of two permissions is for all objects"
+    Webhook.objects.all().delete()
+    assert refusal(User.objects.create_superuser("root"), "testapp.shelf") is None
+
+
+@pytest.mark.parametrize("may_view", ["by_model", "by_restriction"])
+def test_the_host_may_allow_a_model_to_be_sent(author: User, webhooks_settings: Any, may_view: str) -> None:
+    webhooks_settings(MAY_VIEW=f"webhooks.permissions.{may_view}")
+    assert permissions.may_view_all(author, Shelf) is (may_view == "by_model")
+    webhooks_settings(MAY_VIEW_ALL="tests.permissions.test_object_permissions.is_carol")
+    assert permissions.may_view_all(author, Shelf)
+    assert not permissions.may_view_all(User.objects.create_user("dave"), Shelf), "the permission is needed as well"
+    bob = User.objects.create_user("bob")
+    allow(bob, "testapp.view_shelf")
+    assert not permissions.may_view_all(bob, Shelf)
+
+
+def is_carol(user: Any, model: Any) -> bool:
+    return user.email == "carol"
+
+
+def test_a_function_of_the_host_that_hides_any_event_lets_no_model_be_sent(
+    author: User, webhooks_settings: Any
+) -> None:
+    webhooks_settings(MAY_VIEW="tests.permissions.test_object_permissions.all_but_those_of_root")
+    assert not permissions.may_view_all(author, Site)
+    webhooks_settings(MAY_VIEW="tests.permissions.test_object_permissions.all_events")
+    assert permissions.may_view_all(author, Site)
+
+
+def all_but_those_of_root(user: Any, events: Any) -> Any:
+    return events.exclude(username="root")
+
+
+def all_events(user: Any, events: Any) -> Any:
+    return events
+
+
+def test_models_that_everybody_may_view_may_be_sent(author: User, settings: Any) -> None:
+    settings.EXEMPT_VIEW_PERMISSIONS = ["*"]
+    assert refusal_by_api(author, "testapp.shelf") is None
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"payload_url": "https://mine.example/"}, "payload_url"),
+        ({"ssl_verification": False}, "ssl_verification"),
+        ({"body_template": "{{ data }}"}, "body_template"),
+        ({"conditions": {"attr": "name", "value": "a"}}, "conditions"),
+        ({"on_deleted": False}, "on_deleted"),
+        ({"secret": "mine"}, "secret"),
+        ({"secret_headers": "X-Token: mine"}, "secret_headers"),
+        ({"secret_headers": ""}, "secret_headers"),
+    ],
+)
+def test_a_webhook_of_hidden_objects_keeps_what_it_sends_and_where(
+    author: User, change: dict[str, Any], field: str
+) -> None:
+    webhook = of_shelves()
+    address, page = f"{API}/webhooks/{webhook.pk}/", reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    answer = api_client(author).patch(address, change, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, [field])
+    assert answer.json()[field][0].startswith(f"{NOT_CHANGED}change what this webhook sends of them, or where.")
+    kept = form(
+        name="shelves", payload_url=webhook.payload_url, on_created="on", on_updated="on", on_deleted="on",
+        object_types=[ContentType.objects.get_for_model(Shelf).pk],
+    )  # fmt: skip
+    if field in ("payload_url", "secret", "secret_headers") and change[field]:
+        said = browser(author).post(page, kept | change)
+        assert said.context["adminform"].form.errors[field][0].startswith(NOT_CHANGED)
+    assert browser(author).post(page, kept | {"name": "renamed"}).status_code == 302
+    narrower = {"timeout": 5, "enabled": False, "object_types": ["dcim.site"]}
+    assert api_client(author).patch(address, narrower, format="json").status_code == 200
+    assert set(Webhook.objects.values_list("name", "payload_url")) == {("renamed", webhook.payload_url)}
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(("act", "state"), [("enable", {"enabled": False}), ("resume", {"paused_at": timezone.now()})])
+def test_a_webhook_of_hidden_objects_is_not_started_again(author: User, act: str, state: dict[str, Any]) -> None:
+    webhook = of_shelves()
+    Webhook.objects.update(**state)
+    listed = reverse("admin:webhooks_webhook_changelist")
+    reason = f"{NOT_CHANGED}have them sent. Ask a superuser, or get the permission testapp.view_shelf for all objects."
+    chosen = {"action": act, "_selected_action": [webhook.pk]}
+    of_site = make_webhook(Site, name="of sites")
+    for address, fields in (
+        (listed, chosen), (reverse(f"admin:webhooks_webhook_{act}", args=[webhook.pk]), {}),
+    ):  # fmt: skip
+        assert f"“shelves”: {reason}" in messages_after(browser(author), address, **fields)
+    own = f"{API}/webhooks/{webhook.pk}/"
+    if act == "resume":
+        answer = api_client(author).post(f"{own}resume/")
+        assert (answer.status_code, answer.json()["detail"]) == (403, reason)
+    else:
+        answer = api_client(author).patch(own, {"enabled": True}, format="json")
+        assert (answer.status_code, answer.json()) == (400, {"enabled": [reason]})
+    assert set(Webhook.objects.filter(**state)) >= {webhook}
+
+    start = resume if act == "resume" else partial(set_enabled, enabled=True)
+    assert start(Webhook.objects.filter(pk=webhook.pk), author) == []
+
+    # Without the model, while a change of a hidden object waits.
+    make_site_delivery(webhook, State.PENDING, event=make_site_event(7, object_type="testapp.shelf"))
+    webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+    waits = "Changes of objects that you may not view wait to be sent, so you may not have them sent."
+    assert f"“shelves”: {waits}" in messages_after(browser(author), listed, **chosen)
+    Delivery.objects.all().delete()
+    Event.objects.all().delete()
+    browser(author).post(listed, {"action": act, "_selected_action": [webhook.pk, of_site.pk]})
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.is_paused) == (True, False)
+
+
+def test_a_form_that_was_opened_before_a_webhook_was_disabled_saves_other_fields(author: User) -> None:
+    webhook = of_shelves()
+    Webhook.objects.update(enabled=False)
+    kept = form(
+        name="renamed", payload_url=webhook.payload_url, on_created="on", on_updated="on", on_deleted="on",
+        object_types=[ContentType.objects.get_for_model(Shelf).pk], enabled="on", **{"initial-enabled": "True"},
+    )  # fmt: skip
+    page = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    assert browser(author).post(page, kept).status_code == 302
+    assert set(Webhook.objects.values_list("name", "enabled")) == {("renamed", False)}
+
+
+def test_a_copy_of_a_webhook_of_hidden_objects_cannot_be_saved(author: User) -> None:
+    webhook = of_shelves()
+    copy = f"{reverse('admin:webhooks_webhook_add')}?duplicate={webhook.pk}"
+    filled = form(name="copy", object_types=[ContentType.objects.get_for_model(Shelf).pk])
+    assert browser(author).get(copy).status_code == 200
+    assert browser(author).post(copy, filled).context["adminform"].form.errors["object_types"] == [NOT_SENT]
+    assert Webhook.objects.get() == webhook
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.REPLAY, RunKind.RECOVER, RunKind.BACKFILL])
+def test_no_run_reaches_a_hidden_object(author: User, kind: RunKind) -> None:
+    """Also not a deleted one: it is no longer known who might have viewed it."""
+    allow(author, "webhooks.add_run")
+    webhook, found = of_shelves(), {}
+    shelves = [Shelf.objects.create(name=name) for name in ("open-x", "secret", "deleted")]
+    Event.objects.all().delete()
+    for shelf in shelves:
+        data = '{"id": 1, "name": "x"}'
+        fields = {"object_type": "testapp.shelf", "webhook_ids": [webhook.pk], "data": data}
+        error = "" if kind != RunKind.RECOVER else "KeyError"
+        found[shelf.name] = make_site_event(shelf.pk, shelf.name, **fields, error=error)
+        if kind in (RunKind.RETRY, RunKind.RESEND):
+            make_site_delivery(webhook, State.FAILED, event=found[shelf.name])
+    Shelf.objects.filter(name="deleted").delete()
+    Event.objects.exclude(pk__in=[one.pk for one in found.values()]).delete()
+    preview = runs.preview(kind, {"webhook": webhook.pk}, author)
+    assert (preview.count, [one.name.partition(" ")[0] for one in preview.sample]) == (1, ["open-x"])
+    assert list(permissions.visible_events(author)) == [found["open-x"]]
+
+
 def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User, theirs: Webhook) -> None:
     root = User.objects.create_superuser("root")
     assert api_client(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
@@ -289,17 +499,40 @@ def test_a_payload_requires_the_action_for_its_event(user: User, mine: Webhook) 
         return [*events, "Valuemark" in client.get(f"{API}/webhooks/{mine.pk}/skips/").content.decode()]
 
     assert shown() == [False, False, False]
-    allow(user, "webhooks.view_payload_event", object_id="1")
+    allow(user, "webhooks.read_payload_event", object_id="1")
     assert shown() == [True, False, True]
-    allow(user, "webhooks.view_payload")
+    allow(user, "webhooks.read_payload_event")
     assert shown() == [True, True, True]
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("exempt", [[], ["*"], ["webhooks.payload", "webhooks.payload_event", "webhooks.event"]])
+def test_no_exemption_of_the_host_gives_the_permission_to_read_payloads(
+    user: User, mine: Webhook, settings: Any, exempt: list[str]
+) -> None:
+    settings.EXEMPT_VIEW_PERMISSIONS = exempt
+    event = make_site_event(1, data='{"code": "Valuemark"}')
+    assert api_client(user).get(f"{API}/events/{event.pk}/").json()["data"] is None
+    assert not permissions.may_view_payloads(user)
+    assert b"Valuemark" not in browser(user).get(reverse("admin:webhooks_event_change", args=[event.pk])).content
+
+
+def test_no_permission_of_the_app_reads_as_one_to_view_a_model_that_does_not_exist() -> None:
+    """NetBox splits a codename into an action and a model, and may exempt every action "view"."""
+    models = list(apps.get_app_config("webhooks").get_models())
+    names = {model._meta.model_name for model in models}
+    declared = [codename for model in models for codename, _ in model._meta.permissions]
+    assert len(declared) > 5
+    for codename in declared:
+        assert not codename.startswith("view_")
+        assert codename.rpartition("_")[2] in names, "NetBox gives permissions for the models of an app only"
 
 
 @pytest.mark.one_database
 def test_conditions_are_tried_on_visible_payloads_only(user: User, mine: Webhook) -> None:
     for key in (1, 2):
         make_site_event(key, data='{"code": "Valuemark"}')
-    allow(user, "webhooks.view_payload_event", object_id="1")
+    allow(user, "webhooks.read_payload_event", object_id="1")
     asked = form(on_updated="on", conditions='{"attr": "code", "value": "Valuemark"}')
     tried = browser(user).post(reverse("admin:webhooks_webhook_condition_preview"), asked).json()["text"]
     assert tried == "Tried on the last event: 1 would have been sent, 0 would not."

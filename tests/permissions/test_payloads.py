@@ -1,4 +1,4 @@
-"""Without ``view_payload`` a user sees neither data of objects nor bodies of requests and responses."""
+"""Without ``read_payload_event`` a user sees neither data of objects nor bodies of requests and responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webhooks.models import Body, BodyKind, Delivery
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("db", "redis")]
 
 PLACES = ("Datamark", "Beforemark", "Aftermark", "Outputmark", "Requestmark", "Bodymark", "Answermark", "Valuemark")
-ALL_BUT_PAYLOADS = tuple(name for name in ALL_PERMISSIONS if name != "view_payload")
+ALL_BUT_PAYLOADS = tuple(name for name in ALL_PERMISSIONS if name != "read_payload_event")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_pages_name_the_permission_that_shows_more(delivery: Delivery) -> No
     client = browser(make_user(*ALL_BUT_PAYLOADS))
     for row, count in ((delivery, 3), (delivery.event, 2)):
         said = page(client, reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk]))
-        assert said.count("shown to users who may view payloads (webhooks.view_payload)") == count
+        assert said.count("shown to users who may view payloads (webhooks.read_payload_event)") == count
 
 
 def test_the_api_has_null_instead(delivery: Delivery) -> None:
@@ -84,6 +84,6 @@ def test_conditions_are_not_tried_on_payloads(delivery: Delivery) -> None:
         browser(make_user(*names)).post(address, asked).json()["text"] for names in (ALL_BUT_PAYLOADS, ALL_PERMISSIONS)
     ]
     assert said == [
-        "To try the filters on stored events, you need the permission webhooks.view_payload.",
+        "To try the filters on stored events, you need the permission webhooks.read_payload_event.",
         "Tried on the last event: 1 would have been sent, 0 would not.",
     ]

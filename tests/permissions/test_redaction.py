@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import AnonymousUser
 from django.urls import reverse
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from urllib3.exceptions import MaxRetryError
@@ -18,6 +18,7 @@ from tests.support.admin_pages import STATUS
 from tests.support.answers import API, answers
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.users import api_client, browser, make_user
+from users.models import User
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, State
 from webhooks.network.outcome import explain as explain_error
@@ -96,7 +97,7 @@ def test_errors_of_libraries_put_no_url_into_a_reason() -> None:
 
 PLANTED = "T0ps3cret"
 HOOK = f"https://hooks.example:8443/services/{PLANTED}?key={PLANTED}"
-VIEWS = ("view_webhook", "view_delivery", "view_event", "view_payload")
+VIEWS = ("view_webhook", "view_delivery", "view_event", "read_payload_event")
 DEEDS = ("retry_delivery", "discard_delivery", "add_webhook", "delete_webhook")
 
 

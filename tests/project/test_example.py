@@ -21,7 +21,6 @@ from unittest.mock import Mock
 from urllib.error import HTTPError
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
@@ -33,6 +32,7 @@ from demo.startup import EXAMPLE, Demo
 from demo.supervisord import CONFIG, Supervisord
 from tests.support.servers import free_port
 from tests.support.waiting import until
+from users.models import User
 from webhooks.models import Webhook
 
 ADDRESS = "Science Park 610\n1098 XH Amsterdam\nNetherlands"

@@ -12,12 +12,12 @@ from pathlib import Path
 import polib
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.utils import translation
 
 from dcim.models import Site
 from tests.support.inbox import ROOT
 from tests.support.makers import make_site_deliveries, make_webhook
+from users.models import User
 from webhooks.models import Delivery, RunKind
 from webhooks.operations import retries, runs
 from webhooks.operations.wording import count_of, number

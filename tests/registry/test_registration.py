@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import json
+import logging
 import re
 import tracemalloc
 import uuid
@@ -13,9 +15,9 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+from django.utils.translation import gettext_lazy
 from rest_framework import serializers
 from rest_framework.authtoken.models import Token
 
@@ -23,9 +25,11 @@ import webhooks
 from dcim.models import Site
 from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.modes import MODES
-from tests.testapp.models import ApiToken, Edition, Essay, Gadget, Shout, Tide
+from tests.testapp.models import ApiToken, Country, Edition, Essay, Gadget, Shelf, Shout, Tide
+from users.models import User
 from webhooks import registry, text
-from webhooks.registry.registration import is_sensitive, normalize_pk, sensitive_fields
+from webhooks.registry.keys import normalize_pk
+from webhooks.registry.registration import is_sensitive, sensitive_fields
 from webhooks.text import drop_keys
 
 # Sensitive fields
@@ -98,7 +102,7 @@ class UserSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = User
-        fields = ("id", "username", "password", "email", "profile")
+        fields = ("id", "password", "email", "profile")
 
     def get_profile(self, user: User) -> Any:
         return {"api_token": "s3cret", "theme": "dark", "keys": [{"private_key": "s3cret", "public_key": "open"}]}
@@ -123,7 +127,7 @@ def make_user() -> Callable[..., User]:
     def make(**options: Any) -> User:
         webhooks.register(User, serializer=UserSerializer, **options)
         make_webhook(User)
-        return User.objects.create_user("ann", "ann@example.org", "s3cret-password")
+        return User.objects.create_user("ann@example.org", "s3cret-password")
 
     return make
 
@@ -134,7 +138,7 @@ PROFILE = {"theme": "dark", "keys": [{"public_key": "open"}]}
 @pytest.mark.usefixtures("database")
 def test_data_and_snapshots_have_no_passwords_and_tokens(make_user: Callable[..., User]) -> None:
     user = make_user()
-    columns = {"id": user.pk, "username": "ann", "email": "ann@example.org"}
+    columns = {"id": user.pk, "email": "ann@example.org"}
     [event] = events()
     assert json.loads(event.data) == columns | {"profile": PROFILE}
     assert json.loads(event.snapshots)["postchange"] == columns
@@ -330,6 +334,71 @@ def test_inherited_and_composite_primary_keys_are_normalized() -> None:
 
     assert str(registry.registration_or_default(Reprint).normalize_pk("3")) == "3.00"
     assert [str(part) for part in normalize_pk(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
+
+
+def test_a_secret_in_a_key_is_refused() -> None:
+    class Session(models.Model):
+        pk = models.CompositePrimaryKey("number", "token")
+        number = models.IntegerField()
+        token = models.CharField(max_length=50)
+
+        class Meta:
+            app_label = "unmade"
+
+    with pytest.raises(ImproperlyConfigured, match="has a secret as its primary key, 'token'"):
+        registry.register(Session)
+
+
+class Code(str, enum.Enum):  # noqa: UP042 # as hosts have them
+    GERMANY = "de"
+
+
+class Choice(models.TextChoices):
+    GERMANY = "de"
+
+
+class Number(enum.IntEnum):
+    SEVEN = 7
+
+
+class Issue(Decimal, enum.Enum):
+    THIRD = "3"
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "plain"),
+    [(Country, Code.GERMANY, "de"), (Country, Choice.GERMANY, "de"), (Shelf, Number.SEVEN, "7"),
+     (Edition, Issue.THIRD, "3.00")],
+)  # fmt: skip
+def test_a_member_of_an_enumeration_is_the_key_that_it_stands_for(
+    model: type[models.Model], key: Any, plain: str
+) -> None:
+    assert str(normalize_pk(model._meta.pk, key)) == plain
+
+
+@pytest.mark.usefixtures("database")
+def test_an_object_with_a_key_of_an_enumeration_has_one_lane() -> None:
+    make_webhook(Country)
+    country = Country.objects.create(code=Code.GERMANY, name="Germany")
+    Country.objects.get(code="de").save()
+    country.delete()
+    assert {(event.object_id, json.loads(event.data)["code"]) for event in events()} == {("de", "de")}
+    assert actions() == ["created", "updated", "deleted"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("answer", [lambda self: None, lambda self: 1 / 0, lambda self: gettext_lazy("Yes")])
+def test_an_object_without_a_name_is_sent_with_its_model_and_key(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any], Any], app_log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Gadget, "__str__", answer)
+    make_webhook(Gadget)
+    gadget = Gadget.objects.create(name="a")
+    webhooks.send("testapp.used", gadget)
+    gadget.delete()
+    found = events()
+    assert [(event.error, event.object_repr) for event in found] == [("", f"gadget {found[0].object_id}")] * 2
+    assert not [record for record in app_log.records if record.levelno > logging.DEBUG]
 
 
 @pytest.mark.usefixtures("database")

@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
@@ -18,6 +17,7 @@ from dcim.models import Site
 from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.api.serializers import LabelSerializer, ThingSerializer
 from tests.testapp.models import Diner, Label, Place, Restaurant, Thing, ThingProxy, Unregistered
+from users.models import User
 from webhooks import registry
 from webhooks.registry.registration import Registration
 
@@ -38,7 +38,7 @@ def test_netboxs_convention_finds_the_serializer() -> None:
 def test_all_models_of_the_example_with_a_serializer_are_registered() -> None:
     apps = ("dcim", "ipam", "tenancy", "circuits", "virtualization")
     labels = [item.label for item in registry.registrations() if item.label.split(".")[0] in apps]
-    assert len(labels) == 19
+    assert len(labels) == 20
     assert labels == sorted(labels)
     assert "core.tag" not in labels
 
@@ -145,9 +145,9 @@ def test_a_missing_serializer_is_named_with_what_to_do() -> None:
     webhooks.register(User)
     with pytest.raises(ImproperlyConfigured) as raised:
         registration(User).serializer_class("")
-    assert "auth.user" in str(raised.value)
-    assert "no django.contrib.auth.api.serializers.UserSerializer" in str(raised.value)
-    assert "no django.contrib.auth.serializers.UserSerializer" in str(raised.value)
+    assert "users.user" in str(raised.value)
+    assert "no users.api.serializers.UserSerializer" in str(raised.value)
+    assert "no users.serializers.UserSerializer" in str(raised.value)
 
 
 def test_a_proxy_has_the_registration_of_its_model() -> None:

@@ -218,7 +218,7 @@ def test_the_context_has_nothing_of_the_users_request(admin_user: Any, webhooks_
     answer = client.post("/admin/dcim/site/add/?a=b", {"name": "Berlin", "slug": "berlin", "status": "active",
                                                        "custom_field_data": "{}"})  # fmt: skip
     assert answer.status_code == 302
-    assert events()[0].username == admin_user.username, "the Event itself has the user"
+    assert events()[0].username == admin_user.email, "the Event itself has the user"
     assert last_data() == {
         "user": [False, "", False], "auth": None, "cookies": {}, "headers": {}, "meta": {}, "session": False,
         "query": [{}, {}], "data": {}, "secure": True, "host": "netbox.example.org", "here": f"{BASE}/",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +32,19 @@ MESSAGE = "msg_p5jXN8AQM9LWM0D4loKWxJek"
 STAMP = 1614265330
 BODY = b'{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("length", range(1, 65))
+def test_a_secret_may_lack_its_padding_as_in_the_reference_library(length: int) -> None:
+    secret = signing.PREFIX + base64.b64encode(bytes(range(length))).decode().rstrip("=")
+    reference = standardwebhooks.Webhook(secret).sign(MESSAGE, datetime.fromtimestamp(STAMP, UTC), BODY.decode())
+    assert signing.standard_signature(secret, MESSAGE, STAMP, BODY) == reference
+
+
+@pytest.mark.parametrize("text", ["A", "AAAAA", "AA=", "A===", "AA=A", "AA AA", "!!!!"])
+def test_a_secret_that_is_not_base64_is_still_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must go on in base64"):
+        signing.key_of(signing.PREFIX + text)
 
 
 def test_the_example_of_standard_webhooks_gets_its_signature() -> None:
@@ -64,7 +78,7 @@ def test_a_secret_is_decoded_to_its_key(secret: str, key: bytes) -> None:
     assert signing.key_of(secret) == key
 
 
-@pytest.mark.parametrize("secret", ["whsec_not base64!", "whsec_abc", "whsec_ä", "whsec_"])
+@pytest.mark.parametrize("secret", ["whsec_not base64!", "whsec_abcde", "whsec_ä", "whsec_"])
 def test_a_prefixed_secret_that_is_not_base64_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="base64"):
         signing.key_of(secret)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.models import User
 from django.urls import reverse
 
 from tests.support.admin_pages import STATUS
 from tests.support.users import api_client, browser
+from users.models import User
 from webhooks.models import Delivery
 
 API = "/api/webhooks"

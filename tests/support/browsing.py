@@ -25,7 +25,7 @@ def open_tab(browser: Browser, url: str) -> Iterator[Page]:
 def logged_in(tab: Page, url: str) -> Iterator[Page]:
     """The tab as if it were new, logged in as admin. Fails the test when a script of a page fails."""
     client = Client()
-    client.force_login(get_user_model().objects.create_superuser("admin", "admin@example.org", "admin"))
+    client.force_login(get_user_model().objects.create_superuser("admin", "admin"))
     tab.context.clear_cookies()
     tab.context.add_cookies([{"name": name, "value": one.value, "url": url} for name, one in client.cookies.items()])
     problems: list[str] = []

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.urls import reverse
 from django.utils import timezone
@@ -15,6 +14,7 @@ from rq import Queue, Worker
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
+from users.models import User
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.operations import history
 
@@ -79,7 +79,7 @@ def fill(text: str, redis: Any) -> Webhook:
     make_site_event(text[:200], text[:200], data="", error=f"Traceback\n{text}")
     register_worker(text, redis)
     LogEntry.objects.create(
-        user=User.objects.get(username="admin"), content_type=ContentType.objects.get_for_model(Webhook),
+        user=User.objects.get(email="admin"), content_type=ContentType.objects.get_for_model(Webhook),
         object_id=str(webhook.pk), object_repr=text[:200], action_flag=CHANGE, change_message=text,
     )  # fmt: skip
     return webhook

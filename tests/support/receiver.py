@@ -207,6 +207,20 @@ def bomb() -> bytes:
     return gzip.compress(b"\0" * 200_000_000, 1)
 
 
+def tiny_chunks(connection: Connection, request: Request, *_: str) -> bool:
+    """Chunks of one byte, without end. They are gzip, and unpack to nothing."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    beginning = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
+    connection.sock.sendall(head + _in_tiny_chunks(beginning))
+    while True:
+        connection.sock.sendall(_in_tiny_chunks(b"\0\0\0\xff\xff" * 2000))
+
+
+@functools.cache
+def _in_tiny_chunks(data: bytes) -> bytes:
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in data)
+
+
 def cookie(connection: Connection, request: Request, *_: str) -> None:
     connection.answer(200, b"ok", "Set-Cookie: session=secret; Path=/\r\n")
 
@@ -226,7 +240,8 @@ def parrot(connection: Connection, request: Request, *_: str) -> bool:
 
 def torn(connection: Connection, request: Request, *_: str) -> bool:
     """Repeats the headers that it was sent behind a line that is no header."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in request["headers"])
+    kept = [(name, value) for name, value in request["headers"] if name.lower() != "content-length"]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in kept)
     connection.sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno header\r\n{lines}\r\n".encode())
     return False
 
@@ -260,7 +275,8 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "drip-header": drip_header, "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect,
     "close": close, "half": half, "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb,
     "cookie": cookie, "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
-    "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn, "raw": raw, "flood": flood,
+    "header-flood": header_flood, "tiny-chunks": tiny_chunks,
+    "echo": echo, "parrot": parrot, "torn": torn, "raw": raw, "flood": flood,
 }  # fmt: skip
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.db.models import Q
 from django.test import Client
 from rest_framework.test import APIClient
 
+from users.models import User
+
 ALL_PERMISSIONS = (
     "view_webhook", "change_webhook", "add_webhook", "delete_webhook", "view_delivery", "view_event", "view_skip",
-    "retry_delivery", "resend_delivery", "discard_delivery", "replay_event", "view_payload",
+    "retry_delivery", "resend_delivery", "discard_delivery", "replay_event", "read_payload_event",
 )  # fmt: skip
 
 

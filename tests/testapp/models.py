@@ -216,6 +216,58 @@ class Paired(models.Model):
         constraints = (models.UniqueConstraint(fields=["left", "right"], name="unique_pair"),)
 
 
+class Counter(models.Model):
+    """Its rows are updated in every way that Django knows. The key is of the host, so it may change."""
+
+    code = models.CharField(max_length=20, primary_key=True)
+    number = models.IntegerField(null=True)
+    group = models.IntegerField(default=0)
+    name = models.CharField(max_length=50, default="")
+    twin = models.ForeignKey("self", models.SET_NULL, null=True, db_constraint=False, related_name="twins")
+
+    objects = WebhookManager()
+
+
+class Seat(models.Model):
+    """Has a composite key, with a foreign key in it."""
+
+    pk = models.CompositePrimaryKey("thing", "number")
+    thing = models.ForeignKey(Thing, models.CASCADE, related_name="seats")
+    number = models.IntegerField()
+    name = models.CharField(max_length=50, default="")
+
+    objects = WebhookManager()
+
+    def __str__(self) -> str:
+        return f"{self.name}"
+
+
+class Sounding(models.Model):
+    """Has a composite key of columns that are assigned as something else than they are read as."""
+
+    pk = models.CompositePrimaryKey("gadget", "at", "depth", "place")
+    gadget = models.ForeignKey(Gadget, models.CASCADE)
+    at = models.DateTimeField()
+    depth = models.DecimalField(max_digits=8, decimal_places=2)
+    place = models.CharField(max_length=50)
+    name = models.CharField(max_length=50, default="")
+
+    objects = WebhookManager()
+
+
+class Album(models.Model):
+    """The model between has a composite key, and nothing but its key."""
+
+    name = models.CharField(max_length=50)
+    labels = models.ManyToManyField(Label, through="AlbumLabel", related_name="albums")
+
+
+class AlbumLabel(models.Model):
+    pk = models.CompositePrimaryKey("album", "label")
+    album = models.ForeignKey(Album, models.CASCADE)
+    label = models.ForeignKey(Label, models.CASCADE)
+
+
 class Described(models.Model):
     """The common fields of several models: abstract, without a table."""
 
@@ -319,7 +371,7 @@ class ObjectPermission(models.Model):
     """Allows a user to do something to those objects of a model that fit, as in NetBox."""
 
     # Its table is created before the tables of apps with migrations.
-    user = models.ForeignKey("auth.User", models.CASCADE, related_name="object_permissions", db_constraint=False)
+    user = models.ForeignKey("users.User", models.CASCADE, related_name="object_permissions", db_constraint=False)
     permission = models.CharField(max_length=100)
     constraints = models.JSONField(default=dict)
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import django_rq
 import pytest
-from django.contrib.auth.models import User
 from django.db import OperationalError, connection, connections
 from django.db.models.functions import Now
 from django.test import Client
@@ -34,6 +33,7 @@ from tests.support.servers import free_port, own_valkey
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
+from users.models import User
 from webhooks import models
 from webhooks.delivery import runner as delivery_runner
 from webhooks.delivery import sweep

@@ -122,8 +122,8 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
         _check_key(registration, given)
         return label, given
     if len(named) > 1:
-        raise _SeveralObjects([(label, str(one.pk), registration.name_of(one)) for one in named])
-    return label, str(named[0].pk)
+        raise _SeveralObjects([(label, registration.key_of(one), registration.name_of(one)) for one in named])
+    return label, registration.key_of(named[0])
 
 
 def _check_key(registration: Registration, given: str) -> None:

@@ -45,8 +45,9 @@ from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import history
-from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume
+from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume, why_not_started
 from webhooks.security.encryption import Secret, refuse_encrypted
+from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.
@@ -126,7 +127,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
         user, chosen = self.context["request"].user, attrs.get("object_types", ())
-        if refused := refusals(user, self.instance, attrs, chosen, "secret_headers" in attrs):
+        if refused := refusals(user, self.instance, attrs, chosen, attrs.keys() & SECRET_FIELDS):
             raise serializers.ValidationError({name: [reason] for name, reason in refused.items()})
         candidate = copy.copy(self.instance) if self.instance else Webhook()
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
@@ -147,7 +148,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
         if not validated_data.get("enabled", True):
-            validated_data["disabled_by"] = str(self.context["request"].user)[:USERNAME_LENGTH]
+            validated_data["disabled_by"] = clean(username_of(self.context["request"].user), USERNAME_LENGTH)
         return super().create(validated_data)
 
     def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:
@@ -273,6 +274,8 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     def _switch(self, act: Callable[[Any, Any], list[Webhook]], refusal: Any) -> Response:
         refuse_body(self.request)
         webhook = self.get_object()
+        if act is resume and (reason := why_not_started(self.request.user, webhook)):
+            raise PermissionDenied(reason)
         if not act(Webhook.objects.filter(pk=webhook.pk), self.request.user):
             raise Conflict(refusal)
         return Response(self.get_serializer(self.get_object()).data)

@@ -97,6 +97,8 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
                 planned, refused = events.plan_events(state, merged, serialized)
                 new += [(one.ids, Event(**one.columns)) for one in planned if one.columns]
                 name, refusals = serialized.object_repr, refusals | refused
+            elif (merged.history.event_ids or merged.history.failed_ids) and events.is_gone(change, state.using):
+                continue
             replaced.append(change)
             skips.replace(change, merged.action, merged.actor, name, refusals)
     events.delete_pending(state, replaced)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from django.core.exceptions import EmptyResultSet, FullResultSet, ValidationError
 from django.db import connections, models, transaction
+from django.db.models import sql
 from django.db.models.deletion import Collector
 
 from webhooks import registry
 from webhooks.capture import events, serialize
 from webhooks.capture.batch import batch
 from webhooks.capture.prechange import read_prechange
-from webhooks.capture.transaction import Change, current_state, may_be_wanted
+from webhooks.capture.serialize import SerializedObject
+from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import in_chunks
+from webhooks.db import can_lock, in_chunks
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event
-from webhooks.registry.registration import Registration, is_same_pk, normalize_pk
+from webhooks.registry.keys import AmongKeys, is_same_pk, key_text, with_pks, written_keys
+from webhooks.registry.registration import Registration
 
 M = TypeVar("M", bound=models.Model)
 
@@ -46,29 +51,46 @@ class TrackedQuerySet(models.QuerySet[M]):
         options = (batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
         if not self._registrations() or ignore_conflicts:
             return super().bulk_create(objs, *options)
-        with batch(self.db):
-            objs = list(objs)
-            existing = self._existing(objs, unique_fields or ()) if update_conflicts else set()
+        with _batch_like_django(self.db):
+            existing: dict[str, Any] | None = {}
+            if update_conflicts:
+                objs = objs and list(objs)  # Django returns an empty collection as it is
+                existing = self._existing(objs, unique_fields or ())
             created = super().bulk_create(objs, *options)
             for instance in created:
-                is_new = existing is not None and normalize_pk(self.model._meta.pk, instance.pk) not in existing
-                objects = {registration: [instance.pk] for registration in self._registrations()}
-                events.record(objects, Action.CREATED if is_new else Action.UPDATED, self.db)
+                is_new = existing is not None and existing.pop(self._key(instance.pk), None) is None
+                self._record(instance.pk, Action.CREATED if is_new else Action.UPDATED)
+            # The other rows were updated by instances with other keys.
+            for pk in (existing or {}).values():
+                self._record(pk, Action.UPDATED)
         return created
 
     def update(self, **kwargs: Any) -> int:
-        """Also records that each row was updated."""
+        """Also records that each row was updated. A row with a new primary key was deleted and created."""
         self._for_write = True
-        if self._is_refused() or not self._has_subscribers():
+        if not self._has_subscribers():
             return super().update(**kwargs)
-        with batch(self.db):
-            # First, because the filter may use the columns that change.
-            pks = self._lock_rows()
+        # Here Django refuses what it cannot update. For no rows it runs no query.
+        count = models.QuerySet.update(self.none(), **kwargs)
+        with _batch_like_django(self.db):
+            # First, because the filter may use the columns that change. And only once: its result may be random.
+            pks = self._lock_rows(kwargs)
+            if pks is None:
+                return count
             objects = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
+            columns = {self.model._meta.get_field(name) for name in kwargs}
+            moved = [one for one in objects if not columns.isdisjoint(one.model._meta.pk_fields)]
+            deleted = {registration: objects.pop(registration) for registration in moved}
             read_prechange(objects, self.db, in_savepoint=not registry.save_locks_row(self.model))
-            # At least one chunk, so that Django itself refuses what cannot be updated.
-            chunks = [self.order_by().filter(pk__in=chunk) for chunk in list(in_chunks(self.db, pks)) or [[]]]
-            count = sum(models.QuerySet.update(chunk, **kwargs) for chunk in chunks)
+            with _serialized_together(((one, pk) for one, pks in deleted.items() for pk in pks), self.db):
+                events.record(deleted, Action.DELETED, self.db)
+            with written_keys([one.model for one in moved], self.db) as written:
+                count = super(TrackedQuerySet, self._by_keys(pks)).update(**kwargs)
+            for registration, keys in deleted.items():
+                for pk in keys:
+                    events.finish_deletion(registration, pk, self.db)
+            # An object that kept its key was deleted and created in one transaction: it was updated.
+            events.record({one: written[one.model] for one in moved}, Action.CREATED, self.db)
             events.record(objects, Action.UPDATED, self.db)
         self._result_cache = None
         return count
@@ -76,20 +98,22 @@ class TrackedQuerySet(models.QuerySet[M]):
     def delete(self) -> tuple[int, dict[str, int]]:
         """Also serializes all objects together before they are deleted."""
         self._for_write = True
-        is_refused = self._is_refused() or self.query.distinct_fields or self._fields is not None  # type: ignore[attr-defined]
+        is_refused = (
+            self.query.is_sliced or self.query.combinator or self.query.distinct_fields or self._fields is not None  # type: ignore[attr-defined]
+        )
         if is_refused or not self._has_subscribers():
             return super().delete()
-        with batch(self.db):
+        with _batch_like_django(self.db):
+            rows = self._chain()  # type: ignore[attr-defined]
+            # A deletion ignores these.
+            rows.query.select_for_update, rows.query.select_related = False, False
+            rows.query.clear_ordering(force=True)
             collector = Collector(using=self.db, origin=self)
-            collector.collect(self.order_by())
-            _prepare_deletion(collector, self.db)
-            return super().delete()
+            collector.collect(rows)
+            with _serialized_together(_wanted_deletions(collector, self.db), self.db):
+                return super().delete()
 
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's: a manager would delete every row
-
-    def _is_refused(self) -> bool:
-        """Whether Django refuses to update or delete such a queryset."""
-        return bool(self.query.is_sliced or self.query.combinator)
 
     def _registrations(self) -> list[Registration]:
         is_here = conf.enabled and self.db == Event.objects.db
@@ -98,19 +122,41 @@ class TrackedQuerySet(models.QuerySet[M]):
     def _has_subscribers(self) -> bool:
         return bool(self._registrations()) and may_be_wanted(self.model, self.db, look_up=True)
 
-    def _lock_rows(self) -> list[Any]:
-        """The keys of the rows of this queryset, locked if the database locks rows."""
-        chosen = self.order_by()
-        # An update ignores these.
-        chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
-        chunks: list[models.QuerySet[M]] = [chosen]
-        if connections[self.db].features.has_select_for_update:
-            # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
-            rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
-            locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
-            # Another transaction may have changed some before it released their locks.
-            chunks = [chosen.filter(pk__in=chunk) for chunk in in_chunks(self.db, locked)]
-        return list(dict.fromkeys(pk for chunk in chunks for pk in chunk.values_list("pk", flat=True)))
+    def _lock_rows(self, values: Mapping[str, Any]) -> list[Any] | None:
+        """The keys of the rows that Django's update would change, locked if the database locks rows. None if Django
+        needs no query to see that it changes none.
+
+        The statement has the very condition of Django's UPDATE. So it also waits for other transactions in the same
+        way, and raises the same errors."""
+        update: Any = self.query.chain(sql.UpdateQuery)
+        update.add_update_values(values)
+        if not update.values and not update.related_updates:
+            return None
+        update.clear_select_clause()
+        with transaction.mark_for_rollback_on_error(self.db):
+            compiler = update.get_compiler(self.db)
+            compiler.pre_sql_setup()
+            rows: models.QuerySet[M] = models.QuerySet(self.model, using=self.db).order_by("pk")
+            try:
+                condition, parameters = compiler.compile(update.where)
+                rows = rows.extra(where=[condition], params=parameters)  # noqa: S610 # Django compiled it
+            except FullResultSet:
+                pass
+            except EmptyResultSet:
+                return None
+            if connections[self.db].features.has_select_for_update and can_lock(self.db, self.model):
+                rows = rows.select_for_update(no_key=True)
+            return list(rows.values_list("pk", flat=True))
+
+    def _by_keys(self, pks: list[Any]) -> TrackedQuerySet[M]:
+        """These rows, with the annotations of this queryset, but without its filters and joins."""
+        chosen = self._chain()  # type: ignore[attr-defined]
+        query = chosen.query
+        query.clear_where()
+        query.reset_refcounts({query.get_initial_alias(): 1})
+        query.group_by = None
+        found: TrackedQuerySet[M] = chosen.filter(AmongKeys(pks))
+        return found
 
     def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
         """The keys of the same objects in a parent's table, which may differ from the keys of the child."""
@@ -119,10 +165,22 @@ class TrackedQuerySet(models.QuerySet[M]):
             return pks
         rows = self.model._base_manager.using(self.db)
         chunks = in_chunks(self.db, pks)
-        return [key for chunk in chunks for key in rows.filter(pk__in=chunk).values_list(pk.name, flat=True)]
+        return [
+            key for chunk in chunks for key in rows.filter(with_pks(self.model, chunk)).values_list(pk.name, flat=True)
+        ]
 
-    def _existing(self, objs: Sequence[M], unique_fields: Collection[str]) -> set[Any] | None:
-        """The keys of the rows that these objects will update. None if they are not known."""
+    def _key(self, pk: Any) -> str:
+        """A primary key as text."""
+        try:
+            return key_text(registry.registration_or_default(self.model).normalize_pk(pk))
+        except ValidationError:
+            return str(pk)  # an expression, which only the database evaluates
+
+    def _record(self, pk: Any, action: Action) -> None:
+        events.record({registration: [pk] for registration in self._registrations()}, action, self.db)
+
+    def _existing(self, objs: Iterable[M], unique_fields: Collection[str]) -> dict[str, Any] | None:
+        """The keys of the rows that these objects will update, by their texts. None if they are not known."""
         if not unique_fields or not self._has_subscribers():
             return None
         meta, rows = self.model._meta, self.model._base_manager.using(self.db)
@@ -137,25 +195,55 @@ class TrackedQuerySet(models.QuerySet[M]):
                     condition = models.Q(*known[start : start + MAX_COMPARED], _connector=models.Q.OR)
                     pks += rows.filter(condition).values_list("pk", flat=True)
             read_prechange(dict.fromkeys(self._registrations(), pks), self.db)
-            return {normalize_pk(meta.pk, pk) for pk in pks}
+            return {self._key(pk): pk for pk in pks}
         return None
 
 
-def _prepare_deletion(collector: Collector, using: str) -> None:
-    """Serialize the objects of a deletion together. If that fails, each is serialized when its signal arrives."""
+@contextmanager
+def _batch_like_django(using: str) -> Iterator[None]:
+    """A batch whose errors leave the open transaction as Django alone leaves it.
+
+    Django mostly lets it do nothing but roll back. The savepoint of a batch would let it go on."""
+    connection, is_broken = connections[using], False
+    try:
+        with batch(using):
+            try:
+                yield
+            except BaseException:
+                is_broken = connection.needs_rollback
+                raise
+    except BaseException:
+        if is_broken and connection.in_atomic_block:
+            connection.needs_rollback = True
+        raise
+
+
+def _wanted_deletions(collector: Collector, using: str) -> list[tuple[Registration, Any]]:
+    """The objects of a deletion that a webhook may want, with their keys."""
     state = current_state(using)
-    if not state or state.batch is None:
-        return
-    changes = [
-        Change(registration, registration.normalize_pk(instance.pk), Action.DELETED, needs_lock=True)
+    return [
+        (registration, instance.pk)
         for model, instances in collector.data.items()
-        if (registration := registry.registration_of(model)) and state.subscriptions.has_subscribers(model)
+        if state and (registration := registry.registration_of(model)) and state.subscriptions.has_subscribers(model)
         for instance in instances
     ]
-    message = "%d objects to delete cannot be serialized together"
-    with log_errors(using, message, len(changes)), transaction.atomic(using):
-        found = serialize.serialize_all(state, changes)
-        state.serialized_for_deletion.update({key: serialized for key, serialized in found.items() if serialized})
+
+
+@contextmanager
+def _serialized_together(objects: Iterable[tuple[Registration, Any]], using: str) -> Iterator[None]:
+    """Serialize the objects that this block deletes together. If that fails, the deletion of each serializes it."""
+    state, found = current_state(using), dict[Key, SerializedObject | None]()
+    changes = [Change(registration, pk, Action.DELETED, needs_lock=True) for registration, pk in objects]
+    if state and state.batch is not None and changes:
+        with (
+            log_errors(using, "%d objects to delete cannot be serialized together", len(changes)),
+            transaction.atomic(using),
+        ):
+            found = serialize.serialize_all(state, changes)
+            state.serialized_for_deletion.update({key: one for key, one in found.items() if one})
+    yield
+    for key in found:  # the block did not delete these
+        state.serialized_for_deletion.pop(key, None)  # type: ignore[union-attr]
 
 
 WebhookManager = models.Manager.from_queryset(TrackedQuerySet)

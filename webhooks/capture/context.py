@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import SuspiciousOperation
 from django.db import router, transaction
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger, log_errors
+from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.registration import is_sensitive
-from webhooks.text import clean, drop_keys, dumps, short_repr
+from webhooks.text import clean, drop_keys, dumps, short_repr, username_of
 
 logger = get_logger(__name__)
+
+T = TypeVar("T")
 
 # Each request of a webhook has a header with the depth of its chain of changes. A request to the site may send this
 # header if its user has the permission.
@@ -47,55 +48,76 @@ class RequestActor:
     http: HttpRequest
     fallback_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     has_warned: bool = False
+    is_reading_user: bool = False
 
     def read(self) -> Actor:
         http, (user, username) = self.http, self._user()
-        request_id = str(getattr(http, "id", "") or self.fallback_id)
-        query: dict[str, Any] = {}
-        try:
-            query = http.GET.dict()
-        except SuspiciousOperation as error:
-            # Django parses the query only now, and may refuse it: too many parameters, for example.
-            logger.warning("The query parameters of %s cannot be read: %s", http.path, error)
+        request_id = self._part("id", lambda: str(getattr(http, "id", None) or "")) or self.fallback_id
+        # Django parses the query only now, and may refuse it: too many parameters, for example.
+        query = self._part("query parameters", lambda: {str(key): str(value) for key, value in http.GET.items()})
         request = {
             "id": request_id,
-            "method": http.method,
-            "path": http.path,
-            "path_info": http.path_info,
-            "GET": drop_keys(query, is_sensitive),
+            "method": self._part("method", lambda: _text(http.method)),
+            "path": self._path,
+            "path_info": self._part("path", lambda: _text(http.path_info)),
+            "GET": drop_keys(query or {}, is_sensitive),
             "user": username,
         }
         return Actor(username, request_id, request, self._depth_before(user, username) + 1)
 
+    @property
+    def _path(self) -> str | None:
+        return self._part("path", lambda: _text(self.http.path))
+
+    def _part(self, name: str, read: Callable[[], T]) -> T | None:
+        """A part of the request. None if it cannot be read: the host may have replaced it by anything."""
+        try:
+            return read()
+        except Exception as error:
+            reraise_job_timeout(error)
+            place = "a request" if name == "path" else self._path
+            logger.warning("The %s of %s cannot be read: %s", name, place, error)
+            return None
+
     def _user(self) -> tuple[Any, str]:
         """The user who is logged in, and the name. None and an empty name if there is none."""
-        user = getattr(self.http, "user", None)
+        user = self._part("user", lambda: getattr(self.http, "user", None))
         # Sessions and users are read here for the first time, and may be unavailable.
         is_unread = isinstance(user, SimpleLazyObject) and user._wrapped is empty
+        if is_unread and self.is_reading_user:
+            return None, ""  # the host saves something while it reads the user
         using = router.db_for_read(get_user_model())
         message = "The user of %s cannot be read: its changes are recorded without a user"
-        with log_errors(using, message, self.http.path), transaction.atomic(using) if is_unread else nullcontext():
-            if user is not None and user.is_authenticated:
-                return user, user.get_username() if hasattr(user, "get_username") else str(user)
+        self.is_reading_user = is_unread
+        try:
+            with log_errors(using, message, self._path), transaction.atomic(using) if is_unread else nullcontext():
+                if user is not None and user.is_authenticated:
+                    return user, username_of(user)
+        finally:
+            self.is_reading_user = False
         return None, ""
 
     def _depth_before(self, user: Any, username: str) -> int:
         """The depth in the header, if the user may send it. Without a header this costs no query."""
-        depth = parse_depth(self.http.headers.get(DEPTH, ""))
+        depth = self._part("depth", lambda: parse_depth(self.http.headers.get(DEPTH, "")))
         if not depth:
             return 0
         using = router.db_for_read(get_user_model())
         message = "The permissions of the user of %s cannot be read"
-        with log_errors(using, message, self.http.path), transaction.atomic(using):
+        with log_errors(using, message, self._path), transaction.atomic(using):
             if hasattr(user, "has_perm") and user.has_perm(DEPTH_PERMISSION):
                 return depth
         if not self.has_warned:
             self.has_warned = True
             who = username or "an unknown user"
             logger.warning(
-                "X-Webhook-Depth of %s is ignored: %s lacks the permission %s", self.http.path, who, DEPTH_PERMISSION
+                "X-Webhook-Depth of %s is ignored: %s lacks the permission %s", self._path, who, DEPTH_PERMISSION
             )
         return 0
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def parse_depth(header: str) -> int:

@@ -17,6 +17,7 @@ from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import Unsendable, snapshots
+from webhooks.registry.keys import has_key
 from webhooks.registry.registration import NAME_LENGTH, Registration
 from webhooks.text import NotJSONSerializable, clean, dumps
 
@@ -62,7 +63,7 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
     """The registration of an object, its key as text, and its name."""
     if not isinstance(obj, models.Model):
         raise TypeError(f"The event {name} must be about an object of a model or None, not {obj!r}.")
-    if obj.pk is None:
+    if not has_key(obj.pk):
         raise ValueError(f"The event {name} cannot be about {obj!r}, which is not saved, or deleted already.")
     registration = registry.registration_or_default(type(obj))
     if registration.has_secret_key:
@@ -71,7 +72,7 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
             "secret. Give none."
         )
     try:
-        return registration, str(registration.normalize_pk(obj.pk)), registration.name_of(obj)
+        return registration, registration.key_of(obj), registration.name_of(obj)
     except ValidationError as error:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is invalid. {error}") from error
 
@@ -110,4 +111,4 @@ def _lock_object(state: TransactionState, registration: Registration, event: Eve
     if state.connection.features.has_select_for_update and not state.history((event.object_type, event.object_id)):
         message = "%s %s cannot be locked, its events may be out of order"
         with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):
-            snapshots.read_rows(registration, [event.object_id], state.using, lock=True)
+            snapshots.read_rows(registration, [registration.normalize_pk(event.object_id)], state.using, lock=True)

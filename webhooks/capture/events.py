@@ -39,6 +39,7 @@ from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
 
@@ -144,13 +145,18 @@ def _record_change(state: TransactionState, change: Change) -> None:
         state.records_missed = True
         transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using)
     known = state.history(change.key)
+    is_repeated = known and known.action == change.action == Action.DELETED and change.key not in state.deleting
+    if is_repeated and not serialize.exists(change, state.using):
+        state.begin_deletion(change)  # of no row, unless a receiver of the project creates it again
+        return
     was_announced = state.take_announcement(change.key)
     history = known if known and was_announced else state.note(change)
     if change.action == Action.DELETED:
         _record_deletion(state, change, history, is_first=known is None)
         return
     state.serialized_for_deletion.pop(change.key, None)
-    if history.deleted and change.key in state.deleting and not change.is_relation:
+    is_wanted = history.existed and state.subscriptions.subscribers(change.registration.label, Action.DELETED)
+    if is_wanted and change.key in state.deleting and not change.is_relation:
         # A receiver of the project saves the object while it is deleted, such as a counter.
         saved = serialize.serialize_or_failed(state, state.deleting[change.key])
         state.edit(history, deleted=saved or history.deleted)
@@ -186,7 +192,7 @@ def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
     if state is None or not state.deleting:
         return  # first: a deletion may cascade to thousands of rows without subscribers
     with log_missed(using, Change(registration, pk, Action.DELETED)):
-        change = state.end_deletion((registration.label, str(registration.normalize_pk(pk))))
+        change = state.end_deletion((registration.label, key_text(registration.normalize_pk(pk))))
         if change is None:
             return
         history = state.begin_history(change)
@@ -223,12 +229,20 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
             state.edit(merged.history, deleted=serialized)
         name, refusals = serialized.object_repr, refusals | refused
     elif merged.history.event_ids or merged.history.failed_ids:
+        if is_gone(change, state.using):
+            return
         with transaction.atomic(state.using):
             delete_pending(state, [change])
     if refusals or merged.history.skip_ids:
         skips = Skips(state)
         skips.replace(change, merged.action, merged.actor, name, refusals)
         skips.store()
+
+
+def is_gone(change: Change, using: str) -> bool:
+    """Whether an object has no row, although its deletion is not the change. Then its deletion is recorded already, and
+    stays."""
+    return change.action != Action.DELETED and not serialize.exists(change, using)
 
 
 def _record_gone(state: TransactionState, merged: MergedChange) -> None:

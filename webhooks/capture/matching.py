@@ -18,7 +18,7 @@ from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.skip import Refusal, Rule
-from webhooks.text import clean
+from webhooks.text import clean, json_equal
 
 
 class FilterError(Exception):
@@ -203,5 +203,7 @@ def _has_field_changed(name: str, changed: list[str], event: EventContext) -> bo
     if field not in changed or not steps:
         return field in changed
     snapshots = event.facts["snapshots"]
+    if all(field not in snapshots[side] for side in SIDES):
+        return True  # the snapshots do not show the field, so any key in it may have changed
     before, after = (lookup(snapshots[side][field], steps) if field in snapshots[side] else MISSING for side in SIDES)
-    return bool(before != after)
+    return not json_equal(before, after)

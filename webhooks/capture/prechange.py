@@ -20,6 +20,7 @@ from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 
 ForeignKey = models.ForeignKey[Any, Any]
@@ -62,7 +63,7 @@ def _read(
     relations: Collection[str],
     in_savepoint: bool,
 ) -> None:
-    keys = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
+    keys = {(registration.label, key_text(pk)): pk for pk in map(registration.normalize_pk, pks)}
     keys = {key: pk for key, pk in keys.items() if state.needs_prechange(key)}
     unread = [pk for key, pk in keys.items() if state.prechange(key) is None and state.history(key) is None]
     known = [prechange for prechange in map(state.prechange, keys) if prechange]
@@ -80,11 +81,12 @@ def _read(
             state.prechange(key).edited.update(relations)  # type: ignore[union-attr]
 
 
-def read_pointing(model: type[models.Model], instance: models.Model, using: str, is_origin: bool) -> None:
+def read_pointing(model: type[models.Model], instance: models.Model, using: str, origin: Any) -> None:
     """Read the rows that point to an object of ``model``, before its deletion sets their foreign keys to null.
 
-    ``is_origin``: the project deletes this object itself. The deletion may also cascade to it, and to thousands more.
-    Then nothing is read, and the state before of a row that has such a null stays unknown.
+    ``origin`` is what the project deletes: this object, or a queryset. Then the rows that point to any of its objects
+    are read, each model with one query. A deletion may also cascade to this object, and to thousands more. Then nothing
+    is read, and the state before of a row with such a null stays unknown.
     """
     state = current_state(using)
     if (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
@@ -93,25 +95,52 @@ def read_pointing(model: type[models.Model], instance: models.Model, using: str,
         for registration in registry.registrations():
             if issubclass(registration.model, field.model):
                 with log_errors(using, "The %s that point to %s cannot be read", registration.label, model._meta.label):
-                    _read_pointing(current_or_new_state(using), registration, field, instance, is_origin)
+                    _read_pointing(current_or_new_state(using), registration, field, instance, origin)
 
 
 def _read_pointing(
-    state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, is_origin: bool
+    state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, origin: Any
 ) -> None:
     if registration.label not in state.subscriptions.prechange_types:
         return
-    if not is_origin:
-        state.nulled.add((registration.label, field))
-        return
+    target = field.target_field.attname
+    keys = _keys_to_read(state, registration, field, instance, origin)
     with savepoint(state.using):
-        rows = registration.model._base_manager.using(state.using).filter(**{field.name: instance}).order_by()
-        pks = list(rows.values_list("pk", flat=True))
+        rows = registration.model._base_manager.using(state.using).order_by()
+        chunks = [rows.filter(**{f"{field.name}__{target}__in": chunk}) for chunk in in_chunks(state.using, keys)]
+        pks = [pk for chunk in chunks for pk in chunk.values_list("pk", flat=True)]
     read_prechange({registration: pks[:MAX_POINTING]}, state.using)
     for pk in map(registration.normalize_pk, pks[MAX_POINTING:]):
-        key = (registration.label, str(pk))
-        if state.history(key) is None and state.prechange(key) is None:
-            state.set_prechange(key, PrechangeState())
+        unread = (registration.label, key_text(pk))
+        if state.history(unread) is None and state.prechange(unread) is None:
+            state.set_prechange(unread, PrechangeState())
+
+
+def _keys_to_read(
+    state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, origin: Any
+) -> set[Any]:
+    """The keys whose pointing rows must be read for this object: with the first object of a queryset, those of all."""
+    target = field.target_field.attname
+    key = getattr(instance, target)
+    if origin is instance:
+        return {key}
+    known = state.deleted_keys(origin, registration.label, field)
+    is_first = known is None
+    if known is None:
+        known = _read_keys(origin, instance, target, state.using)
+        state.set_deleted_keys(origin, registration.label, field, known)
+    if key not in known:
+        state.nulled.add((registration.label, field))
+    return known if is_first else set()
+
+
+def _read_keys(origin: Any, instance: models.Model, target: str, using: str) -> set[Any]:
+    """What foreign keys have of the objects of a queryset that the project deletes. Empty if it has other objects."""
+    is_of_model = isinstance(origin, models.QuerySet) and isinstance(instance, origin.model)
+    if not is_of_model or type(instance)._meta.concrete_model is not origin.model._meta.concrete_model:
+        return set()
+    with savepoint(using):
+        return set(origin.using(using).order_by().values_list(target, flat=True))
 
 
 @cache
@@ -132,7 +161,7 @@ def _read_rows(state: TransactionState, registration: Registration, pks: list[An
     """Read and lock the rows of these objects. A missing row is remembered, too."""
     for chunk in in_chunks(state.using, pks):
         rows = snapshots.read_rows(registration, chunk, state.using, lock=state.is_open)
-        for pk in map(str, chunk):
+        for pk in map(key_text, chunk):
             row = rows.get(pk)
             if row is not None and _may_be_nulled(state, registration, row):
                 row = None

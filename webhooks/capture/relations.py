@@ -9,7 +9,8 @@ from django.db.models import Q
 
 from webhooks import registry
 from webhooks.db import savepoint
-from webhooks.registry.registration import Registration, is_same_pk
+from webhooks.registry.keys import is_same_pk
+from webhooks.registry.registration import Registration
 
 
 class RelationEdit:
@@ -32,7 +33,8 @@ class RelationEdit:
     def changed(self, action: str, pk_set: set[Any] | None) -> dict[Registration, list[Any]]:
         """The primary keys of the changed objects by registration."""
         touched = [one for one in registry.registrations_touched(self._holders) if self.names(one)]
-        if not touched or not (pk_set or action.endswith("_clear")):
+        is_empty = pk_set is not None and not pk_set  # None: all are cleared, or a sender by hand does not say which
+        if not touched or is_empty:
             return {}
         has_others = self._reverse or self._is_symmetrical
         others = self._others(action, pk_set or set()) if has_others else []

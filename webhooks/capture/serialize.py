@@ -14,12 +14,14 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.db import in_chunks, savepoint
+from webhooks.db import can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
+from webhooks.registry.sources import without_hidden
 from webhooks.text import NotJSONSerializable, clean, dumps, last_line
 
 logger = get_logger(__name__)
@@ -71,16 +73,20 @@ def reread_all(
     found: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
         rows = registration.rows(using)
-        if lock:
+        if lock and can_lock(using, model):
             plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
             locked = plain.select_for_update(no_key=True, of=("self",))
             if registration.queryset or model._meta.base_manager_name:
                 # Annotations may group its rows, and PostgreSQL locks no groups.
-                list(locked.filter(pk__in=chunk).order_by("pk").values_list("pk"))
+                list(locked.filter(with_pks(model, chunk)).order_by("pk").values_list("pk"))
             else:
                 rows = locked
         # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
-        rows = rows.filter(pk=chunk[0]).order_by() if len(chunk) == 1 else rows.filter(pk__in=chunk).order_by("pk")
+        rows = (
+            rows.filter(pk=chunk[0]).order_by()
+            if len(chunk) == 1
+            else rows.filter(with_pks(model, chunk)).order_by("pk")
+        )
         found |= registration.by_pk(rows)
     return found
 
@@ -100,17 +106,16 @@ def serialize(
     """
     with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
         writer = registration.build_serializer(serializer, instance)
-        data = writer.data
-        snapshot = snapshots.snapshot_of(writer, data, instance)
-        old = snapshots.prechange_snapshot(writer, data, snapshot, prechange) if prechange else None
-        what = f"the payload of {registration.label} {instance.pk}"
+        written, what = writer.data, f"the payload of {registration.label} {instance.pk}"
         try:
-            payload = Payload(_json_text(registration, data), _json_text(registration, snapshot, is_exact=True))
-            if old is not None:
-                text = _json_text(registration, old, is_exact=True)
+            data = without_hidden(registration, writer, written)
+            taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
+            payload = Payload(_json_text(registration, data), _json_text(registration, taken.after, is_exact=True))
+            if taken.before is not None:
+                text = _json_text(registration, taken.before, is_exact=True)
                 # Compared as JSON: a difference that JSON does not show is no change.
-                changed = snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot))
-                payload = replace(payload, prechange=text, changed=dumps(changed))
+                changed = {*snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot)), *taken.unshown}
+                payload = replace(payload, prechange=text, changed=dumps(sorted(changed)))
         except NotJSONSerializable as error:
             raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
         refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))
@@ -181,9 +186,9 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
         names = state.subscriptions.serializers(registration.label)
         for name in names if len(instances) > 1 else ():
             snapshots.prefetch_serialized(registration, name, list(instances.values()), state.using)
-        is_complete = instances.keys() <= {str(change.pk) for change in group}
+        is_complete = instances.keys() <= {key_text(change.pk) for change in group}
         for change in group:
-            if instance := instances.get(str(change.pk)):
+            if instance := instances.get(key_text(change.pk)):
                 payloads = {name: _serialize(state, change, instance, name) for name in names}
                 found[change.key] = SerializedObject(registration.name_of(instance), payloads)
             else:

@@ -4,19 +4,21 @@ Some steps take two signals. The first leaves an attribute on the instance, and 
 
 =====================  ===============================================================================================
 ``_webhooks_state``    the state that ``pre_save`` began in autocommit mode, for ``post_save``
-``_webhooks_loaded``   the last save was of a fixture, so its many-to-many relations are as well; until the next save
+``_webhooks_loaded``   the last save was raw, as that of a fixture, which may edit many-to-many relations next
 ``_webhooks_cleared``  the objects that a clearing removes, for the signal after it (``relations``)
 =====================  ===============================================================================================
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Any
 
 from django.apps import apps
-from django.db import models
+from django.core.serializers.base import DeserializedObject
+from django.db import models, router
 from django.db.models import signals
 
 from webhooks import registry
@@ -28,6 +30,7 @@ from webhooks.capture.transaction import TransactionState, current_state, may_be
 from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook
+from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration
 
 
@@ -89,15 +92,25 @@ def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
         _watch_class(sender)
 
 
+# A project may send these signals itself, and leave out arguments.
+
+
+def _using(sender: type[models.Model], instance: models.Model, using: str) -> str:
+    """The database of a change."""
+    return using or router.db_for_write(sender, instance=instance)
+
+
 def on_saving(
     sender: type[models.Model],
     instance: models.Model,
-    using: str,
-    raw: bool,
+    using: str = "",
+    raw: bool = False,
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
     """Read the prechange state if a webhook may need it."""
+    using = _using(sender, instance, using)
+    instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
     if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
         return
@@ -106,7 +119,7 @@ def on_saving(
         pk, key = registration.model._meta.pk, _key(registration, instance)
         # If a key has a default, Django inserts a new instance without looking for its row.
         is_new = instance._state.adding and (pk.has_default() or pk.has_db_default())
-        if key is not None and not is_new:
+        if has_key(key) and not is_new:
             objects[registration] = [key]
     if objects:
         # No savepoint is needed if the save itself takes the same lock and writes all columns that are read.
@@ -122,9 +135,15 @@ def _key(registration: Registration, instance: models.Model) -> Any:
 
 
 def on_saved(
-    sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool = False,
+    using: str = "",
+    raw: bool = False,
+    **kwargs: Any,
 ) -> None:
     """Record that an instance was created or updated, and the rows that it inherits. Or note it for ``after_saved``."""
+    using = _using(sender, instance, using)
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
     if raw:
@@ -139,10 +158,18 @@ def on_saved(
 
 
 def after_saved(
-    sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
+    sender: type[models.Model],
+    instance: models.Model,
+    created: bool = False,
+    using: str = "",
+    raw: bool = False,
+    **kwargs: Any,
 ) -> None:
     """Record a save, with what the receivers of the project have written to the row."""
-    if not raw and may_be_wanted(sender, using) and records_later(using):
+    if raw:
+        return
+    using = _using(sender, instance, using)
+    if may_be_wanted(sender, using) and records_later(using):
         _record_saved(sender, instance, created, using)
 
 
@@ -154,7 +181,9 @@ def _record_saved(
 
 
 def _saved(sender: type[models.Model], instance: models.Model) -> dict[Registration, list[Any]]:
-    return {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
+    """The key of the instance and of each row that it inherits. None if a receiver has deleted the instance itself."""
+    keys = {one: _key(one, instance) for one in registry.registrations_touched(sender)}
+    return {one: [key] for one, key in keys.items() if has_key(key)}
 
 
 def _action_of(created: bool) -> Action:
@@ -163,10 +192,15 @@ def _action_of(created: bool) -> Action:
 
 
 def on_deleting(
-    sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
+    sender: type[models.Model],
+    instance: models.Model,
+    using: str = "",
+    origin: Any = None,
+    **kwargs: Any,
 ) -> None:
     """Record the deletion of an instance while its row can still be read."""
-    read_pointing(sender, instance, using, is_origin=origin is instance)
+    using = _using(sender, instance, using)
+    read_pointing(sender, instance, using, origin)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.
@@ -177,27 +211,28 @@ def on_deleting(
         record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=origin is instance)
 
 
-def on_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+def on_deleted(sender: type[models.Model], instance: models.Model, using: str = "", **kwargs: Any) -> None:
     """Finish the deletion of an instance: its row is gone."""
     registration = registry.registration_of(sender)
     if registration is not None:
-        finish_deletion(registration, instance.pk, using)
+        finish_deletion(registration, instance.pk, _using(sender, instance, using))
 
 
 def on_many_to_many_changed(
     sender: type[models.Model],
     instance: models.Model,
-    action: str,
-    reverse: bool,
-    model: type[models.Model],
-    pk_set: set[Any] | None,
-    using: str,
+    action: str = "",
+    reverse: bool = False,
+    model: type[models.Model] | None = None,
+    pk_set: set[Any] | None = None,
+    using: str = "",
     **kwargs: Any,
 ) -> None:
     """Record changes of the objects that have the field, from either side of the relation."""
-    if "_webhooks_loaded" in instance.__dict__:
+    using = _using(sender, instance, using)
+    if "_webhooks_loaded" in instance.__dict__ and _is_being_loaded(instance):
         return
-    holders = model if reverse else type(instance)
+    holders: Any = model if reverse else type(instance)
     label = instance._meta.label_lower
     message = "An edit of %s of %s %s cannot be recorded, and no webhook gets it; save the object again to send it"
     with log_errors(using, message, sender.__name__, label, instance.pk):
@@ -219,13 +254,23 @@ def on_many_to_many_changed(
             read_prechange(changed, using, relations)
 
 
-def on_object_types_changed(sender: Any, action: str, pk_set: set[int] | None, using: str, **kwargs: Any) -> None:
+def _is_being_loaded(instance: models.Model) -> bool:
+    """Whether ``DeserializedObject.save()`` of this instance is running. It does not mark its edits as ``raw``."""
+    frame = sys._getframe().f_back
+    while frame and frame.f_code is not DeserializedObject.save.__code__:
+        frame = frame.f_back
+    return frame is not None and frame.f_locals["self"].object is instance
+
+
+def on_object_types_changed(
+    sender: Any, action: str = "", pk_set: set[int] | None = None, using: str = "", **kwargs: Any
+) -> None:
     if action == "pre_add" and pk_set:
         registry.refuse_unregistered(pk_set)
     elif action.startswith("post_"):
         on_webhook_changed(sender, using)
 
 
-def on_webhook_changed(sender: Any, using: str, **kwargs: Any) -> None:
-    if state := current_state(using):
+def on_webhook_changed(sender: Any, using: str = "", **kwargs: Any) -> None:
+    if state := current_state(using or Event.objects.db):
         state.forget_subscriptions()

@@ -26,6 +26,7 @@ from webhooks.capture.matching import Budget
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.workers import jobs
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # The label of a model and a primary key as text.
 Key = tuple[str, str]
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -54,7 +56,7 @@ class Change:
 
     @cached_property
     def key(self) -> Key:
-        return self.registration.label, str(self.pk)
+        return self.registration.label, key_text(self.pk)
 
     def __str__(self) -> str:
         return f"{' '.join(self.key)} {self.action}"
@@ -103,8 +105,8 @@ class SavepointLog:
         self._steps.append((self._connection.savepoint_state, undo))
 
     def undo_last(self, undo: Callable[[], object]) -> bool:
-        """Undo the last step if it is this one. Returns whether it is."""
-        is_last = bool(self._steps) and self._steps[-1][1] is undo
+        """Undo the last step if it is this one, and no savepoint was begun since. Returns whether it did so."""
+        is_last = self._steps[-1:] == [(self._connection.savepoint_state, undo)]
         if is_last:
             self._steps.pop()
             undo()
@@ -141,6 +143,7 @@ class TransactionState:
         """The deletions that Django has announced, and has not done yet."""
         self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
         self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
         """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
@@ -177,15 +180,14 @@ class TransactionState:
         if not self.connection.commit_on_exit:
             _drop_ended_states(callbacks)
         callbacks.append((self._log, self, False))
-        self._block = self.connection.atomic_blocks[0]
+        self._block = _block_by_hand(self.connection)
         set_current(self.using, self)
 
     @property
     def is_current(self) -> bool:
         """Whether its transaction is the open one."""
-        # After set_autocommit(False), its outermost block may end before it does: Django does not say when that is.
-        blocks = self.connection.atomic_blocks
-        return bool(blocks) and blocks[0] is self._block and self.is_open
+        connection = self.connection
+        return bool(connection.atomic_blocks) and _block_by_hand(connection) == self._block and self.is_open
 
     @property
     def is_open(self) -> bool:
@@ -270,7 +272,16 @@ class TransactionState:
     def set_prechange(self, key: Key, prechange: PrechangeState) -> None:
         self._remember(self._prechange, key, prechange)
 
-    def _remember(self, known: dict[Key, V], key: Key, value: V) -> None:
+    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
+        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
+        known = self._deleted_keys.get((id(origin), label, field))
+        return known[1] if known else None
+
+    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
+        # With the origin itself, so that no other object gets its id meanwhile.
+        self._remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
+
+    def _remember(self, known: dict[K, V], key: K, value: V) -> None:
         replaced = known.get(key)
         known[key] = value
         self._log.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
@@ -300,6 +311,15 @@ def in_block(using: str) -> bool:
     """Whether a block of ``atomic()`` is open. Without one, each change is recorded by itself: Django commits it at
     once, or does not say when that happens, after ``set_autocommit(False)``."""
     return bool(connections[using].atomic_blocks)
+
+
+def _block_by_hand(connection: BaseDatabaseWrapper) -> object:
+    """The outermost block after ``set_autocommit(False)``: the states of earlier ones are still open, because Django
+    does not say when a block ends. None in autocommit mode, where a state ends with its block."""
+    if connection.commit_on_exit:
+        return None
+    # A decorated function has the same block in each call, but another savepoint.
+    return connection.savepoint_ids[0] or connection.atomic_blocks[0]
 
 
 def _drop_ended_states(callbacks: list[Any]) -> None:
@@ -347,7 +367,8 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
 def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) -> bool:
     """Whether any webhook may want changes of a model on this database. Each save asks, so this must be fast.
 
-    If the transaction does not know the webhooks yet, ``look_up`` reads them. Otherwise the answer is True.
+    No webhook wants a change that is about to be rolled back. If the transaction does not know the webhooks yet,
+    ``look_up`` reads them. Otherwise the answer is True.
     """
     state = current_state(using)
     if state is None and using != Event.objects.db:
@@ -355,4 +376,7 @@ def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) 
     if state is None and look_up:
         with log_errors(using, "The webhooks for %s cannot be read", model._meta.label_lower):
             state = current_or_new_state(using)
-    return state is None or state.subscriptions.concerns(model)
+    if state is None:
+        return True
+    # Django refuses queries in a block that it will roll back.
+    return not state.connection.needs_rollback and state.subscriptions.concerns(model)

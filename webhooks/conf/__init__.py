@@ -125,6 +125,8 @@ class Settings:
     """Seconds of processor time for the conditions of all webhooks, for one change."""
     may_view = Setting[str]("webhooks.permissions.by_restriction", rules.dotted_path)
     """The path of a callable that takes a user and events, and returns the events this user may view."""
+    may_view_all = Setting[str]("webhooks.permissions.by_query", rules.dotted_path)
+    """The path of a callable that takes a user and a model, and returns whether this user may view all its objects."""
     max_depth = Setting[int](3, rules.count)
     """How many changes in a row may be caused by webhooks, each by a delivery of the change before."""
 

@@ -1,16 +1,19 @@
-"""Tell faults of our own proxy, name servers, route and settings from faults of receivers. Pure.
+"""Tell faults of our own proxy, route, system and settings from faults of receivers. Pure.
 
 A fault of our own must not use up the retries of deliveries, nor pause their webhooks. Their outcomes are not counted,
 and the deliveries are handed back.
 
-=====================================  =================================================
-fault                                  shown by
-=====================================  =================================================
-the proxy itself, a setting            one failure
-name servers, route, behind the proxy  failures of two hosts, while no other host works
-=====================================  =================================================
+======================================  ================================================
+fault                                   shown by
+======================================  ================================================
+the proxy itself, a setting, resources  one failure
+route, behind the proxy                 failures of two hosts, while no other host works
+======================================  ================================================
 
 During a fault, the worker sends one delivery every ``PROBE_EVERY`` seconds. The first one that works ends the fault.
+
+A name server that fails is no fault of this kind: other names may resolve, and kept connections need none. The runner
+leaves such webhooks alone for a while, see ``claims``.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from django.utils.translation import gettext_noop as _
 
 from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.network.outcome import Outcome
-from webhooks.network.url_policy import address_of
 
 T = TypeVar("T")
 
@@ -43,25 +45,16 @@ PATIENCE = 1.0
 MAX_DOUBTFUL = 250
 
 # Kinds that show a fault of our own at once, and kinds that show it if several hosts fail alike.
-CERTAIN = {ErrorKind.PROXY, ErrorKind.SETTINGS}
-DOUBTFUL = {ErrorKind.RESOLVER, ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET}
+CERTAIN = {ErrorKind.PROXY, ErrorKind.SETTINGS, ErrorKind.RESOURCES}
+DOUBTFUL = {ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET}
 
 # Failures of requests that were under way when the proxy or the network failed.
 CUT_OFF = {ErrorKind.CLOSED, ErrorKind.ANSWER_TIMEOUT, ErrorKind.CONNECT_TIMEOUT}
 
-# Failures after a name server had answered.
-RESOLVED = {
-    ErrorKind.REFUSED,
-    ErrorKind.NAME_UNKNOWN,
-    ErrorKind.CONNECT_TIMEOUT,
-    ErrorKind.UNREACHABLE,
-    ErrorKind.PROXY_TARGET,
-}
-
 # How the sentence about a fault begins. It goes on with "since 12:04". For others it is the reason of the failure.
 TEXTS = {
+    ErrorKind.RESOURCES: _("The system of the worker has no resources left"),
     ErrorKind.SETTINGS: _("The worker sends nothing because a setting is invalid"),
-    ErrorKind.RESOLVER: _("The name servers of the worker fail"),
     ErrorKind.UNREACHABLE: _("The worker's machine has no route to the receivers"),
     ErrorKind.PROXY_TARGET: _("The proxy connects to no receiver"),
 }
@@ -160,8 +153,6 @@ def _working(outcome: Outcome) -> set[ErrorKind]:
     working = {*CERTAIN, ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET} if has_arrived else set()
     if outcome.kind in (ErrorKind.REFUSED, ErrorKind.CONNECT_TIMEOUT):
         working.add(ErrorKind.UNREACHABLE)
-    if (has_arrived or outcome.kind in RESOLVED) and not address_of(_host(outcome)):
-        working.add(ErrorKind.RESOLVER)
     return working
 
 

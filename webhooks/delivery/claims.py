@@ -7,7 +7,7 @@ import uuid
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from webhooks.delivery.claim_sql import DueWebhook, due_webhooks
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
+from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
@@ -30,7 +31,7 @@ from webhooks.security import encryption
 
 logger = get_logger(__name__)
 
-# A worker that cannot decrypt a secret avoids the webhook for so many seconds, each time for longer.
+# A worker that cannot send because of a fault of our own avoids the webhook for so many seconds, each time for longer.
 AVOID_SECONDS = (5.0, 15.0, 60.0)
 
 # A worker takes a new token after so many seconds. Rows that a crash of the database has put back under the old one,
@@ -100,8 +101,9 @@ def load_held(
 
 @dataclass(frozen=True)
 class Avoided:
-    """A webhook that this worker leaves to others, because it cannot decrypt its secrets."""
+    """A webhook that this worker leaves to others: it cannot decrypt its secrets, or look up the name of its host."""
 
+    kind: ErrorKind
     since: datetime
     until: float
     times: int
@@ -186,13 +188,23 @@ class WorkerClaims:
         known = self.avoided.get(webhook.pk)
         if known and elapsed() < known.until:
             return
-        times = known.times if known else 0
-        if not known:
+        kind, times = KINDS[outcome.kind], known.times if known else 0
+        if not known and kind == ErrorKind.SECRET:
             keys = ", ".join(encryption.key_names())
             logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", outcome.reason, keys)
+        elif not known:
+            logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, outcome.reason)
         until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]
-        self.avoided[webhook.pk] = Avoided(known.since if known else outcome.started_at, until, times + 1)
+        self.avoided[webhook.pk] = Avoided(kind, known.since if known else outcome.started_at, until, times + 1)
         self.hand_back_waiting(lambda held: held.webhook.pk == webhook.pk)
+
+    def avoid_no_longer(self, webhook: Webhook) -> None:
+        """An attempt shows that the fault is over. If name servers failed, the other names may resolve, too."""
+        over = self.avoided.pop(webhook.pk, None)
+        if over and over.kind == ErrorKind.RESOLVER:
+            for pk, one in self.avoided.items():
+                if one.kind == ErrorKind.RESOLVER:
+                    self.avoided[pk] = replace(one, until=elapsed())
 
     def _avoids(self, webhook_id: int) -> bool:
         return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
@@ -244,15 +256,15 @@ class WorkerClaims:
             if stopped:
                 self.hand_back_waiting(lambda delivery: delivery.webhook.pk in stopped)
 
-    def hand_back(self, deliveries: Collection[HeldDelivery]) -> None:
-        """Hand deliveries back. No attempt is counted, and the probe of a paused webhook is due again. If the database
-        is away, they are lost with the lease."""
+    def hand_back(self, deliveries: Collection[HeldDelivery], wait: float | None = None) -> None:
+        """Hand deliveries back, to be sent in ``wait`` seconds if that is given. No attempt is counted, and the probe
+        of a paused webhook is due again. If the database is away, they are lost with the lease."""
         if not deliveries:
             return
         ids, tokens = [delivery.id for delivery in deliveries], {delivery.token for delivery in deliveries}
         held = QueuedDelivery.objects.filter(pk__in=ids).held(tokens)
         try:
-            atomically(lambda: held.release(), QueuedDelivery.objects.db)
+            atomically(lambda: held.release(wait), QueuedDelivery.objects.db)
         except BaseException:
             self._token = None  # it must not be renewed for them
             raise

@@ -11,6 +11,10 @@ T = TypeVar("T")
 
 FIRST_CAP = 2
 
+# A webhook is slow when its answers have cost so many seconds of processor time in all, above the usual time of each.
+SLOW_COST = 0.05
+USUAL_COST = 0.001
+
 # How many items of a webhook to claim for each one that may be in flight.
 CLAIMED_PER_SENT = 8
 
@@ -23,14 +27,16 @@ class _WebhookQueue(Generic[T]):
     in_flight: int = 0
     ready: int = 0
     group: str = ""
+    cost: float = 0.0
 
 
 class FairQueue(Generic[T]):
     """Items that wait to be sent, taken in turns between webhooks.
 
     At most ``most`` are in flight. Each webhook has a cap on its requests in flight: two at first, one more with each
-    answer, and one after a timeout. It also leaves as many free for the others as it has. So one webhook has half of
-    all at most, and among nine that hang, there is room for a tenth.
+    answer, and one if it is slow: after a timeout, or after answers that cost much processor time. It also leaves as
+    many free for the others as it has. So one webhook has half of all at most, and among nine that hang, there is room
+    for a tenth.
 
     ``group_of`` returns the group of an item, and ``limits`` says how many items of a group may be prepared at once.
     The group "" has no limit.
@@ -94,11 +100,16 @@ class FairQueue(Generic[T]):
         self._preparing[group] -= 1
         self._recount(self._webhook(webhook), self._group_of(item))
 
-    def ended(self, webhook: int, timed_out: bool) -> None:
+    def ended(self, webhook: int, timed_out: bool, cost: float = 0.0) -> None:
+        """Note the end of a request. Its answer took ``cost`` seconds of processor time."""
         queue = self._webhook(webhook)
         queue.in_flight -= 1
         self.in_flight -= 1
-        queue.cap = 1 if timed_out else min(queue.cap + 1, self._most)
+        queue.cost += max(0.0, cost - USUAL_COST)
+        if timed_out or queue.cost > SLOW_COST:
+            queue.cap, queue.cost = 1, 0.0
+        else:
+            queue.cap = min(queue.cap + 1, self._most)
         self._recount(queue)
 
     def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from django.db import DataError
 from django.utils.translation import gettext_noop
@@ -36,7 +37,7 @@ from webhooks.network import auth
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import usable_descriptors
-from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer
+from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, is_template
 
 logger = get_logger(__name__)
 
@@ -46,8 +47,17 @@ RECORD_EVERY = 0.02
 # Seconds to wait for outcomes if the caller waits for wake-ups meanwhile, or if new events must pass a run.
 SHORT_WAIT = 0.005
 
-# A webhook whose secret could not be decrypted is a fault no longer after so many seconds without another try.
+# A webhook that this worker avoids is a fault no longer after so many seconds without another try.
 FORGOTTEN_AFTER = 600
+
+# Faults of our own that concern single webhooks, as the first part of "… since 12:04".
+AVOIDED = {
+    ErrorKind.SECRET: gettext_noop("The worker cannot decrypt the secrets of some webhooks"),
+    ErrorKind.RESOLVER: gettext_noop("The worker cannot look up the names of some receivers"),
+}
+
+# A template may name another host for each delivery. If one cannot be looked up, only its delivery waits (seconds).
+LOOKED_UP_AGAIN_AFTER = 60
 
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
 # renders. The project's code for credentials may wait for another server.
@@ -98,9 +108,10 @@ class DeliveryRunner:
     def faults(self) -> list[Fault]:
         """The faults of our own that this worker meets now."""
         found = [self._breaker.fault] if self._breaker.fault else []
-        if avoided := [one for one in self._claims.avoided.values() if elapsed() < one.until + FORGOTTEN_AFTER]:
-            text = gettext_noop("The worker cannot decrypt the secrets of some webhooks")
-            found.append(Fault(ErrorKind.SECRET, text, min(one.since for one in avoided)))
+        avoided = [one for one in self._claims.avoided.values() if elapsed() < one.until + FORGOTTEN_AFTER]
+        for kind, text in AVOIDED.items():
+            if since := [one.since for one in avoided if one.kind == kind]:
+                found.append(Fault(kind, text, min(since)))
         return found
 
     def run(self, seconds: float, wait: bool = True, is_woken: bool = False) -> None:
@@ -236,14 +247,18 @@ class DeliveryRunner:
         """Keep outcomes to be recorded. Hand deliveries back that failed by a fault of our own."""
         before = self._breaker.fault
         counted, handed_back = self._breaker.judge(ended, elapsed(), uses_proxy=bool(conf.proxy))
+        postponed = []
         for held, outcome in counted:
-            if outcome.kind == ErrorKind.SECRET:
+            if outcome.kind == ErrorKind.RESOLVER and _host_is_from_template(held, outcome):
+                postponed.append(held)
+            elif outcome.kind in AVOIDED:
                 self._claims.avoid(held.webhook, outcome)
                 handed_back.append(held)
             else:
-                self._claims.avoided.pop(held.webhook.pk, None)
+                self._claims.avoid_no_longer(held.webhook)
                 self._outcomes.append((held, outcome))
         self._claims.hand_back(handed_back)
+        self._claims.hand_back(postponed, LOOKED_UP_AGAIN_AFTER)
         if (fault := self._breaker.fault) and fault != before:
             self._claims.hand_back_waiting()
             logger.error("%s. Deliveries wait, and no attempt is counted", fault.text)
@@ -283,6 +298,11 @@ class DeliveryRunner:
         if held.webhook.has_templates:
             return self._renderer.pace(held.webhook.pk)
         return AUTH if self._uses_auth and auth.path_for(held.webhook.payload_url) else ""
+
+
+def _host_is_from_template(held: HeldDelivery, outcome: Outcome) -> bool:
+    host = (urlsplit(outcome.request.url).hostname if outcome.request else None) or ""
+    return is_template(held.webhook.payload_url) and host not in held.webhook.payload_url.lower()
 
 
 def has_more() -> bool:

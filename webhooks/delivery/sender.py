@@ -201,7 +201,7 @@ class Sender(Generic[T]):
 
     def _end(self, webhook: int, item: T, outcome: Outcome | None) -> None:
         with self._lock:
-            self._queue.ended(webhook, outcome is not None and outcome.timed_out)
+            self._queue.ended(webhook, outcome is not None and outcome.timed_out, outcome.cost if outcome else 0.0)
             self._ended.append((item, outcome))
             self._last_end = time.monotonic()
             if self._is_news():

@@ -81,7 +81,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'event',
                 'verbose_name_plural': 'events',
                 'ordering': ['-pk'],
-                'permissions': [('replay_event', 'Can replay events'), ('view_payload', 'Can view payloads, and the bodies of requests and responses')],
+                'permissions': [('replay_event', 'Can replay events'), ('read_payload_event', 'Can view payloads, and the bodies of requests and responses')],
                 'default_permissions': ('view',),
                 'base_manager_name': 'objects',
             },

@@ -181,7 +181,7 @@ class Event(models.Model):
         default_permissions = ("view",)
         permissions = [
             ("replay_event", "Can replay events"),
-            ("view_payload", "Can view payloads, and the bodies of requests and responses"),
+            ("read_payload_event", "Can view payloads, and the bodies of requests and responses"),
         ]
         ordering = ["-pk"]
         indexes = [

@@ -73,9 +73,10 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         """Deliveries that are claimed under one of these tokens."""
         return self.filter(state=State.SENDING, claim__in=tokens)
 
-    def release(self, **also: Any) -> int:
-        """Make claimed deliveries pending again, and due since the same time. Does not count as an attempt."""
-        due_at = Coalesce("due_at", DatabaseNow())
+    def release(self, wait: float | None = None, **also: Any) -> int:
+        """Make claimed deliveries pending again, and due since the same time, or in ``wait`` seconds. Does not count as
+        an attempt."""
+        due_at = Coalesce("due_at", DatabaseNow()) if wait is None else DatabaseNow(wait)
         return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, due_at=due_at, **also)
 
     def leave_lane(self) -> int:

@@ -23,7 +23,7 @@ from webhooks.models.webhook_secrets import WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
-from webhooks.text import clean
+from webhooks.text import clean, username_of
 
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
@@ -231,7 +231,7 @@ class Webhook(WebhookSecrets, WebhookState):
                 if field.name in {"secret", "previous_secret"} or field.name not in changed:
                     setattr(self, field.attname, getattr(stored, field.attname))
             if stored.enabled and not self.enabled:
-                self.disabled_by = clean(str(user), USERNAME_LENGTH)
+                self.disabled_by = clean(username_of(user), USERNAME_LENGTH)
             if "secret" in changed:
                 self.replace_secret(secret)
             if "previous_secret" in changed:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow, atomically
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
-from webhooks.text import clean
+from webhooks.text import clean, username_of
 
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook  # noqa: F401 - a string below names it
@@ -105,7 +105,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
     def pause(self, user: object) -> int:
         """Stop sending until a user resumes them."""
-        return self.pausable().update(paused_at=DatabaseNow(), paused_by=clean(str(user), USERNAME_LENGTH))
+        return self.pausable().update(paused_at=DatabaseNow(), paused_by=clean(username_of(user), USERNAME_LENGTH))
 
     def probe(self) -> int:
         """Send the next probe at once to webhooks that get probes."""

@@ -1,5 +1,8 @@
-"""Read an HTTP/1.1 answer (RFC 9112). If two programs could see its end at different bytes, it is refused, or it is
-the last one on its connection.
+"""Read an HTTP/1.1 answer (RFC 9112): strict about where it ends, lenient about what it says.
+
+If two programs could see its end at different bytes, it is refused, or it is the last one on its connection. A header
+that is none is skipped, and a body that cannot be decoded is empty. The result depends on the bytes alone, and never on
+the packets in which they came.
 
 The errors are those of ``http.client``, and Refused for answers that it would accept.
 """
@@ -9,16 +12,27 @@ from __future__ import annotations
 import http.client
 import math
 import re
+import time
 import zlib
 
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import sockets
 from webhooks.network.headers import NAME
-from webhooks.network.loop import Limits, Socket, Steps
+from webhooks.network.loop import PAUSE, Limits, Socket, Steps
 from webhooks.network.outcome import NO_HTTP, Refused
 
 MAX_HEAD_BYTES = 131_072  # of all lines before the body, interim answers included, and again after it
 MAX_HEADERS = 100
+
+# Bytes of a body that are read, compressed or not, so that the connection can be used again.
+MAX_BODY_BYTES = 65_536
+
+# Seconds to wait for what is left of a body after the wanted bytes.
+REST_SECONDS = 1.0
+
+# Parts of an answer that are read before another one may have a turn.
+PARTS_AT_ONCE = 64
+
 _MAX_CHUNK_LINE = 65_536
 _SWITCHING_PROTOCOLS = 101
 
@@ -26,11 +40,14 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*))?", re.DOTALL)
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+_MAX_CHUNK_SIZE = 16**15
 
 _CHUNKS, _TO_THE_END = -1.0, math.inf
 
-# The window size of zlib for a header of gzip or of zlib.
-_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# The window sizes of zlib for a coding, to try in turn. Some servers send "deflate" without the header of zlib.
+_GZIP = (16 + zlib.MAX_WBITS,)
+_WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
+_MAX_CODINGS = 5
 
 # By the name in lower case, the name and the value. Values of one name are joined by commas.
 Fields = dict[str, tuple[str, str]]
@@ -40,18 +57,19 @@ class Answer:
     """One answer, with the first ``keep`` bytes of its body."""
 
     def __init__(self, keep: int) -> None:
-        self._keep = keep
+        self._keep, self._most = keep, max(keep, MAX_BODY_BYTES)
         self.status: int | None = None
         """None until the head of the final answer has arrived."""
         self.phrase = ""
         self.fields: Fields = {}
-        self.body = bytearray()
-        """Without its compression."""
+        self.body = b""
+        """Without its compression. Empty if it cannot be decoded."""
         self.has_begun = False
         """Whether any byte has arrived."""
         self._closes = False
         self._length = 0.0
-        self._inflater: zlib._Decompress | None = None
+        self._coded = bytearray()
+        self._stored, self._read_bytes = keep, 0
 
     def header(self, name: str) -> str | None:
         """A value by its name in lower case."""
@@ -60,7 +78,7 @@ class Answer:
     def read(self, connection: Socket, limits: Limits) -> Steps[bool]:
         """Read the answer to a request. Returns whether the connection may be used again.
 
-        Raises http.client.HTTPException, zlib.error, OSError and Refused. The head counts if ``status`` is known then.
+        Raises http.client.HTTPException, OSError and Refused. The head counts if ``status`` is known then.
         """
         incoming = _Incoming(self, connection, limits)
         left = MAX_HEAD_BYTES
@@ -68,11 +86,20 @@ class Answer:
             head = yield from incoming.head(left)
             left -= len(head)
             self._parse_head(head)
-        self._choose_inflater()
-        if self._length == _CHUNKS:
-            is_whole = yield from self._read_chunks(incoming)
-        else:
-            is_whole = yield from self._read(incoming, self._length)
+        end = limits.end
+        try:
+            if self._length == _CHUNKS:
+                yield from self._read_chunks(incoming)
+            else:
+                yield from self._read(incoming, self._length)
+            is_whole = True
+        except Exception:
+            if not self._has_enough():
+                raise
+            is_whole = False  # the rest is not wanted
+        finally:
+            limits.end = end
+            self.body = self._decoded()
         return is_whole and not self._closes and not incoming.buffer
 
     def _parse_head(self, head: bytes) -> None:
@@ -80,8 +107,6 @@ class Answer:
         minor, status, phrase = _parse_status_line(line)
         if status < 200 and status != _SWITCHING_PROTOCOLS:
             return  # an interim answer (RFC 9110, section 15.2)
-        if len(lines) > MAX_HEADERS:
-            raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
         self.fields, is_sound = _parse_fields(lines)
         # Others may end a line at a lone CR, or a text at a NUL.
         is_sound &= head.count(b"\r") == head.count(b"\r\n") and b"\0" not in head
@@ -95,6 +120,9 @@ class Answer:
             self._closes = True  # the rest is not HTTP
         if status in (_SWITCHING_PROTOCOLS, 204, 304):
             self._length = 0
+        self._closes |= self._length > self._most  # its end is not read
+        if "content-encoding" in self.fields:
+            self._stored = self._most
         self.status, self.phrase = status, phrase
 
     def _body_length(self) -> float:
@@ -106,68 +134,99 @@ class Answer:
         if "transfer-encoding" in self.fields:
             # Others may go by the length.
             self._closes |= length is not None or coding != "chunked"
-        if coding == "chunked":
+        if coding.rpartition(",")[2].strip() == "chunked":
             return _CHUNKS
-        if coding != "identity":
-            raise Refused(f"{NO_HTTP}: its Transfer-Encoding is unknown", ErrorKind.INVALID_HTTP)
-        self._closes |= length is None
-        return _TO_THE_END if length is None else int(length)
+        if length is not None:
+            return int(length)
+        self._closes = True
+        return _TO_THE_END if coding == "identity" else 0  # nothing says where the body ends
 
-    def _choose_inflater(self) -> None:
-        encoding = (self.header("content-encoding") or "identity").lower()
-        if "," in encoding:
-            raise Refused("it is compressed more than once", ErrorKind.ANSWER_UNREADABLE)
-        if window := _WINDOWS.get(encoding):
-            self._inflater = zlib.decompressobj(window)
+    def _decoded(self) -> bytes:
+        """The wanted bytes of the body, without its compression. Empty if they cannot be decoded."""
+        if "content-encoding" not in self.fields:
+            return bytes(self._coded[: self._keep])
+        codings = [one.strip() for one in reversed((self.header("content-encoding") or "").lower().split(","))]
+        data = bytes(self._coded)
+        if len(codings) <= _MAX_CODINGS and _WINDOWS.keys() >= set(codings):
+            for coding in codings:
+                data = _inflated(data, _WINDOWS[coding], self._most)
+        return data[: self._keep]
 
-    def _read(self, incoming: _Incoming, left: float) -> Steps[bool]:
-        """Read the next ``left`` bytes of the body. Returns False if the rest is not wanted."""
+    def _read(self, incoming: _Incoming, left: float) -> Steps[None]:
+        """Read the next ``left`` bytes of the body."""
         while left:
-            if not incoming.buffer:
-                if len(self.body) >= self._keep:
-                    return False
-                if not (yield from incoming.more()):
-                    if left == _TO_THE_END:
-                        return True
-                    raise http.client.IncompleteRead(b"")
+            if not incoming.buffer and not (yield from incoming.more()):
+                if left == _TO_THE_END:
+                    return
+                raise http.client.IncompleteRead(b"")
             piece = incoming.take(int(min(left, len(incoming.buffer))))
             left -= len(piece)
-            self._add(piece)
-        return True
+            self._read_bytes += len(piece)
+            if room := self._stored - len(self._coded):
+                self._coded += piece[:room]
 
-    def _read_chunks(self, incoming: _Incoming) -> Steps[bool]:
-        """RFC 9112, section 7.1. Returns False if the rest is not wanted."""
-        while not self._has_enough(incoming):
-            line = yield from incoming.line(_MAX_CHUNK_LINE)
-            found = _CHUNK_SIZE.fullmatch(line) if len(line) <= _MAX_CHUNK_LINE else None
-            if not found:
-                raise Refused(f"{NO_HTTP}: the size of a chunk is no number", ErrorKind.INVALID_HTTP)
-            if not (size := int(found[1], 16)):
-                yield from self._skip_trailer(incoming)
-                return True
-            if not (yield from self._read(incoming, size)) or self._has_enough(incoming):
-                return False
-            if (yield from incoming.line(2)) != b"\r\n":
+    def _read_chunks(self, incoming: _Incoming) -> Steps[None]:
+        """RFC 9112, section 7.1."""
+        while size := self._chunk_size((yield from incoming.line(_MAX_CHUNK_LINE))):
+            yield from self._read(incoming, size)
+            if (line := (yield from incoming.line(2))) != b"\r\n":
+                if line in (b"", b"\r"):
+                    raise http.client.IncompleteRead(b"")
                 raise Refused(f"{NO_HTTP}: a chunk does not end after its size", ErrorKind.INVALID_HTTP)
-        return False
+        yield from self._skip_trailer(incoming)
+
+    def _chunk_size(self, line: bytes) -> int:
+        """The number in the first line of a chunk. ``requests`` accepts more than the strict form, and others may see
+        another number there: then the connection is not used again."""
+        if len(line) <= _MAX_CHUNK_LINE and (found := _CHUNK_SIZE.fullmatch(line)):
+            return int(found[1], 16)
+        self._closes = True
+        is_cut = not line.endswith(b"\n") and len(line) <= _MAX_CHUNK_LINE
+        try:
+            size = int(line.partition(b";")[0], 16) if len(line) <= _MAX_CHUNK_LINE else -1
+        except ValueError:
+            size = -1
+        if is_cut and size:  # some servers leave out the line break after the last chunk
+            raise http.client.IncompleteRead(b"")
+        if not 0 <= size < _MAX_CHUNK_SIZE:
+            raise Refused(f"{NO_HTTP}: the size of a chunk is no number", ErrorKind.INVALID_HTTP)
+        return size
 
     def _skip_trailer(self, incoming: _Incoming) -> Steps[None]:
+        """The body is whole. Some servers close the connection here."""
         left = MAX_HEAD_BYTES
         while (line := (yield from incoming.line(left))) not in (b"\r\n", b"\n"):
             left -= len(line)
             if left < 0:
                 raise _too_large("trailer")
+            if not line.endswith(b"\n"):
+                self._closes = True
+                return
 
-    def _has_enough(self, incoming: _Incoming) -> bool:
-        """Whether the body is complete as far as it is wanted, and more would have to be waited for."""
-        return len(self.body) >= self._keep and b"\n" not in incoming.buffer
+    def _has_enough(self) -> bool:
+        """Whether the wanted bytes of the body are there. What follows does not change the result."""
+        return self.status is not None and (self._read_bytes >= self._most or len(self._decoded()) >= self._keep)
 
-    def _add(self, piece: bytes) -> None:
-        if room := max(0, self._keep - len(self.body)):
-            if self._inflater:
-                # What follows the end of the compressed data is not looked at.
-                piece = b"" if self._inflater.eof else self._inflater.decompress(piece, room)
-            self.body += piece[:room]
+    def before_wait(self, limits: Limits) -> None:
+        """Called before the answer waits for more bytes. Raises Refused if none are wanted."""
+        if self._read_bytes < self._keep or self.status is None or self._stored > self._keep:
+            wants_more = self._read_bytes < self._most
+        else:  # the wanted bytes are there; the rest must come soon
+            wants_more = self._read_bytes < self._most and not self._closes
+            limits.end = min(limits.end, time.monotonic() + REST_SECONDS)
+        if not wants_more:
+            raise Refused("the rest of the body is not wanted", ErrorKind.ANSWER_TOO_LARGE)
+
+
+def _inflated(data: bytes, windows: tuple[int, ...], most: int) -> bytes:
+    """At most ``most`` bytes of what was compressed; empty if it was not compressed like that. What follows the end of
+    the compressed data is not looked at."""
+    for window in windows:
+        try:
+            return zlib.decompressobj(window).decompress(data, most)
+        except zlib.error:
+            continue
+    return b""
 
 
 class _Incoming:
@@ -179,6 +238,7 @@ class _Incoming:
 
     def more(self) -> Steps[bool]:
         """Wait for more bytes. Returns False at the end of the connection."""
+        self._answer.before_wait(self._limits)
         if self._answer.has_begun:
             sockets.acknowledge(self._connection)
         data = yield from sockets.receive(self._connection, self._limits)
@@ -192,32 +252,52 @@ class _Incoming:
         return taken
 
     def head(self, most: int) -> Steps[bytes]:
-        """The status line and the headers, with the empty line. Judges them as soon as it can: more may never come."""
-        searched = 0
-        while not (found := _END_OF_HEAD.search(self.buffer, searched)):
-            if (end := self.buffer.find(b"\n")) >= 0:
-                _parse_status_line(self.buffer[:end].decode("latin-1"))
+        """The status line and the headers, with the empty line. Judges them as soon as it can: more may never come.
+        The first fault in the order of the bytes counts."""
+        searched = counted = lines = 0
+        while True:
+            found = _END_OF_HEAD.search(self.buffer, searched, most)
+            end = found.end() if found else min(len(self.buffer), most)
+            new = self.buffer.count(b"\n", counted, end)
+            has_too_many = lines + new > MAX_HEADERS + (2 if found else 1)  # besides the status line and the empty line
+            if new and not lines and (has_too_many or not found):  # else the caller parses it
+                _parse_status_line(self.buffer[: self.buffer.find(b"\n")].decode("latin-1"))
+            if has_too_many:
+                raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
+            lines, counted = lines + new, end
+            if found:
+                if self._charge(lines):
+                    yield self._connection, PAUSE
+                return self.take(end)
             if len(self.buffer) > most:
                 raise _too_large("head")
-            if self.buffer.count(b"\n") > MAX_HEADERS + 1:
-                raise http.client.HTTPException(f"got more than {MAX_HEADERS} headers")
             searched = max(0, len(self.buffer) - 2)
             if not (yield from self.more()):
                 if not self.buffer:
                     raise ConnectionResetError
                 raise Refused(f"{ErrorKind.CLOSED.english} before the end of its headers", ErrorKind.CLOSED)
-        if found.end() > most:
-            raise _too_large("head")
-        return self.take(found.end())
 
     def line(self, most: int) -> Steps[bytes]:
-        """The next line with its end, or more than ``most`` bytes of a line that is longer."""
-        while (end := self.buffer.find(b"\n") + 1) == 0:
-            if len(self.buffer) > most:
+        """The next line with its end, or more than ``most`` bytes of a line that is longer. At the end of the
+        connection, what is left."""
+        if self._charge(1):
+            yield self._connection, PAUSE
+        searched = 0
+        while (end := self.buffer.find(b"\n", searched) + 1) == 0:
+            searched = len(self.buffer)
+            if searched > most:
                 return self.take(most + 1)
             if not (yield from self.more()):
-                raise http.client.IncompleteRead(b"")
-        return self.take(end)
+                return self.take(searched)
+        return self.take(min(end, most + 1))
+
+    def _charge(self, parts: int) -> bool:
+        """Count parts of the answer. Returns whether others should have a turn."""
+        limits = self._limits
+        before, limits.parts = limits.parts, limits.parts - parts
+        if limits.parts < 0:
+            raise Refused("the answer has too many parts", ErrorKind.ANSWER_TOO_LARGE)
+        return before // PARTS_AT_ONCE != limits.parts // PARTS_AT_ONCE
 
 
 def _parse_status_line(line: str) -> tuple[str, int, str]:
@@ -228,23 +308,26 @@ def _parse_status_line(line: str) -> tuple[str, int, str]:
 
 
 def _parse_fields(lines: list[str]) -> tuple[Fields, bool]:
-    """The headers, and whether all lines are valid. Those from the first invalid line on are left out."""
+    """The headers, and whether all lines are valid. Invalid lines are left out, with the lines that continue them."""
     fields: Fields = {}
-    name = ""
+    name, is_sound = "", True
     for line in lines:
-        if line[:1] in (" ", "\t") and name:  # a folded value
-            known, value = fields[name]
-            fields[name] = known, f"{value} {line.strip()}".strip()
+        if line[:1] in (" ", "\t"):  # a folded value
+            if name:
+                known, value = fields[name]
+                fields[name] = known, f"{value} {line.strip()}".strip()
+            is_sound &= bool(name)
             continue
         shown, colon, value = line.partition(":")
         if not colon or not NAME.fullmatch(shown):
-            return fields, False
+            name, is_sound = "", False
+            continue
         name, value = shown.lower(), value.strip(" \t\r")
         if name not in fields:
             fields[name] = shown, value
         elif name != "content-length" or value != fields[name][1]:
             fields[name] = fields[name][0], f"{fields[name][1]}, {value}"
-    return fields, True
+    return fields, is_sound
 
 
 def _too_large(part: str) -> Refused:

@@ -134,7 +134,7 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
         if version.startswith(b"HTTP/1.") and status[:1] == b"2" and answer.endswith(b"\r\n\r\n"):
             return connection
         line = answer.partition(b"\r\n")[0][:200].decode("latin-1") or "nothing"
-        if status[:3] == b"407":
+        if status[:3] in (b"401", b"407"):
             raise Refused(f"the proxy {name} refuses the worker, it answers: {line}", ErrorKind.PROXY)
         # Any other answer may be about the destination alone.
         raise Refused(f"the proxy {name} does not connect to {target}, it answers: {line}", ErrorKind.PROXY_TARGET)

@@ -13,6 +13,8 @@ from webhooks.text import short_repr
 
 # RFC 9110, section 5.6.2 for names and 5.5 for values; only ASCII is sure to arrive.
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Around names and values. Texts that are copied from a page may have no-break spaces.
+_SPACE = " \t\r\xa0"
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 # Control characters of ASCII and of Latin-1, which some receivers take for line breaks.
@@ -61,7 +63,7 @@ def parse(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     names = set()
     for number, line in lines:
-        name, colon, value = (part.strip(" \t") for part in line.partition(":"))
+        name, colon, value = (part.strip(_SPACE) for part in line.partition(":"))
         if not colon or not NAME.fullmatch(name):
             raise ValueError(gettext("Line %(number)d: write a header as Name: value.") % {"number": number})
         if is_reserved(name) or name.lower() == "content-type":  # a field of the webhook has the content type
@@ -84,7 +86,7 @@ def parse(text: str) -> dict[str, str]:
 def parse_rendered(line: str) -> tuple[str, str]:
     """The name and value of one line that a template wrote. Its value may be empty, and have any character of Latin-1.
     Raises ValueError."""
-    name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
+    name, colon, value = (part.strip(_SPACE) for part in line.partition(":"))
     if not colon:
         problem = gettext("there is no colon in %(line)s; a header is written as 'Name: value'")
         raise ValueError(problem % {"line": short_repr(line)})

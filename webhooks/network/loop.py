@@ -1,4 +1,8 @@
-"""Many requests at once in one thread. Each is a generator that yields the socket that it waits for."""
+"""Many requests at once in one thread. Each is a generator that yields the socket that it waits for.
+
+A receiver decides how much work its answer is. So each answer has a small allowance of processor time. Beyond it, the
+answer is costly: all costly answers take turns, and together they get a twentieth of the time of the thread.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,85 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+PAUSE = 0  # it could go on at once, and lets others go first if it is costly
 
-# Work that waits for sockets: it yields a socket with READ or WRITE, goes on when that is ready, and returns a T.
+# Work that waits for sockets: it yields a socket with READ, WRITE or PAUSE, goes on when it may, and returns a T.
 Steps = Generator[tuple["Socket", int], None, T]
+
+# Seconds of processor time for one answer, ten times what a usual one takes.
+ALLOWANCE = 0.001
+
+# Seconds by the clock after which the processor time of an answer is measured. Another thread may have used them: a
+# thread waits for its turn for 5 ms and more.
+SUSPECT = 0.01
+
+# After a step of a costly answer, the others rest for so many times as long: they get a twentieth of the time.
+REST = 19
+
+# The parts that one answer may have: chunks, lines of headers, interim answers.
+MAX_PARTS = 10_000
 
 
 class Limits:
-    """What one attempt may use: ``seconds`` from now, and ``room`` bytes of answers."""
+    """What one attempt may use: ``seconds`` from now, and ``room`` bytes of answers. A limit of bytes does not limit
+    the work of chunks of one byte, so each answer may have ``parts``, too.
 
-    __slots__ = ("begin", "end", "has_connected", "room")
+    To read the processor time of a thread takes ten times as long as to read a clock. So the steps of an answer are
+    first measured by a clock, which also counts the time of other threads. Once that is much, the measure is exact.
+    """
+
+    __slots__ = ("_since", "_used", "begin", "end", "has_connected", "is_costly", "is_exact", "parts", "room")
 
     def __init__(self, seconds: float, room: int = 0) -> None:
         self.begin = time.monotonic()
-        self.end, self.room = self.begin + seconds, room
+        self.end, self.room, self.parts = self.begin + seconds, room, MAX_PARTS
         self.has_connected = False
         """Whether the attempt opened a connection. False if it used a kept one."""
+        self.is_costly = self.is_exact = False
+        self._used = 0.0
+        self._since: float | None = None
+
+    @property
+    def used(self) -> float:
+        """Seconds since ``begin_answer``, with the current step."""
+        return self._used + (0.0 if self._since is None else self._now() - self._since)
+
+    @property
+    def cost(self) -> float:
+        """Seconds of processor time of the answer, or 0 if they are few."""
+        return self.used if self.is_exact else 0.0
+
+    def expect(self, is_costly: bool) -> None:
+        """Measure exactly from now on. Without an allowance, if the answer is expected to be costly."""
+        self.is_exact, self.is_costly = True, is_costly
+        self.begin_answer()
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the answer has cost more than its allowance, or may have."""
+        return self.used > (ALLOWANCE if self.is_exact else SUSPECT)
+
+    def begin_answer(self) -> None:
+        """What came before, such as a TLS handshake, is no part of the answer."""
+        self._used, self.parts = 0.0, MAX_PARTS
+        if self._since is not None:
+            self._since = self._now()
+
+    def step(self, steps: Steps[T], error: Exception | None = None) -> tuple[Socket, int]:
+        """Take one step, and measure it. Passes on StopIteration and errors."""
+        self._since = self._now()
+        try:
+            return steps.throw(error) if error else next(steps)
+        finally:
+            self._used += self._now() - self._since
+            self._since = None
+            if self.is_exact:
+                self.is_costly |= self._used > ALLOWANCE
+            elif self._used > SUSPECT:
+                self.is_exact, self._used = True, 0.0
+
+    def _now(self) -> float:
+        return time.thread_time() if self.is_exact else time.perf_counter()
 
 
 class Task:
@@ -44,6 +112,8 @@ class Socket(socket.socket):
     loop: Loop | None = None
     event = 0
     task: Task | None = None
+    opened = round_trip = 0.0
+    """When it was connected (monotonic), and how many seconds that took."""
 
     def close(self) -> None:
         self.unwatch()
@@ -57,13 +127,17 @@ class Socket(socket.socket):
 
 def run(steps: Steps[T], limits: Limits) -> T:
     """Run steps to their end in this thread, without a loop. Passes on their errors."""
+    error: Exception | None = None
     try:
-        sock, event = next(steps)
         while True:
-            if is_ready(sock, event, limits.end - time.monotonic()):
-                sock, event = next(steps)
-            else:
-                sock, event = steps.throw(TimeoutError("the deadline has passed"))
+            before = time.thread_time()
+            sock, event = limits.step(steps, error)
+            if limits.is_costly:
+                rest = REST * (time.thread_time() - before)
+                time.sleep(max(0.0, min(rest, limits.end - time.monotonic())))
+            left = limits.end - time.monotonic()
+            is_late = left <= 0 if event == PAUSE else not is_ready(sock, event, left)
+            error = TimeoutError("the deadline has passed") if is_late else None
     except StopIteration as end:
         result: T = end.value
         return result
@@ -82,6 +156,8 @@ class Loop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._tasks: set[Task] = set()
+        self._costly: dict[Task, None] = {}  # could go on, and take turns from ``_next_costly`` on
+        self._next_costly = 0.0
         self._next_end = math.inf  # no task ends before this time
         self._alarm, self._bell = socket.socketpair()
         for one in (self._alarm, self._bell):
@@ -96,17 +172,24 @@ class Loop:
 
     def poll(self, seconds: float = math.inf) -> None:
         """Wait up to ``seconds`` until a socket is ready, and go on with the tasks that wait for it."""
-        seconds = min(seconds, self._next_end - time.monotonic())
+        end = min(self._next_end, self._next_costly) if self._costly else self._next_end
+        seconds = min(seconds, end - time.monotonic())
         for key, _ in self._selector.select(None if seconds == math.inf else max(0.0, seconds)):
             if not isinstance(sock := key.fileobj, Socket):
                 self._alarm.recv(4096)
             elif task := sock.task:
                 sock.task = None
-                self._step(task)
+                if task.limits.is_costly:
+                    self._wait_for_turn(task, sock)
+                else:
+                    self._step(task)
             else:  # nothing is asked of it: the other side has closed it, or sends too much
                 sock.close()
-        if time.monotonic() >= self._next_end:
+        now = time.monotonic()
+        if now >= self._next_end:
             self._end_late_tasks()
+        if self._costly and now >= self._next_costly:
+            self._step_costly()
 
     def wake(self) -> None:
         """End a ``poll`` that waits."""
@@ -124,16 +207,24 @@ class Loop:
         for task in self._tasks:
             task.steps.close()
         self._tasks.clear()
+        self._costly.clear()
         self._selector.close()
         self._alarm.close()
         self._bell.close()
 
     def _step(self, task: Task, error: Exception | None = None) -> None:
+        self._costly.pop(task, None)
         try:
-            sock, event = task.steps.throw(error) if error else next(task.steps)
+            sock, event = task.limits.step(task.steps, error)
+            while event == PAUSE and not task.limits.is_costly:
+                sock, event = task.limits.step(task.steps)
         except StopIteration as end:
             self._tasks.discard(task)
             task.done(end.value)
+            return
+        self._next_end = min(self._next_end, task.limits.end)
+        if event == PAUSE:
+            self._wait_for_turn(task, sock)
             return
         if sock.loop is None:
             self._selector.register(sock, event)
@@ -141,7 +232,16 @@ class Loop:
         elif sock.event != event:
             self._selector.modify(sock, event)
         sock.event, sock.task = event, task
-        self._next_end = min(self._next_end, task.limits.end)
+
+    def _wait_for_turn(self, task: Task, sock: Socket) -> None:
+        sock.unwatch()  # more may have come: that is no news
+        self._costly[task] = None
+
+    def _step_costly(self) -> None:
+        task = next(iter(self._costly))
+        begin = time.thread_time()
+        self._step(task)
+        self._next_costly = time.monotonic() + REST * (time.thread_time() - begin)
 
     def _end_late_tasks(self) -> None:
         now = time.monotonic()

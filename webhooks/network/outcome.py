@@ -7,7 +7,6 @@ import http.client
 import re
 import socket
 import ssl
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +23,8 @@ NO_HTTP = ErrorKind.INVALID_HTTP.english
 
 # The name servers answered that there is no such name, or no address for it. Other errors are of the resolver itself.
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+# The worker's own system has no more of something.
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 # Errors of requests contain the URL, and a URL may be a secret.
@@ -66,6 +67,8 @@ class Outcome:
     """Whether it opened a connection, to the receiver or the proxy. A kept one says nothing about the network."""
     request: StoredRequest | None = None
     """What was sent; None if no request could be made."""
+    cost: float = 0.0
+    """Seconds of processor time that the answer took."""
 
     def __post_init__(self) -> None:
         if self.reason and not self.kind:
@@ -145,10 +148,10 @@ def _known_reason(cause: BaseException, in_body: bool) -> tuple[ErrorKind, str] 
             return ErrorKind.REFUSED, "connection refused"
         case ConnectionResetError() | BrokenPipeError() | http.client.IncompleteRead():
             return ErrorKind.CLOSED, f"{ErrorKind.CLOSED.english} before {'its end' if in_body else 'it answered'}"
-        case zlib.error():
-            return ErrorKind.ANSWER_UNREADABLE, "it is not compressed as it says"
         case http.client.HTTPException():
             return ErrorKind.INVALID_HTTP, f"{NO_HTTP}: {type(cause).__name__} {cause}".rstrip()
+        case OSError(strerror=str() as text) if cause.errno in _OUT_OF_RESOURCES:
+            return ErrorKind.RESOURCES, f"{ErrorKind.RESOURCES.english}: {text}"
         case OSError(strerror=str() as text):
             kind = ErrorKind.UNREACHABLE if cause.errno in _UNREACHABLE else ErrorKind.CONNECTION_FAILED
             return kind, f"connection failed: {text}"

@@ -17,7 +17,7 @@ from webhooks.network.outcome import Refused, TimedOut
 
 T = TypeVar("T")
 
-OVERHEAD_BYTES = 10_000_000  # read at most in addition to the wanted bytes of a body: head, chunk sizes, compression
+OVERHEAD_BYTES = 1_000_000  # read at most in addition to the wanted bytes of a body: head, chunk sizes, compression
 _MOST_AT_ONCE = 16_384  # bytes; a record of TLS has no more, so none is left behind where no loop sees it
 
 # TLS may have to read before it writes, and the other way round.
@@ -25,6 +25,15 @@ _TLS_EVENTS: dict[type[OSError], int] = {ssl.SSLWantReadError: READ, ssl.SSLWant
 _NOT_READY: tuple[type[OSError], ...] = (BlockingIOError, *_TLS_EVENTS)
 
 SocketAddress = tuple[socket.AddressFamily, Any]
+
+# Seconds for which an address that did not accept a connection in its time is tried last.
+DEAD_SECONDS = 60
+
+# Addresses that are remembered. Beyond this, the first ones are forgotten.
+_MAX_DEAD = 1000
+
+# The addresses that did not accept, and until when they are tried last (monotonic). For all threads.
+_dead: dict[SocketAddress, float] = {}
 
 
 class TLSSocket(ssl.SSLSocket, Socket):
@@ -34,24 +43,43 @@ class TLSSocket(ssl.SSLSocket, Socket):
 def connect_to_first(
     addresses: list[SocketAddress], connect: Callable[[SocketAddress, Limits], Steps[Socket]], limits: Limits
 ) -> Steps[Socket]:
-    """Connect to the first address that accepts within its share of the time. Raises the error of the last one."""
+    """Connect to the first address that accepts within its share of the time. Raises the error of the last one.
+
+    An address that let its time pass is tried last for a while, so that not every attempt waits for it.
+    """
     errors: list[OSError | Refused] = []
     end = limits.end
-    for tried, address in enumerate(addresses):
+    for tried, address in enumerate(sorted(addresses, key=_is_dead)):
         now = time.monotonic()
         limits.end = now + (end - now) / (len(addresses) - tried)
         try:
-            return (yield from connect(address, limits))
+            connection = yield from connect(address, limits)
+            _dead.pop(address, None)
+            return connection
         except (OSError, Refused) as error:
             errors.append(error)
+            if isinstance(error, TimeoutError) and getattr(error, "kind", "") != ErrorKind.PROXY:
+                _remember_dead(address)
         finally:
             limits.end = end
     raise errors[-1]
 
 
+def _is_dead(address: SocketAddress) -> bool:
+    return time.monotonic() < _dead.get(address, 0)
+
+
+def _remember_dead(address: SocketAddress) -> None:
+    _dead.pop(address, None)
+    _dead[address] = time.monotonic() + DEAD_SECONDS
+    while len(_dead) > _MAX_DEAD:
+        _dead.pop(next(iter(_dead)), None)
+
+
 def connect(address: SocketAddress, limits: Limits) -> Steps[Socket]:
     """Raises OSError, also for a family that this machine does not have."""
     connection = Socket(address[0], socket.SOCK_STREAM)
+    begin = time.monotonic()
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setblocking(False)
@@ -66,6 +94,8 @@ def connect(address: SocketAddress, limits: Limits) -> Steps[Socket]:
         connection.close()
         raise
     limits.has_connected = True
+    connection.opened = time.monotonic()
+    connection.round_trip = connection.opened - begin
     return connection
 
 
@@ -77,6 +107,7 @@ def start_tls(plain: Socket, context: ssl.SSLContext, name: str) -> Steps[TLSSoc
     except BaseException:
         plain.close()
         raise
+    connection.opened, connection.round_trip = plain.opened, plain.round_trip
     try:
         while True:
             try:
@@ -137,7 +168,7 @@ def resolve(host: str, port: int) -> Steps[list[SocketAddress]]:
 
 def in_thread(work: Callable[[], T]) -> Steps[T]:
     """Return the result of ``work``, or raise its error. For what nothing can interrupt: after the deadline, the thread
-    goes on."""
+    goes on. Raises Refused if the system does not start a thread."""
     ours, theirs = socket.socketpair()
     result, waits = Future[T](), Socket(fileno=ours.detach())
 
@@ -149,7 +180,11 @@ def in_thread(work: Callable[[], T]) -> Steps[T]:
                 result.set_exception(error)
 
     try:
-        threading.Thread(target=call, name="webhooks-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=call, name="webhooks-lookup", daemon=True).start()
+        except RuntimeError as error:
+            theirs.close()
+            raise Refused(f"the worker's system does not start another thread: {error}", ErrorKind.RESOURCES) from None
         yield waits, READ
     finally:
         waits.close()

@@ -39,6 +39,14 @@ _CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroRe
 # A request over it would wait for its timeout.
 MAX_IDLE = 60
 
+# Seconds after which a connection is not used again, so that the app notices when a name has other addresses.
+MAX_AGE = 30
+
+# A receiver may close a kept connection just when a request is under way. That shows within a round trip. An end within
+# so many seconds of the request, or twice the round trip if that is more, is taken for one. After a later end, the
+# receiver may have handled the request, and it is not sent again.
+SOON = 0.2
+
 # Receivers with kept connections. Beyond this, the connections of the least recently used one are closed.
 MAX_RECEIVERS = 100
 
@@ -94,7 +102,10 @@ class Transport:
             yield from ask(self._kept, request, answer, limits)
         except Exception as raised:  # a receiver or a setting can cause any: each is a failed attempt with a reason
             error = raised
-        return outcome_of(request, answer, error, started_at, self._now(), limits)
+        outcome = outcome_of(request, answer, error, started_at, self._now(), limits)
+        if answer.has_begun and (self._kept.costly or limits.is_suspect):
+            self._kept.note_cost(_key(request), limits)
+        return outcome
 
 
 def limits_of(request: Request) -> Limits:
@@ -106,18 +117,21 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
     ``connect.connect`` and ``Answer.read``."""
     target = _target(request.method, request.url)
     message = _message(target, request)
-    key = (target.scheme, target.host, target.port, conf.proxy, request.verify)
+    key = _key(request)
+    if key in connections.costly:
+        limits.expect(connections.costly[key])
     for is_first in (True, False):
         kept = connections.take(key) if is_first and not request.connects else None
         connection = kept or (
             yield from connect.connect(target.scheme, target.host, target.port, request.verify, limits)
         )
-        is_open = False
+        is_open, begin = False, time.monotonic()
         try:
             is_open = yield from _converse(connection, message, answer, limits)
             return
         except _CLOSED:
-            if not kept or answer.has_begun:
+            is_soon = time.monotonic() - begin <= max(SOON, 2 * connection.round_trip)
+            if not kept or answer.has_begun or not is_soon:
                 raise
             # The receiver had closed the kept connection meanwhile, which is no failure.
         finally:
@@ -134,6 +148,7 @@ def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits
     except _CLOSED:  # it may have answered before it closed the connection, for example that the body is too large
         yield from answer.read(connection, limits)
         return False
+    limits.begin_answer()
     return (yield from answer.read(connection, limits))
 
 
@@ -145,6 +160,12 @@ class _Target(NamedTuple):
     port: int
     start: str
     """The request line and the header Host."""
+
+
+def _key(request: Request) -> Hashable:
+    """What requests have in common that may share a connection."""
+    target = _target(request.method, request.url)
+    return target.scheme, target.host, target.port, conf.proxy, request.verify
 
 
 @lru_cache(maxsize=256)
@@ -215,6 +236,7 @@ def outcome_of(
         retry_after=wait,
         has_connected=limits.has_connected,
         request=request.stored(),
+        cost=limits.cost if answer.has_begun else 0.0,
     )
 
 
@@ -234,6 +256,9 @@ class KeptConnections:
     def __init__(self) -> None:
         # Each with the time since when it is kept; the least recently used receiver first.
         self._kept: dict[Hashable, deque[tuple[Socket, float]]] = {}
+        self.costly: dict[Hashable, bool] = {}
+        """Receivers whose last answer may have cost more than its allowance, and whether it surely did. Then the next
+        one has none."""
         self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
@@ -243,22 +268,32 @@ class KeptConnections:
         while kept:
             connection, since = kept.pop()
             is_open = connection.fileno() >= 0 and (connection.loop or not is_ready(connection, READ, 0))
-            if is_open and time.monotonic() - since < MAX_IDLE:
+            now = time.monotonic()
+            if is_open and now - since < MAX_IDLE and now - connection.opened < MAX_AGE:
                 return connection
             connection.close()
         return None
 
     def keep(self, key: Hashable, connection: Socket) -> None:
-        if connection.fileno() >= self._highest:
+        now = time.monotonic()
+        if connection.fileno() >= self._highest or now - connection.opened >= MAX_AGE:
             connection.close()
             return
-        kept, now = self._kept.pop(key, None) or deque(), time.monotonic()
+        kept = self._kept.pop(key, None) or deque()
         while kept and (kept[0][0].fileno() < 0 or now - kept[0][1] >= MAX_IDLE):
             kept.popleft()[0].close()
         kept.append((connection, now))
         self._kept[key] = kept
         if len(self._kept) > MAX_RECEIVERS:
             self._close(next(iter(self._kept)))
+
+    def note_cost(self, key: Hashable, limits: Limits) -> None:
+        """Note whether the last answer of a receiver cost more than its allowance."""
+        self.costly.pop(key, None)
+        if limits.is_suspect:
+            self.costly[key] = limits.is_exact
+        if len(self.costly) > MAX_RECEIVERS:
+            del self.costly[next(iter(self.costly))]
 
     def close(self) -> None:
         for key in list(self._kept):

@@ -13,13 +13,14 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
 from django.utils import translation
 from django.utils.text import capfirst
 
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
+from webhooks.permissions import find_user
+from webhooks.text import username_of
 
 logger = get_logger(__name__)
 
@@ -64,11 +65,7 @@ def newest_of_webhooks(webhooks: Collection[int]) -> Iterable[Any]:
 
 def user_named(username: str) -> Any:
     """The user of this name. Without one, the name itself: the entry then is one line in the log."""
-    users: Any = get_user_model()._default_manager
-    try:
-        return users.get_by_natural_key(username)
-    except (ObjectDoesNotExist, AttributeError):
-        return username
+    return find_user(username) or username
 
 
 def _log_entries(user: Any) -> Any:
@@ -81,7 +78,9 @@ def _log_entries(user: Any) -> Any:
 
 
 def _log(user: Any, model: type[models.Model], name: str, flag: int, message: Message) -> None:
-    logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name_raw, name, message)
+    logger.info(
+        "History: %s %s %s “%s” %s", username_of(user), VERBS[flag], model._meta.verbose_name_raw, name, message
+    )
 
 
 def field_values(row: models.Model) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _refuse_outdated(original: Event) -> None:
         raise NotReplayable(_("a later change of the object was recorded, and has its newer state"))
     if original.action == Action.DELETED and (registration := registry.registration_by_label(original.object_type)):
         rows = registration.model._base_manager.using(Event.objects.db)
-        if rows.filter(pk=original.object_id).exists():
+        if registration.find(rows, original.object_id) is not None:
             raise NotReplayable(_("the object exists again"))
 
 
@@ -137,10 +137,12 @@ def _current_columns(original: Event) -> dict[str, Any]:
     registration = registry.registration_by_label(original.object_type)
     if registration is None:
         raise LookupError(_("%(model)s is not registered any more") % {"model": original.object_type})
-    instances = serialize.reread_all(registration, [original.object_id], Event.objects.db, lock=True)
+    pk = registration.normalize_pk(original.object_id)
+    instances = serialize.reread_all(registration, [pk], Event.objects.db, lock=True)
     if not instances:
         raise NotReplayable(_("the object is gone"))
-    instance, chosen, texts = instances[original.object_id], payloads.webhooks_by_serializer(original), {}
+    [instance] = instances.values()  # under the key as its field spells it
+    chosen, texts = payloads.webhooks_by_serializer(original), dict[str, dict[str, str]]()
     for name in chosen:
         prechange = payloads.stored_prechange(original, name) if original.action == Action.UPDATED else None
         texts[name] = serialize.serialize(registration, instance, name, prechange).columns()

@@ -15,7 +15,7 @@ from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import OPEN_STATES
 from webhooks.operations import history
 from webhooks.operations.wording import number
-from webhooks.text import clean
+from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
 # Deliveries that one call changes at most, more than a page shows: workers wait for these rows. Runs change more.
@@ -49,9 +49,7 @@ def discard(deliveries: DeliveryQuerySet, user: Any = None) -> int:
 
 def name_of(user: Any) -> str:
     """The name of a user for ``Attempt.requested_by``. Never empty: it marks deliveries sent again by hand."""
-    if user is None:
-        return PROGRAM
-    return clean(user.get_username() if hasattr(user, "get_username") else str(user), USERNAME_LENGTH) or PROGRAM
+    return clean(username_of(user), USERNAME_LENGTH) or PROGRAM
 
 
 def _change(

@@ -143,7 +143,7 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
     event = Event(
         action=sample.action,
         object_type=registration.label,
-        object_id=str(sample.pk),
+        object_id=registration.key_of(instance),
         object_repr=registration.name_of(instance),
         **common,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from webhooks.models.ids import new_id
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import history
-from webhooks.permissions import is_partial, may_view_model, of_viewable_objects
+from webhooks.permissions import is_partial, may_view_all, of_viewable_objects
 from webhooks.registry import label_of
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
@@ -53,9 +53,14 @@ def new_ping(webhook: Webhook, **fields: Any) -> Event:
 
 
 def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Webhook]:
-    """Enable or disable webhooks. Deliveries that waited for it are sent. Returns the webhooks that it changed."""
+    """Enable or disable webhooks. Deliveries that waited for it are sent. Returns the webhooks that it changed.
+
+    It enables none that ``why_not_started`` refuses.
+    """
     changed = []
     for webhook in webhooks.filter(enabled=not enabled):
+        if enabled and why_not_started(user, webhook):
+            continue
         webhook.enabled = enabled
         try:
             webhook.save_settings(["enabled"], user)
@@ -81,9 +86,13 @@ def pause(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
 
 
 def resume(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
-    """Send to paused webhooks at once, without waiting for a probe. Returns the webhooks that it resumed."""
+    """Send to paused webhooks at once, without waiting for a probe. Returns the webhooks that it resumed.
+
+    It resumes none that ``why_not_started`` refuses.
+    """
     with transaction.atomic(webhooks.db):
-        resumed = list(webhooks.paused().select_for_update(no_key=True, of=("self",)))
+        paused = webhooks.paused().select_for_update(no_key=True, of=("self",))
+        resumed = [webhook for webhook in paused if not why_not_started(user, webhook)]
         Webhook.objects.filter(pk__in=[webhook.pk for webhook in resumed]).resume()
         history.record(user, resumed, history.CHANGE, "Resumed.")
         if resumed:
@@ -145,9 +154,9 @@ def _secrets() -> Iterator[tuple[Webhook, str, Secret]]:
         yield from ((webhook, name, getattr(webhook, name)) for name in SECRET_FIELDS if getattr(webhook, name))
 
 
-# Settings that a user may not save, although they have the permission to change the webhook. It sends data to a
-# receiver that a user chooses. So it takes the permission to view the objects, and the secret headers of a colleague
-# must not reach another receiver.
+# Settings that a user may not save, although they have the permission to change the webhook. It sends all objects of
+# its models to a receiver that a user chooses. So it takes the permission to view all of them, and the secret headers
+# of a colleague must not reach another receiver.
 
 # A change of these sends data to another receiver, or lets others read it on the way.
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
@@ -157,8 +166,10 @@ CONTENT_FIELDS = (
     "on_created", "on_updated", "on_deleted", "serializer", "conditions", "changed_fields", "only_changes",
     "prechange", "excluded_usernames",
 )  # fmt: skip
+# Credentials: with others, the same URL may belong to another customer of the receiver.
+CREDENTIAL_FIELDS = ("secret", "secret_headers")
 # Every attempt reads these, so a change applies to deliveries that wait already.
-ATTEMPT_FIELDS = {*DESTINATION_FIELDS, "additional_headers", "body_template"}
+ATTEMPT_FIELDS = {*DESTINATION_FIELDS, *CREDENTIAL_FIELDS, "additional_headers", "body_template", "enabled"}
 
 # For a user with the permission for some webhooks only.
 OUTSIDE = {
@@ -172,46 +183,71 @@ def refusals(
     webhook: Webhook | None,
     values: Mapping[str, Any],
     object_types: Iterable[ContentType],
-    enters_secret_headers: bool,
+    entered: Collection[str],
 ) -> dict[str, str]:
-    """Why the user may not save these values, by field; empty if they may. ``webhook`` is the stored one."""
+    """Why the user may not save these values, by field; empty if they may. ``webhook`` is the stored one.
+
+    ``entered`` are the credentials that the user enters or clears: "secret", "secret_headers".
+    """
     found = {}
     stored = set(webhook.object_types.all()) if webhook else set()
     if hidden := _unviewable(user, set(object_types) - stored):
-        text = _("You may not view %(models)s, so you may not send it. You need the permission %(permission)s.")
-        needed = ", ".join(label.replace(".", ".view_") for label in hidden)
-        found["object_types"] = text % {"models": ", ".join(hidden), "permission": needed}
-    changed = _guarded_changes(webhook, values) if webhook else []
+        text = _("A webhook sends all objects of %(models)s, and you may not view all of them. %(remedy)s")
+        found["object_types"] = text % {"models": ", ".join(hidden), "remedy": _remedy(hidden)}
+    changed = _guarded_changes(webhook, values, entered) if webhook else []
     if webhook and changed:
         if reason := _refuse_change(user, webhook, stored, changed):
             found[changed[0]] = reason
-        if changed[0] in DESTINATION_FIELDS and webhook.secret_headers and not enters_secret_headers:
+        is_moved = changed[0] in DESTINATION_FIELDS
+        if is_moved and webhook.secret_headers and "secret_headers" not in entered:
             found["secret_headers"] = _("They would go to the new destination: enter them again, or clear them.")
     return found
 
 
+def why_not_started(user: Any, webhook: Webhook) -> str:
+    """Why the user may not enable or resume a webhook; empty if they may. It sends what others may view."""
+    return _refuse_change(user, webhook, webhook.object_types.all(), ["enabled"])
+
+
 def _refuse_change(user: Any, webhook: Webhook, object_types: Iterable[ContentType], changed: Sequence[str]) -> str:
     """Why the user may not change these fields; empty if they may."""
+    starts = changed == ["enabled"]
     if hidden := _unviewable(user, object_types):
-        text = _("You may not view %(models)s, so you may not change what this webhook sends of it, or where.")
-        return text % {"models": ", ".join(hidden)}
+        text = _(
+            "You may not view all objects of %(models)s, so you may not change what this webhook sends of them, or "
+            "where. %(remedy)s"
+        )
+        if starts:
+            text = _("You may not view all objects of %(models)s, so you may not have them sent. %(remedy)s")
+        return text % {"models": ", ".join(hidden), "remedy": _remedy(hidden)}
     if ATTEMPT_FIELDS.isdisjoint(changed) or not is_partial(user) or not _has_hidden_events(user, webhook):
         return ""
+    if starts:
+        return _("Changes of objects that you may not view wait to be sent, so you may not have them sent.")
     return _(
         "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
         "change what this webhook sends, or where."
     )
 
 
-def _guarded_changes(webhook: Webhook, values: Mapping[str, Any]) -> list[str]:
-    """The fields for destination, then for content, that these values would change."""
+def _remedy(hidden: Iterable[str]) -> str:
+    needed = ", ".join(label.replace(".", ".view_") for label in hidden)
+    text = _("Ask a superuser, or get the permission %(permission)s for all objects.")
+    return text % {"permission": needed}
+
+
+def _guarded_changes(webhook: Webhook, values: Mapping[str, Any], entered: Collection[str]) -> list[str]:
+    """The fields for destination, for content, and for credentials that these values would change, in this order. Last
+    "enabled", if it would be enabled."""
 
     def normalized(value: Any) -> Any:
         # A form changes line breaks and blanks, and every empty value means the same.
         return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
 
     names = [name for name in (*DESTINATION_FIELDS, *CONTENT_FIELDS) if name in values]
-    return [name for name in names if normalized(values[name]) != normalized(getattr(webhook, name))]
+    changed = [name for name in names if normalized(values[name]) != normalized(getattr(webhook, name))]
+    changed += [name for name in CREDENTIAL_FIELDS if name in entered]
+    return [*changed, "enabled"] if values.get("enabled") and not webhook.enabled else changed
 
 
 def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
@@ -229,6 +265,7 @@ def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
 
 
 def _unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
-    """The labels of the models that the user may not view."""
+    """The labels of the models of which the user may not view all objects."""
     chosen = [(label_of(one), one.model_class()) for one in content_types]
-    return sorted(label for label, model in chosen if model is None or not may_view_model(user, model))
+    # Nothing is sent of a model that is gone. Its events are hidden from all but superusers.
+    return sorted(label for label, model in chosen if model is not None and not may_view_all(user, model))

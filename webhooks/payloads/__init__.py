@@ -128,9 +128,10 @@ def serializer_columns(chosen: Mapping[str, list[int]], texts: Mapping[str, Mapp
 
 def webhooks_by_serializer(event: Any) -> dict[str, list[int]]:
     """The webhooks of an Event by the serializer that each had chosen. The default one, with no name, comes first."""
+    names = {webhook_id: name for name, one in _serializers(event).items() for webhook_id in one["webhooks"]}
     chosen: dict[str, list[int]] = {}
     for webhook_id in event.webhook_ids:
-        chosen.setdefault(serializer_for(event, webhook_id), []).append(webhook_id)
+        chosen.setdefault(names.get(webhook_id, ""), []).append(webhook_id)
     return dict(sorted(chosen.items())) or {"": []}
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.db import models
+from rest_framework.fields import BooleanField, IntegerField
+from rest_framework.serializers import BaseSerializer
 
-from webhooks.db import in_chunks
+from webhooks.db import can_lock, in_chunks
+from webhooks.registry.keys import source_field, with_pks
 from webhooks.registry.registration import Registration
+from webhooks.registry.sources import is_hidden, output_of, serializer_fields, source_names
 from webhooks.text import json_equal
 
 Snapshot = dict[str, Any]
@@ -54,8 +58,8 @@ def read_rows(registration: Registration, pks: Collection[Any], using: str, lock
     """Read the rows of these primary keys in one query. ``lock`` takes the locks of an UPDATE, parents first."""
     model = registration.model
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
-    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
-    if lock:
+    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(with_pks(model, pks)).order_by()
+    if lock and can_lock(using, model):
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
     return registration.by_pk(found)
 
@@ -73,7 +77,7 @@ def _parent_links(model: type[models.Model], path: str = "") -> list[str]:
 def prefetch_serialized(registration: Registration, serializer: str, objects: list[models.Model], using: str) -> None:
     """Read the many-to-many relations that a serializer shows, for many objects in one query for each relation. Raises
     the errors of the serializer."""
-    fields = _serializer_fields(registration.build_serializer(serializer, objects[0]))
+    fields = serializer_fields(registration.build_serializer(serializer, objects[0]))
     sources = {one.source for one in fields.values()}
     relations = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
     for chunk in in_chunks(using, objects):
@@ -84,12 +88,11 @@ def prefetch_serialized(registration: Registration, serializer: str, objects: li
 
 
 def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
-    """The fields in snapshots of a model, by their names in the payload. Raises the errors of the serializer."""
-    found = _model_fields(registration.model)
-    fields = _serializer_fields(registration.build_serializer(serializer))
-    if fields:
-        found = _in_payload(found, fields, fields)
-    return {name: one for name, one in found.items() if not registration.is_left_out(name)}
+    """The fields that are compared, by their names in the payload. Raises the errors of the serializer."""
+    fields = serializer_fields(registration.build_serializer(serializer))
+    if not fields:
+        return _in_payload(registration, {}, _model_fields(registration.model))
+    return _in_payload(registration, fields, {name for name, one in fields.items() if not is_hidden(registration, one)})
 
 
 def has_json_keys(field: models.Field[Any, Any]) -> bool:
@@ -104,61 +107,199 @@ def _model_fields(model: type[models.Model]) -> Fields:
     return {one.name: one for one in (*found, *model._meta.many_to_many)}
 
 
-def _serializer_fields(serializer: Any) -> Mapping[str, Any]:
-    """The fields that REST framework knows of a serializer; empty for one that writes its data freely."""
-    fields = getattr(serializer, "fields", None)
-    return fields if isinstance(fields, Mapping) else {}
-
-
-def _in_payload(of_model: Fields, fields: Mapping[str, Any], data: Collection[str]) -> Fields:
+def _in_payload(registration: Registration, fields: Mapping[str, Any], data: Collection[str]) -> Fields:
     """The model's fields that are in the data, by their names there: ``custom_fields`` shows ``custom_field_data``."""
+    of_model = _model_fields(registration.model)
     found = {name: one for name, one in of_model.items() if name in data}
-    sources = {name: one.source for name, one in fields.items() if name in data and name not in of_model}
-    return found | {name: of_model[source] for name, source in sources.items() if source in of_model}
+    # A field may have the name of one column and show another.
+    found |= {name: of_model[one.source] for name, one in fields.items() if name in data and one.source in of_model}
+    return {name: one for name, one in found.items() if registration.sends(name, one.name)}
 
 
-# Taking a snapshot
+# Which stored values the data show
+
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_OUTPUT = ("data", "to_representation")
 
 
-def snapshot_of(serializer: Any, data: Any, row: models.Model) -> Snapshot:
-    """The snapshot of a row: columns as they are stored, and many-to-many relations as lists.
+@lru_cache(maxsize=512)  # REST framework makes a class for each nested object of a serializer with ``Meta.depth``
+def _is_stock(kind: Hashable, *methods: str) -> bool:
+    """Whether fields or serializers of a class have these methods and properties from REST framework.
 
-    It has the fields in ``data``, the serializer's output."""
-    columns, relations = _shown_fields(serializer, data, row)
-    snapshot = _stored_values(columns, row)
-    for name, relation in sorted(relations.items()):
-        shown = _shows_relation(serializer, name)
-        snapshot[name] = _simplified(relation, data[name]) if shown else _members(relation, row)
-    return snapshot
+    Without names: the methods of a field that write its value."""
+    found = (getattr(kind, name, None) for name in methods or ("get_attribute", "to_representation"))
+    modules = (getattr(getattr(one, "fget", one), "__module__", "") for one in found)
+    return all(module.startswith("rest_framework.") for module in modules)
 
 
-def prechange_snapshot(serializer: Any, data: Any, after: Snapshot, state: PrechangeState) -> Snapshot | None:
-    """The snapshot of the prechange state, based on the one after; None if it is unknown."""
-    if state.snapshot is not None:  # which has the fields of all serializers
-        return {name: value for name, value in state.snapshot.items() if name in after}
-    if state.row is None:
-        return None
-    columns, relations = _shown_fields(serializer, data, state.row)
-    edited = {name: relation for name, relation in relations.items() if relation in state.edited}
-    if not state.known.issuperset(edited.values()):
-        return None
-    snapshot = after | _stored_values(columns, state.row)
+def _class_of(one: Any) -> Any:
+    return one.__class__
+
+
+def _writes_all(field: Any, column: Any) -> bool:
+    """Whether a field of a serializer always shows the whole value of a column: no part of a date, no rounded number,
+    and more than whether there is a text."""
+    while _is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
+        field, column = inner, getattr(column, "base_field", column)
+    is_partial = isinstance(field, BooleanField | IntegerField | BaseSerializer) or "format" in field._kwargs
+    return _is_stock(_class_of(field)) and not is_partial and not _rounds(field, column)
+
+
+def _rounds(field: Any, column: Any) -> bool:
+    places, stored = getattr(field, "decimal_places", None), getattr(column, "decimal_places", None)
+    return places is not None and (stored is None or places < stored)
+
+
+class _Shown:
+    """The columns and relations in the data of a row, by their names there."""
+
+    def __init__(self, registration: Registration, serializer: Any, data: Any, row: models.Model) -> None:
+        self._fields, self.is_stock = serializer_fields(serializer), _is_stock(_class_of(serializer), *_OUTPUT)
+        self._data, self._row = (data if isinstance(data, Mapping) else {}), row
+        found = _in_payload(registration, self._fields, self._data)
+        self.columns = {name: one for name, one in found.items() if not one.many_to_many}
+        self.relations = {name: one.name for name, one in found.items() if one.many_to_many}
+        self.stored = _stored_values(self.columns, row)
+        # The columns of which the data show every value. A foreign key shows which object it is.
+        self._certain = {name for name, one in self.columns.items() if one.remote_field and _is_number(one)}
+        if self.is_stock:
+            shown = ((name, self._fields.get(name), column) for name, column in self.columns.items())
+            self._certain.update(name for name, one, column in shown if one is not None and _writes_all(one, column))
+
+    def relation_field(self, name: str) -> Any:
+        """The field of the serializer that shows the members of a relation. None for a method and for another source:
+        they may query the new state, and leave out members."""
+        one = self._fields.get(name)
+        return None if one is None or source_names(one)[:1] != [self.relations[name]] else one
+
+    def shows(self, name: str) -> bool:
+        """Whether the data show the stored value of a column. Those of a masked or a computed field do not."""
+        one, column = self._fields.get(name), self.columns[name]
+        if one is not None and one.source != column.name:
+            return False
+        if name in self._certain or _reveals(self._data[name], self.stored[name]):
+            return True
+        # The serializer may have replaced what its field wrote.
+        is_whole = one is not None and _writes_all(one, column)
+        return is_whole and bool(self._data[name] == _representation(one, self._row))
+
+    def showed(self, name: str, old: Any, row: models.Model | None) -> bool:
+        """Whether the data showed the ``old`` stored value of a column, if they show the new one. ``row`` has it."""
+        if old == self.stored[name] or name in self._certain:
+            return True
+        one = self._fields.get(name)
+        if row is not None and self.is_stock and one is not None and _is_stock(_class_of(one), "get_attribute"):
+            return _reveals(_representation(one, row), old)
+        # The host's code writes the data. It masks no empty value, so an empty one does not prove that it masks none.
+        return self.stored[name] not in _EMPTY
+
+    def shows_members(self, registration: Registration, name: str) -> bool:
+        """Whether the data show the members of a relation as its field writes them. May read them again."""
+        one, shown = self.relation_field(name), self._data[name]
+        if self.is_stock or one is None:
+            return True
+        # The serializer may have replaced what its field wrote. No members do not prove that it does not.
+        return bool(shown) and bool(shown == output_of(registration, one, _representation(one, self._row)))
+
+
+@cache
+def _is_number(field: models.Field[Any, Any]) -> bool:
+    """Whether a foreign key refers to a number or a UUID, which say nothing about the related object."""
+    return isinstance(source_field(field), models.IntegerField | models.UUIDField)
+
+
+def _representation(field: Any, row: models.Model) -> Any:
+    value = field.get_attribute(row)
+    return None if value is None else field.to_representation(value)
+
+
+def _reveals(shown: Any, stored: Any) -> bool:
+    """Whether a value in the data shows the stored one: as it is, or as NetBox's ``{"value": …, "label": …}``."""
+    if stored in _EMPTY or shown == stored:
+        return True
+    if isinstance(stored, Mapping):
+        return isinstance(shown, Mapping) and all(_reveals(shown.get(key), one) for key, one in stored.items())
+    if isinstance(stored, list | tuple):
+        is_list = isinstance(shown, list | tuple) and len(shown) == len(stored)
+        return is_list and all(map(_reveals, shown, stored))
+    if isinstance(shown, Mapping):
+        return any(_reveals(one, stored) for one in shown.values() if not isinstance(one, Mapping))
+    if isinstance(stored, datetime.date | datetime.time) and isinstance(shown, str):
+        shown = shown.replace("T", " ").replace("Z", "+00:00")
+    return str(shown) == str(stored)
+
+
+# Taking snapshots
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """The state of an object after a change, and before it. ``before`` is None if it is unknown.
+
+    ``unshown`` has the names of columns that changed, while the data do not show what they store."""
+
+    after: Snapshot
+    before: Snapshot | None = None
+    unshown: Collection[str] = ()
+
+
+def snapshots_of(
+    registration: Registration, serializer: Any, data: Any, row: models.Model, prechange: PrechangeState | None
+) -> Snapshots:
+    """The snapshots of a row: columns as they are stored, and many-to-many relations as lists.
+
+    They have the fields in ``data``, the serializer's output without excluded fields."""
+    shown = _Shown(registration, serializer, data, row)
+    after = {name: value for name, value in shown.stored.items() if shown.shows(name)}
+    for name, relation in sorted(shown.relations.items()):
+        has_field = shown.relation_field(name) is not None
+        after[name] = _simplified(relation, data[name]) if has_field else _members(relation, row)
+    if prechange is None:
+        return Snapshots(after)
+    if prechange.snapshot is not None:
+        return _compared_with(prechange.snapshot, shown, after)
+    edited = {name: relation for name, relation in shown.relations.items() if relation in prechange.edited}
+    if prechange.row is None or not prechange.known.issuperset(edited.values()):
+        return Snapshots(after)
+    old = _stored_values(shown.columns, prechange.row)
+    hidden = {name for name in old if name not in after or not shown.showed(name, old[name], prechange.row)}
+    unshown = [name for name in hidden if old[name] != shown.stored[name]]
+    before = after | old
     for name, relation in edited.items():
-        if _shows_relation(serializer, name):  # the old members, which the row has prefetched, in the same shape
-            one = serializer.fields[name]
-            snapshot[name] = _simplified(relation, one.to_representation(one.get_attribute(state.row)))
+        # The old members, which the row has prefetched, in the same shape.
+        if (one := shown.relation_field(name)) is None:
+            before[name] = _members(relation, prechange.row)
+            continue
+        before[name] = _simplified(relation, output_of(registration, one, _representation(one, prechange.row)))
+        if before[name] != after[name] and not shown.shows_members(registration, name):
+            hidden.add(name)
+            unshown.append(name)
+    return Snapshots(_without(after, hidden), _without(before, hidden), unshown)
+
+
+def _compared_with(known: Snapshot, shown: _Shown, after: Snapshot) -> Snapshots:
+    """The snapshots of a row that was deleted before, or is replayed. ``known`` has the fields of all serializers."""
+    hidden = set()
+    for name, old in known.items():
+        if name in shown.columns:
+            is_shown = name in after and shown.showed(name, old, None)
         else:
-            snapshot[name] = _members(relation, state.row)
-    return snapshot
+            is_shown = name in after and (shown.is_stock or old == after[name])
+        if not is_shown:
+            hidden.add(name)
+    unshown = [name for name in hidden if name in shown.stored and not _is_equal(known[name], shown.stored[name])]
+    unshown += [name for name in hidden if name in shown.relations]
+    before = {name: value for name, value in known.items() if name in after}
+    return Snapshots(_without(after, hidden), _without(before, hidden), unshown)
 
 
-def _shown_fields(serializer: Any, data: Any, row: models.Model) -> tuple[Fields, dict[str, str]]:
-    """The columns and the names of the many-to-many relations in the data, by their names there."""
-    if not isinstance(data, Mapping):
-        return {}, {}
-    shown = _in_payload(_model_fields(type(row)), _serializer_fields(serializer), data)
-    columns = {name: one for name, one in shown.items() if not one.many_to_many}
-    return columns, {name: one.name for name, one in shown.items() if one.many_to_many}
+def _is_equal(old: Any, new: Any) -> bool:
+    """Whether a stored value is the same as one in an earlier snapshot, which may be text."""
+    return bool(old == new) or (new not in _EMPTY and _reveals(old, new))
+
+
+def _without(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
+    return {name: value for name, value in snapshot.items() if name not in names}
 
 
 def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
@@ -168,15 +309,9 @@ def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
     return values | written
 
 
-def _shows_relation(serializer: Any, name: str) -> bool:
-    """Whether a field of the serializer shows the relation. A method field may query the new state instead."""
-    one = _serializer_fields(serializer).get(name)
-    return one is not None and one.source != "*"
-
-
-def _members(relation: str, row: models.Model) -> Any:
-    members = getattr(row, relation).all()
-    return _simplified(relation, [getattr(one, "name", one.pk) if relation == "tags" else one.pk for one in members])
+def _members(relation: str, row: models.Model) -> list[Any]:
+    """The keys of the members. The data may hide the names of some."""
+    return _sorted([one.pk for one in getattr(row, relation).all()])
 
 
 def _simplified(relation: str, value: Any) -> Any:
@@ -184,7 +319,10 @@ def _simplified(relation: str, value: Any) -> Any:
     if not isinstance(value, list | tuple):
         return value
     key = "name" if relation == "tags" else "id"
-    members = [one.get(key, one) if isinstance(one, Mapping) else one for one in value]
+    return _sorted([one.get(key, one) if isinstance(one, Mapping) else one for one in value])
+
+
+def _sorted(members: list[Any]) -> list[Any]:
     try:
         return sorted(members)
     except TypeError:
@@ -205,9 +343,10 @@ def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
     """Nautobot's ``differences`` of a payload: the changed fields with their old and new values.
 
     "removed" has the old values, "added" the new ones. A created or deleted object has its whole snapshot. None
-    without a difference, or if it is unknown."""
+    without a difference, or if it is unknown. A field that is not in the snapshots has no values."""
     event, names = payload["event"], payload["changed"]
     before, after = (payload["snapshots"][side] for side in ("prechange", "postchange"))
     if names is None:
         return {"removed": before if event == "deleted" else None, "added": after if event == "created" else None}
+    names = [name for name in names if name in before or name in after]
     return {"removed": {name: before.get(name) for name in names}, "added": {name: after.get(name) for name in names}}

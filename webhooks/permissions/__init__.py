@@ -1,13 +1,17 @@
 """The permissions of users to see and change rows.
 
-Three rules apply together:
+Four rules apply together:
 
 - Django's permissions for the models of this app;
 - the host's ``restrict()`` for single rows, as NetBox has it;
-- the setting ``MAY_VIEW`` for the objects of Events.
+- the setting ``MAY_VIEW`` for the objects of Events;
+- the setting ``MAY_VIEW_ALL`` for the models that a webhook sends: it sends all objects of a model.
 
 ``MAY_VIEW`` is the path of ``by_restriction``, of ``by_model``, or of a callable of the host. It takes a user and
 Events, and returns the Events that the user may view. It also gets skips, which have the same columns of the object.
+
+A permission to read payloads must not begin with ``view_``: NetBox gives such permissions to every user if its
+``EXEMPT_VIEW_PERMISSIONS`` says so.
 """
 
 from __future__ import annotations
@@ -17,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.contrib.auth import get_permission_codename
-from django.db import connections, models
-from django.db.models import Q, QuerySet, Value
-from django.db.models.functions import Cast, Concat, Substr
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import models
+from django.db.models import F, Q, QuerySet, Subquery
 from django.utils.module_loading import import_string
 
 from webhooks import registry
@@ -29,7 +33,8 @@ from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.queue import QueuedDeliveryQuerySet
-from webhooks.registry.registration import source_field
+from webhooks.permissions.unfiltered import is_unfiltered
+from webhooks.registry.keys import key_text_sql, with_pks
 
 M = TypeVar("M", bound=models.Model)
 
@@ -52,6 +57,15 @@ class Operator:
 
     def __str__(self) -> str:
         return f"manage.py {self.command}"
+
+
+def find_user(username: str) -> Any:
+    """The user of this name. None without one, or if no user can have such a name: it may be a number or a UUID."""
+    users: Any = get_user_model()._default_manager
+    try:
+        return users.get_by_natural_key(username)
+    except (ObjectDoesNotExist, AttributeError, TypeError, ValueError, ValidationError):
+        return None
 
 
 def has_perm(user: Any, permission: str) -> bool:
@@ -159,10 +173,9 @@ def may_view_object(user: Any, label: str, key: str) -> bool:
         return False
     registration = registry.registration_by_label(label)
     restrict = _restrict_of(registration.model) if registration else None
-    if registration is None or restrict is None:
+    if registration is None or restrict is None or may_view_all(user, registration.model):
         return True
-    every = registration.model._base_manager
-    return bool(restrict(user, "view").filter(pk=key).exists() or not every.filter(pk=key).exists())
+    return bool(registration.find(restrict(user, "view"), key))
 
 
 def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
@@ -174,11 +187,19 @@ def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
     if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         events = of_viewable_objects(user, Event.objects.filter(object_type=label)).order_by("-pk")
         keys = dict.fromkeys(events.values_list("object_id", flat=True)[:RECENT_EVENTS])
-        return objects.filter(pk__in=[*keys])
+        registration = registry.registration_or_default(model)
+        return objects.filter(with_pks(model, list(map(registration.normalize_pk, keys))))
     if label not in _viewable_labels(user):
         return objects.none()
     restrict = _restrict_of(model)
     return restrict(user, "view").using(objects.db) if restrict else objects
+
+
+def may_view_all(user: Any, model: type[models.Model]) -> bool:
+    """Whether the user may view every object of the model, those of the future included. By ``MAY_VIEW_ALL``."""
+    if _sees_all(user):
+        return True
+    return may_view_model(user, model) and bool(import_string(conf.may_view_all)(user, model))
 
 
 def _restrict_of(model: type[models.Model]) -> Callable[..., QuerySet[Any]] | None:
@@ -197,20 +218,13 @@ def may_view_events(user: Any) -> bool:
 
 def may_view_payloads(user: Any, event: Event | None = None) -> bool:
     """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies. Without an
-    Event also the values that a skip found. In a host with ``restrict()``, an action "view_payload" for Events gives it
-    too: NetBox knows no other permissions."""
-    if has_perm(user, "webhooks.view_payload"):
-        return True
-    if event is not None:
-        return with_visible_payloads(user, Event.objects.filter(pk=event.pk)).exists()
-    return is_restricted(user) and has_perm(user, "webhooks.view_payload_event")
+    Event also the values that a skip found."""
+    return may(user, "read_payload", event) if event else has_perm(user, "webhooks.read_payload_event")
 
 
 def with_visible_payloads(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """Those of the Events with a payload that the user may view."""
-    if has_perm(user, "webhooks.view_payload"):
-        return events
-    return allowed(user, "view_payload", events) if is_restricted(user) else events.none()
+    return allowed(user, "read_payload", events)
 
 
 def may_view_skips(user: Any) -> bool:
@@ -237,11 +251,10 @@ def sees_everything(user: Any) -> bool:
 
 
 def _hides_objects(user: Any) -> bool:
-    query = of_viewable_objects(user, Event.objects.all()).query
-    return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
+    return not is_unfiltered(of_viewable_objects(user, Event.objects.all()))
 
 
-# Callables for MAY_VIEW, and a part for a host's own
+# Callables for MAY_VIEW and MAY_VIEW_ALL, and a part for a host's own
 
 
 def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
@@ -251,16 +264,17 @@ def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """The default: as ``by_model``, and only the objects that NetBox's ``restrict(user, action)`` returns. If a model's
-    manager has no such method, or an object was deleted, the permission for the model decides."""
+    manager has no such method, the permission for the model decides. Events of deleted objects need ``may_view_all``:
+    it is no longer known who might have viewed them."""
     if _sees_all(user):
         return events
     registered = registry.registered_models()
     restricted = {name: model for name, model in registered.items() if hasattr(model._default_manager, "restrict")}
     labels = set(_viewable_labels(user))
-    seen = Q(object_type__in=sorted(labels - restricted.keys()))
-    for label, model in restricted.items():
-        if label in labels:
-            seen |= of_objects(model._default_manager.restrict(user, "view"), and_gone=True)  # type: ignore[attr-defined]
+    partly = {label for label in restricted if label in labels and not may_view_all(user, restricted[label])}
+    seen = Q(object_type__in=sorted(labels - partly))
+    for label in sorted(partly):
+        seen |= of_objects(restricted[label]._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
     return events.filter(seen)
 
 
@@ -268,10 +282,31 @@ def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
     """A filter for the Events of these objects. With ``and_gone`` also for all deleted objects of the model: it is no
     longer known who might have viewed them."""
     model = objects.model._meta.concrete_model
-    known = Q(object_id__in=_object_ids(objects))
+    known = Q(_IsAmong(F("object_id"), _object_ids(objects)))
     if and_gone:
-        known |= ~Q(object_id__in=_object_ids(model._base_manager.using(objects.db)))
+        known |= ~Q(_IsAmong(F("object_id"), _object_ids(model._base_manager.using(objects.db))))
     return Q(object_type=model._meta.label_lower) & known
+
+
+class _IsAmong(models.Lookup):
+    """As ``__in`` a subquery. Django 6.1 refuses that for a model with a composite key: it counts the fields of the
+    key, not the selected ones."""
+
+    prepare_rhs = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        value, parameters = compiler.compile(self.lhs)
+        query, more = compiler.compile(self.rhs)
+        return f"{value} IN {query}", (*parameters, *more)
+
+
+def by_query(user: Any, model: type[models.Model]) -> bool:
+    """The default of ``MAY_VIEW_ALL``: the query of ``restrict()`` has no filter. A filter that all rows of today pass
+    is one. If ``MAY_VIEW`` is a callable of the host, it must return all Events."""
+    if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
+        return not _hides_objects(user)
+    restrict = _restrict_of(model)
+    return restrict is None or is_unfiltered(restrict(user, "view"))
 
 
 def _sees_all(user: Any) -> bool:
@@ -289,12 +324,7 @@ def may_view_model(user: Any, model: type[models.Model]) -> bool:
     return has_perm(user, f"{meta.app_label}.{get_permission_codename('view', meta)}")
 
 
-def _object_ids(objects: QuerySet[Any]) -> QuerySet[Any]:
+def _object_ids(objects: QuerySet[Any]) -> Subquery:
     """The primary keys as text, as Events store them."""
-    key = source_field(objects.model._meta.pk)
-    text: Any = Cast("pk", models.TextField())
-    if isinstance(key, models.UUIDField) and not connections[objects.db].features.has_native_uuid_field:
-        parts = [Substr(text, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))]
-        text = Concat(parts[0], *(piece for part in parts[1:] for piece in (Value("-"), part)))
-    found: QuerySet[Any] = objects.order_by().annotate(webhooks_key=text).values("webhooks_key")
-    return found
+    text = key_text_sql(objects.model, objects.db)
+    return Subquery(objects.order_by().annotate(webhooks_key=text).values("webhooks_key"))

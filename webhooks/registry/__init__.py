@@ -42,9 +42,9 @@ def register(
     others by their names, which a webhook can choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable)
     returns the queryset to read an object from.
 
-    ``exclude`` names fields to leave out of the data of every serializer, and of the snapshots. Fields with sensitive
-    names, such as "password", are left out at any depth, unless ``include_sensitive`` names them. Registering a model
-    again replaces its registration.
+    ``exclude`` names fields to leave out of the data of every serializer, and of the snapshots, also where a serializer
+    shows them under another name. Fields with sensitive names, such as "password", are left out at any depth, unless
+    ``include_sensitive`` names them. Registering a model again replaces its registration.
 
     Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for a model with a secret
     primary key, and for an abstract or a proxy model. A change of a proxy is a change of its concrete model.
@@ -157,9 +157,10 @@ def _with_parents(model: type[models.Model]) -> tuple[type[models.Model], ...]:
 @cache
 def save_locks_row(model: type[models.Model]) -> bool:
     """Whether saving an object always locks its row. With several tables, Django locks only rows with changed columns,
-    and a model with nothing but a key has none."""
+    and a model with nothing but a key has none. An unmanaged model may have a view."""
     concrete, *parents = _with_parents(model)
-    return not parents and any(not column.primary_key for column in concrete._meta.concrete_fields)
+    meta = concrete._meta
+    return not parents and meta.managed and not set(meta.concrete_fields).issubset(meta.pk_fields)
 
 
 def serializer_names() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Info, Warning
@@ -12,6 +12,7 @@ from django.db import router
 from webhooks import registry
 from webhooks.conf import conf
 from webhooks.registry.registration import Registration, conventional_paths
+from webhooks.registry.sources import attributes, serializer_fields, source_names
 
 DEFINE = "Define a serializer at one of these paths, or name one in webhooks.register(…, serializer=…)."
 UNSENDABLE = "Until this is corrected, every event of such an object is marked failed and nothing is sent."
@@ -67,7 +68,7 @@ def _check_registration(registration: Registration, own: str) -> Iterator[CheckM
     model, label = registration.model, registration.label
     try:
         classes = [registration.serializer_class(name) for name in ("", *registration.serializers)]
-        fields = [getattr(one(), "fields", None) for one in classes] if registration.exclude else []
+        fields = [serializer_fields(one()) for one in classes] if registration.exclude else []
     except ImproperlyConfigured as error:
         yield Error(str(error), hint=UNSENDABLE, obj=model, id="webhooks.E004")
     except Exception as error:
@@ -85,12 +86,13 @@ def _check_registration(registration: Registration, own: str) -> Iterator[CheckM
         )
 
 
-def _check_exclude(registration: Registration, fields: list[Any]) -> Iterator[CheckMessage]:
-    """``fields`` has the fields of each serializer. None for one that only shows its keys in its output."""
+def _check_exclude(registration: Registration, fields: list[Mapping[str, Any]]) -> Iterator[CheckMessage]:
+    """``fields`` has the fields of each serializer. Empty for one that only shows its keys in its output."""
     model = registration.model
-    known = {field.name for field in model._meta.get_fields()}.union(*(each or () for each in fields))
+    known = {field.name for field in model._meta.get_fields()}.union(attributes(model).keys() - {"pk"}, *fields)
+    known.update(name for each in fields for one in each.values() for name in source_names(one))
     unknown = sorted(set(registration.exclude) - known)
-    if unknown and None not in fields:
+    if unknown and all(fields):
         yield Warning(
             f"{', '.join(unknown)} cannot be excluded from {registration.label}: neither the model nor its serializers "
             "have such a field.",

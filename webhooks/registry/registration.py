@@ -1,24 +1,21 @@
-"""One registered model: its serializers, its excluded and sensitive fields, and its primary keys."""
+"""One registered model: its serializers, and its excluded and sensitive fields."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import Decimal
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import models
-from django.utils import timezone
+from django.db import DatabaseError, models
 from django.utils.module_loading import import_string
 
-from webhooks.db import to_db_time, to_utc
+from webhooks.errors import reraise_job_timeout
+from webhooks.registry.keys import key_text, normalize_pk
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
 
@@ -49,7 +46,7 @@ class Registration:
         """Return a primary key as the database has it. Raises ValidationError if the model cannot have it."""
         try:
             return normalize_pk(self.model._meta.pk, pk)
-        except (TypeError, ValueError, ArithmeticError) as error:  # fields do not agree on one exception
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:  # by its field
             raise ValidationError(f"{pk!r} cannot be the key of an object of {self.label}.") from error
 
     def rows(self, using: str) -> models.QuerySet[Any]:
@@ -65,7 +62,11 @@ class Registration:
 
     def by_pk(self, rows: Iterable[models.Model]) -> dict[str, models.Model]:
         """Rows by their normalized primary keys as text."""
-        return {str(self.normalize_pk(row.pk)): row for row in rows}
+        return {self.key_of(row): row for row in rows}
+
+    def key_of(self, instance: models.Model) -> str:
+        """The primary key of an object as text, as its Events have it. Raises ValidationError without one."""
+        return key_text(self.normalize_pk(instance.pk))
 
     def build_serializer(self, name: str, instance: models.Model | None = None) -> Any:
         """The serializer of this name for an object. Raises what the serializer raises, and ImproperlyConfigured."""
@@ -97,8 +98,10 @@ class Registration:
 
     @cached_property
     def _sensitive_fields(self) -> frozenset[str]:
-        fields = [(one.name, type(one).__name__) for one in self.model._meta.get_fields()]
-        return sensitive_fields(self.model.__name__, fields) - self.include_sensitive
+        meta = self.model._meta
+        secret = [one for one in (*meta.concrete_fields, *meta.many_to_many) if self.is_secret(one)]
+        names = {name for one in secret for name in (one.name, one.attname)}
+        return (sensitive_names(self.model) | names) - self.include_sensitive
 
     @property
     def problem(self) -> str:
@@ -109,29 +112,70 @@ class Registration:
         if meta.abstract or meta.proxy:
             kind = "an abstract" if meta.abstract else "a proxy"
             return f"{name} is {kind} model: register the concrete model that holds its rows."
-        if self.has_secret_key:
+        if key := self._secret_key:
             return (
-                f"{name} has a secret as its primary key, {meta.pk.name!r}. It would be sent as the id of the object. "
-                f"If it is no secret, pass include_sensitive=[{meta.pk.name!r}]."
+                f"{name} has a secret as its primary key, {key!r}. It would be sent as the id of the object. "
+                f"If it is no secret, pass include_sensitive=[{key!r}]."
             )
         return ""
 
     @property
     def has_secret_key(self) -> bool:
-        """Whether the primary key is a secret, as in REST framework's ``Token``."""
-        key = self.model._meta.pk.name
-        return key in self._sensitive_fields or self.is_sensitive(key)
+        """Whether the primary key is a secret, as in REST framework's ``Token``, or has one among its parts."""
+        return bool(self._secret_key)
+
+    @cached_property
+    def _secret_key(self) -> str:
+        """The name of the field that makes the primary key a secret; empty if none does."""
+        key = self.model._meta.pk
+        parts = key.fields if isinstance(key, models.CompositePrimaryKey) else [key]
+        return next((one.name for one in parts if one.name in self._sensitive_fields or self.is_secret(one)), "")
+
+    def is_secret(self, field: Any) -> bool:
+        """Whether a field or relation of any model holds a secret: a sensitive value, or the key of a row with a secret
+        key."""
+        if not self.include_sensitive.isdisjoint((field.name, getattr(field, "attname", field.name))):
+            return False
+        if self.is_sensitive(field.name) or field.name in sensitive_names(field.model):
+            return True
+        return any(map(self.is_secret, _keys_held(field)))
+
+    def has_secret_name(self, model: type[models.Model]) -> bool:
+        """Whether ``str()`` of an object of any model may be a secret, as of REST framework's ``Token``."""
+        is_included = not self.include_sensitive.isdisjoint(_DISPLAY_FIELDS)
+        return not is_included and ("display" in sensitive_names(model) or self.is_secret(model._meta.pk))
+
+    def is_own(self, model: type[models.Model] | None) -> bool:
+        """Whether ``exclude`` is about the objects of a model: the registered one, its parents and its children."""
+        return model is not None and (issubclass(model, self.model) or issubclass(self.model, model))
+
+    @cached_property
+    def rules_by_field(self) -> dict[Any, tuple[bool, type[models.Model] | None]]:
+        """The rules of ``registry.sources`` for the fields of serializers, which every payload asks for."""
+        return {}
 
     def name_of(self, instance: models.Model) -> str:
-        """The name of an object for its Events. For a model such as Token it has the key: ``str()`` may be secret."""
-        is_secret = "display" in self._sensitive_fields
-        return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
+        """The name of an object for its Events: its ``str()``, or else its model and key. A model such as Token has
+        its key, too: ``str()`` may be secret."""
+        if "display" not in self._sensitive_fields:
+            try:
+                return clean(str(instance), NAME_LENGTH)
+            except DatabaseError:
+                raise  # it aborted the transaction
+            except Exception as error:
+                reraise_job_timeout(error)
+        return clean(f"{self.model._meta.verbose_name} {instance.pk}", NAME_LENGTH)
 
     @cached_property
     def is_left_out(self) -> Callable[[str], bool]:
         """Whether a field of this name of the object is not sent."""
         fields = self.exclude | self._sensitive_fields
         return _NameCache(lambda name: name in fields or self.is_sensitive(name)).__getitem__
+
+    def sends(self, name: str, column: str) -> bool:
+        """Whether the stored values of a column of the object are sent under a name, the column's or another."""
+        is_allowed = name in self.include_sensitive and column not in self.exclude
+        return not self.is_left_out(name) and (is_allowed or not self.is_left_out(column))
 
     @cached_property
     def is_sensitive(self) -> Callable[[str], bool]:
@@ -202,8 +246,8 @@ def is_sensitive(name: str) -> bool:
 def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Return the fields that are sensitive despite their names.
 
-    These are encrypted fields, and in a model such as Token the key and the display name. ``fields`` has the name and
-    the class name of each field."""
+    These are encrypted fields, and in a model such as Token the key and the display name. ``fields`` has the name of
+    each field with the name of each of its classes."""
     in_secret_model = is_sensitive(model_name)
     names = frozenset(
         name
@@ -213,34 +257,21 @@ def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> froz
     return names | _DISPLAY_FIELDS if in_secret_model else names
 
 
-# Primary keys
+@cache
+def sensitive_names(model: type[models.Model]) -> frozenset[str]:
+    """The fields of a model that are sensitive despite their names, and the names that serializers make of ``str()``.
+
+    A child has those of its parents, too."""
+    fields = [(one.name, kind.__name__) for one in model._meta.get_fields() for kind in type(one).__mro__]
+    found = sensitive_fields(model.__name__, fields)
+    return found.union(*map(sensitive_names, model._meta.get_parent_list()))
 
 
-def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
-    """Return a primary key as the database has it. Times become UTC, or naive if ``USE_TZ`` is off.
-
-    An instance has the key that the host assigned: a UUID in capitals, a decimal without its zeros, a time of another
-    zone. Raises ValidationError for an impossible one.
-    """
+def _keys_held(field: Any) -> Sequence[Any]:
+    """The fields whose values a field has: the parts of a composite key, or the key that a relation refers to."""
     if isinstance(field, models.CompositePrimaryKey):
-        return tuple(map(normalize_pk, field.fields, field.to_python(value)))  # type: ignore[arg-type]
-    field = source_field(field)
-    key = field.to_python(value)
-    if isinstance(key, Decimal):
-        places = getattr(field, "decimal_places", None)
-        return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)  # type: ignore[attr-defined]
-    if isinstance(key, datetime) and (settings.USE_TZ or timezone.is_aware(key)):
-        return to_db_time(to_utc(key))
-    return key
-
-
-def is_same_pk(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:
-    """Whether two models share their primary keys: a child mostly has its parent's, but may have another."""
-    return source_field(field) is source_field(other)
-
-
-def source_field(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
-    """The field that has the values of a primary key that is a foreign key, as the link to a parent is."""
-    while field.remote_field:
-        field = field.target_field  # type: ignore[attr-defined]
-    return field
+        return field.fields
+    related: Any = field.related_model if field.is_relation else None
+    if related is None:  # a generic foreign key refers to any model
+        return ()
+    return [field.target_field if field.concrete and not field.many_to_many else related._meta.pk]

@@ -23,12 +23,15 @@ TOLERANCE = 300  # seconds
 def key_of(secret: str) -> bytes:
     """The HMAC key of a secret: base64 after ``whsec_``, otherwise the secret as UTF-8.
 
-    Raises ValueError for a ``whsec_`` secret that is not base64 or has no key.
+    The base64 may lack the padding at its end, as in the reference library of Standard Webhooks. Raises ValueError for
+    a ``whsec_`` secret that is not base64 or has no key.
     """
     if not secret.startswith(PREFIX):
         return secret.encode()
     try:
-        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        text = secret.removeprefix(PREFIX)
+        padding = "" if "=" in text else "=" * (-len(text) % 4)
+        key = base64.b64decode(text + padding, validate=True)
     except ValueError as error:
         raise ValueError(f"a secret that begins with {PREFIX} must go on in base64: {error}") from error
     if not key:

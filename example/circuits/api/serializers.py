@@ -1,9 +1,12 @@
+from rest_framework import serializers
+
 from circuits.models import Circuit, Provider
 from core.api.fields import RelatedCountField
 from core.api.serializers import BOOKKEEPING, IDENTITY, TaggedSerializer
 
 
 class ProviderSerializer(TaggedSerializer):
+    account = serializers.SerializerMethodField()
     circuit_count = RelatedCountField("circuits")
 
     class Meta:
@@ -20,6 +23,10 @@ class ProviderSerializer(TaggedSerializer):
             "circuit_count",
         )
         brief_fields = ("name", "slug", "description")
+
+    def get_account(self, provider: Provider) -> str:
+        """The last three characters of the account number."""
+        return "*" * len(provider.account[:-3]) + provider.account[-3:]
 
 
 class CircuitSerializer(TaggedSerializer):

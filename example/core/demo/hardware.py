@@ -1,12 +1,20 @@
-"""Devices in racks, their interfaces and addresses."""
+"""Devices in racks, their interfaces, addresses and cables."""
 
 from dataclasses import dataclass
 from decimal import Decimal
 
 from core.demo.networks import SITE_NUMBERS
 from core.demo.seeding import Seeder
-from dcim.choices import DeviceFace, DeviceRole, DeviceStatus, InterfaceMode, InterfaceType
-from dcim.models import Device, Interface, Rack
+from dcim.choices import (
+    CableEnd,
+    CableType,
+    DeviceFace,
+    DeviceRole,
+    DeviceStatus,
+    InterfaceMode,
+    InterfaceType,
+)
+from dcim.models import Cable, Device, Interface, Rack
 from ipam.choices import ServiceProtocol
 from ipam.models import VLAN, IPAddress, Service
 from tenancy.models import Tenant
@@ -44,6 +52,13 @@ DEVICES = (
     ("lis-office", "LIS-1", "lis-srv-01", SERVER, 10, ("legacy",)),
 )
 
+# The devices at both ends. The cable is plugged into their uplinks.
+CABLES = (
+    ("ams1-rt-01", "ams1-sw-01", CableType.DAC_PASSIVE),
+    ("fra2-rt-01", "fra2-sw-01", CableType.DAC_PASSIVE),
+    ("lis-sw-01", "lis-fw-01", CableType.MMF_OM4),
+)
+
 
 def load_hardware(seeder: Seeder) -> None:
     owner = Tenant.objects.get(slug="platform")
@@ -63,6 +78,14 @@ def load_hardware(seeder: Seeder) -> None:
         }
         device = seeder.get(Device, site=rack.site, name=name, defaults=defaults, tags=tags)
         load_interfaces(seeder, device, model, f"10.{SITE_NUMBERS[site]}.1.{10 + number}/24")
+    for *ends, kind in CABLES:
+        defaults = {"type": kind, "tenant": owner}
+        cable = seeder.get(Cable, description=" to ".join(ends), defaults=defaults)
+        for device_name, end in zip(ends, CableEnd, strict=True):
+            uplink = Interface.objects.get(device__name=device_name, description="Uplink")
+            if uplink.cable is None:
+                uplink.cable, uplink.cable_end = cable, end
+                uplink.save()
 
 
 def load_interfaces(seeder: Seeder, device: Device, model: Model, address: str) -> None:

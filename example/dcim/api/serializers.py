@@ -1,7 +1,7 @@
 from core.api.fields import RelatedCountField, TextOrNullField
 from core.api.relations import NestedObjectField
 from core.api.serializers import BOOKKEEPING, IDENTITY, BriefSerializer, TaggedSerializer
-from dcim.models import Device, Interface, Rack, RackGroup, Site
+from dcim.models import Cable, Device, Interface, Rack, RackGroup, Site
 
 
 class SiteSerializer(TaggedSerializer):
@@ -32,9 +32,12 @@ class SiteSerializer(TaggedSerializer):
             "device_count",
             "prefix_count",
             "rack_count",
+            "rackgroup_count",
             "virtualmachine_count",
             "vlan_count",
+            "vlangroup_count",
         )
+        read_only_fields = ("rackgroup_count", "vlangroup_count")
         brief_fields = ("name", "slug", "description")
 
 
@@ -145,8 +148,29 @@ class InterfaceSerializer(TaggedSerializer):
             "untagged_vlan",
             "tagged_vlans",
             "mark_connected",
+            "cable",
+            "cable_end",
             "vrf",
             *BOOKKEEPING,
             "count_ipaddresses",
         )
         brief_fields = ("device", "name", "description")
+
+
+class CableSerializer(TaggedSerializer):
+    interface_count = RelatedCountField("interfaces")
+
+    class Meta:
+        model = Cable
+        fields = (
+            *IDENTITY,
+            "type",
+            "status",
+            "label",
+            "tenant",
+            "description",
+            "comments",
+            *BOOKKEEPING,
+            "interface_count",
+        )
+        brief_fields = ("label", "description")

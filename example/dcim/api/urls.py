@@ -11,5 +11,6 @@ router.register("rack-groups", views.RackGroupViewSet)
 router.register("racks", views.RackViewSet)
 router.register("devices", views.DeviceViewSet)
 router.register("interfaces", views.InterfaceViewSet)
+router.register("cables", views.CableViewSet)
 
 urlpatterns = router.urls

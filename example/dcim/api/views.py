@@ -5,13 +5,14 @@ from rest_framework.response import Response
 from core.api.views import InventoryViewSet
 from dcim import audits
 from dcim.api.serializers import (
+    CableSerializer,
     DeviceSerializer,
     InterfaceSerializer,
     RackGroupSerializer,
     RackSerializer,
     SiteSerializer,
 )
-from dcim.models import Device, Interface, Rack, RackGroup, Site
+from dcim.models import Cable, Device, Interface, Rack, RackGroup, Site
 
 
 class SiteViewSet(InventoryViewSet):
@@ -77,7 +78,7 @@ class DeviceViewSet(InventoryViewSet):
 
 class InterfaceViewSet(InventoryViewSet):
     queryset = Interface.objects.select_related(
-        "device", "parent__device", "lag__device", "untagged_vlan", "vrf"
+        "device", "parent__device", "lag__device", "untagged_vlan", "vrf", "cable"
     ).prefetch_related("tags", "tagged_vlans")
     serializer_class = InterfaceSerializer
     filterset_fields = (
@@ -93,3 +94,10 @@ class InterfaceViewSet(InventoryViewSet):
         "vrf_id",
     )
     search_fields = ("name", "label", "mac_address", "description")
+
+
+class CableViewSet(InventoryViewSet):
+    queryset = Cable.objects.select_related("tenant").prefetch_related("tags")
+    serializer_class = CableSerializer
+    filterset_fields = ("type", "status", "label", "tenant_id", "tenant__slug")
+    search_fields = ("label", "description", "comments")

@@ -5,6 +5,7 @@ from django.db import models
 
 from core.models import InventoryModel, PrimaryModel
 from dcim.choices import (
+    CableEnd,
     DeviceAirflow,
     DeviceFace,
     DeviceRole,
@@ -90,6 +91,8 @@ class Interface(InventoryModel):
     tagged_vlans = models.ManyToManyField("ipam.VLAN", related_name="interfaces_as_tagged", blank=True)
     vrf = models.ForeignKey("ipam.VRF", models.SET_NULL, related_name="interfaces", null=True, blank=True)
     mark_connected = models.BooleanField(default=False)
+    cable = models.ForeignKey("dcim.Cable", models.SET_NULL, related_name="interfaces", null=True, blank=True)
+    cable_end = models.CharField(max_length=1, choices=CableEnd, blank=True)
     ip_addresses = GenericRelation(
         "ipam.IPAddress",
         content_type_field="assigned_object_type",
@@ -112,3 +115,5 @@ class Interface(InventoryModel):
             other: Interface | None = getattr(self, field)
             if other and other.device_id != self.device_id:
                 raise ValidationError({field: f"Interface {other} belongs to another device."})
+        if bool(self.cable) != bool(self.cable_end):
+            raise ValidationError({"cable_end": "A cable and its end belong together."})

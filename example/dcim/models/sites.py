@@ -19,6 +19,9 @@ class Site(PrimaryModel):
     shipping_address = models.TextField(max_length=200, blank=True)
     latitude = models.DecimalField(max_digits=8, decimal_places=6, null=True, blank=True)
     longitude = models.DecimalField(max_digits=9, decimal_places=6, null=True, blank=True)
+    # Receivers of signals keep these numbers.
+    rackgroup_count = models.PositiveIntegerField(default=0, editable=False)
+    vlangroup_count = models.PositiveIntegerField(default=0, editable=False)
 
     class Meta:
         ordering = ("name",)

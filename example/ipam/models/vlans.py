@@ -9,7 +9,7 @@ VLAN_ID = [MinValueValidator(1), MaxValueValidator(4094)]
 
 
 class VLANGroup(OrganizationalModel):
-    site = models.ForeignKey("dcim.Site", models.PROTECT, related_name="vlan_groups", null=True, blank=True)
+    site = models.ForeignKey("dcim.Site", models.CASCADE, related_name="vlan_groups", null=True, blank=True)
     min_vid = models.PositiveSmallIntegerField("lowest VLAN ID", default=1, validators=VLAN_ID)
     max_vid = models.PositiveSmallIntegerField("highest VLAN ID", default=4094, validators=VLAN_ID)
 

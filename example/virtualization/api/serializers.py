@@ -1,3 +1,5 @@
+from rest_framework import serializers
+
 from core.api.fields import RelatedCountField
 from core.api.relations import NestedObjectField
 from core.api.serializers import BOOKKEEPING, IDENTITY, TaggedSerializer
@@ -14,6 +16,7 @@ class ClusterGroupSerializer(TaggedSerializer):
 
 
 class ClusterSerializer(TaggedSerializer):
+    api_access = serializers.CharField(source="api_token", max_length=100, required=False, allow_blank=True)
     device_count = RelatedCountField("devices")
     virtualmachine_count = RelatedCountField("virtual_machines")
 
@@ -27,6 +30,7 @@ class ClusterSerializer(TaggedSerializer):
             "status",
             "tenant",
             "site",
+            "api_access",
             "description",
             "comments",
             *BOOKKEEPING,

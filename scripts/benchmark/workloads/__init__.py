@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scripts.benchmark.targets import Workload
-from scripts.benchmark.workloads import backlog, incident, latency, pressure, runs, saves_and_deletes, troubles, workers
+from scripts.benchmark.workloads import (
+    backlog,
+    costly,
+    incident,
+    latency,
+    pressure,
+    runs,
+    saves_and_deletes,
+    troubles,
+    workers,
+)
 
 PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, pressure.PURGE, *troubles.ALL)
 
@@ -25,6 +35,7 @@ ALL: Sequence[Workload] = (
     saves_and_deletes.SKIPPED,
     *saves_and_deletes.PRECHANGE,
     latency.HANGING_ENDPOINTS,
+    costly.ANSWERS,
     backlog.DATABASE_SIZE,
     backlog.CLAIM,
     incident.INCIDENT,

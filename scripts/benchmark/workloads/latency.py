@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median, quantiles
+from typing import Any
 
 import django_rq
 from django.db import transaction
@@ -117,22 +118,27 @@ SECONDS_BETWEEN_SAVES = 0.04
 
 def measure_hanging_endpoints(bench: Bench) -> Iterator[Measurements]:
     while True:
-        alone, among_hanging = healthy_latencies(bench, 0), healthy_latencies(bench, HANGING)
+        alone, among_hanging = healthy_latencies(bench), healthy_latencies(bench, partial(_add_hanging, bench))
         yield {"hanging": Measurement(p99(among_hanging), p99(alone))}
 
 
-def healthy_latencies(bench: Bench, hanging: int) -> list[float]:
-    """The latencies of a healthy endpoint, while as many endpoints as ``hanging`` get the same events and hang."""
+def _add_hanging(bench: Bench) -> None:
+    """They get the same events."""
+    for _ in range(HANGING):
+        bench.webhook(bench.inbox("hang").url, Device)
+
+
+def healthy_latencies(bench: Bench, add_others: Callable[[], None] = lambda: None, **settings: Any) -> list[float]:
+    """The latencies of a healthy endpoint, while others that ``add_others`` creates misbehave."""
     bench.clear()
     devices = make_devices(100)
-    for _ in range(hanging):
-        bench.webhook(bench.inbox("hang").url, Device)
+    add_others()
     inbox = bench.inbox()
     healthy = bench.webhook(inbox.url, Device)
-    with bench.workers():
+    with bench.workers(**settings):
         committed = save_steadily(itertools.islice(itertools.cycle(devices), bench.size(600, 30)))
         inbox.wait_for(len(committed), 60)
-        # Drop the first sixth: the hanging endpoints need that time to hang.
+        # Drop the first sixth: the others need that time to misbehave.
         warm = committed[len(committed) // 6]
         measured = {pk: at for pk, at in by_delivery(healthy, committed).items() if at > warm}
     return milliseconds(measured, inbox)

@@ -21,7 +21,7 @@ from webhooks import registry
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
-from webhooks.operations.webhooks import refusals
+from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals
 from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
@@ -249,9 +249,11 @@ class WebhookForm(forms.ModelForm):
     def _check_permissions(self) -> None:
         """Refuse models that the user may not view, and the stored secret headers for another receiver."""
         stored = Webhook.objects.get(pk=self.instance.pk) if self.instance.pk else None
-        is_entered = not {"secret_headers", "clear_secret_headers"}.isdisjoint(self.changed_data)
+        changed, values = self.changed_settings, dict(self.cleaned_data)
+        if "enabled" not in changed:
+            values.pop("enabled", None)  # a worker may have disabled it since the form was opened
         chosen = self.instance.new_object_types
-        for name, reason in refusals(self.user, stored, self.cleaned_data, chosen, is_entered).items():
+        for name, reason in refusals(self.user, stored, values, chosen, changed & {*CREDENTIAL_FIELDS}).items():
             self.add_error(name, reason)
 
     def _post_clean(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from webhooks.admin.lists import ModelAdmin, list_url, show_result
 from webhooks.db import index_plans
 from webhooks.models import Webhook
 from webhooks.models.queue import State
+from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network import url_policy
 from webhooks.operations import webhooks
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
@@ -122,6 +124,7 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     @admin.action(description=gettext_lazy("Enable the selected webhooks"), permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        chosen = _without_refused(request, chosen, chosen.filter(enabled=False))
         _switch(request, chosen, partial(webhooks.set_enabled, enabled=True), ENABLED, _("already enabled"))
 
     @admin.action(description=gettext_lazy("Disable the selected webhooks"), permissions=["change"])
@@ -134,7 +137,20 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     @admin.action(description=gettext_lazy("Resume the selected webhooks now"), permissions=["change"])
     def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        chosen = _without_refused(request, chosen, chosen.filter(IS_PAUSED))
         _switch(request, chosen, webhooks.resume, RESUMED, _("not paused"))
+
+
+def _without_refused(request: HttpRequest, chosen: QuerySet[Webhook], starting: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """The chosen webhooks without the starting ones that would send what the user may not view. Shows the reasons."""
+    refused: dict[str, list[Webhook]] = defaultdict(list)
+    for webhook in permissions.allowed(request.user, "change", starting).prefetch_related("object_types"):
+        if reason := webhooks.why_not_started(request.user, webhook):
+            refused[reason].append(webhook)
+    for reason, group in refused.items():
+        names = ", ".join(f"“{webhook.name}”" for webhook in group)
+        messages.warning(request, _("%(names)s: %(reason)s") % {"names": names, "reason": reason})
+    return chosen.exclude(pk__in=[webhook.pk for group in refused.values() for webhook in group])
 
 
 def _switch(

@@ -38,6 +38,7 @@ from webhooks.network import url_policy
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
 from webhooks.operations.wording import count_of, number, sentence, why_disabled
 from webhooks.permissions import redaction
+from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.
@@ -147,7 +148,7 @@ class WebhookAdmin(WebhookListAdmin):
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if not change:
-            obj.disabled_by = "" if obj.enabled else str(request.user)[:USERNAME_LENGTH]
+            obj.disabled_by = "" if obj.enabled else clean(username_of(request.user), USERNAME_LENGTH)
             super().save_model(request, obj, form, change)
             return
         obj.save_settings(form.changed_settings, request.user)
@@ -218,7 +219,7 @@ class WebhookAdmin(WebhookListAdmin):
             raise PermissionDenied
         needed = {
             "webhooks.view_event": permissions.may_view_events(request.user),
-            "webhooks.view_payload": permissions.may_view_payloads(request.user),
+            "webhooks.read_payload_event": permissions.may_view_payloads(request.user),
         }
         for permission, is_given in needed.items():
             if not is_given:

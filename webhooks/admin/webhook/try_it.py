@@ -120,9 +120,9 @@ def _objects(request: HttpRequest, registration: Registration, term: str) -> lis
     rows = permissions.viewable_objects(request.user, registration.model)
     if term := text.clean(term.strip()):
         if keyed := registration.find(rows, term):
-            return [(str(keyed.pk), registration.name_of(keyed))]
+            return [(registration.key_of(keyed), registration.name_of(keyed))]
         rows = _search(request, registration, rows, term)
-    return [(str(row.pk), registration.name_of(row)) for row in rows.order_by("-pk")[:OFFERED]]
+    return [(registration.key_of(row), registration.name_of(row)) for row in rows.order_by("-pk")[:OFFERED]]
 
 
 def _search(request: HttpRequest, registration: Registration, rows: QuerySet[Any], term: str) -> QuerySet[Any]:

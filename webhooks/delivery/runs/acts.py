@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import BooleanField, Count, ExpressionWrapper, Q
 
 from webhooks import permissions
@@ -159,11 +157,9 @@ PERMISSIONS = {
 
 def user_of(run: Run) -> Any:
     """The user who began a run. Raises RunRefused if there is none any more."""
-    users = get_user_model()._default_manager
-    try:
-        user: Any = users.get_by_natural_key(run.requested_by)
-    except (ObjectDoesNotExist, AttributeError):
-        raise RunRefused(f"there is no user {run.requested_by} any more") from None
+    user = permissions.find_user(run.requested_by)
+    if user is None:
+        raise RunRefused(f"there is no user {run.requested_by} any more")
     if not user.is_active:
         raise RunRefused(f"the user {run.requested_by} is not active any more")
     return user

@@ -22,6 +22,7 @@ from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations.why import rows, stored, unstored
 from webhooks.operations.why.causes import Cause, Target, Verdict, join, retention
 from webhooks.operations.why.rows import StoredChange, Viewer
+from webhooks.registry.keys import has_key, key_text
 from webhooks.registry.registration import Registration
 
 # Events of an object that are read, and objects of a request that are answered.
@@ -84,7 +85,7 @@ class _Question:
         if isinstance(obj, models.Model) and (verdicts := self._without_events(obj)):
             return verdicts
         registration, pk = _identify(obj)
-        label, key = registration.label, str(pk)
+        label, key = registration.label, key_text(pk)
         if not permissions.may_view_object(self._viewer.user, label, key):
             unknown = _("There is no %(model)s %(key)s, or you may not view it.")
             raise UnknownObject(unknown % {"model": label, "key": key})
@@ -112,7 +113,7 @@ class _Question:
 
     def _without_events(self, obj: models.Model) -> list[Verdict]:
         """The verdicts about an instance that no Event can be about; empty if there may be one."""
-        if obj.pk is None:
+        if not has_key(obj.pk):
             text = _("The object has no key: it is not saved, or was deleted.")
             return self._same(Cause.NOT_SAVED, text, _('Ask with its model and its key, such as ("dcim.site", 5).'))
         using = router.db_for_write(type(obj), instance=obj)

@@ -13,21 +13,19 @@ class Command(BaseCommand):
     help = "Create the demo data and an administrator. If you run it again, it changes nothing."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--username", default="admin")
+        parser.add_argument("--email", default="admin@example.com")
         parser.add_argument("--password", default="admin")
         parser.add_argument("--token", help="the administrator's API token (default: random)")
 
     @transaction.atomic
-    def handle(self, *, username: str, password: str, token: str | None, **options: Any) -> None:
+    def handle(self, *, email: str, password: str, token: str | None, **options: Any) -> None:
         created = load()
-        api_token = self.administrator_token(username, password, token)
-        self.stdout.write(f"{created} objects created. Administrator: {username}, API token: {api_token}")
+        api_token = self.administrator_token(email, password, token)
+        self.stdout.write(f"{created} objects created. Administrator: {email}, API token: {api_token}")
 
-    def administrator_token(self, username: str, password: str, key: str | None) -> str:
+    def administrator_token(self, email: str, password: str, key: str | None) -> str:
         users = get_user_model().objects
-        user = users.filter(username=username).first() or users.create_superuser(
-            username, f"{username}@example.com", password
-        )
+        user = users.filter(email=email).first() or users.create_superuser(email, password)
         if not user.check_password(password):
             user.set_password(password)
             user.save(update_fields=["password"])

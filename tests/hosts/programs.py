@@ -1,0 +1,225 @@
+"""Programs of hosts: what receivers do, and the transactions. They are printed as the code that builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from hypothesis import strategies as st
+
+
+class Node:
+    """Printed without the fields that have their defaults."""
+
+    def __repr__(self) -> str:
+        shown = []
+        for one in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, one.name)
+            if value != one.default:
+                shown.append(f"{one.name}={value!r}" if one.kw_only else repr(value))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Do(Node):
+    """One operation on the object of a slot. ``other`` is the slot of a second object, or a number."""
+
+    act: str
+    kind: str
+    slot: int = 0
+    other: int = 0
+
+    def __repr__(self) -> str:
+        return f"Do({self.act!r}, {self.kind!r}, {self.slot}, {self.other})"
+
+
+@dataclass(frozen=True, repr=False)
+class Block(Node):
+    """Steps within a context. ``way`` says which, and ``name`` is the user of "actor"."""
+
+    way: str
+    steps: tuple[Step, ...] = ()
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Block({self.way!r}, {self.steps!r}{f', {self.name!r}' if self.name else ''})"
+
+
+Step = Do | Block
+
+# The ways of blocks. "at_top" must be outside of transactions, the others may be anywhere.
+BY_HAND = ("manual", "manual_rollback")
+AT_TOP = ("durable", *BY_HAND)
+ANYWHERE = (
+    "atomic", "atomic_raise", "savepoint", "savepoint_rollback", "savepoint_open", "batch", "batch_raise", "actor",
+    "catch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class On(Node):
+    """A receiver of the host. ``where`` it is connected: before or after the app's receivers."""
+
+    signal: Literal["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"]
+    kind: str
+    act: str
+    where: Literal["before", "after"] = "after"
+
+
+@dataclass(frozen=True, repr=False)
+class Program(Node):
+    steps: tuple[Step, ...]
+    receivers: tuple[On, ...] = ()
+    webhooks: tuple[str, ...] = ("plain",)
+
+    def __str__(self) -> str:
+        steps = "".join(f"        {step!r},\n" for step in self.steps)
+        rest = f", receivers={self.receivers!r}" if self.receivers else ""
+        return f"Program(\n    (\n{steps}    ){rest}, webhooks={self.webhooks!r}\n)"
+
+    def walk(self) -> list[Step]:
+        found: list[Step] = []
+        todo: list[Any] = list(self.steps)
+        while todo:
+            step = todo.pop(0)
+            found.append(step)
+            todo += step.steps if isinstance(step, Block) else ()
+        return found
+
+
+USERS = ("alice", "bob", "robot")
+
+# Of each webhook: its actions, and its other fields.
+WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("cud", {}),
+    "before": ("cud", {"prechange": True}),
+    "quiet": ("cud", {"excluded_usernames": ["robot"]}),
+    "starts": ("c", {}),
+    "changes": ("u", {}),
+    "ends": ("d", {}),
+}
+
+
+# The strategy
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each.
+
+    ``habits`` are receivers that many hosts have."""
+
+    prelude: tuple[Do, ...]
+    kinds: tuple[str, ...]
+    acts: tuple[str, ...]
+    reactions: tuple[str, ...]
+    habits: tuple[On, ...] = ()
+
+
+_LIVES = ("create", "create_again", "save", "save_name", "save_kept", "delete", "delete_kept", "delete_by_key")
+_BULK = ("update", "update_one", "bulk_create", "bulk_update", "bulk_delete", "update_or_create")
+_ODD = ("save_async", "delete_async", "save_raw", "raw_sql")
+_MEMBERS = ("add", "remove", "set_members", "clear", "add_reverse", "remove_reverse", "clear_reverse")
+_REACTIONS = (
+    "save_again", "save_copy", "number_by_save", "number_by_update", "delete_itself", "delete_copy", "fail",
+    "fail_at_odd", "read", "roll_back_block", "roll_back_savepoint",
+)  # fmt: skip
+_FAMILY = ("count_by_save", "count_by_update", "clear_members", "create_child", "delete_sibling")
+
+
+def _counters(kind: str, parent: str) -> tuple[On, ...]:
+    """A counter in the parent, labels that are cleared before a deletion, and a number for what is new."""
+    return (
+        On("post_delete", kind, "count_by_save"),
+        On("post_delete", kind, "count_by_update"),
+        On("post_save", kind, "count_by_save"),
+        On("pre_delete", parent, "clear_members"),
+        On("post_save", parent, "number_by_save", "before"),
+        On("post_save", parent, "create_child"),
+    )
+
+
+CASTS: dict[str, Cast] = {
+    "boxes": Cast(
+        (Do("create", "Label"), Do("create", "Box"), Do("create", "Box", 1), Do("create", "Item"), Do("add", "Box")),
+        ("Box", "Item", "Label", "Note"),
+        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "befriend"),
+        (*_REACTIONS, *_FAMILY),
+        _counters("Item", "Box"),
+    ),
+    "crates": Cast(
+        (
+            Do("create", "Label"), Do("create", "Crate"), Do("create", "Crate", 1), Do("create", "Piece"),
+            Do("create", "Crate", 2),
+        ),
+        ("Crate", "Piece"),
+        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "update_highest"),
+        (*_REACTIONS, *_FAMILY),
+        _counters("Piece", "Crate"),
+    ),
+    "vehicles": Cast(
+        (Do("create", "Label"), Do("create", "Truck"), Do("create", "Vehicle", 1)),
+        ("Vehicle", "Truck", "TruckProxy"),
+        (*_LIVES, "update", "update_one", "bulk_delete", "update_or_create", *_ODD, *_MEMBERS, "delete_child"),
+        (*_REACTIONS, "clear_members", "delete_sibling"),
+    ),
+    "clubs": Cast(
+        (Do("create", "Label"), Do("create", "Club"), Do("create", "Membership"), Do("create", "Label", 1)),
+        ("Club", "Membership", "Label"),
+        (*_LIVES, *_ODD, *_MEMBERS, "bulk_delete", "update"),
+        (*_REACTIONS, *_FAMILY),
+        _counters("Membership", "Club"),
+    ),
+    "keys": Cast(
+        (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gadget"), Do("create", "Account")),
+        ("Country", "Seat", "Gadget", "Account"),
+        (*_LIVES, *_BULK, *_ODD, "create_by_enum", "bulk_upsert", "update_highest"),
+        _REACTIONS,
+    ),
+    "unmanaged": Cast(
+        (Do("create", "Legacy"), Do("create", "Overview")),
+        ("Legacy", "Overview"),
+        (*_LIVES, "update", "bulk_delete", *_ODD),
+        _REACTIONS,
+    ),
+}  # fmt: skip
+
+CHOSEN_WEBHOOKS = (
+    ("plain",), ("before",), ("plain", "quiet"), ("before", "quiet"), ("quiet",), ("ends",), ("starts", "changes"),
+    ("quiet", "ends"), ("before", "starts"),
+)  # fmt: skip
+
+
+# How many steps a block has, how deep it is, and which slot is meant: mostly one object, so that the acts meet.
+_COUNTS, _SLOTS, _DEPTH = st.integers(1, 3), st.sampled_from([0, 0, 0, 1, 2]), 3
+_SIGNALS = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
+_PLACES, _CASTS = st.sampled_from(["after", "before"]), st.sampled_from(list(CASTS))
+_HOOKS, _USERS = st.sampled_from(CHOSEN_WEBHOOKS), st.sampled_from(USERS)
+_DO = ("",) * len(ANYWHERE)  # as often as a block
+_BLOCKS = {True: st.sampled_from((*_DO, *ANYWHERE, *AT_TOP)), False: st.sampled_from((*_DO, *ANYWHERE))}
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Any program about one cast."""
+    cast = CASTS[draw(_CASTS)]
+    prelude = cast.prelude[: draw(st.sampled_from([*range(len(cast.prelude)), *[len(cast.prelude)] * 8]))]
+    # A few of all acts and kinds.
+    acts = st.sampled_from(["save", "delete", *(draw(st.sampled_from(cast.acts)) for _ in range(draw(_COUNTS)))])
+    kinds = st.sampled_from([draw(st.sampled_from(cast.kinds)) for _ in range(draw(_COUNTS))])
+
+    def step(depth: int) -> Step:
+        way = draw(_BLOCKS[depth == 0]) if depth < _DEPTH else ""
+        if not way:
+            return Do(draw(acts), draw(kinds), draw(_SLOTS), draw(_SLOTS))
+        steps = tuple(step(depth + 1) for _ in range(draw(_COUNTS)))
+        return Block(way, steps, draw(_USERS) if way == "actor" else "")
+
+    def receiver() -> On:
+        if cast.habits and draw(st.booleans()):
+            return draw(st.sampled_from(cast.habits))
+        return On(draw(_SIGNALS), draw(kinds), draw(st.sampled_from(cast.reactions)), draw(_PLACES))
+
+    receivers = tuple(receiver() for _ in range(draw(st.sampled_from([0, 1, 1, 2]))))
+    steps = tuple(step(0) for _ in range(draw(st.sampled_from([1, 2, 3, 4, 4, 4]))))
+    return Program((*prelude, *steps), receivers, draw(_HOOKS))
