@@ -13,7 +13,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from tests.support.makers import actions, events, last_data, make_webhook, recorded, sides
 from tests.support.modes import MODES, in_batch, in_transaction
 from tests.support.receivers import host_receiver
-from tests.testapp.models import Label, Part, Thing, Tracked, TrackedPart
+from tests.testapp.models import Gadget, Label, Part, Thing, Tracked, TrackedPart
 from webhooks import actor, batch
 from webhooks.db import execute
 from webhooks.models import Event
@@ -223,6 +223,20 @@ def test_an_object_that_a_receiver_saves_again_was_created(
     assert actions() == ["created"]
     assert last_data()["status"].startswith("number ")
     assert sides()[0] is None
+
+
+@BLOCKS
+@pytest.mark.parametrize("wanted", ["cud", "c"])
+def test_an_object_that_has_relations_before_its_row_was_created(mode: Callable[..., None], wanted: str) -> None:
+    def label(sender: Any, instance: Gadget, **kwargs: Any) -> None:
+        instance.labels.add(red.pk)  # its key has a default, and the database checks foreign keys at the commit
+
+    red = Label.objects.create(name="red")
+    make_webhook(Gadget, on=wanted)
+    with host_receiver(pre_save, Gadget, label):
+        mode(lambda: Gadget.objects.create(name="new"))
+    assert actions() == ["created"]
+    assert last_data()["labels"] == ["red"]
 
 
 @EITHER_ORDER

@@ -149,11 +149,19 @@ def _record_change(state: TransactionState, change: Change) -> None:
     if is_repeated and not serialize.exists(change, state.using):
         state.begin_deletion(change)  # of no row, unless a receiver of the project creates it again
         return
+    is_first = known is None
     was_announced = state.take_announcement(change.key)
     history = known if known and was_announced else state.note(change)
     if change.action == Action.DELETED:
-        _record_deletion(state, change, history, is_first=known is None)
-        return
+        _record_deletion(state, change, history, is_first)
+    else:
+        _record_update(state, change, history)
+    if is_first and change.may_be_absent and not history.deleted and not serialize.exists(change, state.using):
+        state.edit(history, existed=False)
+
+
+def _record_update(state: TransactionState, change: Change, history: ObjectHistory) -> None:
+    """Record a save, or an edit of a relation."""
     state.serialized_for_deletion.pop(change.key, None)
     is_wanted = history.existed and state.subscriptions.subscribers(change.registration.label, Action.DELETED)
     if is_wanted and change.key in state.deleting and not change.is_relation:
@@ -179,8 +187,6 @@ def _record_deletion(state: TransactionState, change: Change, history: ObjectHis
             found = prepared or serialize.serialize_or_failed(state, change)
             state.edit(history, deleted=found or history.deleted)
         state.defer(state.batch, change)
-    if is_first and change.may_be_absent and not history.deleted and not serialize.exists(change, state.using):
-        state.edit(history, existed=False)
 
 
 def finish_deletion(registration: Registration, pk: Any, using: str) -> None:

@@ -248,7 +248,8 @@ def on_many_to_many_changed(
         if action.startswith("post_"):
             is_many = sum(map(len, changed.values())) > 1
             with batch(using) if is_many else nullcontext():
-                record(changed, Action.UPDATED, using, needs_lock=True, is_relation=True)
+                is_new = instance._state.adding  # a receiver of pre_save, for example
+                record(changed, Action.UPDATED, using, needs_lock=True, is_relation=True, may_be_absent=is_new)
         elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
             relations = {registration: edit.names(registration) for registration in changed}
             read_prechange(changed, using, relations)

@@ -52,7 +52,8 @@ class Change:
     is_relation: bool = False
     """Only the members of a many-to-many relation changed."""
     may_be_absent: bool = False
-    """A deletion of an instance that Django did not read: its row may not exist."""
+    """It may have no row: Django did not read the instance that is deleted, or did not save the one whose relations
+    are edited."""
 
     @cached_property
     def key(self) -> Key:
@@ -367,8 +368,8 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
 def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) -> bool:
     """Whether any webhook may want changes of a model on this database. Each save asks, so this must be fast.
 
-    No webhook wants a change that is about to be rolled back. If the transaction does not know the webhooks yet,
-    ``look_up`` reads them. Otherwise the answer is True.
+    No webhook wants a change that will be rolled back. If the transaction does not know the webhooks yet, ``look_up``
+    reads them. Otherwise the answer is True.
     """
     state = current_state(using)
     if state is None and using != Event.objects.db:
