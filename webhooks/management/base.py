@@ -24,6 +24,7 @@ from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_opt
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of, sentence
+from webhooks.permissions import Operator
 from webhooks.text import clean, one_line
 
 wait = time.sleep
@@ -172,7 +173,7 @@ class RunCommand(DatabaseCommand):
 
     def _resume(self, filters: dict[str, Any]) -> None:
         chosen = Webhook.objects.filter(pk=filters["webhook"]) if "webhook" in filters else Webhook.objects.none()
-        for webhook in webhooks.resume(chosen, self._name):
+        for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
             self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
 
     def _show_preview(self, found: runs.Preview) -> None:
