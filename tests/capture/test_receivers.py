@@ -99,6 +99,21 @@ def test_an_object_that_its_deletion_s_receiver_creates_again_was_updated(mode: 
 
 
 @BLOCKS
+def test_an_object_that_a_receiver_deletes_and_creates_again_is_deleted_in_the_end(mode: Callable[..., None]) -> None:
+    def create_again(sender: Any, instance: Thing, origin: Any, **kwargs: Any) -> None:
+        if origin is instance:
+            Thing.objects.filter(pk=instance.pk).delete()
+            Thing.objects.create(pk=instance.pk, name="again")
+
+    thing = Thing.objects.create(name="thing")
+    make_webhook(Thing)
+    with host_receiver(pre_delete, Thing, create_again):
+        mode(thing.delete)
+    assert actions() == ["deleted"]
+    assert last_data()["name"] == "again"
+
+
+@BLOCKS
 @FAMILIES
 def test_a_second_deletion_of_a_row_keeps_the_first(
     mode: Callable[..., None], parent: Any, child: Any, link: str

@@ -166,7 +166,7 @@ def _record_update(state: TransactionState, change: Change, history: ObjectHisto
     is_wanted = history.existed and state.subscriptions.subscribers(change.registration.label, Action.DELETED)
     if is_wanted and change.key in state.deleting and not change.is_relation:
         # A receiver of the project saves the object while it is deleted, such as a counter.
-        saved = serialize.serialize_or_failed(state, state.deleting[change.key])
+        saved = serialize.serialize_or_failed(state, state.deleting[change.key][-1])
         state.edit(history, deleted=saved or history.deleted)
     if state.batch is None:
         record_now(state, change)

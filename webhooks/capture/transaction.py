@@ -140,8 +140,8 @@ class TransactionState:
         """The changes and custom events to record at the end of the open batch."""
         self.serialized_for_deletion: dict[Key, SerializedObject] = {}
         """The objects that the batch is about to delete."""
-        self.deleting: dict[Key, Change] = {}
-        """The deletions that Django has announced, and has not done yet."""
+        self.deleting: dict[Key, tuple[Change, ...]] = {}
+        """The deletions that Django has announced, and has not done yet: several if a receiver deletes, too."""
         self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
         self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
@@ -250,13 +250,16 @@ class TransactionState:
         return True
 
     def begin_deletion(self, change: Change) -> None:
-        self._remember(self.deleting, change.key, change)
+        self._remember(self.deleting, change.key, (*self.deleting.get(change.key, ()), change))
 
     def end_deletion(self, key: Key) -> Change | None:
-        """The deletion of an object whose row is gone now. None if it was not announced."""
-        change = self.deleting.pop(key, None)
-        if change is not None:
-            self._log.note(lambda: self.deleting.update({key: change}))
+        """The last deletion of an object that was announced: its row is gone now. None if there was none."""
+        *outer, change = self.deleting.get(key, (None,))
+        if outer:
+            self._remember(self.deleting, key, tuple(outer))
+        elif change is not None:
+            known = self.deleting.pop(key)
+            self._log.note(lambda: self.deleting.update({key: known}))
         return change
 
     def needs_prechange(self, key: Key) -> bool:
