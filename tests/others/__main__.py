@@ -1,0 +1,108 @@
+"""``python -m tests.others NAME SOURCE``: run the tests of a project without the app and with it, and compare.
+
+SOURCE is the directory of its unpacked source package. Exits with 1 if a test differs and nothing explains it, if the
+app logged an error, or if it recorded no Event.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.others.comparison import Comparison, add_up, compare
+from tests.others.projects import PROJECTS, SQLITE, Project
+from tests.support.servers import own_valkey, postgresql
+
+HERE = Path(__file__).parent
+
+
+@contextmanager
+def servers(project: Project) -> Iterator[dict[str, str]]:
+    """The variables of the environment that lead to the servers of a project: SQLite needs none."""
+    if project.engine == SQLITE:
+        yield {"EVERYWHERE_ENGINE": SQLITE}
+        return
+    with own_valkey() as (_server, url), postgresql() as found:
+        engine = {key: value for key, value in found.items() if key not in ("NAME", "TEST")}
+        yield {"EVERYWHERE_ENGINE": json.dumps(engine), "REDIS_URL": url}
+
+
+def run(project: Project, source: Path, tests: Sequence[str], **variables: str) -> tuple[Any, dict[str, Counter[str]]]:
+    """The results of the tests by their ids, and what was counted."""
+    results = Path(tempfile.mkdtemp(prefix="others-"))
+    path = os.pathsep.join([str(HERE), ".", str(source)])
+    environment = {**os.environ, **variables, "PYTHONPATH": path, "EVERYWHERE_RESULTS": str(results)}
+    if project.settings:
+        environment["DJANGO_SETTINGS_MODULE"] = project.settings
+    # Without the project's own options, which ask for coverage and such things.
+    command = [sys.executable, "-m", "pytest", "-p", "everywhere", "-p", "no:cacheprovider", "-q", "--tb=line", "-o"]
+    with (results / "log").open("w") as log:
+        subprocess.run(
+            [*command, "addopts=", *tests], cwd=source / project.folder, env=environment, stdout=log, stderr=log,
+            check=False,
+        )  # fmt: skip
+    if not (results / "tests.json").exists():
+        raise SystemExit((results / "log").read_text()[-5000:])
+    counted = [json.loads(part.read_text()) for part in results.glob("events-*.json")]
+    return json.loads((results / "tests.json").read_text()), add_up(counted)
+
+
+def compare_runs(project: Project, source: Path, variables: dict[str, str]) -> bool:
+    """Run the suite twice, print what differs, and return whether all of it is explained."""
+    without, _ = run(project, source, project.tests, **variables)
+    with_app, counted = run(project, source, project.tests, **variables, EVERYWHERE_ENABLED="1")
+    found = compare(without, with_app, project.explained)
+    hidden = Comparison()
+    if found.counting:
+        # Once more, without the app's own queries.
+        options = [one for one in project.tests if one.startswith("-") or "=" in one]
+        again = {"EVERYWHERE_ENABLED": "1", "EVERYWHERE_HIDDEN": "1"}
+        tests, _ = run(project, source, [*options, *found.counting], **variables, **again)
+        hidden = compare({test: without[test] for test in found.counting}, tests)
+    report(project, found, hidden, counted)
+    return bool(counted["actions"]) and not found.unexplained and not counted["logged"] and not counted["failed"]
+
+
+def report(project: Project, found: Comparison, hidden: Comparison, counted: dict[str, Counter[str]]) -> None:
+    tests = found.same + len(found.counting) + len(found.explained) + len(found.unexplained)
+    print(f"{project.name} {project.version}: {tests} tests, {found.same} same, {found.passed} of them passed")
+    print(f"  {len(found.counting)} count queries; {hidden.same} of them are the same without the app's own queries")
+    for test in found.counting:
+        print(f"    {test}")
+    for test in found.explained:
+        print(f"  explained: {test}: {project.explained[test]}")
+    for test, reason in found.unexplained.items():
+        print(f"  UNEXPLAINED: {test}: {reason}")
+    models = len(counted["models"])
+    print(f"  changes {dict(counted['changes'])}, Events {dict(counted['actions'])} of {models} models")
+    for name in ("failed", "logged", "refused", "unreadable"):
+        for text, count in counted[name].items():
+            print(f"  {name}, {count} times: {text}")
+
+
+def main(name: str, directory: str) -> int:
+    [project] = [one for one in PROJECTS if one.name == name]
+    source = Path(directory).resolve()
+    if project.settings_source:
+        (source / project.folder / f"{project.settings}.py").write_text(project.settings_source)
+    with servers(project) as variables:
+        modes = [variables]
+        if project.engine == SQLITE:
+            modes.append({**variables, "EVERYWHERE_COMMITS": "1"})
+        are_explained = []
+        for mode in modes:
+            print("With commits." if "EVERYWHERE_COMMITS" in mode else "In the transactions of TestCase.")
+            are_explained.append(compare_runs(project, source, mode))
+    return 0 if all(are_explained) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""What differs between the results of a suite without the app and with it, and why."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# The messages of ``assertNumQueries``, and of pytest-django's fixtures.
+_COUNTS_QUERIES = re.compile(
+    r"(AssertionError: )?\d+ != \d+ : \d+ queries executed, \d+ expected"
+    r"|Failed: Expected to perform \d+ queries (or less )?but \d+ (was|were) done"
+)
+
+Results = Mapping[str, Mapping[str, Any]]
+"""By the id of a test: its ``outcome``, and the ``messages`` of its failures."""
+
+
+@dataclass
+class Comparison:
+    """``counting`` are tests that fail with the app, with no message but about the number of queries."""
+
+    same: int = 0
+    passed: int = 0
+    counting: list[str] = field(default_factory=list)
+    explained: list[str] = field(default_factory=list)
+    unexplained: dict[str, str] = field(default_factory=dict)
+
+
+def counts_queries(messages: Collection[str]) -> bool:
+    """Whether each of these failures says that the number of queries is another one."""
+    return bool(messages) and all(map(_COUNTS_QUERIES.match, messages))
+
+
+def compare(without: Results, with_app: Results, explained: Collection[str] = ()) -> Comparison:
+    """Compare each test of both runs. A test that only one run has differs, too."""
+    found = Comparison()
+    for test in sorted({*without, *with_app}):
+        before, after = (one.get(test, {"outcome": "missing", "messages": []}) for one in (without, with_app))
+        if before["outcome"] == after["outcome"]:
+            found.same += 1
+            found.passed += after["outcome"] == "passed"
+        elif before["outcome"] == "passed" and after["outcome"] == "failed" and counts_queries(after["messages"]):
+            found.counting.append(test)
+        elif test in explained:
+            found.explained.append(test)
+        else:
+            message = next(iter(after["messages"]), "")[:500]
+            found.unexplained[test] = f"{before['outcome']} without the app, {after['outcome']} with it. {message}"
+    return found
+
+
+def add_up(parts: Collection[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """What all processes of a run have counted together."""
+    total: dict[str, Counter[str]] = {}
+    for part in parts:
+        for name, counts in part.items():
+            total.setdefault(name, Counter()).update(counts)
+    return total

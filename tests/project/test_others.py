@@ -1,0 +1,45 @@
+"""The comparison of other projects' test suites, which ``nox -s others`` runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.others.comparison import Comparison, compare
+
+COUNT = "AssertionError: 9 != 5 : 9 queries executed, 5 expected\nCaptured queries were:\n1. SELECT 1"
+PASSED = {"outcome": "passed", "messages": []}
+
+
+def failed(*messages: str) -> dict[str, object]:
+    return {"outcome": "failed", "messages": list(messages)}
+
+
+def test_tests_with_the_same_outcome_are_the_same() -> None:
+    results = {"a": PASSED, "b": failed("AssertionError: 1 != 2"), "c": {"outcome": "skipped", "messages": []}}
+    assert compare(results, results) == Comparison(same=3, passed=1)
+
+
+@pytest.mark.parametrize(
+    "message", [COUNT, "Failed: Expected to perform 5 queries but 9 were done (add -v option to show queries)"]
+)
+def test_a_failure_about_the_number_of_queries_is_listed_apart(message: str) -> None:
+    assert compare({"a": PASSED}, {"a": failed(message)}) == Comparison(counting=["a"])
+
+
+@pytest.mark.parametrize(
+    "messages", [(), ("AssertionError: 9 != 5",), (COUNT, "AssertionError: 'a' != 'b'"), (f"KeyError: {COUNT!r}",)]
+)
+def test_any_other_failure_is_unexplained(messages: tuple[str, ...]) -> None:
+    found = compare({"a": PASSED}, {"a": failed(*messages)})
+    assert (list(found.unexplained), found.counting) == (["a"], [])
+
+
+def test_a_test_that_one_run_does_not_have_is_unexplained() -> None:
+    found = compare({"a": PASSED, "b": PASSED}, {"b": PASSED, "c": PASSED})
+    assert list(found.unexplained) == ["a", "c"]
+    assert found.unexplained["a"] == "passed without the app, missing with it. "
+
+
+def test_an_explained_difference_is_listed_by_its_name() -> None:
+    found = compare({"a": PASSED, "b": PASSED}, {"a": failed("no"), "b": failed("no")}, explained={"a": "Why."})
+    assert (found.explained, list(found.unexplained)) == (["a"], ["b"])
