@@ -11,7 +11,7 @@ import nox
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tests.others.projects import PROJECTS, Project  # noqa: E402 - found by the line above
+from tests.others.projects import PROJECTS, Project
 
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["oldest", "newest", "naive"]

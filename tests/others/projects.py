@@ -18,8 +18,9 @@ class Project:
     tests: Sequence[str]
     settings: str = ""
     """Its settings module, unless its tests configure Django by themselves."""
-    settings_source: str = ""
-    """The text of that module, if the project has none."""
+    own_module: str = ""
+    """The text of a module ``hosted``, written to ``folder``: settings, if the project has none."""
+    environment: Mapping[str, str] = field(default_factory=dict)
     requirements: Sequence[str] = ()
     requirements_file: str = ""
     """A file of its source package, whose requirements are installed instead of the project."""
@@ -46,13 +47,48 @@ for one in REDIS.values():
 """
 
 PROJECTS = (
-    Project(
-        "django-simple-history", "3.13.0", ".", ("simple_history", *_FILES), "hosted", _SIMPLE_HISTORY,
-    ),
+    Project("django-simple-history", "3.13.0", ".", ("simple_history", *_FILES), "hosted", _SIMPLE_HISTORY),
     Project("django-reversion", "6.4.0", "tests", ("test_app",), "test_project.settings"),
     Project("django-safedelete", "1.5.0", ".", ("safedelete/tests",), "safedelete.tests.settings"),
     Project(
-        "django-guardian", "3.5.2", ".", ("guardian",), "guardian.testapp.testsettings",
-        requirements=("django-environ",),
+        "django-auditlog", "3.4.1", "auditlog_tests", (".", *_FILES), "test_settings",
+        explained={
+            f"tests.py::MiddlewareTest::{name}": "It demands that nothing listens to pre_save of LogEntry."
+            for name in ("test_exception", "test_request", "test_request_anonymous")
+        },
+    ),
+    Project("djangorestframework", "3.18.3", ".", ("tests", "--no-migrations")),
+    Project("django-treebeard", "7.0.3", ".", ("tests", "--ignore=tests/test_benchmarks.py"), "tests.settings"),
+    Project(
+        "django-guardian", "3.5.2", ".", ("guardian", "--ignore=guardian/testapp/tests/test_indexes.py"),
+        "guardian.testapp.testsettings", requirements=("django-environ",),
+    ),
+    Project(
+        "wagtail", "8.0.1", ".",
+        (
+            "wagtail/contrib/redirects", "wagtail/contrib/settings", "wagtail/contrib/simple_translation",
+            "wagtail/locales", "wagtail/sites", "wagtail/tests/test_page_model.py", "wagtail/tests/test_signals.py",
+            "wagtail/tests/test_reference_index.py", "wagtail/tests/test_workflow.py",
+            "wagtail/tests/test_revision_model.py", "wagtail/tests/test_locale_model.py",
+        ),
+        "wagtail.test.settings", requirements=("Jinja2", "django-pattern-library", "freezegun", "responses"),
+    ),
+    Project(
+        "django-cms", "5.1.3", ".",
+        (
+            "cms/tests/test_plugins.py", "cms/tests/test_placeholder.py", "cms/tests/test_page.py",
+            "cms/tests/test_extensions.py", "cms/tests/test_multilingual.py",
+        ),
+        "cms.tests.settings",
+        requirements=("Pillow", "django-app-helper", "djangocms-admin-style", "djangocms-text", "iptools", "pyflakes"),
+    ),
+    Project(
+        "netbox", "4.7.3", "netbox", ("wireless/tests",), "netbox.settings",
+        requirements=("psycopg[binary,pool]==3.3.6",),
+        requirements_file="requirements.txt",
+        without=("mkdocs", "psycopg", "zensical"),  # to build its documentation; and the driver is not compiled
+        engine=POSTGRESQL,
+        environment={"NETBOX_CONFIGURATION": "hosted"},
+        own_module=_NETBOX,
     ),
 )  # fmt: skip

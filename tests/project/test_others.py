@@ -43,3 +43,15 @@ def test_a_test_that_one_run_does_not_have_is_unexplained() -> None:
 def test_an_explained_difference_is_listed_by_its_name() -> None:
     found = compare({"a": PASSED, "b": PASSED}, {"a": failed("no"), "b": failed("no")}, explained={"a": "Why."})
     assert (found.explained, list(found.unexplained)) == (["a"], ["b"])
+
+
+def test_what_is_the_same_in_a_second_run_is_settled() -> None:
+    found = compare({"a": PASSED, "b": PASSED}, {"a": failed("slow"), "b": failed("no")})
+    settled = found.settle({"a": PASSED, "b": PASSED}, {"a": PASSED, "b": failed("no")})
+    assert (list(settled), list(found.unexplained), found.same, found.passed) == (["a"], ["b"], 1, 1)
+
+
+def test_a_test_that_a_second_run_does_not_have_either_stays_unexplained() -> None:
+    found = compare({"a": PASSED}, {})
+    assert not found.settle({}, {})
+    assert list(found.unexplained) == ["a"]
