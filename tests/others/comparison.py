@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,8 +63,8 @@ def compare(without: Results, with_app: Results, explained: Collection[str] = ()
 
 def add_up(parts: Collection[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     """What all processes of a run have counted together."""
-    total: dict[str, Counter[str]] = {}
+    total: dict[str, Counter[str]] = defaultdict(Counter)
     for part in parts:
         for name, counts in part.items():
-            total.setdefault(name, Counter()).update(counts)
+            total[name].update(counts)
     return total
