@@ -72,10 +72,10 @@ def compare_runs(project: Project, source: Path, variables: dict[str, str]) -> b
         for test, outcome in found.settle(*second).items():
             print(f"  the same in a second run: {test}: {outcome}")
     hidden = Comparison()
-    if found.counting:
-        again = [*options, *found.counting]
-        tests, _ = run(project, source, again, **variables, **ENABLED, EVERYWHERE_HIDDEN="1")
-        hidden = compare({test: without[test] for test in found.counting}, tests)
+    if counting := [*found.counting, *found.consequences]:
+        tests, _ = run(project, source, [*options, *counting], **variables, **ENABLED, EVERYWHERE_HIDDEN="1")
+        hidden = compare({test: without[test] for test in counting}, tests)
+        found.accept(hidden)
     report(project, found, hidden, counted)
     return bool(counted["actions"]) and not found.unexplained and not counted["logged"] and not counted["failed"]
 

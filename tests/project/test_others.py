@@ -26,8 +26,22 @@ def test_a_failure_about_the_number_of_queries_is_listed_apart(message: str) -> 
     assert compare({"a": PASSED}, {"a": failed(message)}) == Comparison(counting=["a"])
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_failure_after_one_about_the_number_of_queries_must_vanish_with_the_queries(is_same: bool) -> None:
+    found = compare({"a": PASSED}, {"a": failed(COUNT, "AssertionError: 1 != 0")})
+    assert found.consequences == ["a"]
+    found.accept(compare({"a": PASSED}, {"a": PASSED if is_same else failed(COUNT)}))
+    assert (found.counting, list(found.unexplained), found.consequences) == (["a"] * is_same, ["a"] * (not is_same), [])
+
+
 @pytest.mark.parametrize(
-    "messages", [(), ("AssertionError: 9 != 5",), (COUNT, "AssertionError: 'a' != 'b'"), (f"KeyError: {COUNT!r}",)]
+    "messages",
+    [
+        (),
+        ("AssertionError: 9 != 5",),
+        (COUNT, "AssertionError: 'a' != 'b'"),
+        (f"KeyError: {COUNT!r}",),
+    ],
 )
 def test_any_other_failure_is_unexplained(messages: tuple[str, ...]) -> None:
     found = compare({"a": PASSED}, {"a": failed(*messages)})
