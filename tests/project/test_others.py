@@ -39,7 +39,7 @@ def test_a_failure_after_one_about_the_number_of_queries_must_vanish_with_the_qu
     [
         (),
         ("AssertionError: 9 != 5",),
-        (COUNT, "AssertionError: 'a' != 'b'"),
+        ("AssertionError: 'a' != 'b'", COUNT),
         (f"KeyError: {COUNT!r}",),
     ],
 )
