@@ -120,14 +120,15 @@ def serializer_of(model: Any) -> Any:
 
 
 def on_migrated(sender: Any, app_config: Any, using: str, **kwargs: Any) -> None:
-    """Subscribe a webhook to every model. It reads the state before, and has a condition on the state before."""
+    """Subscribe a webhook to every model, with the state before each change, after the last app was migrated."""
     from django.apps import apps
     from django.contrib.contenttypes.models import ContentType
 
     from webhooks import registry
     from webhooks.models import Event, Webhook
 
-    if app_config is not list(apps.get_app_configs())[-1] or using != Event.objects.db:
+    last = [one for one in apps.get_app_configs() if one.models_module is not None][-1]
+    if app_config is not last or using != Event.objects.db:
         return
     register_all()
     webhook, _ = Webhook.objects.get_or_create(
