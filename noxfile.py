@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import nox
@@ -57,7 +58,7 @@ def others(session: nox.Session, project: Project) -> None:
 
 def unpacked_source(session: nox.Session, project: Project) -> Path:
     """The directory of a project's source package, which has its tests."""
-    directory = Path(session.create_tmp())
+    directory = Path(tempfile.mkdtemp(prefix="others-"))  # outside of this checkout, with its options for pytest
     wanted = ("--no-deps", "--no-binary", project.name, f"{project.name}=={project.version}")
     session.run("pip", "download", "--quiet", "--dest", str(directory), *wanted)
     [archive] = directory.glob(f"*-{project.version}.tar.gz")

@@ -77,7 +77,8 @@ def compare_runs(project: Project, source: Path, variables: dict[str, str]) -> b
         hidden = compare({test: without[test] for test in counting}, tests)
         found.accept(hidden)
     report(project, found, hidden, counted)
-    return bool(counted["actions"]) and not found.unexplained and not counted["logged"] and not counted["failed"]
+    has_run = bool(found.passed and counted["actions"])
+    return has_run and not found.unexplained and not counted["logged"] and not counted["failed"]
 
 
 def report(project: Project, found: Comparison, hidden: Comparison, counted: dict[str, Counter[str]]) -> None:

@@ -82,7 +82,7 @@ def change_settings() -> None:
     # Nothing listens there: the wake-ups are lost, and a worker would find the Events by itself.
     queues = getattr(settings, "RQ_QUEUES", {})
     settings.RQ_QUEUES = {**queues, "webhooks": {"URL": "redis://127.0.0.1:1/0"}}
-    settings.WEBHOOKS = {"ENABLED": True, **getattr(settings, "WEBHOOKS", {})}
+    settings.WEBHOOKS = {"ENABLED": True, "PAYLOAD_BYTES": 10_000_000}
 
 
 def connect() -> None:
