@@ -56,7 +56,10 @@ CreateCollation.__init__ = begin_without_icu
 """
 
 PROJECTS = (
-    Project("django-simple-history", "3.13.0", ".", ("simple_history/tests", "simple_history/registry_tests", *_FILES), "hosted", _SIMPLE_HISTORY),
+    Project(
+        "django-simple-history", "3.13.0", ".", ("simple_history/tests", "simple_history/registry_tests", *_FILES),
+        "hosted", _SIMPLE_HISTORY,
+    ),
     Project("django-reversion", "6.4.0", "tests", ("test_app",), "test_project.settings"),
     Project("django-safedelete", "1.5.0", ".", ("safedelete/tests",), "safedelete.tests.settings"),
     Project(
