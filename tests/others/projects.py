@@ -92,15 +92,6 @@ PROJECTS = (
         "wagtail.test.settings", requirements=("Jinja2", "django-pattern-library", "freezegun", "responses"),
     ),
     Project(
-        "django-cms", "5.1.3", ".",
-        (
-            "cms/tests/test_plugins.py", "cms/tests/test_placeholder.py", "cms/tests/test_page.py",
-            "cms/tests/test_extensions.py", "cms/tests/test_multilingual.py",
-        ),
-        "cms.tests.settings",
-        requirements=("Pillow", "django-app-helper", "djangocms-admin-style", "djangocms-text", "iptools", "pyflakes"),
-    ),
-    Project(
         "netbox", "4.7.3", "netbox", ("wireless/tests", "--reuse-db"), "netbox.settings",
         requirements=("psycopg[binary,pool]==3.3.6",),
         requirements_file="requirements.txt",
