@@ -55,6 +55,7 @@ def begin_without_icu(self, name, locale, **options):
 CreateCollation.__init__ = begin_without_icu
 """
 
+# Ignored modules measure speed.
 PROJECTS = (
     Project(
         "django-simple-history", "3.13.0", ".", ("simple_history/tests", "simple_history/registry_tests", *_FILES),
