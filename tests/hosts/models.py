@@ -110,7 +110,7 @@ def restart_uuids() -> None:
     _uuids = itertools.count(1)
 
 
-class Gadget(Named):
+class Gizmo(Named):
     id = models.UUIDField(primary_key=True, default=next_uuid)
 
 
@@ -159,7 +159,7 @@ class Overview(Named):
 KINDS: dict[str, type[models.Model]] = {
     model.__name__: model
     for model in (
-        Label, Box, Item, Note, Crate, Piece, Vehicle, Truck, TruckProxy, Club, Membership, Seat, Gadget, Country,
+        Label, Box, Item, Note, Crate, Piece, Vehicle, Truck, TruckProxy, Club, Membership, Seat, Gizmo, Country,
         Account, Legacy, Overview,
     )
 }  # fmt: skip

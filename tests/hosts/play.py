@@ -264,7 +264,7 @@ def build(stage: Stage, kind: str, key: Any, other: int) -> Any:
 @operation
 def create(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
     key = NATURAL_KEYS[kind](slot) if kind in NATURAL_KEYS else None
-    if kind == "Gadget":
+    if kind == "Gizmo":
         key = next_uuid() if other == 2 else None
     instance = build(stage, kind, key, other)
     if instance is None:
@@ -435,7 +435,7 @@ def bulk_create(stage: Stage, kind: str, model: Any, slot: int, other: int) -> A
 
 @operation
 def bulk_upsert(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
-    if kind not in ("Country", "Gadget"):
+    if kind not in ("Country", "Gizmo"):
         return None
     new = [build(stage, kind, stage.slot(kind, number).key or None, other) for number in (slot, slot + 1)]
     if None in [one.pk for one in new]:

@@ -171,8 +171,8 @@ CASTS: dict[str, Cast] = {
         _counters("Membership", "Club"),
     ),
     "keys": Cast(
-        (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gadget"), Do("create", "Account")),
-        ("Country", "Seat", "Gadget", "Account"),
+        (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gizmo"), Do("create", "Account")),
+        ("Country", "Seat", "Gizmo", "Account"),
         (*_LIVES, *_BULK, *_ODD, "create_by_enum", "bulk_upsert", "update_highest"),
         _REACTIONS,
     ),

@@ -52,7 +52,7 @@ def key_of(value: Any) -> str:
 def _key_sql(kind: str, row: str) -> str:
     names = {"Seat": ["row", "number"], "Country": ["code"], "Truck": ["vehicle_ptr_id"]}.get(kind, ["id"])
     key = " || ',' || ".join(f'CAST({row}."{name}" AS text)' for name in names)
-    return f"REPLACE({key}, '-', '')" if kind == "Gadget" else key
+    return f"REPLACE({key}, '-', '')" if kind == "Gizmo" else key
 
 
 def _columns(kind: str) -> list[str]:

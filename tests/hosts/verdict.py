@@ -108,7 +108,7 @@ class Hook:
 def key_of_event(event: Event) -> Key:
     if event.object_type == LABELS["Seat"]:
         return event.object_type, ",".join(re.findall(r"\d+", event.object_id))
-    if event.object_type == LABELS["Gadget"]:
+    if event.object_type == LABELS["Gizmo"]:
         return event.object_type, event.object_id.replace("-", "")
     if event.object_type == LABELS["Country"]:  # "Code.A": another lane, which ``Judge`` finds
         return event.object_type, re.sub(r"Code\.([ABC])", lambda found: found[1].lower() * 2, event.object_id)
