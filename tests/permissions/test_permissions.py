@@ -322,7 +322,7 @@ def test_a_recorded_event_locks_the_destination(webhook: Webhook) -> None:
 
 @pytest.mark.one_database
 @pytest.mark.parametrize("change", [{"payload_url": "http://127.0.0.1:666/"}, {"ca_file_path": "/x"}])
-@pytest.mark.parametrize("entered", [None, "X-Token: another", ""])
+@pytest.mark.parametrize("entered", [None, "X-Token: another", "", " \u00a0"])
 def test_a_new_destination_requires_new_secret_headers(
     webhook: Webhook, change: dict[str, str], entered: str | None
 ) -> None:
@@ -335,7 +335,7 @@ def test_a_new_destination_requires_new_secret_headers(
         assert (answer.status_code, answer.json()) == (400, {"secret_headers": problems})
         assert Webhook.objects.get().secret_headers == "X-Token: planted"
     else:
-        assert (answer.status_code, Webhook.objects.get().secret_headers) == (200, entered)
+        assert (answer.status_code, Webhook.objects.get().secret_headers) == (200, entered.strip())
 
 
 @pytest.mark.one_database
@@ -343,6 +343,8 @@ def test_a_new_destination_requires_new_secret_headers(
     ("entered", "kept"),
     [
         ({}, None),
+        ({"secret_headers": " "}, None),
+        ({"secret_headers": "\r\n\u00a0"}, None),
         ({"secret_headers": "X-Token: another"}, "X-Token: another"),
         ({"clear_secret_headers": "on"}, ""),
     ],

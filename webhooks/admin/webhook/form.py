@@ -108,7 +108,8 @@ class WriteOnlyField(forms.CharField):
         return ""
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return bool(data)
+        # As ``clean`` sees it: white space alone is empty, and keeps the stored value.
+        return bool(self.to_python(data))
 
     def clean(self, value: Any) -> Any:
         return Secret(super().clean(value))
@@ -262,7 +263,7 @@ class WebhookForm(forms.ModelForm):
             return
         # The page does not show entered secrets again: a user who corrects another field would lose them.
         for name in self.stored_secrets:
-            if self[name].data and name not in self.errors:
+            if name in self.changed_data and name not in self.errors:
                 self.add_error(name, _("Enter it again: nothing was saved, and the entered value is not shown."))
 
 
