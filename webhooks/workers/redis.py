@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +12,7 @@ import django_rq
 from django.conf import settings
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterDownError,
-    ConnectionError,
-    ExecAbortError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 from rq import Worker
 
@@ -40,11 +29,6 @@ REDIS_TIMEOUT = 5
 LOCATIONS = ("URL", "HOST", "UNIX_SOCKET_PATH", "SENTINELS", "USE_REDIS_CACHE")
 
 INVALID_URL = "its URL cannot be read: it is redis://…, and / ? # @ in its password are written as %2F %3F %23 %40"
-
-# Errors of a Redis that answers but refuses: a replica, a primary without its replicas, no memory, a broken disk, or a
-# script that runs. They pass, or an operator mends Redis. redis-py has no class for some; the first word names them.
-REFUSALS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, ExecAbortError)
-REFUSAL = re.compile(r"(^|: )(NOREPLICAS|MISCONF|BUSY|UNBLOCKED) ")
 
 
 def complete_queue_settings(queue: str) -> None:
@@ -97,10 +81,11 @@ def sentinels(connection: Redis) -> list[Redis]:
 
 
 def is_unavailable(error: RedisError) -> bool:
-    """Whether Redis does not answer, or refuses commands for now. Any other error is a mistake in a command."""
-    return isinstance(error, (ConnectionError, TimeoutError, *REFUSALS)) or (
-        isinstance(error, ResponseError) and REFUSAL.search(str(error)) is not None
-    )
+    """Whether Redis does not answer, or refuses a command: a replica, no memory, a broken disk, a rule of its ACL.
+
+    These pass, or an operator mends Redis. Other errors come from redis-py itself.
+    """
+    return isinstance(error, ConnectionError | TimeoutError | ResponseError)
 
 
 class Backoff:
