@@ -236,6 +236,8 @@ def test_urls_have_the_sites_api_version(monkeypatch: pytest.MonkeyPatch) -> Non
     assert reverse("api-root", request=request) == "/api/?version=2.0"
 
 
+@pytest.mark.one_database
+@pytest.mark.usefixtures("database")  # Django 6.1 asks it whether it has JSON
 @pytest.mark.parametrize(
     "value",
     [
