@@ -288,7 +288,7 @@ def test_costly_answers_share_a_small_part_of_the_thread(transport: Transport, i
     stopped: list[Outcome] = []
     for number in range(20):
         transport.start(Request(inbox.url(f"tiny-chunks?{number}"), {}, b"{}", 3), stopped.append)
-    while sum(limits.is_costly for limits in limits_in(transport)) < 20:
+    while sum(limits.is_costly for limits in limits_in(transport)) + len(stopped) < 20:  # a slow machine gives some up
         transport.poll(1)
     cpu, begin, healthy = time.thread_time(), time.monotonic(), list[Outcome]()
     while time.monotonic() - begin < 1:
