@@ -139,7 +139,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             rows: models.QuerySet[M] = models.QuerySet(self.model, using=self.db).order_by("pk")
             try:
                 condition, parameters = compiler.compile(update.where)
-                rows = rows.extra(where=[condition], params=parameters)  # noqa: S610 # Django compiled it
+                rows = rows.extra(where=[condition], params=parameters)  # noqa: S610 # nosec B610 # by Django
             except FullResultSet:
                 pass
             except EmptyResultSet:
