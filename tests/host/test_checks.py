@@ -563,6 +563,8 @@ def test_every_id_of_a_check_has_a_test_here() -> None:
     assert not [check for check in ids if f'"{check.removeprefix("id=").strip(chr(34))}"' not in tested]
 
 
+@pytest.mark.one_database
+@pytest.mark.usefixtures("database")  # Django 6.1 asks it whether it has JSON
 def test_the_tests_own_project_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("check", fail_level="WARNING")
     assert "no issues" in capsys.readouterr().out

@@ -18,6 +18,15 @@ from tests.hosts.programs import Block, Do, On, Step
 from tests.support.rollbacks import bare_savepoint
 from webhooks import TrackedQuerySet
 
+
+def what_failed(error: BaseException) -> tuple[str, str]:
+    """The kind of an error, and the first line of its message. That a transaction can only be rolled back is one kind:
+    Django says so, or else PostgreSQL."""
+    if isinstance(error, transaction.TransactionManagementError) or "current transaction is aborted" in str(error):
+        return "can only be rolled back", ""
+    return type(error).__name__, str(error).splitlines()[0] if str(error) else ""
+
+
 CODES = ("aa", "bb", "cc", "dd", "ee")
 
 
@@ -106,7 +115,7 @@ class Stage:
         try:
             return step.act, _plain(OPERATIONS[step.act](self, step.kind, model, step.slot, step.other))
         except Exception as error:
-            self.transcript.append((step.act, type(error).__name__, str(error).splitlines()[0] if str(error) else ""))
+            self.transcript.append((step.act, *what_failed(error)))
             raise
 
     def _atomic(self, block: Block) -> None:
@@ -170,7 +179,7 @@ class Stage:
         try:
             self._steps(block)
         except Exception as error:
-            self.transcript.append(("caught", type(error).__name__))
+            self.transcript.append(("caught", what_failed(error)[0]))
 
     def _manual(self, block: Block) -> None:
         self._managed_by_hand(block, transaction.commit)

@@ -18,7 +18,7 @@ from django.utils import timezone
 import webhooks
 from tests.hosts import truth
 from tests.hosts.models import KINDS, TABLES, restart_uuids
-from tests.hosts.play import NoNotes, Notes, Stage
+from tests.hosts.play import NoNotes, Notes, Stage, what_failed
 from tests.hosts.programs import BY_HAND, WEBHOOKS, Block, Program, Step
 from tests.hosts.serializers import SERIALIZERS
 from tests.hosts.truth import Spy
@@ -206,7 +206,7 @@ class Theatre:
         try:
             self.stage.play(step)
         except Exception as error:  # the host ends here
-            self.stage.transcript.append(("ended", type(error).__name__))
+            self.stage.transcript.append(("ended", what_failed(error)[0]))
         assert not connection.in_atomic_block
         assert connection.get_autocommit()
         self.transactions += 1

@@ -19,7 +19,7 @@ from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.conf import conf
 from webhooks.db import can_lock, in_chunks
-from webhooks.errors import log_errors
+from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Action, Event
 from webhooks.registry.keys import AmongKeys, is_same_pk, key_text, with_pks, written_keys
 from webhooks.registry.registration import Registration
@@ -210,7 +210,7 @@ def _batch_like_django(using: str) -> Iterator[None]:
             try:
                 yield
             except BaseException:
-                is_broken = connection.needs_rollback
+                is_broken = is_aborted(using)
                 raise
     except BaseException:
         if is_broken and connection.in_atomic_block:
