@@ -309,21 +309,6 @@ def limits_in(transport: Transport) -> list[Limits]:
     return [task.limits for task in transport._loop._tasks]
 
 
-def test_after_a_costly_answer_the_next_one_of_its_receiver_has_no_allowance(
-    transport: Transport, inbox: Inbox
-) -> None:
-    transport.send(Request(inbox.url("tiny-chunks"), {}, b"{}", 60))
-    seen = []
-    for _ in range(2):
-        outcomes: list[Outcome] = []
-        transport.start(Request(inbox.url(), {}, b"{}", 60), outcomes.append)
-        seen.append([limits.is_costly for limits in limits_in(transport)])
-        while not outcomes:
-            transport.poll()
-        assert outcomes[0].succeeded
-    assert seen == [[True], [False]], "a cheap answer gives it back"
-
-
 def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(transport: Transport) -> None:
     def say_nothing(connection: socket.socket, number: int) -> None:
         pass
