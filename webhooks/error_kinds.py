@@ -236,7 +236,7 @@ class ErrorKind(StrEnum):
     )
     AUTH = (
         "auth", _("the credentials could not be added"),
-        _("The code in the setting AUTH that adds credentials for {host} failed."),
+        _("The code in the setting AUTH that adds credentials for {host} failed, or did not return in time."),
         _("Look for its error in the worker's log."),
     )
     SETTINGS = (

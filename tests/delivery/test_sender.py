@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from tests.support.inbox import Inbox
 from tests.support.waiting import until
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.sender import STARTED_AT_ONCE, Sender
+from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
@@ -23,11 +24,12 @@ REQUEST = Request("http://192.0.2.1/", {}, b"", 60)
 
 @contextmanager
 def open_sender(
-    most: int, compose: Callable[[str], Request], limits: dict[str, int] | None = None
+    most: int, compose: Callable[[str], Request], limits: dict[str, int] | None = None, longest: float = 3600
 ) -> Iterator[Sender[str]]:
     """A sender for an hour. The name of a limited group is the item, too."""
     limits = limits or {}
-    sender = Sender(FairQueue[str](most, lambda item: item if item in limits else "", limits), compose)
+    queue = FairQueue[str](most, lambda item: item if item in limits else "", limits)
+    sender = Sender(queue, compose, longest=lambda item: longest)
     sender.send_until = elapsed() + 3600
     try:
         yield sender
@@ -107,6 +109,26 @@ def test_the_next_item_of_a_group_is_prepared_while_the_first_is_sent(inbox: Inb
     with open_sender(8, lambda item: Request(inbox.url("hang"), {}, b"{}", 30), {"slow": 1}) as sender:
         sender.add([(webhook, "slow") for webhook in range(3)])
         until(lambda: sender.outcomes(0.01) == [] and len(inbox.received()) == 3, 20, "all to be sent")
+
+
+def test_requests_that_code_of_the_project_does_not_return_fail_and_the_next_ones_are_made() -> None:
+    requests = Requests(blocked=("hangs",))
+    with open_sender(100, requests.compose, {"hangs": 2, "quick": 2}, longest=0.1) as sender:
+        sender.add([(1, "hangs") for _ in range(20)])
+        sender.add([(2, "hangs"), (3, "quick")])
+        ended = collect(sender, 22)
+        reasons = Counter(outcome and (outcome.kind, outcome.reason) for _, outcome in ended)
+        late = (ErrorKind.AUTH, "the code that adds credentials did not return within 0 s")
+        stuck = (ErrorKind.AUTH, f"the code that adds credentials did not return from {MOST_STUCK} earlier calls")
+        assert reasons == {late: MOST_STUCK + 1, stuck: 20 - MOST_STUCK, (ErrorKind.BLOCKED, "quick"): 1}
+        assert requests.at_once == MOST_STUCK + 1
+        requests.go_on.set()
+        until(lambda: requests.at_once == 0, 10, "the threads to return")
+        assert not sender.is_busy
+        sender.add([(1, "hangs")])
+        [(_, outcome)] = collect(sender, 1)
+        assert outcome
+        assert outcome.kind == ErrorKind.BLOCKED
 
 
 def test_if_the_thread_that_sends_has_ended_the_worker_ends_too(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

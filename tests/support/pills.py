@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import requests
+
 from tests.testapp.api.serializers import LabelSerializer
 from webhooks.delivery import request, runner
 from webhooks.network.request import Request
@@ -37,13 +39,22 @@ def _add_for_ever() -> None:
     sum(itertools.repeat(0))
 
 
-# What the serializer does first to a label with this name.
+# What happens first to an object with this name.
 POISONS: dict[str, Callable[[], None]] = {
     "ends the process": lambda: os._exit(3),
     "hangs": lambda: time.sleep(3600),
     "hangs in C": _add_for_ever,
     "is slow": lambda: time.sleep(0.3),
 }
+
+
+def poison(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Code for ``AUTH``: it does what ``POISONS`` says for a name in the body."""
+    body: Any = prepared.body
+    for name, happen in POISONS.items():
+        if f'"{name}"'.encode() in body:
+            happen()
+    return prepared
 
 
 class PoisonedSerializerWorker(WebhookWorker):

@@ -62,6 +62,7 @@ LOOKED_UP_AGAIN_AFTER = 60
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
 # renders. The project's code for credentials may wait for another server.
 AUTH = "auth"
+RENDERED_WITHIN = 60  # seconds, the start of the process included
 MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, AUTH: 4}
 
 
@@ -77,7 +78,7 @@ class DeliveryRunner:
         most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
-        self._sender = Sender(queue, self._compose, self._clock.now)
+        self._sender = Sender(queue, self._compose, self._clock.now, _longest)
         self._claims = WorkerClaims(self._sender, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[HeldDelivery] = Breaker()
@@ -298,6 +299,12 @@ class DeliveryRunner:
         if held.webhook.has_templates:
             return self._renderer.pace(held.webhook.pk)
         return AUTH if self._uses_auth and auth.path_for(held.webhook.payload_url) else ""
+
+
+def _longest(held: HeldDelivery) -> float:
+    """Seconds within which the project's code must have made a request, and sent it if it wants to see the answer."""
+    rendering = RENDERED_WITHIN if held.webhook.has_templates else 0
+    return 2 * (held.webhook.timeout or conf.timeout) + rendering
 
 
 def _host_is_from_template(held: HeldDelivery, outcome: Outcome) -> bool:

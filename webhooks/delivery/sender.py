@@ -6,10 +6,12 @@ connections, and slow ones as many requests at once as the limits allow.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from queue import SimpleQueue
@@ -46,6 +48,10 @@ COLLECT_SECONDS = 0.08
 FAST_SECONDS = 0.005
 
 
+# How many requests of a webhook may be given up before their threads return. The next ones fail at once.
+MOST_STUCK = 4
+
+
 class _Composed(NamedTuple, Generic[T]):
     webhook: int
     item: T
@@ -53,19 +59,38 @@ class _Composed(NamedTuple, Generic[T]):
     """None: it is too late to send it."""
 
 
+@dataclass(eq=False, slots=True)
+class _Job(Generic[T]):
+    """An item of a group, while another thread makes its request."""
+
+    webhook: int
+    item: T
+    group: str
+    until: float
+    """When it is given up (``elapsed``)."""
+    is_prepared: bool = False
+
+
 class Sender(Generic[T]):
     """Sends the items of a queue. Only one thread may call the methods.
 
     ``compose`` makes the request of an item. It is called in the thread that sends. For an item with a group it is
-    called in another thread, because it may wait for the process that renders. ``now`` is the clock of outcomes.
+    called in another thread, because it may wait for the process that renders, or for code of the project. If that
+    takes more than ``longest(item)`` seconds, the attempt fails. ``now`` is the clock of outcomes.
     """
 
     def __init__(
-        self, queue: FairQueue[T], compose: Callable[[T], Request], now: Callable[[], datetime] = utc_now
+        self,
+        queue: FairQueue[T],
+        compose: Callable[[T], Request],
+        now: Callable[[], datetime] = utc_now,
+        longest: Callable[[T], float] = lambda item: math.inf,
     ) -> None:
-        self._queue, self._compose, self._now = queue, compose, now
+        self._queue, self._compose, self._now, self._longest = queue, compose, now, longest
         self._transport: Transport  # from the first item on
         self._composed: deque[_Composed[T]] = deque()  # by other threads
+        self._jobs: dict[_Job[T], None] = {}  # in the order in which they began
+        self._stuck: Counter[int] = Counter()  # the threads of each webhook whose requests were given up
         self._ended: list[tuple[T, Outcome | None]] = []
         self._lock = threading.Lock()  # guards the attributes above, except for the transport
         self._has_news = threading.Condition(self._lock)
@@ -121,6 +146,7 @@ class Sender(Generic[T]):
         """
         if self.is_busy:
             self._start()
+        self._give_up_late()
         with self._lock:
             self._has_news.wait_for(self._is_news, wait)
             is_fast = self._queue.ready() and time.monotonic() - self._last_end < FAST_SECONDS
@@ -180,10 +206,9 @@ class Sender(Generic[T]):
                 self._sleeps = not (started or composed or job)
             if job:
                 webhook, item, group = job
-                if group:
-                    self._composers.add(job)
+                if group and self._begin(webhook, item, group):
                     continue
-                composed = self._composed_item(webhook, item)
+                composed = self._composed_item(webhook, item, _refuse_stuck if group else self._compose)
             if not composed:
                 break
             self._send(composed)
@@ -207,31 +232,77 @@ class Sender(Generic[T]):
             if self._is_news():
                 self._has_news.notify()
 
-    def _compose_in_group(self, job: tuple[int, T, str]) -> None:
-        webhook, item, group = job
-        composed = self._composed_item(webhook, item)
+    def _begin(self, webhook: int, item: T, group: str) -> bool:
+        """Have another thread make a request. Returns False if too many threads of its webhook do not return."""
+        with self._lock:
+            if is_stuck := self._stuck[webhook] >= MOST_STUCK:
+                self._queue.prepared(webhook, item, group)
+            else:
+                job = _Job(webhook, item, group, elapsed() + self._longest(item))
+                self._jobs[job] = None
+        if not is_stuck:
+            self._composers.add(job)
+        return not is_stuck
+
+    def _compose_in_group(self, job: _Job[T]) -> None:
+        composed = self._composed_item(job.webhook, job.item, self._compose)
         with self._lock:  # the next item of the group may be composed; it need not wait for the receiver of this one
-            self._queue.prepared(webhook, item, group)
+            if self._is_given_up(job):
+                return
+            job.is_prepared = True
+            self._queue.prepared(job.webhook, job.item, job.group)
             self._wake()
         request = composed.result
         if isinstance(request, Request) and request.prepared and elapsed() < self.send_until:
             composed = composed._replace(result=exchange(request, self._now))
         with self._lock:
-            self._composed.append(composed)
-            self._wake()
+            if not self._is_given_up(job):
+                del self._jobs[job]
+                self._composed.append(composed)
+                self._wake()
 
-    def _composed_item(self, webhook: int, item: T) -> _Composed[T]:
+    def _is_given_up(self, job: _Job[T]) -> bool:
+        """Whether its attempt has failed meanwhile. Its thread has returned, and makes the next request."""
+        if is_given_up := job not in self._jobs:
+            self._stuck[job.webhook] -= 1
+        return is_given_up
+
+    def _give_up_late(self) -> None:
+        """Fail the attempts whose requests take too long. Nothing can end their threads."""
+        now = elapsed()
+        with self._lock:
+            for job in [job for job in self._jobs if job.until <= now]:
+                del self._jobs[job]
+                self._stuck[job.webhook] += 1
+                if not job.is_prepared:
+                    self._queue.prepared(job.webhook, job.item, job.group)
+                self._queue.ended(job.webhook, timed_out=True)
+                seconds = self._longest(job.item)
+                reason = f"the code that adds credentials did not return within {seconds:.0f} s"
+                self._ended.append((job.item, self._refused(reason, ErrorKind.AUTH, seconds)))
+                logger.error("The code that adds credentials to webhook %s did not return", job.webhook)
+                self._wake()
+
+    def _refused(self, reason: str, kind: ErrorKind, seconds: float = 0) -> Outcome:
+        return Outcome(self._now(), round(seconds * 1000), reason=clean(reason, REASON_LENGTH), kind=kind)
+
+    def _composed_item(self, webhook: int, item: T, compose: Callable[[T], Request]) -> _Composed[T]:
         """Never raises: a request that cannot be made is a failed attempt, and must not end the thread."""
         if elapsed() >= self.send_until:
             return _Composed(webhook, item, None)
         try:
-            return _Composed(webhook, item, self._compose(item))
+            return _Composed(webhook, item, compose(item))
         except Refused as error:
             kind, reason = error.kind, str(error)
         except Exception as error:
             logger.exception("A request could not be made")
             kind, reason = ErrorKind.OTHER, f"the request could not be made: {error}"
-        return _Composed(webhook, item, Outcome(self._now(), 0, reason=clean(reason, REASON_LENGTH), kind=kind))
+        return _Composed(webhook, item, self._refused(reason, kind))
+
+
+def _refuse_stuck(item: object) -> Request:
+    reason = f"the code that adds credentials did not return from {MOST_STUCK} earlier calls"
+    raise Refused(reason, ErrorKind.AUTH)
 
 
 class _Composers(Generic[T]):
