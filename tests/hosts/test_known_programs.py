@@ -104,6 +104,13 @@ KNOWN: dict[str, Program] = {
     "a transaction that goes on after a bulk_create of others failed": Program(
         (Do("bulk_create", "Country"), atomic(Block("catch", (Do("bulk_create", "Country"),)), Do("save", "Country")))
     ),
+    "a child that is created again under its key": Program(
+        (
+            Do("create", "Truck"),
+            atomic(Do("create_again", "Truck"), Do("save", "Truck"), Do("save", "Truck")),
+        ),
+        webhooks=("before",),
+    ),
 }  # fmt: skip
 
 

@@ -131,7 +131,10 @@ def on_saving(
 
 def _key(registration: Registration, instance: models.Model) -> Any:
     # A child has the key of an inherited row in an attribute named like the parent's key.
-    return getattr(instance, registration.model._meta.pk.attname)
+    key = getattr(instance, registration.model._meta.pk.attname)
+    if not has_key(key) and (link := instance._meta.get_ancestor_link(registration.model)):
+        key = getattr(instance, link.attname)  # Django copies it between pre_save and the first statement
+    return key
 
 
 def on_saved(
