@@ -309,6 +309,29 @@ def test_a_change_outside_of_a_request_has_the_actor_that_code_names() -> None:
 
 
 @pytest.mark.usefixtures("database")
+def test_a_change_outside_of_a_request_may_have_the_user_of_a_request_that_is_over() -> None:
+    """A job gets such an object from NetBox: a copy of the request, without all that cannot be pickled."""
+    make_webhook(Thing)
+    user = User.objects.create_user("ann@example.com")
+    copied = SimpleNamespace(user=user, id=UUID(int=7), path="/extras/scripts/1/", GET={"token": "s", "page": "2"})
+    with webhooks.actor(request=copied):
+        Thing.objects.create(name="by a script")
+    with webhooks.actor(request=SimpleNamespace(user=None)):
+        Thing.objects.create(name="by no user")
+    script, other = events()
+    assert (script.username, script.request_id) == ("ann@example.com", str(UUID(int=7)))
+    assert json.loads(script.request) == {
+        "id": str(UUID(int=7)),
+        "method": None,
+        "path": "/extras/scripts/1/",
+        "path_info": None,
+        "GET": {"page": "2"},
+        "user": "ann@example.com",
+    }
+    assert (other.username, UUID(other.request_id).version) == ("", 4)
+
+
+@pytest.mark.usefixtures("database")
 def test_names_that_are_too_long_or_strange_do_not_lose_the_event() -> None:
     make_webhook(Thing)
     with webhooks.actor(username="n\0" * 200, request_id="\ud800" * 300):
@@ -324,6 +347,8 @@ WRONG_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
     (lambda: webhooks.actor("sync", UUID(int=7)), r"write str\(request_id\)"),  # type: ignore[arg-type]
     (lambda: webhooks.actor("sync", depth="2"), "not '2'"),  # type: ignore[arg-type]
     (lambda: webhooks.actor(print), "as a decorator, @webhooks.actor"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor("sync", request=RequestFactory().get("/")), "a request, or a username"),
+    (lambda: webhooks.actor(request="/sites/"), "a request with a user, not '/sites/'"),
     (lambda: webhooks.batch(print), r"write @webhooks.batch\(\)"),  # type: ignore[arg-type]
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import _GeneratorContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
-from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
@@ -45,7 +44,8 @@ class Actor:
 class RequestActor:
     """The actor of an HTTP request, read when a change is recorded: REST framework knows the user only by then."""
 
-    http: HttpRequest
+    http: Any
+    """An ``HttpRequest``, or something like it, which may lack attributes."""
     fallback_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     has_warned: bool = False
     is_reading_user: bool = False
@@ -54,12 +54,12 @@ class RequestActor:
         http, (user, username) = self.http, self._user()
         request_id = self._part("id", lambda: str(getattr(http, "id", None) or "")) or self.fallback_id
         # Django parses the query only now, and may refuse it: too many parameters, for example.
-        query = self._part("query parameters", lambda: {str(key): str(value) for key, value in http.GET.items()})
+        query = self._part("query parameters", lambda: _texts(getattr(http, "GET", {})))
         request = {
             "id": request_id,
-            "method": self._part("method", lambda: _text(http.method)),
+            "method": self._part("method", lambda: _text(getattr(http, "method", None))),
             "path": self._path,
-            "path_info": self._part("path", lambda: _text(http.path_info)),
+            "path_info": self._part("path", lambda: _text(getattr(http, "path_info", None))),
             "GET": drop_keys(query or {}, is_sensitive),
             "user": username,
         }
@@ -67,7 +67,7 @@ class RequestActor:
 
     @property
     def _path(self) -> str | None:
-        return self._part("path", lambda: _text(self.http.path))
+        return self._part("path", lambda: _text(getattr(self.http, "path", None)))
 
     def _part(self, name: str, read: Callable[[], T]) -> T | None:
         """A part of the request. None if it cannot be read: the host may have replaced it by anything."""
@@ -99,7 +99,7 @@ class RequestActor:
 
     def _depth_before(self, user: Any, username: str) -> int:
         """The depth in the header, if the user may send it. Without a header this costs no query."""
-        depth = self._part("depth", lambda: parse_depth(self.http.headers.get(DEPTH, "")))
+        depth = self._part("depth", lambda: parse_depth(getattr(self.http, "headers", {}).get(DEPTH, "")))
         if not depth:
             return 0
         using = router.db_for_read(get_user_model())
@@ -118,6 +118,10 @@ class RequestActor:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in values.items()}
 
 
 def parse_depth(header: str) -> int:
@@ -156,12 +160,23 @@ def actor_columns(actor: Actor) -> dict[str, Any]:
     }
 
 
-def actor(username: str = "", request_id: str = "", depth: int = 1) -> _GeneratorContextManager[None]:
+def actor(
+    username: str = "", request_id: str = "", depth: int = 1, *, request: Any = None
+) -> _GeneratorContextManager[None]:
     """Name the actor of the changes in this block, for code outside requests.
+
+    ``request`` is an object with the ``user``, ``id``, ``method`` and ``path`` of a request, such as the copy that
+    NetBox gives to a script. It may lack some of them. Then the other arguments must be left out.
 
     If the request of a webhook caused these changes, ``depth`` is one more than its depth. Raises TypeError for an
     argument of another type, and ValueError for a depth below 1.
     """
+    if request is not None:
+        if username or request_id or depth != 1:
+            raise TypeError("webhooks.actor() takes a request, or a username, a request_id and a depth, not both.")
+        if isinstance(request, str) or not hasattr(request, "user"):
+            raise TypeError(f"webhooks.actor() takes a request with a user, not {short_repr(request)}.")
+        return acting(RequestActor(request))
     for value, kind, way in (
         (username, str, 'actor(user.get_username()) or, as a decorator, @webhooks.actor("nightly import")'),
         (request_id, str, "str(request_id)"),
