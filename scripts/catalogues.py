@@ -22,10 +22,13 @@ def main(languages: list[str]) -> int:
     for language in languages:
         path = LOCALE / language / "LC_MESSAGES" / "django.po"
         catalogue = polib.pofile(path, wrapwidth=0)
+        for entry in catalogue.fuzzy_entries():  # a guess of gettext, from a similar text
+            entry.msgstr, entry.msgstr_plural, entry.previous_msgid = "", dict.fromkeys(entry.msgstr_plural, ""), None
+            entry.flags.remove("fuzzy")
         catalogue.metadata.pop("POT-Creation-Date", None)  # else each run changes the file
         catalogue.save(path)
         catalogue.save_as_mofile(path.with_suffix(".mo"))
-        for entry in (*catalogue.untranslated_entries(), *catalogue.fuzzy_entries()):
+        for entry in catalogue.untranslated_entries():
             untranslated += 1
             print(f"{language}: {entry.msgid}")
         print(f"{language}: {len(catalogue)} texts, {catalogue.percent_translated()} % translated")

@@ -1,4 +1,4 @@
-"""The catalogues of translations: complete, current and compiled, and what never follows the reader's language."""
+"""The catalogues of translations: current and compiled, and what never follows the reader's language."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def texts(entries: polib.POFile | polib.MOFile) -> dict[tuple[str | None, str], 
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_catalogue_is_complete_and_keeps_the_placeholders(language: str) -> None:
+def test_a_catalogue_keeps_the_placeholders_and_guesses_nothing(language: str) -> None:
+    """A new text may lack a translation until the release: ``.ci/run`` lists it."""
     entries = catalogue(language)
     assert isinstance(entries, polib.POFile)
-    assert not [one.msgid for one in (*entries.untranslated_entries(), *entries.fuzzy_entries())]
-    for one in entries:
+    assert not [one.msgid for one in entries.fuzzy_entries()]
+    for one in entries.translated_entries():
         forms = [set(PLACEHOLDER.findall(text)) for text in (one.msgid, one.msgid_plural) if text]
         for text in [one.msgstr] if one.msgstr else one.msgstr_plural.values():
             found = set(PLACEHOLDER.findall(text))
