@@ -107,11 +107,12 @@ def test_a_dead_proxy_is_shown_by_the_status_page_and_charges_no_attempt(
 
 
 @pytest.mark.one_database
-def test_burst_mode_delivers_and_ends(workers: Workers, inbox: Inbox) -> None:
+@pytest.mark.parametrize("slice_", [3, 0.001], ids=["one slice", "many slices"])
+def test_burst_mode_delivers_what_is_due_and_ends(workers: Workers, inbox: Inbox, slice_: float) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(50):
         make_event(webhook, object_id=str(number))
-    worker = workers.start(SHIPPED, "--burst")
+    worker = workers.start(SHIPPED, "--burst", SLICE=slice_, BATCH=5)
     assert worker.process.wait(30 * PATIENCE) == 0
     assert count(State.SUCCEEDED) == 50
 
