@@ -146,6 +146,8 @@ class Migration(migrations.Migration):
                 ('delay_more', models.PositiveIntegerField(db_default=0, default=0)),
                 ('duration_total', models.BigIntegerField(db_default=0, default=0)),
                 ('delay_total', models.BigIntegerField(db_default=0, default=0)),
+                ('duration_longest', models.BigIntegerField(db_default=0, default=0)),
+                ('delay_longest', models.BigIntegerField(db_default=0, default=0)),
             ],
             options={
                 'default_permissions': (),
