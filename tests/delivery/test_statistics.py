@@ -94,7 +94,13 @@ def test_attempts_are_counted_by_webhook_and_error_kind(webhook: Webhook) -> Non
     ]
     counted = statistics.count(attempts, numbers, {given_up[0].id})
     delays = {"delay_100": 1, "delay_300000": 1, "delay_total": 90_050, "delay_longest": 90_000}
-    late = {"duration_more": 1, "duration_total": 31_000, "duration_longest": 31_000, "delay_100": 1}
+    late = {
+        "duration_more": 1,
+        "duration_total": 31_000,
+        "duration_longest": 31_000,
+        "delay_100": 1,
+        "delay_longest": 1,
+    }
     assert counted == [
         row(webhook, attempted=2, duration_10=2, duration_total=12, duration_longest=7, **delays),
         row(webhook, "answer_timeout", attempted=1, **late),

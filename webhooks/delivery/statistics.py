@@ -71,12 +71,12 @@ def count(
             row["given_up"] += 1
         row[DURATION.bucket(outcome.duration_ms)] += 1
         row[DURATION.total] += outcome.duration_ms
-        row[DURATION.longest] = max(row[DURATION.longest], outcome.duration_ms)
+        row[DURATION.longest] = max(row[DURATION.longest], outcome.duration_ms, 1)
         if numbers[delivery.id] == 1:
             delay = max(0, (outcome.started_at - to_utc(delivery.bodies.timestamp)).total_seconds())
             row[DELAY.bucket(1000 * delay)] += 1
             row[DELAY.total] += round(1000 * delay)
-            row[DELAY.longest] = max(row[DELAY.longest], round(1000 * delay))
+            row[DELAY.longest] = max(row[DELAY.longest], round(1000 * delay), 1)
     return [
         {"webhook_id": webhook, "error_kind": kind, **{name: value for name, value in row.items() if value}}
         for (webhook, kind), row in counts.items()

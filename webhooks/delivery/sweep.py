@@ -215,8 +215,8 @@ def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Pl
 
 
 class LaneCheck:
-    """Gives a head to lanes that have none, because code deleted its row. Each check goes on where the last one ended, in
-    whatever process: a stock worker ends with each slice.
+    """Gives a head to lanes that have none, because code deleted its row. Each check goes on where the last one ended,
+    even of another process: a stock worker ends with each slice.
 
     While another session keeps an old snapshot, each lane has a dead entry for each delivery since. So a check looks at
     as many lanes as it probably can in ``CHECK_SECONDS``.

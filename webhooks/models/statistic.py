@@ -38,7 +38,7 @@ class Histogram:
 
     @property
     def longest(self) -> str:
-        """The column with the longest time in milliseconds."""
+        """The column with the longest time in milliseconds, at least 1. 0: no time."""
         return f"{self.name}_longest"
 
     def bucket(self, milliseconds: float) -> str:

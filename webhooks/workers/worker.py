@@ -159,10 +159,10 @@ class WebhookWorker(LastingWorker):
 
     def _has_more(self) -> bool:
         """Whether something is due now that this worker can send. Not if the database is away."""
-        has_more = False
+        found = []
         with self._surviving_errors():
-            has_more = self._delivers() and self._runner.has_more()
-        return has_more
+            found.append(self._delivers() and self._runner.has_more())
+        return any(found)
 
     def _report_faults(self) -> None:
         """Show the status page the faults that this worker meets."""
