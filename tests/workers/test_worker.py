@@ -117,6 +117,14 @@ def test_burst_mode_delivers_what_is_due_and_ends(workers: Workers, inbox: Inbox
     assert count(State.SUCCEEDED) == 50
 
 
+def test_a_worker_whose_job_class_runs_no_wake_up_delivers(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    worker = workers.start(SHIPPED, "--job-class", "tests.support.job_classes.OnlyTasks")
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    assert "SuspiciousOperation" not in worker.text
+
+
 def test_the_deliveries_of_a_killed_worker_are_sent_by_another(workers: Workers, inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=300)
     first = workers.start(SHIPPED, LEASE=2)
