@@ -19,6 +19,7 @@ from webhooks.models import Event
 from webhooks.network.auth import load
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.registry.checks import check_models
+from webhooks.workers import jobs
 from webhooks.workers.redis import connection_error, queue_problem
 from webhooks.workers.worker import WebhookWorker
 
@@ -114,6 +115,13 @@ def _check_queue() -> Iterator[CheckMessage]:
             'cron runs webhooks_sweep every minute, add "webhooks.W012" to SILENCED_SYSTEM_CHECKS.',
             id="webhooks.W012",
         )
+        if problem := jobs.job_class_problem():
+            yield Warning(
+                f'Other worker classes deliver nothing: RQ["JOB_CLASS"] does not run the job of webhooks. {problem}',
+                hint=f"Let a worker of the class {WORKER} serve the queue: it runs no such job. Or start one with the "
+                f"job class of rq: manage.py rqworker {conf.queue} --job-class rq.job.Job",
+                id="webhooks.W014",
+            )
 
 
 def _is_shipped(worker_class: Any) -> bool:

@@ -79,6 +79,7 @@ def test_conditions_valid_in_netbox_are_accepted_unless_unusable() -> None:
         ({"attr": "a", "op": "in", "value": "abc"}, "value", "compares with a list, not with text"),
         ({"attr": "a", "op": "gt", "value": True}, "value", "compares with a number"),
         ({"attr": "a", "op": "changed", "value": 1}, "value", "remove 'value'"),
+        ({"attr": "a", "op": "changed", "value": None}, "value", "remove 'value'"),
         ({"attr": None, "op": "changed"}, "attr", "must be text"),
         ({"attr": "snapshots.prechange.site.slug", "op": "changed"}, "attr", "write 'site.slug', not 'snapshots.prech"),
         (
@@ -119,6 +120,12 @@ def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, proble
         parse(rule)
     assert caught.value.place == place
     assert str(caught.value).startswith(place)
+
+
+def test_a_stored_change_with_null_as_value_goes_on() -> None:
+    rule = {"attr": "a", "op": "changed", "value": None}
+    snapshots = {"prechange": {"a": 1}, "postchange": {"a": 2}}
+    assert parse(rule, is_stored=True).judge({"snapshots": snapshots}).matches
 
 
 def test_a_rule_that_compiles_slowly_is_refused_in_time() -> None:

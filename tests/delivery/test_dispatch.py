@@ -18,10 +18,11 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.db import execute
 from webhooks.delivery import dispatch as dispatching
-from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, Event, State, Undispatched, Webhook
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Undispatched, Webhook
 from webhooks.models.ids import delivery_id
+from webhooks.models.worker import in_worker_transaction
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -264,6 +265,34 @@ def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(
 
     until(have_ended, 20, "both to be sent")
     work.close(grace=1)
+
+
+# The deliveries of earlier events
+
+
+def backfill(webhook: Webhook, *events: Event) -> int:
+    """Create the deliveries of events that a run has chosen some moments ago. Returns how many are new."""
+    return in_worker_transaction("default", lambda: insert_for(webhook, events, 0, None)[0])
+
+
+def test_a_backfill_that_meets_another_leaves_no_lane_without_a_head(webhook: Webhook) -> None:
+    first, second = (make_event(webhook, dispatched=True) for _ in range(2))
+    assert backfill(webhook, first) == 1
+    QueuedDelivery.objects.all().delete()
+    Delivery.objects.update(outcome=State.SUCCEEDED, finished_at=timezone.now())
+    assert backfill(webhook, first, second) == 1
+    assert states() == [State.SUCCEEDED, State.PENDING]
+
+
+def test_a_backfill_leaves_an_event_to_the_dispatch_that_comes(webhook: Webhook) -> None:
+    first, _ = make_event(webhook), make_event(webhook)
+    assert backfill(webhook, first) == 0
+    assert dispatch_all() == 2
+    assert states() == [State.PENDING, State.WAITING]
+
+
+def test_a_backfill_takes_an_undispatched_event_that_its_webhook_did_not_match(webhook: Webhook) -> None:
+    assert backfill(webhook, make_event(make_webhook(Thing))) == 1
 
 
 class Replicated:

@@ -153,6 +153,81 @@ def test_a_probe_that_succeeds_resumes(paused: Webhook, inbox: Inbox) -> None:
     assert Delivery.objects.in_states(State.SUCCEEDED).count() == 2
 
 
+@pytest.fixture
+def between_attempts(database: str, inbox: Inbox, webhooks_settings: Any) -> Delivery:
+    """The only delivery of a paused webhook that can be sent, next attempted in an hour. A later change of its object
+    waits behind it."""
+    webhooks_settings(RETRY_SCHEDULE=[3600], RETRY_JITTER=0, PAUSE_AFTER=1, PROBE_SCHEDULE=[60, 1800])
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/2"))
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    assert states() == [State.PENDING, State.WAITING]
+    return Delivery.objects.order_by("event_id")[0]
+
+
+def test_a_probe_takes_the_first_delivery_before_it_is_due(between_attempts: Delivery, inbox: Inbox) -> None:
+    for _ in range(2):
+        Webhook.objects.update(probe_at=timezone.now())
+        drain()
+    assert len(inbox.received()) == 4, "the second probe has ended the pause"
+    assert states() == [State.SUCCEEDED] * 2
+    assert not Webhook.objects.get().is_paused
+
+
+def test_a_failed_probe_before_its_time_uses_up_no_schedule(between_attempts: Delivery, inbox: Inbox) -> None:
+    due_at, failures = between_attempts.next_attempt_at, between_attempts.queued.failures
+    Webhook.objects.update(probe_at=timezone.now())
+    drain()
+    after = Delivery.objects.get(pk=between_attempts.pk)
+    assert (after.state, after.next_attempt_at, after.queued.failures) == (State.PENDING, due_at, failures)
+    assert (after.attempt_count, after.attempts.count()) == (2, 2)
+    webhook = Webhook.objects.get()
+    assert (webhook.failures_in_a_row, webhook.probes) == (2, 1)
+
+
+def test_a_failed_probe_at_its_time_is_an_attempt_by_the_schedule(between_attempts: Delivery) -> None:
+    QueuedDelivery.objects.filter(pk=between_attempts.pk).update(due_at=timezone.now())
+    Webhook.objects.update(probe_at=timezone.now())
+    drain()
+    assert states() == [State.FAILED, State.PENDING]
+
+
+def test_a_probe_prefers_what_is_due(between_attempts: Delivery, inbox: Inbox) -> None:
+    make_event(between_attempts.webhook, object_id="2")
+    drain()
+    Webhook.objects.update(probe_at=timezone.now())
+    drain()
+    assert states() == [State.PENDING, State.WAITING, State.PENDING]
+    counts = Delivery.objects.order_by("event_id").values_list("attempt_count", flat=True)
+    assert list(counts) == [1, 0, 1]
+
+
+def test_only_a_probe_takes_what_is_not_due(between_attempts: Delivery, inbox: Inbox) -> None:
+    Webhook.objects.all().resume()
+    make_delivery(between_attempts.webhook, object_id="2")
+    drain()
+    counts = Delivery.objects.order_by("event_id").values_list("attempt_count", flat=True)
+    assert list(counts) == [1, 0, 1]
+
+
+@pytest.mark.postgresql
+def test_a_probe_before_its_time_hides_nothing_that_comes_later(
+    between_attempts: Delivery, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.delivery.scan_floors.LAG", 0)
+    monkeypatch.setattr("webhooks.delivery.scan_floors.COST_FACTOR", 10**9)
+    runner = DeliveryRunner("test")
+    runner._claims._due()
+    Webhook.objects.update(probe_at=timezone.now())
+    for _ in range(3):
+        assert runner._claims._due()
+    Webhook.objects.all().resume()
+    make_delivery(between_attempts.webhook, object_id="2")
+    assert runner._claims._due()
+    runner.close(grace=5)
+
+
 def test_a_probe_is_a_single_delivery(paused: Webhook, inbox: Inbox) -> None:
     Webhook.objects.update(probe_at=timezone.now(), payload_url=inbox.url("status/500"))
     drain()

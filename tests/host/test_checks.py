@@ -455,6 +455,15 @@ def test_a_status_page_is_found_under_a_script_prefix(settings: Any) -> None:
         clear_script_prefix()
 
 
+def test_a_job_class_that_does_not_run_wake_ups_is_a_warning_for_other_worker_classes(settings: Any) -> None:
+    settings.RQ = {"JOB_CLASS": "tests.support.job_classes.OnlyTasks"}
+    message = found()["webhooks.W014"]
+    assert "does not point to a Task (webhooks.workers.jobs.drain)" in message.msg
+    assert "rqworker webhooks --job-class rq.job.Job" in str(message.hint)
+    settings.RQ |= {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}
+    assert "webhooks.W014" not in found()
+
+
 @pytest.mark.parametrize("worker", [{}, {"WORKER_CLASS": "rq.SimpleWorker"}, {"WORKER_CLASS": "no.such.Worker"}])
 def test_another_worker_class_is_a_warning_that_says_what_waits(settings: Any, worker: dict[str, str]) -> None:
     settings.RQ = worker

@@ -17,6 +17,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery.runs import pace
 from webhooks.management import base
 from webhooks.models import Attempt, Event, Run, RunState, State, Webhook
+from webhooks.models.ids import delivery_id
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -76,6 +77,16 @@ def test_a_recovery_counts_deliveries_and_failed_events(inbox: Inbox, working: N
     assert output("webhooks_recover", *chosen).splitlines()[-1] == "Recovered 3, 0 failed."
     with pytest.raises(CommandError, match="required: --since"):
         output("webhooks_recover", "--webhook", "CMDB sync")
+
+
+def test_a_recovery_since_a_time_finds_all_after_a_clock_was_set_back(working: None) -> None:
+    webhook = make_webhook(Thing, name="CMDB sync")
+    for minutes in (50, 30, 95, 70, 59, 10):
+        moment = timezone.now() - timedelta(minutes=minutes)
+        event = make_event(webhook, dispatched=True, timestamp=moment)
+        make_delivery(webhook, State.FAILED, event=event, id=delivery_id(moment, event.pk, webhook.pk))
+    shown = output("webhooks_recover", "--webhook", "CMDB sync", "--since", "1h", "--dry-run")
+    assert shown.startswith("4 deliveries and 0 events.")
 
 
 def test_a_recovery_of_a_paused_webhook_says_how_many_wait_and_resumes_it_on_demand(

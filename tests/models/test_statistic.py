@@ -64,6 +64,10 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(histogram: Histogram, val
     lower = max((bound for bound in histogram.bounds if bound < true), default=0)
     upper = min((bound for bound in histogram.bounds if bound >= true), default=histogram.bounds[-1])
     assert lower <= found <= upper
+    longest = max(1, math.ceil(max(values)))
+    found = histogram.quantile(counted(histogram, values), share, longest)
+    assert found is not None
+    assert lower <= found <= min(upper, longest)
 
 
 @pytest.mark.parametrize("histogram", HISTOGRAMS, ids=lambda one: one.name)

@@ -66,6 +66,13 @@ def test_times_come_from_the_histograms() -> None:
     assert list(delay.buckets)[-2:] == ["3600000", "more"]
 
 
+def test_no_quantile_is_above_what_was_measured() -> None:
+    timeouts = {"attempted": 7, "duration_30000": 7, "duration_longest": 10_012}
+    found = figures(("", {"attempted": 23, "duration_25": 23, "duration_longest": 21}), ("timeout", timeouts))
+    assert found.duration.p95_ms is not None
+    assert 10_000 < found.duration.p95_ms <= 10_012
+
+
 # What the database says
 
 
@@ -95,6 +102,18 @@ def test_recent_attempts_are_the_same_before_and_after_the_roll_up(webhook: Webh
     one = by_webhook[webhook.pk]
     assert (one.day.attempted, one.per_minute, one.day.success_percent) == (115, 3, 95.6)
     assert one.day.duration.count == 10
+
+
+@pytest.mark.parametrize("rolled_up", ["nothing", "some", "all"])
+def test_the_longest_time_is_the_longest_of_all_rows(webhook: Webhook, rolled_up: str) -> None:
+    for number, (kind, longest) in enumerate((("", 10_012), ("x", 9000), ("", 10_008), ("", 20))):
+        if number == 2 and rolled_up == "some":
+            sweep_step(roll_up, 1000)
+        write(2, row(webhook, kind, attempted=1, duration_30000=1, duration_longest=longest, delay_longest=longest))
+        if rolled_up == "all":
+            sweep_step(roll_up, 1000)
+    together, _ = statistics.recent([webhook.pk])
+    assert (together.day.counts["duration_longest"], together.day.counts["delay_longest"]) == (10_012, 10_012)
 
 
 def test_skips_are_no_attempts(webhook: Webhook) -> None:

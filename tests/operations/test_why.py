@@ -139,6 +139,18 @@ def paused(world: World) -> Made:
     return between_attempts(world)
 
 
+@case(Cause.PAUSED, "HTTP 503 Service Unavailable. It is probed again at 20", "resume the webhook")
+def paused_until_a_probe(world: World) -> Made:
+    return paused(world)
+
+
+@case(Cause.PAUSED, "HTTP 503 Service Unavailable. The next probe is due.", "resume the webhook")
+def paused_while_a_probe_is_due(world: World) -> Made:
+    made = paused(world)
+    Webhook.objects.update(probe_at=timezone.now() - timedelta(seconds=5))
+    return made
+
+
 @case(Cause.PAUSED, "root paused the webhook at ", "Resume the webhook: this sends its deliveries.")
 def paused_by_a_user(world: World) -> Made:
     thing, webhook = between_attempts(world)

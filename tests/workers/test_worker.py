@@ -107,13 +107,22 @@ def test_a_dead_proxy_is_shown_by_the_status_page_and_charges_no_attempt(
 
 
 @pytest.mark.one_database
-def test_burst_mode_delivers_and_ends(workers: Workers, inbox: Inbox) -> None:
+@pytest.mark.parametrize("slice_", [3, 0.001], ids=["one slice", "many slices"])
+def test_burst_mode_delivers_what_is_due_and_ends(workers: Workers, inbox: Inbox, slice_: float) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(50):
         make_event(webhook, object_id=str(number))
-    worker = workers.start(SHIPPED, "--burst")
+    worker = workers.start(SHIPPED, "--burst", SLICE=slice_, BATCH=5)
     assert worker.process.wait(30 * PATIENCE) == 0
     assert count(State.SUCCEEDED) == 50
+
+
+def test_a_worker_whose_job_class_runs_no_wake_up_delivers(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    worker = workers.start(SHIPPED, "--job-class", "tests.support.job_classes.OnlyTasks")
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    assert "SuspiciousOperation" not in worker.text
 
 
 def test_the_deliveries_of_a_killed_worker_are_sent_by_another(workers: Workers, inbox: Inbox) -> None:

@@ -109,7 +109,8 @@ class Parser:
 
     def _change(self, single: Single, node: dict[str, Any], place: str) -> Judge:
         op, attr = single.op, single.attr
-        if node.get("value") is not None:
+        # NetBox refuses null, too. A rule that was saved before goes on.
+        if "value" in node and not (self._is_stored and node["value"] is None):
             problem = gettext("%(op)r compares the snapshots; remove 'value'")
             raise ConditionError(_at(place, "value"), problem % {"op": op})
         if attr.startswith("snapshots."):  # as in NetBox: this operator looks for the path inside each snapshot

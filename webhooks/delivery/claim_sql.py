@@ -19,10 +19,11 @@ from webhooks.models.worker import begin_transaction
 
 
 class DueWebhook(NamedTuple):
-    """A webhook with deliveries to send now. A paused webhook gets one delivery, as a probe.
+    """A webhook with deliveries to send now. A paused webhook gets one delivery, as a probe, even if none is due: its
+    only deliveries may be between two attempts that are a day apart.
 
     ``has`` says whether there are some that have lost no lease, one lease, or two. ``since`` is when the first one that
-    has lost none was due, in the database's own format, or None.
+    has lost none was due, or is, in the database's own format, or None.
     """
 
     id: int
@@ -41,7 +42,8 @@ def due_webhooks(
     dead entries, and needs no floors.
     """
     now = now_sql(using)
-    is_due = f"webhook_id = webhooks_webhook.id AND due_at <= {now} AND state = 'pending' AND lost_leases"
+    last = _last_due_sql(using, "probe_at IS NOT NULL")
+    is_due = f"webhook_id = webhooks_webhook.id AND due_at <= {last} AND state = 'pending' AND lost_leases"
     floor, parameters = "''", list[Any]()
     if is_postgresql(using):
         known = floors or {}
@@ -63,11 +65,17 @@ def due_webhooks(
     due = list[DueWebhook]()
     for pk, is_probe, since, once, twice, at in found:
         if note and is_postgresql(using):
-            note(pk, at if since is None else since)
+            note(pk, at if since is None else min(since, at))
         has = (since is not None, bool(once), bool(twice))
         if any(has):
             due.append(DueWebhook(pk, bool(is_probe), since, has))
     return due
+
+
+def _last_due_sql(using: str, is_probe: str) -> str:
+    """A delivery can be sent if it is due at this time at the latest. One bound of an index, with and without probe."""
+    ever = "'infinity'::timestamptz" if is_postgresql(using) else "'9999-12-31'"
+    return f"CASE WHEN {is_probe} THEN {ever} ELSE {now_sql(using)} END"
 
 
 @contextmanager
@@ -83,7 +91,8 @@ def _reading(using: str) -> Iterator[None]:
 
 
 def claim(using: str, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost_leases: int = 0) -> list[ClaimedRow]:
-    """Claim up to ``capacity`` due deliveries of each webhook that have lost so many leases, the longest due first.
+    """Claim up to ``capacity`` due deliveries of each webhook that have lost so many leases, the longest due first. A
+    probe may be claimed before it is due.
 
     Rows that another worker is claiming are skipped. Call it in a transaction of this worker.
     """
@@ -95,7 +104,7 @@ def claim(using: str, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost
         using,
         f"""
         UPDATE webhooks_queue SET state = 'sending', claim = {uuid_sql(using)}
-        WHERE delivery_id {chosen} AND state = 'pending' RETURNING {CLAIMED}
+        WHERE delivery_id {chosen} AND state = 'pending' RETURNING {CLAIMED}, due_at > {now_sql(using)}
         """,
         [token.hex, chosen_param],
     )
@@ -108,28 +117,29 @@ def _lock_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) 
     found = fetch_all(
         using,
         f"""
-        SELECT due.delivery_id FROM unnest(%s::bigint[], %s::int[], %s::timestamptz[])
-            AS capacity (webhook_id, free, since)
+        SELECT due.delivery_id FROM unnest(%s::bigint[], %s::int[], %s::timestamptz[], %s::boolean[])
+            AS capacity (webhook_id, free, since, is_probe)
         CROSS JOIN LATERAL (
             SELECT delivery_id FROM webhooks_queue
-            WHERE webhook_id = capacity.webhook_id AND due_at <= STATEMENT_TIMESTAMP()
+            WHERE webhook_id = capacity.webhook_id AND due_at <= {_last_due_sql(using, "capacity.is_probe")}
                 AND due_at >= COALESCE(capacity.since, '-infinity')
                 AND state = 'pending' AND lost_leases = {lost_leases:d}
             ORDER BY due_at LIMIT capacity.free FOR UPDATE SKIP LOCKED
         ) AS due
         """,
-        [[webhook.id for webhook in capacity], list(capacity.values()), since],
+        [[one.id for one in capacity], list(capacity.values()), since, [one.is_probe for one in capacity]],
     )
     return [row[0] for row in found]
 
 
 def _find_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) -> list[uuid.UUID]:
     """For SQLite, which has neither LATERAL nor row locks."""
-    now = now_sql(using)
+    last = _last_due_sql(using, "%s")
     statement = f"""
         SELECT delivery_id FROM webhooks_queue
-        WHERE webhook_id = %s AND due_at <= {now} AND state = 'pending' AND lost_leases = {lost_leases:d}
+        WHERE webhook_id = %s AND due_at <= {last} AND state = 'pending' AND lost_leases = {lost_leases:d}
         ORDER BY due_at LIMIT %s
     """
-    found = (fetch_all(using, statement, [webhook.id, free]) for webhook, free in capacity.items())
+    given = ([webhook.id, webhook.is_probe, free] for webhook, free in capacity.items())
+    found = (fetch_all(using, statement, one) for one in given)
     return [to_uuid(row[0]) for part in found for row in part]

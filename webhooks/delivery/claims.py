@@ -206,20 +206,20 @@ class WorkerClaims:
                 if one.kind == ErrorKind.RESOLVER:
                     self.avoided[pk] = replace(one, until=elapsed())
 
-    def _avoids(self, webhook_id: int) -> bool:
+    def avoids(self, webhook_id: int) -> bool:
         return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
 
     def capacity(self, webhooks: Iterable[int], among: int) -> dict[int, int]:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
         that this worker does not avoid."""
         share = max(1, conf.batch // max(1, among))
-        return {pk: self._sender.capacity(pk, share) for pk in webhooks if not self._avoids(pk)}
+        return {pk: self._sender.capacity(pk, share) for pk in webhooks if not self.avoids(pk)}
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""
         with self._floors.look() as floors:
             due = due_webhooks(Delivery.objects.db, floors, self._floors.note)
-        return [webhook for webhook in due if not self._avoids(webhook.id)]
+        return [webhook for webhook in due if not self.avoids(webhook.id)]
 
     def add(
         self,

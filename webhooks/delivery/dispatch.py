@@ -29,7 +29,7 @@ from webhooks.db import (
 )
 from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.models import Event, State, Webhook, lanes
+from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
@@ -169,6 +169,12 @@ def insert_for(
     using = Event.objects.db
     new = [_new_delivery(event, webhook) for event in events]
     lanes.lock(using, (one.lane for one in new))
+    # Another run may have created some meanwhile, and others come with the dispatch of their events. Those that wait
+    # behind one that is not inserted here would have no head.
+    taken = set(Delivery.objects.filter(pk__in=[one.id for one in new]).values_list("event_id", flat=True))
+    coming = Undispatched.objects.filter(event__in=[one.event_id for one in new]).values_list("event_id", flat=True)
+    taken |= {event.pk for event in events if webhook.pk in event.webhook_ids} & set(coming)
+    new = [one for one in new if one.event_id not in taken]
     firsts = _firsts(new)
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()) if firsts else {})
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]

@@ -43,7 +43,8 @@ NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
 class Transition:
     """A delivery's change of state after an attempt. ``wait`` is in seconds, until the next attempt.
 
-    ``is_ours``: the attempt failed because our worker ended. It uses up no schedule."""
+    ``is_ours``: the attempt failed because our worker ended. ``is_early``: it was a probe before its time, and the next
+    attempt stays where it was. Both use up no schedule."""
 
     id: uuid.UUID
     state: str
@@ -51,6 +52,7 @@ class Transition:
     reason: str = ""
     error_kind: str = ""
     is_ours: bool = False
+    is_early: bool = False
 
 
 def record(
@@ -89,6 +91,9 @@ def record(
 def _transition(delivery: HeldDelivery, outcome: Outcome) -> Transition:
     if outcome.succeeded:
         return Transition(delivery.id, State.SUCCEEDED)
+    is_ours = outcome.kind == ErrorKind.WORKER_ENDED
+    if delivery.row.is_early:
+        return Transition(delivery.id, State.PENDING, 0, outcome.reason, outcome.kind, is_ours, is_early=True)
     wait = retry_policy.next_wait(
         conf.retry_schedule,
         delivery.row.failures + 1,
@@ -98,7 +103,6 @@ def _transition(delivery: HeldDelivery, outcome: Outcome) -> Transition:
         retry_after=outcome.retry_after,
     )
     state = State.FAILED if wait is None else State.PENDING
-    is_ours = outcome.kind == ErrorKind.WORKER_ENDED
     return Transition(delivery.id, state, wait or 0, outcome.reason, outcome.kind, is_ours)
 
 
@@ -175,13 +179,14 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
         transition.id: {
             "state": transition.state,
             "due_at": _due_in(using, transition.wait) if transition.state == State.PENDING else None,
+            "keeps_time": "yes" if transition.is_early else "no",
             "error_kind": transition.error_kind if transition.state == State.FAILED else "",
-            "counts": "no" if transition.is_ours else "yes",
+            "counts": "no" if transition.is_ours or transition.is_early else "yes",
         }
         for transition in failed
     }
-    names = ("state", "due_at", "error_kind", "counts")
-    state, due_at, kind, counts = (value_by_id_sql(using, "delivery_id", name) for name in names)
+    names = ("state", "due_at", "error_kind", "counts", "keeps_time")
+    state, due_at, kind, counts, keeps_time = (value_by_id_sql(using, "delivery_id", name) for name in names)
     if is_postgresql(using):
         due_at = f"STATEMENT_TIMESTAMP() + make_interval(secs => {due_at}::float8)"
     now = now_sql(using)
@@ -191,7 +196,7 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
         UPDATE webhooks_queue SET
             state = {state},
             claim = NULL,
-            due_at = {due_at},
+            due_at = CASE WHEN {keeps_time} = 'yes' THEN webhooks_queue.due_at ELSE {due_at} END,
             failures = failures + CASE WHEN {counts} = 'yes' THEN 1 ELSE 0 END,
             lost_leases = 0,
             overtaken = overtaken AND {state} = 'pending',

@@ -77,7 +77,7 @@ def purge_failed_events() -> int:
 def purge_bare_events() -> int:
     """Delete events without deliveries: they were replayed, or their webhooks were deleted. Looks at each event once,
     when it is older than any retention."""
-    sweep, _ = Sweep.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})
+    sweep, _ = Sweep.get_or_begin()
     is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
     following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
     seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:EVENTS_AT_ONCE])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -94,6 +94,15 @@ class DeliveryRunner:
     def is_busy(self) -> bool:
         """Whether the worker holds any delivery."""
         return bool(self._claims.held)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the last ``run`` ended because there was nothing to do. Otherwise its time was over."""
+        return self._is_idle
+
+    def has_more(self) -> bool:
+        """Whether something is due now that this worker can send."""
+        return not self._breaker.fault and has_more(self._claims.avoids)
 
     @property
     def can_send(self) -> bool:
@@ -312,6 +321,8 @@ def _host_is_from_template(held: HeldDelivery, outcome: Outcome) -> bool:
     return is_template(held.webhook.payload_url) and host not in held.webhook.payload_url.lower()
 
 
-def has_more() -> bool:
-    """Whether something is due now."""
-    return Undispatched.objects.exists() or Run.objects.running().exists() or bool(due_webhooks(Delivery.objects.db))
+def has_more(is_avoided: Callable[[int], bool] = lambda webhook_id: False) -> bool:
+    """Whether something is due now, except deliveries of webhooks that are avoided, by their ids."""
+    if Undispatched.objects.exists() or Run.objects.running().exists():
+        return True
+    return not all(is_avoided(webhook.id) for webhook in due_webhooks(Delivery.objects.db))

@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING
 
 from django.db.models import QuerySet
 
-from webhooks.db import among_sql, execute, to_utc
+from webhooks.db import among_sql, execute, is_postgresql, to_utc
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Skip, Statistic, StatisticDelta
-from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of, unix_time_sql
+from webhooks.models.statistic import (
+    COLUMNS,
+    DELAY,
+    DURATION,
+    LONGEST,
+    Period,
+    deltas_sql,
+    merged_sql,
+    minute_of,
+    unix_time_sql,
+)
 from webhooks.network.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -61,10 +71,12 @@ def count(
             row["given_up"] += 1
         row[DURATION.bucket(outcome.duration_ms)] += 1
         row[DURATION.total] += outcome.duration_ms
+        row[DURATION.longest] = max(row[DURATION.longest], outcome.duration_ms, 1)
         if numbers[delivery.id] == 1:
             delay = max(0, (outcome.started_at - to_utc(delivery.bodies.timestamp)).total_seconds())
             row[DELAY.bucket(1000 * delay)] += 1
             row[DELAY.total] += round(1000 * delay)
+            row[DELAY.longest] = max(row[DELAY.longest], round(1000 * delay), 1)
     return [
         {"webhook_id": webhook, "error_kind": kind, **{name: value for name, value in row.items() if value}}
         for (webhook, kind), row in counts.items()
@@ -122,9 +134,15 @@ def roll_up(most: int, floors: ScanFloors | None = None) -> int:
 def _add(using: str, deltas: Collection[int]) -> None:
     """Add deltas to the statistics. A webhook that is deleted has none any more."""
     chosen, chosen_param = among_sql(using, deltas)
-    keys, names = ", ".join(KEY), ", ".join(COUNTS)
-    sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in COUNTS)
-    added = ", ".join(f"{name} = total.{name} + excluded.{name}" for name in COUNTS)
+    keys, names = ", ".join(KEY), ", ".join(COLUMNS)
+    sums = ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in COLUMNS)
+    greatest = "GREATEST" if is_postgresql(using) else "MAX"
+    added = ", ".join(
+        f"{name} = {greatest}(total.{name}, excluded.{name})"
+        if name in LONGEST
+        else f"{name} = total.{name} + excluded.{name}"
+        for name in COLUMNS
+    )
     # Sorted, so that two workers cannot deadlock.
     execute(
         using,

@@ -215,32 +215,33 @@ def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Pl
 
 
 class LaneCheck:
-    """Gives a head to lanes that have none, because code deleted its row. Each check goes on after the last.
+    """Gives a head to lanes that have none, because code deleted its row. Each check goes on where the last one ended,
+    even of another process: a stock worker ends with each slice.
 
     While another session keeps an old snapshot, each lane has a dead entry for each delivery since. So a check looks at
     as many lanes as it probably can in ``CHECK_SECONDS``.
     """
 
     def __init__(self) -> None:
-        self._after = (0, 0)
-        """The webhook and the lane that were looked at last."""
         self._most = CHECKED_LANES
 
     def check_lanes(self) -> int:
         """Returns how many lanes got a head."""
         using, began, left, promoted = QueuedDelivery.objects.db, elapsed(), self._most, 0
-        webhook_id, lane = self._after
-        for pk in Webhook.with_deleted.filter(pk__gte=webhook_id).order_by("pk").values_list("pk", flat=True):
-            first = lane + 1 if pk == webhook_id else SMALLEST_LANE
+        begin, _ = Sweep.get_or_begin()
+        after = (0, SMALLEST_LANE)
+        webhooks = Webhook.with_deleted.filter(pk__gte=begin.next_webhook).order_by("pk")
+        for pk in webhooks.values_list("pk", flat=True):
+            first = begin.next_lane if pk == begin.next_webhook else SMALLEST_LANE
             seen, headless = _headless_lanes(using, pk, first, left)
             lanes.lock(using, headless)
             promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
             left -= max(1, len(seen))  # to look at a webhook without lanes is a query, too
             if left <= 0:
-                self._after = (pk, seen[-1]) if seen else (pk + 1, SMALLEST_LANE - 1)
+                after = (pk, seen[-1] + 1) if seen and seen[-1] < lanes.LARGEST else (pk + 1, SMALLEST_LANE)
                 break
-        else:
-            self._after = (0, 0)
+        if after != (begin.next_webhook, begin.next_lane):
+            Sweep.objects.filter(pk=1).update(next_webhook=after[0], next_lane=after[1])
         if looked_at := self._most - left:
             fitting = looked_at * CHECK_SECONDS / max(elapsed() - began, 0.001)
             self._most = min(CHECKED_LANES, max(1, int(fitting)))

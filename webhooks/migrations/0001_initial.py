@@ -146,6 +146,8 @@ class Migration(migrations.Migration):
                 ('delay_more', models.PositiveIntegerField(db_default=0, default=0)),
                 ('duration_total', models.BigIntegerField(db_default=0, default=0)),
                 ('delay_total', models.BigIntegerField(db_default=0, default=0)),
+                ('duration_longest', models.BigIntegerField(db_default=0, default=0)),
+                ('delay_longest', models.BigIntegerField(db_default=0, default=0)),
             ],
             options={
                 'default_permissions': (),
@@ -170,6 +172,8 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('swept_at', models.DateTimeField()),
                 ('last_event', models.BigIntegerField(db_default=0, default=0)),
+                ('next_webhook', models.BigIntegerField(db_default=0, default=0)),
+                ('next_lane', models.BigIntegerField(db_default=0, default=0)),
             ],
             options={
                 'default_permissions': (),

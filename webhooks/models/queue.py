@@ -170,14 +170,15 @@ class ClaimedRow(NamedTuple):
     lost_leases: int = 0
     due_at: Any = None  # in the database's own format: use it to sort only
     requested_by: str = ""
+    is_early: bool = False  # no column: it is a probe, claimed before it was due
 
 
 # The columns of the queue that make a ``ClaimedRow``.
-CLAIMED_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:])
+CLAIMED_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:-1])
 CLAIMED = ", ".join(CLAIMED_COLUMNS)
 
 
 def claimed_rows(found: Iterable[tuple[Any, ...]]) -> list[ClaimedRow]:
-    """From the columns ``CLAIMED``, in the order to send them."""
+    """From the columns ``CLAIMED`` and perhaps ``is_early``, in the order to send them."""
     claimed = [ClaimedRow(to_uuid(pk), *rest) for pk, *rest in found]
     return sorted(claimed, key=lambda row: (str(row.due_at), row.event_id))

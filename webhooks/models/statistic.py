@@ -36,20 +36,26 @@ class Histogram:
         """The column with the sum of all times in milliseconds."""
         return f"{self.name}_total"
 
+    @property
+    def longest(self) -> str:
+        """The column with the longest time in milliseconds, at least 1. 0: no time."""
+        return f"{self.name}_longest"
+
     def bucket(self, milliseconds: float) -> str:
         """The column that counts this time."""
         return self.buckets[bisect_left(self.bounds, milliseconds)]
 
-    def quantile(self, counts: Sequence[int], share: float) -> float | None:
+    def quantile(self, counts: Sequence[int], share: float, longest: int = 0) -> float | None:
         """The time in milliseconds that this ``share`` of all times does not exceed. None without any time.
 
-        The error is less than the width of a bucket: it assumes that times are even within a bucket. A time above the
-        last bound counts as the last bound.
+        The error is less than the width of a bucket: it assumes that times are even within a bucket, up to the
+        ``longest`` one if that is known. A time above the last bound counts as the last bound.
         """
         wanted, lower = share * sum(counts), 0
         for upper, count in zip(self.bounds, counts, strict=False):
             if count and wanted <= count:
-                return lower + (upper - lower) * wanted / count
+                end = min(upper, max(lower, longest)) if longest else upper
+                return lower + (end - lower) * wanted / count
             wanted, lower = wanted - count, upper
         return float(lower) if any(counts) else None
 
@@ -63,6 +69,14 @@ HISTOGRAMS = (DURATION, DELAY)
 BUCKETS = [bucket for histogram in HISTOGRAMS for bucket in histogram.buckets]
 TOTALS = [histogram.total for histogram in HISTOGRAMS]
 COUNTS = ["attempted", "given_up", "skipped", *BUCKETS, *TOTALS]
+LONGEST = [histogram.longest for histogram in HISTOGRAMS]
+COLUMNS = [*COUNTS, *LONGEST]
+LARGE = {*TOTALS, *LONGEST}
+
+
+def merged_sql(column: str, value: str = "") -> str:
+    """One ``value`` of the column for several rows: the sum, or the longest time."""
+    return f"{'MAX' if column in LONGEST else 'SUM'}({value or column})"
 
 
 class Period(models.IntegerChoices):
@@ -103,8 +117,8 @@ class Statistic(models.Model):
         return f"{self.get_period_display()} {self.start} of webhook {self.webhook_id}"
 
 
-for _column in (*BUCKETS, *TOTALS):
-    _kind = models.BigIntegerField if _column in TOTALS else models.PositiveIntegerField
+for _column in (*BUCKETS, *TOTALS, *LONGEST):
+    _kind = models.BigIntegerField if _column in LARGE else models.PositiveIntegerField
     Statistic.add_to_class(_column, _kind(**default(0)))
 
 
@@ -151,12 +165,14 @@ def deltas_sql(using: str, condition: str = "") -> str:
         value, rows = "json_extract(given.value, '$.{}')", "json_each(delta.counts) AS given"
     webhook, kind = value.format("webhook_id"), value.format("error_kind")
     # The types of the columns of ``Statistic``: PostgreSQL takes twice as long to add up larger ones.
-    types = {name: "bigint" if name in TOTALS else "integer" for name in COUNTS}
-    sums = ", ".join(f"CAST(SUM({value.format(name)}) AS {kept}) AS {name}" for name, kept in types.items())
+    types = {name: "bigint" if name in LARGE else "integer" for name in COLUMNS}
+    sums = ", ".join(
+        f"CAST({merged_sql(name, value.format(name))} AS {kept}) AS {name}" for name, kept in types.items()
+    )
     periods = " UNION ALL ".join(f"SELECT {period} AS period" for period in Period)
     # Grouped before each row becomes two: that takes half of the time.
     return f"""
-        SELECT webhook_id, period, minute / period * period AS start, error_kind, {", ".join(COUNTS)}
+        SELECT webhook_id, period, minute / period * period AS start, error_kind, {", ".join(COLUMNS)}
         FROM (
             SELECT {webhook} AS webhook_id, delta.start AS minute, {kind} AS error_kind, {sums}
             FROM webhooks_statisticdelta AS delta CROSS JOIN {rows} {condition} GROUP BY 1, 2, 3

@@ -55,13 +55,16 @@ class Worker(models.Model):
 
 
 class Sweep(models.Model):
-    """The time of the last sweep. One row: workers use it to agree on the next sweep.
+    """The time of the last sweep, and how far its checks have come. One row: workers use it to agree on the next sweep.
 
-    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries.
+    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries. The others are
+    the webhook and the lane where the next check for lanes without a head begins.
     """
 
     swept_at = models.DateTimeField()
     last_event = models.BigIntegerField(default=0, db_default=0)
+    next_webhook = models.BigIntegerField(default=0, db_default=0)
+    next_lane = models.BigIntegerField(default=0, db_default=0)
 
     objects = WriteDBManager()
 
@@ -81,7 +84,12 @@ class Sweep(models.Model):
         due = cls.objects.filter(is_old | is_ahead, pk=1)
         if in_worker_transaction(cls.objects.db, lambda: due.update(swept_at=DatabaseNow())):
             return True
-        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]
+        return cls.get_or_begin()[1]
+
+    @classmethod
+    def get_or_begin(cls) -> tuple[Sweep, bool]:
+        """The row, and whether this is the first sweep."""
+        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})
 
 
 def begin_transaction(using: str, token: uuid.UUID | None = None) -> bool:

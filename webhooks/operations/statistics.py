@@ -10,7 +10,17 @@ from typing import Any
 
 from webhooks.db import among_sql, fetch_all
 from webhooks.models import Statistic
-from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram, Period, deltas_sql, unix_time_sql
+from webhooks.models.statistic import (
+    COLUMNS,
+    DELAY,
+    DURATION,
+    LONGEST,
+    Histogram,
+    Period,
+    deltas_sql,
+    merged_sql,
+    unix_time_sql,
+)
 
 DAY = 86_400  # seconds
 
@@ -31,7 +41,8 @@ class Figures:
 
     def add(self, error_kind: str, counts: Mapping[str, int]) -> None:
         self.by_kind[error_kind] += counts.get("attempted", 0)
-        self.counts.update(counts)
+        for name, count in counts.items():
+            self.counts[name] = max(self.counts[name], count) if name in LONGEST else self.counts[name] + count
 
     @property
     def attempted(self) -> int:
@@ -105,7 +116,7 @@ class Times:
 
     def quantile(self, share: float) -> float | None:
         """The time in milliseconds that this share of times does not exceed, to the width of a bucket."""
-        return self.histogram.quantile(list(self.buckets.values()), share)
+        return self.histogram.quantile(list(self.buckets.values()), share, self.counts[self.histogram.longest])
 
 
 @dataclass
@@ -186,8 +197,8 @@ def _sums(
 ) -> Iterator[tuple[Sequence[Any], dict[str, int]]]:
     """The counts above 0, for each value of these columns."""
     size = len(keys)
-    for row in _select(keys, [f"SUM({name})" for name in COUNTS], webhooks, condition):
-        yield row[:size], {name: int(n) for name, n in zip(COUNTS, row[size:], strict=True) if n}
+    for row in _select(keys, list(map(merged_sql, COLUMNS)), webhooks, condition):
+        yield row[:size], {name: int(n) for name, n in zip(COLUMNS, row[size:], strict=True) if n}
 
 
 def _select(
@@ -195,7 +206,7 @@ def _select(
 ) -> list[tuple[Any, ...]]:
     """Sum up the statistics and deltas of webhooks that meet the condition, for each value of these columns."""
     using = Statistic.objects.db
-    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *COUNTS])
+    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *COLUMNS])
     chosen, chosen_param = among_sql(using, webhooks)
     # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
     where = f"WHERE webhook_id {chosen} AND {condition}"

@@ -15,6 +15,7 @@ import django_rq
 from django.core.signals import setting_changed
 from django.db import transaction
 from django.dispatch import receiver
+from django_rq.jobs import get_job_class
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
@@ -22,7 +23,7 @@ from rq.job import Job
 
 from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.errors import get_logger, reraise_job_timeout
+from webhooks.errors import describe_error, get_logger, reraise_job_timeout
 from webhooks.models import Event
 from webhooks.network.sockets import call_in_thread
 from webhooks.network.url_policy import address_of
@@ -176,6 +177,16 @@ def unless_wake_up(job_class: type[Job]) -> type[Job]:
             return job_class.fetch(id, connection, *args, **kwargs)
 
     return DequeuedJob
+
+
+def job_class_problem() -> str:
+    """Why jobs of the class in ``RQ["JOB_CLASS"]`` run no wake-up; empty if they do. A class for other kinds of jobs
+    may refuse it."""
+    try:
+        get_job_class().create(DRAIN, connection=Redis()).func  # noqa: B018 # connects to nothing
+    except Exception as error:
+        return describe_error(error)
+    return ""
 
 
 def drop_wake_up(job: Job, queue: Queue) -> None:

@@ -46,6 +46,10 @@ HEARTBEAT_SECONDS = 10
 # Seconds to wait for a job while requests are being sent: their ends are noticed only afterwards.
 BUSY_POLL = 0.015
 
+# A burst ends if the worker has had nothing to do for so many seconds, although something is due: another worker or an
+# open transaction holds it.
+BURST_PATIENCE = 30
+
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
 
@@ -120,30 +124,45 @@ class WebhookWorker(LastingWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Deliver until there is a job. ``timeout`` is None in rq's burst mode: then return once all work is done."""
+        """Deliver until there is a job. ``timeout`` is None in rq's burst mode: then return once nothing is due."""
+        is_burst = timeout is None
         busy_at = time.monotonic()
         found = None
         while not self._stop_requested:
-            self._deliver(is_woken=found is not None)
-            if self._runner.is_busy:
+            if self._deliver(is_woken=found is not None):
                 busy_at = time.monotonic()
-            is_burst = timeout is None
-            found = self._wait_for_job(0 if is_burst else BUSY_POLL if self._runner.is_busy else conf.idle_poll)
+            idle = time.monotonic() - busy_at
+            has_more = is_burst and idle < BURST_PATIENCE and self._has_more()
+            is_polling = has_more or self._runner.is_busy
+            found = self._wait_for_job(BUSY_POLL if is_polling else 0 if is_burst else conf.idle_poll)
             if found is None:
-                is_done = is_burst and not self._runner.is_busy
-                if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
+                if (is_burst and not is_polling) or (max_idle_time and idle > max_idle_time):
                     return None
             elif not jobs.is_wake_up(found[0].id):
                 return found
         raise StopRequested
 
-    def _deliver(self, is_woken: bool = False) -> None:
-        if conf.enabled and conf.queue in self.queue_names():
+    def _delivers(self) -> bool:
+        return bool(conf.enabled and conf.queue in self.queue_names())
+
+    def _deliver(self, is_woken: bool = False) -> bool:
+        """Deliver for one slice. Returns whether the worker had something to do, or has requests in flight."""
+        has_worked = False
+        if self._delivers():
             with self._surviving_errors():
                 self._runner.run(conf.slice, wait=False, is_woken=is_woken)
+                has_worked = not self._runner.is_idle
             if not self._runner.can_send:
                 raise SystemExit("The worker ends because its thread that sends has ended")
             self._report_faults()
+        return has_worked or self._runner.is_busy
+
+    def _has_more(self) -> bool:
+        """Whether something is due now that this worker can send. Not if the database is away."""
+        found = []
+        with self._surviving_errors():
+            found.append(self._delivers() and self._runner.has_more())
+        return any(found)
 
     def _report_faults(self) -> None:
         """Show the status page the faults that this worker meets."""

@@ -126,9 +126,11 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
         failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
             "reason": sentence(last_failure(webhook))
         }
-        probed = _("It is probed again at %(time)s.") % {"time": exact_time(webhook.probe_at)}
+        probed, until = _("The next probe is due."), None
+        if to_utc(webhook.probe_at) > datetime.now(UTC):
+            probed, until = _("It is probed again at %(time)s."), webhook.probe_at
+        text = join(failing, probed % {"time": exact_time(webhook.probe_at)})
         remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
-        text, until = join(failing, probed), webhook.probe_at
         return Verdict(webhook, Cause.PAUSED, text, remedy, Target.WEBHOOK, until=until)
     if delivery.state == State.WAITING:
         return _behind(webhook, delivery, deliveries, viewer)
