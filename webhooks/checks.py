@@ -15,9 +15,11 @@ from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve,
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.models import Event
+from webhooks.models import Event, Webhook
 from webhooks.network.auth import load
+from webhooks.operations.silence import Silence, read_silences
 from webhooks.operations.webhooks import unreadable_secrets
+from webhooks.operations.wording import registration_remedy
 from webhooks.registry.checks import check_models
 from webhooks.workers.redis import connection_error, queue_problem
 from webhooks.workers.worker import WebhookWorker
@@ -233,6 +235,17 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         )
     if not conf.enabled:
         return
+    try:
+        unregistered = unregistered_names()
+    except DatabaseError:
+        unregistered = {}
+    for name, silence in unregistered.items():
+        yield Error(
+            f"Webhook “{name}” sends nothing of {', '.join((*silence.models, *silence.events))}: not registered, so "
+            "the changes are not recorded.",
+            hint=registration_remedy(silence.models, silence.events),
+            id="webhooks.E015",
+        )
     if has_pending_migrations(Event.objects.db):
         yield Error(
             "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
@@ -247,6 +260,13 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             "deliver events: they look for them by themselves.",
             id="webhooks.W006",
         )
+
+
+def unregistered_names() -> dict[str, Silence]:
+    """What enabled webhooks send and is not registered, by the names of the webhooks."""
+    enabled = list(Webhook.objects.filter(enabled=True).only("name", "enabled", "custom_events"))
+    silences = read_silences(enabled)
+    return {webhook.name: silences[webhook.pk] for webhook in enabled if webhook.pk in silences}
 
 
 def has_pending_migrations(using: str) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 
 from django.db.models import OuterRef, Prefetch, QuerySet
 
-from webhooks import permissions
+from webhooks import permissions, registry
+from webhooks.conf import conf
 from webhooks.db import Among, DatabaseNow, Statement, fetch_all, index_plans, is_postgresql
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
@@ -32,6 +33,7 @@ from webhooks.operations.counts import (
     with_open_counts,
 )
 from webhooks.operations.dead_rows import VacuumState, read_vacuum_state
+from webhooks.operations.silence import Silence, read_silences
 from webhooks.operations.statistics import Hours, Recent
 
 # The status page shows no more webhooks, and no more open runs, than this.
@@ -68,6 +70,10 @@ class Overview:
     hours: Hours = field(default_factory=Hours)
     last_sweep: datetime | None = None
     """When a worker last swept: about when one was last alive."""
+    silences: Mapping[int, Silence] = field(default_factory=dict)
+    """By webhook."""
+    labels_without_models: tuple[str, ...] = ()
+    """The labels of the setting ``MODELS`` that register nothing."""
     hidden: tuple[str, ...] = ()
     """What the user may not view: "webhooks", "events"."""
     vacuum: VacuumState = field(default_factory=VacuumState)
@@ -120,6 +126,8 @@ def read_overview(user: Any) -> Overview:
         recent_by_webhook=by_webhook,
         hours=statistics.by_hour(keys),
         last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
+        silences=read_silences(rows[:MAX_WEBHOOKS]),
+        labels_without_models=tuple(registry.labels_without_models(conf.models)),
         hidden=tuple(what for what, may_see in sees.items() if not may_see),
         vacuum=read_vacuum_state(),
     )
