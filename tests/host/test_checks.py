@@ -439,7 +439,10 @@ def test_an_admin_without_pages_of_webhooks_is_a_warning(settings: Any) -> None:
 def test_webhooks_after_the_admin_in_installed_apps_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = sorted(apps.get_app_configs(), key=lambda app: app.name == "webhooks")
     monkeypatch.setattr(apps, "get_app_configs", lambda: configs)
+    assert found() == {}
+    monkeypatch.setattr(admin.site, "index_template", "own/index.html")
     [message] = found().values()
+    assert "own/index.html is its template" in message.msg
     assert (message.id, message.is_serious()) == ("webhooks.W009", False)
     assert 'Move "webhooks" before "django.contrib.admin"' in message.hint
 

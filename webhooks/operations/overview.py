@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -92,7 +92,25 @@ class Overview:
 
 def read_overview(user: Any) -> Overview:
     """Read the overview as far as the user may see it."""
-    queue = permissions.visible_queue(user)
+    found = read_for_alarms(user)
+    keys = [row.pk for row in found.webhooks]
+    if found.has_more_webhooks:
+        keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
+    recent, by_webhook = statistics.recent(keys)
+    with index_plans(Delivery.objects.db):
+        newest_failed = _newest_failed(permissions.visible_queue(user))
+    return replace(
+        found,
+        newest_failed=newest_failed,
+        runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
+        recent=recent,
+        recent_by_webhook=by_webhook,
+        hours=statistics.by_hour(keys),
+    )
+
+
+def read_for_alarms(user: Any) -> Overview:
+    """Read what alarms need, as far as the user may see it: no statistics, runs and newest deliveries."""
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
     undispatched, undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
@@ -104,27 +122,17 @@ def read_overview(user: Any) -> Overview:
         for row in rows:
             row.failed = failed[row.pk]
         counts, failed_events, being_deleted = _counts(user, failed.total())
-        newest_failed, newest_failed_events = _newest_failed(queue), _newest_failed_events(user)
-    has_more = len(rows) > MAX_WEBHOOKS
-    keys = [row.pk for row in rows]
-    if has_more:
-        keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
-    recent, by_webhook = statistics.recent(keys)
+        newest_failed_events = _newest_failed_events(user)
     return Overview(
         counts=counts,
         undispatched=undispatched,
         undispatched_since=undispatched_since,
         failed_events=failed_events,
         newest_failed_events=newest_failed_events,
-        newest_failed=newest_failed,
         being_deleted=being_deleted,
         webhooks=rows[:MAX_WEBHOOKS],
-        has_more_webhooks=has_more,
+        has_more_webhooks=len(rows) > MAX_WEBHOOKS,
         failed_groups=tuple(groups),
-        runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
-        recent=recent,
-        recent_by_webhook=by_webhook,
-        hours=statistics.by_hour(keys),
         last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
         silences=read_silences(rows[:MAX_WEBHOOKS]),
         labels_without_models=tuple(registry.labels_without_models(conf.models)),
