@@ -28,6 +28,7 @@ from tests.support.waiting import OverTime
 from tests.support.workers import LOGS, Workers
 from webhooks import registry
 from webhooks.capture import events
+from webhooks.operations import status
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
 
@@ -284,6 +285,12 @@ def webhooks_settings(settings: Any) -> Callable[..., None]:
 def in_utc(settings: Any) -> None:
     """The site is in UTC: for tests that spell out times, or use times that other zones do not have."""
     settings.TIME_ZONE = "UTC"
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_alarms() -> None:
+    """The index of the admin shows no alarms of an earlier test."""
+    status._latest.clear()
 
 
 @pytest.fixture

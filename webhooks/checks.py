@@ -15,9 +15,11 @@ from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve,
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.models import Event
+from webhooks.models import Event, Webhook
 from webhooks.network.auth import load
+from webhooks.operations.silence import Silence, read_silences
 from webhooks.operations.webhooks import unreadable_secrets
+from webhooks.operations.wording import registration_remedy
 from webhooks.registry.checks import check_models
 from webhooks.workers import jobs
 from webhooks.workers.redis import connection_error, queue_problem
@@ -25,6 +27,7 @@ from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 WORKER = "webhooks.workers.WebhookWorker"
+INDEX = "webhooks/admin/index.html"  # as in webhooks.admin
 STATUS_PAGE = "webhooks_backend_status"
 
 
@@ -145,11 +148,13 @@ def _check_host() -> Iterator[CheckMessage]:
 
 def _check_admin() -> Iterator[CheckMessage]:
     installed = [app.name for app in apps.get_app_configs()]
-    if installed.index("webhooks") > installed.index("django.contrib.admin"):
+    index = import_string("django.contrib.admin.site").index_template
+    if index not in (None, INDEX) and installed.index("webhooks") > installed.index("django.contrib.admin"):
         yield Warning(
-            "The index of the admin does not link to the status page and names no problems of webhooks: the admin is "
-            "before webhooks in INSTALLED_APPS.",
-            hint='Move "webhooks" before "django.contrib.admin" in INSTALLED_APPS.',
+            f"The index of the admin may not link to the status page and name the problems of webhooks: {index} is its "
+            "template, and the admin is before webhooks in INSTALLED_APPS.",
+            hint='Move "webhooks" before "django.contrib.admin" in INSTALLED_APPS. Or put {% load webhooks_notice %}'
+            '{% webhooks_notice %} into the template, and "webhooks.W009" into SILENCED_SYSTEM_CHECKS.',
             id="webhooks.W009",
         )
     try:
@@ -241,6 +246,17 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         )
     if not conf.enabled:
         return
+    try:
+        unregistered = unregistered_names()
+    except DatabaseError:
+        unregistered = {}
+    for name, silence in unregistered.items():
+        yield Error(
+            f"Webhook “{name}” sends nothing of {', '.join((*silence.models, *silence.events))}: not registered, so "
+            "the changes are not recorded.",
+            hint=registration_remedy(silence.models, silence.events),
+            id="webhooks.E015",
+        )
     if has_pending_migrations(Event.objects.db):
         yield Error(
             "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
@@ -255,6 +271,13 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             "deliver events: they look for them by themselves.",
             id="webhooks.W006",
         )
+
+
+def unregistered_names() -> dict[str, Silence]:
+    """What enabled webhooks send and is not registered, by the names of the webhooks."""
+    enabled = list(Webhook.objects.filter(enabled=True).only("name", "enabled", "custom_events"))
+    silences = read_silences(enabled)
+    return {webhook.name: silences[webhook.pk] for webhook in enabled if webhook.pk in silences}
 
 
 def has_pending_migrations(using: str) -> bool:

@@ -17,6 +17,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from rq import Queue, Worker
+from rq.suspension import suspend
+from rq.utils import now, utcformat
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS, do, messages_after, page, staff
@@ -25,14 +27,17 @@ from tests.support.makers import make_site_deliveries, make_site_delivery, make_
 from tests.support.servers import free_port
 from users.models import User
 from webhooks.admin import display, status, status_sections
+from webhooks.delivery.breaker import Fault
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations import counts, overview, runs
+from webhooks.operations import status as backend
 from webhooks.operations.statistics import Recent, Times
 from webhooks.operations.webhooks import delete_webhooks
-from webhooks.workers.status import CLASS_FIELD
+from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json
 
 
 def act_of(webhook: Webhook, act: str) -> str:
@@ -487,24 +492,85 @@ class TestNotice:
         [notice] = re.findall(r'<p class="wh-notice.*?</p>', shown)
         return html.unescape(re.sub("<[^>]+>", "", notice))
 
-    def test_it_links_to_the_status_page_and_names_what_is_wrong(self, admin_client: Client, webhook: Webhook) -> None:
-        Sweep.objects.update_or_create(pk=1, defaults={"swept_at": timezone.now()})
-        assert self.said(admin_client) == "Webhooks: status · Why didn't it fire?"
-        make_site_delivery(webhook)
-        Webhook.objects.update(paused_at=timezone.now())
-        Sweep.objects.update(swept_at=timezone.now() - timedelta(minutes=2))
-        assert self.said(admin_client) == (
-            "Webhooks: see what is wrong · no worker has swept lately: is one running?"
-            " · 1 webhook is paused, failing or disabled · deliveries failed · Why didn't it fire?"
-        )
+    def problems(self, client: Client) -> list[str]:
+        """The problems on the status page."""
+        return [one.text for one in client.get(STATUS).context["alarms"] if one.level in ("error", "warning")]
 
-    def test_it_is_cheap_and_only_for_users_who_may_view_deliveries(
-        self, admin_client: Client, webhook: Webhook
+    def test_it_links_to_the_status_page_if_all_is_well(
+        self, admin_client: Client, webhook: Webhook, serving: None
     ) -> None:
+        assert self.said(admin_client) == "Webhooks: status · Why didn't it fire?"
+
+    def test_it_names_the_worst_problems_of_the_status_page(self, admin_client: Client, webhook: Webhook) -> None:
+        make_site_delivery(webhook)
+        make_site_event(3, "odd", data="", error="KeyError")
+        make_webhook(Site, name="Zabbix", paused_at=timezone.now())
+        first = self.said(admin_client)
+        named = self.problems(admin_client)
+        assert len(named) == 4
+        assert first == " · ".join(["Webhooks: see what is wrong", *named[:3], "1 more problem", "Why didn't it fire?"])
+
+    @pytest.mark.parametrize("trouble", ["redis", "suspended", "killed", "fault", "blocked"])
+    def test_both_pages_know_the_same_outages(
+        self, admin_client: Client, webhook: Webhook, serving: None, redis: Any, settings: Any, trouble: str
+    ) -> None:
+        worker = Worker.all(connection=redis)[0].key
+        match trouble:
+            case "redis":
+                settings.RQ_QUEUES = {"webhooks": {"HOST": "127.0.0.1", "PORT": free_port(), "DB": 0}}
+            case "suspended":
+                suspend(redis)
+            case "killed":  # it left its hash in Redis, and reports no more
+                redis.hset(worker, "last_heartbeat", utcformat(now() - timedelta(minutes=5)))
+            case "fault":
+                fault = Fault(ErrorKind.PROXY, "The proxy proxy:3128 refuses connections", timezone.now())
+                redis.hset(worker, FAULTS_FIELD, faults_as_json([fault]))
+            case "blocked":
+                event = make_site_event()
+                make_site_delivery(webhook, State.PENDING, event, failing_since=timezone.now(), failures=1)
+                make_site_delivery(webhook, State.WAITING, make_site_event())
+        said = self.said(admin_client)
+        named = self.problems(admin_client)
+        assert named
+        assert said == " · ".join(["Webhooks: see what is wrong", *named, "Why didn't it fire?"])
+
+    def test_it_is_read_once_in_some_seconds(
+        self, admin_client: Client, webhook: Webhook, serving: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert len(self.statements(admin_client)) <= 12
+        make_site_delivery(webhook)
+        assert self.statements(admin_client) == []
+        assert "delivery" not in self.said(admin_client)
+        page(admin_client, STATUS)  # which reads all, for both
+        assert "1 delivery of “CMDB” failed" in self.said(admin_client)
+        Delivery.objects.all().delete()
+        monkeypatch.setattr(backend, "LATEST_SECONDS", 0)
+        assert self.said(admin_client) == "Webhooks: status · Why didn't it fire?"
+
+    def statements(self, client: Client) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
-            page(admin_client, reverse("admin:index"))
-        assert len([one for one in captured if "webhooks_" in one["sql"]]) <= 5
+            page(client, reverse("admin:index"))
+        return [one["sql"] for one in captured if "webhooks_" in one["sql"]]
+
+    def test_each_user_reads_what_they_may_view_in_their_language(
+        self, admin_client: Client, settings: Any, webhook: Webhook
+    ) -> None:
+        assert "No worker is running" in self.said(admin_client)
+        admin_client.cookies[settings.LANGUAGE_COOKIE_NAME] = "de"
+        assert "Kein Worker läuft" in self.said(admin_client)
         assert "wh-notice" not in page(staff("view_webhook"), reverse("admin:index"))
+
+    def test_it_is_there_in_a_theme_with_its_own_index(
+        self, admin_client: Client, settings: Any, webhook: Webhook
+    ) -> None:
+        """The theme is before webhooks in ``INSTALLED_APPS``, as its documentation demands."""
+        [engine] = settings.TEMPLATES
+        own = {"admin/index.html": '{% extends "admin/base_site.html" %}{% block content %}own{% endblock %}'}
+        loaders = [("django.template.loaders.locmem.Loader", own), "django.template.loaders.app_directories.Loader"]
+        options = {**engine["OPTIONS"], "loaders": loaders}
+        settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": options}]
+        shown = page(admin_client, reverse("admin:index"))
+        assert re.search(r'<p class="wh-notice.*</p>\s*own', shown)
 
 
 def box_text(shown: str) -> str:

@@ -63,6 +63,7 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
         "previous_secret_until": None,
         "has_secret_headers": False,
         "unreadable": [],
+        "unregistered": [],
         "ssl_verification": True,
         "ca_file_path": "",
         "timeout": None,

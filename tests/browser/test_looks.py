@@ -210,6 +210,8 @@ def test_every_page_is_whole_in_other_themes(
                     problems[address].append(f"{wide} px too wide for {size['width']} px")
             if is_ours:
                 problems[address] += violations(page, ".wh", CONTRAST)
+        page.goto(reverse("admin:index"))
+        expect(page.locator(".wh-notice")).to_contain_text("No worker is running")
         for query in ("", "?user=nobody"):
             page.goto(reverse("admin:webhooks_delivery_changelist") + query)
             expect(page.locator(".wh-filters").get_by_role("button", name="Search")).to_be_visible()

@@ -74,6 +74,15 @@ def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> N
     assert late.disabled_reason == DisabledReason.FAILING
 
 
+@pytest.mark.parametrize(("failures", "disabled_reason"), [(0, ""), (1, ""), (2, DisabledReason.FAILING)])
+def test_a_few_failures_in_a_long_time_do_not_disable(
+    webhooks_settings: Any, failures: int, disabled_reason: str
+) -> None:
+    webhooks_settings(DISABLE_AFTER=3600, PAUSE_AFTER=3)
+    before = Health(failures, NOW - timedelta(days=1), None, 0)
+    assert after_failures(before, [FAILED], NOW).disabled_reason == disabled_reason
+
+
 @pytest.mark.parametrize(
     ("status", "healthy", "disabled", "wait"),
     [(200, True, False, None), (410, False, True, 5), (429, False, False, 60), (500, False, False, 5)],

@@ -26,6 +26,7 @@ from tests.testapp.models import TrackedPart, Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
 from webhooks.models import Webhook
+from webhooks.operations.silence import Silence
 from webhooks.registry.checks import UNSENDABLE
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
@@ -84,6 +85,12 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     names: list[tuple[str, str]] = []
     monkeypatch.setattr(checks, "unreadable_secrets", lambda: names)
     return names
+
+
+@pytest.fixture(autouse=True)
+def all_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What all webhooks send is registered; ``operations/test_silence`` tests the real query."""
+    monkeypatch.setattr(checks, "unregistered_names", dict)
 
 
 def test_a_host_without_mistakes_gets_no_message() -> None:
@@ -161,13 +168,13 @@ def test_a_listed_model_that_does_not_exist_is_an_error(webhooks_settings: Chang
     )
 
 
-def test_a_pattern_that_registers_nothing_is_a_warning_that_says_where_it_looked(
+def test_a_pattern_that_registers_nothing_is_an_error_that_says_where_it_looked(
     webhooks_settings: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_registrations", {})
     webhooks_settings(MODELS=["taggit.*"])
     [message] = found().values()
-    assert (message.id, message.is_serious()) == ("webhooks.W010", False)
+    assert (message.id, message.is_serious()) == ("webhooks.E016", True)
     assert message.msg == (
         'WEBHOOKS["MODELS"] lists "taggit.*", which registers nothing: taggit.Tag has no '
         "taggit.api.serializers.TagSerializer and no taggit.serializers.TagSerializer; taggit.TaggedItem has no "
@@ -432,7 +439,10 @@ def test_an_admin_without_pages_of_webhooks_is_a_warning(settings: Any) -> None:
 def test_webhooks_after_the_admin_in_installed_apps_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = sorted(apps.get_app_configs(), key=lambda app: app.name == "webhooks")
     monkeypatch.setattr(apps, "get_app_configs", lambda: configs)
+    assert found() == {}
+    monkeypatch.setattr(admin.site, "index_template", "own/index.html")
     [message] = found().values()
+    assert "own/index.html is its template" in message.msg
     assert (message.id, message.is_serious()) == ("webhooks.W009", False)
     assert 'Move "webhooks" before "django.contrib.admin"' in message.hint
 
@@ -526,11 +536,23 @@ def test_a_secret_that_no_key_decrypts_is_an_error(settings: Any, unreadable: li
     assert "Stop signing with the previous secret now" in message.hint
 
 
-def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_of_a_model_that_is_not_registered_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "unregistered_names", lambda: {"CMDB": Silence(("auth.group",), ("dcim.audited",))})
+    assert "webhooks.E015" not in found()
+    message = found(deploy=True)["webhooks.E015"]
+    assert message.is_serious()
+    assert message.msg.startswith("Webhook “CMDB” sends nothing of auth.group, dcim.audited: not registered, so")
+    assert message.hint.startswith(
+        'Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it. Call'
+    )
+
+
+def test_a_database_without_tables_has_no_error_about_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_table() -> list[Any]:
         raise OperationalError("no such table: webhooks_webhook")
 
-    monkeypatch.setattr(checks, "unreadable_secrets", no_table)
+    for query in ("unreadable_secrets", "unregistered_names"):
+        monkeypatch.setattr(checks, query, no_table)
     assert found(deploy=True) == {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from dcim.models import Site
@@ -24,7 +25,8 @@ from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
-from webhooks.operations.webhooks import delete_webhooks, rotate_keys
+from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
+from webhooks.permissions import Operator
 
 GONE = Outcome(datetime.now(UTC), 1, reason="HTTP 410 Gone", status=410, kind=ErrorKind.HTTP_410)
 REFUSED = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500, kind=ErrorKind.HTTP_5XX)
@@ -227,6 +229,41 @@ def test_a_save_that_does_not_enable_a_webhook_resumes_nothing(database: str, lo
     stored = Webhook.objects.get()
     assert (stored.name, stored.enabled, stored.resumed_at) == ("renamed", False, None)
     assert stored.disabled_reason == "gone"
+
+
+ENABLE: dict[str, Callable[[Webhook], Any]] = {
+    "save": Webhook.save,
+    "save of the field": lambda webhook: webhook.save(update_fields=["enabled"]),
+    "settings": lambda webhook: webhook.save_settings(["enabled"], "jstretch"),
+    "update": lambda webhook: Webhook.objects.filter(pk=webhook.pk).update(enabled=True),
+    "admin": lambda webhook: set_enabled(Webhook.objects.filter(pk=webhook.pk), Operator("a test"), True),
+}
+
+
+@pytest.mark.parametrize("way", ENABLE)
+@pytest.mark.parametrize("reason", ["", "failing"])
+def test_a_webhook_that_is_enabled_again_has_no_failures(database: str, way: str, reason: str) -> None:
+    long_ago = timezone.now() - timedelta(days=30)
+    failing = {"failures_in_a_row": 12, "failing_since": long_ago, "probe_at": long_ago, "probes": 3}
+    webhook = make_webhook(Site, enabled=False, disabled_reason=reason, **failing)
+    webhook.enabled = way != "admin"
+    ENABLE[way](webhook)
+    webhook = Webhook.objects.get(pk=webhook.pk)
+    state = webhook.failures_in_a_row, webhook.failing_since, webhook.probe_at, webhook.probes
+    assert (webhook.enabled, webhook.disabled_reason, webhook.disabled_at, *state) == (True, "", None, 0, None, None, 0)
+    assert webhook.resumed_at
+    with transaction.atomic():
+        pause_policy.update_all({webhook: [REFUSED]})
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.failures_in_a_row) == (True, 1)
+
+
+@pytest.mark.parametrize("way", ENABLE)
+def test_a_webhook_that_is_enabled_already_keeps_its_failures(database: str, way: str) -> None:
+    webhook = make_webhook(Site, failures_in_a_row=7, failing_since=timezone.now())
+    ENABLE[way](webhook)
+    webhook.refresh_from_db()
+    assert (webhook.failures_in_a_row, webhook.failing_since is not None) == (7, True)
 
 
 def test_saving_the_field_enabled_clears_the_failures(database: str) -> None:

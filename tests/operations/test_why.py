@@ -443,7 +443,7 @@ def saved_before_the_webhook(world: World) -> Made:
     return site, make_webhook(Site)
 
 
-@case(Cause.NOT_REGISTERED, "testapp.unregistered is not registered", 'Name it in the setting WEBHOOKS["MODELS"]')
+@case(Cause.NOT_REGISTERED, "testapp.unregistered is not registered", "Define the serializer of testapp.unreg")
 def an_unregistered_model(world: World) -> Made:
     return Unregistered.objects.create(name="a"), make_webhook(Thing)
 

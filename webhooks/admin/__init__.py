@@ -15,9 +15,15 @@ filters            the filters above a list
 display            how states, times, figures, objects, JSON and charts look
 """
 
+from django.contrib import admin
+
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin, SkipAdmin
 from webhooks.admin.run import RunAdmin
 from webhooks.admin.webhook.page import WebhookAdmin
+
+if admin.site.index_template is None:  # else the host's own index decides
+    # Not by a template of the same name alone: a theme of the admin has one, too.
+    admin.site.index_template = "webhooks/admin/index.html"
 
 __all__ = ["DeliveryAdmin", "EventAdmin", "RunAdmin", "SkipAdmin", "WebhookAdmin"]

@@ -187,7 +187,7 @@ class _Buttons:
         match alarm.problem:
             case Problem.NO_WEBHOOK if self._may_add:
                 yield Button(_("Add a webhook"), reverse("admin:webhooks_webhook_add"))
-            case Problem.ALL_DISABLED:
+            case Problem.ALL_DISABLED | Problem.NOT_REGISTERED:
                 yield Button(_("Show the webhooks"), reverse("admin:webhooks_webhook_changelist"))
             case Problem.UNDISPATCHED:
                 yield Button(_("Show the newest events"), reverse("admin:webhooks_event_changelist"))
@@ -230,7 +230,7 @@ class _Buttons:
                 if self._may_retry:
                     label = _retry_label(webhook.failed, EACH_CAP)
                     yield Button(label, sections.retry_url(webhook=webhook.pk), webhook.name, posts=True)
-        if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE):
+        if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE, Problem.NOT_REGISTERED):
             yield _page(webhook)
 
     def _see_request(self, webhook: Any) -> Button:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import models
@@ -20,6 +21,7 @@ from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.skip import Rule
+from webhooks.operations.silence import read_silences
 from webhooks.operations.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.registry.registration import Registration
 from webhooks.text import clean
@@ -35,6 +37,7 @@ COLOURS = {
     Cause.HELD: "paused",
     Cause.FAILED: "failed",
     Cause.EVENT_FAILED: "failed",
+    Cause.NOT_REGISTERED: "failed",
     Cause.NOT_DISPATCHED: "waiting",
     Cause.SKIPPED: "waiting",
 }
@@ -50,7 +53,7 @@ def show(request: HttpRequest) -> HttpResponse:
     """The form, and below it the answer to the question in the address."""
     if not permissions.may_view_webhooks(request.user):
         raise PermissionDenied
-    offered = [one for one in registry.registrations() if permissions.may_view_model(request.user, one.model)]
+    offered = [one for one in _registrations(request.user) if permissions.may_view_model(request.user, one.model)]
     asked = {name: clean(str(value).strip()) for name, value in request.GET.items()}
     context: dict[str, Any] = {
         **admin.site.each_context(request),
@@ -73,6 +76,14 @@ def show(request: HttpRequest) -> HttpResponse:
         context["answers"] = [_answer(change, list(group), request.user) for change, group in groups]
         context["is_asked"] = bool(question)
     return page(request, "webhooks/admin/why.html", context)
+
+
+def _registrations(user: Any) -> list[Registration]:
+    """The registered models, and the ones of webhooks that are not registered any more."""
+    silences = read_silences(permissions.visible_webhooks(user)).values()
+    lost = {label for silence in silences for label in silence.models if registry.is_model(label)}
+    unregistered = [registry.registration_or_default(apps.get_model(label)) for label in sorted(lost)]
+    return [*registry.registrations(), *unregistered]
 
 
 # The question

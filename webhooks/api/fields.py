@@ -89,7 +89,7 @@ class ObjectTypesField(serializers.ListField):
     def to_internal_value(self, data: Any) -> list[ContentType]:
         labels = {label.lower() for label in super().to_internal_value(data)}
         registered = registry.registered_models()
-        if refused := sorted(labels - set(registered)):
+        if refused := registry.unregistered(labels):
             self.fail("not_registered", refused=", ".join(refused), registered=", ".join(registered) or "none")
         return list(ContentType.objects.get_for_models(*(registered[label] for label in labels)).values())
 

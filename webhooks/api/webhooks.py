@@ -22,7 +22,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.viewsets import ModelViewSet
 
-from webhooks import permissions
+from webhooks import permissions, registry
 from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, redaction_of, refuse_body
 from webhooks.api.fields import (
     ChoiceField,
@@ -70,6 +70,9 @@ class WebhookSerializer(RowSerializer[Webhook]):
     error_kind = ErrorKindField(read_only=True)
     disabled_reason = DisabledReasonField(read_only=True)
     unreadable = serializers.ReadOnlyField(help_text=_("Secrets that cannot be decrypted: nothing is sent."))
+    unregistered = serializers.SerializerMethodField(
+        help_text=_("Its models and custom events that are not registered: nothing of them is sent.")
+    )
     forget_previous_secret = serializers.BooleanField(write_only=True, required=False)
 
     class Meta:
@@ -82,6 +85,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
             "only_changes", "prechange", "excluded_usernames", "payload_url", "http_method", "content_type",
             "additional_headers", "body_template", "secret", "has_secret",
             "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
+            "unregistered",
             "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
             "paused_at", "paused_by",
             "disabled_reason", "last_success_at", "last_failure_at", "last_failure", "error_kind",
@@ -93,6 +97,10 @@ class WebhookSerializer(RowSerializer[Webhook]):
 
     def get_has_secret_headers(self, webhook: Webhook) -> bool:
         return bool(webhook.secret_headers)
+
+    def get_unregistered(self, webhook: Webhook) -> list[str]:
+        unknown = [one for one in webhook.custom_events if one not in registry.custom_events()]
+        return [*registry.unregistered(map(registry.label_of, webhook.object_types.all())), *unknown]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.instance!r}>"  # REST framework's own shows the request's data

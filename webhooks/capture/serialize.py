@@ -134,6 +134,11 @@ def serialize_or_error(
         return clean(last_line(f"{type(error).__name__}: {error}"))
 
 
+def stored_snapshot(registration: Registration, instance: models.Model) -> str:
+    """A snapshot of the columns of an object as JSON, under their own names: for a model without a serializer."""
+    return _json_text(registration, snapshots.stored_columns(registration, instance), is_exact=True)
+
+
 def _json_text(registration: Registration, data: Any, is_exact: bool = False) -> str:
     """JSON text without excluded and sensitive fields."""
     if isinstance(data, Mapping):

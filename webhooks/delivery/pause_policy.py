@@ -7,7 +7,7 @@ outcome                   the webhook
 410 Gone                  is disabled at once
 any other failure         counts a failure
 PAUSE_AFTER failures      is paused, and probed by PROBE_SCHEDULE
-failures, DISABLE_AFTER   is disabled, until a user enables it
+as many, DISABLE_AFTER    is disabled, until a user enables it
 ========================  ============================================
 
 The deliveries of a paused or disabled webhook wait. ``retry_policy`` says when to send a failed one again: after a 410
@@ -72,13 +72,14 @@ def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -
     if trailing < len(outcomes):  # a success came between
         health = Health(0, None, None, 0)
     failures, since, probe_at = health.failures_in_a_row + trailing, health.failing_since or now, health.probe_at
-    if failures >= conf.pause_after:
+    is_paused = failures >= conf.pause_after
+    if is_paused:
         wait = conf.probe_schedule[min(health.probes, len(conf.probe_schedule) - 1)]
         probe_at = now + timedelta(seconds=wait)
     disabled_reason: str = ""
     if any(outcome.is_gone for outcome in outcomes):
         disabled_reason = DisabledReason.GONE
-    elif (now - since).total_seconds() > conf.disable_after:
+    elif is_paused and (now - since).total_seconds() > conf.disable_after:  # two failures in a quiet week are too few
         disabled_reason = DisabledReason.FAILING
     return Health(failures, since, probe_at, health.probes, disabled_reason)
 

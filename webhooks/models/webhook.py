@@ -202,8 +202,8 @@ class Webhook(WebhookSecrets, WebhookState):
             written = {"disabled_at", "disabled_by"}
             if self.enabled:
                 self.disabled_at, self.disabled_by = None, ""
-                if self.disabled_reason:
-                    # A user enables it again after it was disabled automatically.
+                if was_enabled is False or self.disabled_reason:
+                    # Else its next failure could disable it again: it would count as failing all the time.
                     cleared = {"disabled_reason": "", **NO_FAILURES}
                     for name, value in cleared.items():
                         setattr(self, name, value)

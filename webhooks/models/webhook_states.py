@@ -79,6 +79,17 @@ class WebhookState(models.Model):
 
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):
+    def update(self, **values: Any) -> int:
+        """As Django's. ``enabled=True`` also clears the failures of webhooks that were disabled, as a save does."""
+        if values.get("enabled") is True and values.keys().isdisjoint(NO_FAILURES):
+            fresh = NO_FAILURES | {"disabled_reason": "", "disabled_at": None, "disabled_by": ""}
+            kept = {name: Case(When(enabled=True, then=F(name)), default=Value(value)) for name, value in fresh.items()}
+            resumed_at = Case(When(enabled=True, then=F("resumed_at")), default=DatabaseNow())
+            values = kept | {"resumed_at": resumed_at} | values
+        return super().update(**values)
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
     def paused(self) -> WebhookQuerySet:
         """Webhooks that a user paused, or that are paused because their receivers fail."""
         return self.filter(IS_PAUSED)

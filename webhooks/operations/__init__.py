@@ -8,6 +8,7 @@ backfills    send a webhook the stored events that it did not get
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
 run_filters  the filters that each kind of run can have
 history      who changed which row
+silence      enabled webhooks that send nothing, although nothing fails
 why          why did nothing arrive?
 status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``
 counts       counts of deliveries, each up to a cap, for pages and alarms

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 from django.db.models import OuterRef, Prefetch, QuerySet
 
-from webhooks import permissions
+from webhooks import permissions, registry
+from webhooks.conf import conf
 from webhooks.db import Among, DatabaseNow, Statement, fetch_all, index_plans, is_postgresql
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
@@ -32,6 +33,7 @@ from webhooks.operations.counts import (
     with_open_counts,
 )
 from webhooks.operations.dead_rows import VacuumState, read_vacuum_state
+from webhooks.operations.silence import Silence, read_silences
 from webhooks.operations.statistics import Hours, Recent
 
 # The status page shows no more webhooks, and no more open runs, than this.
@@ -68,6 +70,10 @@ class Overview:
     hours: Hours = field(default_factory=Hours)
     last_sweep: datetime | None = None
     """When a worker last swept: about when one was last alive."""
+    silences: Mapping[int, Silence] = field(default_factory=dict)
+    """By webhook."""
+    labels_without_models: tuple[str, ...] = ()
+    """The labels of the setting ``MODELS`` that register nothing."""
     hidden: tuple[str, ...] = ()
     """What the user may not view: "webhooks", "events"."""
     vacuum: VacuumState = field(default_factory=VacuumState)
@@ -86,7 +92,25 @@ class Overview:
 
 def read_overview(user: Any) -> Overview:
     """Read the overview as far as the user may see it."""
-    queue = permissions.visible_queue(user)
+    found = read_for_alarms(user)
+    keys = [row.pk for row in found.webhooks]
+    if found.has_more_webhooks:
+        keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
+    recent, by_webhook = statistics.recent(keys)
+    with index_plans(Delivery.objects.db):
+        newest_failed = _newest_failed(permissions.visible_queue(user))
+    return replace(
+        found,
+        newest_failed=newest_failed,
+        runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
+        recent=recent,
+        recent_by_webhook=by_webhook,
+        hours=statistics.by_hour(keys),
+    )
+
+
+def read_for_alarms(user: Any) -> Overview:
+    """Read what alarms need, as far as the user may see it: no statistics, runs and newest deliveries."""
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
     undispatched, undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
@@ -98,28 +122,20 @@ def read_overview(user: Any) -> Overview:
         for row in rows:
             row.failed = failed[row.pk]
         counts, failed_events, being_deleted = _counts(user, failed.total())
-        newest_failed, newest_failed_events = _newest_failed(queue), _newest_failed_events(user)
-    has_more = len(rows) > MAX_WEBHOOKS
-    keys = [row.pk for row in rows]
-    if has_more:
-        keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
-    recent, by_webhook = statistics.recent(keys)
+        newest_failed_events = _newest_failed_events(user)
     return Overview(
         counts=counts,
         undispatched=undispatched,
         undispatched_since=undispatched_since,
         failed_events=failed_events,
         newest_failed_events=newest_failed_events,
-        newest_failed=newest_failed,
         being_deleted=being_deleted,
         webhooks=rows[:MAX_WEBHOOKS],
-        has_more_webhooks=has_more,
+        has_more_webhooks=len(rows) > MAX_WEBHOOKS,
         failed_groups=tuple(groups),
-        runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
-        recent=recent,
-        recent_by_webhook=by_webhook,
-        hours=statistics.by_hour(keys),
         last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
+        silences=read_silences(rows[:MAX_WEBHOOKS]),
+        labels_without_models=tuple(registry.labels_without_models(conf.models)),
         hidden=tuple(what for what, may_see in sees.items() if not may_see),
         vacuum=read_vacuum_state(),
     )

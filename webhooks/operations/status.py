@@ -6,21 +6,24 @@ stopped, and which settings were new. Without the admin's history, nothing is kn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from webhooks.conf import conf
+from webhooks.delivery.clock import elapsed
 from webhooks.models import State
 from webhooks.models import Worker as Lease
 from webhooks.operations import history
 from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
 from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.overview import Overview, read_overview
+from webhooks.operations.overview import Overview, read_for_alarms, read_overview
 from webhooks.operations.wording import clock_time
 from webhooks.workers.status import Backend, read_backend
 
@@ -29,6 +32,9 @@ BEFORE, AFTER = timedelta(minutes=15), timedelta(seconds=10)
 
 # At most this many things are named for one problem.
 MAX_NAMED = 3
+
+# Seconds that the index of the admin shows the same alarms, and the users for whom a process keeps some.
+LATEST_SECONDS, MAX_READERS = 5.0, 100
 
 OF_WORKERS = (Problem.NO_WORKER, Problem.NO_WORKER_OF_QUEUE, Problem.FAULT, Problem.SILENT_WORKER)
 
@@ -51,7 +57,7 @@ class Status:
     @property
     def problems(self) -> list[Alarm]:
         """The errors and warnings."""
-        return [alarm for alarm in self.alarms if alarm.level in (Level.ERROR, Level.WARNING)]
+        return problems_of(self.alarms)
 
     def figures(self) -> dict[str, Any]:
         """As plain values for JSON. Counts stop at ``TOTAL_CAP``."""
@@ -75,8 +81,50 @@ class Status:
 def read_status(user: Any) -> Status:
     """Read the status as far as the user may see it."""
     now, overview, backend = timezone.now(), read_overview(user), read_backend()
-    alarms = with_surroundings(find_alarms(overview, backend, conf.enabled, now), backend)
-    return Status(now, alarms, overview, backend)
+    alarms = _latest.keep(user, find_alarms(overview, backend, conf.enabled, now))
+    return Status(now, with_surroundings(alarms, backend), overview, backend)
+
+
+class _Latest:
+    """The alarms that this process found for each user in the last seconds."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, tuple[float, list[Alarm]]] = {}
+
+    def keep(self, user: Any, alarms: list[Alarm]) -> list[Alarm]:
+        if len(self._found) >= MAX_READERS:
+            self._found.clear()
+        self._found[self._key(user)] = (elapsed(), alarms)
+        return alarms
+
+    def get(self, user: Any) -> list[Alarm] | None:
+        found_at, alarms = self._found.get(self._key(user), (-math.inf, None))
+        return alarms if elapsed() - found_at < LATEST_SECONDS else None
+
+    def clear(self) -> None:
+        self._found.clear()
+
+    def _key(self, user: Any) -> Any:
+        return getattr(user, "pk", user), get_language()  # the alarms are texts
+
+
+_latest = _Latest()
+
+
+def latest_problems(user: Any) -> list[Alarm]:
+    """The errors and warnings of ``read_status``, up to ``LATEST_SECONDS`` old: for pages that people open often.
+
+    It reads no more than the alarms need: about ten queries by indexes, and Redis."""
+    alarms = _latest.get(user)
+    if alarms is None:
+        overview, backend = read_for_alarms(user), read_backend()
+        alarms = _latest.keep(user, find_alarms(overview, backend, conf.enabled, timezone.now()))
+    return problems_of(alarms)
+
+
+def problems_of(alarms: Iterable[Alarm]) -> list[Alarm]:
+    """The errors and warnings. A note is no problem."""
+    return [alarm for alarm in alarms if alarm.level in (Level.ERROR, Level.WARNING)]
 
 
 # What else happened

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,9 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy, pgettext
 
+from webhooks import registry
 from webhooks.conditions import CHANGES
+from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
@@ -136,6 +138,26 @@ def why_disabled(webhook: Webhook) -> str:
         return str(webhook.get_disabled_reason_display())
     text = _("every attempt since %(time)s failed, the last one with: %(reason)s")
     return text % {"time": exact_time(webhook.failing_since), "reason": last_failure(webhook)}
+
+
+def registration_remedy(models: Collection[str], events: Collection[str] = ()) -> str:
+    """How to register these models and custom events again, or to do without them."""
+    known = [label for label in models if registry.is_model(label)]
+    searched = {label: registry.missing_serializer_paths(label, conf.models) for label in known}
+    sentences = []
+    for label, paths in searched.items():
+        if paths:
+            text = _("Define the serializer of %(model)s, %(paths)s, or name it in webhooks.register(…, serializer=…).")
+            sentences.append(text % {"model": label, "paths": _(" or ").join(paths)})
+    if not all(searched.values()):
+        sentences.append(_('Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it.'))
+    if events:
+        sentences.append(_("Call webhooks.register_event() for it."))
+    if sentences:
+        sentences.append(_("Then restart the site and the workers."))
+    if gone := [label for label in models if label not in searched]:
+        sentences.append(_("This site has no model %(models)s.") % {"models": ", ".join(gone)})
+    return " ".join([*sentences, _("If it should not be sent, remove it from the webhook.")])
 
 
 def was_disabled(since: datetime | None, user: str, reason: str) -> str:

@@ -302,6 +302,12 @@ def _without(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
     return {name: value for name, value in snapshot.items() if name not in names}
 
 
+def stored_columns(registration: Registration, row: models.Model) -> Snapshot:
+    """The columns of a row as they are stored, by their names, without the ones that are not sent."""
+    columns = {name: one for name, one in _model_fields(registration.model).items() if not one.many_to_many}
+    return _stored_values({name: one for name, one in columns.items() if registration.sends(name, name)}, row)
+
+
 def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
     values = {name: column.value_from_object(row) for name, column in columns.items()}
     # As in Django's serializers: fields of files, networks and the like write their values themselves.

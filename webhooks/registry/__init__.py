@@ -13,7 +13,7 @@ from django.db import models
 from django.dispatch import Signal
 from django.utils.translation import gettext
 
-from webhooks.registry.registration import Registration, conventional_serializer
+from webhooks.registry.registration import Registration, conventional_paths, conventional_serializer
 
 if TYPE_CHECKING:
     from django.contrib.contenttypes.models import ContentType
@@ -103,6 +103,31 @@ def is_pattern(label: str) -> bool:
     return label == "*" or label.endswith(".*")
 
 
+def labels_without_models(labels: Iterable[str]) -> list[str]:
+    """The labels of ``MODELS`` that register nothing: unknown ones, and patterns that match no registered model."""
+    return [label for label in labels if not _has_models(label)]
+
+
+def _has_models(label: str) -> bool:
+    try:
+        # A model that is listed by name may be unregistered on purpose.
+        return any(map(registration_of, models_matching(label))) if is_pattern(label) else bool(models_listed(label))
+    except LookupError:
+        return False
+
+
+def missing_serializer_paths(label: str, listed: Iterable[str]) -> list[str]:
+    """Where the serializer of an unregistered model was looked for, if a pattern of ``MODELS`` matches the model."""
+    app_label, _, name = label.partition(".")
+    if not {"*", f"{app_label}.*"} & {*listed}:
+        return []
+    try:
+        model = apps.get_model(app_label, name)
+    except LookupError:
+        return []
+    return [] if Registration(model).problem else conventional_paths(model)
+
+
 def models_matching(pattern: str) -> list[type[models.Model]]:
     """The models of "dcim.*", or with "*" of all apps but Django's. Raises LookupError for an unknown app."""
     if pattern == "*":
@@ -135,12 +160,26 @@ def registration_or_default(model: type[models.Model]) -> Registration:
     return registration_of(model) or Registration(model._meta.concrete_model or model)
 
 
+def is_model(label: str) -> bool:
+    """Whether the site has a model with this label, registered or not."""
+    try:
+        apps.get_model(label)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
 def registration_by_label(label: str) -> Registration | None:
     """The registration of "dcim.site"; None if it has none, or there is no such model."""
     try:
         return registration_of(apps.get_model(label))
     except (LookupError, ValueError):
         return None
+
+
+def unregistered(labels: Iterable[str]) -> list[str]:
+    """The labels among these that are not registered, sorted. A proxy has the label of its concrete model."""
+    return sorted({*labels} - registered_models().keys())
 
 
 def registrations_touched(model: type[models.Model]) -> list[Registration]:
@@ -196,7 +235,7 @@ def refuse_unregistered(pks: set[int]) -> None:
 
     # A proxy has the registration of its concrete model, and the label differs.
     chosen = set(map(label_of, ContentType.objects.filter(pk__in=pks)))
-    if refused := sorted(chosen - registered_models().keys()):
+    if refused := unregistered(chosen):
         raise ValidationError(
             f"No webhook can be sent for {', '.join(refused)}: not registered. Name it in the setting "
             'WEBHOOKS["MODELS"] or call webhooks.register() for it.'

@@ -50,10 +50,10 @@ def _check_pattern(pattern: str) -> Iterator[CheckMessage]:
     missing = [model for model in meant if model not in registered and model._meta.app_label in known]
     paths = "; ".join(f"{model._meta.label} has no {' and no '.join(conventional_paths(model))}" for model in missing)
     if not registered:
-        yield Warning(
+        yield Error(
             f'WEBHOOKS["MODELS"] lists "{pattern}", which registers nothing: {paths or "no models"}.',
             hint=f"{DEFINE} If the models are in another app, name that one.",
-            id="webhooks.W010",
+            id="webhooks.E016",
         )
     elif missing:
         yield Info(

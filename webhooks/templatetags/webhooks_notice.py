@@ -1,66 +1,38 @@
-"""The link to the status page for the admin's index, with the problems: ``{% webhooks_notice %}``.
-
-It takes four small queries of rows that an index finds, and none to Redis. The status page looks at more.
-"""
+"""The link to the status page for the admin's index, with the problems that the page has: ``{% webhooks_notice %}``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django import template
-from django.db.models import Q
 from django.urls import NoReverseMatch, reverse
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow, index_plans
-from webhooks.models import Delivery, Event, Sweep
-from webhooks.models.webhook_states import IS_PAUSED
-from webhooks.operations.wording import number
+from webhooks.operations.status import latest_problems
 
-# A worker of the shipped class sweeps every few seconds. After this many without a sweep, none is alive.
-LATE = 30
-
-IN_TROUBLE = IS_PAUSED | Q(enabled=True, failures_in_a_row__gt=0) | (Q(enabled=False) & ~Q(disabled_reason=""))
+# The index names so many problems, the worst ones.
+MAX_NAMED = 3
 
 register = template.Library()
 
 
 @register.inclusion_tag("webhooks/admin/notice.html", takes_context=True)
 def webhooks_notice(context: dict[str, Any]) -> dict[str, Any]:
-    """Empty for users without permission for deliveries, and for hosts that do not include ``webhooks.urls``."""
-    user = getattr(context.get("request"), "user", None)
-    if user is None or not permissions.may_view_deliveries(user):
+    """Empty for users without permission for deliveries, for hosts that do not include ``webhooks.urls``, and the
+    second time on a page: a host's own template of the index may have it, too."""
+    request = context.get("request")
+    user = getattr(request, "user", None)
+    if user is None or not permissions.may_view_deliveries(user) or hasattr(request, "_has_webhooks_notice"):
         return {}
     try:
         url, why_url = reverse("webhooks_backend_status"), reverse("webhooks_why")
     except NoReverseMatch:
         return {}
-    may_ask = permissions.may_view_webhooks(user)
-    return {"url": url, "wrong": find_problems(user), "why_url": why_url if may_ask else ""}
-
-
-def find_problems(user: Any) -> list[str]:
-    """The problems, in a few words each, as far as the user may see them. Empty if there are none."""
-    if not conf.enabled:
-        return [_("webhooks are turned off")]
-    found = []
-    # Without any sweep, no worker ever ran: that is no news on a new site.
-    if Sweep.objects.filter(pk=1, swept_at__lt=DatabaseNow(-LATE)).exists():
-        found.append(_("no worker has swept lately: is one running?"))
-    troubled = permissions.visible_webhooks(user).filter(IN_TROUBLE).count()
-    if troubled:
-        text = ngettext(
-            "%(count)s webhook is paused, failing or disabled",
-            "%(count)s webhooks are paused, failing or disabled",
-            troubled,
-        )
-        found.append(text % {"count": number(troubled)})
-    with index_plans(Delivery.objects.db):
-        if permissions.visible_queue(user).failed().order_by("failed_at").values("pk")[:1]:
-            found.append(_("deliveries failed"))
-        if permissions.visible_events(user, Event.objects.failed()).order_by("timestamp").values("pk")[:1]:
-            found.append(_("events failed"))
-    return found
+    request._has_webhooks_notice = True  # type: ignore[union-attr]
+    problems, may_ask = latest_problems(user), permissions.may_view_webhooks(user)
+    return {
+        "url": url,
+        "wrong": [alarm.text for alarm in problems[:MAX_NAMED]],
+        "more": len(problems[MAX_NAMED:]),
+        "why_url": why_url if may_ask else "",
+    }

@@ -37,8 +37,9 @@ from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.operations import statistics
-from webhooks.operations.alarms import Problem, webhook_alarms
+from webhooks.operations.alarms import Alarm, Problem, silent_alarms, webhook_alarms
 from webhooks.operations.counts import EACH_CAP, open_count
+from webhooks.operations.silence import read_silences
 from webhooks.operations.statistics import Figures
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction
@@ -62,7 +63,7 @@ Fieldset = tuple[Any, dict[str, Any]]
 
 def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[str, Any]:
     """The context of the top of the page. The webhook was read by ``with_counts``."""
-    now, alarms = timezone.now(), list(webhook_alarms(webhook))
+    now, alarms = timezone.now(), _alarms(webhook)
     day, hours = statistics.recent([webhook.pk])[0].day, statistics.by_hour([webhook.pk])
     return {
         "state": webhook_state(webhook),
@@ -75,6 +76,10 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
         "last": _last(webhook, user) if permissions.may_view_deliveries(user) else None,
         "all_url": list_url("delivery", webhook=webhook.pk),
     }
+
+
+def _alarms(webhook: Any) -> list[Alarm]:
+    return [*silent_alarms(webhook, read_silences([webhook]).get(webhook.pk)), *webhook_alarms(webhook)]
 
 
 def _request_url(webhook: Any, problem: Problem) -> str:

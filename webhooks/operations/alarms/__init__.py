@@ -4,12 +4,12 @@ Each alarm names the problem, the object and the way out. What follows from one 
 
 alarm     the value: level, problem, texts, and since when
 site      the workers, Redis, our own proxy and network, the database
-webhook   one webhook: disabled, paused, failing, lanes that are blocked, deliveries that are due or failed
+webhook   one webhook: disabled, paused, failing, lanes that are blocked, deliveries that are due or failed, silence
 causes    which alarm follows from which
 """
 
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.causes import find_alarms
-from webhooks.operations.alarms.webhook import webhook_alarms
+from webhooks.operations.alarms.webhook import silent_alarms, webhook_alarms
 
-__all__ = ["Alarm", "Level", "Problem", "find_alarms", "webhook_alarms"]
+__all__ = ["Alarm", "Level", "Problem", "find_alarms", "silent_alarms", "webhook_alarms"]

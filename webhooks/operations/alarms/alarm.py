@@ -37,6 +37,8 @@ class Problem(StrEnum):
     FAULT = "fault"
     UNDISPATCHED = "undispatched"
     OVERDUE = "overdue"
+    NO_MODEL = "no_model"
+    NOT_REGISTERED = "not_registered"
     BEING_DELETED = "being_deleted"
     NO_WEBHOOK = "no_webhook"
     ALL_DISABLED = "all_disabled"

@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 from webhooks.models.queue import State
 from webhooks.operations.alarms import site
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
-from webhooks.operations.alarms.webhook import failed, overdue, webhook_alarms
+from webhooks.operations.alarms.webhook import failed, overdue, silent_alarms, webhook_alarms
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import number
@@ -41,12 +41,17 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     roots = [replace(first, consequences=tuple(rest)) for first, *rest in chains]
     only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]
     unreadable = [alarm for alarm in roots if alarm.problem == Problem.UNREADABLE]
+    silent = [alarm for one in overview.webhooks for alarm in silent_alarms(one, overview.silences.get(one.pk))]
     found = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.being_deleted(overview),
         *site.none_enabled(overview),
-        *_unreadable(unreadable),
+        *site.without_models(overview.labels_without_models),
+        *_of_one_cause(silent, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")),
+        *_of_one_cause(
+            unreadable, _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
+        ),
         *_by_receiver([alarm for alarm in roots if alarm not in (*unreadable, *only_failed)], overview),
         *_failed(only_failed, overview),
         *site.failed_events(overview),
@@ -97,11 +102,10 @@ def _explain_failures(general: list[Alarm], chains: list[list[Alarm]]) -> tuple[
     return folded, others
 
 
-def _unreadable(alarms: Sequence[Alarm]) -> list[Alarm]:
-    """One alarm for all webhooks with secrets that cannot be decrypted: most likely they need the same lost key."""
+def _of_one_cause(alarms: Sequence[Alarm], text: str) -> list[Alarm]:
+    """One alarm with this text for all these webhooks: most likely they miss the same key, or the same models."""
     if len(alarms) < 2:
         return list(alarms)
-    text = _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
     waiting, folded = sum(alarm.waiting for alarm in alarms), chain.from_iterable(map(_flat, alarms))
     first = replace(alarms[0], text=text % {"count": number(len(alarms))}, webhook_id=None, waiting=waiting)
     return [replace(first, consequences=tuple(folded))]

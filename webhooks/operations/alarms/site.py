@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from django.utils.translation import gettext as _
@@ -171,6 +171,20 @@ def failed_events(overview: Overview) -> Iterator[Alarm]:
         remedy=_("Fix the causes, then replay."),
         since=newest.timestamp if newest and count == 1 else None,
     )
+
+
+def without_models(labels: Collection[str]) -> Iterator[Alarm]:
+    """Labels of the setting ``MODELS`` that register no model."""
+    for label in labels:
+        text = _('WEBHOOKS["MODELS"] lists “%(label)s”, which registers no model: no changes of it are recorded.')
+        remedy = _("Correct it, or define the serializers of its models. This names them, and where they belong:")
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.NO_MODEL,
+            text=text % {"label": label},
+            remedy=remedy,
+            command="python manage.py check",
+        )
 
 
 def none_enabled(overview: Overview) -> Iterator[Alarm]:

@@ -14,7 +14,8 @@ from webhooks.network import url_policy
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
-from webhooks.operations.wording import number, span, why_disabled
+from webhooks.operations.silence import Silence
+from webhooks.operations.wording import number, registration_remedy, span, why_disabled
 from webhooks.permissions.redaction import explain, label_of_kind, last_failure
 
 
@@ -33,6 +34,20 @@ def webhook_alarms(webhook: Any) -> Iterator[Alarm]:
         yield _failing(webhook)
     if webhook.blocked and webhook.waiting:
         yield _blocked(webhook)
+
+
+def silent_alarms(webhook: Any, silence: Silence | None) -> Iterator[Alarm]:
+    """The alarms about an enabled webhook that sends nothing of some changes."""
+    if silence is None or not webhook.enabled:
+        return
+    if names := [*silence.models, *silence.events]:
+        text = ngettext(
+            "“%(name)s” sends nothing of %(models)s: it is not registered, so its changes are not recorded.",
+            "“%(name)s” sends nothing of %(models)s: they are not registered, so their changes are not recorded.",
+            len(names),
+        ) % {"name": webhook.name, "models": ", ".join(names)}
+        remedy = registration_remedy(silence.models, silence.events)
+        yield _alarm(webhook, Problem.NOT_REGISTERED, text, remedy, level=Level.ERROR, waiting=0)
 
 
 def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:

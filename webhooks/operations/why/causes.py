@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django.db.models import TextChoices
 from django.utils.text import capfirst
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import conf
@@ -153,6 +153,16 @@ def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str
         wanted = ", ".join(str(one.label) for one in webhook.actions)
         return text % {"action": Action(action).label, "wanted": wanted or gettext("none")}
     return ""
+
+
+def not_recorded(models: Sequence[str]) -> str:
+    """A sentence about models that are not registered."""
+    text = ngettext(
+        "The model %(models)s is not registered, so its changes are not recorded.",
+        "The models %(models)s are not registered, so their changes are not recorded.",
+        len(models),
+    )
+    return text % {"models": ", ".join(models)}
 
 
 def disabled(webhook: Webhook) -> str:

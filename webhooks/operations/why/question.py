@@ -20,8 +20,9 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations.why import rows, stored, unstored
-from webhooks.operations.why.causes import Cause, Target, Verdict, join, retention
+from webhooks.operations.why.causes import Cause, Target, Verdict, join, not_recorded, retention
 from webhooks.operations.why.rows import StoredChange, Viewer
+from webhooks.operations.wording import registration_remedy
 from webhooks.registry.keys import has_key, key_text
 from webhooks.registry.registration import Registration
 
@@ -96,8 +97,9 @@ class _Question:
             skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
             knows_model = bool(events or skips) or Event.objects.filter(object_type=label).exists()
         change = rows.latest(events, skips)
-        if registry.registration_of(registration.model) is None:
-            return self._verdicts([change]) if change else self._not_registered(label)
+        is_registered = registry.registration_of(registration.model) is not None
+        if change is None and not is_registered:
+            return self._not_registered(label)
         # Custom events say nothing about the state of the object.
         captured = rows.latest(
             [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
@@ -106,6 +108,8 @@ class _Question:
         if change is None:
             return unstored.never_stored(self._webhooks, present, self._viewer, knows_model)
         verdicts = self._verdicts([change])
+        if not is_registered:
+            return [unstored.not_registered(one, present) for one in verdicts]
         if captured is None or present.lost_action is None:
             return verdicts
         since = rows.watched_since(self._every, label, present.lost_action)
@@ -127,8 +131,7 @@ class _Question:
 
     def _not_registered(self, label: str) -> list[Verdict]:
         text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
-        remedy = _('Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it.')
-        return self._same(Cause.NOT_REGISTERED, text % {"model": label}, remedy, Target.CAPTURE)
+        return self._same(Cause.NOT_REGISTERED, text % {"model": label}, registration_remedy([label]), Target.CAPTURE)
 
     def _same(self, cause: Cause, text: str, remedy: str, target: Target | None = None) -> list[Verdict]:
         return [Verdict(one, cause, text, remedy, target) for one in self._webhooks]
@@ -185,7 +188,16 @@ class _Question:
                 events = [one for one in found.order_by("-pk") if one.action != PING or webhook.pk in one.webhook_ids]
             if self._viewer.sees_skips:
                 skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
-        return self._verdicts(rows.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
+        verdicts = self._verdicts(rows.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
+        return [*self._about_unregistered(webhook), *verdicts]
+
+    def _about_unregistered(self, webhook: Webhook) -> list[Verdict]:
+        """A verdict about the models of the webhook that are not registered, if it has any: they leave no rows."""
+        models = registry.unregistered(rows.models_of(webhook))
+        if not models or not webhook.enabled:
+            return []
+        text, remedy = not_recorded(models), registration_remedy(models)
+        return [Verdict(webhook, Cause.NOT_REGISTERED, text, remedy, Target.CAPTURE)]
 
     # The rows
 

@@ -13,11 +13,11 @@ from django.db import models
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import payloads
+from webhooks import payloads, registry
 from webhooks.capture.bulk import TrackedQuerySet
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, match
-from webhooks.capture.serialize import Payload, serialize_or_error
+from webhooks.capture.serialize import Payload, serialize_or_error, stored_snapshot
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.db import to_utc
@@ -33,13 +33,14 @@ from webhooks.operations.why.causes import (
     join,
     later,
     not_chosen,
+    not_recorded,
     retention,
     retention_days,
     turned_off,
 )
 from webhooks.operations.why.rows import StoredChange, Viewer, models_of, with_known_data
 from webhooks.operations.why.stored import rule_remedy
-from webhooks.operations.wording import exact_time, sentence, skip_reason
+from webhooks.operations.wording import exact_time, registration_remedy, sentence, skip_reason
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, json_equal, last_line
@@ -115,12 +116,21 @@ class Present:
             return {}
         names = ["", *json.loads(last.serializers or "{}")]
         name = next((name for name in names if payloads.has_serializer(last, name)), "")
-        payload, before = self.payload(name), json.loads(last.snapshots or "{}").get("postchange")
-        if isinstance(payload, str) or not isinstance(before, Mapping):
+        before = json.loads(last.snapshots or "{}").get("postchange")
+        if not isinstance(before, Mapping):
             return {}
-        now, fields = json.loads(payload.snapshot), snapshots.snapshot_fields(self.registration, name)
+        now, fields = self._snapshot(name)
         differs = sorted(name for name in now.keys() & before.keys() if not json_equal(now[name], before[name]))
         return {name: name in fields and bool(fields[name].many_to_many) for name in differs}
+
+    def _snapshot(self, serializer: str) -> tuple[dict[str, Any], snapshots.Fields]:
+        """Its snapshot by this serializer, and the fields. Without a serializer, the stored columns alone."""
+        payload = self.payload(serializer)
+        if isinstance(payload, Payload):
+            return json.loads(payload.snapshot), snapshots.snapshot_fields(self.registration, serializer)
+        if registry.registration_of(self.registration.model) or self.instance is None:
+            return {}, {}  # its events fail, and say why
+        return json.loads(stored_snapshot(self.registration, self.instance)), {}
 
     @property
     def lost(self) -> str:
@@ -160,6 +170,23 @@ def changed_again(verdict: Verdict, present: Present, action: Action, since: dat
     if action != Action.DELETED and not present.is_tracked:
         remedy = join(remedy, TRACKED)
     return Verdict(webhook, Cause.NO_SIGNAL, join(lost, text), remedy, Target.CAPTURE, **common)
+
+
+def not_registered(verdict: Verdict, present: Present) -> Verdict:
+    """The verdict about an object with stored changes, if its model is not registered any more."""
+    webhook = verdict.webhook
+    if present.label not in models_of(webhook):
+        return verdict
+    lost = present.lost if present.lost_action else ""
+    return Verdict(
+        webhook,
+        Cause.NOT_REGISTERED,
+        join(lost, not_recorded([present.label])),
+        registration_remedy([present.label]),
+        Target.CAPTURE,
+        changed=present.differs,
+        earlier=verdict,
+    )
 
 
 def _doubt(present: Present, since: datetime | None) -> tuple[Cause, str] | None:

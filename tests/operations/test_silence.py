@@ -1,0 +1,175 @@
+"""Enabled webhooks that send nothing, although nothing fails: every report names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from tests.support.admin_pages import STATUS, page
+from tests.support.draining import drain
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.testapp.models import Label, Thing, Unregistered
+from webhooks import checks, registry
+from webhooks.models import Webhook
+from webhooks.operations.alarms import Alarm, Level
+from webhooks.operations.status import read_status
+from webhooks.operations.why import Cause, why
+from webhooks.permissions import Operator
+
+pytestmark = pytest.mark.usefixtures("database", "redis", "own_registrations")
+
+TEXT = "“CMDB” sends nothing of testapp.thing: it is not registered, so its changes are not recorded."
+REMEDY = (
+    'Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it. Then restart the site and the '
+    "workers. If it should not be sent, remove it from the webhook."
+)
+
+
+def alarms() -> dict[str, Alarm]:
+    return {alarm.problem: alarm for alarm in read_status(Operator("a test")).alarms}
+
+
+@pytest.fixture
+def listed(webhooks_settings: Callable[..., None]) -> None:
+    """No pattern of ``MODELS`` matches the models of the testapp."""
+    webhooks_settings(MODELS=["dcim.*"])
+
+
+@pytest.fixture
+def webhook(inbox: Inbox, listed: None) -> Webhook:
+    """A webhook that sent a thing, before the model was removed from ``MODELS``."""
+    webhook = make_webhook(Thing, name="CMDB", url=inbox.url())
+    Thing.objects.create(name="a")
+    drain()
+    registry.unregister(Thing)
+    return webhook
+
+
+def test_the_status_names_a_webhook_with_a_model_that_is_not_registered_any_more(webhook: Webhook) -> None:
+    alarm = alarms()["not_registered"]
+    assert (alarm.level, alarm.text, alarm.remedy, alarm.webhook_id) == (Level.ERROR, TEXT, REMEDY, webhook.pk)
+    registry.register(Thing)
+    assert "not_registered" not in alarms()
+
+
+def test_the_command_exits_with_an_error(webhook: Webhook, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as end:
+        call_command("webhooks_status", no_color=True)
+    assert end.value.code == 2
+    assert f"ERROR  {TEXT}\n    {REMEDY}" in capsys.readouterr().out
+
+
+def test_the_pages_and_the_rest_api_name_it(webhook: Webhook, admin_client: Client, api: APIClient) -> None:
+    own = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    for address in (STATUS, own):
+        assert TEXT in page(admin_client, address)
+    assert "The receiver accepted the last request" not in page(admin_client, own)
+    [alarm] = [one for one in api.get("/api/webhooks/status/").json()["alarms"] if one["problem"] == "not_registered"]
+    assert (alarm["level"], alarm["text"], alarm["remedy"], alarm["webhook"]) == ("error", TEXT, REMEDY, webhook.pk)
+    assert api.get(f"/api/webhooks/webhooks/{webhook.pk}/").json()["unregistered"] == ["testapp.thing"]
+
+
+def test_the_check_of_a_deployment_names_it(webhook: Webhook) -> None:
+    [error] = [one for one in checks.check_deployment(None) if one.id == "webhooks.E015"]
+    assert (error.is_serious(), error.hint) == (True, REMEDY)
+    assert (
+        error.msg == "Webhook “CMDB” sends nothing of testapp.thing: not registered, so the changes are not recorded."
+    )
+
+
+def test_a_pattern_names_the_missing_serializer(webhook: Webhook, webhooks_settings: Callable[..., None]) -> None:
+    webhooks_settings(MODELS=["testapp.*"])
+    assert alarms()["not_registered"].remedy.startswith(
+        "Define the serializer of testapp.thing, tests.testapp.api.serializers.ThingSerializer or "
+        "tests.testapp.serializers.ThingSerializer, or name it in webhooks.register(…, serializer=…). Then restart"
+    )
+
+
+def test_why_sees_that_the_object_differs_from_its_last_event(webhook: Webhook) -> None:
+    thing = Thing.objects.get()
+    [verdict] = why(thing)
+    assert (verdict.cause, verdict.changed, verdict.remedy) == (Cause.NOT_REGISTERED, (), REMEDY)
+    assert verdict.earlier
+    assert verdict.earlier.cause == Cause.SENT
+    thing.name = "b"
+    thing.save()
+    [verdict] = why(thing)
+    assert (verdict.cause, verdict.changed) == (Cause.NOT_REGISTERED, ("name",))
+    assert verdict.text == (
+        "The object differs from its last event in name. The model testapp.thing is not registered, so its changes are "
+        "not recorded."
+    )
+
+
+def test_why_sees_the_difference_without_the_serializer(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.testapp.api import serializers
+
+    monkeypatch.delattr(serializers, "ThingSerializer")
+    thing = Thing.objects.get()
+    assert why(thing)[0].changed == ()
+    Thing.objects.update(name="b")
+    assert why(Thing.objects.get())[0].changed == ("name",)
+
+
+def test_why_about_a_webhook_begins_with_its_unregistered_models(webhook: Webhook) -> None:
+    first, second = why(webhook=webhook)
+    assert (first.cause, first.remedy, first.change) == (Cause.NOT_REGISTERED, REMEDY, None)
+    assert second.cause == Cause.SENT
+
+
+def test_a_disabled_webhook_and_one_without_the_model_are_no_problem(webhook: Webhook) -> None:
+    make_webhook(Label, name="labels")
+    assert alarms()["not_registered"].webhook_id == webhook.pk
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
+    assert "not_registered" not in alarms()
+
+
+def test_one_lost_registration_of_many_webhooks_is_one_alarm(webhook: Webhook) -> None:
+    for model in (Thing, Unregistered):
+        registry.register(model, serializer="tests.testapp.api.serializers.ThingSerializer")
+    make_webhook(Thing, Unregistered, name="DNS")
+    for model in (Thing, Unregistered):
+        registry.unregister(model)
+    alarm = alarms()["not_registered"]
+    assert alarm.text == "Nothing is sent of what is not registered, although 2 webhooks want it."
+    assert [one.text.partition(":")[0] for one in alarm.consequences] == [
+        "“CMDB” sends nothing of testapp.thing",
+        "“DNS” sends nothing of testapp.thing, testapp.unregistered",
+    ]
+
+
+def test_a_model_that_the_site_does_not_have_any_more(listed: None) -> None:
+    webhook = make_webhook(name="CMDB")
+    gone = ContentType.objects.create(app_label="racks", model="rack")
+    Webhook.object_types.through.objects.create(webhook=webhook, contenttype=gone)
+    assert alarms()["not_registered"].remedy == (
+        "This site has no model racks.rack. If it should not be sent, remove it from the webhook."
+    )
+
+
+def test_a_custom_event_that_is_not_registered_any_more(listed: None) -> None:
+    registry.register_event("testapp.audited")
+    make_webhook(on="", name="CMDB", custom_events=["testapp.audited"])
+    assert "not_registered" not in alarms()
+    registry.unregister_event("testapp.audited")
+    alarm = alarms()["not_registered"]
+    assert "“CMDB” sends nothing of testapp.audited" in alarm.text
+    assert alarm.remedy.startswith("Call webhooks.register_event() for it. Then restart the site and the workers.")
+
+
+@pytest.mark.parametrize("label", ["taggit.*", "nonsense.*", "dcim.sites"])
+def test_a_label_in_models_that_registers_nothing_is_an_error(
+    webhooks_settings: Callable[..., None], label: str
+) -> None:
+    webhooks_settings(MODELS=["dcim.*", label])
+    alarm = alarms()["no_model"]
+    assert (alarm.level, alarm.command) == (Level.ERROR, "python manage.py check")
+    assert alarm.text.startswith(f'WEBHOOKS["MODELS"] lists “{label}”, which registers no model')
