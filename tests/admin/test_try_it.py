@@ -143,13 +143,17 @@ def test_a_stored_webhook_is_tried_as_the_form_has_it_and_stays_as_it_is(
         refused = try_it(admin, site, address, do="send", payload_url=inbox.url(), secret_headers=nothing)
         assert "They would go to the new destination: enter them again, or clear them." in refused
     assert not inbox.received(), "stored secret headers never go to another receiver"
+    cleared = {"secret_headers": None, "clear_secret_headers": "on"}
+    assert "accepted HTTP 200" in try_it(admin, site, address, do="send", payload_url=inbox.url("ok/1"), **cleared)
+    assert "x-token" not in inbox.wait_for(1)[0].headers
     shown = try_it(admin, site, address, do="send", payload_url=inbox.url(), secret_headers="X-Token: mine")
     assert "accepted HTTP 200" in shown
-    [request] = inbox.wait_for(1)
+    [_, request] = inbox.wait_for(2)
     assert request.headers["x-token"] == "mine"
     webhook.refresh_from_db()
     assert (webhook.payload_url, webhook.secret_headers) == ("http://127.0.0.1:1/old", "X-Token: t0ps3cret")
-    assert LogEntry.objects.get().change_message == "Sent dcim.site updated as a test."
+    said = LogEntry.objects.values_list("change_message", flat=True)
+    assert list(said) == ["Sent dcim.site updated as a test."] * 2
     history = reverse("admin:webhooks_webhook_history", args=[webhook.pk])
     of_nothing_else = browser(make_user("view_webhook", sees_objects=False)).get(history).content.decode()
     assert "Sent dcim.site updated as a test." in of_nothing_else

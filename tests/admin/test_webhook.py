@@ -234,6 +234,14 @@ class TestSecret:
         messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
         assert Webhook.objects.get().secret_headers == kept
 
+    def test_a_form_without_their_fields_clears_secrets_too(self, admin_client: Client, signed: Webhook) -> None:
+        """Such a form also names a new receiver: nothing that it clears may be sent there."""
+        Webhook.objects.update(secret_headers="X-Token: hush")
+        sent = {"secret": None, "secret_headers": None, "clear_secret": "on", "clear_secret_headers": "on"}
+        messages_after(admin_client, change_of(signed), **form(payload_url="https://other.example/", **sent))
+        signed.refresh_from_db()
+        assert (signed.payload_url, signed.secret, signed.secret_headers) == ("https://other.example/", "", "")
+
     def test_invalid_secret_headers_are_not_shown(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(secret_headers="X-Token: hush\nHost: hush"))
         shown = response.content.decode()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -194,6 +194,42 @@ def test_settings_saved_by_another_user_meanwhile_stay(database: str) -> None:
     stored = Webhook.objects.get()
     assert (stored.name, stored.payload_url, stored.timeout) == ("renamed", "http://127.0.0.1:2/", 5)
     assert (stored.secret, stored.previous_secret, stored.secret_headers) == ("second", "first", "X-Token: b")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"secret_headers": "X-Token: hush"}, {"payload_url": "http://127.0.0.1:2/"}),
+        ({"payload_url": "http://127.0.0.1:2/"}, {"secret_headers": "X-Token: hush"}),
+        ({"ssl_verification": False}, {"secret_headers": "X-Token: hush"}),
+        ({"ca_file_path": "/ca.pem"}, {"secret_headers": "X-Token: hush", "payload_url": "http://127.0.0.1:2/"}),
+    ],
+)
+def test_secret_headers_never_meet_a_receiver_that_another_user_enters_meanwhile(
+    database: str, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    make_webhook(Site, url="http://127.0.0.1:1/")
+    webhooks = [Webhook.objects.get(), Webhook.objects.get()]
+    for webhook, changes in zip(webhooks, (first, second), strict=True):
+        for name, value in changes.items():
+            setattr(webhook, name, value)
+    webhooks[0].save_settings(first.keys())
+    with pytest.raises(IntegrityError, match="this webhook was changed"):
+        webhooks[1].save_settings(second.keys())
+    stored = Webhook.objects.get()
+    assert {name: getattr(stored, name) for name in first} == first
+
+
+def test_without_secret_headers_two_users_change_parts_of_the_receiver(database: str) -> None:
+    make_webhook(Site, secret_headers="X-Token: hush")
+    mine, theirs = Webhook.objects.get(), Webhook.objects.get()
+    theirs.secret_headers, theirs.ssl_verification = "", False
+    theirs.save_settings(["secret_headers", "ssl_verification"])
+    mine.payload_url = "http://127.0.0.1:2/"
+    mine.save_settings(["payload_url"])
+    stored = Webhook.objects.get()
+    assert (stored.payload_url, stored.ssl_verification) == ("http://127.0.0.1:2/", False)
+    assert not stored.secret_headers
 
 
 def test_the_later_of_two_new_secrets_replaces_the_earlier_one(database: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models, router, transaction
+from django.db import IntegrityError, models, router, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import format_lazy
@@ -26,6 +26,9 @@ from webhooks.security.encryption import Secret
 from webhooks.text import clean, username_of
 
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
+
+# A change of these sends data to another receiver, or lets others read it on the way.
+DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
 
 # The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
@@ -220,12 +223,14 @@ class Webhook(WebhookSecrets, WebhookState):
         """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
 
         "secret" in ``changed`` starts an overlap with the stored secret. "previous_secret" ends an overlap. If this
-        disables the webhook, ``user`` did it. Raises DoesNotExist if the row was deleted meanwhile. Validate first: the
-        row stays locked until the end of the transaction, and workers wait for it.
+        disables the webhook, ``user`` did it. Raises DoesNotExist if the row was deleted meanwhile, and IntegrityError
+        if secret headers would go to a receiver that was not validated together with them. Validate first: the row
+        stays locked until the end of the transaction, and workers wait for it.
         """
         using = router.db_for_write(Webhook, instance=self)
         with transaction.atomic(using):
             stored = Webhook.objects.using(using).select_for_update(no_key=True).get(pk=self.pk)
+            self._refuse_unseen_receiver(stored, {*changed})
             secret = self.secret
             for field in self._meta.concrete_fields:
                 if field.name in {"secret", "previous_secret"} or field.name not in changed:
@@ -237,6 +242,15 @@ class Webhook(WebhookSecrets, WebhookState):
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self.save(using=using)
+
+    def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:
+        """One user may have entered secret headers while another one changed the receiver."""
+        together = {"secret_headers", *DESTINATION_FIELDS}
+        headers = (self if "secret_headers" in changed else stored).secret_headers
+        if not headers or together.isdisjoint(changed):
+            return
+        if any(getattr(self, name) != getattr(stored, name) for name in together.difference(changed)):
+            raise IntegrityError(validation.CONFLICT)
 
     @property
     def is_paused(self) -> bool:

@@ -16,6 +16,7 @@ from webhooks.delivery.retention import purge_webhooks
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
+from webhooks.models.webhook import DESTINATION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import history
@@ -158,8 +159,6 @@ def _secrets() -> Iterator[tuple[Webhook, str, Secret]]:
 # its models to a receiver that a user chooses. So it takes the permission to view all of them, and the secret headers
 # of a colleague must not reach another receiver.
 
-# A change of these sends data to another receiver, or lets others read it on the way.
-DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
 # A change of these sends more data, or reveals data by whether something is sent.
 CONTENT_FIELDS = (
     "additional_headers", "body_template",

@@ -241,10 +241,12 @@ class WebhookForm(forms.ModelForm):
             entered: Secret = cleaned.get(name) or Secret()
             if not cleaned.get(f"clear_{name}"):
                 cleaned[name] = entered or stored
-                continue
-            if entered:
+            elif entered:
                 self.add_error(f"clear_{name}", _("Either enter a new value or clear the stored one, not both."))
-            cleaned[name] = Secret()
+            else:
+                cleaned[name] = Secret()
+            # Django would keep the stored value if the posted form has no such field.
+            setattr(self.instance, name, cleaned.get(name, stored))
         return cleaned
 
     def _check_permissions(self) -> None:
