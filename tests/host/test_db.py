@@ -118,6 +118,8 @@ def test_a_worker_says_to_migrate_and_delivers_afterwards(workers: Workers) -> N
     make_webhook(Thing)
     thing = Thing.objects.create(name="a")
     until(lambda: Delivery.objects.filter(event__object_id=thing.pk).exists(), 30, "the delivery")
+    until(lambda: "The database can be used again" in worker.text, 30, "the worker to log that it is over")
+    assert worker.text.count("The database can") == 2, "one line at the beginning, and one at the end"
     assert worker.process.poll() is None
 
 
