@@ -176,8 +176,8 @@ def _check_admin() -> Iterator[CheckMessage]:
 def _check_kind_of_database(alias: str) -> Iterator[CheckMessage]:
     if not _is_supported(alias):
         yield Error(
-            f'The database "{alias}" is of the kind "{connections[alias].vendor}", but webhooks only works with PostgreSQL and SQLite '
-            "3.35 or newer.",
+            f'The database "{alias}" is of the kind "{connections[alias].vendor}", but webhooks only works with '
+            "PostgreSQL and SQLite 3.35 or newer.",
             hint=f'Use PostgreSQL or SQLite 3.35 or newer in DATABASES["{alias}"].',
             id="webhooks.E012",
         )

@@ -137,7 +137,9 @@ def test_a_misspelt_key_of_the_setting_is_an_error(webhooks_settings: Change) ->
     message = found()["webhooks.E002"]
     assert message.is_serious()
     assert "MODEL, TIMEOUTS, nothing_like_it" in message.msg
-    assert message.hint.startswith("Did you mean MODELS instead of MODEL? Did you mean TIMEOUT instead of TIMEOUTS? See")
+    assert message.hint.startswith(
+        "Did you mean MODELS instead of MODEL? Did you mean TIMEOUT instead of TIMEOUTS? See"
+    )
     assert "page on settings" in message.hint
 
 

@@ -291,7 +291,7 @@ def test_an_outage_of_hours_leaves_few_lines_and_one_that_says_it_is_over(
     errors.succeeded()
     errors.succeeded()
     assert [record.getMessage() for record in app_log.records][len(lines) :] == [
-        "The database can be used again, after errors for 14399 s."
+        "The database can be used again, after errors for 14399 s"
     ]
 
 
@@ -309,7 +309,7 @@ def test_another_kind_of_error_is_logged_at_once(
     assert [record.levelname for record in app_log.records] == ["WARNING", "ERROR", "WARNING"]
     assert "since 1 s" in app_log.text
     assert "RuntimeError: a mistake" in app_log.text
-    assert "Delivering works again, after errors for 1 s." in app_log.text
+    assert "Delivering works again, after errors for 1 s" in app_log.text
 
 
 @pytest.mark.one_database

@@ -103,8 +103,11 @@ class ErrorLog:
 
     def succeeded(self) -> None:
         if self._kind is not None and time.monotonic() - self._failed > OVER_SECONDS:
-            what = "The database can be used again" if issubclass(self._kind, Error) else "Delivering works again"
-            logger.warning("%s, after errors for %.0f s.", what, self._failed - self._began)
+            lasted = self._failed - self._began
+            if issubclass(self._kind, Error):
+                logger.warning("The database can be used again, after errors for %.0f s", lasted)
+            else:
+                logger.warning("Delivering works again, after errors for %.0f s", lasted)
             self._kind = None
 
 
