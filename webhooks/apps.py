@@ -9,9 +9,11 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.errors import log_with_time
         from webhooks.operations import runs  # noqa: F401 - importing them completes what workers can do
         from webhooks.workers import redis
 
+        log_with_time()
         redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
         signals.connect()

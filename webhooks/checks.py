@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
@@ -21,6 +22,7 @@ from webhooks.operations.silence import Silence, read_silences
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.operations.wording import registration_remedy
 from webhooks.registry.checks import check_models
+from webhooks.text import one_line
 from webhooks.workers import jobs
 from webhooks.workers.redis import connection_error, queue_problem
 from webhooks.workers.worker import WebhookWorker
@@ -45,10 +47,12 @@ def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 
 def _check_setting() -> Iterator[CheckMessage]:
-    if conf.unknown_keys:
+    if unknown := conf.unknown_keys:
+        close = {key: get_close_matches(key.upper(), conf.by_key, n=1) for key in unknown}
+        meant = "".join(f"Did you mean {found[0]} instead of {key}? " for key, found in close.items() if found)
         yield Error(
-            f"The setting WEBHOOKS has unknown keys: {', '.join(conf.unknown_keys)}.",
-            hint="See the documentation's page on settings for the keys.",
+            f"The setting WEBHOOKS has unknown keys: {', '.join(unknown)}.",
+            hint=f"{meant}See the documentation's page on settings for the keys.",
             id="webhooks.E002",
         )
     for key, problem in conf.invalid_values():
@@ -183,15 +187,18 @@ def _check_admin() -> Iterator[CheckMessage]:
 
 
 def _check_kind_of_database(alias: str) -> Iterator[CheckMessage]:
-    vendor = connections[alias].vendor
-    is_old = vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 35)  # without RETURNING
-    if is_old or vendor not in ("postgresql", "sqlite"):
+    if not _is_supported(alias):
         yield Error(
-            f'The database "{alias}" is of the kind "{vendor}", but webhooks only works with PostgreSQL and SQLite '
-            "3.35 or newer.",
+            f'The database "{alias}" is of the kind "{connections[alias].vendor}", but webhooks only works with '
+            "PostgreSQL and SQLite 3.35 or newer.",
             hint=f'Use PostgreSQL or SQLite 3.35 or newer in DATABASES["{alias}"].',
             id="webhooks.E012",
         )
+
+
+def _is_supported(alias: str) -> bool:
+    vendor = connections[alias].vendor
+    return vendor == "postgresql" or (vendor == "sqlite" and sqlite3.sqlite_version_info >= (3, 35))  # RETURNING
 
 
 def _check_database(alias: str) -> Iterator[CheckMessage]:
@@ -230,12 +237,36 @@ def _check_requests(alias: str) -> Iterator[CheckMessage]:
 
 
 @register("webhooks", deploy=True)
-def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    """Ask the database and Redis."""
+def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if conf.enabled and not queue_problem(conf.queue) and (problem := connection_error()):
+        yield Warning(
+            f"Redis cannot be used: {problem}",
+            hint=f'Start it, or correct RQ_QUEUES["{conf.queue}"]. Without it, only workers of the shipped class '
+            "deliver events: they look for them by themselves.",
+            id="webhooks.W006",
+        )
+
+
+@register("webhooks", Tags.database, deploy=True)
+def check_stored(app_configs: Any, databases: Collection[str] | None = None, **kwargs: Any) -> Iterator[CheckMessage]:
+    """Ask the database, if its alias was given with ``--database``. Not without ``--deploy``: ``migrate`` runs such
+    checks first, and these errors would keep it from creating the tables."""
+    alias = Event.objects.db
+    if alias not in (databases or ()) or not _is_supported(alias):
+        return
     try:
-        unreadable = unreadable_secrets() if conf.is_valid("ENCRYPTION_KEYS") else []
-    except DatabaseError:
-        unreadable = []  # no tables yet, or no database
+        problem = _schema_problem(alias)
+        unreadable = unreadable_secrets() if not problem and conf.is_valid("ENCRYPTION_KEYS") else []
+        unregistered = unregistered_names() if not problem and conf.enabled else {}
+    except DatabaseError as error:
+        yield Warning(
+            f'The tables of webhooks cannot be checked: the database "{alias}" does not answer: {one_line(str(error))}',
+            hint=f'Start it, or correct DATABASES["{alias}"].',
+            id="webhooks.W015",
+        )
+        return
+    if problem and conf.enabled:
+        yield problem
     for webhook, name in unreadable:
         yield Error(
             f"The {name} of webhook “{webhook}” cannot be decrypted with any key in the settings.",
@@ -244,32 +275,12 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             "“Stop signing with the previous secret now”.",
             id="webhooks.E010",
         )
-    if not conf.enabled:
-        return
-    try:
-        unregistered = unregistered_names()
-    except DatabaseError:
-        unregistered = {}
     for name, silence in unregistered.items():
         yield Error(
             f"Webhook “{name}” sends nothing of {', '.join((*silence.models, *silence.events))}: not registered, so "
             "the changes are not recorded.",
             hint=registration_remedy(silence.models, silence.events),
             id="webhooks.E015",
-        )
-    if has_pending_migrations(Event.objects.db):
-        yield Error(
-            "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
-            "than its code.",
-            hint="Run manage.py migrate.",
-            id="webhooks.E013",
-        )
-    if not queue_problem(conf.queue) and (problem := connection_error()):
-        yield Warning(
-            f"Redis cannot be used: {problem}",
-            hint=f'Start it, or correct RQ_QUEUES["{conf.queue}"]. Without it, only workers of the shipped class '
-            "deliver events: they look for them by themselves.",
-            id="webhooks.W006",
         )
 
 
@@ -280,11 +291,30 @@ def unregistered_names() -> dict[str, Silence]:
     return {webhook.name: silences[webhook.pk] for webhook in enabled if webhook.pk in silences}
 
 
-def has_pending_migrations(using: str) -> bool:
-    """Whether a migration of the app has not been applied. False if the database does not answer."""
-    try:
-        executor = MigrationExecutor(connections[using])
-        targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "webhooks"]
-        return bool(executor.migration_plan(targets))
-    except DatabaseError:
-        return False
+def _schema_problem(using: str) -> CheckMessage | None:
+    """A migration of the app that is not applied, or a table that is missing although all are recorded as applied.
+
+    Raises DatabaseError if the database does not answer."""
+    executor = MigrationExecutor(connections[using])
+    if executor.migration_plan([key for key in executor.loader.graph.leaf_nodes() if key[0] == "webhooks"]):
+        return Error(
+            "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
+            "than its code.",
+            hint="Run manage.py migrate.",
+            id="webhooks.E013",
+        )
+    existing = set(connections[using].introspection.table_names())
+    tables = {model._meta.db_table for model in apps.get_app_config("webhooks").get_models(include_auto_created=True)}
+    if missing := sorted(tables - existing):
+        remedy = (
+            "Run manage.py migrate --fake webhooks zero, then manage.py migrate webhooks."
+            if tables.isdisjoint(existing)
+            else "Restore them from a backup."
+        )
+        return Error(
+            "Changes are saved but not recorded, and no webhook is sent: these tables are missing, although the "
+            f"migrations of webhooks are recorded as applied: {', '.join(missing)}.",
+            hint=f"If DATABASES names the right database and schema, migrate does not create them. {remedy}",
+            id="webhooks.E013",
+        )
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from types import TracebackType
 from typing import Any
 
@@ -42,6 +43,29 @@ class OneLine(logging.Filter):
             trace = logging.Formatter().formatException(record.exc_info)
             record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))
         return True
+
+
+class LastResort(logging.StreamHandler[Any]):
+    """Writes warnings and errors with their time, if the host has no handler for them. Python's own writes none."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self, logging.WARNING)  # StreamHandler would keep the stream of this moment
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:  # the host may add one at any time
+            super().emit(record)
+
+
+def log_with_time() -> None:
+    """Give the log of the app a handler of the last resort, if the host's settings give it none."""
+    logger = logging.getLogger("webhooks")
+    if not logger.hasHandlers():
+        logger.addHandler(LastResort())
 
 
 def reraise_job_timeout(error: Exception) -> None:

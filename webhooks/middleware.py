@@ -1,17 +1,19 @@
 """Middleware: records the request, the user and the webhook depth that a change came from, under WSGI and ASGI.
 
+That includes the changes of code that writes a streaming response.
+
 With ``BATCH_REQUESTS``, it also records the changes of a request together at its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.db import connections
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
 from webhooks.capture.batch import batch
@@ -33,20 +35,51 @@ def WebhooksMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[
             logger.warning("BATCH_REQUESTS has no effect under ASGI: each change is recorded at once")
 
         async def handle_async(request: HttpRequest) -> HttpResponseBase:
-            with acting(RequestActor(request)):
-                return await cast(Awaitable[HttpResponseBase], get_response(request))
+            with acting(actor := RequestActor(request)):
+                response = await cast(Awaitable[HttpResponseBase], get_response(request))
+            return _stream_as(actor, response)
 
         handle_async.process_exception = process_exception  # type: ignore[attr-defined]
         return handle_async
 
     def handle(request: HttpRequest) -> HttpResponseBase:
-        with acting(RequestActor(request)), ExitStack() as stack:
+        with acting(actor := RequestActor(request)), ExitStack() as stack:
             request._webhooks_stack = stack  # type: ignore[attr-defined]
-            return cast(HttpResponseBase, get_response(request))
+            response = cast(HttpResponseBase, get_response(request))
+        return _stream_as(actor, response)
 
     handle.process_view = process_view  # type: ignore[attr-defined]
     handle.process_exception = process_exception  # type: ignore[attr-defined]
     return handle
+
+
+def _stream_as(actor: RequestActor, response: HttpResponseBase) -> HttpResponseBase:
+    """Let the code that writes a streaming response act as the user of its request, too: it runs after the view.
+
+    A file is left as it is: the server may send it without Python.
+    """
+    if isinstance(response, StreamingHttpResponse) and getattr(response, "file_to_stream", None) is None:
+        parts: Any = response.streaming_content
+        response.streaming_content = _async_parts(actor, parts) if response.is_async else _parts(actor, parts)
+    return response
+
+
+def _parts(actor: RequestActor, parts: Iterator[bytes]) -> Iterator[bytes]:
+    while True:
+        with acting(actor):  # not while the server sends a part: other code runs then
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
+async def _async_parts(actor: RequestActor, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    while True:
+        with acting(actor):
+            part = await anext(parts, None)
+        if part is None:
+            return
+        yield part
 
 
 def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks.admin import run_start
+from webhooks.db import to_utc
 from webhooks.delivery.runs import pace
 from webhooks.models import Delivery, Run, RunKind, RunState, State
 from webhooks.operations import runs
@@ -330,6 +332,28 @@ def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_webhook", "retry_delivery")))
     client.force_login(user)
     assert client.post(url, {"hours": "6"}).status_code == 403
+
+
+@pytest.mark.parametrize("page", ["recover", "backfill"])
+def test_a_time_in_the_hour_that_autumn_repeats_is_taken(
+    page: str, admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.FAILED)
+    url = reverse(f"admin:webhooks_webhook_{page}", args=[webhook.pk])
+    second_time = datetime(2025, 10, 26, 1, 30, tzinfo=UTC)  # 02:30 in Berlin, as it was an hour before
+    with monkeypatch.context() as patch:
+        now = second_time + timedelta(hours=1)
+        patch.setattr(run_start, "timezone", SimpleNamespace(now=lambda: now, get_current_timezone_name=str))
+        context: Any = admin_client.get(url, {"hours": "1"}).context
+    assert datetime.fromisoformat(context["posted"]) == second_time
+    # What the page posts is that moment. A user who types the time means the first of both.
+    for typed, meant in ((context["posted"], second_time), ("2025-10-26T02:30:00", second_time - timedelta(hours=1))):
+        form = run_start.SinceForm({"since": typed})
+        assert form.is_valid(), form.errors
+        assert to_utc(form.cleaned_data["since"]) == meant
+        assert admin_client.get(url, {"since": typed}).context["since"].startswith("2025-10-26 02:30:00 CE")
 
 
 def test_a_webhook_is_recovered_without_time_zones(admin_client: Client, settings: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser
 from django.db import DatabaseError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
@@ -248,8 +248,28 @@ def save_and_fail(request: HttpRequest) -> HttpResponse:
     raise ZeroDivisionError
 
 
+def save_in_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def chunks() -> Iterator[str]:
+        for name in ("first", "second"):
+            Thing.objects.create(name=name)
+            yield name
+
+    return StreamingHttpResponse(chunks())
+
+
+async def save_in_async_stream(request: HttpRequest) -> StreamingHttpResponse:
+    async def chunks() -> AsyncIterator[str]:
+        for name in ("first", "second"):
+            await Thing(name=name).asave()
+            yield name
+
+    return StreamingHttpResponse(chunks())
+
+
 urlpatterns = [
     path("sync/", save_in_sync_view),
+    path("stream/", save_in_stream),
+    path("async-stream/", transaction.non_atomic_requests(save_in_async_stream)),
     path("async/", transaction.non_atomic_requests(save_in_async_view)),
     path("fail/", save_and_fail),
 ]
@@ -284,6 +304,48 @@ def test_a_save_in_an_async_view_names_the_user_and_the_request(alice: User) -> 
     assert created.username == deleted.username == "alice"
     assert created.request_id == deleted.request_id != ""
     assert last_data()["name"] == "async"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+@pytest.mark.parametrize("place", ["/stream/", "/async-stream/"])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")  # each kind of server, each kind of stream
+def test_a_save_while_a_response_streams_names_the_user_and_the_request(
+    alice: User, place: str, is_async: bool
+) -> None:
+    make_webhook(Thing)
+
+    async def get_async() -> list[bytes]:
+        client = AsyncClient()
+        await client.aforce_login(alice)
+        response: Any = await client.get(place)
+        found = []
+        async for chunk in response.streaming_content if response.is_async else response:
+            found.append(chunk)
+            assert current_actor().username == "", "the actor is left between two chunks"
+        return found
+
+    if is_async:
+        chunks = async_to_sync(get_async)()
+    else:
+        client = Client()
+        client.force_login(alice)
+        chunks = []
+        for chunk in client.get(place):
+            chunks.append(chunk)
+            assert current_actor().username == ""
+    assert chunks == [b"first", b"second"]
+    assert [json.loads(event.data)["name"] for event in events()] == ["first", "second"]
+    assert {event.username for event in events()} == {"alice"}
+    [request_id] = {event.request_id for event in events()}
+    assert request_id
+
+
+def test_a_file_is_still_sent_by_the_server() -> None:
+    with Path(__file__).open("rb") as file:
+        response: Any = WebhooksMiddleware(lambda request: FileResponse(file))(RequestFactory().get("/"))
+        assert response.file_to_stream is file, "servers send it without reading it in Python"
+        assert b"".join(response) == Path(__file__).read_bytes()
 
 
 @override_settings(ROOT_URLCONF=__name__)

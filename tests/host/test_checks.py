@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.contrib import admin
-from django.core.checks import INFO, CheckMessage, run_checks
+from django.core.checks import ERROR, INFO, CheckMessage, run_checks
 from django.core.management import call_command
-from django.db import OperationalError, models
+from django.db import ConnectionHandler, OperationalError, models
 from django.urls import clear_script_prefix, include, path, set_script_prefix
 from psycopg import IsolationLevel
 from rest_framework import serializers
@@ -39,7 +39,7 @@ MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 
 def found(deploy: bool = False) -> dict[str, CheckMessage]:
     """The messages of the app's checks, by id; none may appear twice in these tests."""
-    messages = run_checks(tags=["webhooks"], include_deployment_checks=deploy)
+    messages = run_checks(tags=["webhooks"], include_deployment_checks=deploy, databases=["default"])
     by_id = {str(message.id): message for message in messages}
     assert len(by_id) == len(messages), messages
     return by_id
@@ -72,11 +72,9 @@ def valid_models(webhooks_settings: Change) -> None:
 
 
 @pytest.fixture(autouse=True)
-def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The databases that are not migrated; ``test_db`` tests the real query."""
-    unmigrated: list[str] = []
-    monkeypatch.setattr(checks, "has_pending_migrations", lambda using: using in unmigrated)
-    return unmigrated
+def migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database with all tables; ``test_db`` looks for the real ones."""
+    monkeypatch.setattr(checks, "_schema_problem", lambda using: None)
 
 
 @pytest.fixture(autouse=True)
@@ -142,10 +140,13 @@ def test_another_queue_in_rq_queues_is_no_mistake(settings: Any, webhooks_settin
 
 
 def test_a_misspelt_key_of_the_setting_is_an_error(webhooks_settings: Change) -> None:
-    webhooks_settings(TIMEOUTS=10, MODEL=[])
+    webhooks_settings(TIMEOUTS=10, MODEL=[], nothing_like_it=1)
     message = found()["webhooks.E002"]
     assert message.is_serious()
-    assert "MODEL, TIMEOUTS" in message.msg
+    assert "MODEL, TIMEOUTS, nothing_like_it" in message.msg
+    assert message.hint.startswith(
+        "Did you mean MODELS instead of MODEL? Did you mean TIMEOUT instead of TIMEOUTS? See"
+    )
     assert "page on settings" in message.hint
 
 
@@ -209,6 +210,7 @@ def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[
     assert "tests.testapp.serializers.UnregisteredSerializer" in message.msg
     assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
     assert message.hint == UNSENDABLE
+    assert "rqworker, runserver and most other commands refuse to start" in message.hint
 
 
 def test_a_registered_model_with_a_named_serializer_is_no_mistake(register: Callable[..., None]) -> None:
@@ -368,12 +370,46 @@ def test_an_sqlite_without_returning_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert "3.35" in message.hint
 
 
-def test_a_missing_migration_is_an_error_when_deploying(migrated: list[str]) -> None:
-    migrated.append("default")
-    assert found() == {}
+def test_the_tables_are_looked_for_only_with_deploy_and_their_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Django asks of every check: ``migrate`` runs the checks of a database before it creates the tables."""
+    asked: list[str] = []
+    monkeypatch.setattr(checks, "_schema_problem", asked.append)
+    for deploy, databases in ((False, None), (False, ["default"]), (True, None), (True, ["archive"])):
+        run_checks(tags=["webhooks"], include_deployment_checks=deploy, databases=databases)
+        assert asked == []
+    run_checks(tags=["webhooks"], include_deployment_checks=True, databases=["default"])
+    assert asked == ["default"]
+
+
+def test_missing_tables_are_no_error_before_webhooks_are_enabled(
+    monkeypatch: pytest.MonkeyPatch, webhooks_settings: Change
+) -> None:
+    missing = CheckMessage(ERROR, "", id="webhooks.E013")
+    monkeypatch.setattr(checks, "_schema_problem", lambda using: missing)
+    assert found(deploy=True) == {"webhooks.E013": missing}
+    webhooks_settings(ENABLED=False)
+    assert found(deploy=True) == {}
+
+
+def test_a_database_that_does_not_answer_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(using: str) -> None:
+        raise OperationalError("connection refused\nIs the server running?")
+
+    monkeypatch.setattr(checks, "_schema_problem", refused)
     [message] = found(deploy=True).values()
-    assert (message.id, message.is_serious()) == ("webhooks.E013", True)
-    assert message.hint == "Run manage.py migrate."
+    assert (message.id, message.is_serious()) == ("webhooks.W015", False)
+    assert 'the database "default" does not answer: connection refused' in message.msg
+    assert "\n" not in message.msg
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_project_without_a_database_gets_a_message_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, webhooks_settings: Change, is_enabled: bool
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(checks, "connections", ConnectionHandler({}))
+    webhooks_settings(ENABLED=is_enabled)
+    assert "webhooks.E012" in found(deploy=True)
 
 
 def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,15 +581,6 @@ def test_a_webhook_of_a_model_that_is_not_registered_is_an_error(monkeypatch: py
     assert message.hint.startswith(
         'Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it. Call'
     )
-
-
-def test_a_database_without_tables_has_no_error_about_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_table() -> list[Any]:
-        raise OperationalError("no such table: webhooks_webhook")
-
-    for query in ("unreadable_secrets", "unregistered_names"):
-        monkeypatch.setattr(checks, query, no_table)
-    assert found(deploy=True) == {}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from tests.testapp.models import Thing
 from users.models import User
 from webhooks import checks, db
 from webhooks.capture import subscriptions
-from webhooks.checks import has_pending_migrations
 from webhooks.db import execute
 from webhooks.errors import describe_error, is_statement_timeout
 from webhooks.middleware import process_exception
@@ -119,27 +118,41 @@ def test_a_worker_says_to_migrate_and_delivers_afterwards(workers: Workers) -> N
     make_webhook(Thing)
     thing = Thing.objects.create(name="a")
     until(lambda: Delivery.objects.filter(event__object_id=thing.pk).exists(), 30, "the delivery")
+    until(lambda: "The database can be used again" in worker.text, 30, "the worker to log that it is over")
+    assert worker.text.count("The database can") == 2, "one line at the beginning, and one at the end"
     assert worker.process.poll() is None
+
+
+def table_problem() -> str:
+    """What ``check --deploy --database default`` says of the tables, with the remedy."""
+    messages = checks.check_stored(None, databases=["default"])
+    return "\n".join(f"{one.msg} {one.hint}" for one in messages if one.id == "webhooks.E013")
 
 
 @pytest.mark.usefixtures("database")
 def test_a_migration_that_is_not_applied_is_found() -> None:
-    assert not has_pending_migrations("default")
+    assert table_problem() == ""
     execute("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'webhooks'")
     try:
-        assert has_pending_migrations("default")
+        assert table_problem().endswith("Run manage.py migrate.")
     finally:
         execute("default", "UPDATE django_migrations SET app = 'webhooks' WHERE app = 'aside'")
 
 
-def test_a_database_that_does_not_answer_has_no_pending_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unavailable(dict):
-        def __missing__(self, alias: str) -> object:
-            raise DatabaseError("connection refused")
+@pytest.mark.usefixtures("database")
+def test_a_table_that_is_missing_although_its_migration_is_recorded_is_found() -> None:
+    with without("webhooks_event"):
+        assert "recorded as applied: webhooks_event. " in table_problem()
+        assert "from a backup" in table_problem()
 
-    monkeypatch.setattr(checks, "connections", Unavailable())
-    assert not has_pending_migrations("default")
-    assert connections["default"]
+
+@pytest.mark.usefixtures("database")
+def test_all_tables_missing_although_their_migrations_are_recorded_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(type(connections["default"].introspection), "table_names", lambda *_: ["django_migrations"])
+        problem = table_problem()
+    assert "migrate --fake webhooks zero" in problem
+    assert "webhooks_webhook" in problem
 
 
 # Commands

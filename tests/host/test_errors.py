@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.inbox import ROOT
 from webhooks import errors
 from webhooks.errors import get_logger
 from webhooks.text import one_line
@@ -66,3 +71,37 @@ def test_every_logger_of_the_app_keeps_records_on_one_line() -> None:
         name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
         import_module(name)
         assert any(isinstance(one, errors.OneLine) for one in logging.getLogger(name).filters)
+
+
+PROGRAM = """
+import logging, sys, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "webhooks"], RQ_QUEUES={}, LOGGING=%s
+)
+django.setup()
+logging.getLogger("webhooks.delivery").info("too quiet")
+logging.getLogger("webhooks.delivery").warning("to whom it may concern")
+if "late" in sys.argv:
+    logging.basicConfig(format="ROOT %%(message)s")
+    logging.getLogger("webhooks.delivery").warning("with the host's handler")
+"""
+HANDLER = {"version": 1, "handlers": {"one": {"class": "logging.StreamHandler"}}}
+
+
+def log_of(settings: dict[str, Any], *arguments: str) -> list[str]:
+    program = [sys.executable, "-c", PROGRAM % settings, *arguments]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stderr.splitlines()
+
+
+def test_lines_have_a_time_in_a_project_without_logging() -> None:
+    first, *others = log_of({}, "late")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d [\d:,]+ WARNING webhooks\.delivery: to whom it may concern", first)
+    assert others == ["ROOT with the host's handler"], "once, as soon as the project has a handler"
+
+
+@pytest.mark.parametrize("name", ["root", "webhooks"])
+def test_a_project_with_logging_formats_the_lines_itself(name: str) -> None:
+    handlers = {"handlers": ["one"]}
+    settings = HANDLER | ({"root": handlers} if name == "root" else {"loggers": {name: handlers}})
+    assert log_of(settings) == ["to whom it may concern"]

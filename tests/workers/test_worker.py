@@ -40,8 +40,9 @@ from webhooks.delivery import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.network.transport import Transport
 from webhooks.workers import jobs
+from webhooks.workers import worker as worker_module
 from webhooks.workers.status import read_backend
-from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
+from webhooks.workers.worker import WARM_SECONDS, ErrorLog, WebhookWorker
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -266,6 +267,58 @@ def test_wake_ups_are_dropped_without_reading_them(redis: Any) -> None:
     assert queue.intermediate_queue.get_job_ids() == [other.id]
     assert not redis.exists("webhooks:wake-up:webhooks")
     worker.teardown()
+
+
+class Clock:
+    """Stands in for the module ``time`` of the worker."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_an_outage_of_hours_leaves_few_lines_and_one_that_says_it_is_over(
+    app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(worker_module, "time", clock)
+    errors = ErrorLog()
+    errors.succeeded()
+    for _ in range(4 * 3600):  # the worker tries every second
+        errors.failed(OperationalError("connection refused"))
+        errors.succeeded()  # what needs no database may work meanwhile
+        clock.now += 1
+    lines = [record.getMessage() for record in app_log.records]
+    assert lines[:3] == [
+        "The database cannot be used, trying again: connection refused",
+        "The database cannot be used since 10 s, trying again: connection refused",
+        "The database cannot be used since 30 s, trying again: connection refused",
+    ]
+    assert 20 < len(lines) < 40
+    clock.now += 10
+    errors.succeeded()
+    errors.succeeded()
+    assert [record.getMessage() for record in app_log.records][len(lines) :] == [
+        "The database can be used again, after errors for 14399 s"
+    ]
+
+
+def test_another_kind_of_error_is_logged_at_once(
+    app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(worker_module, "time", clock)
+    errors = ErrorLog()
+    errors.failed(OperationalError("connection refused"))
+    clock.now += 1
+    errors.failed(RuntimeError("a mistake"))
+    clock.now += 60
+    errors.succeeded()
+    assert [record.levelname for record in app_log.records] == ["WARNING", "ERROR", "WARNING"]
+    assert "since 1 s" in app_log.text
+    assert "RuntimeError: a mistake" in app_log.text
+    assert "Delivering works again, after errors for 1 s" in app_log.text
 
 
 @pytest.mark.one_database

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.forms.utils import flatatt
 from django.http import HttpRequest, QueryDict
@@ -84,16 +85,20 @@ class MomentInput(forms.DateTimeInput):
 
 
 class MomentField(forms.DateTimeField):
-    """Refuses a time at an end of the calendar, which other time zones do not have."""
+    """Refuses a time at an end of the calendar, which other time zones do not have. Takes the first one of two, in the
+    hour that autumn repeats, and the hour that spring leaves out: Django's field would refuse both."""
 
     widget = MomentInput(attrs={"step": "1"})
 
     def to_python(self, value: Any) -> datetime | None:
-        moment = super().to_python(value)
         try:
+            given = parse_datetime(value.strip()) if isinstance(value, str) else None
+            if given and settings.USE_TZ and timezone.is_naive(given):
+                value = timezone.make_aware(given)
+            moment = super().to_python(value)
             if moment is not None:
                 local_time(to_utc(moment))
-        except OverflowError:
+        except (ValueError, OverflowError):  # such as 30 February
             raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
         return moment
 

@@ -263,7 +263,7 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
         context |= {
             **preview_context(request, kind, filters, COUNT_SECONDS_OF_WEBHOOK),
             "since": exact_time(since),
-            "posted": local_time(since).strftime("%Y-%m-%dT%H:%M:%S"),
+            "posted": local_time(since).isoformat(timespec="seconds"),  # with its offset: an hour of autumn comes twice
         }
     return page(request, "webhooks/admin/run/recover.html", context)
 

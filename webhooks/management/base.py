@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -49,6 +50,9 @@ class DatabaseCommand(BaseCommand):
     exit_status_of_failure: ClassVar = 1
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        for stream in (options.get("stdout"), options.get("stderr"), self.stdout._out, self.stderr._out):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 has no “ and no →
         try:
             with translation.override("en"):
                 return super().execute(*args, **options)

@@ -71,7 +71,7 @@ class WebhookSecrets(models.Model):
     def overlapping_secret(self, now: datetime) -> str:
         """The previous secret if it still signs at the aware time ``now``, or "".
 
-        If it cannot be decrypted, the current secret still signs. ``check --deploy`` reports the previous one.
+        If it cannot be decrypted, the current secret still signs. The check ``webhooks.E010`` reports the previous one.
         """
         is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()

@@ -15,7 +15,10 @@ from webhooks.registry.registration import Registration, conventional_paths
 from webhooks.registry.sources import attributes, serializer_fields, source_names
 
 DEFINE = "Define a serializer at one of these paths, or name one in webhooks.register(…, serializer=…)."
-UNSENDABLE = "Until this is corrected, every event of such an object is marked failed and nothing is sent."
+UNSENDABLE = (
+    "Until this is corrected, rqworker, runserver and most other commands refuse to start. A web server starts all the "
+    "same: it marks every event of such an object as failed, and nothing of it is sent."
+)
 
 
 def check_models(own: str) -> Iterator[CheckMessage]:

@@ -49,6 +49,10 @@ BUSY_POLL = 0.015
 # A burst ends if the worker has had nothing to do for so many seconds, although something is due: another worker or an
 # open transaction holds it.
 BURST_PATIENCE = 30
+# Seconds between two lines of the log about one outage of the database: the first time, and the most. It has ended if
+# nothing failed for OVER_SECONDS.
+FIRST_PAUSE, LONGEST_PAUSE = 10, 600
+OVER_SECONDS = 3
 
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
@@ -72,6 +76,44 @@ def close_connections() -> None:
             close_pool()
 
 
+class ErrorLog:
+    """Logs errors that keep a worker from delivering: the first one, then one after growing pauses, then the end.
+
+    The worker tries again every second, and an outage of hours would fill the log. Another kind of error is logged at
+    once. A failure within ``OVER_SECONDS`` after the last one belongs to the same outage.
+    """
+
+    def __init__(self) -> None:
+        self._kind: type[Exception] | None = None
+        self._began = self._failed = self._next = self._pause = 0.0
+
+    def failed(self, error: Exception) -> None:
+        now = self._failed = time.monotonic()
+        if self._kind is None:
+            self._began = now
+        if self._kind is not type(error):
+            self._kind, self._pause = type(error), FIRST_PAUSE
+        elif now < self._next:
+            return
+        else:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._next = now + self._pause
+        since = f" since {now - self._began:.0f} s" if now > self._began else ""
+        if isinstance(error, Error):
+            logger.warning("The database cannot be used%s, trying again: %s", since, describe_error(error))
+        else:
+            logger.error("Delivering met an unexpected error%s, trying again", since, exc_info=error)
+
+    def succeeded(self) -> None:
+        if self._kind is not None and time.monotonic() - self._failed > OVER_SECONDS:
+            lasted = self._failed - self._began
+            if issubclass(self._kind, Error):
+                logger.warning("The database can be used again, after errors for %.0f s", lasted)
+            else:
+                logger.warning("Delivering works again, after errors for %.0f s", lasted)
+            self._kind = None
+
+
 class WebhookWorker(LastingWorker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It delivers
     if it listens to the queue of the setting ``QUEUE``.
@@ -87,6 +129,7 @@ class WebhookWorker(LastingWorker):
     def __init__(self, queues: Any, **kwargs: Any) -> None:
         super().__init__(queues, **kwargs)
         self._runner = DeliveryRunner()
+        self._errors = ErrorLog()
         self._counted = (time.monotonic(), 0)
 
     # Start
@@ -152,6 +195,7 @@ class WebhookWorker(LastingWorker):
             with self._surviving_errors():
                 self._runner.run(conf.slice, wait=False, is_woken=is_woken)
                 has_worked = not self._runner.is_idle
+                self._errors.succeeded()
             if not self._runner.can_send:
                 raise SystemExit("The worker ends because its thread that sends has ended")
             self._report_faults()
@@ -179,10 +223,7 @@ class WebhookWorker(LastingWorker):
         try:
             yield
         except Exception as error:
-            if isinstance(error, Error):
-                logger.warning("The database cannot be used, trying again: %s", describe_error(error))
-            else:
-                logger.exception("Delivering met an unexpected error, trying again")
+            self._errors.failed(error)
             close_connections()
             time.sleep(1)
 

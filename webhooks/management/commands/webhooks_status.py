@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from webhooks.errors import describe_error
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import State
 from webhooks.operations.alarms import Alarm, Level
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.status import Status, read_status
-from webhooks.operations.wording import count_of, exact_time, number
+from webhooks.operations.wording import count_of, exact_time, number, sentence
 from webhooks.permissions import Operator
 from webhooks.text import one_line
 
@@ -23,10 +25,21 @@ LABELS = {Level.GOOD: "OK", Level.NOTE: "NOTE", Level.WARNING: "WARNING", Level.
 class Command(DatabaseCommand):
     help = (
         "Shows the alarms of the status page, each with its remedy, and the number of deliveries in each state. Exits "
-        "with status 0 if all is well, 1 with warnings, and 2 with errors, or if the database cannot be used."
+        "with status 0 if all is well, 1 with warnings, and 2 with errors, if the database cannot be used, or if the "
+        "command itself fails."
     )
     requires_system_checks = []
     exit_status_of_failure = 2
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except CommandError:
+            raise
+        except Exception as error:  # Python would exit with 1, which a monitor takes for a warning
+            self.stderr.write(traceback.format_exc())
+            text = sentence(f"The status cannot be read: {describe_error(error)}")
+            raise CommandError(text, returncode=self.exit_status_of_failure) from error
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="Print JSON, with the fields of GET status/.")
