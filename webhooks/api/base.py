@@ -140,7 +140,10 @@ class Conflict(APIException):
 
 
 class StrictViewSet(GenericViewSet[Any]):
-    """Refuses unknown query parameters, and bodies where it reads none."""
+    """Refuses unknown query parameters, and bodies where it reads none.
+
+    Each action takes ``**kwargs``: the path of the host's URLs may have a version or other arguments.
+    """
 
     pagination_class = NewestFirst
     filter_backends = ()

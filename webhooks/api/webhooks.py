@@ -251,7 +251,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     @extend_schema(request=None, responses=PingedSerializer)
     @action(detail=True, methods=["post"], operation="change")
-    def ping(self, request: Request, pk: str) -> Response:
+    def ping(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send a test event with the saved settings."""
         refuse_body(request)
         webhook = self.get_object()
@@ -261,13 +261,13 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="change")
-    def pause(self, request: Request, pk: str) -> Response:
+    def pause(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Stop sending until it is resumed. Changes are still stored, and their deliveries wait."""
         return self._switch(pause, _("You can only pause a webhook that is enabled and that no user has paused yet."))
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="change")
-    def resume(self, request: Request, pk: str) -> Response:
+    def resume(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send to a paused webhook again, at once."""
         return self._switch(resume, _("You can only resume a webhook that is enabled and paused."))
 
