@@ -17,6 +17,7 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import payloads, permissions
 from webhooks.api.base import (
+    IDEMPOTENCY_KEY,
     KEY,
     Conflict,
     LongListViewSet,
@@ -246,7 +247,7 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     @extend_schema(
         operation_id="webhooks_deliveries_retry_many",
-        parameters=[DeliveryFilters],
+        parameters=[DeliveryFilters, IDEMPOTENCY_KEY],
         request=None,
         responses={200: RetriedSerializer, 202: RetriedSerializer},
     )

@@ -19,7 +19,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, refuse_body, repeated_run, request_key_of
+from webhooks.api.base import (
+    IDEMPOTENCY_KEY,
+    Conflict,
+    QueryFilters,
+    StrictViewSet,
+    refuse_body,
+    repeated_run,
+    request_key_of,
+)
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters
 from webhooks.api.fields import (
@@ -167,20 +175,20 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
     def get_queryset(self) -> QuerySet[Run]:
         return permissions.allowed(self.request.user, "view", Run.objects.all())
 
-    @extend_schema(request=NewRunSerializer, responses=STARTED)
+    @extend_schema(request=NewRunSerializer, responses=STARTED, parameters=[IDEMPOTENCY_KEY])
     def create(self, request: Request, **kwargs: Any) -> Response:
         """Begin a run, or count its rows with ``dry_run``. Workers execute it; the response does not wait for them."""
         given = NewRunSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         return self._start(given.validated_data["kind"], given.validated_data["filters"], given)
 
-    @extend_schema(operation_id="webhooks_webhooks_recover", request=RecoverSerializer, responses=STARTED)
+    @extend_schema(operation_id="webhooks_webhooks_recover", request=RecoverSerializer, responses=STARTED, parameters=[IDEMPOTENCY_KEY])
     def recover(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
         events that failed before they had deliveries."""
         return self._start_since(RunKind.RECOVER, webhook)
 
-    @extend_schema(operation_id="webhooks_webhooks_backfill", request=SinceSerializer, responses=STARTED)
+    @extend_schema(operation_id="webhooks_webhooks_backfill", request=SinceSerializer, responses=STARTED, parameters=[IDEMPOTENCY_KEY])
     def backfill(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send a webhook the stored events from a time on that match its models, actions and conditions of today, and
         that it did not get. It may be a new webhook."""

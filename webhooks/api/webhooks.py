@@ -103,7 +103,10 @@ class WebhookSerializer(RowSerializer[Webhook]):
             secrets = {name: Secret(data[name]) for name in SECRET_FIELDS if isinstance(data.get(name), str)}
             data = copy.copy(data)
             for name, secret in secrets.items():
-                data[name] = secret
+                if isinstance(data, QueryDict) and not secret.reveal().strip():
+                    del data[name]  # REST framework's own form sends it empty: it never shows the stored one
+                else:
+                    data[name] = secret
         return super().run_validation(data)
 
     def to_internal_value(self, data: Any) -> Any:
@@ -113,7 +116,15 @@ class WebhookSerializer(RowSerializer[Webhook]):
                 names = {name.partition("[")[0] for name in names} - {"csrfmiddlewaretoken"}
             refuse_unknown(names, self.fields, "field")
         values = super().to_internal_value(data)
+        if self.instance and not self.partial and not isinstance(data, QueryDict):  # REST framework's form has no lists
+            values = {name: value for name, value in self._defaults().items() if name not in data} | values
         return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}
+
+    def _defaults(self) -> dict[str, Any]:
+        """The values of the settings that a PUT leaves out. It keeps the secrets."""
+        optional = {field.field_name for field in self._writable_fields if not field.required}
+        columns = [field for field in Webhook._meta.concrete_fields if field.name in optional - {*SECRET_FIELDS}]
+        return {field.name: field.get_default() for field in columns} | {"object_types": []}
 
     def get_initial(self) -> Any:
         # The browsable API fills a refused form with this.
@@ -134,16 +145,25 @@ class WebhookSerializer(RowSerializer[Webhook]):
             setattr(candidate, name, attrs[name])
         stored = list(self.instance.object_types.all()) if self.instance else []
         candidate.new_object_types = attrs.get("object_types", stored)
-        try:
-            candidate.full_clean()
-        except ModelValidationError as error:
-            errors = serializers.as_serializer_error(error)
-            if NON_FIELD_ERRORS in errors:
-                errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
-            raise serializers.ValidationError(errors) from error
+        if errors := self._find_errors(candidate, attrs):
+            raise serializers.ValidationError(errors)
         if self.instance and attrs.get("enabled") == self.instance.enabled:
             del attrs["enabled"]  # no change, even if a worker disables the webhook meanwhile
         return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
+
+    def _find_errors(self, candidate: Webhook, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The invalid fields of a webhook with these new values.
+
+        A stored value may have become invalid, such as the name of a serializer that is gone. This is no error of a
+        request that names other fields, unless it enables the webhook.
+        """
+        errors = invalid_fields(candidate)
+        if not (self.instance and errors.keys() - attrs.keys()) or (attrs.get("enabled") and not self.instance.enabled):
+            return errors
+        before = copy.copy(self.instance)
+        before.new_object_types = list(self.instance.object_types.all())
+        stored = invalid_fields(before)
+        return {name: texts for name, texts in errors.items() if name in attrs or texts != stored.get(name)}
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
@@ -160,6 +180,18 @@ class WebhookSerializer(RowSerializer[Webhook]):
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance
+
+
+def invalid_fields(webhook: Webhook) -> dict[str, Any]:
+    """The errors of a webhook by field, as REST framework writes them."""
+    try:
+        webhook.full_clean()
+    except ModelValidationError as error:
+        errors: dict[str, Any] = serializers.as_serializer_error(error)
+        if NON_FIELD_ERRORS in errors:
+            errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
+        return errors
+    return {}
 
 
 class WebhookSummarySerializer(RowSerializer[Webhook]):
