@@ -27,9 +27,8 @@ from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 
 try:
-    from drf_spectacular.utils import OpenApiParameter
+    from drf_spectacular.utils import OpenApiParameter, extend_schema_field
     from drf_spectacular.utils import extend_schema as extend_schema
-    from drf_spectacular.utils import extend_schema_field
     from drf_spectacular.utils import extend_schema_view as extend_schema_view
 except ImportError:  # optional
 

@@ -158,8 +158,11 @@ class RunPreviewSerializer(NamedSerializer):
     sample = NamedRowSerializer(many=True)
 
 
-# The responses of an action that begins a run.
-STARTED = {201: RunSerializer, 200: RunPreviewSerializer}
+# The description of an action that begins a run.
+BEGINS: dict[str, Any] = {
+    "responses": {201: RunSerializer, 200: RunPreviewSerializer},
+    "parameters": [IDEMPOTENCY_KEY],
+}
 
 
 # A dry run may read for seconds: with ATOMIC_REQUESTS, SQLite would lock all writers out meanwhile.
@@ -175,20 +178,30 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
     def get_queryset(self) -> QuerySet[Run]:
         return permissions.allowed(self.request.user, "view", Run.objects.all())
 
-    @extend_schema(request=NewRunSerializer, responses=STARTED, parameters=[IDEMPOTENCY_KEY])
+    @extend_schema(request=NewRunSerializer, **BEGINS)
     def create(self, request: Request, **kwargs: Any) -> Response:
         """Begin a run, or count its rows with ``dry_run``. Workers execute it; the response does not wait for them."""
         given = NewRunSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         return self._start(given.validated_data["kind"], given.validated_data["filters"], given)
 
-    @extend_schema(operation_id="webhooks_webhooks_recover", request=RecoverSerializer, responses=STARTED, parameters=[IDEMPOTENCY_KEY])
+    @extend_schema(
+        operation_id="webhooks_webhooks_recover",
+        request=RecoverSerializer,
+        responses=STARTED,
+        parameters=[IDEMPOTENCY_KEY],
+    )
     def recover(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
         events that failed before they had deliveries."""
         return self._start_since(RunKind.RECOVER, webhook)
 
-    @extend_schema(operation_id="webhooks_webhooks_backfill", request=SinceSerializer, responses=STARTED, parameters=[IDEMPOTENCY_KEY])
+    @extend_schema(
+        operation_id="webhooks_webhooks_backfill",
+        request=SinceSerializer,
+        responses=STARTED,
+        parameters=[IDEMPOTENCY_KEY],
+    )
     def backfill(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send a webhook the stored events from a time on that match its models, actions and conditions of today, and
         that it did not get. It may be a new webhook."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,19 +12,23 @@ from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
+from django.utils.crypto import salted_hmac
 from django.utils.decorators import method_decorator
+from django.utils.http import parse_etags
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
+from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import ModelViewSet
 
 from webhooks import permissions
-from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, redaction_of, refuse_body
+from webhooks.api.base import Conflict, PreconditionFailed, QueryFilters, StrictViewSet, redaction_of, refuse_body
 from webhooks.api.fields import (
     ChoiceField,
     DisabledReasonField,
@@ -36,6 +41,7 @@ from webhooks.api.fields import (
     TextListField,
     extend_schema,
     extend_schema_view,
+    header,
     refuse_unknown,
 )
 from webhooks.models import Event, Webhook
@@ -44,7 +50,7 @@ from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
-from webhooks.operations import history
+from webhooks.operations import edits, history
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume, why_not_started
 from webhooks.security.encryption import Secret, refuse_encrypted
 from webhooks.text import clean, username_of
@@ -232,7 +238,24 @@ class PingedSerializer(NamedSerializer):
     event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
 
 
-@extend_schema_view(list=extend_schema(parameters=[WebhookFilters]))
+CHANGED = _(
+    "Nothing was saved: the settings of the webhook changed since you read them. Read it again, and repeat your change "
+    "with its new ETag."
+)
+IF_MATCH = header(
+    "If-Match", _("The ETag of the response that you read. If the settings changed since, the answer is 412.")
+)
+ETAG = header("ETag", _("Give it as If-Match with your next change."), of_response=True)
+
+
+@extend_schema_view(
+    list=extend_schema(parameters=[WebhookFilters]),
+    create=extend_schema(parameters=[ETAG]),
+    retrieve=extend_schema(parameters=[ETAG]),
+    update=extend_schema(parameters=[IF_MATCH, ETAG]),
+    partial_update=extend_schema(parameters=[IF_MATCH, ETAG]),
+    destroy=extend_schema(parameters=[IF_MATCH]),
+)
 @method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: the changes to send, and the URL of the receiver."""
@@ -240,6 +263,40 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
     filters_class = WebhookFilters
+    shown: Webhook | None = None
+    """The webhook in the response, if it has one."""
+
+    def get_object(self) -> Webhook:
+        webhook: Webhook = super().get_object()
+        self._refuse_changed(webhook)
+        self.shown = webhook
+        return webhook
+
+    def _refuse_changed(self, webhook: Webhook) -> None:
+        """Raise PreconditionFailed if a request has a tag of other settings. It leaves out what workers write."""
+        given = self.request.headers.get("If-Match")
+        if given is None or self.request.method not in ("PUT", "PATCH", "DELETE") or given.strip() == "*":
+            return
+        # A proxy that compresses a response makes its tag weak.
+        tags = [tag.removeprefix("W/").strip('"').partition("-")[0] for tag in parse_etags(given)]
+        if edits.settings_tag(webhook) not in tags:
+            raise PreconditionFailed(CHANGED)
+
+    def _lock_unchanged(self, webhook: Webhook) -> None:
+        """In a transaction: let no other user change the webhook, and check ``If-Match`` again."""
+        if "If-Match" in self.request.headers:
+            locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).filter(pk=webhook.pk)
+            self._refuse_changed(get_object_or_404(locked))
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the tag of the settings, and after a dash the one of the whole response, for caches."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if self.shown is None or response.exception or response.accepted_media_type == "text/html" or not response.data:
+            return response
+        whole = json.dumps([response.accepted_media_type, response.data], cls=JSONEncoder, sort_keys=True)
+        digest = salted_hmac("webhooks.api.webhooks", whole, algorithm="sha256").hexdigest()[: edits.TAG_LENGTH]
+        response["ETag"] = f'"{edits.settings_tag(self.shown)}-{digest}"'
+        return response
 
     def get_queryset(self) -> QuerySet[Webhook]:
         webhooks = Webhook.objects.prefetch_related("object_types")
@@ -262,7 +319,9 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         given = [name.removeprefix("forget_") for name in serializer.validated_data]
         try:
             with transaction.atomic(Event.objects.db):
-                webhook = serializer.save()
+                if serializer.instance:
+                    self._lock_unchanged(serializer.instance)
+                self.shown = webhook = serializer.save()
                 if not permissions.may(user, permission, webhook):
                     raise PermissionDenied(OUTSIDE[permission])
                 if webhook.enabled:
@@ -278,6 +337,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(Event.objects.db):
+            self._lock_unchanged(instance)
             history.record(self.request.user, [instance], history.DELETION)
             delete_webhooks(Webhook.objects.filter(pk=instance.pk))
 
@@ -291,13 +351,13 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
             raise Conflict(_("The webhook is disabled. Enable it before you send a test."))
         return Response(PingedSerializer({"event": ping(webhook, request.user).pk}).data)
 
-    @extend_schema(request=None)
+    @extend_schema(request=None, parameters=[ETAG])
     @action(detail=True, methods=["post"], operation="change")
     def pause(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Stop sending until it is resumed. Changes are still stored, and their deliveries wait."""
         return self._switch(pause, _("You can only pause a webhook that is enabled and that no user has paused yet."))
 
-    @extend_schema(request=None)
+    @extend_schema(request=None, parameters=[ETAG])
     @action(detail=True, methods=["post"], operation="change")
     def resume(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send to a paused webhook again, at once."""
