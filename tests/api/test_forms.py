@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from rest_framework.test import APIClient
 
+from tests.support.html_forms import fields_of
 from tests.support.rest import WEBHOOKS, define, detail
 from webhooks.models import Webhook
 
@@ -22,40 +22,9 @@ OTHERS = {
 }  # fmt: skip
 
 
-class Form(HTMLParser):
-    """The fields of the form that a browser posts with PUT."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.fields: dict[str, str] = {}
-        self._select = self._area = ""
-        self.feed(html.partition('id="put-object-form"')[2].partition("</form>")[0])
-
-    def handle_starttag(self, tag: str, attrs: list[Any]) -> None:
-        given = dict(attrs)
-        name = given.get("name", "")
-        if tag == "input" and name and (given.get("type") != "checkbox" or "checked" in given):
-            self.fields[name] = given.get("value") or ("true" if given.get("type") == "checkbox" else "")
-        if tag == "select":
-            self._select = name
-        if tag == "option" and "selected" in given:
-            self.fields[self._select] = given["value"]
-        if tag == "textarea":
-            self._area, self.fields[name] = name, ""
-
-    def handle_data(self, data: str) -> None:
-        if self._area:
-            self.fields[self._area] += data
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "textarea":
-            self.fields[self._area] = self.fields[self._area].removeprefix("\n")
-            self._area = ""
-
-
 def opened(api: APIClient, pk: Any) -> dict[str, str]:
     page = api.get(detail(WEBHOOKS, pk), headers={"accept": "text/html"})
-    fields = Form(page.content.decode()).fields
+    fields = {name: value for name, [value] in fields_of(page.content.decode(), 'id="put-object-form"').items()}
     assert {"name", "secret", "secret_headers", "payload_url"} <= fields.keys()
     return fields
 

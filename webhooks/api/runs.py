@@ -188,8 +188,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
     @extend_schema(
         operation_id="webhooks_webhooks_recover",
         request=RecoverSerializer,
-        responses=STARTED,
-        parameters=[IDEMPOTENCY_KEY],
+        **BEGINS,
     )
     def recover(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
@@ -199,8 +198,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
     @extend_schema(
         operation_id="webhooks_webhooks_backfill",
         request=SinceSerializer,
-        responses=STARTED,
-        parameters=[IDEMPOTENCY_KEY],
+        **BEGINS,
     )
     def backfill(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send a webhook the stored events from a time on that match its models, actions and conditions of today, and
