@@ -122,9 +122,9 @@ class WebhookSerializer(RowSerializer[Webhook]):
                 names = {name.partition("[")[0] for name in names} - {"csrfmiddlewaretoken"}
             refuse_unknown(names, self.fields, "field")
         values = super().to_internal_value(data)
-        if self.instance and isinstance(data, QueryDict):  # a form rewrites line breaks
-            stored = {name: getattr(self.instance, name) for name, value in values.items() if isinstance(value, str)}
-            values |= {name: text for name, text in stored.items() if edits.is_same(values[name], text)}
+        if self.instance and isinstance(data, QueryDict):
+            stored = {name: getattr(self.instance, name, None) for name in values}
+            values |= {name: text for name, text in stored.items() if edits.is_posted_back(values[name], text)}
         elif self.instance and not self.partial:  # the forms of REST framework have no lists, so they are no whole
             values = {name: value for name, value in self._defaults().items() if name not in data} | values
         return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils.crypto import salted_hmac
 
 from webhooks.models import Webhook
@@ -21,8 +23,29 @@ TAG_LENGTH = 32
 
 def settings_of(webhook: Webhook) -> dict[str, Any]:
     """The readable settings of a webhook. Its models are the sorted keys of their content types."""
-    stored = {name: getattr(webhook, name) for name in SETTINGS if name != "object_types"}
-    return stored | {"object_types": sorted(one.pk for one in webhook.object_types.all())}
+    return {name: as_setting(getattr(webhook, name)) for name in SETTINGS}
+
+
+def as_setting(value: Any) -> Any:
+    """A value of a field as a plain setting. A relation or its rows become sorted keys."""
+    rows = value.all() if hasattr(value, "all") else value
+    return sorted(one.pk for one in rows) if isinstance(rows, QuerySet) else rows
+
+
+def changed_since(read: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The earlier values of the settings that differ from the ``stored`` ones.
+
+    ``read`` has the settings as JSON that a user has read; nothing is compared if it is none. Leaves out ``enabled``: a
+    worker may disable a webhook, and the page of the form says so.
+    """
+    try:
+        earlier = json.loads(read)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(earlier, dict):
+        return {}
+    names = [name for name in SETTINGS if name in earlier and name in stored and name != "enabled"]
+    return {name: earlier[name] for name in names if not is_same(earlier[name], stored[name])}
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -33,6 +56,13 @@ def is_same(one: Any, other: Any) -> bool:
 def _plain(value: Any) -> Any:
     # A form changes line breaks and blanks, and every empty value means the same.
     return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
+
+
+def is_posted_back(value: Any, stored: Any) -> bool:
+    """Whether a form posts a stored text as it is. It rewrites the line breaks, and strips the blanks around."""
+    if not (isinstance(value, str) and isinstance(stored, str)):
+        return False
+    return value.strip().splitlines() == stored.strip().splitlines()
 
 
 def settings_tag(webhook: Webhook) -> str:
