@@ -370,3 +370,71 @@ def test_field_names_that_no_database_stores_are_refused(api: APIClient, name: s
     answer = api.post(WEBHOOKS, body, content_type="application/json")
     assert answer.status_code == 400
     assert "U+0000" in answer.json()["changed_fields"][0]
+
+
+def test_a_put_resets_what_it_leaves_out_and_keeps_the_secrets(api: APIClient) -> None:
+    plain = define(api).json()
+    settings = {
+        "enabled": False, "on_updated": True, "custom_events": ["dcim.rack_audited"], "changed_fields": ["name"],
+        "conditions": {"attr": "name", "value": "x"}, "http_method": "PUT", "additional_headers": "X-A: 1",
+        "body_template": "{{ data }}", "timeout": 7, "ordered": False, "excluded_usernames": ["bot"],
+        "content_type": "text/plain", "ssl_verification": False, "only_changes": True, "prechange": True,
+    }  # fmt: skip
+    made = define(api, name="other", secret="first", secret_headers="X-Token: hush", **settings)
+    assert made.status_code == 201, made.content
+    pk = made.json()["id"]
+    # A change of the verification sends the secret headers elsewhere.
+    answer = api.put(detail(WEBHOOKS, pk), wanted(name="other", secret_headers="X-Token: hush"), format="json")
+    assert answer.status_code == 200, answer.content
+    same = {"id", "name", "created", "last_updated", "has_secret", "has_secret_headers"}
+    assert {name: answer.json()[name] for name in plain if name not in same} == {
+        name: plain[name] for name in plain if name not in same
+    }
+    webhook = Webhook.objects.get(pk=pk)
+    assert (webhook.secret, webhook.secret_headers) == ("first", "X-Token: hush")
+
+
+def test_a_put_without_models_or_actions_is_refused_like_a_new_webhook(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    for name, refused in (("object_types", "object_types"), ("on_created", "non_field_errors")):
+        body = wanted()
+        del body[name]
+        answer = api.put(detail(WEBHOOKS, pk), body, format="json")
+        assert (answer.status_code, list(answer.json())) == (400, [refused])
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
+    ("stored", "refused"),
+    [
+        ({"serializer": "gone"}, "serializer"),
+        ({"payload_url": "ftp://example.com/"}, "payload_url"),
+        ({"changed_fields": ["gone"]}, "changed_fields"),
+        ({"body_template": "{% if %}"}, "body_template"),
+        ({"custom_events": ["testapp.gone"]}, "custom_events"),
+        ({"conditions": {"and": 5}}, "conditions"),
+    ],
+)
+def test_a_request_is_judged_by_what_it_names(api: APIClient, stored: dict[str, Any], refused: str) -> None:
+    pk = define(api).json()["id"]
+    Webhook.objects.update(**stored)
+    url = detail(WEBHOOKS, pk)
+    for body in ({"name": "renamed"}, {"enabled": False}):
+        answer = api.patch(url, body, format="json")
+        assert answer.status_code == 200, answer.content
+    # What enables it sends all of it, and a PUT names all of it.
+    whole = api.get(url).json()
+    for method, body in (("patch", {"enabled": True}), ("patch", stored), ("put", whole)):
+        answer = getattr(api, method)(url, body, format="json")
+        assert (answer.status_code, list(answer.json())) == (400, [refused])
+    assert Webhook.objects.get().enabled is False
+
+
+def test_a_new_value_that_makes_a_stored_one_invalid_is_refused(api: APIClient) -> None:
+    made = define(api, changed_fields=["physical_address"], on_updated=True, ca_file_path="/ca.pem")
+    assert made.status_code == 201, made.content
+    pk = made.json()["id"]
+    for body, refused in (({"object_types": ["dcim.rack"]}, "changed_fields"), ({"ssl_verification": False}, "ca_fil")):
+        answer = api.patch(detail(WEBHOOKS, pk), body, format="json")
+        assert answer.status_code == 400
+        assert next(iter(answer.json())).startswith(refused)

@@ -28,7 +28,7 @@ from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
 from webhooks import permissions
-from webhooks.api.fields import refuse_unknown
+from webhooks.api.fields import header, refuse_unknown
 from webhooks.db import index_plans
 from webhooks.models import Event, Run
 from webhooks.models.selection import filter_time, rows_in_order
@@ -139,8 +139,16 @@ class Conflict(APIException):
     default_code = "conflict"
 
 
+class PreconditionFailed(APIException):
+    status_code = 412
+    default_code = "precondition_failed"
+
+
 class StrictViewSet(GenericViewSet[Any]):
-    """Refuses unknown query parameters, and bodies where it reads none."""
+    """Refuses unknown query parameters, and bodies where it reads none.
+
+    Each action takes ``**kwargs``: the path of the host's URLs may have a version or other arguments.
+    """
 
     pagination_class = NewestFirst
     filter_backends = ()
@@ -225,6 +233,12 @@ def sees_payload(serializer: serializers.BaseSerializer[Any], event: Event) -> b
 
 
 MAX_KEY_LENGTH = 255
+
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    _("A text of yours. Requests with the same one begin one run, however often they are sent."),
+    max_length=MAX_KEY_LENGTH,
+)
 
 
 def request_key_of(request: Request) -> str:

@@ -17,6 +17,7 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import payloads, permissions
 from webhooks.api.base import (
+    IDEMPOTENCY_KEY,
     KEY,
     Conflict,
     LongListViewSet,
@@ -210,7 +211,7 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="retry")
-    def retry(self, request: Request, pk: str) -> Response:
+    def retry(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send a failed or discarded delivery again, or a pending one now, before its next attempt is due."""
         refusal = _(
             "Delivery %(id)s is %(state)s. You can only retry a failed or discarded delivery, or one between attempts, "
@@ -220,7 +221,7 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="resend")
-    def resend(self, request: Request, pk: str) -> Response:
+    def resend(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send a finished delivery again, one that succeeded too: under its ``webhook-id``, in the order of its lane.
         The request has the header ``X-Webhook-Redelivery: true``."""
         refusal = _(
@@ -230,7 +231,7 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="discard")
-    def discard(self, request: Request, pk: str) -> Response:
+    def discard(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """End a delivery without sending it."""
         refusal = _("Delivery %(id)s is %(state)s. You can only discard a waiting, pending or failed delivery.")
         return self._perform(retries.discard, refusal)
@@ -246,12 +247,12 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     @extend_schema(
         operation_id="webhooks_deliveries_retry_many",
-        parameters=[DeliveryFilters],
+        parameters=[DeliveryFilters, IDEMPOTENCY_KEY],
         request=None,
         responses={200: RetriedSerializer, 202: RetriedSerializer},
     )
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
-    def retry_many(self, request: Request) -> Response:
+    def retry_many(self, request: Request, **kwargs: Any) -> Response:
         """Send again the failed deliveries that the query parameters choose, and pending ones now, before their next
         attempt is due. ``state=discarded`` chooses discarded ones. At least one parameter is required. If there are
         many, a run does it, which requires the permission to add runs."""

@@ -198,7 +198,7 @@ class EventViewSet(LongListViewSet, ReadOnlyModelViewSet[Event]):
 
     @extend_schema(request=None, responses={201: EventDetailSerializer})
     @action(detail=True, methods=["post"], operation="replay")
-    def replay(self, request: Request, pk: str) -> Response:
+    def replay(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Capture the object of an event again as it is today. Returns the new event."""
         refuse_body(request)
         event = self.get_object()

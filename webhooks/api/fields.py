@@ -27,8 +27,8 @@ from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 
 try:
+    from drf_spectacular.utils import OpenApiParameter, extend_schema_field
     from drf_spectacular.utils import extend_schema as extend_schema
-    from drf_spectacular.utils import extend_schema_field
     from drf_spectacular.utils import extend_schema_view as extend_schema_view
 except ImportError:  # optional
 
@@ -36,6 +36,15 @@ except ImportError:  # optional
         return lambda described: described
 
     extend_schema_field = extend_schema_view = extend_schema  # type: ignore[assignment]
+    OpenApiParameter = None  # type: ignore[assignment,misc]
+
+
+def header(name: str, description: Any, *, of_response: bool = False, max_length: int | None = None) -> Any:
+    """A header of a request or of a response, for the OpenAPI document."""
+    schema = {"type": "string"} | ({"maxLength": max_length} if max_length else {})
+    if OpenApiParameter is None:
+        return None  # nothing reads it
+    return OpenApiParameter(name, schema, "header", description=description, response=of_response)
 
 
 Row = TypeVar("Row", bound=models.Model)

@@ -218,7 +218,7 @@ class StatisticViewSet(StrictViewSet):
         parameters=[StatisticFilters],
         responses=StatisticsSerializer,
     )
-    def summary(self, request: Request) -> Response:
+    def summary(self, request: Request, **kwargs: Any) -> Response:
         """Counts of attempts, and histograms of their times: in total, and by minute or hour."""
         filters = self.read_filters()
         webhooks = permissions.visible_webhooks(request.user)
@@ -237,7 +237,7 @@ class StatusViewSet(StrictViewSet):
     queryset = Delivery.objects.all()
 
     @extend_schema(operation_id="webhooks_status", responses=StatusSerializer)
-    def current(self, request: Request) -> Response:
+    def current(self, request: Request, **kwargs: Any) -> Response:
         """Alarms, and the numbers of deliveries and events, as far as the user may view them."""
         return Response(StatusSerializer(read_status(request.user).figures()).data)
 
@@ -249,7 +249,7 @@ class WhyViewSet(StrictViewSet):
     filters_class = WhyFilters
 
     @extend_schema(operation_id="webhooks_why", parameters=[WhyFilters], responses=WhySerializer)
-    def why(self, request: Request) -> Response:
+    def why(self, request: Request, **kwargs: Any) -> Response:
         """Why each webhook sent nothing, or that it did: about the last change of an object, about an event, about the
         changes of a request, or about the last changes of the models of one webhook."""
         question = self.read_filters().question

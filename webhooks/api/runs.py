@@ -19,7 +19,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, refuse_body, repeated_run, request_key_of
+from webhooks.api.base import (
+    IDEMPOTENCY_KEY,
+    Conflict,
+    QueryFilters,
+    StrictViewSet,
+    refuse_body,
+    repeated_run,
+    request_key_of,
+)
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters
 from webhooks.api.fields import (
@@ -150,8 +158,11 @@ class RunPreviewSerializer(NamedSerializer):
     sample = NamedRowSerializer(many=True)
 
 
-# The responses of an action that begins a run.
-STARTED = {201: RunSerializer, 200: RunPreviewSerializer}
+# The description of an action that begins a run.
+BEGINS: dict[str, Any] = {
+    "responses": {201: RunSerializer, 200: RunPreviewSerializer},
+    "parameters": [IDEMPOTENCY_KEY],
+}
 
 
 # A dry run may read for seconds: with ATOMIC_REQUESTS, SQLite would lock all writers out meanwhile.
@@ -167,21 +178,29 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
     def get_queryset(self) -> QuerySet[Run]:
         return permissions.allowed(self.request.user, "view", Run.objects.all())
 
-    @extend_schema(request=NewRunSerializer, responses=STARTED)
-    def create(self, request: Request) -> Response:
+    @extend_schema(request=NewRunSerializer, **BEGINS)
+    def create(self, request: Request, **kwargs: Any) -> Response:
         """Begin a run, or count its rows with ``dry_run``. Workers execute it; the response does not wait for them."""
         given = NewRunSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         return self._start(given.validated_data["kind"], given.validated_data["filters"], given)
 
-    @extend_schema(operation_id="webhooks_webhooks_recover", request=RecoverSerializer, responses=STARTED)
-    def recover(self, request: Request, webhook: str) -> Response:
+    @extend_schema(
+        operation_id="webhooks_webhooks_recover",
+        request=RecoverSerializer,
+        **BEGINS,
+    )
+    def recover(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
         events that failed before they had deliveries."""
         return self._start_since(RunKind.RECOVER, webhook)
 
-    @extend_schema(operation_id="webhooks_webhooks_backfill", request=SinceSerializer, responses=STARTED)
-    def backfill(self, request: Request, webhook: str) -> Response:
+    @extend_schema(
+        operation_id="webhooks_webhooks_backfill",
+        request=SinceSerializer,
+        **BEGINS,
+    )
+    def backfill(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send a webhook the stored events from a time on that match its models, actions and conditions of today, and
         that it did not get. It may be a new webhook."""
         return self._start_since(RunKind.BACKFILL, webhook)
@@ -213,19 +232,19 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="add")
-    def pause(self, request: Request, pk: str) -> Response:
+    def pause(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Let a run rest. Its earlier steps stay as they are."""
         return self._change(runs.pause, _("Run %(id)s is %(state)s. You can only pause a running one."))
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="add")
-    def resume(self, request: Request, pk: str) -> Response:
+    def resume(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Go on with a paused run where it was."""
         return self._change(runs.resume, _("Run %(id)s is %(state)s. You can only resume a paused one."))
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="add")
-    def cancel(self, request: Request, pk: str) -> Response:
+    def cancel(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """End a run. Its earlier steps stay as they are."""
         refusal = _("Run %(id)s is %(state)s. You can only cancel a running or paused one.")
         return self._change(runs.cancel, refusal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,19 +12,23 @@ from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
+from django.utils.crypto import salted_hmac
 from django.utils.decorators import method_decorator
+from django.utils.http import parse_etags
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
+from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import ModelViewSet
 
 from webhooks import permissions, registry
-from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, redaction_of, refuse_body
+from webhooks.api.base import Conflict, PreconditionFailed, QueryFilters, StrictViewSet, redaction_of, refuse_body
 from webhooks.api.fields import (
     ChoiceField,
     DisabledReasonField,
@@ -36,6 +41,7 @@ from webhooks.api.fields import (
     TextListField,
     extend_schema,
     extend_schema_view,
+    header,
     refuse_unknown,
 )
 from webhooks.models import Event, Webhook
@@ -44,7 +50,7 @@ from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
-from webhooks.operations import history
+from webhooks.operations import edits, history
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume, why_not_started
 from webhooks.security.encryption import Secret, refuse_encrypted
 from webhooks.text import clean, username_of
@@ -111,7 +117,10 @@ class WebhookSerializer(RowSerializer[Webhook]):
             secrets = {name: Secret(data[name]) for name in SECRET_FIELDS if isinstance(data.get(name), str)}
             data = copy.copy(data)
             for name, secret in secrets.items():
-                data[name] = secret
+                if isinstance(data, QueryDict) and not secret.reveal().strip():
+                    del data[name]  # REST framework's own form sends it empty: it never shows the stored one
+                else:
+                    data[name] = secret
         return super().run_validation(data)
 
     def to_internal_value(self, data: Any) -> Any:
@@ -121,7 +130,18 @@ class WebhookSerializer(RowSerializer[Webhook]):
                 names = {name.partition("[")[0] for name in names} - {"csrfmiddlewaretoken"}
             refuse_unknown(names, self.fields, "field")
         values = super().to_internal_value(data)
+        if self.instance and isinstance(data, QueryDict):
+            stored = {name: getattr(self.instance, name, None) for name in values}
+            values |= {name: text for name, text in stored.items() if edits.is_posted_back(values[name], text)}
+        elif self.instance and not self.partial:  # the forms of REST framework have no lists, so they are no whole
+            values = {name: value for name, value in self._defaults().items() if name not in data} | values
         return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}
+
+    def _defaults(self) -> dict[str, Any]:
+        """The values of the settings that a PUT leaves out. It keeps the secrets."""
+        optional = {field.field_name for field in self._writable_fields if not field.required}
+        columns = [field for field in Webhook._meta.concrete_fields if field.name in optional - {*SECRET_FIELDS}]
+        return {field.name: field.get_default() for field in columns} | {"object_types": []}
 
     def get_initial(self) -> Any:
         # The browsable API fills a refused form with this.
@@ -142,16 +162,25 @@ class WebhookSerializer(RowSerializer[Webhook]):
             setattr(candidate, name, attrs[name])
         stored = list(self.instance.object_types.all()) if self.instance else []
         candidate.new_object_types = attrs.get("object_types", stored)
-        try:
-            candidate.full_clean()
-        except ModelValidationError as error:
-            errors = serializers.as_serializer_error(error)
-            if NON_FIELD_ERRORS in errors:
-                errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
-            raise serializers.ValidationError(errors) from error
+        if errors := self._find_errors(candidate, attrs):
+            raise serializers.ValidationError(errors)
         if self.instance and attrs.get("enabled") == self.instance.enabled:
             del attrs["enabled"]  # no change, even if a worker disables the webhook meanwhile
         return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
+
+    def _find_errors(self, candidate: Webhook, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The invalid fields of a webhook with these new values.
+
+        A stored value may have become invalid, such as the name of a serializer that is gone. This is no error of a
+        request that names other fields, unless it enables the webhook.
+        """
+        errors = invalid_fields(candidate)
+        if not (self.instance and errors.keys() - attrs.keys()) or (attrs.get("enabled") and not self.instance.enabled):
+            return errors
+        before = copy.copy(self.instance)
+        before.new_object_types = list(self.instance.object_types.all())
+        stored = invalid_fields(before)
+        return {name: texts for name, texts in errors.items() if name in attrs or texts != stored.get(name)}
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
@@ -168,6 +197,18 @@ class WebhookSerializer(RowSerializer[Webhook]):
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance
+
+
+def invalid_fields(webhook: Webhook) -> dict[str, Any]:
+    """The errors of a webhook by field, as REST framework writes them."""
+    try:
+        webhook.full_clean()
+    except ModelValidationError as error:
+        errors: dict[str, Any] = serializers.as_serializer_error(error)
+        if NON_FIELD_ERRORS in errors:
+            errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
+        return errors
+    return {}
 
 
 class WebhookSummarySerializer(RowSerializer[Webhook]):
@@ -208,7 +249,24 @@ class PingedSerializer(NamedSerializer):
     event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
 
 
-@extend_schema_view(list=extend_schema(parameters=[WebhookFilters]))
+CHANGED = _(
+    "Nothing was saved: the settings of the webhook changed since you read them. Read it again, and repeat your change "
+    "with its new ETag."
+)
+IF_MATCH = header(
+    "If-Match", _("The ETag of the response that you read. If the settings changed since, the answer is 412.")
+)
+ETAG = header("ETag", _("Give it as If-Match with your next change."), of_response=True)
+
+
+@extend_schema_view(
+    list=extend_schema(parameters=[WebhookFilters]),
+    create=extend_schema(parameters=[ETAG]),
+    retrieve=extend_schema(parameters=[ETAG]),
+    update=extend_schema(parameters=[IF_MATCH, ETAG]),
+    partial_update=extend_schema(parameters=[IF_MATCH, ETAG]),
+    destroy=extend_schema(parameters=[IF_MATCH]),
+)
 @method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: the changes to send, and the URL of the receiver."""
@@ -216,6 +274,40 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
     filters_class = WebhookFilters
+    shown: Webhook | None = None
+    """The webhook in the response, if it has one."""
+
+    def get_object(self) -> Webhook:
+        webhook: Webhook = super().get_object()
+        self._refuse_changed(webhook)
+        self.shown = webhook
+        return webhook
+
+    def _refuse_changed(self, webhook: Webhook) -> None:
+        """Raise PreconditionFailed if a request has a tag of other settings. It leaves out what workers write."""
+        given = self.request.headers.get("If-Match")
+        if given is None or self.request.method not in ("PUT", "PATCH", "DELETE") or given.strip() == "*":
+            return
+        # A proxy that compresses a response makes its tag weak.
+        tags = [tag.removeprefix("W/").strip('"').partition("-")[0] for tag in parse_etags(given)]
+        if edits.settings_tag(webhook) not in tags:
+            raise PreconditionFailed(CHANGED)
+
+    def _lock_unchanged(self, webhook: Webhook) -> None:
+        """In a transaction: let no other user change the webhook, and check ``If-Match`` again."""
+        if "If-Match" in self.request.headers:
+            locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).filter(pk=webhook.pk)
+            self._refuse_changed(get_object_or_404(locked))
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add the tag of the settings, and after a dash the one of the whole response, for caches."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if self.shown is None or response.exception or response.accepted_media_type == "text/html" or not response.data:
+            return response
+        whole = json.dumps([response.accepted_media_type, response.data], cls=JSONEncoder, sort_keys=True)
+        digest = salted_hmac("webhooks.api.webhooks", whole, algorithm="sha256").hexdigest()[: edits.TAG_LENGTH]
+        response["ETag"] = f'"{edits.settings_tag(self.shown)}-{digest}"'
+        return response
 
     def get_queryset(self) -> QuerySet[Webhook]:
         webhooks = Webhook.objects.prefetch_related("object_types")
@@ -238,7 +330,9 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         given = [name.removeprefix("forget_") for name in serializer.validated_data]
         try:
             with transaction.atomic(Event.objects.db):
-                webhook = serializer.save()
+                if serializer.instance:
+                    self._lock_unchanged(serializer.instance)
+                self.shown = webhook = serializer.save()
                 if not permissions.may(user, permission, webhook):
                     raise PermissionDenied(OUTSIDE[permission])
                 if webhook.enabled:
@@ -254,12 +348,13 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(Event.objects.db):
+            self._lock_unchanged(instance)
             history.record(self.request.user, [instance], history.DELETION)
             delete_webhooks(Webhook.objects.filter(pk=instance.pk))
 
     @extend_schema(request=None, responses=PingedSerializer)
     @action(detail=True, methods=["post"], operation="change")
-    def ping(self, request: Request, pk: str) -> Response:
+    def ping(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send a test event with the saved settings."""
         refuse_body(request)
         webhook = self.get_object()
@@ -267,15 +362,15 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
             raise Conflict(_("The webhook is disabled. Enable it before you send a test."))
         return Response(PingedSerializer({"event": ping(webhook, request.user).pk}).data)
 
-    @extend_schema(request=None)
+    @extend_schema(request=None, parameters=[ETAG])
     @action(detail=True, methods=["post"], operation="change")
-    def pause(self, request: Request, pk: str) -> Response:
+    def pause(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Stop sending until it is resumed. Changes are still stored, and their deliveries wait."""
         return self._switch(pause, _("You can only pause a webhook that is enabled and that no user has paused yet."))
 
-    @extend_schema(request=None)
+    @extend_schema(request=None, parameters=[ETAG])
     @action(detail=True, methods=["post"], operation="change")
-    def resume(self, request: Request, pk: str) -> Response:
+    def resume(self, request: Request, pk: str, **kwargs: Any) -> Response:
         """Send to a paused webhook again, at once."""
         return self._switch(resume, _("You can only resume a webhook that is enabled and paused."))
 

@@ -20,6 +20,7 @@ from webhooks.models.webhook import DESTINATION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import history
+from webhooks.operations.edits import is_same
 from webhooks.permissions import is_partial, may_view_all, of_viewable_objects
 from webhooks.registry import label_of
 from webhooks.security import encryption
@@ -238,13 +239,8 @@ def _remedy(hidden: Iterable[str]) -> str:
 def _guarded_changes(webhook: Webhook, values: Mapping[str, Any], entered: Collection[str]) -> list[str]:
     """The fields for destination, for content, and for credentials that these values would change, in this order. Last
     "enabled", if it would be enabled."""
-
-    def normalized(value: Any) -> Any:
-        # A form changes line breaks and blanks, and every empty value means the same.
-        return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
-
     names = [name for name in (*DESTINATION_FIELDS, *CONTENT_FIELDS) if name in values]
-    changed = [name for name in names if normalized(values[name]) != normalized(getattr(webhook, name))]
+    changed = [name for name in names if not is_same(values[name], getattr(webhook, name))]
     changed += [name for name in CREDENTIAL_FIELDS if name in entered]
     return [*changed, "enabled"] if values.get("enabled") and not webhook.enabled else changed
 

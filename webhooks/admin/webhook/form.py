@@ -21,6 +21,7 @@ from webhooks import registry
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
+from webhooks.operations.edits import as_setting, changed_since, is_posted_back, is_same, settings_of
 from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals
 from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
@@ -179,6 +180,7 @@ class WebhookForm(forms.ModelForm):
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, **kwargs)
+        self.stored = settings_of(self.instance) if self.instance.pk else {}
         self.stored_secrets = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
         for name in ACTION_FIELDS.keys() & self.fields.keys():
             self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL
@@ -228,10 +230,66 @@ class WebhookForm(forms.ModelForm):
     @property
     def changed_settings(self) -> set[str]:
         """The fields of the webhook that this form changes."""
-        return {name.removeprefix("clear_").removeprefix("forget_") for name in self.changed_data}
+        changed = {name.removeprefix("clear_").removeprefix("forget_") for name in self.changed_data}
+        return {name for name in changed if not is_posted_back(self.cleaned_data.get(name), self.stored.get(name))}
+
+    @property
+    def opened(self) -> str:
+        """The stored settings, for the hidden field ``opened`` of the page."""
+        return json.dumps(self.stored)
+
+    def _merge(self, cleaned: dict[str, Any]) -> dict[str, ValidationError]:
+        """The settings that another user changed since the form was opened: its hidden field has earlier ones.
+
+        Fields that the user of this form left alone now show the stored values. A second save is on purpose.
+        """
+        found = {}
+        for name, opened in changed_since(self.data.get("opened", ""), self.stored).items():
+            entered = as_setting(cleaned[name]) if name in cleaned else None
+            if name not in self.fields or (name in cleaned and is_same(entered, self.stored[name])):
+                continue
+            text = _(
+                "This was changed while the form was open. The stored value is %(value)s. Save again to replace it "
+                "with yours."
+            )
+            if name in cleaned and is_same(entered, opened):
+                text = _(
+                    "This was changed while the form was open. The field now shows the stored value, %(value)s. Save "
+                    "again to keep it."
+                )
+                self._show_stored(name)
+                stored = self.stored[name]
+                cleaned[name] = ContentType.objects.filter(pk__in=stored) if name == "object_types" else stored
+            found[name] = ValidationError(text, code="changed", params={"value": self._words(name)})
+        return found
+
+    def _show_stored(self, name: str) -> None:
+        """Fill a field with the stored value, as if the user had posted it."""
+        data: Any = self.data.copy()  # type: ignore[attr-defined]
+        self.data = data
+        key, value = self.add_prefix(name), self.fields[name].prepare_value(self.stored[name])
+        if isinstance(value, list):
+            data.setlist(key, [*map(str, value)])
+        elif value is False:
+            data.pop(key, None)  # a box that is not ticked
+        else:
+            data[key] = "on" if value is True else "" if value is None else str(value)
+
+    def _words(self, name: str) -> str:
+        """A stored setting in words."""
+        value = self.stored[name]
+        if isinstance(value, bool):
+            return _("on") if value else _("off")
+        if name == "object_types":
+            value = sorted(map(label_of, ContentType.objects.filter(pk__in=value)))
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value or "")
+        return f"“{shown}”" if shown else _("empty")
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
+        conflicts = {} if self.is_trial else self._merge(cleaned)
         self.instance.new_object_types = list(cleaned.get("object_types") or [])
         if not any(cleaned.get(name) for name in (*ACTION_FIELDS, "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
@@ -247,6 +305,8 @@ class WebhookForm(forms.ModelForm):
                 cleaned[name] = Secret()
             # Django would keep the stored value if the posted form has no such field.
             setattr(self.instance, name, cleaned.get(name, stored))
+        for name, conflict in conflicts.items():
+            self.add_error(name, conflict)
         return cleaned
 
     def _check_permissions(self) -> None:

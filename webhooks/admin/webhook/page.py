@@ -35,6 +35,7 @@ from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.network import url_policy
+from webhooks.operations.edits import changed_since, settings_of
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
 from webhooks.operations.wording import count_of, number, sentence, why_disabled
 from webhooks.permissions import redaction
@@ -50,6 +51,10 @@ hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_head
 
 class OutsidePermission(PermissionDenied):
     """The host gives the user this permission for other webhooks only. The message says so."""
+
+
+class ChangedMeanwhile(Exception):
+    """Another user changed the webhook after the form was checked and before it was saved."""
 
 
 @admin.register(Webhook)
@@ -123,6 +128,7 @@ class WebhookAdmin(WebhookListAdmin):
         shown.fieldsets = describe(shown.fieldsets, described)
         context["original_of_copy"] = self._original(request) if webhook is None else None
         if is_editable:
+            context["opened"] = form.opened if webhook else ""
             context["try_it"] = try_it.panel(request, self._try_url(webhook), webhook)
         if webhook is not None:
             if form.is_bound:  # which has changed the webhook
@@ -140,7 +146,7 @@ class WebhookAdmin(WebhookListAdmin):
             return super().changeform_view(request, *args, **kwargs)
         except Webhook.DoesNotExist:
             messages.error(request, _("Nothing was saved: the webhook has been deleted."))
-        except IntegrityError:
+        except (IntegrityError, ChangedMeanwhile):
             messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": CONFLICT})
         except OutsidePermission as refusal:
             messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": refusal})
@@ -151,6 +157,9 @@ class WebhookAdmin(WebhookListAdmin):
             obj.disabled_by = "" if obj.enabled else clean(username_of(request.user), USERNAME_LENGTH)
             super().save_model(request, obj, form, change)
             return
+        locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=obj.pk)
+        if changed_since(form.opened, settings_of(locked)):
+            raise ChangedMeanwhile
         obj.save_settings(form.changed_settings, request.user)
         if obj.enabled != form.cleaned_data["enabled"]:
             text = _("“%(name)s” was disabled while its form was open. It stays disabled: change that if needed.")

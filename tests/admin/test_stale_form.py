@@ -1,0 +1,197 @@
+"""The form of a webhook that was opened before another user changed the webhook."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import pytest
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+
+from dcim.audits import RACK_AUDITED
+from dcim.models import Device, Site
+from tests.support.admin_pages import change_of, page, staff
+from tests.support.html_forms import fields_of
+from tests.support.makers import make_webhook
+from webhooks.admin.webhook.form import WebhookForm
+from webhooks.models import Webhook
+from webhooks.operations.edits import SETTINGS
+from webhooks.registry import registered_object_types
+
+FORM = 'id="webhook_form"'
+SAVED = 302
+
+
+def opened(client: Client, webhook: Webhook) -> dict[str, list[str]]:
+    return fields_of(page(client, change_of(webhook)), FORM)
+
+
+def errors_of(response: Any) -> dict[str, str]:
+    assert response.status_code == 200
+    return {name: " ".join(map(str, texts)) for name, texts in response.context["adminform"].form.errors.items()}
+
+
+def models_of(webhook: Webhook) -> set[str]:
+    return {one.model for one in webhook.object_types.all()}
+
+
+@pytest.fixture
+def webhook(db: None, redis: Any) -> Webhook:
+    texts = {"additional_headers": "X-A: 1\nX-B: 2", "body_template": "{{ data }}\n"}
+    return make_webhook(Site, name="CMDB", url="https://example.com/1", secret="one of the secrets", **texts)
+
+
+# For each setting: what another user stores, what the errors show of it, and what the user of the form enters.
+RACK = "dcim.rack"
+CASES: dict[str, tuple[Any, str, list[str]]] = {
+    "name": ("theirs", "theirs", ["mine"]),
+    "payload_url": ("https://example.com/2", "https://example.com/2", ["https://example.com/3"]),
+    "on_deleted": (False, "off", ["on"]),
+    "ordered": (False, "off", ["on"]),
+    "timeout": (7, "7", ["9"]),
+    "conditions": ({"attr": "slug", "value": "x"}, '{"attr": "slug", "value": "x"}', ['{"attr": "slug", "value": 2}']),
+    "changed_fields": (["slug"], "slug", ["name"]),
+    "excluded_usernames": (["ann", "bob"], "ann, bob", ["cid"]),
+    "additional_headers": ("X-A: 1\nX-C: 3", "X-A: 1\nX-C: 3", ["X-A: 4"]),
+    "body_template": ("{{ event }}", "{{ event }}", ["{{ username }}"]),
+    "http_method": ("PUT", "PUT", ["PATCH"]),
+    "content_type": ("text/plain", "text/plain", ["text/html"]),
+    "only_changes": (True, "on", ["on"]),
+    "prechange": (True, "on", ["on"]),
+    "ssl_verification": (False, "off", ["on"]),
+    "ca_file_path": ("/theirs.pem", "/theirs.pem", ["/mine.pem"]),
+    "object_types": ([RACK], RACK, []),
+    "custom_events": ([RACK_AUDITED], RACK_AUDITED, []),
+    "serializer": ("brief", "brief", []),
+}
+
+
+def store(webhook: Webhook, name: str, value: Any) -> None:
+    """As another user."""
+    if name == "object_types":
+        webhook.object_types.set(registered_object_types().filter(model="rack"))
+    else:
+        Webhook.objects.filter(pk=webhook.pk).update(**{name: value})
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("name", CASES)
+def test_a_save_of_another_field_shows_the_change_first_and_then_keeps_it(
+    admin_client: Client, webhook: Webhook, name: str
+) -> None:
+    value, shown, _entered = CASES[name]
+    form = opened(admin_client, webhook)
+    other = "timeout" if name == "name" else "name"
+    form[other] = ["8"] if name == "name" else ["renamed"]
+    store(webhook, name, value)
+    response = admin_client.post(change_of(webhook), form)
+    errors = errors_of(response)
+    assert list(errors) == [name]
+    assert "Save again to keep it." in errors[name]
+    assert shown in errors[name]
+    again = fields_of(response.content.decode(), FORM)
+    assert again[other] == form[other]
+    assert admin_client.post(change_of(webhook), again).status_code == SAVED
+    saved = Webhook.objects.get()
+    assert str(getattr(saved, other)) == form[other][0]
+    if name == "object_types":
+        assert models_of(saved) == {"rack"}
+    else:
+        assert getattr(saved, name) == value
+    assert saved.secret == "one of the secrets"
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("name", [name for name, (*_, entered) in CASES.items() if entered not in (["on"], [])])
+def test_a_conflict_shows_both_values_and_a_second_save_is_on_purpose(
+    admin_client: Client, webhook: Webhook, name: str
+) -> None:
+    value, shown, entered = CASES[name]
+    form = opened(admin_client, webhook) | {name: entered}
+    store(webhook, name, value)
+    response = admin_client.post(change_of(webhook), form)
+    errors = errors_of(response)
+    assert list(errors) == [name]
+    assert "Save again to replace it with yours." in errors[name]
+    assert shown in errors[name]
+    assert html.escape(shown) in response.content.decode()
+    assert getattr(Webhook.objects.get(), name) == value
+    again = fields_of(response.content.decode(), FORM)
+    assert again[name] == entered
+    assert admin_client.post(change_of(webhook), again).status_code == SAVED
+    [saved], [wanted] = opened(admin_client, webhook)[name], entered
+    assert "".join(saved.split()) == "".join(wanted.split())
+
+
+@pytest.mark.one_database
+def test_models_that_both_have_changed_are_a_conflict(admin_client: Client, webhook: Webhook) -> None:
+    both = [str(ContentType.objects.get_for_model(model).pk) for model in (Device, Site)]
+    form = opened(admin_client, webhook) | {"object_types": both}
+    store(webhook, "object_types", [RACK])
+    response = admin_client.post(change_of(webhook), form)
+    assert "The stored value is “dcim.rack”." in errors_of(response)["object_types"]
+    assert models_of(Webhook.objects.get()) == {"rack"}
+    assert admin_client.post(change_of(webhook), fields_of(response.content.decode(), FORM)).status_code == SAVED
+    assert models_of(Webhook.objects.get()) == {"device", "site"}
+
+
+def test_the_cases_have_every_setting_of_the_form(webhook: Webhook) -> None:
+    in_form = {name for name in SETTINGS if name in WebhookForm(instance=webhook).fields}
+    assert in_form - CASES.keys() == {"enabled", "on_created", "on_updated"}
+
+
+def test_a_box_that_both_have_changed_is_no_conflict(admin_client: Client, webhook: Webhook) -> None:
+    form = opened(admin_client, webhook)
+    del form["ordered"]
+    store(webhook, "ordered", False)
+    assert admin_client.post(change_of(webhook), form).status_code == SAVED
+    assert Webhook.objects.get().ordered is False
+
+
+def test_a_form_that_is_not_old_saves_at_once(admin_client: Client, webhook: Webhook) -> None:
+    before = Webhook.objects.values().get()
+    form = opened(admin_client, webhook) | {"name": ["renamed"]}
+    assert admin_client.post(change_of(webhook), form).status_code == SAVED
+    after = Webhook.objects.values().get()
+    # The line breaks of the texts, too, are as they were.
+    assert {name for name in after if after[name] != before[name]} == {"name", "last_updated"}
+
+
+def test_a_secret_is_entered_again_after_a_conflict(admin_client: Client, webhook: Webhook) -> None:
+    form = opened(admin_client, webhook) | {"secret": ["another of the secrets"]}
+    store(webhook, "payload_url", "https://example.com/2")
+    response = admin_client.post(change_of(webhook), form)
+    assert errors_of(response).keys() == {"payload_url", "secret"}
+    assert "another of the secrets" not in response.content.decode()
+    assert Webhook.objects.get().secret == "one of the secrets"
+
+
+def test_a_change_between_the_check_and_the_save_is_not_reverted(
+    admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = opened(admin_client, webhook) | {"name": ["renamed"]}
+    clean = Webhook.full_clean
+
+    def meanwhile(row: Webhook, *args: Any, **kwargs: Any) -> None:
+        clean(row, *args, **kwargs)
+        store(webhook, "payload_url", "https://example.com/2")
+
+    monkeypatch.setattr(Webhook, "full_clean", meanwhile)
+    response = admin_client.post(change_of(webhook), form, follow=True)
+    assert "Nothing was saved." in response.content.decode()
+    assert Webhook.objects.get().name == "CMDB"
+
+
+def test_a_viewer_gets_none_of_the_values(webhook: Webhook) -> None:
+    shown = page(staff("view_webhook"), change_of(webhook))
+    assert 'name="opened"' not in shown
+    assert "X-A: 1" not in shown
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "[1]", "[" * 100_000, '{"name": [1]}', '{"payload_url": null}'])
+def test_an_invented_value_of_the_hidden_field_is_no_server_error(
+    admin_client: Client, webhook: Webhook, value: str
+) -> None:
+    form = opened(admin_client, webhook) | {"opened": [value], "name": ["renamed"]}
+    assert admin_client.post(change_of(webhook), form).status_code in (200, SAVED)
