@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -9,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.inbox import Inbox
+from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.loop import Limits
+from webhooks.network import loop
+from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport
@@ -307,6 +311,24 @@ def test_costly_answers_share_a_small_part_of_the_thread(transport: Transport, i
 
 def limits_in(transport: Transport) -> list[Limits]:
     return [task.limits for task in transport._loop._tasks]
+
+
+def test_after_a_costly_answer_the_next_one_of_its_receiver_has_no_allowance(
+    transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(step: float) -> Callable[[], float]:
+        return itertools.count(step=step).__next__
+
+    seen, answers = [], list[Outcome]()
+    for step in (SUSPECT + ALLOWANCE, 0, 0):  # what each look at a clock adds to it
+        clock = SimpleNamespace(monotonic=time.monotonic, perf_counter=seconds(step), thread_time=seconds(step))
+        monkeypatch.setattr(loop, "time", clock)
+        transport.start(Request(inbox.url(), {}, b"{}", 60), answers.append)
+        seen.append([limits.is_costly for limits in limits_in(transport)])
+        begun = len(seen)
+        until(lambda: transport.poll(0.1) or len(answers) == begun, 60, "the answer")  # noqa: B023 # called at once
+    assert all(answer.succeeded for answer in answers)
+    assert seen[1:] == [[True], [False]], "a cheap answer gives it back"
 
 
 def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(transport: Transport) -> None:
