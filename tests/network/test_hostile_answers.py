@@ -105,6 +105,8 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         (b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(EVIL) + EVIL, 204),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n" + EVIL, 304),
         (CHUNKED + EVIL, 200),
+        # What follows is no HTTP.
+        (b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 0\r\n\r\n", 101),
         # Both a length and chunks: which one counts?
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n" + CHUNKED[17:], 200),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ngood", 200),
@@ -118,7 +120,7 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         (b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\ngood", 200),
     ],
     ids=[
-        "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "length and chunks",
+        "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "101", "length and chunks",
         "identity", "chunks of HTTP/1.0", "space before a colon", "lone CR", "NUL", "folded first line", "close",
         "HTTP/1.0",
     ],
