@@ -422,6 +422,37 @@ def test_a_creation_that_was_rolled_back_is_forgotten(prechange: bool, rollback:
     ]
 
 
+@contextlib.contextmanager
+def unseen_rollback() -> Iterator[None]:
+    """By SQL, which Django does not see. SQLite then gives the ids of the rolled back rows to the next ones."""
+    with connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT unseen")
+        yield
+        cursor.execute("ROLLBACK TO SAVEPOINT unseen")
+
+
+def test_an_event_whose_id_another_object_got_after_an_unseen_rollback_is_not_overwritten() -> None:
+    one, other = Thing.objects.create(name="one"), Thing.objects.create(name="other")
+    make_webhook(Thing)
+    with transaction.atomic():
+        with unseen_rollback():
+            one.save()
+        other.save()
+        one.save()
+    assert {event.object_id for event in events()} == {str(one.pk), str(other.pk)}
+
+
+def test_an_event_whose_id_another_object_got_after_an_unseen_rollback_is_not_deleted() -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        with unseen_rollback():
+            Thing.objects.create(pk=1, name="one")
+        Thing.objects.create(pk=2, name="other")
+        Thing.objects.create(pk=1, name="one")
+        Thing.objects.get(pk=1).delete()
+    assert [event.object_id for event in events()] == ["2"]
+
+
 def test_a_rollback_does_not_forget_earlier_changes() -> None:
     make_webhook(Thing)
     with transaction.atomic():

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
-from tests.support.makers import make_event, make_webhook
+from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
 from tests.support.waiting import until
@@ -276,6 +276,20 @@ def test_a_host_from_a_template_that_cannot_be_looked_up_delays_only_its_deliver
         assert nothing_was_charged() or Attempt.objects.count() == 5
     assert sorted(states()) == [State.PENDING, *[State.SUCCEEDED] * 5]
     assert to_utc(QueuedDelivery.objects.get().due_at) > datetime.now(UTC) + timedelta(seconds=40)
+
+
+def test_only_the_probe_of_a_fault_opens_a_new_connection(database: str, inbox: Inbox) -> None:
+    """A kept one would say nothing about name servers and routes."""
+    make_delivery(make_webhook(Thing, url=inbox.url("held")))
+    runner = DeliveryRunner("test")
+    try:
+        runner.run(0.2, wait=False)
+        [held] = runner._claims.held.values()
+        assert not runner._compose(held).connects
+        runner._breaker = open_breaker()
+        assert runner._compose(held).connects
+    finally:
+        runner.close(grace=0)
 
 
 def test_a_name_that_does_not_exist_is_the_receivers_fault(strict: Any, inbox: Inbox) -> None:

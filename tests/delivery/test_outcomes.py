@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -20,6 +21,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Thing
+from webhooks.db import atomically
+from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import HeldDelivery
@@ -337,6 +340,37 @@ def test_a_lost_claim_does_not_affect_the_others(inbox: Inbox) -> None:
         delivering.record(pairs, "worker")
     assert states() == [State.SUCCEEDED, State.SENDING]
     assert Attempt.objects.count() == 1
+
+
+# Locks
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("ended", [{"status": 200}, {"reason": "HTTP 500"}], ids=["succeeded", "given up"])
+def test_a_head_that_ends_while_its_lane_grows_releases_the_new_delivery(
+    webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, ended: dict[str, Any]
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    webhook = make_webhook(Thing)
+    head = claimed(make_delivery(webhook, State.SENDING))
+    make_event(webhook)
+    has_looked, may_insert = threading.Event(), threading.Event()
+    insert = dispatching._insert
+
+    def insert_later(*args: Any) -> Any:
+        has_looked.set()
+        assert may_insert.wait(60)
+        return insert(*args)
+
+    monkeypatch.setattr(dispatching, "_insert", insert_later)
+    dispatched = Beside(dispatching.dispatch)
+    assert has_looked.wait(60)
+    recorded = Beside(lambda: atomically(lambda: delivering.record([(head, outcome(**ended))], "worker"), "default"))
+    recorded.wait_until_blocked_or_done()
+    may_insert.set()
+    assert dispatched.join() == 1
+    recorded.join()
+    assert states()[1:] == [State.PENDING], "it waits for a head that has ended"
 
 
 @pytest.mark.parametrize("use_tz", [True, False])

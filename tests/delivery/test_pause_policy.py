@@ -28,6 +28,7 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.models.webhook_states import DisabledReason, WebhookQuerySet
 from webhooks.network.outcome import Outcome
+from webhooks.operations import webhooks as webhook_operations
 
 NOW = timezone.now()
 FINE = Health(0, None, None, 0)
@@ -158,8 +159,8 @@ def test_a_probe_that_succeeds_resumes(paused: Webhook, inbox: Inbox) -> None:
     paused.refresh_from_db()
     assert not paused.is_paused
     assert (paused.failures_in_a_row, paused.failing_since, paused.probes) == (0, None, 0)
-    assert len(inbox.received()) == 5
-    assert Delivery.objects.in_states(State.SUCCEEDED).count() == 2
+    assert len(inbox.received()) == 8
+    assert states() == [State.SUCCEEDED] * 5
 
 
 @pytest.fixture
@@ -182,6 +183,26 @@ def test_a_probe_takes_the_first_delivery_before_it_is_due(between_attempts: Del
     assert len(inbox.received()) == 4, "the second probe has ended the pause"
     assert states() == [State.SUCCEEDED] * 2
     assert not Webhook.objects.get().is_paused
+
+
+@pytest.mark.parametrize("is_by_user", [False, True])
+def test_the_end_of_a_pause_sends_all_lanes_at_once(
+    database: str, inbox: Inbox, webhooks_settings: Any, is_by_user: bool
+) -> None:
+    """Also those whose first delivery would be attempted in an hour."""
+    webhooks_settings(RETRY_SCHEDULE=[3600], RETRY_JITTER=0, PAUSE_AFTER=3, PROBE_SCHEDULE=[1800])
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/3"))
+    for number in range(6):
+        make_event(webhook, object_id=str(number % 3))
+    drain()
+    assert sorted(states()) == [State.PENDING] * 3 + [State.WAITING] * 3
+    if is_by_user:
+        root = User.objects.create_superuser("root", password="p")
+        assert webhook_operations.resume(Webhook.objects.all(), root) == [webhook]
+    else:
+        Webhook.objects.update(probe_at=timezone.now())
+    drain()
+    assert states() == [State.SUCCEEDED] * 6
 
 
 def test_a_failed_probe_before_its_time_uses_up_no_schedule(between_attempts: Delivery, inbox: Inbox) -> None:

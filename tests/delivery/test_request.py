@@ -341,6 +341,19 @@ def test_a_payload_that_is_too_large_fails_its_event(
     assert len(inbox.received("ok")[0].json["data"]["value"]) == SIZE
 
 
+def test_the_state_before_an_update_counts_in_the_size_of_a_payload(webhooks_settings: Any) -> None:
+    make_webhook(Fragile, on="u", prechange=True)
+    fragile = Fragile.objects.create(name="a long name")
+    Fragile.objects.get(pk=fragile.pk).save()
+    [fits] = events()
+    before = json.dumps(json.loads(fits.snapshots)["prechange"], separators=(",", ":"))
+    size = len(fits.data) + 2 * len(before)  # nothing has changed
+    for allowed, is_refused in ((size, False), (size - 1, True)):
+        webhooks_settings(PAYLOAD_BYTES=allowed)
+        Fragile.objects.get(pk=fragile.pk).save()
+        assert bool(events()[-1].error) == is_refused
+
+
 @pytest.mark.parametrize(
     "fields",
     [

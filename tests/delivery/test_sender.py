@@ -6,8 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
+import requests
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
@@ -91,17 +93,17 @@ def test_a_fast_receiver_gets_few_connections(inbox: Inbox) -> None:
 
 
 def test_items_that_wait_to_be_prepared_do_not_hold_up_the_others() -> None:
-    requests = Requests(blocked=("template", "slow template"))
-    with open_sender(4, requests.compose, {"template": 2, "slow template": 1}) as sender:
+    made = Requests(blocked=("template", "slow template"))
+    with open_sender(4, made.compose, {"template": 2, "slow template": 1}) as sender:
         for webhook in range(20):
             sender.add([(webhook, "template")])
             sender.add([(100 + webhook, "slow template")])
-        until(lambda: sender.outcomes(0.01) == [] and requests.at_once == 3, 10, "as many as the limits allow")
+        until(lambda: sender.outcomes(0.01) == [] and made.at_once == 3, 10, "as many as the limits allow")
         for number in range(100):
             sender.add([(200 + number % 3, "quick")])
         assert {item for item, _ in collect(sender, 100)} == {"quick"}
-        assert requests.at_once == 3
-        requests.go_on.set()
+        assert made.at_once == 3
+        made.go_on.set()
         assert sorted(item for item, _ in collect(sender, 40)) == ["slow template"] * 20 + ["template"] * 20
 
 
@@ -153,6 +155,23 @@ def test_an_item_is_not_sent_after_the_lease_has_ended(is_late_at_first: bool) -
             sender.send_until = elapsed() - 1
         sender.add([(1, "a")])
         assert collect(sender, 1) == [("a", None)]
+
+
+def test_an_item_with_credentials_of_the_host_is_not_sent_after_the_lease_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its thread sends it itself."""
+
+    def compose(item: str) -> Request:
+        sender.send_until = elapsed() - 1
+        return replace(REQUEST, prepared=requests.PreparedRequest())
+
+    sent: list[Request] = []
+    monkeypatch.setattr("webhooks.delivery.sender.exchange", lambda request, now: sent.append(request))
+    with open_sender(1, compose, {"auth": 1}) as sender:
+        sender.add([(1, "auth")])
+        assert collect(sender, 1) == [("auth", None)]
+    assert not sent
 
 
 def test_a_request_that_cannot_be_composed_is_an_outcome_with_the_reason() -> None:

@@ -394,7 +394,7 @@ def tls(tmp_path: Path) -> Iterator[Callable[..., tuple[TLSReceiver, str]]]:
     """Start a receiver with a certificate. Gives the receiver and the CA file."""
     started: list[TLSReceiver] = []
 
-    def start(host: str, **options: Any) -> tuple[TLSReceiver, str]:
+    def start(host: str | None, **options: Any) -> tuple[TLSReceiver, str]:
         certificate = make_certificate(tmp_path, host, **options)
         started.append(TLSReceiver(certificate))
         return started[-1], certificate.authority
@@ -439,6 +439,15 @@ def test_a_certificate_for_the_address_is_not_enough_for_the_name(transport: Tra
     names["hooks.example"] = ["127.0.0.1"]
     outcome = send(transport, f"https://hooks.example:{receiver.port}/", verify=authority)
     assert outcome.reason.startswith("TLS certificate not trusted: ")
+
+
+def test_a_common_name_is_no_name_of_a_certificate(transport: Transport, names: Names, tls: Any) -> None:
+    """RFC 9525. A certificate authority may not have checked it."""
+    receiver, authority = tls(None, common_name="hooks.example")
+    names["hooks.example"] = ["127.0.0.1"]
+    outcome = send(transport, f"https://hooks.example:{receiver.port}/", verify=authority)
+    assert outcome.reason.startswith("TLS certificate not trusted: ")
+    assert receiver.heads == []
 
 
 def test_an_expired_certificate_is_refused(transport: Transport, names: Names, tls: Any) -> None:

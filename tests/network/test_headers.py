@@ -122,6 +122,13 @@ def test_a_secret_header_without_credentials_does_not_make_redaction_endless() -
     assert redact("whatever", [""]) == "whatever"
 
 
+@pytest.mark.parametrize("encoded", ["", "Og=="], ids=["nothing", "an empty user and password"])
+def test_basic_authentication_without_credentials_hides_nothing_else(encoded: str) -> None:
+    value = f"Basic {encoded}".strip()
+    assert headers.secrets_in(f"Authorization: {value}") <= {value}
+    assert redact("at 12:30", headers.secrets_in(f"Authorization: {value}")) == "at 12:30"
+
+
 def test_nothing_is_hidden_without_secrets() -> None:
     assert redact("whatever", headers.secrets_in("")) == "whatever"
 

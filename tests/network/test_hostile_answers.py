@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
@@ -9,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.inbox import Inbox
+from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.loop import Limits
+from webhooks.network import loop
+from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport
@@ -101,6 +105,8 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         (b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(EVIL) + EVIL, 204),
         (b"HTTP/1.1 304 Not Modified\r\n\r\n" + EVIL, 304),
         (CHUNKED + EVIL, 200),
+        # What follows is no HTTP.
+        (b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 0\r\n\r\n", 101),
         # Both a length and chunks: which one counts?
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n" + CHUNKED[17:], 200),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ngood", 200),
@@ -114,7 +120,7 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         (b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\ngood", 200),
     ],
     ids=[
-        "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "length and chunks",
+        "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "101", "length and chunks",
         "identity", "chunks of HTTP/1.0", "space before a colon", "lone CR", "NUL", "folded first line", "close",
         "HTTP/1.0",
     ],
@@ -307,6 +313,24 @@ def test_costly_answers_share_a_small_part_of_the_thread(transport: Transport, i
 
 def limits_in(transport: Transport) -> list[Limits]:
     return [task.limits for task in transport._loop._tasks]
+
+
+def test_after_a_costly_answer_the_next_one_of_its_receiver_has_no_allowance(
+    transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(step: float) -> Callable[[], float]:
+        return itertools.count(step=step).__next__
+
+    seen, answers = [], list[Outcome]()
+    for step in (SUSPECT + ALLOWANCE, 0, 0):  # what each look at a clock adds to it
+        clock = SimpleNamespace(monotonic=time.monotonic, perf_counter=seconds(step), thread_time=seconds(step))
+        monkeypatch.setattr(loop, "time", clock)
+        transport.start(Request(inbox.url(), {}, b"{}", 60), answers.append)
+        seen.append([limits.is_costly for limits in limits_in(transport)])
+        begun = len(seen)
+        until(lambda: transport.poll(0.1) or len(answers) == begun, 60, "the answer")  # noqa: B023 # called at once
+    assert all(answer.succeeded for answer in answers)
+    assert seen[1:] == [[True], [False]], "a cheap answer gives it back"
 
 
 def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(transport: Transport) -> None:

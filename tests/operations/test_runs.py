@@ -286,6 +286,14 @@ def test_a_backfill_sends_a_new_webhook_the_stored_events_that_it_wants(inbox: I
     assert finished(runs.start(RunKind.BACKFILL, filters)).done == 0, "it has them"
 
 
+def test_a_backfill_leaves_out_the_changes_of_ignored_users(inbox: Inbox) -> None:
+    for username in ("importer", "jane", ""):
+        make_event(username=username, object_id=username, dispatched=True)
+    new = make_webhook(Thing, url=inbox.url(), excluded_usernames=["importer"])
+    assert finished(runs.start(RunKind.BACKFILL, since_long_ago(new))).done == 2
+    assert sorted(one.json["username"] for one in inbox.received()) == ["", "jane"]
+
+
 def test_a_backfill_judges_the_data_of_custom_events(inbox: Inbox, own_registrations: None) -> None:
     webhooks.register_event("testapp.counted")
     make_webhook(custom_events=["testapp.counted"], url=inbox.url())

@@ -40,7 +40,7 @@ from tests.testapp.models import (
 from webhooks import registry
 from webhooks.delivery import sweep
 from webhooks.delivery.dispatch import dispatch
-from webhooks.models import Delivery, Event, Skip, State, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.operations import replays, retries
 from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, rows, why
 
@@ -142,6 +142,13 @@ def paused(world: World) -> Made:
 @case(Cause.PAUSED, "HTTP 503 Service Unavailable. It is probed again at 20", "resume the webhook")
 def paused_until_a_probe(world: World) -> Made:
     return paused(world)
+
+
+@case(Cause.PAUSED, "HTTP 503 Service Unavailable. It is probed again at 20", "To send it at once, retry the delivery.")
+def paused_between_attempts_outside_a_lane(world: World) -> Made:
+    made = paused(world)
+    QueuedDelivery.objects.update(in_lane=False)
+    return made
 
 
 @case(Cause.PAUSED, "HTTP 503 Service Unavailable. The next probe is due.", "resume the webhook")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from tests.support.makers import events, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Tracked
 from webhooks import payloads, testing
+from webhooks.delivery.claims import load_held
 from webhooks.models import Webhook
+from webhooks.models.queue import ClaimedRow
 from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -61,6 +64,21 @@ def test_each_webhook_gets_its_serializers_data_and_each_serializer_runs_once() 
     assert bodies[0]["snapshots"]["postchange"] == {"id": row.pk, "name": "a", "behaviour": "fine"}
     assert bodies[1]["snapshots"]["postchange"] == {"name": "a"}, "not more than the data show"
     assert bodies[0].keys() == bodies[1].keys()
+
+
+def test_a_claim_of_many_deliveries_of_an_event_reads_the_texts_of_each_serializer_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    webhooks_ = [make_webhook(Fragile, serializer="name" if number % 2 else "") for number in range(10)]
+    Fragile.objects.create(name="a")
+    [event] = events()
+    rows = [ClaimedRow(uuid.uuid4(), webhook.pk, event.pk, None, False) for webhook in webhooks_]
+    texts, read = list[str](), json.loads
+    monkeypatch.setattr("webhooks.payloads.json.loads", lambda text: texts.append(text) or read(text))
+    held = load_held(rows, uuid.uuid4(), {webhook.pk: webhook for webhook in webhooks_}, [event])
+    assert texts.count(event.serializers) == 2, "for the names, and for the serializer with a name"
+    bodies = [read(one.bodies.body(as_form=False))["data"].keys() for one in held]
+    assert bodies == [{"id", "name", "behaviour"}, {"name"}] * 5
 
 
 def test_the_default_serializer_does_not_run_if_no_webhook_uses_it() -> None:

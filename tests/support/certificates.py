@@ -18,10 +18,10 @@ class Certificate:
     key: str
 
 
-def make_certificate(directory: Path, host: str = "127.0.0.1", **options: Any) -> Certificate:
-    """``options`` go to ``trustme.CA.issue_cert``, such as ``not_after``."""
+def make_certificate(directory: Path, host: str | None = "127.0.0.1", **options: Any) -> Certificate:
+    """``options`` go to ``trustme.CA.issue_cert``, such as ``not_after``. Without a ``host``, one must be a name."""
     authority = trustme.CA()
-    server = authority.issue_cert(host, **options)
+    server = authority.issue_cert(*([host] if host else []), **options)
     paths = [directory / name for name in ("authority.pem", "certificate.pem", "key.pem")]
     authority.cert_pem.write_to_path(str(paths[0]))
     paths[1].write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))

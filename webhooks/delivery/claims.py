@@ -85,13 +85,16 @@ def load_held(
     by_id = {event.pk: event for event in events}
     if webhooks is None:
         webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
+    serializers: dict[int, dict[int, str]] = {}  # the texts are large, and an event may have many webhooks
     shared: dict[tuple[int, str], Bodies] = {}  # by all webhooks that get the same
     loaded = []
     for row in rows:
         event, webhook = by_id.get(row.event_id), webhooks.get(row.webhook_id)
         if event is None or webhook is None:
             continue
-        serializer = payloads.serializer_for(event, row.webhook_id) if event.serializers else ""
+        if event.pk not in serializers:
+            serializers[event.pk] = payloads.serializers_by_webhook(event)
+        serializer = serializers[event.pk].get(row.webhook_id, "")
         bodies = shared.get((event.pk, serializer))
         if bodies is None:
             bodies = shared[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))

@@ -32,7 +32,7 @@ from django.utils.translation import gettext as _
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
 from webhooks.errors import get_logger
-from webhooks.models import Webhook
+from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
 from webhooks.network.outcome import Outcome
@@ -121,6 +121,8 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
     locked = chosen.select_for_update(no_key=True).annotate(now=DatabaseNow()).order_by("pk").in_bulk()
     if recovered := succeeded & locked.keys():
         Webhook.objects.filter(pk__in=recovered).record_success()
+        if resumed := [pk for pk in recovered if locked[pk].probe_at]:
+            QueuedDelivery.objects.hasten_heads(resumed)
     return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
 
 

@@ -50,6 +50,9 @@ ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
 # A delivery in one of these states has a row in the queue.
 QUEUED_STATES = (*OPEN_STATES, State.FAILED)
 
+# One transaction makes at most so many heads of lanes due.
+MOST_HASTENED = 1000
+
 # Deliveries that wait, and the ones that a worker claimed as soon as it was their turn.
 NOT_DUE = Q(due_at__isnull=True, failed_at__isnull=True)
 
@@ -78,6 +81,13 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         an attempt."""
         due_at = Coalesce("due_at", DatabaseNow()) if wait is None else DatabaseNow(wait)
         return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, due_at=due_at, **also)
+
+    def hasten_heads(self, webhook_ids: Collection[int]) -> int:
+        """Let failed heads of lanes be due now, as the receivers of these webhooks work again: later deliveries wait
+        behind them. Up to ``MOST_HASTENED``, the longest failing first."""
+        later = self.filter(failing_since__isnull=False, state=State.PENDING, due_at__gt=DatabaseNow())
+        heads = later.filter(webhook__in=webhook_ids).order_by("failing_since").select_for_update(skip_locked=True)
+        return self.filter(pk__in=list(heads.values_list("pk", flat=True)[:MOST_HASTENED])).update(due_at=DatabaseNow())
 
     def leave_lane(self) -> int:
         """Unblock the deliveries behind these. They themselves are retried outside the lane."""

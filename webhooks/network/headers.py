@@ -127,7 +127,8 @@ def secrets_in(text: str) -> frozenset[str]:
         if scheme.lower() == "basic":
             with suppress(ValueError):
                 credentials = base64.b64decode(encoded, validate=True).decode()
-                values.append(credentials)
-                parts.append(credentials.partition(":")[2])
+                if credentials.strip(":"):  # else there is no user and no password
+                    values.append(credentials)
+                    parts.append(credentials.partition(":")[2])
     parts += [word for value in values for word in value.split()]
     return frozenset(values).union(part for part in parts if len(part) >= SECRET_WORD_LENGTH)

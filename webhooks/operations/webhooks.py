@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.webhook import DESTINATION_FIELDS
@@ -88,16 +88,19 @@ def pause(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
 
 
 def resume(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
-    """Send to paused webhooks at once, without waiting for a probe. Returns the webhooks that it resumed.
+    """Send to paused webhooks at once, without waiting for a probe or for the next attempts of the heads of lanes.
+    Returns the webhooks that it resumed.
 
     It resumes none that ``why_not_started`` refuses.
     """
     with transaction.atomic(webhooks.db):
         paused = webhooks.paused().select_for_update(no_key=True, of=("self",))
         resumed = [webhook for webhook in paused if not why_not_started(user, webhook)]
-        Webhook.objects.filter(pk__in=[webhook.pk for webhook in resumed]).resume()
         history.record(user, resumed, history.CHANGE, "Resumed.")
         if resumed:
+            pks = [webhook.pk for webhook in resumed]
+            Webhook.objects.filter(pk__in=pks).resume()
+            QueuedDelivery.objects.hasten_heads(pks)
             jobs.wake_on_commit()
     return resumed
 

@@ -128,17 +128,16 @@ def serializer_columns(chosen: Mapping[str, list[int]], texts: Mapping[str, Mapp
 
 def webhooks_by_serializer(event: Any) -> dict[str, list[int]]:
     """The webhooks of an Event by the serializer that each had chosen. The default one, with no name, comes first."""
-    names = {webhook_id: name for name, one in _serializers(event).items() for webhook_id in one["webhooks"]}
+    names = serializers_by_webhook(event)
     chosen: dict[str, list[int]] = {}
     for webhook_id in event.webhook_ids:
         chosen.setdefault(names.get(webhook_id, ""), []).append(webhook_id)
     return dict(sorted(chosen.items())) or {"": []}
 
 
-def serializer_for(event: Any, webhook_id: int) -> str:
-    """The name of the serializer that a webhook had chosen when the Event happened; empty for the default one."""
-    serializers = _serializers(event)
-    return next((name for name, one in serializers.items() if webhook_id in one["webhooks"]), "")
+def serializers_by_webhook(event: Any) -> dict[int, str]:
+    """The names of the serializers that webhooks had chosen when the Event happened. The others had the default one."""
+    return {webhook_id: name for name, one in _serializers(event).items() for webhook_id in one["webhooks"]}
 
 
 def has_serializer(event: Any, name: str) -> bool:
@@ -150,7 +149,7 @@ def has_serializer(event: Any, name: str) -> bool:
 
 def as_serialized_by(event: Any, name: str) -> SendableEvent:
     """The Event with the data of this serializer."""
-    texts = _serializers(event).get(name, {})
+    texts = _serializers(event).get(name, {}) if name else {}
     return _OtherSerializer(event, texts) if "data" in texts else event
 
 
@@ -164,7 +163,7 @@ def stored_prechange(event: Any, serializer: str) -> PrechangeState | None:
 
 def as_sent_to(event: Any, webhook_id: int) -> SendableEvent:
     """The Event with the data of the serializer that this webhook had chosen."""
-    return as_serialized_by(event, serializer_for(event, webhook_id))
+    return as_serialized_by(event, serializers_by_webhook(event).get(webhook_id, ""))
 
 
 def _serializers(event: Any) -> dict[str, dict[str, Any]]:

@@ -130,16 +130,24 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
         if to_utc(webhook.probe_at) > datetime.now(UTC):
             probed, until = _("It is probed again at %(time)s."), webhook.probe_at
         text = join(failing, probed % {"time": exact_time(webhook.probe_at)})
-        remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
+        then = _("To send at once, resume the webhook.")
+        if _is_between_attempts(delivery) and not delivery.in_lane:  # to resume would not change its time
+            then = _("To send it at once, retry the delivery.")
+        remedy = _remedy(webhook, webhook.error_kind, then)
         return Verdict(webhook, Cause.PAUSED, text, remedy, Target.WEBHOOK, until=until)
     if delivery.state == State.WAITING:
         return _behind(webhook, delivery, deliveries, viewer)
     return _pending(webhook, delivery, viewer)
 
 
+def _is_between_attempts(delivery: Delivery) -> bool:
+    due = delivery.next_attempt_at
+    return due is not None and to_utc(due) > datetime.now(UTC)
+
+
 def _pending(webhook: Webhook, delivery: Delivery, viewer: Viewer) -> Verdict:
     due = delivery.next_attempt_at
-    if due is None or to_utc(due) <= datetime.now(UTC):
+    if not _is_between_attempts(delivery):
         text = _("It is due since %(time)s, and no worker has taken it yet.")
         since = exact_time(due or delivery.created)
         return Verdict(webhook, Cause.DUE, text % {"time": since}, str(SEE_WORKERS), Target.STATUS, until=due)
@@ -165,7 +173,7 @@ def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer
     else:
         behind = _("It waits behind the earlier delivery %(id)s of the same object.")
     text, until = behind % {"id": head.pk, "reason": sentence(viewer.reason(head))}, None
-    if head.next_attempt_at and to_utc(head.next_attempt_at) > datetime.now(UTC):
+    if _is_between_attempts(head):
         again = _("That one is tried again at %(time)s.") % {"time": exact_time(head.next_attempt_at)}
         text = join(text, again)
     since = head.queued.failing_since
