@@ -32,6 +32,7 @@ LONG_EXAMPLES = 4
 RULED = {
     "post webhooks/", "put webhooks/{id}/",
     "post deliveries/retry/", "post runs/", "post webhooks/{webhook}/recover/", "post webhooks/{webhook}/backfill/",
+    "post webhooks/{webhook}/recover_skipped/",
 }  # fmt: skip
 
 
