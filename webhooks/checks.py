@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 from webhooks.conf import conf
 from webhooks.models import Event, Webhook
 from webhooks.network.auth import load
-from webhooks.operations.silence import Silence, read_silences
+from webhooks.operations.silence import Silence, read_unregistered
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.operations.wording import registration_remedy
 from webhooks.registry.checks import check_models
@@ -287,7 +287,7 @@ def check_stored(app_configs: Any, databases: Collection[str] | None = None, **k
 def unregistered_names() -> dict[str, Silence]:
     """What enabled webhooks send and is not registered, by the names of the webhooks."""
     enabled = list(Webhook.objects.filter(enabled=True).only("name", "enabled", "custom_events"))
-    silences = read_silences(enabled)
+    silences = read_unregistered(enabled)
     return {webhook.name: silences[webhook.pk] for webhook in enabled if webhook.pk in silences}
 
 

@@ -46,7 +46,10 @@ def test_no_button_works_without_the_token_or_by_get(delivery: Delivery) -> None
             address = reverse(f"admin:webhooks_{model}_{act}", args=[pk])
             assert (forged.post(address).status_code, own.get(address).status_code) == (403, 405), address
     for address in (
-        *(reverse(f"admin:webhooks_webhook_{page}", args=[delivery.webhook_id]) for page in ("recover", "backfill")),
+        *(
+            reverse(f"admin:webhooks_webhook_{page}", args=[delivery.webhook_id])
+            for page in ("recover", "backfill", "recover_skipped")
+        ),
         f"{reverse('admin:webhooks_run_add')}?kind=retry&state=failed",
     ):
         assert (forged.post(address).status_code, own.get(address).status_code) == (403, 200), address

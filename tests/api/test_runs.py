@@ -188,6 +188,7 @@ def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
         "events": 0,
         "left_out": 0,
         "superseded": 0,
+        "unreadable": 0,
         "unjudged": 0,
         "note": "",
         "sample": 0,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.test import Client
@@ -16,12 +17,19 @@ from tests.support.admin_pages import STATUS, page
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
+from tests.support.users import make_user
 from tests.testapp.models import Label, Thing, Unregistered
+from users.models import User
 from webhooks import checks, registry
-from webhooks.models import Webhook
+from webhooks.models import Skip, Webhook
+from webhooks.models.skip import Rule
+from webhooks.operations import history
 from webhooks.operations.alarms import Alarm, Level
+from webhooks.operations.silence import is_surprising
 from webhooks.operations.status import read_status
+from webhooks.operations.webhooks import ping
 from webhooks.operations.why import Cause, why
+from webhooks.operations.wording import clock_time
 from webhooks.permissions import Operator
 
 pytestmark = pytest.mark.usefixtures("database", "redis", "own_registrations")
@@ -173,3 +181,113 @@ def test_a_label_in_models_that_registers_nothing_is_an_error(
     alarm = alarms()["no_model"]
     assert (alarm.level, alarm.command) == (Level.ERROR, "python manage.py check")
     assert alarm.text.startswith(f'WEBHOOKS["MODELS"] lists “{label}”, which registers no model')
+
+
+# Webhooks that skip everything
+
+WRONG = {"attr": "name", "value": "nothing"}
+
+
+@pytest.mark.parametrize(
+    ("skipped", "sent", "skipped_before", "surprising"),
+    [
+        (2, 20, 0, False),
+        (3, 20, 0, True),
+        (3, 5, 0, True),
+        (3, 1, 0, False),
+        (6, 1, 0, True),
+        (10, 10, 90, False),
+        (40, 10, 90, True),
+        (100, 1, 500, False),
+        (30, 0, 0, False),
+        (40, 0, 0, True),
+    ],
+)
+def test_a_run_of_skips_is_judged_by_what_the_webhook_sent_before(
+    skipped: int, sent: int, skipped_before: int, surprising: bool
+) -> None:
+    assert is_surprising(skipped, sent, skipped_before) == surprising
+
+
+def change(count: int, name: str = "a") -> None:
+    for number in range(count):
+        Thing.objects.create(name=f"{name}{number}")
+
+
+@pytest.fixture
+def picky(inbox: Inbox) -> Webhook:
+    """A webhook with a condition, which sent six things."""
+    webhook = make_webhook(
+        Thing, name="CMDB", url=inbox.url(), conditions={"attr": "name", "op": "regex", "value": "."}
+    )
+    change(6)
+    drain()
+    return webhook
+
+
+def edit(webhook: Webhook, conditions: Any) -> User:
+    """As the form in the admin does. Returns the user."""
+    webhook.conditions = conditions
+    webhook.save_settings(["conditions"])
+    user = make_user("change_webhook")
+    history.record(user, [webhook], history.CHANGE, [{"changed": {"fields": ["Conditions"]}}])
+    return user
+
+
+def test_a_webhook_that_skips_everything_since_an_edit_is_a_problem(picky: Webhook, admin_client: Client) -> None:
+    user = edit(picky, WRONG)
+    change(2, "b")
+    assert "skips_all" not in alarms()
+    change(3, "c")
+    alarm = alarms()["skips_all"]
+    begun = Skip.objects.earliest("pk").timestamp
+    assert (alarm.level, alarm.webhook_id, alarm.since) == (Level.WARNING, picky.pk, begun)
+    edited = clock_time(LogEntry.objects.get().action_time)
+    assert alarm.text == (
+        "“CMDB” has skipped each of the last 5 changes, by one rule: a condition. "
+        f"The last edit before: {edited} {user}: Changed Conditions."
+    )
+    assert "“Recover skipped…” sends the objects as they are now" in alarm.remedy
+    shown = page(admin_client, STATUS)
+    assert reverse("admin:webhooks_webhook_recover_skipped", args=[picky.pk]) in shown
+    assert "has skipped each of the last 5 changes" in page(admin_client, reverse("admin:index"))
+    assert "has skipped each of the last 5" in page(
+        admin_client, reverse("admin:webhooks_webhook_change", args=[picky.pk])
+    )
+
+
+def test_a_test_and_a_replay_do_not_end_the_problem_and_a_wanted_change_does(picky: Webhook) -> None:
+    edit(picky, WRONG)
+    change(5, "b")
+    ping(picky)
+    drain()
+    change(1, "c")
+    assert "skips_all" in alarms()
+    edit(picky, None)
+    assert "skips_all" not in alarms(), "it has no filter any more"
+    edit(picky, {"attr": "name", "op": "regex", "value": "."})
+    change(1, "d")
+    drain()
+    assert "skips_all" not in alarms()
+
+
+def test_a_webhook_that_wants_few_changes_is_no_problem(inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url(), conditions={"attr": "name", "value": "a0"})
+    for _ in range(3):
+        change(10)
+    drain()
+    change(10, "b")
+    assert "skips_all" not in alarms()
+
+
+def test_skips_by_several_rules_are_no_problem(picky: Webhook) -> None:
+    edit(picky, WRONG)
+    change(5, "b")
+    Skip.objects.filter(pk=Skip.objects.earliest("pk").pk).update(rule=Rule.CHANGED_FIELDS)
+    assert "skips_all" not in alarms()
+
+
+def test_a_webhook_that_never_sent_anything_is_no_problem(listed: None) -> None:
+    make_webhook(Thing, conditions=WRONG)
+    change(50)
+    assert "skips_all" not in alarms()

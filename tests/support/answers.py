@@ -39,7 +39,7 @@ def pages_of(delivery: Delivery) -> list[str]:
         ),
         *(
             f"{reverse(f'admin:webhooks_webhook_{what}', args=[delivery.webhook_id])}?hours=168"
-            for what in ("recover", "backfill")
+            for what in ("recover", "backfill", "recover_skipped")
         ),
         *(
             f"{reverse('webhooks_why')}?{question}"

@@ -11,6 +11,7 @@ from django.utils import timezone
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, State, Webhook
+from webhooks.operations.run_filters import OF_WEBHOOK
 
 ANSWER = json.dumps({"error": "invalid signature", "hint": "compare the secret " * 12})
 
@@ -58,7 +59,7 @@ def one_of_each_kind() -> list[str]:
     return [
         reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
         f"{reverse('webhooks_why')}?event={event.pk}",
-        *(reverse(f"admin:webhooks_webhook_{page}", args=[webhook.pk]) for page in ("recover", "backfill", "delete")),
+        *(reverse(f"admin:webhooks_webhook_{page}", args=[webhook.pk]) for page in (*OF_WEBHOOK, "delete")),
         *(reverse(f"admin:webhooks_{model}_changelist") for model in ("webhook", "delivery", "event", "skip", "run")),
         *map(_page_of, rows),
     ]  # fmt: skip

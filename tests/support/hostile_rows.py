@@ -97,7 +97,7 @@ def register_worker(text: str, redis: Any) -> None:
     redis.sadd("rq:workers", key)
 
 
-RUNS = ("recover", "backfill")
+RUNS = ("recover", "backfill", "recover_skipped")
 
 
 def pages(of_each_row: bool = True) -> list[str]:

@@ -12,6 +12,7 @@ from django.db.models import Count, QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -20,7 +21,8 @@ from webhooks import payloads, permissions
 from webhooks.admin.delivery_sections import next_attempt
 from webhooks.admin.display import delivery_state, json_block, object_name, pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm, SkipFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, list_url
+from webhooks.admin.lists import ReadOnlyAdmin, list_url, page_url
+from webhooks.admin.run_start import may_begin
 from webhooks.admin.what_changed import change_context
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet, label_of_action
@@ -252,6 +254,16 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
 
     def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
         return find_skips(filters, request.user, before, self.list_per_page)
+
+    def describe_list(self, request: HttpRequest, context: dict[str, Any]) -> None:
+        """Also link to the page that recovers the skipped changes of the webhook in the filters."""
+        super().describe_list(request, context)
+        chosen = context["cl"].form.chosen if context["cl"].form.is_valid() else {}
+        webhook = permissions.visible_webhooks(request.user).filter(pk=chosen.get("webhook", 0)).first()
+        if webhook and may_begin(request.user, RunKind.RECOVER_SKIPPED):
+            since = {"since": request.GET["created_after"]} if "created_after" in chosen else {"hours": "168"}
+            rule = {"rule": chosen["rule"]} if "rule" in chosen else {}
+            context["recover_url"] = f"{page_url('recover_skipped', webhook)}?{urlencode(since | rule)}"
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""

@@ -136,14 +136,14 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         response = super().changelist_view(request, *args, **kwargs)
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
             context: dict[str, Any] = response.context_data  # type: ignore[assignment]
-            self._describe_list(context)
+            self.describe_list(request, context)
             if "HX-Request" in request.headers and not context["cl"].found.is_empty_so_far:
                 # A search that goes on by itself ends here: admin.js shows this page.
                 event = json.dumps({"wh:found": request.get_full_path()})
                 return HttpResponse(status=204, headers={"HX-Trigger": event})
         return response
 
-    def _describe_list(self, context: dict[str, Any]) -> None:
+    def describe_list(self, request: HttpRequest, context: dict[str, Any]) -> None:
         """Add the filters of the list, its length and its pages to the context of the template."""
         found: Found = context["cl"].found
         form: ListForm = context["cl"].form

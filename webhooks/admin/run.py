@@ -197,6 +197,8 @@ def rows_url(run: Run) -> str:
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}
         return list_url("event", **filters, **state) if "webhook" not in filters else ""
+    if run.kind == RunKind.RECOVER_SKIPPED:
+        return list_url("skip", **filters)
     states = filters.pop("state", [])
     if len(states) > 1:
         return ""

@@ -1,6 +1,7 @@
 """The pages before a run: the true number of its rows, the oldest ones, and the button that begins it.
 
-One page begins a run of the rows of a list. Recover and Backfill begin one of a webhook, from a chosen time on.
+One page begins a run of the rows of a list. Recover, Backfill and Recover skipped begin one of a webhook, from a chosen
+time on.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
 from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
+from webhooks.models.skip import Rule
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, local_time, number
@@ -67,8 +69,11 @@ CONSEQUENCES = {
         "Sends stored events that the webhook wants as it is now and never had a delivery of, for example events from "
         "before it was created."
     ),
+    RunKind.RECOVER_SKIPPED: gettext_lazy(
+        "Sends the objects of changes that this webhook skipped, for example because of a wrong condition: each object "
+        "once, as it is now, if the webhook wants it now. What the webhook got later is left out."
+    ),
 }
-OF_WEBHOOK = (RunKind.RECOVER, RunKind.BACKFILL)
 
 # The names of the filters. The title of a run names its webhook.
 NAMES = {
@@ -82,6 +87,7 @@ NAMES = {
     "user": gettext_lazy("user"),
     "name": gettext_lazy("name contains"),
     "failed": gettext_lazy("failed"),
+    "rule": gettext_lazy("reason"),
     "created_after": gettext_lazy("since %(time)s"),
     "created_before": gettext_lazy("before %(time)s"),
     EACH: gettext_lazy("each event of an object"),
@@ -197,7 +203,7 @@ def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
     return RunKind(kind), form.chosen | options
 
 
-# Recover and Backfill
+# Recover, Backfill and Recover skipped
 
 
 class SinceForm(forms.Form):
@@ -230,6 +236,16 @@ class SinceForm(forms.Form):
         return cleaned
 
 
+class SkippedForm(SinceForm):
+    """Also which rule refused the changes."""
+
+    rule = forms.ChoiceField(
+        label=gettext_lazy("Skipped because of"),
+        choices=[("", gettext_lazy("any reason")), *(one for one in Rule.choices if one[0] != Rule.LOOP_PROTECTION)],
+        required=False,
+    )
+
+
 def may_begin(user: Any, kind: RunKind) -> bool:
     """Whether the user may begin runs of this kind."""
     return all(permissions.has_perm(user, one) for one in (*PERMISSIONS[kind], "webhooks.add_run"))
@@ -240,7 +256,8 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
     if not may_begin(request.user, kind):
         raise PermissionDenied
     given = request.POST if request.method == "POST" else request.GET
-    form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
+    form_class = SkippedForm if kind == RunKind.RECOVER_SKIPPED else SinceForm
+    form = form_class(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
     form.fields["since"].label = _("Since (%(zone)s)") % {"zone": timezone.get_current_timezone_name()}
     act = capfirst(kind.label)
     context |= {
@@ -253,7 +270,8 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
     }
     if form.is_valid():
         since: datetime = form.cleaned_data["since"]
-        filters = runs.since_filters(webhook, since)
+        rule = {"rule": form.cleaned_data["rule"]} if form.cleaned_data.get("rule") else {}
+        filters = runs.since_filters(webhook, since) | rule
         if request.method == "POST":
             try:
                 show_run(request, runs.start(kind, filters, request.user, request_key=request.POST.get("nonce", "")))
@@ -263,6 +281,8 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
         context |= {
             **preview_context(request, kind, filters, COUNT_SECONDS_OF_WEBHOOK),
             "since": exact_time(since),
+            "rule": rule.get("rule", ""),
+            "is_judged_later": kind == RunKind.RECOVER_SKIPPED,
             "posted": local_time(since).isoformat(timespec="seconds"),  # with its offset: an hour of autumn comes twice
         }
     return page(request, "webhooks/admin/run/recover.html", context)
@@ -318,6 +338,8 @@ def _filter_text(name: str, value: Any) -> str:
             value = ", ".join(map(state_word, value))
         case "error_kind" if value in KINDS:
             value = KINDS[value].label
+        case "rule":
+            value = Rule(value).label
         case "action":
             value = label_of_action(value)
     return f"{NAMES.get(name, name)}: {value}"

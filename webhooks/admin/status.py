@@ -23,7 +23,8 @@ from webhooks import permissions
 from webhooks.admin import status_sections as sections
 from webhooks.admin.display import page
 from webhooks.admin.lists import list_url, page_url, row_url
-from webhooks.models import Delivery
+from webhooks.admin.run_start import may_begin
+from webhooks.models import Delivery, RunKind
 from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
@@ -37,6 +38,15 @@ MAX_BOXES, MAX_FOLDED = 15, 10
 
 # A few boxes all show what to do. Of more boxes, the first ones do, and the others unfold it.
 FEW, UNFOLDED = 4, 2
+
+# The page of the webhook is the way out of these.
+OPENED = (
+    Problem.PAUSED_BY_USER,
+    Problem.DISABLED,
+    Problem.UNREADABLE,
+    Problem.NOT_REGISTERED,
+    Problem.SKIPS_ALL,
+)
 
 # Seconds between two refreshes of the parts.
 REFRESH_EVERY = 5
@@ -176,6 +186,8 @@ class _Buttons:
         self._failed = overview.counts.get(State.FAILED, 0)
         self._may_retry = permissions.has_perm(user, "webhooks.retry_delivery")
         self._may_add = permissions.has_perm(user, "webhooks.add_webhook")
+        self._may_view_skips = permissions.may_view_skips(user)
+        self._may_recover = may_begin(user, RunKind.RECOVER_SKIPPED)
         self._may_change = Redaction(user).may_change
 
     def of(self, alarm: Alarm) -> Iterator[Button]:
@@ -224,13 +236,18 @@ class _Buttons:
             case Problem.OVERDUE:
                 url = list_url("delivery", state=State.PENDING.value, webhook=webhook.pk)
                 yield Button(_("Show its pending deliveries"), url, webhook.name)
+            case Problem.SKIPS_ALL:
+                if self._may_view_skips:
+                    yield Button(_("Show skipped changes"), list_url("skip", webhook=webhook.pk), webhook.name)
+                if self._may_recover:
+                    yield Button(_("Recover skipped…"), page_url("recover_skipped", webhook), webhook.name)
             case Problem.FAILED_DELIVERIES:
                 url = list_url("delivery", state=State.FAILED.value, webhook=webhook.pk)
                 yield Button(_("Show them"), url, webhook.name)
                 if self._may_retry:
                     label = _retry_label(webhook.failed, EACH_CAP)
                     yield Button(label, sections.retry_url(webhook=webhook.pk), webhook.name, posts=True)
-        if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE, Problem.NOT_REGISTERED):
+        if alarm.problem in OPENED:
             yield _page(webhook)
 
     def _see_request(self, webhook: Any) -> Button:

@@ -21,7 +21,7 @@ from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.skip import Rule
-from webhooks.operations.silence import read_silences
+from webhooks.operations.silence import read_unregistered
 from webhooks.operations.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.registry.registration import Registration
 from webhooks.text import clean
@@ -80,7 +80,7 @@ def show(request: HttpRequest) -> HttpResponse:
 
 def _registrations(user: Any) -> list[Registration]:
     """The registered models, and the ones of webhooks that are not registered any more."""
-    silences = read_silences(permissions.visible_webhooks(user)).values()
+    silences = read_unregistered(permissions.visible_webhooks(user)).values()
     lost = {label for silence in silences for label in silence.models if registry.is_model(label)}
     unregistered = [registry.registration_or_default(apps.get_model(label)) for label in sorted(lost)]
     return [*registry.registrations(), *unregistered]

@@ -45,6 +45,7 @@ from webhooks.api.fields import (
 from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.models import Run, RunKind, RunState
 from webhooks.models.selection import OPTIONS
+from webhooks.models.skip import Rule
 from webhooks.operations import runs
 from webhooks.operations.run_filters import NEEDED, RefusedFilter
 
@@ -129,6 +130,12 @@ class RecoverSerializer(SinceSerializer):
     superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
 
 
+class RecoverSkippedSerializer(SinceSerializer):
+    """As for a backfill."""
+
+    rule = ChoiceField(Rule.choices, required=False, help_text=_("Only changes that this rule refused."))
+
+
 class RunFilters(QueryFilters):
     kind = ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
     state = MultipleChoiceField(
@@ -144,8 +151,9 @@ class NamedRowSerializer(NamedSerializer):
 
 
 class RunPreviewSerializer(NamedSerializer):
-    """The answer to a dry run: the number of rows, how many of them are deliveries and events, and the oldest ones. If
-    counting takes too long, or events could not be judged, ``is_complete`` is false: there are at least so many."""
+    """The answer to a dry run: the number of rows, how many of them are deliveries and events, and the oldest ones. The
+    objects of skipped changes count as events. If counting takes too long, or events could not be judged,
+    ``is_complete`` is false: there are at least so many."""
 
     count = serializers.IntegerField()
     is_complete = serializers.BooleanField()
@@ -153,10 +161,20 @@ class RunPreviewSerializer(NamedSerializer):
     events = serializers.IntegerField()
     left_out = serializers.IntegerField(help_text=_("Earlier events of the same objects, which a replay leaves out."))
     superseded = serializers.IntegerField(help_text=_("Superseded deliveries, which a retry or resend leaves out."))
+    unreadable = serializers.IntegerField(
+        help_text=_("Objects of skipped changes that cannot be read, because they are deleted.")
+    )
     unjudged = serializers.IntegerField(help_text=_("Events with conditions that could not be judged."))
     note = serializers.CharField(help_text=_("Why nothing matches, or why events could not be judged, if known."))
     sample = NamedRowSerializer(many=True)
 
+
+# The body of a request for a run of one webhook.
+SINCE_SERIALIZERS: dict[RunKind, type[SinceSerializer]] = {
+    RunKind.RECOVER: RecoverSerializer,
+    RunKind.BACKFILL: SinceSerializer,
+    RunKind.RECOVER_SKIPPED: RecoverSkippedSerializer,
+}
 
 # The description of an action that begins a run.
 BEGINS: dict[str, Any] = {
@@ -169,7 +187,7 @@ BEGINS: dict[str, Any] = {
 @method_decorator(transaction.non_atomic_requests, name="dispatch")
 @extend_schema_view(list=extend_schema(parameters=[RunFilters]))
 class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
-    """Runs: retry, resend, discard, replay or backfill of many, which workers execute in the background."""
+    """Runs: retry, resend, discard, replay, backfill and others of many, which workers execute in the background."""
 
     queryset = Run.objects.all()
     serializer_class = RunSerializer
@@ -205,11 +223,18 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         that it did not get. It may be a new webhook."""
         return self._start_since(RunKind.BACKFILL, webhook)
 
+    @extend_schema(operation_id="webhooks_webhooks_recover_skipped", request=RecoverSkippedSerializer, **BEGINS)
+    def recover_skipped(self, request: Request, webhook: str) -> Response:
+        """Send a webhook the objects of changes that it skipped from a time on: each object once, as it is now, if it
+        matches the conditions of today."""
+        return self._start_since(RunKind.RECOVER_SKIPPED, webhook)
+
     def _start_since(self, kind: RunKind, pk: str) -> Response:
-        given = (RecoverSerializer if kind == RunKind.RECOVER else SinceSerializer)(data=self.request.data)
+        given = SINCE_SERIALIZERS[kind](data=self.request.data)
         given.is_valid(raise_exception=True)
         webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=pk)
         options = {name: True for name in OPTIONS if given.validated_data.get(name)}
+        options |= {name: given.validated_data[name] for name in ("rule",) if name in given.validated_data}
         return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]) | options, given)
 
     def _start(self, kind: str, filters: dict[str, Any], given: Any) -> Response:

@@ -23,7 +23,9 @@ statistics = StatisticViewSet.as_view({"get": "summary"})
 status = StatusViewSet.as_view({"get": "current"})
 why = WhyViewSet.as_view({"get": "why"})
 
-recover, backfill = (RunViewSet.as_view({"post": name}) for name in ("recover", "backfill"))
+recover, backfill, recover_skipped = (
+    RunViewSet.as_view({"post": name}) for name in ("recover", "backfill", "recover_skipped")
+)
 
 urlpatterns = [
     *router.urls,
@@ -32,4 +34,5 @@ urlpatterns = [
     path("why/", why, name="why"),
     path("webhooks/<str:webhook>/recover/", recover, name="webhook-recover"),
     path("webhooks/<str:webhook>/backfill/", backfill, name="webhook-backfill"),
+    path("webhooks/<str:webhook>/recover_skipped/", recover_skipped, name="webhook-recover-skipped"),
 ]

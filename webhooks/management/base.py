@@ -22,6 +22,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
 from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
+from webhooks.models.skip import Rule
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of, sentence
@@ -120,6 +121,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "request_id": ("--request-id", {"metavar": "ID", "help": "The request that made the change."}),
     "name": ("--object-name", {"metavar": "TEXT", "help": "A part of the name of an object."}),
     "user": ("--user", {"metavar": "NAME", "help": "The user who made the change."}),
+    "rule": ("--rule", {"choices": Rule.values, "help": "Only changes that this rule refused."}),
     "created_after": (
         "--since", {"type": moment, "metavar": "TIME", "help": "The first time that is in: 2h ago, or in ISO format."},
     ),
@@ -248,6 +250,8 @@ class RunCommand(DatabaseCommand):
 def _numbers(kind: RunKind, found: runs.Preview) -> str:
     """Such as "12 deliveries", or "12 deliveries and 1 event" for a run that takes both."""
     both = [count_of(found.deliveries, "delivery"), count_of(found.events, "event")]
+    if kind == RunKind.RECOVER_SKIPPED:
+        return count_of(found.events, "object")
     if kind == RunKind.RECOVER:
         return " and ".join(both)
     return both[runs.ROW[kind] == "event"]

@@ -320,7 +320,7 @@ class Migration(migrations.Migration):
             name='Run',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('retry', 'retry'), ('resend', 'resend'), ('discard', 'discard'), ('replay', 'replay'), ('recover', 'recover'), ('backfill', 'backfill')], max_length=10, verbose_name='kind')),
+                ('kind', models.CharField(choices=[('retry', 'retry'), ('resend', 'resend'), ('discard', 'discard'), ('replay', 'replay'), ('recover', 'recover'), ('backfill', 'backfill'), ('recover_skipped', 'recover skipped')], max_length=20, verbose_name='kind')),
                 ('filters', models.JSONField(db_default={}, default=dict, help_text='As in the lists of the REST API.', verbose_name='filters')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='requested by')),
                 ('is_restricted', models.BooleanField(db_default=False, default=False, help_text='Whether it takes only rows on which the user may act.')),

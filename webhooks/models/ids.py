@@ -29,6 +29,22 @@ def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
     return uuid.UUID(int=value)
 
 
+# The bits of an id's random part that its position has. A position fits into 63 bits for another hundred years.
+_POSITION_BITS = 20
+
+
+def position_of(pk: uuid.UUID) -> int:
+    """The place of a version 7 UUID in the order of its time, as a number: its milliseconds, and 20 random bits. So
+    two ids may have the same position."""
+    return pk.int >> 80 << _POSITION_BITS | (pk.int >> 64 & 0xFFF) << 8 | pk.int >> 54 & 0xFF
+
+
+def first_at(position: int) -> uuid.UUID:
+    """The lowest version 7 UUID at this position or a later one."""
+    milliseconds, rest = position >> _POSITION_BITS, position & (1 << _POSITION_BITS) - 1
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | rest >> 8 << 64 | 0x2 << 62 | (rest & 0xFF) << 54)
+
+
 def first_id(moment: datetime) -> uuid.UUID:
     """The lowest version 7 UUID from this moment on. None is older than 1970."""
     return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)

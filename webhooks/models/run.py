@@ -1,4 +1,4 @@
-"""Runs: retry, resend, discard, replay, recover and backfill of many, which workers execute in the background."""
+"""Runs: acts on many rows, such as retry, replay and backfill, which workers execute in the background."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class RunKind(models.TextChoices):
     REPLAY = "replay", _("replay")
     RECOVER = "recover", _("recover")
     BACKFILL = "backfill", _("backfill")
+    RECOVER_SKIPPED = "recover_skipped", _("recover skipped")
 
 
 class RunState(models.TextChoices):
@@ -65,7 +66,7 @@ class Run(models.Model):
     half done: no row is taken twice, and none is left out.
     """
 
-    kind = models.CharField(_("kind"), max_length=10, choices=RunKind.choices)
+    kind = models.CharField(_("kind"), max_length=20, choices=RunKind.choices)
     filters = models.JSONField(
         _("filters"), default=dict, db_default={}, help_text=_("As in the lists of the REST API.")
     )

@@ -6,6 +6,7 @@ trial        try a webhook on a real object, or its filters on stored events, be
 retries      retry, resend and discard deliveries
 replays      replay events; the runs that replay and recover
 backfills    send a webhook the stored events that it did not get
+skipped      send a webhook the objects of changes that it skipped
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
 run_filters  the filters that each kind of run can have
 history      who changed which row

@@ -23,11 +23,11 @@ from webhooks.delivery.runs.acts import (
     Key,
     Look,
     Portion,
-    RunRefused,
     TimeLeft,
     acts,
     events_of,
     keys_of,
+    webhook_of,
 )
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Delivery, Event, Run, RunKind, Webhook
@@ -60,7 +60,7 @@ class BackfillAct(EventAct):
 
     def events(self, run: Run) -> EventQuerySet:
         """The events with a model and an action that the webhook wants, without a delivery to it."""
-        webhook = _webhook(run)
+        webhook = webhook_of(run)
         models = [label_of(one) for one in webhook.object_types.all()]
         is_wanted = Q(object_type__in=models, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
         has_delivery = Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook.pk))
@@ -73,11 +73,11 @@ class BackfillAct(EventAct):
 
     def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
         """Judge the events before the transaction: that may take long, and others wait for the locks of a step."""
-        judged = _judge(_webhook(run), self.events(run), portion.keys, time_left)
+        judged = _judge(webhook_of(run), self.events(run), portion.keys, time_left)
         return portion.first(judged.count)._replace(prepared=judged)
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        [portion], receiver = portions, _webhook(run)
+        [portion], receiver = portions, webhook_of(run)
         judged: Judged = portion.prepared
         _choose_serializer(receiver, judged.wanted)
         done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
@@ -85,7 +85,7 @@ class BackfillAct(EventAct):
 
     def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
-        webhook, candidates = _webhook(run), self.events(run)
+        webhook, candidates = webhook_of(run), self.events(run)
         found = Look(until, {EVENTS: 0}, [])
         while keys := keys_of(candidates, after, until, READ):
             judged = _judge(webhook, candidates, keys, time_left)
@@ -98,14 +98,6 @@ class BackfillAct(EventAct):
                 found.until = after
                 break
         return found
-
-
-def _webhook(run: Run) -> Webhook:
-    """Raises RunRefused if it was deleted."""
-    webhook = Webhook.objects.filter(pk=run.filters["webhook"]).first()
-    if webhook is None:
-        raise RunRefused("the webhook was deleted")
-    return webhook
 
 
 def _judge(webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:

@@ -13,6 +13,7 @@ from webhooks.models import Action, Event, RunKind, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.selection import DELIVERY_FILTERS, EACH, EVENT_FILTERS, SINCE_FILTERS, SUPERSEDED, without_options
+from webhooks.models.skip import Rule
 
 # The filters that a run of a kind can have, and the ones that it needs.
 FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
@@ -21,8 +22,10 @@ FILTERS |= {
     RunKind.REPLAY: (*EVENT_FILTERS, EACH),
     RunKind.RECOVER: (*SINCE_FILTERS, EACH, SUPERSEDED),
     RunKind.BACKFILL: SINCE_FILTERS,
+    RunKind.RECOVER_SKIPPED: (*SINCE_FILTERS, "rule"),
 }
-NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
+OF_WEBHOOK = (RunKind.RECOVER, RunKind.BACKFILL, RunKind.RECOVER_SKIPPED)
+NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys(OF_WEBHOOK, ("webhook", "created_after"))
 
 # The states of the deliveries that a run of a kind can take.
 STATES: dict[RunKind, Sequence[State]] = {
@@ -70,8 +73,10 @@ def _filter_problem(kind: RunKind, name: str, value: Any) -> str:
             is_known = is_registered or Event.objects.filter(object_type=value).exists()
             text = _("No registered model and no stored event has the label %(model)s.")
             return "" if is_known else text % {"model": value}
-        case "action" | "error_kind":
-            choices = [*ErrorKind] if name == "error_kind" else [*Action.values, PING, *registry.custom_events()]
+        case "action" | "error_kind" | "rule":
+            choices = {"error_kind": [*ErrorKind], "rule": Rule.values}.get(
+                name, [*Action.values, PING, *registry.custom_events()]
+            )
             text = _("“{input}” is not one of these: {choices}.")
             return "" if value in choices else text.format(input=value, choices=", ".join(choices))
         case "state" if not {*value} & {*STATES[kind]}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -26,11 +26,11 @@ from webhooks.db import index_plans, savepoint
 from webhooks.delivery.runs.acts import ADD_RUN, EVENTS, Key, Look, TimeLeft, acts, rows_of, superseded_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
-from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
+from webhooks.models import Event, Run, RunKind, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
 from webhooks.models.selection import filter_time
-from webhooks.operations import backfills, history, replays, retries, run_filters  # noqa: F401 # two add their acts
+from webhooks.operations import backfills, history, replays, retries, run_filters, skipped  # noqa: F401 # three add their acts
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.run_filters import NEEDED
 from webhooks.operations.wording import count_of, in_english, listed, number, span
@@ -56,6 +56,7 @@ PAST = {
     RunKind.REPLAY: "Replayed",
     RunKind.RECOVER: "Recovered",
     RunKind.BACKFILL: "Backfilled",
+    RunKind.RECOVER_SKIPPED: "Recovered",
 }
 # A run in words: without a webhook, and with its webhooks.
 SUMMARIES = {
@@ -68,12 +69,17 @@ SUMMARIES = {
         gettext_lazy("recovery of deliveries and events of %(webhooks)s"),
     ),
     RunKind.BACKFILL: (gettext_lazy("backfill of events"), gettext_lazy("backfill of events for %(webhooks)s")),
+    RunKind.RECOVER_SKIPPED: (
+        gettext_lazy("recovery of skipped changes"),
+        gettext_lazy("recovery of skipped changes of %(webhooks)s"),
+    ),
 }
 # The rows of a run, as ``count_of`` counts them.
 ROW = dict.fromkeys(RunKind, "delivery") | {
     RunKind.REPLAY: "event",
     RunKind.RECOVER: "delivery or event",
     RunKind.BACKFILL: "event",
+    RunKind.RECOVER_SKIPPED: "object",
 }
 
 
@@ -99,11 +105,13 @@ class Preview:
     """Rows that match the filters, but that the run only takes if it is asked to: see ``note``."""
     superseded: int = 0
     """Superseded deliveries that the run leaves out in the same way."""
+    unreadable: int = 0
+    """Objects that are deleted, or whose model is not registered: the run cannot read them."""
     unjudged: int = 0
     """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
-    """Why some events could not be judged. Or why nothing matches, if a filter names a user who does not exist, or the
-    webhook holds its deliveries back.
+    """Why some events could not be judged, or objects not read. Or why nothing matches, if a filter names a user who
+    does not exist, or the webhook holds its deliveries back.
 
     Changes by a script may have the name of no user."""
 
@@ -215,7 +223,7 @@ def preview(
 
     with index_plans(using, may_sort=True, seconds=max(0.1, min(QUERY_SECONDS, seconds))):
         while after < run.last_event and not found.is_stopped:
-            until = min(after + pace.events, run.last_event)
+            until = min(after + pace.events * acts[kind].stride, run.last_event)
             if part := pace.read(look):
                 found.events += part.counts.pop(EVENTS, 0)
                 found.deliveries += sum(part.counts.values())
@@ -223,10 +231,12 @@ def preview(
                 found.unjudged += part.unjudged
                 found.left_out += part.left_out
                 found.superseded += part.superseded
+                found.unreadable += part.unreadable
                 oldest += part.first
                 after, problem = part.until, part.problem or problem
             found.is_stopped = after < run.last_event and time_left.is_over
-    found.sample = _named(oldest, user)
+    names = acts[kind].names(oldest, user)
+    found.sample = [Named(key.id, names.get(key.id, "")) for key in oldest]
     if found.unjudged:
         text = ngettext(
             "%(count)s event could not be judged: %(reason)s.",
@@ -234,6 +244,8 @@ def preview(
             found.unjudged,
         )
         found.note = text % {"count": number(found.unjudged), "reason": problem}
+    elif found.unreadable:
+        found.note = unreadable_note(found.unreadable)
     elif found.left_out or found.superseded:
         texts = [_left_out(found.left_out)] if found.left_out else []
         found.note = " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
@@ -263,34 +275,35 @@ def superseded_note(count: int) -> str:
     return text % {"count": number(count)}
 
 
+def unreadable_note(count: int) -> str:
+    """How many objects cannot be read, and why."""
+    text = ngettext(
+        "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver by "
+        "hand.",
+        "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
+        "receiver by hand.",
+        count,
+    )
+    return text % {"count": number(count)}
+
+
 def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) -> int:
     """How many superseded deliveries ``act`` with the same arguments leaves out, up to ``AT_ONCE``."""
     return superseded_of(kind, _new(kind, filters, user, takes_all=False), user)[:AT_ONCE].count()
 
 
-def _named(keys: Sequence[Key], user: Any) -> list[Named]:
-    """These deliveries and events with their names, as far as the user may view deliveries and events."""
-    found = dict[Any, Any]()
-    if user is None or permissions.may_view_events(user):
-        found |= Event.objects.for_list().in_bulk([key.id for key in keys if key.id == key.event_id])
-    if user is None or permissions.may_view_deliveries(user):
-        found |= Delivery.objects.for_list().in_bulk([key.id for key in keys if key.id != key.event_id])
-    return [Named(key.id, str(found.get(key.id, ""))) for key in keys]
-
-
 def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
     run_filters.check(RunKind(kind), filters, takes_all)
-    ids = Event.objects.order_by("pk").values_list("pk", flat=True)
-    is_since = "created_after" in filters
-    first = Event.objects.first_since(datetime.fromisoformat(filters["created_after"])) if is_since else ids.first()
+    since = datetime.fromisoformat(filters["created_after"]) if "created_after" in filters else None
+    before, last = acts[kind].bounds(since)
     return Run(
         kind=kind,
         filters=dict(filters),
         requested_by=name_of(user),
         is_restricted=user is not None and permissions.is_partial(user),
         is_by_user=isinstance(user, get_user_model()),
-        last_event=ids.last() or 0,
-        counted_event=(first or 1) - 1,  # deleted events leave millions of unused ids before it
+        last_event=last,
+        counted_event=before,
     )
 
 

@@ -31,6 +31,7 @@ NOUNS = {
     "delivery or event": ngettext_lazy("%(number)s delivery or event", "%(number)s deliveries and events", "count"),
     "error": ngettext_lazy("%(number)s error", "%(number)s errors", "count"),
     "event": ngettext_lazy("%(number)s event", "%(number)s events", "count"),
+    "object": ngettext_lazy("%(number)s object", "%(number)s objects", "count"),
     "other": ngettext_lazy("%(number)s other", "%(number)s others", "count"),
     "run": ngettext_lazy("%(number)s run", "%(number)s runs", "count"),
     "skipped change": ngettext_lazy("%(number)s skipped change", "%(number)s skipped changes", "count"),

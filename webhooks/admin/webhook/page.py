@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webhooks import permissions
 from webhooks.admin.display import part
 from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
-from webhooks.admin.run_start import OF_WEBHOOK, recover_view
+from webhooks.admin.run_start import recover_view
 from webhooks.admin.webhook import try_it
 from webhooks.admin.webhook.form import WebhookForm, unused_fields
 from webhooks.admin.webhook.list import WebhookListAdmin
@@ -36,6 +36,7 @@ from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.edits import changed_since, settings_of
+from webhooks.operations.run_filters import OF_WEBHOOK
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
 from webhooks.operations.wording import count_of, number, sentence, why_disabled
 from webhooks.permissions import redaction

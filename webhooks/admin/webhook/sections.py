@@ -121,7 +121,11 @@ def _buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
 
 def _links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]:
     """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
-    labels = {RunKind.RECOVER: _("Recover since…"), RunKind.BACKFILL: _("Backfill…")}
+    labels = {
+        RunKind.RECOVER: _("Recover since…"),
+        RunKind.BACKFILL: _("Backfill…"),
+        RunKind.RECOVER_SKIPPED: _("Recover skipped…"),
+    }
     found = [(page_url(kind.value, webhook), text) for kind, text in labels.items() if may_begin(user, kind)]
     if may_copy:
         found.append((f"{reverse('admin:webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))

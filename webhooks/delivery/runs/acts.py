@@ -6,6 +6,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db.models import BooleanField, Count, ExpressionWrapper, Q
@@ -14,7 +15,7 @@ from webhooks import permissions
 from webhooks.conf import conf
 from webhooks.db import Among
 from webhooks.delivery.clock import elapsed
-from webhooks.models import Delivery, Run, RunKind, lanes, resend_sql
+from webhooks.models import Delivery, Event, Run, RunKind, Webhook, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import EventQuerySet
 from webhooks.models.queue import ClaimedRow
@@ -25,7 +26,7 @@ EVENTS = 0
 
 
 class Key(NamedTuple):
-    """One row of a run. Within a webhook, the ids of events are the order."""
+    """One row of a run. Within a webhook, the ids of events are the order, or other positions: see ``Act.bounds``."""
 
     event_id: int
     id: Any
@@ -74,7 +75,8 @@ class Look:
     """What a run would take of some events, up to the event ``until``: the numbers by webhook, and the first rows.
 
     ``unjudged`` events may be wanted or not: judging them failed, for the reason in ``problem``. ``left_out`` match the
-    filters, but the run leaves them out unless it is asked to take them. So do ``superseded`` deliveries."""
+    filters, but the run leaves them out unless it is asked to take them. So do ``superseded`` deliveries. Rows that
+    are ``unreadable`` have objects that cannot be read."""
 
     until: int
     counts: dict[int, int]
@@ -83,6 +85,7 @@ class Look:
     problem: str = ""
     left_out: int = 0
     superseded: int = 0
+    unreadable: int = 0
 
 
 class TimeLeft:
@@ -106,6 +109,31 @@ class Act(ABC):
 
     is_sent: bool
     """Whether its rows are sent at once, so that a step takes only as many as the worker has capacity for."""
+
+    stride = 1
+    """How far a query looks for each unit of the pace: the positions of rows are the ids of events, or count other
+    things."""
+
+    def bounds(self, since: datetime | None) -> tuple[int, int]:
+        """The position before the first row from this aware time on, and the one of the last row. No later row is
+        taken."""
+        ids = Event.objects.order_by("pk").values_list("pk", flat=True)
+        first = Event.objects.first_since(since) if since is not None else ids.first()
+        return (first or 1) - 1, ids.last() or 0  # deleted events leave millions of unused ids before the first one
+
+    def name_of(self, key: Key) -> str:
+        """A row in words, for a problem."""
+        event = Event.objects.filter(pk=key.event_id).first()
+        return f"event {key.event_id} ({event.name if event else ''})"
+
+    def names(self, keys: Sequence[Key], user: Any) -> dict[Any, str]:
+        """The names of rows by id, as far as the user may view them. Without a user, of all."""
+        found = dict[Any, Any]()
+        if user is None or permissions.may_view_events(user):
+            found |= Event.objects.for_list().in_bulk([key.id for key in keys if key.id == key.event_id])
+        if user is None or permissions.may_view_deliveries(user):
+            found |= Delivery.objects.for_list().in_bulk([key.id for key in keys if key.id != key.event_id])
+        return {pk: str(row) for pk, row in found.items()}
 
     def is_risky(self, webhook: int) -> bool:
         """Whether rows under this key may end or stall the worker: it judges them, or calls the project's code."""
@@ -152,7 +180,16 @@ PERMISSIONS = {
     RunKind.REPLAY: ("webhooks.replay_event",),
     RunKind.RECOVER: ("webhooks.retry_delivery", "webhooks.replay_event"),
     RunKind.BACKFILL: ("webhooks.resend_delivery",),
+    RunKind.RECOVER_SKIPPED: ("webhooks.replay_event",),
 }
+
+
+def webhook_of(run: Run) -> Webhook:
+    """The webhook that a run is for. Raises RunRefused if it was deleted."""
+    webhook = Webhook.objects.filter(pk=run.filters["webhook"]).first()
+    if webhook is None:
+        raise RunRefused("the webhook was deleted")
+    return webhook
 
 
 def user_of(run: Run) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from webhooks.delivery.runs.acts import Key, Portion
-from webhooks.models import Event, Run, Worker
+from webhooks.delivery.runs.acts import Key, Portion, acts
+from webhooks.models import Run, Worker
 
 # Losses that an event may have. The next one is its end.
 LOSSES_ALLOWED = 2
@@ -71,11 +71,9 @@ def limited(note: Note, portion: Portion) -> Portion:
     return portion.first(1) if note.losses else portion
 
 
-def describe_losses(key: Key) -> str:
+def describe_losses(kind: str, key: Key) -> str:
     """Why an event of a run fails that was in three lost steps."""
-    event = Event.objects.filter(pk=key.event_id).first()
-    name = event.name if event else ""
     return (
-        f"event {key.event_id} ({name}): three workers ended or stalled while they took it; "
+        f"{acts[kind].name_of(key)}: three workers ended or stalled while they took it; "
         "look for a crash, a memory limit or a slow serializer in the log of the worker"
     )

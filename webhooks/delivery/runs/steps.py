@@ -235,7 +235,7 @@ class Runs:
     def _count(self, run: Run, act: Act) -> int | None:
         """Count the rows of the next events. The last such step stores the total."""
         after = run.counted_event
-        until = min(after + self._pace.events, run.last_event)
+        until = min(after + self._pace.events * act.stride, run.last_event)
         counts = self._read_in_time(lambda: act.count(run, after, until))
         if counts is None:
             return 1
@@ -287,7 +287,10 @@ class Runs:
         known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
         until = run.last_event
         if not known:
-            until, limit = min(after + self._pace.events, until), max(count, min(READ, READ_OF_ALL // len(run.cursors)))
+            until, limit = (
+                min(after + self._pace.events * act.stride, until),
+                max(count, min(READ, READ_OF_ALL // len(run.cursors))),
+            )
             found = self._read_in_time(lambda: act.keys(run, webhook, after, until, limit))
             if found is None:
                 return None
@@ -337,7 +340,7 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
         run.save_step(note=note.as_dict())
         return Step(run)
     first = portion.first(1)
-    problem = describe_losses(first.keys[0])
+    problem = describe_losses(run.kind, first.keys[0])
     logger.error("The run %s goes on without an event: %s", run, problem)
     run.save_step(
         note=note.ended(first.until).as_dict(),
@@ -408,7 +411,7 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
         note=note.as_dict(),
         done=run.done + applied.done,
         failed=run.failed + applied.failed,
-        skipped=run.skipped + count - applied.done - applied.failed,
+        skipped=run.skipped + max(0, count - applied.done - applied.failed),  # rows may share a position
         problem=clean(applied.problem, PROBLEM_LENGTH) or run.problem,
     )
     if not cursors:

@@ -39,6 +39,7 @@ class Problem(StrEnum):
     OVERDUE = "overdue"
     NO_MODEL = "no_model"
     NOT_REGISTERED = "not_registered"
+    SKIPS_ALL = "skips_all"
     BEING_DELETED = "being_deleted"
     NO_WEBHOOK = "no_webhook"
     ALL_DISABLED = "all_disabled"

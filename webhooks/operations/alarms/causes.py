@@ -42,13 +42,17 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]
     unreadable = [alarm for alarm in roots if alarm.problem == Problem.UNREADABLE]
     silent = [alarm for one in overview.webhooks for alarm in silent_alarms(one, overview.silences.get(one.pk))]
+    unregistered = [alarm for alarm in silent if alarm.problem == Problem.NOT_REGISTERED]
     found = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.being_deleted(overview),
         *site.none_enabled(overview),
         *site.without_models(overview.labels_without_models),
-        *_of_one_cause(silent, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")),
+        *(alarm for alarm in silent if alarm.problem == Problem.SKIPS_ALL),
+        *_of_one_cause(
+            unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
+        ),
         *_of_one_cause(
             unreadable, _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
         ),

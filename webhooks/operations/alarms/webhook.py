@@ -10,12 +10,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.db import to_utc
+from webhooks.models.skip import Rule
 from webhooks.network import url_policy
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
 from webhooks.operations.silence import Silence
-from webhooks.operations.wording import number, registration_remedy, span, why_disabled
+from webhooks.operations.wording import number, registration_remedy, sentence, span, why_disabled
 from webhooks.permissions.redaction import explain, label_of_kind, last_failure
 
 
@@ -48,6 +49,16 @@ def silent_alarms(webhook: Any, silence: Silence | None) -> Iterator[Alarm]:
         ) % {"name": webhook.name, "models": ", ".join(names)}
         remedy = registration_remedy(silence.models, silence.events)
         yield _alarm(webhook, Problem.NOT_REGISTERED, text, remedy, level=Level.ERROR, waiting=0)
+    if one := silence.skipping:
+        text = _("“%(name)s” has skipped each of the last %(count)s changes, by one rule: %(rule)s.")
+        text %= {"name": webhook.name, "count": number(one.count, EACH_CAP), "rule": Rule(one.rule).label}
+        if one.edit:
+            text += " " + _("The last edit before: %(edit)s") % {"edit": sentence(one.edit)}
+        remedy = _(
+            "See in its skipped changes what the rule wanted and found. If the rule is wrong, correct it. Then “Recover"
+            " skipped…” sends the objects as they are now."
+        )
+        yield _alarm(webhook, Problem.SKIPS_ALL, text, remedy, since=one.since, waiting=0)
 
 
 def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:

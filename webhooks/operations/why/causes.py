@@ -21,6 +21,7 @@ from webhooks.operations.why.rows import StoredChange
 from webhooks.operations.wording import exact_time, was_disabled, why_disabled
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")
+RECOVER_SKIPPED = _("To send the object as it is now, save it again, or use “Recover skipped…” of the webhook.")
 SEE_WORKERS = _("Check on the status page that a worker is running without problems.")
 ADD_TO_WEBHOOK = _("If it should be sent, add it to the webhook.")
 ENABLE = _("Enable the webhook.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -16,6 +17,7 @@ from webhooks.models.skip import Rule
 from webhooks.operations.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
+    RECOVER_SKIPPED,
     SAVE_AGAIN,
     SEE_WORKERS,
     Cause,
@@ -241,22 +243,22 @@ def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
         webhook,
         Cause.SKIPPED,
         join(text, skip_reason(skip, viewer.shows_actual), changed_later(webhook, skip.timestamp)),
-        rule_remedy(webhook, skip),
+        rule_remedy(webhook, skip, RECOVER_SKIPPED if skip.action in (Action.CREATED, Action.UPDATED) else ""),
         Target.WEBHOOK,
         rule=skip.rule,
         detail=skip.shown_detail(viewer.shows_actual),
     )
 
 
-def rule_remedy(webhook: Webhook, skip: Skip) -> str:
-    """How to get a change that a rule skips."""
+def rule_remedy(webhook: Webhook, skip: Skip, again: Any = "") -> str:
+    """How to get a change that a rule skips. ``again`` says how to send the object of a skip that is stored."""
     if skip.rule == Rule.LOOP_PROTECTION:
         return _("Let the webhook ignore the user of the receiver that writes back. To send this change, replay it.")
     if skip.rule in REMEDIES:
         first = REMEDIES[Rule(skip.rule)] % {"user": skip.username}
     else:
         first = _("The webhook is enabled now.") if webhook.enabled else str(ENABLE)
-    return join(first, _again(skip.action))
+    return join(first, again or _again(skip.action))
 
 
 def _again(action: str) -> str:

@@ -1,0 +1,212 @@
+"""Recover skipped: send a webhook the objects of changes that it skipped, as they are now. Workers do it, in runs.
+
+After a wrong condition is mended, nothing else has these changes: a skip stores no data. So each object is read again
+and sent once, if the webhook wants it now. Importing this adds the act to ``delivery.runs.acts``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from webhooks import payloads, permissions, registry
+from webhooks.capture import serialize
+from webhooks.capture.matching import EventContext, wants
+from webhooks.capture.subscriptions import Filters
+from webhooks.db import in_chunks
+from webhooks.delivery.runs.acts import (
+    EVENTS,
+    Act,
+    Applied,
+    Key,
+    Look,
+    Portion,
+    TimeLeft,
+    acts,
+    user_of,
+    webhook_of,
+)
+from webhooks.errors import reraise_job_timeout
+from webhooks.models import Action, Delivery, Event, Run, RunKind, Skip, Webhook
+from webhooks.models.ids import first_at, first_id, position_of
+from webhooks.models.selection import select_skips
+from webhooks.models.skip import Rule
+from webhooks.registry.keys import with_pks
+
+READ = 200  # skips whose objects a preview looks up at once
+
+
+class NotRecoverable(Exception):
+    """The object of a skip cannot be sent. The message says why."""
+
+
+class RecoverSkippedAct(Act):
+    """Send a webhook the objects of the changes that it skipped, each once, as they are now."""
+
+    is_sent = False
+    # A position has 20 bits below the millisecond. So a query looks at some minutes at first.
+    stride = 1 << 24
+
+    def bounds(self, since: datetime | None) -> tuple[int, int]:
+        last = position_of(first_id(timezone.now())) + self.stride  # the skips of this moment, too
+        first = Skip.objects.order_by("pk").values_list("pk", flat=True).first()
+        begin = position_of(first) if first else last
+        if since is not None:
+            begin = max(begin, min(position_of(first_id(since)), last))
+        return begin - 1, last
+
+    def is_risky(self, webhook: int) -> bool:
+        return True  # it calls the project's serializers, and judges conditions
+
+    def name_of(self, key: Key) -> str:
+        skip = Skip.objects.filter(pk=key.id).first()
+        return f"skipped change {key.id} ({skip.object_repr or skip})" if skip else f"skipped change {key.id}"
+
+    def names(self, keys: Sequence[Key], user: Any) -> dict[Any, str]:
+        if user is not None and not permissions.may_view_skips(user):
+            return {}
+        found = Skip.objects.in_bulk([key.id for key in keys])
+        return {pk: f"{skip.object_repr} ({skip})".strip() for pk, skip in found.items()}
+
+    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
+        return {EVENTS: self._skips(run, after, until).count()}
+
+    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
+        found = self._skips(run, after, until).order_by("pk").values_list("pk", flat=True)
+        return [Key(position_of(pk), pk) for pk in found[:limit]]
+
+    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
+        """Looks up the objects, and does not judge the conditions: for that, each object had to be serialized."""
+        found = Look(until, {EVENTS: 0}, [])
+        while rows := list(self._skips(run, after, until).order_by("pk")[:READ]):
+            existing = _existing(rows)
+            found.counts[EVENTS] += len(existing)
+            found.unreadable += len(rows) - len(existing)
+            found.first += [Key(position_of(skip.pk), skip.pk) for skip in existing[: limit - len(found.first)]]
+            after = position_of(rows[-1].pk)
+            if time_left.is_over:
+                found.until = after
+                break
+        return found
+
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+        [portion], webhook, applied, taken = portions, webhook_of(run), Applied(), 0
+        # Two skips may have the same position. So this takes the range, and not only the rows of the portion.
+        for skip in self._skips(run, portion.after, portion.until).order_by("pk"):
+            position = position_of(skip.pk)
+            if taken and taken != position and time_left.is_over:
+                applied.left = sum(key.event_id >= position for key in portion.keys)
+                break
+            taken = position
+            try:
+                with transaction.atomic(Event.objects.db):
+                    applied.done += _recover(webhook, skip)
+            except Exception as error:
+                reraise_job_timeout(error)
+                applied.failed += 1
+                reason = str(error) if isinstance(error, NotRecoverable) else f"{type(error).__name__}: {error}"
+                applied.problem = f"{skip.object_repr or skip}: {reason}"
+        return applied
+
+    def _skips(self, run: Run, after: int, until: int) -> QuerySet[Skip]:
+        """The newest skip of each object, if the webhook wants such changes now and got nothing later of the object."""
+        webhook, chosen = webhook_of(run), self._chosen(run)
+        of_object = {"object_type": OuterRef("object_type"), "object_id": OuterRef("object_id")}
+        newer = chosen.filter(pk__gt=OuterRef("pk"), pk__lt=first_at(run.last_event + 1), **of_object)
+        later = Event.objects.filter(
+            **of_object, timestamp__gt=OuterRef("timestamp"), action__in=Action.values, error=""
+        )
+        delivery = Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook)
+        undispatched = Event.objects.undispatched().matched_by(webhook.pk).filter(pk=OuterRef("pk"))
+        sent = later.filter(error="").filter(Exists(delivery) | Exists(undispatched))
+        found = chosen.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1))
+        return found.exclude(Exists(newer)).exclude(Exists(sent))
+
+    def _chosen(self, run: Run) -> QuerySet[Skip]:
+        """The skips that the filters choose, of changes that the webhook wants but for its conditions."""
+        webhook = webhook_of(run)
+        models = [registry.label_of(one) for one in webhook.object_types.all()]
+        found = select_skips(run.filters, Skip.objects.all()).filter(object_type__in=models, action__in=webhook.actions)
+        still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
+        found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
+        return permissions.visible_skips(user_of(run), found) if run.is_restricted else found
+
+
+def _recover(webhook: Webhook, skip: Skip) -> bool:
+    """Store an Event of the object for this webhook. False if the webhook does not want the object as it is now.
+
+    Raises NotRecoverable, and what the serializer and the conditions raise.
+    """
+    registration = registry.registration_by_label(skip.object_type)
+    if registration is None:
+        raise NotRecoverable(_("%(model)s is not registered any more") % {"model": skip.object_type})
+    pk = registration.normalize_pk(skip.object_id)
+    instances = serialize.reread_all(registration, [pk], Event.objects.db, lock=True)
+    if not instances:
+        raise NotRecoverable(_("the object is deleted, so it cannot be read: correct the receiver by hand"))
+    [instance] = instances.values()  # under the key as its field spells it
+    action = _action(webhook, skip)
+    if action is None:
+        return False
+    text = serialize.serialize(registration, instance, webhook.serializer).columns()
+    event = Event(
+        action=action,
+        object_type=skip.object_type,
+        object_id=skip.object_id,
+        object_repr=registration.name_of(instance),
+        username=skip.username,
+        request_id=skip.request_id,
+        webhook_ids=[webhook.pk],
+        **payloads.serializer_columns({webhook.serializer: [webhook.pk]}, {webhook.serializer: text}),
+    )
+    if not wants(Filters.of(webhook), EventContext.of_stored(event, webhook.serializer)):
+        return False
+    event.insert(Event.objects.db)
+    return True
+
+
+def _action(webhook: Webhook, skip: Skip) -> Action | None:
+    """ "created" if the webhook skipped that and got nothing of the object. None if it wants no such change."""
+    of_object = {"object_type": skip.object_type, "object_id": skip.object_id}
+    got = Event.objects.filter(**of_object).filter(
+        Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook))
+    )
+    is_new = Skip.objects.filter(webhook=webhook, action=Action.CREATED, **of_object).exists() and not got.exists()
+    wanted = [Action.CREATED, Action.UPDATED] if is_new else [Action.UPDATED, Action.CREATED]
+    return next((action for action in wanted if action in webhook.actions), None)
+
+
+def _existing(skips: Iterable[Skip]) -> list[Skip]:
+    """The skips with objects that can be read now."""
+    by_model = defaultdict[str, list[Skip]](list)
+    for skip in skips:
+        by_model[skip.object_type].append(skip)
+    found = set[tuple[str, str]]()
+    for label, group in by_model.items():
+        registration = registry.registration_by_label(label)
+        if registration is None:
+            continue
+        keys = {}
+        for skip in group:
+            try:
+                keys[skip.object_id] = registration.normalize_pk(skip.object_id)
+            except ValidationError:
+                continue  # the model has other keys since
+        rows = registration.model._base_manager.using(Event.objects.db)
+        known = set[Any]()
+        for chunk in in_chunks(Event.objects.db, list(keys.values())):
+            known.update(rows.filter(with_pks(registration.model, chunk)).values_list("pk", flat=True))
+        found.update((label, text) for text, pk in keys.items() if pk in known)
+    return [skip for skip in skips if (skip.object_type, skip.object_id) in found]
+
+
+acts[RunKind.RECOVER_SKIPPED] = RecoverSkippedAct()
