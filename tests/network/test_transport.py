@@ -67,7 +67,7 @@ def test_2xx_succeeds_and_4xx_and_5xx_fail(transport: Transport, inbox: Inbox, s
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nTransfer-Encoding: chunked\r\n\r\n"
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 # A header, and an empty block: more of these may follow without end.
 GZIP = b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + b"\0\0\0\xff\xff"
 OK = b"HTTP/1.1 200 OK\r\n"
