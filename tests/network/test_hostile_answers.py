@@ -133,8 +133,8 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "length and chunks",
         "identity", "chunks of HTTP/1.0", "space before a colon", "lone CR", "NUL", "folded first line", "close",
         "HTTP/1.0", "204 with a length alone", "204 with chunks", "304 with a length", "interim with a length",
-        "interim with chunks", "interim with a lone CR", "head that ends with LF LF", "LF in a head", "folded line", "LF after a size",
-        "lone CR after a size", "LF after the last size", "LF in a trailer", "LF after a trailer",
+        "interim with chunks", "interim with a lone CR", "head that ends with LF LF", "LF in a head", "folded line",
+        "LF after a size", "lone CR after a size", "LF after the last size", "LF in a trailer", "LF after a trailer",
     ],
 )  # fmt: skip
 def test_a_connection_whose_answer_could_end_elsewhere_is_not_used_again(
