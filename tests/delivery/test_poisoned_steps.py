@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from tests.support.draining import drain, finished
+from tests.support.draining import drain, finished, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Thing
+from webhooks.delivery import sweep
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import steps
 from webhooks.delivery.runs.acts import Key
@@ -86,6 +87,7 @@ def end_worker(poison: Poison) -> Callable[[Run], None]:
         finally:
             runner.close(grace=0)
         Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        sweep_step(sweep.expire_leases)
         run.refresh_from_db()
 
     return end

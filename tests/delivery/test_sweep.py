@@ -18,8 +18,9 @@ from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.delivery import pause_policy, sweep
+from webhooks.delivery.runs.notes import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
-from webhooks.models import Delivery, QueuedDelivery, State, Sweep, Webhook
+from webhooks.models import Delivery, QueuedDelivery, Run, RunKind, State, Sweep, Webhook
 from webhooks.models.lanes import lane_of
 from webhooks.network.outcome import Outcome
 
@@ -40,6 +41,19 @@ def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook
     assert states() == [State.PENDING, State.SENDING]
     taken = Delivery.objects.in_states(State.PENDING).get()
     assert (taken.attempt_count, taken.queued.claim) == (0, None)
+
+
+def test_the_deliveries_of_a_worker_that_ended_in_a_step_of_a_run_have_no_loss(webhook: Webhook) -> None:
+    """The step has it. A receiver that is slow would have each of its deliveries in flight at each of three losses."""
+    expired = timezone.now() - timedelta(seconds=1)
+    in_step = make_delivery(webhook, State.SENDING, object_id="step", lease_until=expired)
+    other = make_delivery(webhook, State.SENDING, object_id="other", lease_until=expired)
+    QueuedDelivery.objects.update(lost_leases=2)
+    Run.objects.create(kind=RunKind.REPLAY, note=Note(in_step.queued.claim.hex, 1, 1).as_dict())
+    Run.objects.create(kind=RunKind.REPLAY, note=Note(losses=1).as_dict())
+    assert sweep_step(sweep.expire_leases) == 2
+    found = {one.pk: (one.attempt_count, one.queued.lost_leases) for one in Delivery.objects.all()}
+    assert found == {in_step.pk: (0, 2), other.pk: (1, 0)}
 
 
 def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhooks_settings: Any) -> None:

@@ -118,11 +118,29 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         (b"HTTP/1.1 200 OK\r\n Content-Length: 40\r\n\r\n", 200),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngood", 200),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\ngood", 200),
+        # A body that others may read, and an interim answer that others may take for the final one.
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 41\r\n\r\n", 204),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 204),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 41\r\n\r\n", 304),
+        (b"HTTP/1.1 103 Early Hints\r\nContent-Length: 40\r\n\r\n" + GOOD, 200),
+        (b"HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n" + GOOD, 200),
+        (b"HTTP/1.1 100 Continue\r\nX: y\rz\r\n\r\n" + GOOD, 200),
+        # Lines that others may not end there.
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: y\n\n", 200),
+        (b"HTTP/1.1 200 OK\nContent-Length: 4\n\ngood", 200),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX: y\r\n Content-Length: 40\r\n\r\ngood", 200),
+        (CHUNKED.replace(b"\n4\r\n", b"\n4;x\n"), 200),
+        (CHUNKED.replace(b"\n4\r\n", b"\n4;x\ry\r\n"), 200),
+        (CHUNKED.replace(b"\n0\r\n", b"\n0\n"), 200),
+        (CHUNKED.replace(b": 1\r\n", b": 1\n"), 200),
+        (CHUNKED[:-2] + b"\n", 200),
     ],
     ids=[
         "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "101", "length and chunks",
         "identity", "chunks of HTTP/1.0", "space before a colon", "lone CR", "NUL", "folded first line", "close",
-        "HTTP/1.0",
+        "HTTP/1.0", "204 with a length alone", "204 with chunks", "304 with a length", "interim with a length",
+        "interim with chunks", "interim with a lone CR", "head that ends with LF LF", "LF in a head", "folded line",
+        "LF after a size", "lone CR after a size", "LF after the last size", "LF in a trailer", "LF after a trailer",
     ],
 )  # fmt: skip
 def test_a_connection_whose_answer_could_end_elsewhere_is_not_used_again(

@@ -128,12 +128,13 @@ def seen_by_requests(
         except requests.RequestException as error:
             return Seen(None, {}, "", explain(error, FOREVER)[0])
         found = {name.lower(): plain(value) for name, value in response.headers.items()}
-        try:
-            text, kind = clean(body_read_by(response).decode(errors="replace")), ""
-        except DecodeError:
-            text, kind = "", "" if is_whole(url) else "in body"
-        except Exception:
-            text, kind = "", "in body"
+        with response:  # else its socket stays open until it is collected
+            try:
+                text, kind = clean(body_read_by(response).decode(errors="replace")), ""
+            except DecodeError:
+                text, kind = "", "" if is_whole(url) else "in body"
+            except Exception:
+                text, kind = "", "in body"
         return Seen(response.status_code, found, text, kind)
 
 
@@ -141,10 +142,11 @@ def is_whole(url: str) -> bool:
     """Whether a body that ``requests`` cannot decode is complete."""
     with requests.Session() as session:
         session.trust_env = False
-        try:
-            session.post(url, b"{}", stream=True, allow_redirects=False).raw.read(decode_content=False)
-        except HTTPError:
-            return False
+        with session.post(url, b"{}", stream=True, allow_redirects=False) as response:
+            try:
+                response.raw.read(decode_content=False)
+            except HTTPError:
+                return False
         return True
 
 
@@ -257,13 +259,13 @@ def response_by(adapter: HTTPAdapter, url: str) -> tuple[Any, ...]:
         session.trust_env = False
         session.mount("http://", adapter)
         try:
-            got = session.post(url, b"{}", allow_redirects=False, stream=True)
-            try:
-                content = got.content
-            except ContentDecodingError:  # our adapter gives an empty body
-                if not is_whole(url):
-                    return ("unreadable",)
-                content = b""
+            with session.post(url, b"{}", allow_redirects=False, stream=True) as got:
+                try:
+                    content = got.content
+                except ContentDecodingError:  # our adapter gives an empty body
+                    if not is_whole(url):
+                        return ("unreadable",)
+                    content = b""
         except (ConnectionError, ChunkedEncodingError):
             return ("unreadable",)
         if isinstance(got.raw, Received) and got.raw.error:

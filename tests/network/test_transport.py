@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import logging
 import os
+import random
 import resource
 import socket
+import ssl
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.support import few_descriptors
 from tests.support.certificates import Certificate, make_certificate
@@ -67,7 +71,7 @@ def test_2xx_succeeds_and_4xx_and_5xx_fail(transport: Transport, inbox: Inbox, s
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nTransfer-Encoding: chunked\r\n\r\n"
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 # A header, and an empty block: more of these may follow without end.
 GZIP = b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + b"\0\0\0\xff\xff"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -551,6 +555,34 @@ def test_trust_is_separate_for_each_request(transport: Transport, secure_url: st
         for verify in (True, False, True, certificate.authority, True, False, True)
     ]
     assert answers == [False, True, False, True, False, True, False]
+
+
+def test_a_receiver_cannot_demand_a_costly_key_exchange(transport: Transport, tmp_path: Path) -> None:
+    """The receiver chooses the size of Diffie-Hellman over a field, and the worker does the work."""
+    certificate = make_certificate(tmp_path, key_type=trustme.KeyType.RSA)
+    parameters = tmp_path / "dh.pem"
+    number = random.Random(1).getrandbits(8192) | 3 << 8190 | 1
+    modulus = b"\x02\x82\x04\x01\x00" + number.to_bytes(1024)  # as an INTEGER of DER
+    encoded = base64.encodebytes(b"\x30\x82\x04\x08" + modulus + b"\x02\x01\x05").decode()
+    parameters.write_text(f"-----BEGIN DH PARAMETERS-----\n{encoded}-----END DH PARAMETERS-----\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_dh_params(str(parameters))
+    context.set_ciphers("DHE+AES")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+                secure.recv(65536)
+                secure.sendall(GOOD)
+
+        threading.Thread(target=serve, daemon=True).start()
+        began = time.thread_time()
+        outcome = transport.send(request(f"https://127.0.0.1:{server.getsockname()[1]}/", verify=certificate.authority))
+    assert time.thread_time() - began < 0.1, "one step of 0.2 s, or of 0.9 s with 10,000 bits"
+    assert (outcome.succeeded, outcome.kind) == (False, ErrorKind.TLS), outcome
 
 
 def test_a_missing_ca_file_is_the_reason(transport: Transport, secure_url: str) -> None:

@@ -25,7 +25,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
-from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Sweep, Webhook, Worker, lanes
+from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction
@@ -153,13 +153,17 @@ def sweep() -> int:
 def expire_leases() -> int:
     """Take back deliveries from workers that died or stalled. The third lost lease is a failed attempt.
 
-    Such attempts follow the schedule by themselves: the next one that reaches the receiver begins where it was."""
+    Such attempts follow the schedule by themselves: the next one that reaches the receiver begins where it was. If the
+    worker ended in a step of a run that may end it, that step has the loss, and the deliveries have none.
+    """
     if not Worker.objects.expired().exists():
         return 0
     ended = {worker.token: worker for worker in Worker.objects.expired().select_for_update(skip_locked=True)}
     Worker.objects.filter(pk__in=ended).delete()
-    # A separate statement, after the lock: a worker that was claiming has committed its claims by now.
-    held = QueuedDelivery.objects.held(list(ended))
+    # Separate statements, after the lock: a worker that was claiming has committed its claims by now.
+    ended_by_step = Run.objects.tokens_in_steps().intersection(ended)
+    count = QueuedDelivery.objects.held(ended_by_step).release()
+    held = QueuedDelivery.objects.held(ended.keys() - ended_by_step)
     outcomes = []
     kind = ErrorKind.WORKER_ENDED
     for token, *columns in held.filter(lost_leases__gte=LOST_LEASES_ALLOWED).values_list("claim", *CLAIMED_COLUMNS):
@@ -170,7 +174,7 @@ def expire_leases() -> int:
     if outcomes:
         record(outcomes, worker="")
     # The deliveries of a webhook that is being deleted get no attempt.
-    return len(outcomes) + held.release(lost_leases=F("lost_leases") + 1)
+    return count + len(outcomes) + held.release(lost_leases=F("lost_leases") + 1)
 
 
 def _worker_ended_in_a_row(delivery_id: uuid.UUID) -> int:

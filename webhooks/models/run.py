@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from django.db import models
@@ -53,6 +54,11 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(state=RunState.PAUSED).update(
             state=RunState.RUNNING, resumed_at=DatabaseNow(), taken_before=taken
         )
+
+    def tokens_in_steps(self) -> set[uuid.UUID]:
+        """The workers that are in a step that may end them, or that such a step has ended."""
+        notes = self.running().exclude(note={}).values_list("note", flat=True)
+        return {uuid.UUID(note["token"]) for note in notes if note["token"]}
 
     def cancel(self) -> int:
         """End runs. Their earlier steps stay as they are."""

@@ -44,6 +44,8 @@ _MAX_CHUNK_SIZE = 16**15
 
 _CHUNKS, _TO_THE_END = -1.0, math.inf
 
+_FRAMING = {"content-length", "transfer-encoding", "connection"}
+
 # The window sizes of zlib for a coding, to try in turn. Some servers send "deflate" without the header of zlib.
 _GZIP = (16 + zlib.MAX_WBITS,)
 _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
@@ -105,20 +107,22 @@ class Answer:
     def _parse_head(self, head: bytes) -> None:
         line, *lines = head.decode("latin-1").rstrip("\r\n").split("\n")
         minor, status, phrase = _parse_status_line(line)
+        fields, is_sound = _parse_fields(lines)
+        self._closes |= not (is_sound and _is_plain(head))
         if status < 200 and status != _SWITCHING_PROTOCOLS:
-            return  # an interim answer (RFC 9110, section 15.2)
-        self.fields, is_sound = _parse_fields(lines)
-        # Others may end a line at a lone CR, or a text at a NUL.
-        is_sound &= head.count(b"\r") == head.count(b"\r\n") and b"\0" not in head
+            # An interim answer (RFC 9110, section 15.2). To others it may be the final one, or have a body.
+            self._closes |= not _FRAMING.isdisjoint(fields)
+            return
+        self.fields = fields
         connection = (self.header("connection") or "").lower()
         keeps = "close" not in connection
         if minor == "0":  # it has no chunks, and some proxies know that
             keeps = "keep-alive" in connection and "transfer-encoding" not in self.fields
-        self._closes = not (is_sound and keeps)
+        self._closes |= not keeps
         self._length = self._body_length()
-        if status == _SWITCHING_PROTOCOLS:
-            self._closes = True  # the rest is not HTTP
         if status in (_SWITCHING_PROTOCOLS, 204, 304):
+            # The rest is not HTTP. Or there is no body, and some servers send the one that they announce.
+            self._closes |= status == _SWITCHING_PROTOCOLS or self._length != 0
             self._length = 0
         self._closes |= self._length > self._most  # its end is not read
         if "content-encoding" in self.fields:
@@ -178,6 +182,7 @@ class Answer:
     def _chunk_size(self, line: bytes) -> int:
         """The number in the first line of a chunk. ``requests`` accepts more than the strict form, and others may see
         another number there: then the connection is not used again."""
+        self._closes |= not _is_plain(line)
         if len(line) <= _MAX_CHUNK_LINE and (found := _CHUNK_SIZE.fullmatch(line)):
             return int(found[1], 16)
         self._closes = True
@@ -195,12 +200,14 @@ class Answer:
     def _skip_trailer(self, incoming: _Incoming) -> Steps[None]:
         """The body is whole. Some servers close the connection here."""
         left = MAX_HEAD_BYTES
-        while (line := (yield from incoming.line(left))) not in (b"\r\n", b"\n"):
+        while True:
+            line = yield from incoming.line(left)
             left -= len(line)
             if left < 0:
                 raise _too_large("trailer")
-            if not line.endswith(b"\n"):
-                self._closes = True
+            is_cut = not line.endswith(b"\n")
+            self._closes |= is_cut or not _is_plain(line)
+            if is_cut or line in (b"\r\n", b"\n"):
                 return
 
     def _has_enough(self) -> bool:
@@ -300,6 +307,12 @@ class _Incoming:
         return before // PARTS_AT_ONCE != limits.parts // PARTS_AT_ONCE
 
 
+def _is_plain(lines: bytes) -> bool:
+    """Whether all programs see the same lines. Others may end a line at a lone CR only, or not at a lone LF, and a text
+    at a NUL."""
+    return lines.count(b"\r") == lines.count(b"\n") == lines.count(b"\r\n") and b"\0" not in lines
+
+
 def _parse_status_line(line: str) -> tuple[str, int, str]:
     """The minor version, the status and the reason phrase."""
     if not (found := _STATUS_LINE.fullmatch(line.rstrip("\r"))):
@@ -308,15 +321,16 @@ def _parse_status_line(line: str) -> tuple[str, int, str]:
 
 
 def _parse_fields(lines: list[str]) -> tuple[Fields, bool]:
-    """The headers, and whether all lines are valid. Invalid lines are left out, with the lines that continue them."""
+    """The headers, and whether all programs see the same ones. Invalid lines are left out, with the lines that continue
+    them."""
     fields: Fields = {}
     name, is_sound = "", True
     for line in lines:
-        if line[:1] in (" ", "\t"):  # a folded value
+        if line[:1] in (" ", "\t"):  # a folded value, or to others a header
             if name:
                 known, value = fields[name]
                 fields[name] = known, f"{value} {line.strip()}".strip()
-            is_sound &= bool(name)
+            is_sound = False
             continue
         shown, colon, value = line.partition(":")
         if not colon or not NAME.fullmatch(shown):
