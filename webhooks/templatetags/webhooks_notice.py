@@ -49,7 +49,7 @@ def find_problems(user: Any) -> list[str]:
     found = []
     # Without any sweep, no worker ever ran: that is no news on a new site.
     if Sweep.objects.filter(pk=1, swept_at__lt=DatabaseNow(-LATE)).exists():
-        found.append(_("no worker has swept lately: is one running?"))
+        found.append(_("no worker seems to be running"))
     troubled = permissions.visible_webhooks(user).filter(IN_TROUBLE).count()
     if troubled:
         text = ngettext(
