@@ -56,7 +56,7 @@ class TestList:
         make_site_delivery(webhook, State.PENDING, due_at=later)
         assert "in 10 min" in page(admin_client, DELIVERIES)
         Webhook.objects.update(enabled=False)
-        assert "next when enabled" in page(admin_client, DELIVERIES)
+        assert "webhook is disabled" in page(admin_client, DELIVERIES)
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2)
@@ -340,7 +340,7 @@ class TestOneDelivery:
     def test_it_shows_the_head_that_follows_it(self, admin_client: Client, webhook: Webhook) -> None:
         failed, head = make_site_delivery(webhook), make_site_delivery(webhook, State.PENDING)
         shown = page(admin_client, change_of(failed))
-        assert f'Now at the head of the lane: <a href="{change_of(head)}">AMS1 updated</a>' in shown
+        assert f'The next one to be sent: <a href="{change_of(head)}">AMS1 updated</a>' in shown
 
     @pytest.mark.usefixtures("in_utc")
     def test_the_times_of_attempts_have_a_zone(self, admin_client: Client, webhook: Webhook) -> None:
@@ -359,7 +359,7 @@ class TestOneDelivery:
         assert f'<a href="{change_of(third)}">AMS1 updated</a>' in shown
         assert "1 delivery waits behind it." in shown
         assert "#1: this delivery" in page(admin_client, change_of(head))
-        assert "It is no longer in its lane" in page(
+        assert "It holds up no other change of this object" in page(
             admin_client, change_of(make_site_delivery(webhook, event=make_site_event(3)))
         )
         assert change_of(first) in page(admin_client, change_of(head))

@@ -374,7 +374,7 @@ BETWEEN = {"due_at": FUTURE, "failures": 1}
     [
         (
             REFUSED, [(State.PENDING, BETWEEN)],
-            ["connection refused", "1 waiting", "Nothing listens at https://cmdb.example", "Start the receiver"],
+            ["connection refused", "1 not sent yet", "Nothing listens at https://cmdb.example", "Start the receiver"],
             ["See request", "Send test", "Open webhook"],
         ),
         (
@@ -393,16 +393,16 @@ BETWEEN = {"due_at": FUTURE, "failures": 1}
         (
             {"enabled": False, "disabled_reason": "gone", "error_kind": "http_410"},
             [(State.PENDING, {})],
-            ["was disabled automatically: the receiver answered 410 Gone", "1 waiting", "enter the new URL"],
+            ["was disabled automatically: the receiver answered 410 Gone", "1 not sent yet", "enter the new URL"],
             ["Enable", "Open webhook"],
         ),
         (
             {"paused_at": timezone.now(), "paused_by": "jstretch"}, [(State.PENDING, {}), (State.WAITING, {})],
-            ["was paused by jstretch", "2 waiting", "Resume it"], ["Resume", "Open webhook"],
+            ["was paused by jstretch", "2 not sent yet", "Resume it"], ["Resume", "Open webhook"],
         ),
         (
             {}, [(State.PENDING, BETWEEN | {"failing_since": timezone.now()}), (State.WAITING, {})],
-            ["the first delivery of 1 object fails", "1 waiting", "its page says why"], ["See request"],
+            ["the first delivery of 1 object fails", "1 not sent yet", "its page says why"], ["See request"],
         ),
     ],
     ids=["receiver down", "401", "TLS", "410", "paused", "behind a head"],

@@ -46,6 +46,44 @@ def receiver() -> Iterator[FickleReceiver]:
     fickle.stop()
 
 
+def test_a_condition_that_is_not_saved_contradicts_no_title_above_it(page: Page) -> None:
+    page.goto("/admin/webhooks/webhook/add/")
+    title = page.locator("summary", has_text="Filters")
+    expect(title).to_contain_text("Every change of these models is sent")
+    title.click()
+    page.get_by_role("button", name="Add a condition").click()
+    page.get_by_label("Path").fill("status.value")
+    expect(title).to_contain_text("Changed and not saved yet")
+    expect(title).not_to_contain_text("Every change")
+    expect(page.locator("summary", has_text="Signature")).not_to_contain_text("Changed")
+
+
+def test_a_worker_is_whole_on_a_phone(page: Page, workers: Workers) -> None:
+    workers.start().wait_until_listening()
+    page.set_viewport_size({"width": 375, "height": 812})
+    page.goto("/admin/webhook-backend-status/")
+    for text in ("idle", "WebhookWorker", "webhooks", "0/min"):
+        cell = page.locator(".wh-workers tbody td", has_text=text).first
+        expect(cell).to_be_visible()
+        box = cell.bounding_box()
+        assert box
+        assert box["x"] + box["width"] <= 375
+
+
+def test_a_long_name_from_right_to_left_keeps_its_beginning(page: Page) -> None:
+    make_site_event(1, "א" + "ב" * 80)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto("/admin/webhooks/event/")
+    begins_within = """cell => {
+        const range = document.createRange()
+        range.setStart(cell.querySelector(".wh-object").firstChild, 0)
+        range.setEnd(cell.querySelector(".wh-object").firstChild, 1)
+        const letter = range.getBoundingClientRect(), box = cell.getBoundingClientRect()
+        return box.left <= letter.left && letter.right <= box.right
+    }"""
+    assert page.locator("#result_list .field-object").first.evaluate(begins_within)
+
+
 def test_a_newcomer_defines_a_webhook_tries_it_saves_it_and_sees_a_change_arrive(
     page: Page, workers: Workers, inbox: Inbox
 ) -> None:
@@ -212,7 +250,7 @@ def test_the_page_of_a_new_delivery_shows_its_first_attempt(page: Page, workers:
     workers.start()
     expect(page.locator("#wh-now")).to_contain_text("Succeeded")
     expect(page.locator("#attempt")).to_contain_text("Attempt 1 of 1")
-    expect(page.locator("#wh-lane")).to_contain_text("It is no longer in its lane")
+    expect(page.locator("#wh-lane")).to_contain_text("It holds up no other change of this object")
     page.get_by_role("button", name="Copy cURL").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
 

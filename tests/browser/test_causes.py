@@ -131,7 +131,7 @@ def test_each_cause_and_its_remedy_is_two_clicks_from_the_index(
     def is_behind() -> bool:
         return QueuedDelivery.objects.filter(webhook__name="Head", state=State.WAITING).exists()
 
-    reader.finds("behind a head", is_behind, "“Head”", "HTTP 500", "1 more follows from this")
+    reader.finds("behind a head", is_behind, "“Head”", "HTTP 500", "1 more problem because of this")
     Webhook.objects.filter(name="Head").update(on_updated=False)
 
     change("Paused", inbox.url())

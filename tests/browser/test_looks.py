@@ -189,6 +189,16 @@ def themed(
         yield request.param, site
 
 
+def _without_heading(page: Page, theme: str, is_ours: bool) -> list[str]:
+    """Whether a first heading names the page. Jazzmin's own templates have none."""
+    if theme == "jazzmin" and not (is_ours or page.locator("#result_list, .submit-row, #jazzy-actions").count()):
+        return []
+    shown = " ".join(one.inner_text() for one in page.locator("h1:visible").all())
+    title = page.title().partition(" | ")[0]
+    names_page = is_ours and "chevron_right" not in shown  # django-unfold writes the breadcrumbs of a row
+    return [] if (title in shown if names_page else shown) else [f"its first headings are “{shown}”"]
+
+
 def test_every_page_is_whole_in_other_themes(
     themed: tuple[str, Site], database: str, redis: Any, browser: Browser
 ) -> None:
@@ -210,6 +220,13 @@ def test_every_page_is_whole_in_other_themes(
                     problems[address].append(f"{wide} px too wide for {size['width']} px")
             if is_ours:
                 problems[address] += violations(page, ".wh", CONTRAST)
+            if page.locator("#result_list").count():
+                problems[address] += violations(page, "#result_list", CONTRAST)
+            problems[address] += _without_heading(page, theme, is_ours=bool(is_ours))
+            if theme == "unfold":
+                problems[address] += violations(page, "body", {"type": "rule", "values": ["listitem"]})
+                if page.get_by_text("Show all").count():
+                    problems[address].append("offers to show all")
         page.goto(reverse("admin:index"))
         expect(page.locator(".wh-notice")).to_contain_text("No worker is running")
         for query in ("", "?user=nobody"):

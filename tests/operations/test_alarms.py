@@ -53,7 +53,7 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
     [alarm] = find_alarms(overview, backend(replace(SHIPPED, faults=(fault,))), True, NOW)
     assert (alarm.level, alarm.remedy) == (Level.ERROR, ErrorKind.PROXY.remedy())
     assert alarm.text == "The proxy proxy:3128 refuses connections."
-    assert alarm.facts(NOW) == [f"since {clock_time(LONG_AGO)}", "10,000+ waiting"]
+    assert alarm.facts(NOW) == [f"since {clock_time(LONG_AGO)}", "10,000+ not sent yet"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_each_problem_has_a_remedy() -> None:
 def test_undispatched_changes_are_counted_when_all_is_well() -> None:
     overview = Overview(undispatched=2, undispatched_since=NOW, webhooks=(FINE,))
     [one] = find_alarms(overview, backend(SHIPPED), True, NOW)
-    assert one.text.startswith("All is well: 2 changes to dispatch, nothing has failed")
+    assert one.text.startswith("All is well: 2 new changes to send, nothing has failed")
 
 
 @pytest.mark.parametrize(("state", "level"), [("suspended", Level.ERROR), ("idle", Level.WARNING)])

@@ -77,7 +77,7 @@ def test_warnings_name_the_problem_and_what_to_do(webhook: Webhook, capsys: Any)
         "Unavailable (1).",
         f"    {ErrorKind.HTTP_503.remedy()}",
         "WARNING  1 event failed, so nothing was sent. The newest: odd, KeyError",
-        "    Fix the causes, then replay.",
+        "    Open one of them to see its error. Correct the cause, then replay them.",
     ]
 
 

@@ -669,7 +669,7 @@ def test_a_paused_webhook_shows_no_count_of_hidden_deliveries(db: None, redis: A
     viewer = make_user("view_webhook", "view_delivery")
     without_permission = make_user("view_webhook")
     without_objects = make_user("view_webhook", "view_delivery", sees_objects=False)
-    assert "2 waiting · the next probe is due" in page(browser(viewer), address)
+    assert "2 not sent yet · the next probe is due" in page(browser(viewer), address)
     for user in (without_permission, without_objects):
         said = page(browser(user), address)
         assert "the next delivery is the probe" in said

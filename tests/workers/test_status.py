@@ -20,6 +20,7 @@ from webhooks.db import to_utc
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
 from webhooks.workers import WebhookWorker
+from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, SETTINGS_KEY, faults_as_json, read_backend
 
 
@@ -149,6 +150,19 @@ def test_the_error_says_that_redis_refuses_and_hides_the_password(settings: Any)
     seen = read_backend()
     assert "refused" in seen.error
     assert seen.address == f"127.0.0.1:{port}, database 2"
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ({"UNIX_SOCKET_PATH": "/no/such.sock"}, "/no/such.sock, database 0"),
+        ({"SENTINELS": [("127.0.0.1", 1)], "MASTER_NAME": "primary"}, "primary (Sentinel), database 0"),
+    ],
+)
+def test_a_socket_and_sentinels_are_places_of_redis(settings: Any, location: dict[str, Any], shown: str) -> None:
+    settings.RQ_QUEUES = {"webhooks": location}
+    complete_queue_settings("webhooks")
+    assert read_backend().address == shown
 
 
 @pytest.mark.parametrize("place", ["redis://127.0.0.1:1", "unix:///no/such.sock"])

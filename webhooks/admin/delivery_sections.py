@@ -156,9 +156,9 @@ def next_attempt(delivery: Delivery) -> SafeString | str:
     if delivery.next_attempt_at is None:
         return ""
     if not delivery.webhook.enabled:
-        return _("next when enabled")
+        return _("webhook is disabled")
     if delivery.webhook.is_paused:
-        return _("next when resumed")
+        return _("webhook is paused")
     if delivery.next_attempt_at <= timezone.now():
         return _("due now")
     return format_html("{} {}", _("next"), when(delivery.next_attempt_at))

@@ -110,13 +110,18 @@ class ListForm(forms.Form):
     data: QueryDict
 
     def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
-        if unknown := request.GET.keys() - self.base_fields.keys() - {*also}:
+        if unknown := self.unknown(request, also):
             raise SuspiciousOperation(f"The list has no filter {', '.join(sorted(unknown))}.")
         super().__init__(data=request.GET, auto_id="filter_%s")
         self.user_of_request = request.user
         for name, choices in self.offers().items():
             field: Any = self.fields[name]
             field.offer(choices, self.data.get(name, ""))
+
+    @classmethod
+    def unknown(cls, request: HttpRequest, also: Collection[str] = OTHERS) -> set[str]:
+        """The query parameters that are no filters."""
+        return request.GET.keys() - cls.base_fields.keys() - {*also}
 
     def offers(self) -> dict[str, Choices]:
         """The choices of each ``ChosenField``."""

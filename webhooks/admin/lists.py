@@ -43,6 +43,8 @@ from webhooks.operations.wording import count_of, number
 if TYPE_CHECKING or not apps.is_installed("unfold"):
 
     class ModelAdmin(admin.ModelAdmin):
+        has_list_of_tools = True  # the tools above a list are items, and not links alone
+
         def action_checkbox(self, obj: Any) -> SafeString:
             """As Django's, which renders a template for each row: an eighth of the time of a list."""
             return format_html(
@@ -76,7 +78,8 @@ class KeysetList(ChangeList):
         count = self.found.count
         self.result_count = len(self.result_list) if count is None else count
         self.show_full_result_count = self.can_show_all = self.multi_page = False
-        self.show_admin_actions, self.full_result_count = True, None
+        self.show_admin_actions = True
+        self.full_result_count = self.result_count  # else django-unfold offers to “show all”, and shows the same page
         self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
 
 
@@ -130,8 +133,14 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     # Actions change a few rows in each transaction. One transaction for the whole request would block workers.
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if request.method == "GET" and "" in request.GET.values():  # a submitted form has its empty fields too
-            given = [(name, value) for name, value in request.GET.items() if value]
+        unknown = self.filter_form.unknown(request)
+        # A submitted form has its empty fields too. Links to other lists have a page (p) and an order (o).
+        if request.method == "GET" and (unknown or "" in request.GET.values()):
+            known = [(name, values) for name, values in request.GET.lists() if name not in unknown]
+            given = [(name, value) for name, values in known for value in values if value]
+            if unknown:
+                text = _("This list has no filter “%(names)s”, so the address was changed.")
+                messages.warning(request, text % {"names": ", ".join(sorted(unknown))})
             return redirect(f"{request.path}?{urlencode(given)}")
         response = super().changelist_view(request, *args, **kwargs)
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):

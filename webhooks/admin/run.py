@@ -146,7 +146,7 @@ def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any]
 
 def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
     """The context of the part that refreshes itself. ``may_steer``: the user may pause, resume and cancel."""
-    figures = ((_("done"), run.done), (_("failed"), run.failed), (_("needed nothing"), run.skipped))
+    figures = ((_("done"), run.done), (_("failed"), run.failed), (_("no longer needed"), run.skipped))
     return {
         "run": run,
         "state_pill": run_state(run),

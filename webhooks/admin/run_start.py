@@ -66,8 +66,8 @@ CONSEQUENCES = {
         "they had a delivery. What the receiver accepted is not sent again, and what a user discarded is not sent."
     ),
     RunKind.BACKFILL: gettext_lazy(
-        "Sends stored events that the webhook wants as it is now and never had a delivery of, for example events from "
-        "before it was created."
+        "Sends this webhook the stored events that match its current settings and that it never got, for example "
+        "events from before it was created."
     ),
     RunKind.RECOVER_SKIPPED: gettext_lazy(
         "Sends the objects of changes that this webhook skipped, for example because of a wrong condition: each object "
@@ -147,7 +147,6 @@ def question_context(
     """The context of a page that asks before it acts on the rows of a preview."""
     return model_admin.admin_site.each_context(request) | {
         "title": _question(kind, preview),
-        "opts": model_admin.opts,
         "consequence": CONSEQUENCES[kind],
         "button": capfirst(kind.label),
         "is_dangerous": kind == RunKind.DISCARD,

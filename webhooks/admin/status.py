@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -24,7 +25,7 @@ from webhooks.admin import status_sections as sections
 from webhooks.admin.display import page
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
-from webhooks.models import Delivery, RunKind
+from webhooks.models import RunKind
 from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
@@ -59,7 +60,7 @@ def show(request: HttpRequest) -> HttpResponse:
         **admin.site.each_context(request),
         **_parts(request),
         "title": _("Webhooks"),
-        "opts": Delivery._meta,
+        "has_title_bar": apps.is_installed("unfold"),
         "refresh_every": REFRESH_EVERY,
     }
     return page(request, "webhooks/admin/status/page.html", context)
@@ -143,7 +144,7 @@ class Box:
         if all(one.alarm.problem == Problem.OVERDUE for one in self.consequences):
             text = ngettext("%(count)s webhook waits because of this", "%(count)s webhooks wait because of this", count)
         else:
-            text = ngettext("%(count)s more follows from this", "%(count)s more follow from this", count)
+            text = ngettext("%(count)s more problem because of this", "%(count)s more problems because of this", count)
         return text % {"count": number(count)}
 
 

@@ -19,7 +19,7 @@ from webhooks import permissions, registry
 from webhooks.admin.display import page, when
 from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Delivery, Event, State
 from webhooks.models.skip import Rule
 from webhooks.operations.silence import read_unregistered
 from webhooks.operations.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
@@ -58,7 +58,6 @@ def show(request: HttpRequest) -> HttpResponse:
     context: dict[str, Any] = {
         **admin.site.each_context(request),
         "title": _("Why didn't it fire?"),
-        "opts": Webhook._meta,
         "asked": asked,
         "models": [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered],
         "webhooks": permissions.visible_webhooks(request.user).order_by("name").values_list("pk", "name"),

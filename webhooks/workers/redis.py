@@ -32,13 +32,16 @@ INVALID_URL = "its URL cannot be read: it is redis://…, and / ? # @ in its pas
 
 
 def complete_queue_settings(queue: str) -> None:
-    """Fill in an entry of ``RQ_QUEUES`` that does not locate Redis: database 0 on localhost, without a password."""
+    """Fill in an entry of ``RQ_QUEUES`` that does not locate Redis: database 0 on localhost, without a password. With a
+    socket and no database, it is database 0 as well."""
     if queue_problem(queue):
         return  # a check reports it
     entry = settings.RQ_QUEUES[queue]
     if "HOST" in entry or not any(key in entry for key in LOCATIONS):
         for key, value in {"HOST": "localhost", "PORT": 6379, "DB": 0}.items():
             entry.setdefault(key, value)
+    elif "UNIX_SOCKET_PATH" in entry:
+        entry.setdefault("DB", 0)  # django-rq raises KeyError without one
 
 
 def queue_problem(queue: str) -> str:

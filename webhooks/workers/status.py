@@ -25,7 +25,7 @@ from webhooks.conf import conf
 from webhooks.db import to_db_time
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import KINDS
-from webhooks.workers.redis import connect_with_timeout, queue_problem
+from webhooks.workers.redis import connect_with_timeout, queue_problem, sentinels
 
 # Seconds that the page waits for Redis to connect, and for each answer.
 TIMEOUT = 0.5
@@ -168,6 +168,8 @@ def read_backend() -> Backend:
         return Backend(conf.queue, error=problem)
     known = connection.connection_pool.connection_kwargs
     place = known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+    if sentinels(connection):
+        place = f"{connection.connection_pool.service_name} (Sentinel)"
     # django-rq gives None if the URL names no database
     address = gettext("%(place)s, database %(number)s") % {"place": place, "number": known.get("db") or 0}
     try:

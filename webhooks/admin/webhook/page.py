@@ -258,7 +258,8 @@ class WebhookAdmin(WebhookListAdmin):
     def run_view(self, request: HttpRequest, object_id: str, kind: RunKind) -> HttpResponse:
         """Choose the time of a recovery or backfill, see a preview, and begin it."""
         webhook = self._get(request, object_id, "view")
-        return recover_view(request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts})
+        context = self.admin_site.each_context(request) | {"model_name": self.opts.verbose_name_plural}
+        return recover_view(request, webhook, kind, context)
 
     def switch_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Enable, pause or resume the webhook."""

@@ -263,7 +263,8 @@ def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
             shown = capfirst(", ".join(part for part in section.summary(webhook) if part))  # type: ignore[misc]
             if any(_is_changed(webhook, name) for name in options["fields"]):
                 options = options | {"classes": []}
-            title = format_html('{} <span class="wh-summary">{}</span>', title, shown)
+            changed = _("Changed and not saved yet")
+            title = format_html('{} <span class="wh-summary" data-changed="{}">{}</span>', title, changed, shown)
         found.append((title, options))
     return found
 

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.wording import clock_time, number, span
@@ -95,7 +94,7 @@ class Alarm:
             facts.append(_("since %(time)s") % {"time": clock_time(self.since)})
         if self.waiting:
             shown = {"count": number(self.waiting, self._cap)}
-            facts.append(ngettext("%(count)s waiting", "%(count)s waiting", self.waiting) % shown)
+            facts.append(_("%(count)s not sent yet") % shown)
         if self.probe_at and self.probe_at > now:
             facts.append(_("next probe in %(span)s") % {"span": span((self.probe_at - now).total_seconds())})
         elif self.probe_at and self.waiting:

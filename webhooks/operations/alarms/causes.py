@@ -160,7 +160,7 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
         Alarm(
             problem=Problem.FAILED_DELIVERIES,
             text=text % {"count": number(count, cap)},
-            remedy=_("Fix the causes, then retry."),
+            remedy=_("Open one of them to see why it failed. Correct the cause, then retry them."),
             since=min((alarm.since for alarm in leftover if alarm.since), default=None),
             consequences=tuple(leftover),
         )
@@ -171,7 +171,7 @@ def _all_well(overview: Overview) -> Alarm:
     parts = []
     if overview.undispatched:
         parts.append(
-            ngettext("%(count)s change to dispatch", "%(count)s changes to dispatch", overview.undispatched)
+            ngettext("%(count)s new change to send", "%(count)s new changes to send", overview.undispatched)
             % {"count": number(overview.undispatched, TOTAL_CAP)}
         )
     if overview.open:

@@ -81,8 +81,8 @@ def workers(backend: Backend) -> Iterator[Alarm]:
         yield Alarm(
             problem=Problem.STOCK_WORKERS,
             text=_(
-                "Only stock rq workers are running. They retry, and take over from dead workers, only when a change or "
-                "manage.py webhooks_sweep wakes them."
+                "Only stock rq workers are running. They send retries, and the deliveries of a worker that died, only "
+                "after a change or manage.py webhooks_sweep has woken them."
             ),
             remedy=_('Set RQ = {"WORKER_CLASS": "%(name)s"} in the settings, or start the worker with:')
             % {"name": WORKER_CLASS},
@@ -168,7 +168,7 @@ def failed_events(overview: Overview) -> Iterator[Alarm]:
     yield Alarm(
         problem=Problem.FAILED_EVENTS,
         text=text,
-        remedy=_("Fix the causes, then replay."),
+        remedy=_("Open one of them to see its error. Correct the cause, then replay them."),
         since=newest.timestamp if newest and count == 1 else None,
     )
 

@@ -174,6 +174,10 @@ def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
         reasons = [f"{label_of_kind(group.kind)} ({number(group.count, EACH_CAP)})" for group in known]
         text += " " + _("Reasons: %(reasons)s.") % {"reasons": ", ".join(reasons)}
     kind = known[0].kind if known else ""
-    remedy = explain(kind, webhook.payload_url).remedy if known else _("Fix the causes, then retry.")
+    remedy = (
+        explain(kind, webhook.payload_url).remedy
+        if known
+        else _("Open one of them to see why it failed. Correct the cause, then retry them.")
+    )
     since = min((group.since for group in groups), default=None)
     yield _alarm(webhook, Problem.FAILED_DELIVERIES, text, remedy, since=since, error_kind=kind, waiting=0)

@@ -4,7 +4,14 @@
 // If rows cannot express the conditions, the text area is shown. Without this script, users edit JSON.
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-wh-conditions]").forEach((area) => new Rule(area));
+  ["input", "change"].forEach((name) => document.addEventListener(name, forgetSummary));
 });
+
+// The title of a section says how its fields are saved. That is no longer true once one of them is changed.
+function forgetSummary(event) {
+  const summary = event.target.closest("fieldset:has(.wh-summary)")?.querySelector(".wh-summary");
+  if (summary) summary.textContent = summary.dataset.changed;
+}
 
 // The texts in the language of the reader, from condition_words.html.
 const ruleWords = (name) => document.getElementById("wh-condition-words").dataset[name];
@@ -97,6 +104,7 @@ class Rule {
     this.group = make("select", { title: ruleWords("combine") },
       make("option", { value: "and", textContent: ruleWords("all") }),
       make("option", { value: "or", textContent: ruleWords("any") }));
+    this.group.setAttribute("aria-label", ruleWords("combine"));
     this.list = make("ul", { className: "wh-rows" });
     this.note = make("p", { className: "help wh-note" });
     this.add = this.button(ruleWords("add"), () => { this.addRow(); this.list.lastChild.querySelector("input").focus(); });
