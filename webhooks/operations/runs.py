@@ -237,11 +237,17 @@ def preview(
     elif found.left_out or found.superseded:
         texts = [_left_out(found.left_out)] if found.left_out else []
         found.note = " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
-    elif not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
+    elif not found.count and "user" in filters and _is_no_user(filters["user"], user):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
         found.note = retries.held_back(filters.get("webhook"), user)
     return found
+
+
+def _is_no_user(name: str, user: Any) -> bool:
+    """Whether there is no user of this name. Who may not view users does not learn it."""
+    may_know = user is None or permissions.may_view_model(user, get_user_model())
+    return may_know and isinstance(history.user_named(name), str)
 
 
 def _left_out(count: int) -> str:
@@ -279,7 +285,7 @@ def _named(keys: Sequence[Key], user: Any) -> list[Named]:
 
 
 def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
-    run_filters.check(RunKind(kind), filters, takes_all)
+    run_filters.check(RunKind(kind), filters, takes_all, user)
     ids = Event.objects.order_by("pk").values_list("pk", flat=True)
     is_since = "created_after" in filters
     first = Event.objects.first_since(datetime.fromisoformat(filters["created_after"])) if is_since else ids.first()
