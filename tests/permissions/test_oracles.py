@@ -27,9 +27,10 @@ from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, SkipFilt
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters
 from webhooks.error_kinds import ErrorKind
-from webhooks.models import Delivery, Event, RunKind, Skip, State, Webhook
+from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
 from webhooks.models.ids import first_id
 from webhooks.operations import paging
+from webhooks.operations.retries import name_of
 from webhooks.security.encryption import unveil
 
 API = "/api/webhooks"
@@ -309,6 +310,18 @@ def test_a_run_of_a_user_who_may_view_no_deliveries_takes_no_filter_by_what_they
             partial(hide, hidden),
         )
         assert (status, "requires the permission webhooks.view_" in text) == (400, True)
+
+
+@pytest.mark.one_database
+def test_the_problem_of_a_run_names_an_event_only_to_those_who_may_view_it(hidden: Webhook) -> None:
+    run = Run.objects.create(kind=RunKind.REPLAY, requested_by="root", problem=f"{NAME}: the object is gone")
+    about, page = f"{API}/runs/{run.pk}/", reverse("admin:webhooks_run_change", args=[run.pk])
+    stranger, root = viewer(), make_user(is_superuser=True)
+    for user, names_it in ((stranger, False), (root, True)):
+        shown = [api_client(user).get(about), api_client(user).get(f"{API}/runs/"), browser(user).get(page)]
+        assert [NAME in response.content.decode() for response in shown] == [names_it] * 3
+    Run.objects.update(requested_by=name_of(stranger))
+    assert NAME in api_client(stranger).get(about).json()["problem"]
 
 
 # Cursors

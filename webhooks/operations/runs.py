@@ -371,6 +371,14 @@ def _webhook_ids(run: Run) -> list[int]:
     return sorted(found, key=found.__getitem__, reverse=True)
 
 
+def shown_problem(run: Run, user: Any) -> str:
+    """The last problem of a run, as far as the user may see it: it may name an event of another object."""
+    is_own = run.requested_by == name_of(user)
+    if not run.problem or is_own or (permissions.may_view_events(user) and not permissions.is_partial(user)):
+        return run.problem
+    return _("It is shown to users who may view all events, and to the user who began the run.")
+
+
 def time_left(run: Run) -> str:
     """How fast a running run is since it began or was resumed, and how long it will take at this speed."""
     seconds = (timezone.now() - (run.resumed_at or run.created)).total_seconds()
