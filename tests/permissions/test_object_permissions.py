@@ -28,6 +28,7 @@ from users.models import User
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, RunKind, State, Webhook
 from webhooks.operations import runs
+from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.webhooks import resume, set_enabled
 
 API = "/api/webhooks"
@@ -560,8 +561,10 @@ def test_a_preview_of_a_run_does_not_say_that_a_hidden_webhook_holds_deliveries_
     Webhook.objects.update(paused_at=timezone.now())
     for webhook in (mine, theirs):
         make_site_delivery(webhook, State.PENDING)
-    notes = [runs.preview(RunKind.RETRY, {"webhook": one.pk}, user).note for one in (mine, theirs)]
-    assert notes == ["1 delivery waits, because the webhook is paused. Resume the webhook: this sends it.", ""]
+    note = runs.preview(RunKind.RETRY, {"webhook": mine.pk}, user).note
+    assert note == "1 delivery waits, because the webhook is paused. Resume the webhook: this sends it."
+    with pytest.raises(RefusedFilter, match=rf"^There is no webhook {theirs.pk}\.$"):
+        runs.preview(RunKind.RETRY, {"webhook": theirs.pk}, user)
 
 
 @pytest.mark.one_database

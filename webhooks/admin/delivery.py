@@ -198,7 +198,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "may_see_webhook": permissions.may_view_webhooks(user),
         "waits_for_webhook": delivery.state in OPEN_STATES and not webhook.is_sendable,
         "refresh_after": sections.refresh_after(delivery),
-        "may_see_event": permissions.may_view_events(user),
+        "may_see_event": permissions.may(user, "view", delivery.event),
         "url": redacted.url(webhook.pk, webhook.payload_url),
         "sees_all": redacted.may_change(webhook.pk),
         "who_sees_all": redaction.WHO_SEES_ALL,

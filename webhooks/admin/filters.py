@@ -114,6 +114,8 @@ class ListForm(forms.Form):
             raise SuspiciousOperation(f"The list has no filter {', '.join(sorted(unknown))}.")
         super().__init__(data=request.GET, auto_id="filter_%s")
         self.user_of_request = request.user
+        for name in self.hidden_fields_of(request.user):
+            del self.fields[name]
         for name, choices in self.offers().items():
             field: Any = self.fields[name]
             field.offer(choices, self.data.get(name, ""))
@@ -121,11 +123,17 @@ class ListForm(forms.Form):
     @classmethod
     def unknown(cls, request: HttpRequest, also: Collection[str] = OTHERS) -> set[str]:
         """The query parameters that are no filters."""
-        return request.GET.keys() - cls.base_fields.keys() - {*also}
+        known = cls.base_fields.keys() - cls.hidden_fields_of(request.user)
+        return request.GET.keys() - known - {*also}
 
     def offers(self) -> dict[str, Choices]:
         """The choices of each ``ChosenField``."""
         raise NotImplementedError
+
+    @classmethod
+    def hidden_fields_of(cls, user: Any) -> Collection[str]:
+        """The filters that this user does not have, because they say more of the rows than the list shows."""
+        return ()
 
     @cached_property
     def chosen(self) -> dict[str, Any]:
@@ -197,7 +205,7 @@ class FilterForm(ListForm):
         span, term = found.pop("within", None), found.pop("q", "")
         if span in SPANS:
             found["created_after"] = (datetime.now(UTC) - SPANS[span][1]).isoformat()
-        return found | (meaning_of(term, self.searched) if term else {})
+        return found | (meaning_of(term, self.searched, self.user_of_request) if term else {})
 
     def fixed(self) -> dict[str, str]:
         """The query parameters of these filters. "The last hour" becomes the time when it began."""
@@ -212,18 +220,20 @@ class FilterForm(ListForm):
         return value.lower() if name == "object_type" else value
 
 
-def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:
+def meaning_of(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
     """The filters that a search term means: an object by "dcim.site:12" or its id, a request, or else a part of
-    the names of objects. An id counts if the rows of ``model`` have it."""
+    the names of objects. An id counts if the rows of ``model`` have it, as far as the user may view them."""
     term, rows = term.strip(), model._default_manager
     label, colon, key = term.partition(":")
     if registry.registration_by_label(label):
         return {"object_type": label.lower()} | ({"object_id": key.strip()} if colon else {})
     with index_plans(rows.db):
-        if rows.filter(object_type__in=[*registry.registered_models()], object_id=term).exists():
+        of_object = rows.filter(object_type__in=[*registry.registered_models()], object_id=term)
+        if permissions.of_viewable_objects(user, of_object).exists():
             return {"object_id": term}
         # Skips have no index of requests.
-        return {"request_id": term} if Event.objects.filter(request_id=term).exists() else {"name": term}
+        of_request = permissions.visible_events(user, Event.objects.filter(request_id=term))
+        return {"request_id": term} if of_request.exists() else {"name": term}
 
 
 class WebhookField(ChosenField):
@@ -245,8 +255,14 @@ class DeliveryFilterForm(FilterForm):
 
     field_order = ("q", "state", "webhook", "error_kind", "status")
 
+    @classmethod
+    def hidden_fields_of(cls, user: Any) -> Collection[str]:
+        return () if permissions.may_view_events(user) else permissions.ACTOR_FILTERS
+
     def offers(self) -> dict[str, Choices]:
-        kinds = {*Delivery.objects.error_kinds(), self.data.get("error_kind")}
+        # Who sees a part of the deliveries does not learn which kinds the others have.
+        is_partial = permissions.is_partial(self.user_of_request)
+        kinds = {*(ErrorKind if is_partial else Delivery.objects.error_kinds()), self.data.get("error_kind")}
         return super().offers() | {
             "state": [("open", _("not finished")), *((state.value, state.label) for state in State)],
             "webhook": self.webhooks(),

@@ -120,7 +120,7 @@ class RunAdmin(ReadOnlyAdmin):
     def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
         runs.name_webhooks([obj], request.user)
         return {
-            **progress_context(obj, self.has_steer_permission(request)),
+            **progress_context(obj, request.user, self.has_steer_permission(request)),
             "title": title_of(obj),
             "filters": filters_in_words(obj.filters),
             "rows_url": rows_url(obj),
@@ -134,7 +134,7 @@ class RunAdmin(ReadOnlyAdmin):
             raise Http404(f"There is no run {object_id}.")
         if not self.has_view_permission(request, run):
             raise PermissionDenied
-        context = progress_context(run, self.has_steer_permission(request))
+        context = progress_context(run, request.user, self.has_steer_permission(request))
         return page(request, "webhooks/admin/run/progress.html", context)
 
 
@@ -144,11 +144,12 @@ def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any]
     show_result(request, done, sum(results), len(results) - sum(results), why)
 
 
-def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
+def progress_context(run: Run, user: Any, may_steer: bool) -> dict[str, Any]:
     """The context of the part that refreshes itself. ``may_steer``: the user may pause, resume and cancel."""
     figures = ((_("done"), run.done), (_("failed"), run.failed), (_("no longer needed"), run.skipped))
     return {
         "run": run,
+        "problem": runs.shown_problem(run, user),
         "state_pill": run_state(run),
         "bar": bar(run),
         "progress_text": progress_text(run),

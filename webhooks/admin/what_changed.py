@@ -34,20 +34,28 @@ _MISSING: Any = object()
 
 
 def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: bool) -> dict[str, Any]:
-    """``sent`` is the event with the data of one serializer."""
+    """``sent`` is the event with the data of one serializer. A delivery may show the change without the event: then it
+    does not show who made it."""
+    sees_event = permissions.may(user, "view", event)
     lines, is_known = diff_lines(sent) if sees_payload else ([], False)
     return {
         "happened": when(event.timestamp),
         "http": _http(event) if sees_payload else "",
         "object_url": object_url(event, user),
         "request_events": _events_of_request(event, user),
-        "request_url": list_url("event", request_id=event.request_id) if event.request_id else "",
-        "fields": ", ".join(json.loads(sent.changed)) or _("nothing") if sent.changed else "",
+        "sees_event": sees_event,
+        "request_url": list_url("event", request_id=event.request_id) if event.request_id and sees_event else "",
+        "fields": _fields(sent.changed) if sees_event or sees_payload else "",
         "lines": lines[:MAX_LINES],
         "more_lines": max(0, len(lines) - MAX_LINES),
         "is_change_known": is_known,
         "is_fold": event.action != Action.UPDATED,
     }
+
+
+def _fields(changed: str) -> str:
+    """The names of the changed fields, which are stored as JSON text."""
+    return ", ".join(json.loads(changed)) or _("nothing") if changed else ""
 
 
 def diff_lines(sent: SendableEvent) -> tuple[list[Line], bool]:

@@ -27,7 +27,7 @@ from webhooks.api.base import (
     request_key_of,
     sees_payload,
 )
-from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json
+from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json, refuse_actor_filters
 from webhooks.api.fields import (
     ChoiceField,
     ErrorKindField,
@@ -204,6 +204,7 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
         return permissions.visible_deliveries(self.request.user, deliveries)
 
     def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+        refuse_actor_filters(self.request.user, filters)
         return find_deliveries(filters, self.request.user, before, size, counts=False)
 
     def get_serializer_class(self) -> Any:

@@ -7,6 +7,7 @@ too.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from django.db.models import QuerySet
@@ -27,6 +28,7 @@ from webhooks.models import Event, Skip
 from webhooks.models.skip import Rule
 from webhooks.operations import replays
 from webhooks.operations.paging import Found, find_events, find_skips
+from webhooks.operations.run_filters import needs_permission
 from webhooks.operations.wording import skip_reason
 from webhooks.text import replace_half_surrogates
 
@@ -153,6 +155,15 @@ class ChangeFilters(ObjectFilters):
     user = serializers.CharField(required=False, help_text=_("The name of the user who made the change."))
     created_after = MomentField(required=False, help_text=_("The first time that is included."))
     created_before = MomentField(required=False, help_text=_("The first time that is not included any more."))
+
+
+def refuse_actor_filters(user: Any, given: Collection[str]) -> None:
+    """Raise ValidationError for the filters of deliveries that show who made a change, if the user may not see that."""
+    if not permissions.may_view_events(user):
+        refused = permissions.ACTOR_FILTERS.intersection(given)
+        problems = {name: [needs_permission(name, "webhooks.view_event")] for name in sorted(refused)}
+        if problems:
+            raise ValidationError(problems)
 
 
 class EventFilters(ChangeFilters):

@@ -69,6 +69,10 @@ class RunSerializer(RowSerializer[Run]):
         )  # fmt: skip
         read_only_fields = fields
 
+    def to_representation(self, instance: Run) -> Any:
+        shown = super().to_representation(instance)
+        return shown | {"problem": runs.shown_problem(instance, self.context["request"].user)}
+
 
 class StartSerializer(NamedSerializer):
     """Fields that are unknown are refused."""
@@ -253,7 +257,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
             raise ValidationError({"filters": {refused.filter: problem} if refused.filter else problem}) from None
         except runs.RunExists as found:
             run = repeated_run(found, kind, filters)
-        return Response(RunSerializer(run).data, status=status.HTTP_201_CREATED)
+        return Response(self.get_serializer(run).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="add")
@@ -279,4 +283,4 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         run = self.get_object()
         if not change(run, self.request.user):
             raise Conflict(refusal % {"id": run.pk, "state": run.get_state_display()})
-        return Response(RunSerializer(run).data)
+        return Response(self.get_serializer(run).data)

@@ -9,7 +9,8 @@ it found, and says how far it looked. If it found nothing, a client asks for the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from webhooks.models.selection import (
     skips_in_order,
 )
 from webhooks.operations.counts import TOTAL_CAP, capped
+from webhooks.security.encryption import Unreadable, unveil, veil
 
 # A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
 # less than rows that an index finds here and there.
@@ -63,6 +65,8 @@ class Found:
         """Whether it looked through enough rows without a match, and older ones may match."""
         return self.is_cut and not self.keys
 
+
+Find = Callable[..., Found]
 
 Keep = Callable[[list[Any]], Collection[Any]]
 """Takes the keys of some rows, and returns the ones that match."""
@@ -161,6 +165,23 @@ def read_page_by_events(
 # ``read_page``. Raises ValueError for a cursor of another list.
 
 
+def concealed(find: Find) -> Find:
+    """The cursor of a page that was cut names a row that the user may be unable to view: encrypt it."""
+
+    @wraps(find)
+    def read(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+        try:
+            found = find(filters, user, unveil(before), size, counts=counts)
+        except Unreadable as error:
+            raise ValueError(f"{before!r} is no cursor") from error
+        if not found.is_cut or permissions.sees_everything(user):
+            return found
+        return replace(found, older=veil(found.older))
+
+    return read
+
+
+@concealed
 def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
     if are_found_by_events(filters):
         return _find_by_events(filters, user, before, size)
@@ -188,7 +209,7 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
     # A query for each table: old statistics mislead a join.
     def keep(keys: list[Any]) -> Collection[Any]:
         rows = select_deliveries(rest, Delivery.objects.filter(Among("id", keys, "uuid")))
-        found = dict(permissions.visible_deliveries(user, rows).order_by().values_list("pk", "event_id"))
+        found = dict(permissions.found_deliveries(user, rows, filters).order_by().values_list("pk", "event_id"))
         if not of_events:
             return found
         events = Event.objects.filter(Among("id", set(found.values()))).order_by()
@@ -203,13 +224,16 @@ def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Foun
     rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
     ordered, indexed = events_in_order(of_events, Event.objects.all())
     matching: Any = select_events(of_events) if of_events.keys() - indexed else None
-    deliveries = permissions.visible_deliveries(user, select_deliveries(rest, Delivery.objects.all()))
+    deliveries = permissions.found_deliveries(user, select_deliveries(rest, Delivery.objects.all()), filters)
     with index_plans(Delivery.objects.db, may_sort=True):
         return read_page_by_events(ordered, matching, deliveries, before, size)
 
 
+@concealed
 def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
     events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
+    if "webhook" in filters and not permissions.visible_webhooks(user).filter(pk=filters["webhook"]).exists():
+        return Found(count=0)
     ordered, indexed = events_in_order(filters, events)
     rest = {name: value for name, value in filters.items() if name not in indexed}
     matching = None
@@ -220,6 +244,7 @@ def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: 
         return read_page(ordered, matching, before, size, is_scattered=is_scattered, counts=counts)
 
 
+@concealed
 def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
     skips = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
     ordered, indexed = skips_in_order(filters, skips)

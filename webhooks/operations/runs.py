@@ -249,11 +249,17 @@ def preview(
     elif found.left_out or found.superseded:
         texts = [_left_out(found.left_out)] if found.left_out else []
         found.note = " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
-    elif not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
+    elif not found.count and "user" in filters and _is_no_user(filters["user"], user):
         found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
         found.note = retries.held_back(filters.get("webhook"), user)
     return found
+
+
+def _is_no_user(name: str, user: Any) -> bool:
+    """Whether there is no user of this name. Who may not view users does not learn it."""
+    may_know = user is None or permissions.may_view_model(user, get_user_model())
+    return may_know and isinstance(history.user_named(name), str)
 
 
 def _left_out(count: int) -> str:
@@ -293,7 +299,7 @@ def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) ->
 
 
 def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
-    run_filters.check(RunKind(kind), filters, takes_all)
+    run_filters.check(RunKind(kind), filters, takes_all, user)
     since = datetime.fromisoformat(filters["created_after"]) if "created_after" in filters else None
     before, last = acts[kind].bounds(since)
     return Run(
@@ -376,6 +382,14 @@ def _webhook_ids(run: Run) -> list[int]:
         return [run.filters["webhook"]]
     found = {int(webhook): count for webhook, count in run.counts.items() if int(webhook) != EVENTS}
     return sorted(found, key=found.__getitem__, reverse=True)
+
+
+def shown_problem(run: Run, user: Any) -> str:
+    """The last problem of a run, as far as the user may see it: it may name an event of another object."""
+    is_own = run.requested_by == name_of(user)
+    if not run.problem or is_own or (permissions.may_view_events(user) and not permissions.is_partial(user)):
+        return run.problem
+    return _("It is shown to users who may view all events, and to the user who began the run.")
 
 
 def time_left(run: Run) -> str:

@@ -16,7 +16,7 @@ A permission to read payloads must not begin with ``view_``: NetBox gives such p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -129,6 +129,18 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
     if _hides_objects(user):
         deliveries = deliveries.filter(event__in=of_viewable_objects(user, Event.objects.all()))
     return deliveries
+
+
+# The filters by who made a change. Only users who may view its Event see that.
+ACTOR_FILTERS = frozenset({"user", "request_id"})
+
+
+def found_deliveries(user: Any, deliveries: QuerySet[Delivery], filters: Collection[str]) -> QuerySet[Delivery]:
+    """The Deliveries that the user may view and find by these filters, which name columns."""
+    found = visible_deliveries(user, deliveries)
+    if ACTOR_FILTERS.isdisjoint(filters) or (may_view_events(user) and not is_restricted(user)):
+        return found
+    return found.filter(event__in=visible_events(user, Event.objects.order_by()))
 
 
 def visible_queue(user: Any) -> QueuedDeliveryQuerySet:

@@ -51,6 +51,27 @@ def decrypt(stored: str) -> str:
     return _decrypt(_current_keys(), stored) if stored.startswith(PREFIX) else stored
 
 
+# Begins a veiled text. No cursor begins so.
+VEIL = "~"
+
+
+def veil(text: str) -> str:
+    """Encrypt a short text for a URL, with ``SECRET_KEY`` alone."""
+    return VEIL + _fernet((force_bytes(settings.SECRET_KEY),)).encrypt(text.encode()).decode().rstrip("=")
+
+
+def unveil(text: str) -> str:
+    """Returns a text that is not veiled as it is. Raises Unreadable for one that ``veil`` did not return."""
+    if not text.startswith(VEIL):
+        return text
+    keys = tuple(map(force_bytes, (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)))
+    token = text.removeprefix(VEIL)
+    try:
+        return _fernet(keys).decrypt(token + "=" * (-len(token) % 4)).decode()
+    except (InvalidToken, ValueError):
+        raise Unreadable("it was not encrypted here") from None
+
+
 def is_current(stored: str) -> bool:
     """Whether it is encrypted with the newest key. Raises Unreadable if the keys in the settings are invalid."""
     newest = _current_keys()[:1]

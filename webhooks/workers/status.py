@@ -169,7 +169,8 @@ def read_backend() -> Backend:
     known = connection.connection_pool.connection_kwargs
     place = known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
     if sentinels(connection):
-        place = f"{connection.connection_pool.service_name} (Sentinel)"
+        pool: Any = connection.connection_pool
+        place = f"{pool.service_name} (Sentinel)"
     # django-rq gives None if the URL names no database
     address = gettext("%(place)s, database %(number)s") % {"place": place, "number": known.get("db") or 0}
     try:

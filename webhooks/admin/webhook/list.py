@@ -79,6 +79,8 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
         webhooks: QuerySet[Webhook] = super().get_queryset(request)
         if permissions.is_restricted(request.user):
             webhooks = permissions.visible_webhooks(request.user, webhooks)
+        elif not (self.has_view_permission(request) or self.has_delete_permission(request)):
+            webhooks = webhooks.none()  # so that a page of a webhook is as unknown as one of none
         queue = permissions.visible_queue(request.user)
         return with_counts(webhooks, queue).prefetch_related("object_types")
 

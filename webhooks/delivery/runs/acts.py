@@ -242,7 +242,7 @@ def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
     """
     rows: Any = select_deliveries(without_options(run.filters))
     if user is not None:
-        rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
+        rows = permissions.allowed(user, kind, permissions.found_deliveries(user, rows, run.filters))
     if leaves_superseded(kind, run):
         rows = rows.not_superseded()
     return CHOICES[kind](rows if "state" in run.filters else rows.filter(discarded_at=None))

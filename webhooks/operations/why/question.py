@@ -158,12 +158,17 @@ class _Question:
     # A request
 
     def about_request(self, request_id: str) -> list[Verdict]:
-        of_request = Q(request_id=request_id)
+        # The request of a change is known to those who may view its rows.
+        user, of_request, skips = self._viewer.user, Q(request_id=request_id), list[Skip]()
+        if not (self._viewer.sees_events or self._viewer.sees_skips):
+            text = _("To ask about a request, you need the permission %(permissions)s.")
+            raise UnknownObject(text % {"permissions": "webhooks.view_event, webhooks.view_skip"})
         with index_plans(Event.objects.db, may_sort=True):
-            events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
+            events = list(permissions.allowed(user, "view", self._events(of_request))[:MAX_REQUEST_ROWS])
             # Skips have no index of requests, but one of times.
             near = rows.skip_ids_around(events) if events else rows.newest_skips()
-            skips = list(self._skips(of_request & near)[:MAX_REQUEST_ROWS])
+            if self._viewer.sees_skips:
+                skips = list(permissions.allowed(user, "view", self._skips(of_request & near))[:MAX_REQUEST_ROWS])
         if found := rows.latest_of_each(events, skips):
             return self._verdicts(found[:MAX_OBJECTS])
         text = _(
