@@ -1,7 +1,7 @@
 """The models of the generated hosts: one of each kind that Django allows.
 
-Each has ``name`` and ``n``, except the models between. A model with a parent to count in calls it ``box``. The tests
-of this directory register them, no others do.
+Each has ``name``, ``n`` and ``custom``, except the models between. A model with a parent to count in calls it ``box``.
+The tests of this directory register them, no others do.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from django.db.models import F
 import webhooks
 
 
+def new_custom() -> dict[str, Any]:
+    return {"flag": 0}
+
+
 class Named(models.Model):
     name = models.CharField(max_length=50, default="new")
     n = models.IntegerField(default=0)
+    custom = models.JSONField(default=new_custom)
 
     class Meta:
         abstract = True
@@ -113,11 +118,15 @@ def restart_uuids() -> None:
 class Gizmo(Named):
     id = models.UUIDField(primary_key=True, default=next_uuid)
 
+    def __str__(self) -> str:
+        """As a host that returns a field which may be null."""
+        return None  # type: ignore[return-value]
+
 
 class Code(str, Enum):  # noqa: UP042 because the str() of a StrEnum is its value
     """Its ``str()`` is not its value."""
 
-    A, B, C = "aa", "bb", "cc"
+    A, B, C, D, E = "aa", "bb", "cc", "dd", "ee"
 
 
 class Country(Named):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+from uuid import UUID
 
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ class Do(Node):
 
 @dataclass(frozen=True, repr=False)
 class Block(Node):
-    """Steps within a context. ``way`` says which, and ``name`` is the user of "actor"."""
+    """Steps within a context. ``way`` says which, and ``name`` is the user of "actor" and "request"."""
 
     way: str
     steps: tuple[Step, ...] = ()
@@ -52,7 +53,7 @@ BY_HAND = ("manual", "manual_rollback")
 AT_TOP = ("durable", *BY_HAND)
 ANYWHERE = (
     "atomic", "atomic_raise", "savepoint", "savepoint_rollback", "savepoint_open", "batch", "batch_raise", "actor",
-    "catch",
+    "request", "catch",
 )  # fmt: skip
 
 
@@ -88,6 +89,8 @@ class Program(Node):
 
 
 USERS = ("alice", "bob", "robot")
+LOGINS: dict[str, Any] = {"alice": "alice", "number": 7, "uuid": UUID(int=7), "none": None}
+"""What ``get_username()`` of the user of a request returns, by the name of the block."""
 
 # Of each webhook: its actions, and its other fields.
 WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -97,6 +100,7 @@ WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "starts": ("c", {}),
     "changes": ("u", {}),
     "ends": ("d", {}),
+    "flags": ("u", {"changed_fields": ["custom.flag"]}),
 }
 
 
@@ -118,7 +122,7 @@ class Cast:
 
 _LIVES = ("create", "create_again", "save", "save_name", "save_kept", "delete", "delete_kept", "delete_by_key")
 _BULK = ("update", "update_one", "bulk_create", "bulk_update", "bulk_delete", "update_or_create")
-_ODD = ("save_async", "delete_async", "save_raw", "raw_sql")
+_ODD = ("save_async", "delete_async", "save_raw", "raw_sql", "send")
 _MEMBERS = ("add", "remove", "set_members", "clear", "add_reverse", "remove_reverse", "clear_reverse")
 _REACTIONS = (
     "save_again", "save_copy", "number_by_save", "number_by_update", "delete_itself", "delete_copy", "fail",
@@ -173,7 +177,7 @@ CASTS: dict[str, Cast] = {
     "keys": Cast(
         (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gizmo"), Do("create", "Account")),
         ("Country", "Seat", "Gizmo", "Account"),
-        (*_LIVES, *_BULK, *_ODD, "create_by_enum", "bulk_upsert", "update_highest"),
+        (*_LIVES, *_BULK, *_ODD, "bulk_upsert", "update_highest"),
         _REACTIONS,
     ),
     "unmanaged": Cast(
@@ -186,7 +190,7 @@ CASTS: dict[str, Cast] = {
 
 CHOSEN_WEBHOOKS = (
     ("plain",), ("before",), ("plain", "quiet"), ("before", "quiet"), ("quiet",), ("ends",), ("starts", "changes"),
-    ("quiet", "ends"), ("before", "starts"),
+    ("quiet", "ends"), ("before", "starts"), ("before", "flags"), ("flags",),
 )  # fmt: skip
 
 
@@ -194,7 +198,8 @@ CHOSEN_WEBHOOKS = (
 _COUNTS, _SLOTS, _DEPTH = st.integers(1, 3), st.sampled_from([0, 0, 0, 1, 2]), 3
 _SIGNALS = st.sampled_from(["pre_save", "post_save", "pre_delete", "post_delete", "m2m_changed"])
 _PLACES, _CASTS = st.sampled_from(["after", "before"]), st.sampled_from(list(CASTS))
-_HOOKS, _USERS = st.sampled_from(CHOSEN_WEBHOOKS), st.sampled_from(USERS)
+_HOOKS = st.sampled_from(CHOSEN_WEBHOOKS)
+_NAMES = {"actor": st.sampled_from(USERS), "request": st.sampled_from([*LOGINS])}
 _DO = ("",) * len(ANYWHERE)  # as often as a block
 _BLOCKS = {True: st.sampled_from((*_DO, *ANYWHERE, *AT_TOP)), False: st.sampled_from((*_DO, *ANYWHERE))}
 
@@ -213,7 +218,7 @@ def programs(draw: st.DrawFn) -> Program:
         if not way:
             return Do(draw(acts), draw(kinds), draw(_SLOTS), draw(_SLOTS))
         steps = tuple(step(depth + 1) for _ in range(draw(_COUNTS)))
-        return Block(way, steps, draw(_USERS) if way == "actor" else "")
+        return Block(way, steps, draw(_NAMES[way]) if way in _NAMES else "")
 
     def receiver() -> On:
         if cast.habits and draw(st.booleans()):

@@ -72,7 +72,7 @@ KNOWN: dict[str, Program] = {
     ),
     "a composite key updated in bulk": Program((Do("create", "Seat"), Do("update", "Seat"))),
     "composite keys updated by bulk_update": Program((Do("create", "Seat"), Do("bulk_update", "Seat"))),
-    "a key that is an enum": Program((Do("create_by_enum", "Country"), Do("save", "Country"))),
+    "a key that is an enum": Program((Do("create", "Country"), Do("save", "Country"))),
     "a view with DISTINCT": Program((Do("create", "Overview"), Do("save", "Overview"), Do("delete", "Overview"))),
     "labels after a raw save": Program(
         (Do("create", "Label", 1), Do("create", "Box", 1), Do("save_raw", "Box", 1), Do("add", "Box", 1, 1))

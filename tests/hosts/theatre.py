@@ -275,7 +275,7 @@ def _is_one_transaction(step: Step) -> bool:
     """Whether Django manages a transaction for it, which the app merges."""
     if not isinstance(step, Block) or step.way in BY_HAND or step.way.startswith("savepoint"):
         return False
-    if step.way in ("actor", "catch"):
+    if step.way in ("actor", "request", "catch"):
         return len(step.steps) == 1 and _is_one_transaction(step.steps[0])
     return True
 

@@ -13,7 +13,8 @@ The rules, for each object and transaction:
   may be a later one. It may be unknown if something wrote the row before its first signalled change was seen, and if
   the object was deleted meanwhile.
 - A webhook gets it if it wants the action and does not ignore the user of at least one signalled change. The Event
-  names the user of a change whom no webhook that gets it ignores.
+  names the user of a change whom no webhook that gets it ignores. A webhook that waits for another value of a key in
+  JSON gets an update if the database has another value, and no update that shows the same before and after.
 
 In autocommit, and if the host commits by hand, there are several Events, of which each fits the ones before.
 """
@@ -104,6 +105,10 @@ class Hook:
     def ignores(self, user: str) -> bool:
         return user in WEBHOOKS[self.name][1].get("excluded_usernames", ())
 
+    @property
+    def is_filtered(self) -> bool:
+        return "changed_fields" in WEBHOOKS[self.name][1]
+
 
 def key_of_event(event: Event) -> Key:
     if event.object_type == LABELS["Seat"]:
@@ -111,7 +116,7 @@ def key_of_event(event: Event) -> Key:
     if event.object_type == LABELS["Gizmo"]:
         return event.object_type, event.object_id.replace("-", "")
     if event.object_type == LABELS["Country"]:  # "Code.A": another lane, which ``Judge`` finds
-        return event.object_type, re.sub(r"Code\.([ABC])", lambda found: found[1].lower() * 2, event.object_id)
+        return event.object_type, re.sub(r"Code\.([A-E])", lambda found: found[1].lower() * 2, event.object_id)
     return event.object_type, event.object_id
 
 
@@ -185,6 +190,7 @@ class _Object:
             gets = event is not None and hook.pk in event.webhook_ids
             users = [one.who for one in self.musts if not hook.ignores(one.who)]
             owed = bool(users) and bool(wanted) and wanted <= hook.actions and (self.existed or self.exists)
+            owed = owed and self._passes(hook)
             may = any(not hook.ignores(one.who) for one in self.touches) and bool(wanted & hook.actions)
             if gets and not (owed or may):
                 kind = WrongWebhooks if wanted and self.touches else InventedEvent
@@ -195,6 +201,7 @@ class _Object:
         if event is not None:
             if event.action not in wanted:
                 raise WrongAction(f"must be {wanted}: {self.where}")
+            self._check_filters(event)
             self._check_user(event)
             self._check_states(event, is_last=True, in_transaction=True)
 
@@ -207,6 +214,27 @@ class _Object:
         if self.existed:
             return {"updated"}
         return {"created", "updated"} if self.is_quietly_new else {"created"}
+
+    # Filters
+
+    def _flags(self) -> list[str]:
+        """The values of the key that "flags" waits for, as JSON, in all versions."""
+        return [json.dumps(row["custom"]["flag"]) for _, row, _ in self.history.versions if row and "custom" in row]
+
+    def _passes(self, hook: Hook) -> bool:
+        """Whether an update surely passes the filters of a webhook: from the first change on, the value is another."""
+        before, *later = self._flags() or [""]
+        return not hook.is_filtered or (before not in later and bool(later) and not self._is_quiet())
+
+    def _check_filters(self, event: Event) -> None:
+        is_known = json.loads(event.snapshots)["prechange"] is not None
+        for hook in self.hooks:
+            if hook.is_filtered and hook.pk in event.webhook_ids and is_known and len(set(self._flags())) < 2:
+                raise WrongWebhooks(f"{hook.name} waits for another change than {self.where}")
+
+    def _is_quiet(self) -> bool:
+        """Whether the host wrote the row in a way that it does not signal."""
+        return self.history.is_raw or any(quiet for _, _, quiet in self.history.versions) or self.is_quietly_new
 
     def _check_user(self, event: Event) -> None:
         getting = [hook for hook in self.hooks if hook.pk in event.webhook_ids]
@@ -255,7 +283,7 @@ class _Object:
     def _check_before(self, event: Event, before: Row | None, in_transaction: bool) -> None:
         versions = self.history.versions
         first = self.touches[0].seq
-        is_quiet = self.history.is_raw or any(quiet for _, _, quiet in versions) or self.is_quietly_new
+        is_quiet = self._is_quiet()
         if before is None:
             columns = [_columns(row) for seq, row, _ in versions if seq <= first]
             written_before = sum(1 for one, other in pairwise(columns) if one != other)
@@ -278,6 +306,7 @@ class _Object:
         )
         for number, event in enumerate(self.events, 1):
             self._check_user(event)
+            self._check_filters(event)
             self._check_states(event, is_last=has_last and number == len(self.events), in_transaction=False)
         for hook in self.hooks:
             self._check_chain(hook, by_hand)
@@ -291,7 +320,8 @@ class _Object:
         if len(hook.actions) == 1:
             [action] = hook.actions
             sure = {"created": not self.existed and self.exists, "deleted": self.existed and not self.exists}
-            if not got and sure.get(action, self.existed and self.exists and self._was_only_updated()):
+            was_updated = self.existed and self.exists and self._was_only_updated() and self._passes(hook)
+            if not got and sure.get(action, was_updated):
                 raise LostEvent(f"{hook.name} must get {action}: {self.where}")
             return
         is_there = self.existed
