@@ -165,13 +165,60 @@ class Overview(Named):
         db_table = "hosts_overview"
 
 
+# Secrets. Each value begins with the mark, so that it is recognized wherever it is sent.
+MARK = "SECRET-"
+
+
+class EncryptedTextField(models.TextField):
+    """Secret by the name of its class."""
+
+
+class Session(Named):
+    """As Django's: its key is the secret."""
+
+    session_key = models.CharField(max_length=40, primary_key=True)
+
+
+class Visit(Named):
+    session = models.OneToOneField(Session, models.CASCADE, primary_key=True)
+
+
+class Ticket(Named):
+    pk = models.CompositePrimaryKey("token", "number")
+    token = models.CharField(max_length=40)
+    number = models.IntegerField()
+
+
+class Person(Named):
+    """The registration excludes the first of its secrets, and serializers mask the last."""
+
+    ssn = models.CharField(max_length=40)
+    password = models.CharField(max_length=40)
+    pin = EncryptedTextField()
+    card = models.CharField(max_length=40)
+    boss = models.ForeignKey("self", models.SET_NULL, null=True, related_name="staff")
+
+    @property
+    def masked_card(self) -> str:
+        return f"**** {self.card[-1:]}"
+
+
+class Badge(Named):
+    box = models.ForeignKey(Person, models.CASCADE)
+    session = models.ForeignKey(Session, models.SET_NULL, null=True, related_name="+")
+    visit = models.ForeignKey(Visit, models.SET_NULL, null=True, related_name="+")
+
+
 KINDS: dict[str, type[models.Model]] = {
     model.__name__: model
     for model in (
         Label, Box, Item, Note, Crate, Piece, Vehicle, Truck, TruckProxy, Club, Membership, Seat, Gizmo, Country,
-        Account, Legacy, Overview,
+        Account, Legacy, Overview, Session, Visit, Ticket, Person, Badge,
     )
 }  # fmt: skip
+
+WITH_SECRET_KEYS = ("Session", "Visit", "Ticket")
+"""The models that cannot be registered."""
 
 TABLES: dict[str, str] = {
     kind: model._meta.db_table for kind, model in KINDS.items() if kind not in ("TruckProxy", "Overview")

@@ -15,7 +15,7 @@ from django.db.models import F, Max, Subquery, signals
 from django.http import HttpRequest
 
 import webhooks
-from tests.hosts.models import KINDS, TABLES, Code, next_uuid
+from tests.hosts.models import KINDS, MARK, TABLES, Code, next_uuid
 from tests.hosts.programs import LOGINS, Block, Do, On, Step
 from tests.support.rollbacks import bare_savepoint
 from webhooks import TrackedQuerySet
@@ -251,7 +251,17 @@ NATURAL_KEYS: dict[str, Callable[[int], Any]] = {
     "Country": lambda number: list(Code)[number].value,
     "Seat": lambda number: (1, number),
     "Overview": lambda number: number + 1,
+    "Session": lambda number: f"{MARK}{number}",
+    "Visit": lambda number: f"{MARK}{number}",
+    "Ticket": lambda number: (f"{MARK}{number}", number),
 }
+
+
+def hide(instance: Any, other: int) -> None:
+    """Give an object other secrets."""
+    for name in ("ssn", "password", "pin", "card"):
+        if hasattr(instance, name):
+            setattr(instance, name, f"{MARK}{name}-{other}")
 
 
 # Operations: each takes the stage, the kind and its model, and the numbers of two slots.
@@ -269,7 +279,8 @@ def build(stage: Stage, kind: str, key: Any, other: int) -> Any:
     """A new instance, with its parent in the slot ``other``. None without this parent."""
     model, values = KINDS[kind], dict[str, Any]()
     if key is not None:
-        values = {"row": key[0], "number": key[1]} if kind == "Seat" else {model._meta.pk.attname: key}
+        parts = key if isinstance(key, tuple) else [key]
+        values = {one.attname: part for one, part in zip(model._meta.pk_fields, parts, strict=True)}
     if kind == "Country" and not other:
         values["code"] = Code(key)
     names = {one.name for one in model._meta.concrete_fields}
@@ -277,13 +288,21 @@ def build(stage: Stage, kind: str, key: Any, other: int) -> Any:
         values["box"] = stage.fresh(model._meta.get_field("box").related_model.__name__, other)
     if "label" in names:
         values["label"] = stage.fresh("Label", other)
-    if None in (values.get("box", ""), values.get("label", "")):
+    if kind == "Visit":
+        values["session"] = stage.fresh("Session", list(map(NATURAL_KEYS[kind], range(4))).index(key))
+    if None in (values.get("box", ""), values.get("label", ""), values.get("session", "")):
         return None
+    if kind == "Badge":
+        values |= {"session": stage.fresh("Session", other), "visit": stage.fresh("Visit", other)}
+    if kind == "Person":
+        values["boss"] = stage.fresh(kind, other)
     if kind == "Note":
         values["about"] = stage.fresh("Box", other)
     if "name" in names:
         values["name"] = f"{kind} {other}"
-    return model(**values)
+    instance = model(**values)
+    hide(instance, other)
+    return instance
 
 
 @operation
@@ -322,6 +341,7 @@ def _is_orphan(stage: Stage, kind: str, slot: int) -> bool:
 def save(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
     if instance := stage.fresh(kind, slot):
         instance.n, instance.custom = other + 10, {"flag": FLAGS[other]}
+        hide(instance, other)
         instance.save()
         stage.keep(kind, slot, instance)
     return instance

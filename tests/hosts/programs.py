@@ -68,14 +68,27 @@ class On(Node):
 
 
 @dataclass(frozen=True, repr=False)
+class Guise(Node):
+    """One field of the serializer of a kind, which shows the secret ``column`` of the object at the end of ``path``, or
+    a mask of it. ``way`` is one of ``serializers.WAYS``."""
+
+    kind: str
+    column: str
+    way: str
+    path: str = ""
+
+
+@dataclass(frozen=True, repr=False)
 class Program(Node):
     steps: tuple[Step, ...]
     receivers: tuple[On, ...] = ()
     webhooks: tuple[str, ...] = ("plain",)
+    guises: tuple[Guise, ...] = ()
 
     def __str__(self) -> str:
         steps = "".join(f"        {step!r},\n" for step in self.steps)
         rest = f", receivers={self.receivers!r}" if self.receivers else ""
+        rest += f", guises={self.guises!r}" if self.guises else ""
         return f"Program(\n    (\n{steps}    ){rest}, webhooks={self.webhooks!r}\n)"
 
     def walk(self) -> list[Step]:
@@ -109,13 +122,14 @@ WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Cast:
-    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each.
+    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each, in
+    groups that are equally likely.
 
     ``habits`` are receivers that many hosts have."""
 
     prelude: tuple[Do, ...]
     kinds: tuple[str, ...]
-    acts: tuple[str, ...]
+    acts: tuple[tuple[str, ...], ...]
     reactions: tuple[str, ...]
     habits: tuple[On, ...] = ()
 
@@ -147,7 +161,7 @@ CASTS: dict[str, Cast] = {
     "boxes": Cast(
         (Do("create", "Label"), Do("create", "Box"), Do("create", "Box", 1), Do("create", "Item"), Do("add", "Box")),
         ("Box", "Item", "Label", "Note"),
-        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "befriend"),
+        (_LIVES, _BULK, _ODD, _MEMBERS, ("like", "befriend")),
         (*_REACTIONS, *_FAMILY),
         _counters("Item", "Box"),
     ),
@@ -157,36 +171,73 @@ CASTS: dict[str, Cast] = {
             Do("create", "Crate", 2),
         ),
         ("Crate", "Piece"),
-        (*_LIVES, *_BULK, *_ODD, *_MEMBERS, "like", "update_highest"),
+        (_LIVES, _BULK, _ODD, _MEMBERS, ("like", "update_highest")),
         (*_REACTIONS, *_FAMILY),
         _counters("Piece", "Crate"),
     ),
     "vehicles": Cast(
         (Do("create", "Label"), Do("create", "Truck"), Do("create", "Vehicle", 1)),
         ("Vehicle", "Truck", "TruckProxy"),
-        (*_LIVES, "update", "update_one", "bulk_delete", "update_or_create", *_ODD, *_MEMBERS, "delete_child"),
+        (_LIVES, ("update", "update_one", "bulk_delete", "update_or_create", "delete_child"), _ODD, _MEMBERS),
         (*_REACTIONS, "clear_members", "delete_sibling"),
     ),
     "clubs": Cast(
         (Do("create", "Label"), Do("create", "Club"), Do("create", "Membership"), Do("create", "Label", 1)),
         ("Club", "Membership", "Label"),
-        (*_LIVES, *_ODD, *_MEMBERS, "bulk_delete", "update"),
+        (_LIVES, _ODD, _MEMBERS, ("bulk_delete", "update")),
         (*_REACTIONS, *_FAMILY),
         _counters("Membership", "Club"),
     ),
     "keys": Cast(
         (Do("create", "Country"), Do("create", "Seat"), Do("create", "Gizmo"), Do("create", "Account")),
         ("Country", "Seat", "Gizmo", "Account"),
-        (*_LIVES, *_BULK, *_ODD, "bulk_upsert", "update_highest"),
+        (_LIVES, (*_BULK, "bulk_upsert", "update_highest"), _ODD),
         _REACTIONS,
     ),
     "unmanaged": Cast(
         (Do("create", "Legacy"), Do("create", "Overview")),
         ("Legacy", "Overview"),
-        (*_LIVES, "update", "bulk_delete", *_ODD),
+        (_LIVES, ("update", "bulk_delete"), _ODD),
+        _REACTIONS,
+    ),
+    "secrets": Cast(
+        (
+            Do("create", "Session"), Do("create", "Person"), Do("create", "Person", 1), Do("create", "Visit"),
+            Do("create", "Badge"), Do("create", "Ticket"),
+        ),
+        ("Person", "Badge", "Session", "Visit", "Ticket"),
+        (_LIVES, _BULK, _ODD),
         _REACTIONS,
     ),
 }  # fmt: skip
+
+# The secrets that a host may show: of a kind, by path. The exclusion of "ssn" is about persons alone.
+_PERSONAL, _MASKED = ("ssn", "password", "pin"), ("card",)
+SECRETS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("Person", ""): (*_PERSONAL, *_MASKED),
+    ("Person", "boss"): _PERSONAL,
+    ("Person", "boss.boss"): _PERSONAL,
+    ("Person", "staff"): _PERSONAL,
+    ("Badge", ""): ("session_id", "visit_id"),
+    ("Badge", "box"): ("password", "pin"),
+    ("Badge", "box.boss"): ("password", "pin"),
+    ("Badge", "session"): ("session_key",),
+    ("Badge", "visit"): ("session_id",),
+}
+MASKS = ("masked_by_method", "masked_by_field", "masked_by_property", "masked_by_serializer")
+NESTED = ("same_name", "nested", "nested_without_model", "nested_twice", "by_method")
+BY_SOURCE = ("renamed", "in_envelope")  # these need one object
+BY_RELATION = ("slug", "key")  # these need a path
+
+
+@st.composite
+def guises(draw: st.DrawFn) -> Guise:
+    kind, path = draw(st.sampled_from(list(SECRETS)))
+    column = draw(st.sampled_from(SECRETS[kind, path]))
+    ways = (*NESTED, *(() if path == "staff" else BY_SOURCE), *(BY_RELATION if path else ()))
+    ways = MASKS if column in _MASKED else ways
+    return Guise(kind, column, draw(st.sampled_from(ways)), path)
+
 
 CHOSEN_WEBHOOKS = (
     ("plain",), ("before",), ("plain", "quiet"), ("before", "quiet"), ("quiet",), ("ends",), ("starts", "changes"),
@@ -210,7 +261,8 @@ def programs(draw: st.DrawFn) -> Program:
     cast = CASTS[draw(_CASTS)]
     prelude = cast.prelude[: draw(st.sampled_from([*range(len(cast.prelude)), *[len(cast.prelude)] * 8]))]
     # A few of all acts and kinds.
-    acts = st.sampled_from(["save", "delete", *(draw(st.sampled_from(cast.acts)) for _ in range(draw(_COUNTS)))])
+    groups = [draw(st.sampled_from(cast.acts)) for _ in range(draw(_COUNTS))]
+    acts = st.sampled_from(["save", "delete", *(draw(st.sampled_from(group)) for group in groups)])
     kinds = st.sampled_from([draw(st.sampled_from(cast.kinds)) for _ in range(draw(_COUNTS))])
 
     def step(depth: int) -> Step:
@@ -227,4 +279,5 @@ def programs(draw: st.DrawFn) -> Program:
 
     receivers = tuple(receiver() for _ in range(draw(st.sampled_from([0, 1, 1, 2]))))
     steps = tuple(step(0) for _ in range(draw(st.sampled_from([1, 2, 3, 4, 4, 4]))))
-    return Program((*prelude, *steps), receivers, draw(_HOOKS))
+    shown = tuple(draw(st.lists(guises(), min_size=1, max_size=3))) if "Person" in cast.kinds else ()
+    return Program((*prelude, *steps), receivers, draw(_HOOKS), shown)
