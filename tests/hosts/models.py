@@ -17,6 +17,7 @@ from django.db import models
 from django.db.models import F
 
 import webhooks
+from tests.testapp.object_permissions import RestrictedQuerySet
 
 
 def new_custom() -> dict[str, Any]:
@@ -209,11 +210,17 @@ class Badge(Named):
     visit = models.ForeignKey(Visit, models.SET_NULL, null=True, related_name="+")
 
 
+class Desk(Named):
+    """A user may view some of them only, as in NetBox."""
+
+    objects = RestrictedQuerySet.as_manager()
+
+
 KINDS: dict[str, type[models.Model]] = {
     model.__name__: model
     for model in (
         Label, Box, Item, Note, Crate, Piece, Vehicle, Truck, TruckProxy, Club, Membership, Seat, Gizmo, Country,
-        Account, Legacy, Overview, Session, Visit, Ticket, Person, Badge,
+        Account, Legacy, Overview, Session, Visit, Ticket, Person, Badge, Desk,
     )
 }  # fmt: skip
 

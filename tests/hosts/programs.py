@@ -46,7 +46,14 @@ class Block(Node):
         return f"Block({self.way!r}, {self.steps!r}{f', {self.name!r}' if self.name else ''})"
 
 
-Step = Do | Block
+@dataclass(frozen=True, repr=False)
+class Define(Node):
+    """A user with the permission to add webhooks tries to define one for desks, by the REST API."""
+
+    viewer: str
+
+
+Step = Do | Block | Define
 
 # The ways of blocks. "at_top" must be outside of transactions, the others may be anywhere.
 BY_HAND = ("manual", "manual_rollback")
@@ -104,6 +111,11 @@ class Program(Node):
 USERS = ("alice", "bob", "robot")
 LOGINS: dict[str, Any] = {"alice": "alice", "number": 7, "uuid": UUID(int=7), "none": None}
 """What ``get_username()`` of the user of a request returns, by the name of the block."""
+
+# The desks that each user may view: what NetBox's restrict() filters by, or None for none.
+VIEWERS: dict[str, dict[str, Any] | None] = {
+    "sees all": {}, "sees some": {"name__endswith": "0"}, "sees low ones": {"n__lt": 11}, "sees none": None,
+}  # fmt: skip
 
 # Of each webhook: its actions, and its other fields.
 WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -209,6 +221,12 @@ CASTS: dict[str, Cast] = {
         (_LIVES, _BULK, _ODD),
         _REACTIONS,
     ),
+    "desks": Cast(
+        (Do("create", "Desk"), Do("create", "Desk", 1, 1), Do("create", "Desk", 2, 2)),
+        ("Desk",),
+        (_LIVES, _BULK, _ODD),
+        _REACTIONS,
+    ),
 }  # fmt: skip
 
 # The secrets that a host may show: of a kind, by path. The exclusion of "ssn" is about persons alone.
@@ -279,5 +297,7 @@ def programs(draw: st.DrawFn) -> Program:
 
     receivers = tuple(receiver() for _ in range(draw(st.sampled_from([0, 1, 1, 2]))))
     steps = tuple(step(0) for _ in range(draw(st.sampled_from([1, 2, 3, 4, 4, 4]))))
+    if "Desk" in cast.kinds:
+        steps = (Define(draw(st.sampled_from([*VIEWERS]))), *steps)
     shown = tuple(draw(st.lists(guises(), min_size=1, max_size=3))) if "Person" in cast.kinds else ()
     return Program((*prelude, *steps), receivers, draw(_HOOKS), shown)

@@ -20,11 +20,13 @@ import webhooks
 from tests.hosts import truth
 from tests.hosts.models import KINDS, TABLES, WITH_SECRET_KEYS, restart_uuids
 from tests.hosts.play import NoNotes, Notes, Stage, what_failed
-from tests.hosts.programs import BY_HAND, WEBHOOKS, Block, Program, Step
+from tests.hosts.programs import BY_HAND, VIEWERS, WEBHOOKS, Block, Define, Program, Step
 from tests.hosts.serializers import EXCLUDED, SERIALIZERS, draw_on
 from tests.hosts.truth import Spy
-from tests.hosts.verdict import Hook, HostDiffers, Judge, LoggedError
+from tests.hosts.verdict import Hook, HostDiffers, Judge, LoggedError, Refused
 from tests.support.makers import make_webhook
+from tests.support.users import api_client
+from users.models import User
 from webhooks import registry
 from webhooks.models import Event, Webhook
 
@@ -62,6 +64,7 @@ class Theatre:
     hooks: dict[str, Hook] = field(default_factory=dict)
     spy: Spy = field(default_factory=Spy)
     errors: Errors = field(default_factory=Errors)
+    viewers: dict[str, User] = field(default_factory=dict)
     transactions: int = 0
     stage: Stage | None = None
     _names: tuple[str, ...] = ()
@@ -82,7 +85,11 @@ class Theatre:
             for name, (on, columns) in WEBHOOKS.items():
                 wanted = [model for kind, model in KINDS.items() if model in _registered() and self.has(kind)]
                 self.hooks[name] = Hook(make_webhook(*wanted, on=on, name=name, **columns).pk, name)
-            yield self
+            for name, constraints in VIEWERS.items():
+                self.viewers[name] = _make_viewer(name, constraints)
+            backend = "tests.testapp.object_permissions.ObjectPermissionBackend"
+            with override_settings(AUTHENTICATION_BACKENDS=[backend]):
+                yield self
         finally:
             logging.getLogger("webhooks").removeHandler(self.errors)
             self._set_receivers(before)
@@ -172,7 +179,7 @@ class Theatre:
                 # On SQLite, the release of a savepoint commits what a host that commits by hand has begun.
                 is_impossible = step.way in BY_HAND and connection.vendor == "sqlite"
                 yield Block("atomic" if is_impossible else step.way, tuple(self._possible(step.steps)), step.name)
-            elif self.has(step.kind):
+            elif isinstance(step, Define) or self.has(step.kind):
                 yield step
 
     def run(self, program: Program, with_webhooks: bool) -> Run:
@@ -190,9 +197,13 @@ class Theatre:
             stack.enter_context(patch("webhooks.db.MAX_KEYS", 2))
             self._set_receivers(self._chosen(program, with_webhooks))
             stack.callback(self._set_receivers, self._chosen(Program(()), with_webhooks=False))
+            stack.callback(self._delete_defined)
             judge, world = Judge([self.hooks[name] for name in program.webhooks]), truth.World()
             for step in program.steps:
-                self._step(step, judge if with_webhooks else None, world)
+                if not isinstance(step, Define):
+                    self._step(step, judge if with_webhooks else None, world)
+                elif with_webhooks:
+                    self._define(step.viewer, judge)
         return Run(self.stage.transcript, self._rows())
 
     def _choose_webhooks(self, names: tuple[str, ...]) -> None:
@@ -204,7 +215,22 @@ class Theatre:
             known.filter(pk__in=chosen).update(deleted_at=None)
             known.exclude(pk__in=chosen).update(deleted_at=timezone.now())
 
-    def _step(self, step: Step, judge: Judge | None, world: truth.World) -> None:
+    def _define(self, viewer: str, judge: Judge) -> None:
+        wanted = {
+            "name": viewer, "object_types": ["hosts.desk"], "payload_url": "http://127.0.0.1:1/",
+            "on_created": True, "on_updated": True, "on_deleted": True,
+        }  # fmt: skip
+        answer = api_client(self.viewers[viewer]).post("/api/webhooks/webhooks/", wanted, format="json")
+        if answer.status_code == 201:
+            judge.hooks.append(Hook(answer.json()["id"], "plain", viewer))
+        elif VIEWERS[viewer] == {}:
+            raise Refused(f"{viewer} may define no webhook: {answer.content.decode()}")
+
+    def _delete_defined(self) -> None:
+        if defined := Webhook.with_deleted.filter(name__in=VIEWERS):
+            defined.delete()
+
+    def _step(self, step: Do | Block, judge: Judge | None, world: truth.World) -> None:
         """One transaction; in autocommit, one operation."""
         assert self.stage is not None
         since, known = _newest() if judge else (0, 0)
@@ -279,6 +305,14 @@ def _newest() -> tuple[int, int]:
         )
         seq, event = cursor.fetchone()
         return int(seq), int(event)
+
+
+def _make_viewer(name: str, constraints: dict[str, Any] | None) -> User:
+    user = User.objects.create_user(name, is_staff=True)
+    user.object_permissions.create(permission="webhooks.add_webhook", constraints={})
+    if constraints is not None:
+        user.object_permissions.create(permission="hosts.view_desk", constraints=constraints)
+    return user
 
 
 def _is_one_transaction(step: Step) -> bool:

@@ -16,7 +16,8 @@ The rules, for each object and transaction:
   names the user of a change whom no webhook that gets it ignores. A webhook that waits for another value of a key in
   JSON gets an update if the database has another value, and no update that shows the same before and after.
 
-No Event has the mark of a secret in any column, whatever the serializer of the host calls, nests or masks.
+No Event has the mark of a secret in any column, whatever the serializer of the host calls, nests or masks. A webhook
+that a user defines gets no Event of an object that he may not view. If he may view all, he may define it.
 
 In autocommit, and if the host commits by hand, there are several Events, of which each fits the ones before.
 """
@@ -26,12 +27,13 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from tests.hosts.models import MARK
-from tests.hosts.programs import WEBHOOKS
+from tests.hosts.programs import VIEWERS, WEBHOOKS
 from tests.hosts.truth import EARLY, LABELS, History, Key, Row, Touch
 from webhooks.models import Event
 
@@ -94,8 +96,18 @@ class Revealed(Wrong):
     pass
 
 
+class Refused(Wrong):
+    pass
+
+
 class HostDiffers(Wrong):
     pass
+
+
+_LOOKUPS: dict[str, Callable[[Row, Any], bool]] = {
+    "name__endswith": lambda row, value: row["name"].endswith(value),
+    "n__lt": lambda row, value: row["n"] < value,
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,16 @@ class Hook:
 
     pk: int
     name: str
+    viewer: str = ""
+    """The user who defined it, for desks alone."""
+
+    def wants(self, label: str) -> bool:
+        return not self.viewer or label == LABELS["Desk"]
+
+    def may_show(self, row: Row) -> bool:
+        """Whether its user may view an object with this row."""
+        allowed = VIEWERS[self.viewer]
+        return allowed is not None and all(_LOOKUPS[lookup](row, value) for lookup, value in allowed.items())
 
     @property
     def actions(self) -> set[str]:
@@ -159,6 +181,7 @@ class Judge:
             if history is None:
                 raise InventedEvent(f"{key} {_described(found[key])}, but nothing happened to it")
             one = _Object(key, history, found[key], self.hooks)
+            one.check_viewers()
             one.in_transaction() if by_transaction else one.one_by_one(by_hand)
 
 
@@ -168,7 +191,8 @@ def _described(events: list[Event]) -> str:
 
 class _Object:
     def __init__(self, key: Key, history: History, events: list[Event], hooks: list[Hook]) -> None:
-        self.key, self.history, self.events, self.hooks = key, history, events, hooks
+        self.key, self.history, self.events = key, history, events
+        self.hooks = [hook for hook in hooks if hook.wants(key[0])]
         self.touches = [one for one in history.touches if self._is_there(one) and not self._came_through(one)]
         self.musts = [one for one in self.touches if one.kind not in ("may", *EARLY)]
         self.existed, self.exists = history.before is not None, history.after is not None
@@ -189,6 +213,14 @@ class _Object:
         """Whether it is the beginning of a save that reached the app's place, too."""
         later = [one for one in self.history.touches if one.seq > touch.seq and one.kind in ("created", "saved")]
         return touch.kind in EARLY and bool(later)
+
+    def check_viewers(self) -> None:
+        """A user may get an Event if the object had a row that he may view, at any time of the transaction."""
+        rows = [row for _, row, _ in self.history.versions if row is not None]
+        for hook in self.hooks:
+            gets = any(hook.pk in event.webhook_ids for event in self.events)
+            if hook.viewer and gets and not any(map(hook.may_show, rows)):
+                raise Revealed(f"{hook.viewer} gets {self.where}")
 
     # One Event for a transaction
 
