@@ -29,6 +29,10 @@ class Named(models.Model):
     n = models.IntegerField(default=0)
     custom = models.JSONField(default=new_custom)
 
+    def __str__(self) -> str:
+        """As a host that returns a field which may be null."""
+        return self.name if self.n else None  # type: ignore[return-value]
+
     class Meta:
         abstract = True
 
@@ -118,10 +122,6 @@ def restart_uuids() -> None:
 
 class Gizmo(Named):
     id = models.UUIDField(primary_key=True, default=next_uuid)
-
-    def __str__(self) -> str:
-        """As a host that returns a field which may be null."""
-        return None  # type: ignore[return-value]
 
 
 class Code(str, Enum):  # noqa: UP042 because the str() of a StrEnum is its value

@@ -227,6 +227,8 @@ class Spy:
             self._mark_saved("early created" if created else "early saved", sender, instance)
 
     def on_saved(self, sender: Any, instance: Any, created: bool = False, raw: bool = False, **kwargs: Any) -> None:
+        if "using" not in kwargs:  # the host sends it itself, so the app saw no beginning of the save
+            self._mark_saved("raw", sender, instance)
         self._mark_saved("raw" if raw else "created" if created else "saved", sender, instance)
 
     def _mark_saved(self, kind: str, sender: Any, instance: Any) -> None:

@@ -41,7 +41,7 @@ ACTIONS = {"c": "created", "u": "updated", "d": "deleted"}
 
 
 class Wrong(AssertionError):
-    """The host or its Events differ from what they must be. Hypothesis shrinks each subclass by itself."""
+    """The host or its Events differ from what they must be. A program is shrunk as long as it fails by one subclass."""
 
 
 class LostEvent(Wrong):
