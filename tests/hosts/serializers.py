@@ -1,4 +1,4 @@
-"""A serializer for each model, with its columns and the relations that it holds. A program draws more of their fields."""
+"""A serializer for each model, with its columns and the relations that it holds. A program draws others."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ A failing program is printed without what it does not need: paste it into ``test
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from random import SystemRandom
 
@@ -32,12 +33,12 @@ def test_any_program_of_a_host_has_the_events_that_its_rows_owe(
             theatre.check(drawn)
         except AssertionError as error:
             error.add_note(f"program({first + done}), after {done} programs that went well, shrunk:")
-            error.add_note(str(shrunk(drawn, lambda smaller: _fails(theatre, smaller, type(error)))))
+            error.add_note(str(shrunk(drawn, partial(_fails, theatre, type(error)))))
             raise
     figures(f"{done} programs of hosts with {theatre.transactions // 2} transactions on {database}")
 
 
-def _fails(theatre: Theatre, program: Program, kind: type[AssertionError]) -> bool:
+def _fails(theatre: Theatre, kind: type[AssertionError], program: Program) -> bool:
     """Whether it fails in the same way."""
     try:
         theatre.check(program)

@@ -20,7 +20,7 @@ import webhooks
 from tests.hosts import truth
 from tests.hosts.models import KINDS, TABLES, WITH_SECRET_KEYS, restart_uuids
 from tests.hosts.play import NoNotes, Notes, Stage, what_failed
-from tests.hosts.programs import BY_HAND, VIEWERS, WEBHOOKS, Block, Define, Program, Step
+from tests.hosts.programs import BY_HAND, VIEWERS, WEBHOOKS, Block, Define, Do, Program, Step
 from tests.hosts.serializers import EXCLUDED, SERIALIZERS, draw_on
 from tests.hosts.truth import Spy
 from tests.hosts.verdict import Hook, HostDiffers, Judge, LoggedError, Refused
