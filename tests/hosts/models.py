@@ -170,6 +170,11 @@ class Overview(Named):
 MARK = "SECRET-"
 
 
+def mask(value: str) -> str:
+    """Hosts may show some values of a column, and mask others."""
+    return f"**** {value[-1:]}" if MARK in value else value
+
+
 class EncryptedTextField(models.TextField):
     """Secret by the name of its class."""
 
@@ -201,7 +206,7 @@ class Person(Named):
 
     @property
     def masked_card(self) -> str:
-        return f"**** {self.card[-1:]}"
+        return mask(self.card)
 
 
 class Badge(Named):

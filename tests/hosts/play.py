@@ -258,10 +258,11 @@ NATURAL_KEYS: dict[str, Callable[[int], Any]] = {
 
 
 def hide(instance: Any, other: int) -> None:
-    """Give an object other secrets."""
+    """Give an object other secrets. The card is one at first and each second time."""
     for name in ("ssn", "password", "pin", "card"):
         if hasattr(instance, name):
-            setattr(instance, name, f"{MARK}{name}-{other}")
+            is_secret = name != "card" or MARK not in instance.card
+            setattr(instance, name, f"{MARK if is_secret else ''}{name}-{other}")
 
 
 # Operations: each takes the stage, the kind and its model, and the numbers of two slots.
@@ -527,7 +528,7 @@ def save_raw(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
         stage.keep(kind, slot, instance)
         label = stage.fresh("Label", other)
         if label is not None and (members := _members(instance)):
-            members.add(label)
+            (members.remove if members.contains(label) else members.add)(label)
     return instance
 
 

@@ -146,10 +146,10 @@ class Cast:
     habits: tuple[On, ...] = ()
 
 
-_LIVES = ("create", "create_again", "save", "save_name", "save_kept", "delete", "delete_kept", "delete_by_key")
+_LIVES = ("create", "create_again", "save", "save_name", "save_kept", "send", "delete", "delete_kept", "delete_by_key")
 _BULK = ("update", "update_one", "bulk_create", "bulk_update", "bulk_delete", "update_or_create")
 _ODD = ("save_async", "delete_async", "save_raw", "raw_sql", "send")
-_MEMBERS = ("add", "remove", "set_members", "clear", "add_reverse", "remove_reverse", "clear_reverse")
+_MEMBERS = ("add", "remove", "set_members", "clear", "add_reverse", "remove_reverse", "clear_reverse", "save_raw")
 _REACTIONS = (
     "save_again", "save_copy", "number_by_save", "number_by_update", "delete_itself", "delete_copy", "fail",
     "fail_at_odd", "read", "roll_back_block", "roll_back_savepoint",

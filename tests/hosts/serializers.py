@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from django.db import models
 from rest_framework import serializers
 
-from tests.hosts.models import KINDS
+from tests.hosts.models import KINDS, mask
 from tests.hosts.programs import Guise
 
 EXCLUDED = {"Person": ["ssn"]}
@@ -66,7 +66,7 @@ def _called(column: str, path: str, model: Any) -> Any:
 
 class _MaskedField(serializers.CharField):
     def to_representation(self, value: Any) -> str:
-        return f"**** {value[-1:]}"
+        return mask(value)
 
 
 Way = Callable[[str, str, Any], Any]
@@ -111,7 +111,7 @@ def _guised(kind: str, guises: Iterable[Guise]) -> Serializer:
     def to_representation(self: Any, one: Any) -> Any:
         shown = serializers.ModelSerializer.to_representation(self, one)
         if "masked_by_serializer" in ways and "card" in shown:
-            shown["card"] = f"**** {shown['card'][-1:]}"
+            shown["card"] = mask(shown["card"])
         return {"properties": shown} if "in_envelope" in ways else shown
 
     if ways & {"masked_by_serializer", "in_envelope"}:

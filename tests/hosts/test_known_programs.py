@@ -76,7 +76,7 @@ KNOWN: dict[str, Program] = {
     "a key that is an enum": Program((Do("create", "Country"), Do("save", "Country"))),
     "a view with DISTINCT": Program((Do("create", "Overview"), Do("save", "Overview"), Do("delete", "Overview"))),
     "labels after a raw save": Program(
-        (Do("create", "Label", 1), Do("create", "Box", 1), Do("save_raw", "Box", 1), Do("add", "Box", 1, 1))
+        (Do("create", "Label"), Do("create", "Box", 1), Do("save_raw", "Box", 1), Do("add", "Box", 1))
     ),
     "users whose names are no texts": Program(
         tuple(Block("request", (BOX,), name) for name in ("number", "uuid", "none"))
@@ -92,8 +92,12 @@ KNOWN: dict[str, Program] = {
         ),
     ),
     "a masked secret": Program(
-        (PERSON, Do("save", "Person", 0, 1)), webhooks=("before",),
+        (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
         guises=(Guise("Person", "card", "masked_by_method"),),
+    ),
+    "a secret that becomes public": Program(
+        (PERSON, atomic(Do("save", "Person"))), webhooks=("before",),
+        guises=(Guise("Person", "card", "masked_by_property"),),
     ),
     "secret keys": Program(
         (Do("create", "Session"), Do("create", "Visit"), Do("create", "Ticket"), PERSON, BADGE),
