@@ -114,7 +114,7 @@ LOGINS: dict[str, Any] = {"alice": "alice", "number": 7, "uuid": UUID(int=7), "n
 
 # The desks that each user may view: what NetBox's restrict() filters by, or None for none.
 VIEWERS: dict[str, dict[str, Any] | None] = {
-    "sees all": {}, "sees some": {"name__endswith": "0"}, "sees low ones": {"n__lt": 11}, "sees none": None,
+    "sees all": {}, "sees some": {"name__endswith": "1"}, "sees new ones": {"n__lt": 1}, "sees none": None,
 }  # fmt: skip
 
 # Of each webhook: its actions, and its other fields.
@@ -217,7 +217,7 @@ CASTS: dict[str, Cast] = {
             Do("create", "Session"), Do("create", "Person"), Do("create", "Person", 1), Do("create", "Visit"),
             Do("create", "Badge"), Do("create", "Ticket"),
         ),
-        ("Person", "Badge", "Session", "Visit", "Ticket"),
+        ("Person", "Person", "Person", "Badge", "Session", "Visit", "Ticket"),
         (_LIVES, _BULK, _ODD),
         _REACTIONS,
     ),

@@ -104,7 +104,7 @@ KNOWN: dict[str, Program] = {
         guises=(Guise("Badge", "session_key", "key", "session"),),
     ),
     "a webhook of a user who may view some objects": Program(
-        (Define("sees some"), Define("sees all"), Do("create", "Desk", 0, 1), Do("create", "Desk"))
+        (Define("sees some"), Define("sees all"), Do("create", "Desk"), Do("create", "Desk", 1, 1))
     ),
     "labels that are cleared within the creation": Program(
         (BOX,), (On("post_save", "Box", "clear_members", "before"),)
