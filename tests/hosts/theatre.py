@@ -107,8 +107,8 @@ class Theatre:
         self._connect_host("before")
         spies = truth.connect(self.spy)
         self._kept += spies
-        # Next to the receivers of the app: a signal that comes here comes to them, too.
         draw_on(())
+        # Next to the receivers of the app: a signal that comes here comes to them, too.
         for kind, serializer in SERIALIZERS.items():
             with suppress(ImproperlyConfigured) if kind in WITH_SECRET_KEYS else nullcontext():
                 webhooks.register(KINDS[kind], serializer, exclude=EXCLUDED.get(kind, ()))

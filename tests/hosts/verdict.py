@@ -17,7 +17,7 @@ The rules, for each object and transaction:
   JSON gets an update if the database has another value, and no update that shows the same before and after.
 
 No Event has the mark of a secret in any column, whatever the serializer of the host calls, nests or masks. A webhook
-that a user defines gets no Event of an object that he may not view. If he may view all, he may define it.
+that a user defines gets no Event of an object that this user may not view. A user who may view all may define it.
 
 In autocommit, and if the host commits by hand, there are several Events, of which each fits the ones before.
 """
@@ -215,7 +215,7 @@ class _Object:
         return touch.kind in EARLY and bool(later)
 
     def check_viewers(self) -> None:
-        """A user may get an Event if the object had a row that he may view, at any time of the transaction."""
+        """A user may get an Event if the object had a row that this user may view, at any time of the transaction."""
         rows = [row for _, row, _ in self.history.versions if row is not None]
         for hook in self.hooks:
             gets = any(hook.pk in event.webhook_ids for event in self.events)
