@@ -1,7 +1,7 @@
 """The models of the generated hosts: one of each kind that Django allows.
 
-Each has ``name`` and ``n``, except the models between. A model with a parent to count in calls it ``box``. The tests
-of this directory register them, no others do.
+Each has ``name``, ``n`` and ``custom``, except the models between. A model with a parent to count in calls it ``box``.
+The tests of this directory register them, no others do.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from django.db import models
 from django.db.models import F
 
 import webhooks
+from tests.testapp.object_permissions import RestrictedQuerySet
+
+
+def new_custom() -> dict[str, Any]:
+    return {"flag": 0}
 
 
 class Named(models.Model):
     name = models.CharField(max_length=50, default="new")
     n = models.IntegerField(default=0)
+    custom = models.JSONField(default=new_custom)
+
+    def __str__(self) -> str:
+        """As a host that returns a field which may be null."""
+        return self.name if self.n else None  # type: ignore[return-value]
 
     class Meta:
         abstract = True
@@ -117,7 +127,7 @@ class Gizmo(Named):
 class Code(str, Enum):  # noqa: UP042 because the str() of a StrEnum is its value
     """Its ``str()`` is not its value."""
 
-    A, B, C = "aa", "bb", "cc"
+    A, B, C, D, E = "aa", "bb", "cc", "dd", "ee"
 
 
 class Country(Named):
@@ -156,13 +166,71 @@ class Overview(Named):
         db_table = "hosts_overview"
 
 
+# Secrets. Each value begins with the mark, so that it is recognized wherever it is sent.
+MARK = "SECRET-"
+
+
+def mask(value: str) -> str:
+    """Hosts may show some values of a column, and mask others."""
+    return f"**** {value[-1:]}" if MARK in value else value
+
+
+class EncryptedTextField(models.TextField):
+    """Secret by the name of its class."""
+
+
+class Session(Named):
+    """As Django's: its key is the secret."""
+
+    session_key = models.CharField(max_length=40, primary_key=True)
+
+
+class Visit(Named):
+    session = models.OneToOneField(Session, models.CASCADE, primary_key=True)
+
+
+class Ticket(Named):
+    pk = models.CompositePrimaryKey("token", "number")
+    token = models.CharField(max_length=40)
+    number = models.IntegerField()
+
+
+class Person(Named):
+    """The registration excludes the first of its secrets, and serializers mask the last."""
+
+    ssn = models.CharField(max_length=40)
+    password = models.CharField(max_length=40)
+    pin = EncryptedTextField()
+    card = models.CharField(max_length=40)
+    boss = models.ForeignKey("self", models.SET_NULL, null=True, related_name="staff")
+
+    @property
+    def masked_card(self) -> str:
+        return mask(self.card)
+
+
+class Badge(Named):
+    box = models.ForeignKey(Person, models.CASCADE)
+    session = models.ForeignKey(Session, models.SET_NULL, null=True, related_name="+")
+    visit = models.ForeignKey(Visit, models.SET_NULL, null=True, related_name="+")
+
+
+class Desk(Named):
+    """A user may view some of them only, as in NetBox."""
+
+    objects = RestrictedQuerySet.as_manager()
+
+
 KINDS: dict[str, type[models.Model]] = {
     model.__name__: model
     for model in (
         Label, Box, Item, Note, Crate, Piece, Vehicle, Truck, TruckProxy, Club, Membership, Seat, Gizmo, Country,
-        Account, Legacy, Overview,
+        Account, Legacy, Overview, Session, Visit, Ticket, Person, Badge, Desk,
     )
 }  # fmt: skip
+
+WITH_SECRET_KEYS = ("Session", "Visit", "Ticket")
+"""The models that cannot be registered."""
 
 TABLES: dict[str, str] = {
     kind: model._meta.db_table for kind, model in KINDS.items() if kind not in ("TruckProxy", "Overview")

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import connection, models, transaction
-from django.db.models import F, Max, Subquery
+from django.db.models import F, Max, Subquery, signals
+from django.http import HttpRequest
 
 import webhooks
-from tests.hosts.models import KINDS, TABLES, Code, next_uuid
-from tests.hosts.programs import Block, Do, On, Step
+from tests.hosts.models import KINDS, MARK, TABLES, Code, next_uuid
+from tests.hosts.programs import LOGINS, Block, Do, On, Step
 from tests.support.rollbacks import bare_savepoint
 from webhooks import TrackedQuerySet
+from webhooks.middleware import WebhooksMiddleware
 
 
 def what_failed(error: BaseException) -> tuple[str, str]:
@@ -27,7 +30,7 @@ def what_failed(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, str(error).splitlines()[0] if str(error) else ""
 
 
-CODES = ("aa", "bb", "cc", "dd", "ee")
+FLAGS = (False, 0, 1)  # JSON takes the first for another value than the second, Python does not
 
 
 class HostError(Exception):
@@ -175,6 +178,17 @@ class Stage:
         finally:
             self.notes.user = before
 
+    def _request(self, block: Block) -> None:
+        """Within a request, whose user may have a name that is no text."""
+        before, name = self.notes.user, LOGINS[block.name]
+        request: Any = HttpRequest()
+        request.user = SimpleNamespace(is_authenticated=True, get_username=lambda: name)
+        self.notes.user = "" if name is None else str(name)
+        try:
+            WebhooksMiddleware(lambda _: self._steps(block))(request)
+        finally:
+            self.notes.user = before
+
     def _catch(self, block: Block) -> None:
         try:
             self._steps(block)
@@ -234,10 +248,21 @@ def _plain(value: Any) -> Any:
 
 
 NATURAL_KEYS: dict[str, Callable[[int], Any]] = {
-    "Country": lambda number: CODES[number],
+    "Country": lambda number: list(Code)[number].value,
     "Seat": lambda number: (1, number),
     "Overview": lambda number: number + 1,
+    "Session": lambda number: f"{MARK}{number}",
+    "Visit": lambda number: f"{MARK}{number}",
+    "Ticket": lambda number: (f"{MARK}{number}", number),
 }
+
+
+def hide(instance: Any, other: int) -> None:
+    """Give an object other secrets. The card is one at first and each second time."""
+    for name in ("ssn", "password", "pin", "card"):
+        if hasattr(instance, name):
+            is_secret = name != "card" or MARK not in instance.card
+            setattr(instance, name, f"{MARK if is_secret else ''}{name}-{other}")
 
 
 # Operations: each takes the stage, the kind and its model, and the numbers of two slots.
@@ -255,19 +280,30 @@ def build(stage: Stage, kind: str, key: Any, other: int) -> Any:
     """A new instance, with its parent in the slot ``other``. None without this parent."""
     model, values = KINDS[kind], dict[str, Any]()
     if key is not None:
-        values = {"row": key[0], "number": key[1]} if kind == "Seat" else {model._meta.pk.attname: key}
+        parts = key if isinstance(key, tuple) else [key]
+        values = {one.attname: part for one, part in zip(model._meta.pk_fields, parts, strict=True)}
+    if kind == "Country" and not other:
+        values["code"] = Code(key)
     names = {one.name for one in model._meta.concrete_fields}
     if "box" in names:
         values["box"] = stage.fresh(model._meta.get_field("box").related_model.__name__, other)
     if "label" in names:
         values["label"] = stage.fresh("Label", other)
-    if None in (values.get("box", ""), values.get("label", "")):
+    if kind == "Visit":
+        values["session"] = stage.fresh("Session", list(map(NATURAL_KEYS[kind], range(4))).index(key))
+    if None in (values.get("box", ""), values.get("label", ""), values.get("session", "")):
         return None
+    if kind == "Badge":
+        values |= {"session": stage.fresh("Session", other), "visit": stage.fresh("Visit", other)}
+    if kind == "Person":
+        values["boss"] = stage.fresh(kind, other)
     if kind == "Note":
         values["about"] = stage.fresh("Box", other)
     if "name" in names:
         values["name"] = f"{kind} {other}"
-    return model(**values)
+    instance = model(**values)
+    hide(instance, other)
+    return instance
 
 
 @operation
@@ -303,19 +339,10 @@ def _is_orphan(stage: Stage, kind: str, slot: int) -> bool:
 
 
 @operation
-def create_by_enum(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
-    if kind != "Country":
-        return None
-    instance = model(code=list(Code)[slot], name=f"enum {other}")
-    instance.save()
-    stage.slot(kind, slot).instance = instance
-    return instance.code.value
-
-
-@operation
 def save(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
     if instance := stage.fresh(kind, slot):
-        instance.n = other + 10
+        instance.n, instance.custom = other + 10, {"flag": FLAGS[other]}
+        hide(instance, other)
         instance.save()
         stage.keep(kind, slot, instance)
     return instance
@@ -494,11 +521,22 @@ def raw_sql(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
 
 @operation
 def save_raw(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
-    """As ``loaddata`` does, but the host keeps the instance."""
+    """As ``loaddata`` does, but the host keeps the instance, and edits its relation."""
     if instance := stage.fresh(kind, slot):
         instance.n = other + 70
         instance.save_base(raw=True)
         stage.keep(kind, slot, instance)
+        label = stage.fresh("Label", other)
+        if label is not None and (members := _members(instance)):
+            (members.remove if members.contains(label) else members.add)(label)
+    return instance
+
+
+@operation
+def send(stage: Stage, kind: str, model: Any, slot: int, other: int) -> Any:
+    """The host sends a signal itself, and leaves out what its own receivers do not need."""
+    if instance := stage.fresh(kind, slot):
+        signals.post_save.send(sender=model, instance=instance)
     return instance
 
 
@@ -514,10 +552,12 @@ def _holder(stage: Stage, kind: str, slot: int) -> Any:
 def _relation(stage: Stage, kind: str, slot: int, other: int) -> tuple[Any, Any]:
     """A relation from one of its sides, and a member; None if an object is missing."""
     holder, label = _holder(stage, kind, slot), stage.fresh("Label", other)
-    for name in ("labels", "members"):
-        if holder is not None and label is not None and hasattr(holder, name):
-            return getattr(holder, name), label
-    return None, None
+    return (_members(holder), label) if holder is not None and label is not None else (None, None)
+
+
+def _members(holder: Any) -> Any:
+    """The relation of an object; None without one."""
+    return getattr(holder, "labels", None) or getattr(holder, "members", None)
 
 
 @operation

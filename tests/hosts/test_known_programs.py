@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hosts.programs import Block, Do, On, Program
+from tests.hosts.programs import Block, Define, Do, Guise, On, Program
 from tests.hosts.theatre import Theatre
 
 
@@ -15,6 +15,7 @@ def atomic(*steps: Do | Block) -> Block:
 BOX, ITEM = Do("create", "Box"), Do("create", "Item")
 CRATE, PIECE = Do("create", "Crate"), Do("create", "Piece")
 COUNTS = On("post_delete", "Item", "count_by_save")
+PERSON, BADGE = Do("create", "Person"), Do("create", "Badge")
 
 KNOWN: dict[str, Program] = {
     "a counter in a parent that is deleted": Program((BOX, ITEM, Do("delete", "Box")), (COUNTS,)),
@@ -72,10 +73,38 @@ KNOWN: dict[str, Program] = {
     ),
     "a composite key updated in bulk": Program((Do("create", "Seat"), Do("update", "Seat"))),
     "composite keys updated by bulk_update": Program((Do("create", "Seat"), Do("bulk_update", "Seat"))),
-    "a key that is an enum": Program((Do("create_by_enum", "Country"), Do("save", "Country"))),
+    "a key that is an enum": Program((Do("create", "Country"), Do("save", "Country"))),
     "a view with DISTINCT": Program((Do("create", "Overview"), Do("save", "Overview"), Do("delete", "Overview"))),
     "labels after a raw save": Program(
-        (Do("create", "Label", 1), Do("create", "Box", 1), Do("save_raw", "Box", 1), Do("add", "Box", 1, 1))
+        (Do("create", "Label"), Do("create", "Box", 1), Do("save_raw", "Box", 1), Do("add", "Box", 1))
+    ),
+    "users whose names are no texts": Program(
+        tuple(Block("request", (BOX,), name) for name in ("number", "uuid", "none"))
+    ),
+    "a signal that the host sends": Program((BOX, Do("send", "Box"))),
+    "an object without a name": Program((BOX,)),
+    "a number in JSON that becomes false": Program((BOX, Do("save", "Box")), webhooks=("flags",)),
+    "secrets under other names": Program(
+        (PERSON, Do("create", "Person", 1), BADGE),
+        guises=(
+            Guise("Person", "ssn", "renamed"), Guise("Person", "password", "slug", "staff"),
+            Guise("Badge", "pin", "nested_twice", "box"),
+        ),
+    ),
+    "a masked secret": Program(
+        (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
+        guises=(Guise("Person", "card", "masked_by_method"),),
+    ),
+    "a secret that becomes public": Program(
+        (PERSON, atomic(Do("save", "Person"))), webhooks=("before",),
+        guises=(Guise("Person", "card", "masked_by_property"),),
+    ),
+    "secret keys": Program(
+        (Do("create", "Session"), Do("create", "Visit"), Do("create", "Ticket"), PERSON, BADGE),
+        guises=(Guise("Badge", "session_key", "key", "session"),),
+    ),
+    "a webhook of a user who may view some objects": Program(
+        (Define("sees some"), Define("sees all"), Do("create", "Desk"), Do("create", "Desk", 1, 1))
     ),
     "labels that are cleared within the creation": Program(
         (BOX,), (On("post_save", "Box", "clear_members", "before"),)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.db.models import signals
 from django.test import override_settings
@@ -17,13 +18,16 @@ from django.utils import timezone
 
 import webhooks
 from tests.hosts import truth
-from tests.hosts.models import KINDS, TABLES, restart_uuids
+from tests.hosts.models import KINDS, TABLES, WITH_SECRET_KEYS, restart_uuids
 from tests.hosts.play import NoNotes, Notes, Stage, what_failed
-from tests.hosts.programs import BY_HAND, WEBHOOKS, Block, Program, Step
-from tests.hosts.serializers import SERIALIZERS
+from tests.hosts.programs import BY_HAND, VIEWERS, WEBHOOKS, Block, Define, Do, Program, Step
+from tests.hosts.serializers import EXCLUDED, SERIALIZERS, draw_on
 from tests.hosts.truth import Spy
-from tests.hosts.verdict import Hook, HostDiffers, Judge, LoggedError
+from tests.hosts.verdict import Hook, HostDiffers, Judge, LoggedError, Refused
 from tests.support.makers import make_webhook
+from tests.support.users import api_client
+from users.models import User
+from webhooks import registry
 from webhooks.models import Event, Webhook
 
 SIGNALS = {
@@ -60,6 +64,7 @@ class Theatre:
     hooks: dict[str, Hook] = field(default_factory=dict)
     spy: Spy = field(default_factory=Spy)
     errors: Errors = field(default_factory=Errors)
+    viewers: dict[str, User] = field(default_factory=dict)
     transactions: int = 0
     stage: Stage | None = None
     _names: tuple[str, ...] = ()
@@ -78,9 +83,13 @@ class Theatre:
         try:
             self._connect()
             for name, (on, columns) in WEBHOOKS.items():
-                wanted = [model for kind, model in KINDS.items() if kind in SERIALIZERS and self.has(kind)]
+                wanted = [model for kind, model in KINDS.items() if model in _registered() and self.has(kind)]
                 self.hooks[name] = Hook(make_webhook(*wanted, on=on, name=name, **columns).pk, name)
-            yield self
+            for name, constraints in VIEWERS.items():
+                self.viewers[name] = _make_viewer(name, constraints)
+            backend = "tests.testapp.object_permissions.ObjectPermissionBackend"
+            with override_settings(AUTHENTICATION_BACKENDS=[backend]):
+                yield self
         finally:
             logging.getLogger("webhooks").removeHandler(self.errors)
             self._set_receivers(before)
@@ -98,9 +107,11 @@ class Theatre:
         self._connect_host("before")
         spies = truth.connect(self.spy)
         self._kept += spies
+        draw_on(())
         # Next to the receivers of the app: a signal that comes here comes to them, too.
         for kind, serializer in SERIALIZERS.items():
-            webhooks.register(KINDS[kind], serializer)
+            with suppress(ImproperlyConfigured) if kind in WITH_SECRET_KEYS else nullcontext():
+                webhooks.register(KINDS[kind], serializer, exclude=EXCLUDED.get(kind, ()))
         self._connect_host("after")
         self._all = {name: list(signal.receivers) for name, signal in SIGNALS.items()}
 
@@ -147,7 +158,8 @@ class Theatre:
 
     def check(self, program: Program) -> None:
         """Run a program twice, and compare. Raises ``Wrong``."""
-        program = Program(tuple(self._possible(program.steps)), program.receivers, program.webhooks)
+        program = replace(program, steps=tuple(self._possible(program.steps)))
+        draw_on(program.guises)
         plain = self.run(program, with_webhooks=False)
         seen = self.run(program, with_webhooks=True)
         if any(getattr(step, "act", "") == "update_random" for step in program.walk()):
@@ -167,7 +179,7 @@ class Theatre:
                 # On SQLite, the release of a savepoint commits what a host that commits by hand has begun.
                 is_impossible = step.way in BY_HAND and connection.vendor == "sqlite"
                 yield Block("atomic" if is_impossible else step.way, tuple(self._possible(step.steps)), step.name)
-            elif self.has(step.kind):
+            elif isinstance(step, Define) or self.has(step.kind):
                 yield step
 
     def run(self, program: Program, with_webhooks: bool) -> Run:
@@ -185,9 +197,13 @@ class Theatre:
             stack.enter_context(patch("webhooks.db.MAX_KEYS", 2))
             self._set_receivers(self._chosen(program, with_webhooks))
             stack.callback(self._set_receivers, self._chosen(Program(()), with_webhooks=False))
+            stack.callback(self._delete_defined)
             judge, world = Judge([self.hooks[name] for name in program.webhooks]), truth.World()
             for step in program.steps:
-                self._step(step, judge if with_webhooks else None, world)
+                if not isinstance(step, Define):
+                    self._step(step, judge if with_webhooks else None, world)
+                elif with_webhooks:
+                    self._define(step.viewer, judge)
         return Run(self.stage.transcript, self._rows())
 
     def _choose_webhooks(self, names: tuple[str, ...]) -> None:
@@ -199,7 +215,22 @@ class Theatre:
             known.filter(pk__in=chosen).update(deleted_at=None)
             known.exclude(pk__in=chosen).update(deleted_at=timezone.now())
 
-    def _step(self, step: Step, judge: Judge | None, world: truth.World) -> None:
+    def _define(self, viewer: str, judge: Judge) -> None:
+        wanted = {
+            "name": viewer, "object_types": ["hosts.desk"], "payload_url": "http://127.0.0.1:1/",
+            "on_created": True, "on_updated": True, "on_deleted": True,
+        }  # fmt: skip
+        answer = api_client(self.viewers[viewer]).post("/api/webhooks/webhooks/", wanted, format="json")
+        if answer.status_code == 201:
+            judge.hooks.append(Hook(answer.json()["id"], "plain", viewer))
+        elif VIEWERS[viewer] == {}:
+            raise Refused(f"{viewer} may define no webhook: {answer.content.decode()}")
+
+    def _delete_defined(self) -> None:
+        if defined := Webhook.with_deleted.filter(name__in=VIEWERS):
+            defined.delete()
+
+    def _step(self, step: Do | Block, judge: Judge | None, world: truth.World) -> None:
         """One transaction; in autocommit, one operation."""
         assert self.stage is not None
         since, known = _newest() if judge else (0, 0)
@@ -214,7 +245,8 @@ class Theatre:
             return
         if self.errors.records:
             raise LoggedError(self.errors.records[0])
-        histories = world.histories(truth.read(since))
+        labels = {model._meta.label_lower for model in _registered()}
+        histories = {key: one for key, one in world.histories(truth.read(since)).items() if key[0] in labels}
         events = list(Event.objects.filter(pk__gte=known).order_by("pk"))
         if known:
             assert events.pop(0).pk == known, "an earlier Event is gone"
@@ -261,6 +293,10 @@ class Theatre:
             )
 
 
+def _registered() -> set[Any]:
+    return {*registry.registered_models().values()}
+
+
 def _newest() -> tuple[int, int]:
     """The last entry of the log, and the last Event."""
     with connection.cursor() as cursor:
@@ -271,11 +307,19 @@ def _newest() -> tuple[int, int]:
         return int(seq), int(event)
 
 
+def _make_viewer(name: str, constraints: dict[str, Any] | None) -> User:
+    user = User.objects.create_user(name, is_staff=True)
+    user.object_permissions.create(permission="webhooks.add_webhook", constraints={})
+    if constraints is not None:
+        user.object_permissions.create(permission="hosts.view_desk", constraints=constraints)
+    return user
+
+
 def _is_one_transaction(step: Step) -> bool:
     """Whether Django manages a transaction for it, which the app merges."""
     if not isinstance(step, Block) or step.way in BY_HAND or step.way.startswith("savepoint"):
         return False
-    if step.way in ("actor", "catch"):
+    if step.way in ("actor", "request", "catch"):
         return len(step.steps) == 1 and _is_one_transaction(step.steps[0])
     return True
 

@@ -50,8 +50,7 @@ def key_of(value: Any) -> str:
 
 
 def _key_sql(kind: str, row: str) -> str:
-    names = {"Seat": ["row", "number"], "Country": ["code"], "Truck": ["vehicle_ptr_id"]}.get(kind, ["id"])
-    key = " || ',' || ".join(f'CAST({row}."{name}" AS text)' for name in names)
+    key = " || ',' || ".join(f'CAST({row}."{one.column}" AS text)' for one in KINDS[kind]._meta.pk_fields)
     return f"REPLACE({key}, '-', '')" if kind == "Gizmo" else key
 
 
@@ -70,14 +69,14 @@ _COLUMNS = "kind text, label text, key text, who text, old text, new text"
 _SQLITE_LOG = [f"CREATE TABLE hosts_log (seq integer PRIMARY KEY AUTOINCREMENT, {_COLUMNS})"]
 _POSTGRESQL_LOG = [f"CREATE TABLE hosts_log (seq bigserial PRIMARY KEY, {_COLUMNS})"]
 _VIEW = [
-    "CREATE VIEW hosts_overview AS SELECT DISTINCT id, name, n FROM hosts_overviewrow",
+    "CREATE VIEW hosts_overview AS SELECT DISTINCT id, name, n, custom FROM hosts_overviewrow",
     """
     CREATE FUNCTION hosts_write_overview() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF TG_OP = 'INSERT' THEN
-            INSERT INTO hosts_overviewrow (id, name, n) VALUES (NEW.id, NEW.name, NEW.n);
+            INSERT INTO hosts_overviewrow (id, name, n, custom) VALUES (NEW.id, NEW.name, NEW.n, NEW.custom);
         ELSIF TG_OP = 'UPDATE' THEN
-            UPDATE hosts_overviewrow SET name = NEW.name, n = NEW.n WHERE id = OLD.id;
+            UPDATE hosts_overviewrow SET name = NEW.name, n = NEW.n, custom = NEW.custom WHERE id = OLD.id;
         ELSE
             DELETE FROM hosts_overviewrow WHERE id = OLD.id;
             RETURN OLD;
@@ -188,7 +187,14 @@ def read(since: int) -> list[Entry]:
     """The committed entries after this one."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT seq, kind, label, key, who, new FROM hosts_log WHERE seq > %s ORDER BY seq", [since])
-        return [Entry(*rest, json.loads(new) if new else None) for *rest, new in cursor.fetchall()]
+        return [Entry(*rest, _parsed(new) if new else None) for *rest, new in cursor.fetchall()]
+
+
+def _parsed(new: str) -> Any:
+    row = json.loads(new)
+    if isinstance(row, dict) and isinstance(row.get("custom"), str):  # SQLite has JSON as text
+        row["custom"] = json.loads(row["custom"])
+    return row
 
 
 # The spy among the receivers
@@ -213,12 +219,16 @@ class Spy:
                     [kind, label, key, self.user],
                 )
 
-    def on_saved_early(self, sender: Any, instance: Any, created: bool, raw: bool, **kwargs: Any) -> None:
+    def on_saved_early(
+        self, sender: Any, instance: Any, created: bool = False, raw: bool = False, **kwargs: Any
+    ) -> None:
         """Before all others: if one of them raises, the app may have seen the save or not."""
         if not raw:
             self._mark_saved("early created" if created else "early saved", sender, instance)
 
-    def on_saved(self, sender: Any, instance: Any, created: bool, raw: bool, **kwargs: Any) -> None:
+    def on_saved(self, sender: Any, instance: Any, created: bool = False, raw: bool = False, **kwargs: Any) -> None:
+        if "using" not in kwargs:  # the host sends it itself, so the app saw no beginning of the save
+            self._mark_saved("raw", sender, instance)
         self._mark_saved("raw" if raw else "created" if created else "saved", sender, instance)
 
     def _mark_saved(self, kind: str, sender: Any, instance: Any) -> None:

@@ -13,7 +13,11 @@ The rules, for each object and transaction:
   may be a later one. It may be unknown if something wrote the row before its first signalled change was seen, and if
   the object was deleted meanwhile.
 - A webhook gets it if it wants the action and does not ignore the user of at least one signalled change. The Event
-  names the user of a change whom no webhook that gets it ignores.
+  names the user of a change whom no webhook that gets it ignores. A webhook that waits for another value of a key in
+  JSON gets an update if the database has another value, and no update that shows the same before and after.
+
+No Event has the mark of a secret in any column, whatever the serializer of the host calls, nests or masks. A webhook
+that a user defines gets no Event of an object that this user may not view. A user who may view all may define it.
 
 In autocommit, and if the host commits by hand, there are several Events, of which each fits the ones before.
 """
@@ -23,11 +27,13 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from tests.hosts.programs import WEBHOOKS
+from tests.hosts.models import MARK
+from tests.hosts.programs import VIEWERS, WEBHOOKS
 from tests.hosts.truth import EARLY, LABELS, History, Key, Row, Touch
 from webhooks.models import Event
 
@@ -35,7 +41,7 @@ ACTIONS = {"c": "created", "u": "updated", "d": "deleted"}
 
 
 class Wrong(AssertionError):
-    """The host or its Events differ from what they must be. Hypothesis shrinks each subclass by itself."""
+    """The host or its Events differ from what they must be. A program is shrunk as long as it fails by one subclass."""
 
 
 class LostEvent(Wrong):
@@ -86,8 +92,22 @@ class LoggedError(Wrong):
     pass
 
 
+class Revealed(Wrong):
+    pass
+
+
+class Refused(Wrong):
+    pass
+
+
 class HostDiffers(Wrong):
     pass
+
+
+_LOOKUPS: dict[str, Callable[[Row, Any], bool]] = {
+    "name__endswith": lambda row, value: row["name"].endswith(value),
+    "n__lt": lambda row, value: row["n"] < value,
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,16 @@ class Hook:
 
     pk: int
     name: str
+    viewer: str = ""
+    """The user who defined it, for desks alone."""
+
+    def wants(self, label: str) -> bool:
+        return not self.viewer or label == LABELS["Desk"]
+
+    def may_show(self, row: Row) -> bool:
+        """Whether its user may view an object with this row."""
+        allowed = VIEWERS[self.viewer]
+        return allowed is not None and all(_LOOKUPS[lookup](row, value) for lookup, value in allowed.items())
 
     @property
     def actions(self) -> set[str]:
@@ -104,6 +134,10 @@ class Hook:
     def ignores(self, user: str) -> bool:
         return user in WEBHOOKS[self.name][1].get("excluded_usernames", ())
 
+    @property
+    def is_filtered(self) -> bool:
+        return "changed_fields" in WEBHOOKS[self.name][1]
+
 
 def key_of_event(event: Event) -> Key:
     if event.object_type == LABELS["Seat"]:
@@ -111,7 +145,7 @@ def key_of_event(event: Event) -> Key:
     if event.object_type == LABELS["Gizmo"]:
         return event.object_type, event.object_id.replace("-", "")
     if event.object_type == LABELS["Country"]:  # "Code.A": another lane, which ``Judge`` finds
-        return event.object_type, re.sub(r"Code\.([ABC])", lambda found: found[1].lower() * 2, event.object_id)
+        return event.object_type, re.sub(r"Code\.([A-E])", lambda found: found[1].lower() * 2, event.object_id)
     return event.object_type, event.object_id
 
 
@@ -127,6 +161,10 @@ class Judge:
     def judge(self, histories: dict[Key, History], events: list[Event], by_transaction: bool, by_hand: bool) -> None:
         found: dict[Key, list[Event]] = defaultdict(list)
         for event in events:
+            # Request bodies, previews and skips are made of these columns alone.
+            columns = {one.attname: str(getattr(event, one.attname)) for one in Event._meta.concrete_fields}
+            if revealed := {name: value for name, value in columns.items() if MARK in value}:
+                raise Revealed(f"{event.object_type} {event.action}: {revealed}")
             if event.error:
                 raise FailedEvent(f"{event.object_type} {event.object_id}: {event.error[-600:]}")
             key = key_of_event(event)
@@ -143,6 +181,7 @@ class Judge:
             if history is None:
                 raise InventedEvent(f"{key} {_described(found[key])}, but nothing happened to it")
             one = _Object(key, history, found[key], self.hooks)
+            one.check_viewers()
             one.in_transaction() if by_transaction else one.one_by_one(by_hand)
 
 
@@ -152,7 +191,8 @@ def _described(events: list[Event]) -> str:
 
 class _Object:
     def __init__(self, key: Key, history: History, events: list[Event], hooks: list[Hook]) -> None:
-        self.key, self.history, self.events, self.hooks = key, history, events, hooks
+        self.key, self.history, self.events = key, history, events
+        self.hooks = [hook for hook in hooks if hook.wants(key[0])]
         self.touches = [one for one in history.touches if self._is_there(one) and not self._came_through(one)]
         self.musts = [one for one in self.touches if one.kind not in ("may", *EARLY)]
         self.existed, self.exists = history.before is not None, history.after is not None
@@ -174,6 +214,14 @@ class _Object:
         later = [one for one in self.history.touches if one.seq > touch.seq and one.kind in ("created", "saved")]
         return touch.kind in EARLY and bool(later)
 
+    def check_viewers(self) -> None:
+        """A user may get an Event if the object had a row that this user may view, at any time of the transaction."""
+        rows = [row for _, row, _ in self.history.versions if row is not None]
+        for hook in self.hooks:
+            gets = any(hook.pk in event.webhook_ids for event in self.events)
+            if hook.viewer and gets and not any(map(hook.may_show, rows)):
+                raise Revealed(f"{hook.viewer} gets {self.where}")
+
     # One Event for a transaction
 
     def in_transaction(self) -> None:
@@ -185,6 +233,7 @@ class _Object:
             gets = event is not None and hook.pk in event.webhook_ids
             users = [one.who for one in self.musts if not hook.ignores(one.who)]
             owed = bool(users) and bool(wanted) and wanted <= hook.actions and (self.existed or self.exists)
+            owed = owed and self._passes(hook)
             may = any(not hook.ignores(one.who) for one in self.touches) and bool(wanted & hook.actions)
             if gets and not (owed or may):
                 kind = WrongWebhooks if wanted and self.touches else InventedEvent
@@ -195,6 +244,7 @@ class _Object:
         if event is not None:
             if event.action not in wanted:
                 raise WrongAction(f"must be {wanted}: {self.where}")
+            self._check_filters(event)
             self._check_user(event)
             self._check_states(event, is_last=True, in_transaction=True)
 
@@ -207,6 +257,27 @@ class _Object:
         if self.existed:
             return {"updated"}
         return {"created", "updated"} if self.is_quietly_new else {"created"}
+
+    # Filters
+
+    def _flags(self) -> list[str]:
+        """The values of the key that "flags" waits for, as JSON, in all versions."""
+        return [json.dumps(row["custom"]["flag"]) for _, row, _ in self.history.versions if row and "custom" in row]
+
+    def _passes(self, hook: Hook) -> bool:
+        """Whether an update surely passes the filters of a webhook: from the first change on, the value is another."""
+        before, *later = self._flags() or [""]
+        return not hook.is_filtered or (before not in later and bool(later) and not self._is_quiet())
+
+    def _check_filters(self, event: Event) -> None:
+        is_known = json.loads(event.snapshots)["prechange"] is not None
+        for hook in self.hooks:
+            if hook.is_filtered and hook.pk in event.webhook_ids and is_known and len(set(self._flags())) < 2:
+                raise WrongWebhooks(f"{hook.name} waits for another change than {self.where}")
+
+    def _is_quiet(self) -> bool:
+        """Whether the host wrote the row in a way that it does not signal."""
+        return self.history.is_raw or any(quiet for _, _, quiet in self.history.versions) or self.is_quietly_new
 
     def _check_user(self, event: Event) -> None:
         getting = [hook for hook in self.hooks if hook.pk in event.webhook_ids]
@@ -255,7 +326,7 @@ class _Object:
     def _check_before(self, event: Event, before: Row | None, in_transaction: bool) -> None:
         versions = self.history.versions
         first = self.touches[0].seq
-        is_quiet = self.history.is_raw or any(quiet for _, _, quiet in versions) or self.is_quietly_new
+        is_quiet = self._is_quiet()
         if before is None:
             columns = [_columns(row) for seq, row, _ in versions if seq <= first]
             written_before = sum(1 for one, other in pairwise(columns) if one != other)
@@ -278,6 +349,7 @@ class _Object:
         )
         for number, event in enumerate(self.events, 1):
             self._check_user(event)
+            self._check_filters(event)
             self._check_states(event, is_last=has_last and number == len(self.events), in_transaction=False)
         for hook in self.hooks:
             self._check_chain(hook, by_hand)
@@ -291,7 +363,8 @@ class _Object:
         if len(hook.actions) == 1:
             [action] = hook.actions
             sure = {"created": not self.existed and self.exists, "deleted": self.existed and not self.exists}
-            if not got and sure.get(action, self.existed and self.exists and self._was_only_updated()):
+            was_updated = self.existed and self.exists and self._was_only_updated() and self._passes(hook)
+            if not got and sure.get(action, was_updated):
                 raise LostEvent(f"{hook.name} must get {action}: {self.where}")
             return
         is_there = self.existed
@@ -324,7 +397,7 @@ def _shows(shown: Any, row: Row) -> bool:
         _text(shown[name]) == _text(value)
         for column, value in row.items()
         for name in (column, column.removesuffix("_id"))
-        if name in shown
+        if name in shown and MARK not in str(value)
     )
 
 
