@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -42,6 +42,9 @@ from webhooks.models.selection import select_skips
 from webhooks.models.skip import Rule
 from webhooks.registry.keys import with_pks
 
+# A skip may be stored by another machine, with a clock that is this much ahead.
+CLOCKS = timedelta(seconds=10)
+
 READ = 200  # skips whose objects a preview looks up at once
 
 
@@ -53,11 +56,11 @@ class RecoverSkippedAct(Act):
     """Send a webhook the objects of the changes that it skipped, each once, as they are now."""
 
     is_sent = False
-    # A position has 20 bits below the millisecond. So a query looks at some minutes at first.
-    stride = 1 << 24
+    # A position has 20 bits below the millisecond. So a query looks at three quarters of an hour at first.
+    stride = 1 << 28
 
     def bounds(self, since: datetime | None) -> tuple[int, int]:
-        last = position_of(first_id(timezone.now())) + self.stride  # the skips of this moment, too
+        last = position_of(first_id(timezone.now() + CLOCKS))
         first = Skip.objects.order_by("pk").values_list("pk", flat=True).first()
         begin = position_of(first) if first else last
         if since is not None:
@@ -78,21 +81,23 @@ class RecoverSkippedAct(Act):
         return {pk: f"{skip.object_repr} ({skip})".strip() for pk, skip in found.items()}
 
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        return {EVENTS: self._skips(run, after, until).count()}
+        return {EVENTS: _between(self._skips(run), after, until).count()}
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        found = self._skips(run, after, until).order_by("pk").values_list("pk", flat=True)
+        found = _between(self._skips(run), after, until).values_list("pk", flat=True)
         return [Key(position_of(pk), pk) for pk in found[:limit]]
 
     def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
         """Looks up the objects, and does not judge the conditions: for that, each object had to be serialized."""
-        found = Look(until, {EVENTS: 0}, [])
-        while rows := list(self._skips(run, after, until).order_by("pk")[:READ]):
+        found, skips = Look(until, {EVENTS: 0}, []), self._skips(run)
+        while rows := list(_between(skips, after, until)[:READ]):
             existing = _existing(rows)
             found.counts[EVENTS] += len(existing)
             found.unreadable += len(rows) - len(existing)
             found.first += [Key(position_of(skip.pk), skip.pk) for skip in existing[: limit - len(found.first)]]
             after = position_of(rows[-1].pk)
+            if len(rows) < READ:
+                break
             if time_left.is_over:
                 found.until = after
                 break
@@ -101,7 +106,7 @@ class RecoverSkippedAct(Act):
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         [portion], webhook, applied, taken = portions, webhook_of(run), Applied(), 0
         # Two skips may have the same position. So this takes the range, and not only the rows of the portion.
-        for skip in self._skips(run, portion.after, portion.until).order_by("pk"):
+        for skip in _between(self._skips(run), portion.after, portion.until):
             position = position_of(skip.pk)
             if taken and taken != position and time_left.is_over:
                 applied.left = sum(key.event_id >= position for key in portion.keys)
@@ -117,9 +122,10 @@ class RecoverSkippedAct(Act):
                 applied.problem = f"{skip.object_repr or skip}: {reason}"
         return applied
 
-    def _skips(self, run: Run, after: int, until: int) -> QuerySet[Skip]:
+    def _skips(self, run: Run) -> QuerySet[Skip]:
         """The newest skip of each object, if the webhook wants such changes now and got nothing later of the object."""
-        webhook, chosen = webhook_of(run), self._chosen(run)
+        webhook = webhook_of(run)
+        chosen = self._chosen(run, webhook)
         of_object = {"object_type": OuterRef("object_type"), "object_id": OuterRef("object_id")}
         newer = chosen.filter(pk__gt=OuterRef("pk"), pk__lt=first_at(run.last_event + 1), **of_object)
         later = Event.objects.filter(
@@ -128,17 +134,20 @@ class RecoverSkippedAct(Act):
         delivery = Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook)
         undispatched = Event.objects.undispatched().matched_by(webhook.pk).filter(pk=OuterRef("pk"))
         sent = later.filter(error="").filter(Exists(delivery) | Exists(undispatched))
-        found = chosen.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1))
-        return found.exclude(Exists(newer)).exclude(Exists(sent))
+        return chosen.exclude(Exists(newer)).exclude(Exists(sent))
 
-    def _chosen(self, run: Run) -> QuerySet[Skip]:
+    def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
         """The skips that the filters choose, of changes that the webhook wants but for its conditions."""
-        webhook = webhook_of(run)
         models = [registry.label_of(one) for one in webhook.object_types.all()]
         found = select_skips(run.filters, Skip.objects.all()).filter(object_type__in=models, action__in=webhook.actions)
         still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
         found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
         return permissions.visible_skips(user_of(run), found) if run.is_restricted else found
+
+
+def _between(skips: QuerySet[Skip], after: int, until: int) -> QuerySet[Skip]:
+    """These skips after one position and up to another one, in order."""
+    return skips.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1)).order_by("pk")
 
 
 def _recover(webhook: Webhook, skip: Skip) -> bool:
