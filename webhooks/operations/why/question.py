@@ -94,7 +94,9 @@ class _Question:
             events = list(self._events(of_object)[:RECENT_EVENTS])
             # One change leaves at most one skip for each webhook.
             skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
-            knows_model = bool(events or skips) or Event.objects.filter(object_type=label).exists()
+            # Whether other objects have events is known to those who may view them all.
+            is_hidden = not permissions.may_view_all(self._viewer.user, registration.model)
+            knows_model = bool(events or skips) or is_hidden or Event.objects.filter(object_type=label).exists()
         change = rows.latest(events, skips)
         if registry.registration_of(registration.model) is None:
             return self._verdicts([change]) if change else self._not_registered(label)
