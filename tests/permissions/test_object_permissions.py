@@ -555,6 +555,24 @@ def test_why_does_not_say_whether_a_hidden_object_has_events(user: User, mine: W
 
 
 @pytest.mark.one_database
+@pytest.mark.parametrize("sees_all", [False, True])
+def test_why_says_whether_other_objects_have_events_only_to_a_user_who_may_view_all(
+    user: User, mine: Webhook, sees_all: bool
+) -> None:
+    mine.object_types.add(ContentType.objects.get_for_model(Shelf))
+    shown = Shelf.objects.create(name="shown")
+    allow(user, "testapp.view_shelf", **({} if sees_all else {"name": "shown"}))
+    asked = {"object_type": "testapp.shelf", "object_id": shown.pk, "webhook": mine.pk}
+    Event.objects.all().delete()
+    answers = []
+    for _ in range(2):
+        [verdict] = api_client(user).get(f"{API}/why/", asked).json()["verdicts"]
+        answers.append("Nothing is stored of any other testapp.shelf either" in verdict["text"])
+        make_site_event(shown.pk + 1, "hidden", object_type="testapp.shelf")
+    assert answers == [sees_all, False]
+
+
+@pytest.mark.one_database
 def test_a_preview_of_a_run_does_not_say_that_a_hidden_webhook_holds_deliveries_back(
     user: User, mine: Webhook, theirs: Webhook
 ) -> None:

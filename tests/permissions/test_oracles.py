@@ -324,6 +324,15 @@ def test_the_problem_of_a_run_names_an_event_only_to_those_who_may_view_it(hidde
     assert NAME in api_client(stranger).get(about).json()["problem"]
 
 
+@pytest.mark.one_database
+def test_the_page_of_a_run_links_to_no_list_with_a_filter_that_the_user_does_not_have(change: Delivery) -> None:
+    run = Run.objects.create(kind=RunKind.RETRY, requested_by="root", filters={"user": "ann"})
+    page = reverse("admin:webhooks_run_change", args=[run.pk])
+    for but, is_linked in (("view_event", False), ("view_skip", True)):
+        shown = browser(viewer(but)).get(page).content.decode()
+        assert ("?user=ann" in shown) == is_linked
+
+
 # Cursors
 
 

@@ -123,7 +123,7 @@ class RunAdmin(ReadOnlyAdmin):
             **progress_context(obj, request.user, self.has_steer_permission(request)),
             "title": title_of(obj),
             "filters": filters_in_words(obj.filters),
-            "rows_url": rows_url(obj),
+            "rows_url": rows_url(obj, request.user),
             "begun": exact_time(obj.created),
         }
 
@@ -190,9 +190,12 @@ def progress_text(run: Run) -> str:
     return _("%(taken)s of %(total)s (%(percent)s\N{NO-BREAK SPACE}%%)") % {**words, "percent": run.percent}
 
 
-def rows_url(run: Run) -> str:
-    """The list with the rows that match the filters of a run now. Empty if no list has all of the filters."""
+def rows_url(run: Run, user: Any) -> str:
+    """The list with the rows that match the filters of a run now. Empty if no list of the user has all of the
+    filters."""
     chosen = without_options(run.filters)
+    if not permissions.may_view_events(user) and not permissions.ACTOR_FILTERS.isdisjoint(chosen):
+        return ""
     filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
     if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
         failed = filters.pop("failed", None)

@@ -95,7 +95,9 @@ class _Question:
             events = list(self._events(of_object)[:RECENT_EVENTS])
             # One change leaves at most one skip for each webhook.
             skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
-            knows_model = bool(events or skips) or Event.objects.filter(object_type=label).exists()
+            # Whether other objects have events is known to those who may view them all.
+            is_hidden = not permissions.may_view_all(self._viewer.user, registration.model)
+            knows_model = bool(events or skips) or is_hidden or Event.objects.filter(object_type=label).exists()
         change = rows.latest(events, skips)
         is_registered = registry.registration_of(registration.model) is not None
         if change is None and not is_registered:

@@ -212,7 +212,7 @@ def _is_past_retention(moment: datetime) -> bool:
 def never_stored(webhooks: Sequence[Webhook], present: Present, viewer: Viewer, knows_model: bool) -> list[Verdict]:
     """The verdicts about an object without any stored change. It is judged as it is now.
 
-    ``knows_model`` says whether a change of any other object of the model is stored.
+    ``knows_model`` says whether a change of any other object of the model is stored, or may be.
     """
     outlooks = _outlooks(webhooks, present, viewer) if present.instance else {}
     verdicts = []
