@@ -166,10 +166,10 @@ def read_backend() -> Backend:
             "error": queue_problem(conf.queue) or f"{type(error).__name__}: {error}",
         }
         return Backend(conf.queue, error=problem)
-    known = connection.connection_pool.connection_kwargs
+    pool: Any = connection.connection_pool
+    known = pool.connection_kwargs
     place = known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
     if sentinels(connection):
-        pool: Any = connection.connection_pool
         place = f"{pool.service_name} (Sentinel)"
     # django-rq gives None if the URL names no database
     address = gettext("%(place)s, database %(number)s") % {"place": place, "number": known.get("db") or 0}

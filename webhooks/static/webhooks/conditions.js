@@ -9,7 +9,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // The title of a section says how its fields are saved. That is no longer true once one of them is changed.
 function forgetSummary(event) {
-  const summary = event.target.closest("fieldset:has(.wh-summary)")?.querySelector(".wh-summary");
+  const section = event.target.closest("fieldset, .tab-pane"); // Jazzmin makes tabs of them
+  const summary = section?.querySelector(".wh-summary")
+    ?? document.querySelector(`a[href="#${CSS.escape(section?.id)}"] .wh-summary`);
   if (summary) summary.textContent = summary.dataset.changed;
 }
 
