@@ -97,7 +97,8 @@ def headers_of(one: dict[str, Any]) -> set[str]:
 def test_headers_are_described_where_they_are_read() -> None:
     ours = operations(document())
     read = {name: headers_of(one) for name, one in ours.items() if headers_of(one)}
-    begin = ("deliveries/retry/", "runs/", "webhooks/{webhook}/recover/", "webhooks/{webhook}/backfill/")
+    of_webhook = [f"webhooks/{{webhook}}/{one}/" for one in ("recover", "backfill", "recover_skipped")]
+    begin = ("deliveries/retry/", "runs/", *of_webhook)
     assert read == {f"post {name}": {"Idempotency-Key"} for name in begin} | {
         f"{method} webhooks/{{id}}/": {"If-Match"} for method in ("put", "patch", "delete")
     }

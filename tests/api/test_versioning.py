@@ -58,6 +58,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("webhook-detail", "update"): wanted(),
     ("webhook-detail", "partial_update"): {"name": "other"},
     ("webhook-recover", "recover"): {"hours": 1},
+    ("webhook-recover-skipped", "recover_skipped"): {"hours": 1},
     ("webhook-backfill", "backfill"): {"hours": 1},
     ("run-list", "create"): {"kind": "replay", "all": True},
 }

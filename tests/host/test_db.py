@@ -163,6 +163,7 @@ ARGUMENTS = {
     "webhooks_backfill": ["--webhook", "1", "--since", "2026-01-01"],
     "webhooks_import": [str(CAPTURED / name) for name in ("netbox_webhooks.json", "netbox_event_rules.json")],
     "webhooks_recover": ["--webhook", "1", "--since", "2026-01-01"],
+    "webhooks_recover_skipped": ["--webhook", "1", "--since", "2026-01-01"],
     "webhooks_replay": ["--all"],
     "webhooks_resend": ["--all"],
     "webhooks_retry": ["--all"],

@@ -86,7 +86,7 @@ def test_the_pages_and_the_rest_api_name_it(webhook: Webhook, admin_client: Clie
 
 
 def test_the_check_of_a_deployment_names_it(webhook: Webhook) -> None:
-    [error] = [one for one in checks.check_deployment(None) if one.id == "webhooks.E015"]
+    [error] = [one for one in checks.check_stored(None, databases=["default"]) if one.id == "webhooks.E015"]
     assert (error.is_serious(), error.hint) == (True, REMEDY)
     assert (
         error.msg == "Webhook “CMDB” sends nothing of testapp.thing: not registered, so the changes are not recorded."

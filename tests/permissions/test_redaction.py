@@ -188,7 +188,9 @@ def test_search_filters_and_order_reveal_no_url_and_no_answer(db: None, redis: A
         (deliveries, "reason__contains"), (deliveries, "attempts__url__startswith"),
         (deliveries, "attempts__response_body__contains"), (events, "deliveries__webhook__payload_url__contains"),
     ):  # fmt: skip
-        assert browser(viewer).get(address, {asked: "h"}).status_code == 400, asked
+        answer = browser(viewer).get(address, {asked: "h"})
+        goes_on = answer.headers.get("location", "").rstrip("?")
+        assert (answer.status_code, goes_on) in [(400, ""), (302, address)], asked  # without the filter
     make_webhook(Site, name="Other", url="https://zzz.example/")
     for asked in ({"search": PLANTED}, {"ordering": "-payload_url"}, {"payload_url": HOOK}):
         assert api_client(viewer).get(f"{API}/webhooks/", asked).status_code == 400

@@ -228,7 +228,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         return self._start_since(RunKind.BACKFILL, webhook)
 
     @extend_schema(operation_id="webhooks_webhooks_recover_skipped", request=RecoverSkippedSerializer, **BEGINS)
-    def recover_skipped(self, request: Request, webhook: str) -> Response:
+    def recover_skipped(self, request: Request, webhook: str, **kwargs: Any) -> Response:
         """Send a webhook the objects of changes that it skipped from a time on: each object once, as it is now, if it
         matches the conditions of today."""
         return self._start_since(RunKind.RECOVER_SKIPPED, webhook)
