@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
+from django.db.models.signals import post_init
 from django.test import Client
 from rest_framework import serializers
 
@@ -106,6 +107,20 @@ def test_a_slow_pattern_ends_the_preview(client: Client, monkeypatch: pytest.Mon
     text = preview(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
     assert text.startswith("Tried on the last event: 0 would have been sent, 0 would not. 1 could not be judged")
     assert "took longer" in text
+
+
+def test_its_time_limit_includes_the_reading_of_payloads(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 events may have 200 MB."""
+    for number in range(2 * trial.READ):
+        make_event(object_id=str(number))
+    monkeypatch.setattr(trial, "MAX_FILTER_SECONDS", 0)
+    read: list[Event] = []
+    post_init.connect(collect := lambda instance, **_: read.append(instance), sender=Event)
+    try:
+        assert "Tried on the last event" in preview(client, {"attr": "name", "value": "a"})
+    finally:
+        post_init.disconnect(collect, sender=Event)
+    assert len(read) == trial.READ
 
 
 def test_it_needs_a_model_and_an_action(client: Client) -> None:

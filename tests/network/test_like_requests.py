@@ -130,7 +130,7 @@ def seen_by_requests(
         found = {name.lower(): plain(value) for name, value in response.headers.items()}
         with response:  # else its socket stays open until it is collected
             try:
-                text, kind = clean(body_read_by(response).decode(errors="replace")), ""
+                text, kind = clean(body_read_by(response, url).decode(errors="replace")), ""
             except DecodeError:
                 text, kind = "", "" if is_whole(url) else "in body"
             except Exception:
@@ -150,15 +150,20 @@ def is_whole(url: str) -> bool:
         return True
 
 
-def body_read_by(response: requests.Response) -> bytes:
+def body_read_by(response: requests.Response, url: str) -> bytes:
     """The first bytes of the body. ``read`` waits for as many compressed bytes as it returns decoded ones, so a
     compressed body that is cut off later than it is wanted would be unreadable. Byte by byte, it stops in time. At the
-    end, ``read(1)`` may return nothing before all is decoded."""
+    end, ``read(1)`` may return nothing before all is decoded. urllib3 then loses the end of a "deflate" without
+    a header of zlib, so a body that ends before is read at once."""
     step, body = 1 if "Content-Encoding" in response.headers else KEEP, bytearray()
     while len(body) < KEEP and (
         piece := response.raw.read(step, decode_content=True) or response.raw.read(decode_content=True)
     ):
         body += piece
+    if step == 1 and len(body) < KEEP:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.post(url, b"{}", allow_redirects=False).content[:KEEP]
     return bytes(body[:KEEP])
 
 

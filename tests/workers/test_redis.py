@@ -37,6 +37,7 @@ def test_no_part_of_a_password_is_shown_if_its_url_is_invalid(settings: Any, app
         (exceptions.ResponseError("Command # 2 (HSET k v) of pipeline caused error: NOREPLICAS Not"), True, "refuses"),
         (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), True, "refuses"),
         (exceptions.NoPermissionError("User default has no permissions to run the 'lmove' command"), True, "refuses"),
+        (exceptions.InvalidResponse("Protocol Error: b'HTTP/1.1 503'"), True, "does not answer"),
         (exceptions.DataError("Invalid input of type"), False, "does not answer"),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +50,7 @@ MAX_SECONDS = 10
 
 # The filters are tried on this many stored events, for this many seconds.
 MAX_EVENTS, MAX_FILTER_SECONDS = 200, 2.0
+READ = 10  # events that one query reads, with their data
 
 
 class NoSample(LookupError):
@@ -238,10 +239,16 @@ def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> 
     visible = permissions.with_visible_payloads(user, visible)
     # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
     filters = replace(Filters.of(webhook), prechange=False)
-    return _in_words(filters, list(visible.order_by("-pk")[:MAX_EVENTS]))
+    return _in_words(filters, _read(list(visible.order_by("-pk").values_list("pk", flat=True)[:MAX_EVENTS])))
 
 
-def _in_words(filters: Filters, events: Sequence[Event]) -> str:
+def _read(ids: Sequence[int]) -> Iterator[Event]:
+    """These events, the newest first. They may have a megabyte each, so few are read at a time."""
+    for start in range(0, len(ids), READ):
+        yield from Event.objects.filter(pk__in=ids[start : start + READ]).order_by("-pk")
+
+
+def _in_words(filters: Filters, events: Iterable[Event]) -> str:
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     end = time.monotonic() + MAX_FILTER_SECONDS

@@ -12,7 +12,14 @@ import django_rq
 from django.conf import settings
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    InvalidResponse,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 from rq import Worker
 
@@ -85,10 +92,11 @@ def sentinels(connection: Redis) -> list[Redis]:
 
 def is_unavailable(error: RedisError) -> bool:
     """Whether Redis does not answer, or refuses a command: a replica, no memory, a broken disk, a rule of its ACL.
+    Or another program answers in its place, such as a load balancer with an error page.
 
     These pass, or an operator mends Redis. Other errors come from redis-py itself.
     """
-    return isinstance(error, ConnectionError | TimeoutError | ResponseError)
+    return isinstance(error, ConnectionError | TimeoutError | ResponseError | InvalidResponse)
 
 
 class Backoff:
