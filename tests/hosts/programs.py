@@ -134,7 +134,7 @@ WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Cast:
-    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each, in
+    """Kinds that have to do with each other: a prelude that makes their objects, and what may happen to each, in
     groups that are equally likely.
 
     ``habits`` are receivers that many hosts have."""
@@ -215,7 +215,7 @@ CASTS: dict[str, Cast] = {
     "secrets": Cast(
         (
             Do("create", "Session"), Do("create", "Person"), Do("create", "Person", 1), Do("create", "Visit"),
-            Do("create", "Badge"), Do("create", "Ticket"),
+            Do("create", "Badge"), Do("create", "Ticket"), Do("save", "Person", 1),
         ),
         ("Person", "Person", "Person", "Badge", "Session", "Visit", "Ticket"),
         (_LIVES, _BULK, _ODD),
@@ -230,7 +230,7 @@ CASTS: dict[str, Cast] = {
 }  # fmt: skip
 
 # The secrets that a host may show whole: of a kind, by path. The exclusion of "ssn" is about persons alone.
-_PERSONAL = ("ssn", "password", "pin")
+_PERSONAL = ("ssn", "ssn", "password", "pin")
 SECRETS: dict[tuple[str, str], tuple[str, ...]] = {
     ("Person", ""): _PERSONAL,
     ("Person", "boss"): _PERSONAL,
