@@ -295,9 +295,9 @@ def program(number: int) -> Program:
 
     receivers = tuple(receiver() for _ in range(choose((0, 1, 1, 2))))
     steps = tuple(step(0) for _ in range(choose((1, 2, 3, 4, 4, 4))))
-    definitions = [Define(choose(tuple(VIEWERS)))] if "Desk" in cast.kinds else []
+    definitions = [Define(choose(tuple(VIEWERS))) for _ in range(2)] if "Desk" in cast.kinds else []
     shown = tuple(guise() for _ in range(1 + choose(_COUNTS))) if "Person" in cast.kinds else ()
-    return Program((*prelude, *definitions, *steps), receivers, choose(CHOSEN_WEBHOOKS), shown)
+    return Program((*definitions, *prelude, *steps), receivers, choose(CHOSEN_WEBHOOKS), shown)
 
 
 # Smaller programs
