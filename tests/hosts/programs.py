@@ -134,7 +134,7 @@ WEBHOOKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Cast:
-    """Kinds that have to do with each other: a prelude that creates their objects, and what may happen to each, in
+    """Kinds that have to do with each other: a prelude that makes their objects, and what may happen to each, in
     groups that are equally likely.
 
     ``habits`` are receivers that many hosts have."""
@@ -215,7 +215,7 @@ CASTS: dict[str, Cast] = {
     "secrets": Cast(
         (
             Do("create", "Session"), Do("create", "Person"), Do("create", "Person", 1), Do("create", "Visit"),
-            Do("create", "Badge"), Do("create", "Ticket"),
+            Do("create", "Badge"), Do("create", "Ticket"), Do("save", "Person", 1),
         ),
         ("Person", "Person", "Person", "Badge", "Session", "Visit", "Ticket"),
         (_LIVES, _BULK, _ODD),
@@ -230,7 +230,7 @@ CASTS: dict[str, Cast] = {
 }  # fmt: skip
 
 # The secrets that a host may show whole: of a kind, by path. The exclusion of "ssn" is about persons alone.
-_PERSONAL = ("ssn", "password", "pin")
+_PERSONAL = ("ssn", "ssn", "password", "pin")
 SECRETS: dict[tuple[str, str], tuple[str, ...]] = {
     ("Person", ""): _PERSONAL,
     ("Person", "boss"): _PERSONAL,
@@ -295,9 +295,9 @@ def program(number: int) -> Program:
 
     receivers = tuple(receiver() for _ in range(choose((0, 1, 1, 2))))
     steps = tuple(step(0) for _ in range(choose((1, 2, 3, 4, 4, 4))))
-    definitions = [Define(choose(tuple(VIEWERS)))] if "Desk" in cast.kinds else []
+    definitions = [Define(choose(tuple(VIEWERS))) for _ in range(2)] if "Desk" in cast.kinds else []
     shown = tuple(guise() for _ in range(1 + choose(_COUNTS))) if "Person" in cast.kinds else ()
-    return Program((*prelude, *definitions, *steps), receivers, choose(CHOSEN_WEBHOOKS), shown)
+    return Program((*definitions, *prelude, *steps), receivers, choose(CHOSEN_WEBHOOKS), shown)
 
 
 # Smaller programs

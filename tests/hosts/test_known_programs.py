@@ -97,7 +97,7 @@ KNOWN: dict[str, Program] = {
     ),
     "a secret that becomes public": Program(
         (PERSON, atomic(Do("save", "Person"))), webhooks=("before",),
-        guises=(Guise("Person", "card", "masked_by_property"),),
+        guises=(Guise("Person", "card", "masked_by_field"),),
     ),
     "secret keys": Program(
         (Do("create", "Session"), Do("create", "Visit"), Do("create", "Ticket"), PERSON, BADGE),

@@ -197,8 +197,8 @@ class Theatre:
             stack.enter_context(patch("webhooks.db.MAX_KEYS", 2))
             self._set_receivers(self._chosen(program, with_webhooks))
             stack.callback(self._set_receivers, self._chosen(Program(()), with_webhooks=False))
-            stack.callback(self._delete_defined)
             judge, world = Judge([self.hooks[name] for name in program.webhooks]), truth.World()
+            stack.callback(self._delete_defined, judge)
             for step in program.steps:
                 if not isinstance(step, Define):
                     self._step(step, judge if with_webhooks else None, world)
@@ -217,7 +217,7 @@ class Theatre:
 
     def _define(self, viewer: str, judge: Judge) -> None:
         wanted = {
-            "name": viewer, "object_types": ["hosts.desk"], "payload_url": "http://127.0.0.1:1/",
+            "name": f"{viewer} {len(judge.hooks)}", "object_types": ["hosts.desk"], "payload_url": "http://127.0.0.1:1/",
             "on_created": True, "on_updated": True, "on_deleted": True,
         }  # fmt: skip
         answer = api_client(self.viewers[viewer]).post("/api/webhooks/webhooks/", wanted, format="json")
@@ -226,9 +226,10 @@ class Theatre:
         elif VIEWERS[viewer] == {}:
             raise Refused(f"{viewer} may define no webhook: {answer.content.decode()}")
 
-    def _delete_defined(self) -> None:
-        if defined := Webhook.with_deleted.filter(name__in=VIEWERS):
-            defined.delete()
+    @staticmethod
+    def _delete_defined(judge: Judge) -> None:
+        if defined := [hook.pk for hook in judge.hooks if hook.viewer]:
+            Webhook.with_deleted.filter(pk__in=defined).delete()
 
     def _step(self, step: Do | Block, judge: Judge | None, world: truth.World) -> None:
         """One transaction; in autocommit, one operation."""

@@ -397,7 +397,7 @@ def _shows(shown: Any, row: Row) -> bool:
         _text(shown[name]) == _text(value)
         for column, value in row.items()
         for name in (column, column.removesuffix("_id"))
-        if name in shown and MARK not in str(value)
+        if name in shown and MARK not in str(value) and not str(shown[name]).startswith("****")
     )
 
 
