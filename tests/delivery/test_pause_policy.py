@@ -285,6 +285,11 @@ def test_a_probe_that_its_worker_does_not_finish_is_due_again(database: str, inb
     assert probe_of(webhook) == (2, "due")
 
 
+def test_two_workers_that_find_a_probe_due_send_one(database: str) -> None:
+    webhook = make_webhook(Thing, probe_at=timezone.now(), failures_in_a_row=9)
+    assert [pause_policy.begin_probe(webhook.pk) for _ in range(2)] == [True, False]
+
+
 def make_paused_with_probe_due(url: str) -> Webhook:
     webhook = make_webhook(Thing, url=url, timeout=30, probe_at=timezone.now(), failures_in_a_row=9, probes=2)
     make_delivery(webhook)
