@@ -261,3 +261,16 @@ def test_the_probe_of_a_paused_webhook_is_a_suspect_only_if_nothing_else_is_due(
     webhook.refresh_from_db()
     assert webhook.probes == 1
     assert claims.claim_due() == 0
+
+
+def test_a_probe_is_due_again_if_its_worker_may_claim_nothing(webhook: Webhook, claims: WorkerClaims) -> None:
+    """The lease of the worker has ended meanwhile."""
+    make_lost(webhook, 1, 0)
+    with claims.claiming():
+        pass
+    Worker.objects.all().delete()
+    Webhook.objects.update(probe_at=AGO, failures_in_a_row=9)
+    assert claims.claim_due() == 0
+    webhook.refresh_from_db()
+    assert webhook.probe_at is not None
+    assert (webhook.probes, webhook.probe_at <= timezone.now()) == (0, True)

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from tests.support.draining import drain, states, work_for
 from tests.support.inbox import Inbox
-from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.makers import make_delivery, make_event, make_webhook, stored
 from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import until
@@ -294,6 +294,11 @@ def test_a_probe_that_its_worker_does_not_finish_is_due_again(database: str, inb
     assert probe_of(webhook) == (2, "due")
 
 
+def test_two_workers_that_find_a_probe_due_send_one(database: str) -> None:
+    webhook = make_webhook(Thing, probe_at=timezone.now(), failures_in_a_row=9)
+    assert [pause_policy.begin_probe(webhook.pk) for _ in range(2)] == [True, False]
+
+
 def make_paused_with_probe_due(url: str) -> Webhook:
     webhook = make_webhook(Thing, url=url, timeout=30, probe_at=timezone.now(), failures_in_a_row=9, probes=2)
     make_delivery(webhook)
@@ -380,6 +385,24 @@ def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
     with transaction.atomic(), django_assert_max_num_queries(2):
         pause_policy.update_all({webhook: [OK] for webhook in webhooks})
     assert not Webhook.objects.filter(last_success_at=None).exists()
+
+
+@pytest.mark.parametrize("stopped", [{"paused_at": NOW}, {"enabled": False}], ids=["paused", "disabled"])
+def test_after_a_failure_a_webhook_that_a_user_has_stopped_gets_nothing(database: str, stopped: dict[str, Any]) -> None:
+    webhook, other = make_webhook(Thing), make_webhook(Thing)
+    Webhook.objects.filter(pk=webhook.pk).update(**stored(stopped))
+    with transaction.atomic():
+        assert pause_policy.update_all({webhook: [FAILED], other: [FAILED]}) == {webhook.pk}
+
+
+def test_a_late_failure_of_a_disabled_webhook_changes_nothing(database: str, mailoutbox: list[Any]) -> None:
+    webhook = make_webhook(Thing)
+    Webhook.objects.update(enabled=False, disabled_by="root")
+    with transaction.atomic():
+        pause_policy.update_all({webhook: [failed(410)]})
+    webhook.refresh_from_db()
+    assert (webhook.failures_in_a_row, webhook.disabled_reason, webhook.last_failure) == (0, "", "")
+    assert not mailoutbox
 
 
 @pytest.mark.postgresql

@@ -496,6 +496,16 @@ def test_a_tunnel_is_kept_open(through: Proxy, inbox: Inbox) -> None:
     assert len({one.connection for one in inbox.received()}) == 1
 
 
+def test_a_connection_without_the_proxy_is_not_used_through_it(
+    transport: Transport, inbox: Inbox, webhooks_settings: Callable[..., None]
+) -> None:
+    assert send(transport, inbox.url()).succeeded
+    with proxy() as server:
+        webhooks_settings(PROXY=server.url)
+        assert send(transport, inbox.url()).succeeded
+        assert len(server.requests) == 1
+
+
 def test_the_certificate_is_checked_through_the_tunnel(through: Proxy, names: Names, tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, "hooks.example")
     process = ReceiverProcess(certificate.certificate, certificate.key)

@@ -87,6 +87,12 @@ def test_an_answer_that_ends_at_any_byte_is_a_failure(
             assert (outcome.succeeded, outcome.kind) == (False, ErrorKind.CLOSED), (sent, outcome)
 
 
+@pytest.mark.parametrize(("count", "reason"), [(100, "no answer within 1 s"), (101, "got more than 100 headers")])
+def test_too_many_headers_are_refused_although_no_more_follows(transport: Transport, count: int, reason: str) -> None:
+    with receiver(lambda connection, number: connection.sendall(GOOD[:17] + b"X: y\r\n" * count)) as url:
+        assert reason in send(transport, url, timeout=1).reason
+
+
 @pytest.mark.parametrize("answer", [GOOD, CHUNKED], ids=["length", "chunks"])
 def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer: bytes) -> None:
     def serve(connection: socket.socket, number: int) -> None:

@@ -612,6 +612,14 @@ def test_a_ca_path_that_is_no_plain_file_does_not_block(
     assert outcome.duration_ms < 5000
 
 
+@pytest.mark.parametrize("value", ["a\r\nX: b", "a\nb", "a\0b"])
+def test_a_header_that_receivers_could_read_as_two_is_not_sent(transport: Transport, inbox: Inbox, value: str) -> None:
+    """The forms refuse it, too."""
+    outcome = transport.send(Request(inbox.url(), {"X-A": value}, b"{}", 5))
+    assert outcome.reason == "a header has a line break in it"
+    assert not inbox.received()
+
+
 def test_a_ca_file_can_have_non_ascii_comments(
     transport: Transport, secure_url: str, certificate: Certificate, tmp_path: Path
 ) -> None:

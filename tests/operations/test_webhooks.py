@@ -206,7 +206,8 @@ def test_a_ping_probes_a_paused_webhook(inbox: Inbox, webhooks_settings: Any) ->
     assert Webhook.objects.get().is_paused
     ping(webhook)
     drain()
-    assert states() == [State.SUCCEEDED, State.SUCCEEDED]  # the first one, too, for the pause is over
+    assert [one.json["event"] for one in inbox.received()] == ["updated", "ping", "updated"]
+    assert states() == [State.SUCCEEDED] * 2
     assert not Webhook.objects.get().is_paused
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from django.db import transaction
 
-from webhooks.db import among_sql, fetch_all, is_postgresql, now_sql, to_uuid, uuid_sql
+from webhooks.db import among_sql, fetch_all, is_postgresql, now_sql, stored_time, to_uuid, uuid_sql
 from webhooks.models.queue import CLAIMED, ClaimedRow, claimed_rows
 from webhooks.models.worker import begin_transaction
 
@@ -30,6 +30,8 @@ class DueWebhook(NamedTuple):
     is_probe: bool
     since: Any
     has: tuple[bool, bool, bool]
+    is_early: bool = False
+    """Whether it gets a probe before anything is due."""
 
 
 def due_webhooks(
@@ -68,7 +70,8 @@ def due_webhooks(
             note(pk, at if since is None else min(since, at))
         has = (since is not None, bool(once), bool(twice))
         if any(has):
-            due.append(DueWebhook(pk, bool(is_probe), since, has))
+            is_early = bool(is_probe) and since is not None and stored_time(since) > stored_time(at)
+            due.append(DueWebhook(pk, bool(is_probe), since, has, is_early))
     return due
 
 

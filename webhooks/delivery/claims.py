@@ -120,6 +120,7 @@ class WorkerClaims:
         self.held: dict[uuid.UUID, HeldDelivery] = {}
         self.avoided: dict[int, Avoided] = {}
         """By the id of the webhook."""
+        self.has_early = False
         self._token: uuid.UUID | None = None
         self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
@@ -156,13 +157,19 @@ class WorkerClaims:
             if self.holds(delivery):
                 del self.held[delivery.id]
 
-    def claim_due(self, only_free: bool = False) -> int:
+    def claim_due(self, only_free: bool = False, takes_early: bool = False) -> int:
         """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many.
+
+        With ``takes_early``, also probes before their time. Dispatch first: a new delivery, such as a test of a user,
+        is a better probe. ``has_early`` says whether there are any.
 
         A lease that ends without a record may be the fault of its delivery, or of an operator who killed the worker.
         So a worker holds few suspects at a time. If the worker ends again, few others lose a second lease.
         """
         due = self._due()
+        self.has_early = not takes_early and any(webhook.is_early for webhook in due)
+        if self.has_early:
+            due = [webhook for webhook in due if not webhook.is_early]
         share = max(1, conf.batch // max(1, len(due)))
         if only_free:
             busy = {delivery.webhook.pk for delivery in self.held.values()}

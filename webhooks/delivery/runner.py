@@ -231,12 +231,15 @@ class DeliveryRunner:
         if has_room:
             count += self._claim()  # before new events: it has waited for longer
             count += self._dispatch()
+            if self._claims.has_early:
+                count += self._claims.claim_due(takes_early=True)
         count += self._runs.step(may_send=has_room and not self._breaker.fault)
         count += self._dispatch_during_run()  # ahead of what the run sends
         self._runs.send()
         return count
 
     def _claim(self) -> int:
+        self._claims.has_early = False
         if not self._breaker.fault:
             return self._claims.claim_due()
         return self._claims.claim_one() if self._breaker.may_probe(elapsed()) else 0
