@@ -266,6 +266,7 @@ class Migration(migrations.Migration):
                 ('failures', models.PositiveIntegerField(db_default=0, default=0, help_text='Failed attempts since it was last retried by hand.')),
                 ('lost_leases', models.PositiveSmallIntegerField(db_default=0, default=0, help_text='Leases that ended without a record since the last attempt.')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: it was not sent again by hand.', max_length=150)),
+                ('requested_at', models.DateTimeField(help_text='When somebody last asked to send it again.', null=True)),
             ],
             options={
                 'db_table': 'webhooks_queue',

@@ -129,6 +129,7 @@ class QueuedDelivery(models.Model):
         **EMPTY,
         help_text="Who asked to send it again. Empty: it was not sent again by hand.",
     )
+    requested_at = models.DateTimeField(null=True, help_text="When somebody last asked to send it again.")
 
     objects = WriteDBManager.from_queryset(QueuedDeliveryQuerySet)()
 

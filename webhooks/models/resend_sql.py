@@ -64,7 +64,7 @@ def _bring_forward(using: str, pending: Sequence[Any], requested_by: str) -> Non
     """Make the next attempts of pending deliveries due now. One that has left its lane returns to it."""
     queue = QueuedDelivery.objects.using(using)
     every = queue.filter(Among("delivery", [one.delivery_id for one in pending], "uuid"))
-    every.update(due_at=DatabaseNow(), requested_by=requested_by)
+    every.update(due_at=DatabaseNow(), requested_by=requested_by, requested_at=DatabaseNow())
     headless = lanes.step_back(using, _firsts(pending))
     beside = [one for one in pending if one.lane is not None and not one.in_lane]
     is_ordered = lanes.ordered(using, {Place(one.webhook_id, one.lane, 0) for one in beside})
@@ -149,13 +149,14 @@ def _write_queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of the queue. A failed delivery has one, which is overwritten."""
     if not rows:
         return
-    columns = (*QUEUED, "due_at", "failing_since", "failed_at", "failures", "lost_leases")
+    columns = (*QUEUED, "due_at", "requested_at", "failing_since", "failed_at", "failures", "lost_leases")
     changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "delivery_id")
+    now = now_sql(using)
     execute(
         using,
         f"""
         INSERT INTO webhooks_queue ({", ".join(columns)})
-        SELECT {", ".join(QUEUED)}, CASE WHEN state = 'pending' THEN {now_sql(using)} END, NULL, NULL, 0, 0
+        SELECT {", ".join(QUEUED)}, CASE WHEN state = 'pending' THEN {now} END, {now}, NULL, NULL, 0, 0
         FROM {json_rows_sql(using, QUEUED, "webhooks_queue")} WHERE 1 = 1
         ON CONFLICT (delivery_id) DO UPDATE SET {changed}
         """,

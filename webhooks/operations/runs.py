@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
-from webhooks.db import index_plans, savepoint
+from webhooks.db import DatabaseNow, index_plans, savepoint
 from webhooks.delivery.runs.acts import ADD_RUN, EVENTS, Key, Look, TimeLeft, acts, rows_of, superseded_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
@@ -162,7 +162,9 @@ def start(
     run.request_key = _digest(run.requested_by, request_key) if request_key else ""
     try:
         with transaction.atomic(Run.objects.db):
+            run.created = DatabaseNow()  # decisions of users have the time of the database, too
             run.save()
+            run.refresh_from_db(fields=["created"])
             with in_english():
                 what = summary(run)
             history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")

@@ -318,7 +318,9 @@ class DeliveryAct(Act):
         With the locks of their lanes and of the rows, so that no user can change them before the step does.
         """
         lanes.lock_of(Delivery.objects.db, ids)
+        decision = "queued__requested_at" if self._kind == RunKind.DISCARD else "discarded_at"
         chosen = self._all_rows(run).filter(Among("id", ids, "uuid")).order_by()
+        chosen = chosen.exclude(**{f"{decision}__gte": run.created})  # even if its state matches again
         return list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
 
 
