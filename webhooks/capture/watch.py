@@ -55,8 +55,12 @@ class Watch:
         if took > SLOW_SECONDS and key not in _logged:
             _logged.add(key)
             title = self._name or "(default)"
-            text = "The serializer %s of %s took %.1f s, and the save waited for it. This process logs it once"
-            logger.warning(text, title, self._registration.label, took)
+            logger.warning(
+                "The serializer %s of %s took %.1f s, and the save waited for it. This process logs it once",
+                title,
+                self._registration.label,
+                took,
+            )
 
     def _follow(self, serializer: Any, counts: bool) -> None:
         for name, field in serializer_fields(serializer).items():
