@@ -8,7 +8,7 @@ A change takes one way through these packages, from top to bottom::
       events         records it: asks the four modules below in turn, then inserts or updates one Event
         transaction    what did this transaction do to the object before?
         subscriptions  which enabled webhooks want this model and action? If none: stop here
-        serialize      the row is read again, through the project's serializer, as JSON
+        serialize      the row is read again, through the project's serializer, as JSON. ``watch`` bounds it
         matching       which of these webhooks want it, by their conditions?
     (commit)       one wake-up for the transaction, pushed by workers.jobs
                    ---- process boundary ----

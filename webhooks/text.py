@@ -8,6 +8,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -80,19 +81,66 @@ class NotJSONSerializable(ValueError):
     """A value that JSON cannot express or parsers cannot read. The message names the value's path, "data.tags[0]"."""
 
 
-def dumps(value: Any, is_excluded: Callable[[str], bool] | None = None, exact_decimals: bool = False) -> str:
+class TooLong(ValueError):
+    """JSON text would have more bytes than allowed. It was not written to its end."""
+
+
+class Room:
+    """The room for JSON text, in bytes. What is certain to be written takes some of it, before it is written."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._least = most, 0
+
+    def take(self, least: int) -> None:
+        """Note at least so many bytes more. Raises TooLong."""
+        self._least += least
+        if self._least > self._most:
+            raise TooLong(f"the text would have more than {self._most:,} bytes")
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether a large part is taken."""
+        return self._least > self._most // 4
+
+    @property
+    def most(self) -> int:
+        return self._most
+
+
+# The fewest bytes of JSON: of a value in a list with its comma, and of a key with its value.
+LEAST_OF_ITEM, LEAST_OF_KEY = 2, 5
+
+# A long list of a value with many parts is written in pieces of so many items.
+PIECE = 1000
+
+
+def dumps(
+    value: Any,
+    is_excluded: Callable[[str], bool] | None = None,
+    exact_decimals: bool = False,
+    most: int | None = None,
+) -> str:
     """Serialize to JSON text as REST framework does, in ASCII.
 
     ``is_excluded`` is called with each key, at any depth, and leaves out the key if it returns True. With
     ``exact_decimals`` a Decimal becomes text with all its digits. Half a surrogate pair, which strict parsers refuse,
     becomes U+FFFD. Raises NotJSONSerializable.
+
+    Stops with TooLong when the text is certain to have more than ``most`` bytes. A single text or number is written
+    whole.
     """
     default = _exact_default if exact_decimals else _default
+    room = None if most is None else Room(most)
     try:
-        if is_excluded is None:
+        if is_excluded is None and room is None:
             text = _encode(value, default)
         else:  # a generator, for example, only becomes a list of dictionaries in the encoder
-            text = _encode(drop_keys(value, is_excluded), lambda item: drop_keys(default(item), is_excluded))
+            wanted = is_excluded or (lambda key: False)
+            kept = drop_keys(value, wanted, room)
+            encode = partial(_encode, default=lambda item: drop_keys(default(item), wanted, room))
+            text = _encode_in_pieces(kept, encode, room.most) if room and room.is_filling else encode(kept)
+    except TooLong:
+        raise
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotJSONSerializable(next(_json_problems("data", value), "") or str(error)) from error
     if json_depth(text) > MAX_JSON_DEPTH:
@@ -117,6 +165,39 @@ def _encode(value: Any, default: Callable[[Any], Any]) -> str:
     return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=default).encode(value)
 
 
+def _encode_in_pieces(value: Any, encode: Callable[[Any], str], most: int) -> str:
+    """The same text as ``encode(value)``. Raises TooLong as soon as the pieces have more than ``most`` bytes."""
+    pieces, size = list[str](), 0
+    for piece in _pieces(value, encode):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise TooLong(f"the text would have more than {most:,} bytes")
+    return "".join(pieces)
+
+
+def _pieces(value: Any, encode: Callable[[Any], str]) -> Iterator[str]:
+    """The pieces of the JSON text of a value whose mappings and lists are dictionaries and lists."""
+    if isinstance(value, dict) and value:
+        start = "{"
+        for key, item in value.items():
+            if isinstance(item, dict | list):
+                yield f"{start}{encode({key: None})[1:-5]}"  # the key with its colon
+                yield from _pieces(item, encode)
+            else:
+                yield f"{start}{encode({key: item})[1:-1]}"
+            start = ","
+        yield "}"
+    elif isinstance(value, list) and len(value) > PIECE:
+        start = "["
+        for begin in range(0, len(value), PIECE):
+            yield f"{start}{encode(value[begin : begin + PIECE])[1:-1]}"
+            start = ","
+        yield "]"
+    else:
+        yield encode(value)
+
+
 def _default(value: Any) -> Any:
     # REST framework itself writes addresses only since release 3.17.
     return str(value) if isinstance(value, _ADDRESSES) else _rest_framework.default(value)
@@ -129,16 +210,22 @@ def _exact_default(value: Any) -> Any:
 _SCALARS = (str, int, float, type(None))
 
 
-def drop_keys(value: Any, is_excluded: Callable[[str], bool]) -> Any:
-    """Copy mappings, lists and tuples without the keys that ``is_excluded`` returns True for, at any depth."""
+def drop_keys(value: Any, is_excluded: Callable[[str], bool], room: Room | None = None) -> Any:
+    """Copy mappings, lists and tuples without the keys that ``is_excluded`` returns True for, at any depth. Raises
+    TooLong if they need more than the ``room``."""
     if isinstance(value, Mapping):
-        return {
-            key: item if isinstance(item, _SCALARS) else drop_keys(item, is_excluded)  # without a call for most
+        kept = {
+            key: item if isinstance(item, _SCALARS) else drop_keys(item, is_excluded, room)  # without a call for most
             for key, item in value.items()
             if not (isinstance(key, str) and is_excluded(key))
         }
+        if room:
+            room.take(LEAST_OF_KEY * len(kept))
+        return kept
     if isinstance(value, list | tuple):
-        return [drop_keys(item, is_excluded) for item in value]
+        if room:
+            room.take(LEAST_OF_ITEM * len(value))
+        return [item if isinstance(item, _SCALARS) else drop_keys(item, is_excluded, room) for item in value]
     return value
 
 

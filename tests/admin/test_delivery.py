@@ -466,7 +466,7 @@ class TestRetryAndDiscard:
         ]
         ids = [delivery.pk for delivery in chosen]
         asked = admin_client.post(DELIVERIES, {"action": "discard_chosen", "_selected_action": ids}).content.decode()
-        assert "<h1>Discard 1 delivery of CMDB?</h1>" in asked
+        assert '<h1 id="wh-question">Discard 1 delivery of CMDB?</h1>' in asked
         assert "2 of the chosen deliveries stay as they are" in asked
         assert QueuedDelivery.objects.count() == 2
         chosen = {"action": "discard_chosen", "_selected_action": ids, "confirmed": "1"}

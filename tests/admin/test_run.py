@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.support.makers import make_delivery, make_event, make_webhook
-from tests.testapp.models import Thing
+from tests.testapp.models import Label, Thing
 from users.models import User
 from webhooks.admin import run_start
 from webhooks.db import to_utc
@@ -163,7 +163,7 @@ def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
     address, asked = choose_all(
         admin_client, f"{DELIVERIES}?state=failed&webhook={webhook.pk}&within=hour&q=Thing", "resend_chosen"
     )
-    assert f"<h1>Resend 3 deliveries of {webhook}?</h1>" in asked
+    assert f'<h1 id="wh-question">Resend 3 deliveries of {webhook}?</h1>' in asked
     assert f"<li>Thing 0 updated → {webhook}</li>" in asked
     assert not Run.objects.exists()
     page = admin_client.post(address, follow=True)
@@ -204,11 +204,11 @@ def test_a_replay_of_each_event_of_an_object_is_a_link_away(admin_client: Client
         make_event(webhook, dispatched=True)
     address = f"{reverse('admin:webhooks_run_add')}?kind=replay&object_type=testapp.thing"
     asked = admin_client.get(address).text
-    assert "<h1>Replay 1 event?</h1>" in asked
+    assert '<h1 id="wh-question">Replay 1 event?</h1>' in asked
     assert "It leaves out 2 earlier events of the same objects" in asked
     [each] = re.findall(r'<a href="([^"]+)">Replay each of them</a>', asked)
     each = reverse("admin:webhooks_run_add") + unescape(each)
-    assert "<h1>Replay 3 events?</h1>" in admin_client.get(each).text
+    assert '<h1 id="wh-question">Replay 3 events?</h1>' in admin_client.get(each).text
     page = admin_client.post(each, follow=True).text
     assert "each event of an object" in page
     assert Run.objects.get().filters == {"object_type": "testapp.thing", "each": True}
@@ -221,11 +221,11 @@ def test_superseded_deliveries_are_a_link_away(admin_client: Client, monkeypatch
     make_delivery(webhook, State.FAILED, object_id="2")
     make_delivery(webhook, State.SUCCEEDED)
     asked = admin_client.get(f"{reverse('admin:webhooks_run_add')}?kind=retry&webhook={webhook.pk}").text
-    assert f"<h1>Retry 1 delivery of {webhook}?</h1>" in asked
+    assert f'<h1 id="wh-question">Retry 1 delivery of {webhook}?</h1>' in asked
     assert "It leaves out 1 superseded delivery" in asked
     [url] = re.findall(r'<a href="([^"]+)">Send them, too</a>', asked)
     address = reverse("admin:webhooks_run_add") + unescape(url)
-    assert f"<h1>Retry 2 deliveries of {webhook}?</h1>" in admin_client.get(address).text
+    assert f'<h1 id="wh-question">Retry 2 deliveries of {webhook}?</h1>' in admin_client.get(address).text
     admin_client.post(address)
     assert Run.objects.get().filters == {"webhook": webhook.pk, "superseded": True}
 
@@ -235,7 +235,7 @@ def test_few_rows_are_changed_without_a_run_and_without_a_second_preview(
 ) -> None:
     made = make_delivery(make_webhook(Thing), State.FAILED, object_id="0")
     address, asked = choose_all(admin_client, f"{DELIVERIES}?q=testapp.thing:0", "discard_chosen")
-    assert f"<h1>Discard 1 delivery of {made.webhook}?</h1>" in asked
+    assert f'<h1 id="wh-question">Discard 1 delivery of {made.webhook}?</h1>' in asked
     monkeypatch.setattr(runs, "preview", None)
     assert "1 delivery discarded." in admin_client.post(address, follow=True).content.decode()
     assert not Run.objects.exists()
@@ -257,7 +257,7 @@ def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: p
     with monkeypatch.context() as slow:
         slow.setattr(pace, "LOOK_AT", 1)
         slow.setattr(run_start, "COUNT_SECONDS", 0)
-        assert "The count took too long" in client.get(address).content.decode()
+        assert "Not all are counted yet" in client.get(address).content.decode()
         assert client.post(address).status_code == 403
         assert client.post(f"{reverse('admin:webhooks_run_add')}?kind=retry").status_code == 403, "all need a run"
     assert not Run.objects.exists()
@@ -373,22 +373,85 @@ def test_a_webhook_is_recovered_without_time_zones(admin_client: Client, setting
 def test_a_recovery_of_many_is_counted_on_request(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "LOOK_AT", 1)
     monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
-    monkeypatch.setattr(run_start, "COUNT_SECONDS_OF_WEBHOOK", 0)
+    monkeypatch.setattr(run_start, "COUNT_SECONDS", 0)
     webhook = make_webhook(Thing)
     for number in range(3):
         make_delivery(webhook, State.FAILED, object_id=str(number))
     url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
     shown = admin_client.get(url, {"hours": "6"}).content.decode()
-    assert ">At least 1 would be sent" in shown
+    assert ">Up to 3 would be sent" in shown
     count_on = re.search(r'<a href="([^"]+)">Count on</a>', shown)
     assert count_on
-    assert ">3 would be sent" in admin_client.get(url + unescape(count_on[1])).content.decode()
+    assert f'hx-get="{count_on[1]}"' in shown, "the page counts on by itself"
+    counted = admin_client.get(url + unescape(count_on[1])).text
+    assert ">3 would be sent" in counted
+    assert "Send 3 now" in counted
+    assert "hx-get" not in counted
+
+
+@pytest.mark.parametrize(
+    ("query", "question"),
+    [
+        ("kind=retry&state=failed", "Retry up to 4 deliveries?"),
+        ("kind=retry&webhook={}", "Retry up to 5 deliveries of CMDB?"),
+        ("kind=retry&state=failed&error_kind=http_401", "Retry up to 3 deliveries?"),
+        ("kind=retry&state=failed&webhook={}", "Retry up to 4 deliveries of CMDB?"),
+        ("kind=retry&error_kind=http_401", "Retry up to 3 deliveries?"),
+        ("kind=retry&state=failed&object_type=testapp.thing", "Retry at least 1 delivery?"),
+        ("kind=discard&state=failed", "Discard up to 4 deliveries?"),
+        ("kind=resend&webhook={}", "Resend at least 1 delivery of CMDB?"),
+        ("kind=replay&object_type=testapp.thing", "Replay at least 1 event?"),
+    ],
+)
+def test_the_question_has_a_number_before_all_are_counted_and_then_the_true_one(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch, query: str, question: str
+) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 0)
+    monkeypatch.setattr(pace, "LOOK_AT", 1)
+    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
+    webhook = make_webhook(Thing, name="CMDB")
+    for key, kind in (("1", "http_401"), ("2", "http_401"), ("3", "http_401"), ("2", "http_503")):
+        make_delivery(webhook, State.FAILED, object_id=key, error_kind=kind)
+    make_delivery(webhook, State.SUCCEEDED, object_id="2")  # two are superseded
+    make_delivery(webhook, State.PENDING, object_id="4", due_at=timezone.now() + timedelta(hours=1))
+    address = f"{reverse('admin:webhooks_run_add')}?{query.format(webhook.pk)}"
+    with monkeypatch.context() as hurried:
+        hurried.setattr(run_start, "COUNT_SECONDS", 0)
+        asked = admin_client.get(address).text
+    assert f'<h1 id="wh-question">{question}</h1>' in asked
+    assert "superseded" not in asked, "these are not counted yet, either"
+    [count_on] = re.findall(r'<a href="([^"]+)">Count on</a>', asked)
+    assert f'hx-get="{count_on}"' in asked
+    counted = admin_client.get(reverse("admin:webhooks_run_add") + unescape(count_on)).text
+    whole = admin_client.get(address).text
+    assert re.findall("<h1.*", counted) == re.findall("<h1.*", whole)
+    assert not re.search("at least|up to", re.findall("<h1.*", whole)[0])
+    assert "hx-get" not in counted
+
+
+def test_the_page_of_a_recovery_takes_as_many_queries_whatever_the_number_of_rows_webhooks_and_models(
+    admin_client: Client,
+) -> None:
+    counts, webhook = [], make_webhook(Thing, prechange=True)
+    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    for number in (1, 2, 4):
+        others = [make_webhook(model, name=f"{model.__name__} {number}") for model in (Thing, Label)]
+        for key in range(20 * number):
+            for one in (webhook, others[key % 2]):
+                make_delivery(one, State.FAILED, object_id=f"{number}-{key}")
+            make_event(webhook, object_id=f"{number}-{key}", error="KeyError", dispatched=True)
+        admin_client.get(url, {"hours": "6"})
+        with CaptureQueriesContext(connection) as captured:
+            shown = admin_client.get(url, {"hours": "6"}).text
+        counts.append(len(captured))
+    assert ">280 would be sent" in shown, "as many deliveries as events"
+    assert counts == [counts[0]] * 3
 
 
 def test_the_events_of_a_search_are_replayed_by_a_run(admin_client: Client) -> None:
     for number in range(3):
         make_event(make_webhook(Thing), object_id=str(number), object_repr=f"Thing {number}", error="KeyError")
     address, asked = choose_all(admin_client, f"{EVENTS}?state=failed&q=thing", "replay_chosen")
-    assert "<h1>Replay 3 events?</h1>" in asked
+    assert '<h1 id="wh-question">Replay 3 events?</h1>' in asked
     assert "has begun: replay of events." in admin_client.post(address, follow=True).content.decode()
     assert Run.objects.get().filters == {"failed": True, "name": "thing"}

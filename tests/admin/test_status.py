@@ -262,7 +262,7 @@ class TestRetry:
             assert ">Retry all…</button>" in page(admin_client, STATUS), "3 is only a cap"
         few = f"{RETRY_ALL}&webhook={webhook.pk}&error_kind=http_401"
         response = admin_client.post(few, {"next": STATUS}, follow=True)
-        assert "<h1>Retry 5 deliveries of CMDB?</h1>" in response.content.decode()
+        assert '<h1 id="wh-question">Retry 5 deliveries of CMDB?</h1>' in response.content.decode()
         assert not Run.objects.exists()
         admin_client.post(f"{response.request['PATH_INFO']}?{response.request['QUERY_STRING']}")
         assert Run.objects.get().filters == {"state": ["failed"], "webhook": webhook.pk, "error_kind": "http_401"}

@@ -94,14 +94,14 @@ def test_a_recovery_begins_at_any_time(api: APIClient, time: str) -> None:
 @pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_a_dry_run_holds_no_transaction(client: Client, admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    webhook, is_atomic, count = failed_ones(), list[bool](), DeliveryAct.count
+    webhook, is_atomic, look = failed_ones(), list[bool](), DeliveryAct.look
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
 
     def observe(*args: Any) -> Any:
         is_atomic.append(connection.in_atomic_block)
-        return count(*args)
+        return look(*args)
 
-    monkeypatch.setattr(DeliveryAct, "count", observe)
+    monkeypatch.setattr(DeliveryAct, "look", observe)
     client.force_login(admin_user)
     body = {"kind": "retry", "all": True, "dry_run": True}
     assert client.post(f"{API}/runs/", body, content_type="application/json").json()["count"] == 3

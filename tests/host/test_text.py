@@ -13,7 +13,16 @@ from rest_framework.renderers import JSONRenderer
 
 from tests.support.figures import Figures
 from tests.support.json_values import ARRIVES, REFUSED
-from webhooks.text import MAX_JSON_DEPTH, NotJSONSerializable, dumps, json_depth, replace_half_surrogates
+from webhooks import text as text_module
+from webhooks.text import (
+    MAX_JSON_DEPTH,
+    NotJSONSerializable,
+    Room,
+    TooLong,
+    dumps,
+    json_depth,
+    replace_half_surrogates,
+)
 
 
 @pytest.mark.parametrize("name", ARRIVES)
@@ -106,3 +115,61 @@ def is_held(value: Any) -> bool:
 def test_exact_decimals_keep_all_digits(text: str) -> None:
     assert dumps({"a": [Decimal(text), 1.5]}, exact_decimals=True) == f'{{"a":["{text}",1.5]}}'
     assert dumps({"a": Decimal(text)}, lambda name: False, exact_decimals=True) == f'{{"a":"{text}"}}'
+
+
+# Values of every size: some are written in pieces.
+PLAIN = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False)
+KEYS = st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.booleans() | st.none()
+NESTED = st.recursive(
+    PLAIN | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=9)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(KEYS, inner, max_size=6)
+        | st.dictionaries(KEYS, st.lists(inner, max_size=9), max_size=3)
+    ),
+    max_leaves=30,
+)
+
+
+@pytest.mark.parametrize("is_filling", [False, True])
+def test_text_with_a_limit_is_the_same_as_json_dumps_byte_by_byte(
+    monkeypatch: pytest.MonkeyPatch, is_filling: bool
+) -> None:
+    monkeypatch.setattr(text_module, "PIECE", 3)
+    if is_filling:
+        monkeypatch.setattr(Room, "is_filling", True)
+
+    @settings(max_examples=500, deadline=None, database=None)
+    @given(NESTED)
+    def hold(value: Any) -> None:
+        expected = json.dumps(value, separators=(",", ":"))
+        assert dumps(value) == expected
+        assert dumps(value, most=len(expected)) == expected, "just enough"
+        assert dumps(value, lambda key: False, most=10 * len(expected)) == expected
+
+    hold()
+
+
+@pytest.mark.parametrize(
+    "value", [[0] * 100, {str(n): 0 for n in range(100)}, [[[0] * 10] * 10], [{"a": [1] * 50}] * 9]
+)
+def test_text_with_a_limit_stops_only_beyond_it(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "PIECE", 7)
+    size = len(dumps(value))
+    assert len(dumps(value, most=size)) == size
+    with pytest.raises(TooLong):
+        dumps(value, most=size // 2)
+
+
+def test_values_are_not_written_before_it_is_known_that_they_fit() -> None:
+    written = []
+
+    class Unwritten:
+        def __iter__(self) -> Any:
+            written.append(self)
+            return iter(())
+
+    with pytest.raises(TooLong):
+        dumps({"many": [0] * 1000, "last": Unwritten()}, most=1000)
+    assert not written

@@ -116,6 +116,12 @@ def test_a_failed_delivery_is_superseded_by_a_later_state_that_was_accepted() ->
     assert shown == found == {one.pk for one in Delivery.objects.all() if one.superseded}
 
 
+@pytest.mark.sqlite
+def test_sqlite_looks_for_a_later_state_in_one_lane_only() -> None:
+    plan = Delivery.objects.all().superseded().explain()
+    assert "later USING INDEX webhooks_delivery_lane (webhook_id=? AND lane=? AND event_id>?)" in plan
+
+
 @pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.RECOVER])
 def test_superseded_deliveries_are_sent_on_demand_only(kind: RunKind) -> None:
     webhook = make_webhook(Thing, enabled=False)

@@ -38,7 +38,7 @@ from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, local_time, number
 
-# The question of the page, and the consequence of a yes.
+# The question of the page, without webhooks as long as they are not all known, and the consequence of a yes.
 QUESTIONS: dict[RunKind, Any] = {
     RunKind.RETRY: ngettext_lazy(
         "Retry %(rows)s delivery of %(webhooks)s?", "Retry %(rows)s deliveries of %(webhooks)s?", "count"
@@ -50,6 +50,11 @@ QUESTIONS: dict[RunKind, Any] = {
         "Discard %(rows)s delivery of %(webhooks)s?", "Discard %(rows)s deliveries of %(webhooks)s?", "count"
     ),
     RunKind.REPLAY: ngettext_lazy("Replay %(rows)s event?", "Replay %(rows)s events?", "count"),
+}
+SHORT_QUESTIONS: dict[RunKind, Any] = QUESTIONS | {
+    RunKind.RETRY: ngettext_lazy("Retry %(rows)s delivery?", "Retry %(rows)s deliveries?", "count"),
+    RunKind.RESEND: ngettext_lazy("Resend %(rows)s delivery?", "Resend %(rows)s deliveries?", "count"),
+    RunKind.DISCARD: ngettext_lazy("Discard %(rows)s delivery?", "Discard %(rows)s deliveries?", "count"),
 }
 CONSEQUENCES = {
     RunKind.RETRY: gettext_lazy("They are sent again, in the order of their lanes, with the data they had."),
@@ -102,8 +107,8 @@ DONE = {
     RunKind.DISCARD: ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count"),
 }
 
-# The pages count for this many seconds. A link on them counts for longer.
-COUNT_SECONDS, COUNT_SECONDS_OF_WEBHOOK = 1.0, 2.0
+# A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
+COUNT_SECONDS = 0.03
 
 
 # The rows of a list
@@ -119,34 +124,37 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     try:
         # Few rows are changed at once. A run needs another permission.
-        is_run = kind not in DONE or not without_options(filters) or runs.few_rows(kind, filters, request.user) is None
-        may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
-        if request.method == "POST" and is_run and "next" in request.POST:
-            return redirect(request.get_full_path())
-        if request.method == "POST" and may_start:
-            return _start(request, kind, filters)
+        is_many = kind not in DONE or not without_options(filters)
+        may_run = permissions.has_perm(request.user, "webhooks.add_run")
         if request.method == "POST":
-            raise PermissionDenied
-        shown = preview_context(request, kind, filters, COUNT_SECONDS, takes_all=True)
+            is_run = is_many or runs.few_rows(kind, filters, request.user) is None
+            if is_run and "next" in request.POST:
+                return redirect(request.get_full_path())
+            if is_run and not may_run:
+                raise PermissionDenied
+            return _start(request, kind, filters)
+        shown = preview_context(request, kind, filters, takes_all=True)
+        is_run = is_many or shown["preview"].is_more_than(runs.AT_ONCE)
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
-    context = question_context(model_admin, request, kind, shown["preview"]) | {
+    chosen = permissions.visible_webhooks(request.user).filter(pk=filters.get("webhook", 0)).first()
+    context = question_context(model_admin, request, kind, shown["preview"], chosen) | {
         **shown,
-        "webhook": permissions.visible_webhooks(request.user).filter(pk=filters.get("webhook", 0)).first(),
+        "webhook": chosen,
         "filters": filters_in_words(filters),
         "is_run": is_run,
-        "may_start": may_start,
+        "may_start": may_run or not is_run,
     }
     return page(request, "webhooks/admin/run/start.html", context)
 
 
 def question_context(
-    model_admin: ModelAdmin, request: HttpRequest, kind: RunKind, preview: runs.Preview
+    model_admin: ModelAdmin, request: HttpRequest, kind: RunKind, preview: runs.Preview, chosen: Webhook | None = None
 ) -> dict[str, Any]:
-    """The context of a page that asks before it acts on the rows of a preview."""
+    """The context of a page that asks before it acts on the rows of a preview, of the ``chosen`` webhook or of any."""
     return model_admin.admin_site.each_context(request) | {
-        "title": _question(kind, preview),
+        "title": _question(kind, preview, chosen),
         "consequence": CONSEQUENCES[kind],
         "button": capfirst(kind.label),
         "is_dangerous": kind == RunKind.DISCARD,
@@ -157,17 +165,29 @@ def question_context(
     }
 
 
-def _question(kind: RunKind, preview: runs.Preview) -> str:
+def _question(kind: RunKind, preview: runs.Preview, chosen: Webhook | None) -> str:
     """Such as "Discard 49,950 deliveries of 2 webhooks?"."""
     if not preview.may_take_any:
         return _("Nothing matches")
-    rows = number(preview.count)
+    count, rows = shown_count(preview)
+    words = {"count": count, "rows": rows}
+    if chosen:
+        return str(QUESTIONS[kind] % {**words, "webhooks": chosen})
     if not preview.is_complete:
-        rows = _("at least %(count)s") % {"count": rows}
+        return str(SHORT_QUESTIONS[kind] % words)
     webhooks: Any = count_of(len(preview.webhooks), "webhook")
     if len(preview.webhooks) == 1:
         webhooks = Webhook.with_deleted.filter(pk__in=preview.webhooks).first() or ""
-    return str(QUESTIONS[kind] % {"count": preview.count, "rows": rows, "webhooks": webhooks})
+    return str(QUESTIONS[kind] % {**words, "webhooks": webhooks})
+
+
+def shown_count(preview: runs.Preview) -> tuple[int, str]:
+    """The number of rows, and the same in a sentence: "49,950", "at least 1,000" or "up to 10,710"."""
+    if preview.is_complete:
+        return preview.count, number(preview.count)
+    if preview.at_most is not None:
+        return preview.at_most, _("up to %(count)s") % {"count": number(preview.at_most)}
+    return preview.count, _("at least %(count)s") % {"count": number(preview.count)}
 
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
@@ -277,8 +297,9 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
             except runs.RunExists as found:
                 return show_existing(request, found)
             return redirect("admin:webhooks_webhook_change", webhook.pk)
+        context |= preview_context(request, kind, filters)
         context |= {
-            **preview_context(request, kind, filters, COUNT_SECONDS_OF_WEBHOOK),
+            "heading": _heading(context["preview"], kind),
             "since": exact_time(since),
             "rule": rule.get("rule", ""),
             "is_judged_later": kind == RunKind.RECOVER_SKIPPED,
@@ -287,20 +308,34 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
     return page(request, "webhooks/admin/run/recover.html", context)
 
 
+def _heading(preview: runs.Preview, kind: RunKind) -> str:
+    """Such as "49,950 would be sent"."""
+    if not preview.may_take_any:
+        return _("Nothing to send")
+    if kind == RunKind.RECOVER_SKIPPED:  # workers judge the conditions
+        text = _("at most %(rows)s would be sent") if preview.is_complete else _("%(rows)s would be looked at")
+        return capfirst(text % {"rows": shown_count(preview)[1]})
+    return capfirst(_("%(rows)s would be sent") % {"rows": shown_count(preview)[1]})
+
+
 # Both
 
 
 def preview_context(
-    request: HttpRequest, kind: RunKind, filters: dict[str, Any], seconds: float, takes_all: bool = False
+    request: HttpRequest, kind: RunKind, filters: dict[str, Any], takes_all: bool = False
 ) -> dict[str, Any]:
-    """The rows that a run would take. With ``?count=``, it counts for longer than ``seconds``."""
-    seconds = runs.PREVIEW_SECONDS if "count" in request.GET else seconds
+    """The rows that a run would take. If it cannot count them in ``COUNT_SECONDS``, the page loads itself again, with
+    ``?count=``: then it counts for longer."""
+    counts_all = "count" in request.GET
+    seconds = runs.PREVIEW_SECONDS if counts_all else COUNT_SECONDS
     preview = runs.preview(kind, filters, request.user, takes_all=takes_all, seconds=seconds)
-    more = preview.count - len(preview.sample)
+    count, shown = shown_count(preview)
+    more = count - len(preview.sample)
     return {
         "preview": preview,
-        "shown": number(preview.count),
-        "more": number(more) if more > 0 else "",
+        "shown": shown,
+        "more": number(more) if more > 0 and preview.is_complete else "",
+        "counts_on": preview.is_stopped and not counts_all,
         "count_url": f"?{request.GET.urlencode()}&count=all",
         "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if kind == RunKind.REPLAY else "",
         "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if kind in QUESTIONS else "",

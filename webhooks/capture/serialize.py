@@ -14,15 +14,17 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 
 from webhooks.capture.transaction import Change, Key, TransactionState
+from webhooks.capture.watch import Watch
+from webhooks.conf import conf
 from webhooks.db import can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
-from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
+from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import without_hidden
-from webhooks.text import NotJSONSerializable, clean, dumps, last_line
+from webhooks.text import NotJSONSerializable, TooLong, clean, dumps, last_line
 
 logger = get_logger(__name__)
 
@@ -104,22 +106,39 @@ def serialize(
 
     Raises what the serializer raises, and Unsendable.
     """
-    with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
-        writer = registration.build_serializer(serializer, instance)
-        written, what = writer.data, f"the payload of {registration.label} {instance.pk}"
-        try:
-            data = without_hidden(registration, writer, written)
-            taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
-            payload = Payload(_json_text(registration, data), _json_text(registration, taken.after, is_exact=True))
-            if taken.before is not None:
-                text = _json_text(registration, taken.before, is_exact=True)
-                # Compared as JSON: a difference that JSON does not show is no change.
-                changed = {*snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot)), *taken.unshown}
-                payload = replace(payload, prechange=text, changed=dumps(sorted(changed)))
-        except NotJSONSerializable as error:
-            raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
-        refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))
-        return payload
+    what = f"the payload of {registration.label} {instance.pk}"
+    watch = Watch(registration, serializer, what)
+    try:
+        with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+            writer = registration.build_serializer(serializer, instance)
+            watch.follow(writer)
+            written = writer.data
+            watch.data_are_written()
+            payload = _payload(registration, writer, written, instance, prechange)
+    except NotJSONSerializable as error:
+        raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
+    except TooLong as error:
+        raise too_large(what) from error
+    finally:
+        watch.log_if_slow()
+    refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))
+    return payload
+
+
+def _payload(
+    registration: Registration, writer: Any, written: Any, instance: models.Model, prechange: PrechangeState | None
+) -> Payload:
+    """The JSON texts of what a serializer has written. Raises NotJSONSerializable, and TooLong."""
+    data = without_hidden(registration, writer, written)
+    text = _json_text(registration, data)  # first: it may be too long
+    taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
+    payload = Payload(text, _json_text(registration, taken.after, is_exact=True))
+    if taken.before is not None:
+        before = _json_text(registration, taken.before, is_exact=True)
+        # Compared as JSON: a difference that JSON does not show is no change.
+        changed = {*snapshots.changed_fields(json.loads(before), json.loads(payload.snapshot)), *taken.unshown}
+        payload = replace(payload, prechange=before, changed=dumps(sorted(changed)))
+    return payload
 
 
 def serialize_or_error(
@@ -143,7 +162,7 @@ def _json_text(registration: Registration, data: Any, is_exact: bool = False) ->
     """JSON text without excluded and sensitive fields."""
     if isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if not registration.is_left_out(str(key))}
-    return dumps(data, registration.is_sensitive, is_exact)
+    return dumps(data, registration.is_sensitive, is_exact, conf.payload_bytes)
 
 
 def serialize_object(state: TransactionState, change: Change, serializers: Sequence[str]) -> SerializedObject | None:

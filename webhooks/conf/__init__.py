@@ -90,6 +90,8 @@ class Settings:
     """Seconds that a failing head of a lane may hold up the deliveries behind it."""
     payload_bytes = Setting[int](1_000_000, rules.count)
     """The largest payload, in bytes."""
+    serialize_timeout = Setting[float](30, rules.positive_seconds)
+    """Seconds after which a serializer is stopped between two items of a list."""
     response_bytes = Setting[int](8192, rules.count)
     """How many bytes of a response body are stored."""
     user_agent = Setting[str]("django-rq-webhooks", rules.header)

@@ -34,7 +34,7 @@ class HasLaterState(Func):
     """Whether the webhook of a delivery got a later state of the object. Custom events are no states.
 
     It compares whole places, as ``lanes`` does: with old statistics, PostgreSQL would read the deliveries of all later
-    events.
+    events. Between two places, SQLite would read all deliveries of the webhook: there it compares each column.
     """
 
     output_field = models.BooleanField()
@@ -43,20 +43,28 @@ class HasLaterState(Func):
         super().__init__("webhook_id", "lane", "event_id")
 
     def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
-        webhook, lane, event = (compiler.compile(one)[0] for one in self.get_source_expressions())
-        actions = ", ".join(f"'{action}'" for action in Action.values)
+        webhook, lane, event = self._columns(compiler)
         place = "(later.webhook_id, later.lane, later.event_id)"
-        return (
-            f"""
+        is_later = f"{place} > ({webhook}, {lane}, {event}) AND {place} <= ({webhook}, {lane}, {lanes.LARGEST})"
+        return self._sql(event, is_later), []
+
+    def as_sqlite(self, compiler: Any, connection: Any, **kwargs: Any) -> Any:
+        webhook, lane, event = self._columns(compiler)
+        is_later = f"later.webhook_id = {webhook} AND later.lane = {lane} AND later.event_id > {event}"
+        return self._sql(event, is_later), []
+
+    def _columns(self, compiler: Any) -> list[str]:
+        return [compiler.compile(one)[0] for one in self.get_source_expressions()]
+
+    def _sql(self, event: str, is_later: str) -> str:
+        actions = ", ".join(f"'{action}'" for action in Action.values)
+        return f"""
             ((SELECT action FROM webhooks_event WHERE id = {event}) IN ({actions}) AND EXISTS (
                 SELECT 1 FROM webhooks_delivery AS later
-                WHERE later.lane IS NOT NULL AND {place} > ({webhook}, {lane}, {event})
-                    AND {place} <= ({webhook}, {lane}, {lanes.LARGEST}) AND later.outcome = 'succeeded'
+                WHERE later.lane IS NOT NULL AND {is_later} AND later.outcome = 'succeeded'
                     AND (SELECT action FROM webhooks_event WHERE id = later.event_id) IN ({actions})
             ))
-            """,
-            [],
-        )
+            """
 
 
 # A delivery failed, and a later change of its object was accepted by its webhook: to send it again would bring an old

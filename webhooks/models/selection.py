@@ -124,8 +124,13 @@ def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any
     found, indexed = queue.in_states(*filters["state"]), filters.keys() & {"state", "webhook"}
     if (keys := _few_queued(filters, found)) is not None:
         return found.filter(pk__in=keys).order_by("-pk"), indexed
-    chosen = filters.keys() & {"webhook", *TIMES}
-    return found.filter(*(_condition(name, filters[name]) for name in chosen)).order_by("-pk"), indexed | chosen
+    chosen = {name: filters[name] for name in filters.keys() & {"webhook", *TIMES}}
+    return queue_of(chosen, found).order_by("-pk"), indexed | chosen.keys()
+
+
+def queue_of(filters: Filters, queue: QueuedDeliveryQuerySet) -> QueuedDeliveryQuerySet:
+    """The rows of the queue that match filters by webhook and time."""
+    return queue.filter(*(_condition(name, value) for name, value in filters.items()))
 
 
 # The index of each state that begins with the webhook, by the column that follows.
@@ -185,7 +190,12 @@ def _few_keys(filters: Filters) -> list[int] | None:
     if "object_type" in filters:
         of_model = Event.objects.filter(object_type=filters["object_type"])
         return _few(of_model.order_by("object_type", "object_id"), FEW_EVENTS)
-    return _few(Event.objects.failed().order_by("timestamp"), FEW_EVENTS) if filters.get("failed") else None
+    return few_failed() if filters.get("failed") else None
+
+
+def few_failed() -> list[int] | None:
+    """The keys of all events that failed. None if there are many."""
+    return _few(Event.objects.failed().order_by("timestamp"), FEW_EVENTS)
 
 
 def are_found_by_events(filters: Filters) -> bool:

@@ -23,10 +23,12 @@ from webhooks.delivery.runs.acts import (
     Key,
     Look,
     Portion,
+    Position,
     TimeLeft,
     acts,
     events_of,
     keys_of,
+    next_events,
     webhook_of,
 )
 from webhooks.errors import reraise_job_timeout
@@ -83,19 +85,20 @@ class BackfillAct(EventAct):
         done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
         return Applied(done, judged.failed, judged.problem, claimed)
 
-    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
         webhook, candidates = webhook_of(run), self.events(run)
-        found = Look(until, {EVENTS: 0}, [])
-        while keys := keys_of(candidates, after, until, READ):
+        begin, until = next_events(run, after, size)
+        found = Look(until, until >= run.last_event, {EVENTS: 0}, [])
+        while keys := keys_of(candidates, begin, until, READ):
             judged = _judge(webhook, candidates, keys, time_left)
             found.counts[EVENTS] += len(judged.wanted)
             found.first += [Key(event.pk, event.pk) for event in judged.wanted[: limit - len(found.first)]]
             found.unjudged += judged.failed
             found.problem = judged.reason or found.problem
-            after = keys[judged.count - 1].event_id
+            begin = keys[judged.count - 1].event_id
             if time_left.is_over:
-                found.until = after
+                found.until, found.is_last = begin, begin >= run.last_event
                 break
         return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
@@ -19,7 +19,7 @@ from django.utils.translation import gettext_noop
 from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize, subscriptions
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
-from webhooks.db import DatabaseNow
+from webhooks.db import Among, DatabaseNow
 from webhooks.delivery.runs.acts import (
     EVENTS,
     Act,
@@ -29,15 +29,17 @@ from webhooks.delivery.runs.acts import (
     Key,
     Look,
     Portion,
+    Position,
     TimeLeft,
     acts,
     events_of,
+    next_events,
     user_of,
 )
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event, Run, RunKind
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
-from webhooks.models.selection import EACH, without_options
+from webhooks.models.selection import EACH, few_failed, without_options
 from webhooks.operations import history
 from webhooks.text import dumps, last_line
 from webhooks.workers import jobs
@@ -181,10 +183,21 @@ class ReplayAct(EventAct):
         later = later.filter(action__in=Action.values, webhooks=OuterRef("webhooks"))
         return _with_webhooks(found).exclude(Q(action__in=Action.values) & Q(Exists(later)))
 
-    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
-        look = super().look(run, after, until, limit, time_left)
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        """An index has the failed events: if there are few, it looks at all of them at once."""
+        are_failed = run.kind == RunKind.RECOVER or run.filters.get("failed")
+        keys = few_failed() if are_failed else None
+        begin, until = next_events(run, after, size)
+        conditions = Q(pk__gt=begin, pk__lte=until)
+        if keys is not None:
+            until = run.last_event
+            conditions = Q(Among("id", [pk for pk in keys if run.counted_event < pk <= until]))
+        found = self.events(run).filter(conditions)
+        look = Look(until, until >= run.last_event, {EVENTS: found.count()}, [])
+        if limit:
+            look.first = [Key(pk, pk) for pk in found.order_by("pk").values_list("pk", flat=True)[:limit]]
         if EACH not in run.filters:
-            look.left_out = self._all(run).filter(pk__gt=after, pk__lte=until).count() - look.counts[EVENTS]
+            look.left_out = self._all(run).filter(conditions).count() - look.counts[EVENTS]
         return look
 
     def _close_older(self, run: Run, newest: Event) -> None:
@@ -245,11 +258,12 @@ class RecoverAct(Act):
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return self._act(webhook).keys(run, webhook, after, until, limit)
 
-    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
-        look = super().look(run, after, until, limit, time_left)
-        look.left_out = self._events.look(run, after, until, 0, time_left).left_out
-        look.superseded = self._deliveries.superseded(run, after, until)
-        return look
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        """First at the deliveries, then at the events."""
+        if isinstance(after, int):
+            return self._events.look(run, after, size, limit, time_left)
+        look = self._deliveries.look(run, after, size, limit, time_left)
+        return replace(look, until=run.counted_event, is_last=False) if look.is_last else look
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         applied = Applied()

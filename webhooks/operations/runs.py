@@ -15,21 +15,33 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import QuerySet
 from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
-from webhooks.db import DatabaseNow, index_plans, savepoint
-from webhooks.delivery.runs.acts import ADD_RUN, EVENTS, Key, Look, TimeLeft, acts, rows_of, superseded_of
+from webhooks.db import DatabaseNow, index_plans, savepoint, to_db_time
+from webhooks.delivery.runs.acts import (
+    ADD_RUN,
+    EVENTS,
+    Key,
+    Look,
+    Position,
+    TimeLeft,
+    acts,
+    rows_of,
+    superseded_of,
+)
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
-from webhooks.models import Event, Run, RunKind, RunState, Webhook
+from webhooks.errors import is_statement_timeout
+from webhooks.models import Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
-from webhooks.models.selection import filter_time
+from webhooks.models.selection import filter_time, select_deliveries, without_options
 from webhooks.operations import backfills, history, replays, retries, run_filters, skipped  # noqa: F401 # three add their acts
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.run_filters import NEEDED
@@ -42,8 +54,9 @@ AT_ONCE = 100
 # Rows that a preview names, and webhooks that the name of a run names.
 SAMPLE, NAMED_WEBHOOKS = 10, 3
 
-# Seconds that one query of a preview may take, and a whole preview for a request.
-QUERY_SECONDS, PREVIEW_SECONDS = 3.0, 10.0
+# Seconds that one query of a preview may take, and a whole preview for a request. A shorter preview has shorter
+# queries, down to the last of these.
+QUERY_SECONDS, PREVIEW_SECONDS, SHORTEST_QUERY_SECONDS = 3.0, 10.0, 0.05
 
 # Seconds after which the speed of a run can be measured. Before one percent of the rows, it cannot.
 SETTLED = 3
@@ -105,6 +118,8 @@ class Preview:
     """Rows that match the filters, but that the run only takes if it is asked to: see ``note``."""
     superseded: int = 0
     """Superseded deliveries that the run leaves out in the same way."""
+    at_most: int | None = None
+    """If the count was stopped, no more rows than these match. None if that is not known."""
     unreadable: int = 0
     """Objects that are deleted, or whose model is not registered: the run cannot read them."""
     unjudged: int = 0
@@ -127,6 +142,10 @@ class Preview:
     @property
     def may_take_any(self) -> bool:
         return bool(self.count) or not self.is_complete
+
+    def is_more_than(self, count: int) -> bool:
+        """Whether the run takes more rows. Says yes if it may."""
+        return self.count > count or (not self.is_complete and (self.at_most is None or self.at_most > count))
 
 
 class RunExists(Exception):
@@ -213,19 +232,20 @@ def preview(
 ) -> Preview:
     """What ``start`` with the same arguments would take. Raises RefusedFilter, too.
 
-    Counts a range of events at a time, and stops after about ``seconds``.
+    Looks at some rows at a time, and stops after about ``seconds``.
     """
     run = _new(kind, filters, user, takes_all)
-    using, pace, time_left = Event.objects.db, Pace(), TimeLeft(seconds)
-    found, oldest, after, problem = Preview(), list[Key](), run.counted_event, ""
+    using, pace, time_left = Event.objects.db, Pace(is_hurried=seconds < 1), TimeLeft(seconds)
+    found, oldest, problem = Preview(), list[Key](), ""
+    after: Position = None
+    is_done = run.counted_event >= run.last_event
 
     def look() -> Look:
         with savepoint(using):  # PostgreSQL may stop it
-            return acts[kind].look(run, after, until, SAMPLE - len(oldest), time_left)
+            return acts[kind].look(run, after, pace.events, SAMPLE - len(oldest), time_left)
 
-    with index_plans(using, may_sort=True, seconds=max(0.1, min(QUERY_SECONDS, seconds))):
-        while after < run.last_event and not found.is_stopped:
-            until = min(after + pace.events * acts[kind].stride, run.last_event)
+    with index_plans(using, may_sort=True, seconds=max(SHORTEST_QUERY_SECONDS, min(QUERY_SECONDS, seconds))):
+        while not (is_done or found.is_stopped):
             if part := pace.read(look):
                 found.events += part.counts.pop(EVENTS, 0)
                 found.deliveries += sum(part.counts.values())
@@ -235,8 +255,11 @@ def preview(
                 found.superseded += part.superseded
                 found.unreadable += part.unreadable
                 oldest += part.first
-                after, problem = part.until, part.problem or problem
-            found.is_stopped = after < run.last_event and time_left.is_over
+                after, is_done, problem = part.until, part.is_last, part.problem or problem
+            found.is_stopped = not is_done and time_left.is_over
+        if found.is_stopped:
+            found.at_most = _at_most(run)
+    oldest.sort(key=lambda key: key.event_id)
     names = acts[kind].names(oldest, user)
     found.sample = [Named(key.id, names.get(key.id, "")) for key in oldest]
     if found.unjudged:
@@ -262,6 +285,45 @@ def _is_no_user(name: str, user: Any) -> bool:
     """Whether there is no user of this name. Who may not view users does not learn it."""
     may_know = user is None or permissions.may_view_model(user, get_user_model())
     return may_know and isinstance(history.user_named(name), str)
+
+
+def _at_most(run: Run) -> int | None:
+    """How many rows match the filters, superseded ones included. Indexes count them without a look at each.
+
+    None if no index has the filters, or if counting takes too long. A delivery fails after it was created: so those
+    of a time are among the ones that failed since.
+    """
+    if run.is_restricted or (counted := _counted_by_index(run)) is None:
+        return None
+    try:
+        with savepoint(Event.objects.db):
+            return sum(rows.count() for rows in counted)
+    except OperationalError as error:
+        if not is_statement_timeout(error):
+            raise
+        return None
+
+
+def _counted_by_index(run: Run) -> list[QuerySet[Any]] | None:
+    """The rows that ``_at_most`` counts. None if no index has the filters."""
+    filters = dict(without_options(run.filters))
+    states = filters.pop("state", None)
+    if states is None and filters.keys() == {"error_kind"}:
+        return [select_deliveries(filters)]
+    takes_pending = states is None and run.kind in (RunKind.RETRY, RunKind.RECOVER)
+    names = {"webhook", "created_after"} if takes_pending else {"webhook", "created_after", "error_kind"}
+    if not (takes_pending or states == [State.FAILED]) or not filters.keys() <= names:
+        return None
+    queue, events = QueuedDelivery.objects.failed(), Event.objects.failed()
+    if since := filters.pop("created_after", ""):
+        moment = to_db_time(datetime.fromisoformat(since))
+        queue, events = queue.filter(failed_at__gte=moment), events.filter(timestamp__gte=moment)
+    counted: list[QuerySet[Any]] = [queue.filter(**filters)]
+    if takes_pending:
+        counted.append(QueuedDelivery.objects.filter(**filters, due_at__gt=DatabaseNow()))
+    if run.kind == RunKind.RECOVER:
+        counted.append(events)
+    return counted
 
 
 def _left_out(count: int) -> str:

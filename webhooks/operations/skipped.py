@@ -30,8 +30,10 @@ from webhooks.delivery.runs.acts import (
     Key,
     Look,
     Portion,
+    Position,
     TimeLeft,
     acts,
+    next_events,
     user_of,
     webhook_of,
 )
@@ -87,19 +89,20 @@ class RecoverSkippedAct(Act):
         found = _between(self._skips(run), after, until).values_list("pk", flat=True)
         return [Key(position_of(pk), pk) for pk in found[:limit]]
 
-    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
         """Looks up the objects, and does not judge the conditions: for that, each object had to be serialized."""
-        found, skips = Look(until, {EVENTS: 0}, []), self._skips(run)
-        while rows := list(_between(skips, after, until)[:READ]):
+        begin, until = next_events(run, after, size * self.stride)
+        found, skips = Look(until, until >= run.last_event, {EVENTS: 0}, []), self._skips(run)
+        while rows := list(_between(skips, begin, until)[:READ]):
             existing = _existing(rows)
             found.counts[EVENTS] += len(existing)
             found.unreadable += len(rows) - len(existing)
             found.first += [Key(position_of(skip.pk), skip.pk) for skip in existing[: limit - len(found.first)]]
-            after = position_of(rows[-1].pk)
+            begin = position_of(rows[-1].pk)
             if len(rows) < READ:
                 break
             if time_left.is_over:
-                found.until = after
+                found.until, found.is_last = begin, begin >= run.last_event
                 break
         return found
 

@@ -27,6 +27,11 @@ def refuse_too_large(what: str, size: int) -> None:
         raise Unsendable(f"{what} has {size:,} bytes; PAYLOAD_BYTES allows {conf.payload_bytes:,}")
 
 
+def too_large(what: str) -> Unsendable:
+    """The error for data that were not written to their end, so that their size is not known."""
+    return Unsendable(f"{what} has more bytes than the {conf.payload_bytes:,} that PAYLOAD_BYTES allows")
+
+
 class SendableEvent(Protocol):
     """The attributes of an Event that a body needs. Texts hold JSON and may be empty."""
 

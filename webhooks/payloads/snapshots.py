@@ -123,7 +123,7 @@ _OUTPUT = ("data", "to_representation")
 
 
 @lru_cache(maxsize=512)  # REST framework makes a class for each nested object of a serializer with ``Meta.depth``
-def _is_stock(kind: Hashable, *methods: str) -> bool:
+def is_stock(kind: Hashable, *methods: str) -> bool:
     """Whether fields or serializers of a class have these methods and properties from REST framework.
 
     Without names: the methods of a field that write its value."""
@@ -139,10 +139,10 @@ def _class_of(one: Any) -> Any:
 def _writes_all(field: Any, column: Any) -> bool:
     """Whether a field of a serializer always shows the whole value of a column: no part of a date, no rounded number,
     and more than whether there is a text."""
-    while _is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
+    while is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
         field, column = inner, getattr(column, "base_field", column)
     is_partial = isinstance(field, BooleanField | IntegerField | BaseSerializer) or "format" in field._kwargs
-    return _is_stock(_class_of(field)) and not is_partial and not _rounds(field, column)
+    return is_stock(_class_of(field)) and not is_partial and not _rounds(field, column)
 
 
 def _rounds(field: Any, column: Any) -> bool:
@@ -154,7 +154,7 @@ class _Shown:
     """The columns and relations in the data of a row, by their names there."""
 
     def __init__(self, registration: Registration, serializer: Any, data: Any, row: models.Model) -> None:
-        self._fields, self.is_stock = serializer_fields(serializer), _is_stock(_class_of(serializer), *_OUTPUT)
+        self._fields, self.is_stock = serializer_fields(serializer), is_stock(_class_of(serializer), *_OUTPUT)
         self._data, self._row = (data if isinstance(data, Mapping) else {}), row
         found = _in_payload(registration, self._fields, self._data)
         self.columns = {name: one for name, one in found.items() if not one.many_to_many}
@@ -188,7 +188,7 @@ class _Shown:
         if old == self.stored[name] or name in self._certain:
             return True
         one = self._fields.get(name)
-        if row is not None and self.is_stock and one is not None and _is_stock(_class_of(one), "get_attribute"):
+        if row is not None and self.is_stock and one is not None and is_stock(_class_of(one), "get_attribute"):
             return _reveals(_representation(one, row), old)
         # The host's code writes the data. It masks no empty value, so an empty one does not prove that it masks none.
         return self.stored[name] not in _EMPTY

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 
 from django.contrib.auth import get_user_model
 from django.test import Client
+from django.utils import timezone
 
 from scripts.benchmark import sample_data
 from scripts.benchmark.deliveries import MINIMUM_RATE
@@ -32,7 +34,7 @@ WEBHOOKS = 50
 RETRIED, DISCARDED, KEPT, SUCCEEDED = 100_000, 10_000, 100_000, 790_000
 FAILED_LIST = "/admin/webhooks/delivery/?state=failed"
 
-# The other pages of the admin, with the ids of a webhook, its delivery and the event of that.
+# The other pages of the admin, with the ids of a webhook, its delivery and the event of that, and the time before all.
 OTHER_PAGES = (
     "/admin/",
     "/admin/webhooks/delivery/",
@@ -47,7 +49,15 @@ OTHER_PAGES = (
     "/admin/webhooks/webhook/",
     "/admin/webhooks/webhook/{webhook}/change/",
     "/admin/webhooks/webhook/add/",
+    "/admin/webhooks/webhook/{webhook}/delete/",
     "/admin/webhooks/webhook/{webhook}/recover/",
+    "/admin/webhooks/webhook/{webhook}/recover/?since={since}",
+    "/admin/webhooks/webhook/{webhook}/backfill/?since={since}",
+    "/admin/webhooks/run/add/?kind=retry&state=failed",
+    "/admin/webhooks/run/add/?kind=retry&state=failed&webhook={webhook}",
+    "/admin/webhooks/run/add/?kind=resend&webhook={webhook}",
+    "/admin/webhooks/run/add/?kind=discard&state=failed&error_kind=http_401",
+    "/admin/webhooks/run/add/?kind=replay&object_type=dcim.device",
     "/admin/webhook-backend-status/why/?event={event}",
     "/admin/webhook-backend-status/why/?webhook={webhook}",
 )
@@ -66,6 +76,7 @@ def measure_incident(bench: Bench) -> Iterator[Measurements]:
         sample_data.vacuum()
         kept = Delivery.objects.filter(webhook=webhooks[0], error_kind=TO_KEEP).latest("pk")
         ids = {"webhook": kept.webhook_id, "delivery": kept.pk, "event": kept.event_id}
+        ids["since"] = (timezone.now() - timedelta(days=7)).strftime("%Y-%m-%dT%H:%M:%SZ")
         addresses = [STATUS_PAGE, FAILED_LIST, *(address.format(**ids) for address in OTHER_PAGES)]
         works = [partial(_showing, client, address) for address in addresses]
         works.append(partial(claiming, bench.webhook(UNREACHABLE)))

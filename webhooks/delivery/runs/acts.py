@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db.models import BooleanField, Count, ExpressionWrapper, Q
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q, Value
 
 from webhooks import permissions
 from webhooks.conf import conf
 from webhooks.db import Among
 from webhooks.delivery.clock import elapsed
-from webhooks.models import Delivery, Event, Run, RunKind, Webhook, lanes, resend_sql
-from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, State, Webhook, lanes, resend_sql
+from webhooks.models.delivery import DeliveryQuerySet, superseded_column
 from webhooks.models.event import EventQuerySet
-from webhooks.models.queue import ClaimedRow
-from webhooks.models.selection import SUPERSEDED, Filters, select_deliveries, select_events, without_options
+from webhooks.models.queue import ClaimedRow, QueuedDeliveryQuerySet
+from webhooks.models.selection import (
+    SUPERSEDED,
+    TIMES,
+    Filters,
+    are_queued,
+    queue_of,
+    select_deliveries,
+    select_events,
+    without_options,
+)
 
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
@@ -70,15 +79,20 @@ class Applied:
         self.left += other.left
 
 
+Position = int | uuid.UUID | None
+"""Where a look ended, and the next one begins: after an event or a delivery. None at the beginning."""
+
+
 @dataclass
 class Look:
-    """What a run would take of some events, up to the event ``until``: the numbers by webhook, and the first rows.
+    """What a run would take of some rows, up to the position ``until``: the numbers by webhook, and the first rows.
 
-    ``unjudged`` events may be wanted or not: judging them failed, for the reason in ``problem``. ``left_out`` match the
-    filters, but the run leaves them out unless it is asked to take them. So do ``superseded`` deliveries. Rows that
-    are ``unreadable`` have objects that cannot be read."""
+    ``is_last`` says that no rows follow. ``unjudged`` events may be wanted or not: judging them failed, for the reason
+    in ``problem``. ``left_out`` match the filters, but the run leaves them out unless it is asked to take them. So do
+    ``superseded`` deliveries. Rows that are ``unreadable`` have objects that cannot be read."""
 
-    until: int
+    until: Position
+    is_last: bool
     counts: dict[int, int]
     first: list[Key]
     unjudged: int = 0
@@ -159,11 +173,10 @@ class Act(ABC):
 
         Looks at one risky row at least, and at more until the time is over."""
 
-    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
-        """What the run would take of these events: the numbers by webhook, and the first ``limit`` rows."""
-        counts = self.count(run, after, until)
-        keys = [key for webhook in counts if limit for key in self.keys(run, webhook, after, until, limit)]
-        return Look(until, counts, sorted(keys, key=lambda key: key.event_id)[:limit])
+    @abstractmethod
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        """What the run would take of the next ``size`` events or deliveries: the numbers by webhook, and the first
+        ``limit`` rows."""
 
 
 class RunRefused(Exception):
@@ -253,18 +266,41 @@ def leaves_superseded(kind: str, run: Run) -> bool:
     return kind in (RunKind.RETRY, RunKind.RESEND) and SUPERSEDED not in run.filters
 
 
+def with_superseded(run: Run) -> Run:
+    """The same run, unsaved, with the superseded deliveries."""
+    return Run(
+        filters=run.filters | {SUPERSEDED: True},
+        **{name: getattr(run, name) for name in ("kind", "requested_by", "is_restricted", "is_by_user")},
+    )
+
+
 def superseded_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
     """The superseded deliveries that the run leaves out."""
     if not leaves_superseded(kind, run):
         return Delivery.objects.none()
-    with_all = Run(kind=kind, filters=run.filters | {SUPERSEDED: True})
-    return rows_of(kind, with_all, user).superseded()
+    return rows_of(kind, with_superseded(run), user).superseded()
 
 
 def events_of(run: Run, filters: Filters) -> EventQuerySet:
     """The events that these filters choose, and that the user of a restricted run may view."""
     events = select_events(filters, finds_times=False)
     return permissions.visible_events(user_of(run), events) if run.is_restricted else events  # type: ignore[return-value]
+
+
+def next_events(run: Run, after: Position, size: int) -> tuple[int, int]:
+    """The next events that a look is about: after one, and up to another one."""
+    begin = after if isinstance(after, int) else run.counted_event
+    return begin, min(begin + size, run.last_event)
+
+
+# The states of the deliveries that a run takes without a filter by state. The queue has all of them.
+QUEUED: dict[str, Sequence[State]] = {
+    RunKind.RETRY: (State.FAILED, State.PENDING),
+    RunKind.DISCARD: (State.WAITING, State.PENDING, State.FAILED),
+}
+
+# A look reads the first rows among so many deliveries for each. If these are too few, it reads all.
+PER_FIRST = 5
 
 
 class DeliveryAct(Act):
@@ -282,19 +318,61 @@ class DeliveryAct(Act):
         rows = self._rows(run, after, until).filter(webhook=webhook).order_by("event_id")
         return [Key(*row) for row in rows.values_list("event_id", "pk")[:limit]]
 
-    def look(self, run: Run, after: int, until: int, limit: int, time_left: TimeLeft) -> Look:
-        """In three queries, however many webhooks have rows."""
-        first = self._rows(run, after, until).order_by("event_id").values_list("event_id", "pk")[:limit]
-        look = Look(until, self.count(run, after, until), [Key(*row) for row in first])
-        look.superseded = self.superseded(run, after, until)
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        """In two or three queries, however many webhooks have rows.
+
+        The queue has few of the stored deliveries. If all rows are there, it looks at these, by their ids, which follow
+        the time. Otherwise it looks at all deliveries of some events.
+        """
+        if (queue := self._queue(run)) is None:
+            begin, until = next_events(run, after, size)
+            look = Look(until, until >= run.last_event, {}, [])
+            self._add(look, run, limit, [Selective(event__gt=begin), Selective(event__lte=until)])
+            return look
+        rows = queue.order_by("pk") if after is None else queue.filter(pk__gt=after).order_by("pk")
+        keys = list(rows.values_list("pk", flat=True)[:size])
+        look = Look(keys[-1] if keys else after, len(keys) < size, {}, [])
+        if keys:
+            of_run = [Q(event__gt=run.counted_event), Q(event__lte=run.last_event)]
+            few = keys[: PER_FIRST * limit]
+            self._add(look, run, limit, [Among("id", keys, "uuid"), *of_run], [Among("id", few, "uuid"), *of_run])
         return look
 
-    def superseded(self, run: Run, after: int, until: int) -> int:
-        """How many superseded deliveries the run leaves out."""
-        if not leaves_superseded(self._kind, run):
-            return 0
-        rows = superseded_of(self._kind, run, user_of(run) if run.is_restricted else None)
-        return rows.filter(Selective(event__gt=after), Selective(event__lte=until)).count()
+    def _queue(self, run: Run) -> QueuedDeliveryQuerySet | None:
+        """The rows of the queue that have all deliveries of the run, and others. None if it does not have them all."""
+        states = run.filters.get("state") or QUEUED.get(self._kind)
+        if not states or not are_queued({"state": states}):
+            return None
+        chosen = {name: value for name, value in run.filters.items() if name in ("webhook", *TIMES)}
+        return queue_of(chosen, QueuedDelivery.objects.in_states(*states))
+
+    def _add(
+        self, look: Look, run: Run, limit: int, conditions: Sequence[Any], few: Sequence[Any] | None = None
+    ) -> None:
+        """Count the rows that meet the conditions, and read the first ones. Mostly, enough of these meet ``few``."""
+        for webhook, is_superseded, count in self._counts(run, conditions):
+            if is_superseded:
+                look.superseded += count
+            else:
+                look.counts[webhook] = count
+        wanted = min(limit, sum(look.counts.values()))
+        for chosen in (few, conditions) if few else (conditions,):
+            if len(look.first) < wanted:
+                first = self._all_rows(run).filter(*chosen).order_by("event_id").values_list("event_id", "pk")
+                look.first = [Key(*row) for row in first[:limit]]
+
+    def _counts(self, run: Run, conditions: Sequence[Any]) -> Iterable[tuple[int, bool, int]]:
+        """The numbers of rows by webhook, and of the superseded ones that the run leaves out."""
+        superseded: Any = Value(False)
+        if leaves_superseded(self._kind, run):
+            run = with_superseded(run)
+            superseded = superseded_column()
+        rows = self._all_rows(run).filter(*conditions).order_by().annotate(read_superseded=superseded)
+        return (
+            rows.values("webhook", "read_superseded")
+            .annotate(count=Count("pk"))
+            .values_list("webhook", "read_superseded", "count")
+        )
 
     def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
         return self._all_rows(run).filter(Selective(event__gt=after), Selective(event__lte=until))
@@ -334,6 +412,11 @@ class EventAct(Act):
     def key(self, run: Run) -> int:
         """The key of its rows: ``EVENTS``, or the webhook that gets them."""
         return EVENTS
+
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        begin, until = next_events(run, after, size)
+        first = self.keys(run, EVENTS, begin, until, limit) if limit else []
+        return Look(until, until >= run.last_event, self.count(run, begin, until), first)
 
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
         return {self.key(run): self.events(run).filter(pk__gt=after, pk__lte=until).count()}

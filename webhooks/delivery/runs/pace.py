@@ -22,11 +22,12 @@ STOPPED_FACTOR = 64
 
 
 class Pace:
-    """Adapts a number of events to the time that the queries take."""
+    """Adapts a number of events or deliveries to the time that the queries take. A page is hurried: its first queries
+    look at the fewest."""
 
-    def __init__(self) -> None:
-        self.events = LOOK_AT
-        """Events that the next query looks at."""
+    def __init__(self, is_hurried: bool = False) -> None:
+        self.events = min(LOOK_AT, FEWEST) if is_hurried else LOOK_AT
+        """Events or deliveries that the next query looks at."""
 
     def read(self, read: Callable[[], T]) -> T | None:
         """Read rows, in a transaction with a time limit. None if PostgreSQL has stopped it: read fewer then."""
