@@ -111,8 +111,7 @@ def _guised(kind: str, guises: Iterable[Guise]) -> Serializer:
     def to_representation(self: Any, one: Any) -> Any:
         shown = serializers.ModelSerializer.to_representation(self, one)
         if "masked_by_serializer" in ways and "card" in shown:
-            # All values: if a serializer masks some itself, the app cannot see it, see docs/payload.md.
-            shown["card"] = f"**** {shown['card'][-1:]}"
+            shown["card"] = mask(shown["card"])
         return {"properties": shown} if "in_envelope" in ways else shown
 
     if ways & {"masked_by_serializer", "in_envelope"}:

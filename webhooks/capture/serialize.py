@@ -114,7 +114,7 @@ def serialize(
             watch.follow(writer)
             written = writer.data
             watch.data_are_written()
-            payload = _payload(registration, writer, written, instance, prechange)
+            payload = _payload(registration, serializer, writer, written, instance, prechange)
     except NotJSONSerializable as error:
         raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
     except TooLong as error:
@@ -126,12 +126,21 @@ def serialize(
 
 
 def _payload(
-    registration: Registration, writer: Any, written: Any, instance: models.Model, prechange: PrechangeState | None
+    registration: Registration,
+    serializer: str,
+    writer: Any,
+    written: Any,
+    instance: models.Model,
+    prechange: PrechangeState | None,
 ) -> Payload:
     """The JSON texts of what a serializer has written. Raises NotJSONSerializable, and TooLong."""
     data = without_hidden(registration, writer, written)
     text = _json_text(registration, data)  # first: it may be too long
-    taken = snapshots.snapshots_of(registration, writer, data, instance, prechange)
+
+    def write(row: models.Model) -> Any:
+        return registration.build_serializer(serializer, row).data
+
+    taken = snapshots.snapshots_of(registration, writer, data, instance, prechange, write)
     payload = Payload(text, _json_text(registration, taken.after, is_exact=True))
     if taken.before is not None:
         before = _json_text(registration, taken.before, is_exact=True)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, models
 from rest_framework.fields import BooleanField, IntegerField
 from rest_framework.serializers import BaseSerializer
 
-from webhooks.db import can_lock, in_chunks
+from webhooks.db import can_lock, in_chunks, savepoint
+from webhooks.errors import reraise_job_timeout
 from webhooks.registry.keys import source_field, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import is_hidden, output_of, serializer_fields, source_names
@@ -153,7 +154,11 @@ def _rounds(field: Any, column: Any) -> bool:
 class _Shown:
     """The columns and relations in the data of a row, by their names there."""
 
-    def __init__(self, registration: Registration, serializer: Any, data: Any, row: models.Model) -> None:
+    def __init__(
+        self, registration: Registration, serializer: Any, data: Any, row: models.Model, write: Callable[[Any], Any]
+    ) -> None:
+        self._write = write
+        self._old: Mapping[str, Any] | None = None
         self._fields, self.is_stock = serializer_fields(serializer), is_stock(_class_of(serializer), *_OUTPUT)
         self._data, self._row = (data if isinstance(data, Mapping) else {}), row
         found = _in_payload(registration, self._fields, self._data)
@@ -190,8 +195,20 @@ class _Shown:
         one = self._fields.get(name)
         if row is not None and self.is_stock and one is not None and is_stock(_class_of(one), "get_attribute"):
             return _reveals(_representation(one, row), old)
-        # The host's code writes the data. It masks no empty value, so an empty one does not prove that it masks none.
-        return self.stored[name] not in _EMPTY
+        # The host's code writes the data, and may mask one value and show another.
+        return row is not None and _reveals(self._written(row).get(name, _MISSING), old)
+
+    def _written(self, row: models.Model) -> Mapping[str, Any]:
+        """What the serializer writes of the old row. Empty if it fails: the relations of the row may be gone."""
+        if self._old is None:
+            try:
+                with savepoint(row._state.db or DEFAULT_DB_ALIAS):
+                    written = self._write(row)
+            except Exception as error:
+                reraise_job_timeout(error)
+                written = {}
+            self._old = written if isinstance(written, Mapping) else {}
+        return self._old
 
     def shows_members(self, registration: Registration, name: str) -> bool:
         """Whether the data show the members of a relation as its field writes them. May read them again."""
@@ -244,12 +261,18 @@ class Snapshots:
 
 
 def snapshots_of(
-    registration: Registration, serializer: Any, data: Any, row: models.Model, prechange: PrechangeState | None
+    registration: Registration,
+    serializer: Any,
+    data: Any,
+    row: models.Model,
+    prechange: PrechangeState | None,
+    write: Callable[[Any], Any],
 ) -> Snapshots:
     """The snapshots of a row: columns as they are stored, and many-to-many relations as lists.
 
-    They have the fields in ``data``, the serializer's output without excluded fields."""
-    shown = _Shown(registration, serializer, data, row)
+    They have the fields in ``data``, the serializer's output without excluded fields. ``write`` returns the output of
+    such a serializer for another row."""
+    shown = _Shown(registration, serializer, data, row, write)
     after = {name: value for name, value in shown.stored.items() if shown.shows(name)}
     for name, relation in sorted(shown.relations.items()):
         has_field = shown.relation_field(name) is not None
