@@ -503,6 +503,39 @@ def test_snapshots_do_not_show_what_the_data_mask(case: str, old: str, new: str)
         assert not any(name in event.data + event.snapshots for name in (old, new) if name)
 
 
+def mask_numbers(data: dict[str, Any]) -> dict[str, Any]:
+    return mask_name(data) if data["name"].isdecimal() else data
+
+
+class MaskingNumbers(MaskingOutput):
+    @property
+    def data(self) -> Any:
+        return mask_numbers(super(MaskingOutput, self).data)
+
+
+class MaskedNumber(serializers.CharField):
+    def get_attribute(self, instance: Any) -> str:
+        return str(mask_numbers({"name": instance.name})["name"])
+
+
+@pytest.mark.usefixtures("database", "own_registrations")
+@pytest.mark.parametrize(
+    "serializer",
+    [things(represent=mask_numbers), MaskingNumbers, things(name=MaskedNumber())],
+    ids=["own", "data", "field"],
+)
+def test_snapshots_show_an_old_value_only_if_the_data_showed_it(serializer: Any) -> None:
+    registry.register(Thing, serializer)
+    make_webhook(Thing, prechange=True)
+    thing = Thing.objects.create(name="4111")
+    for name in ("open", "other"):
+        thing.name = name
+        thing.save()
+    _created, revealed, renamed = (json.loads(one.snapshots) for one in events())
+    assert "name" not in {*revealed["prechange"], *revealed["postchange"]}
+    assert (renamed["prechange"]["name"], renamed["postchange"]["name"]) == ("open", "other")
+
+
 @pytest.mark.usefixtures("database", "masking")
 @pytest.mark.parametrize("case", [case for case in MASKED if case != "another source"])
 @pytest.mark.parametrize("new", ["4222", ""])
