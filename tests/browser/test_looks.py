@@ -227,8 +227,10 @@ def test_every_page_is_whole_in_other_themes(
                 problems[address] += violations(page, "body", {"type": "rule", "values": ["listitem"]})
                 if page.get_by_text("Show all").count():
                     problems[address].append("offers to show all")
-        page.goto(reverse("admin:index"))
-        expect(page.locator(".wh-notice")).to_contain_text("No worker is running")
+        for address in (reverse("admin:index"), reverse("admin:app_list", args=["webhooks"])):
+            page.goto(address)
+            expect(page.locator(".wh-notice")).to_contain_text("No worker is running")
+            problems[address] += violations(page, ".wh-notice", CONTRAST)
         for query in ("", "?user=nobody"):
             page.goto(reverse("admin:webhooks_delivery_changelist") + query)
             expect(page.locator(".wh-filters").get_by_role("button", name="Search")).to_be_visible()
