@@ -25,6 +25,10 @@ Step = Callable[[Any], Any]
 """One call of a method of a queryset."""
 
 
+# Without an order that leaves nothing open, PostgreSQL may choose other rows each time.
+KEYS: dict[Any, list[str]] = {Counter: ["code"], Diner: ["place_ptr_id"], Seat: ["thing_id", "number"]}
+
+
 class Work:
     """A random bulk operation. It is built from a seed, so that it can be run twice."""
 
@@ -55,7 +59,7 @@ class Work:
                 Q(group=self._number), Q(number__gt=self._number), Q(number=None), Q(number=F("group")),
                 Q(twin__number__lt=self._number), Q(twins__group=self._number), Q(twins=None),
                 Q(code__in=Counter.objects.order_by("number", "code").values("code")[: self._number % 4]),
-                Q(number__lt=Subquery(Counter.objects.values(most=Max("number"))[:1])),
+                Q(number__lt=Subquery(Counter.objects.values(most=Max("number")).order_by("code")[:1])),
                 Exists(Counter.objects.filter(twin=OuterRef("pk"), group__lt=self._number)),
                 Q(pk__in=[]), Q(pk__in=["c1", "c2", "nothing"]),
             ],
@@ -75,6 +79,7 @@ class Work:
         number, condition = self._number, self._condition()
         text, numeric = {Counter: ("name", "number"), Diner: ("cuisine", "id"), Seat: ("name", "number")}[self.model]
         related = {Counter: "twins", Diner: "labels", Seat: "thing__seats"}[self.model]
+        order = [numeric, *KEYS[self.model]]
         return [
             *[lambda rows: rows.filter(condition)] * 6,
             *[lambda rows: rows.exclude(condition)] * 2,
@@ -86,7 +91,7 @@ class Work:
             lambda rows: rows.annotate(many=Count(related)).filter(many__gt=number % 3),
             lambda rows: rows.annotate(many=Count(related)).order_by("many"),
             lambda rows: rows.annotate(loud=Max(numeric)).filter(loud__gt=number),
-            lambda rows: rows.annotate(row=Window(RowNumber(), order_by=F(numeric).asc())).filter(row__lt=number),
+            lambda rows: rows.annotate(row=Window(RowNumber(), order_by=order)).filter(row__lt=number),
             lambda rows: rows.annotate(one=Exists(Thing.objects.filter(name=OuterRef(text)))),
             lambda rows: rows.order_by("?"),
             lambda rows: rows.order_by(f"-{numeric}", text),
@@ -115,7 +120,7 @@ class Work:
                 {"name": "a", "cuisine": Upper("cuisine")}, {"labels": 1}, {},
                 {"is_open": "perhaps"}, {"name": None}, {"nothing": 1},
             ]  # fmt: skip
-        most = Subquery(self.model._base_manager.values(most=Max("number"))[:1])
+        most = Subquery(self.model._base_manager.values(most=Max("number")).order_by(*KEYS[self.model])[:1])
         twin = "twin" if self.model is Counter else "thing"
         values: list[dict[str, Any]] = [
             {"number": 9}, {"number": F("number") + 10}, {"number": most + 1},
