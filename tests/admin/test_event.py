@@ -14,6 +14,7 @@ from django.utils import timezone, translation
 
 from dcim.models import Site
 from tests.support.admin_pages import EVENTS, WEBHOOKS, change_of, form, messages_after, page, staff, statements
+from tests.support.html_forms import fields_of
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.testapp.models import Thing
 from webhooks.admin.lists import list_url
@@ -147,6 +148,30 @@ class TestEvents:
         assert change_of(made) in page(admin_client, change_of(failed))
         assert change_of(failed) in page(admin_client, change_of(made))
         assert LogEntry.objects.get().change_message == "Replayed."
+
+    @pytest.mark.parametrize("from_list", [False, True])
+    def test_a_form_that_comes_twice_replays_once(self, admin_client: Client, from_list: bool) -> None:
+        site = Site.objects.create(name="Lisbon", slug="lis")
+        sent = make_site_event(site.pk, "Lisbon", webhook_ids=[make_webhook(Site).pk])
+        button = reverse("admin:webhooks_event_replay", args=[sent.pk])
+        address, opened, begin = button, change_of(sent), f'action="{button}"'
+        chosen = {}
+        if from_list:
+            address, opened, begin = EVENTS, EVENTS, 'id="changelist-form"'
+            chosen = {"action": "replay_chosen", "_selected_action": [sent.pk]}
+        [moment] = fields_of(page(admin_client, opened), begin)["opened_at"]
+        refused = "“Lisbon” was not replayed: it was replayed after this page was opened."
+        for expected in ("1 event replayed.", refused, refused):
+            assert messages_after(admin_client, address, opened_at=moment, **chosen) == [expected]
+        [again] = fields_of(page(admin_client, opened), begin)["opened_at"]
+        assert messages_after(admin_client, address, opened_at=again, **chosen) == ["1 event replayed."]
+        assert Event.objects.filter(replay_of=sent.pk).count() == 2
+
+    @pytest.mark.parametrize("moment", ["", "nonsense", "0001-01-01T00:00:00+14:00", "2026-11-26T16:00:00"])
+    def test_an_invented_time_of_the_page_is_no_server_error(self, admin_client: Client, moment: str) -> None:
+        sent = make_site_event(Site.objects.create(name="Lisbon", slug="lis").pk, webhook_ids=[make_webhook(Site).pk])
+        address = reverse("admin:webhooks_event_replay", args=[sent.pk])
+        assert messages_after(admin_client, address, opened_at=moment) == ["1 event replayed."]
 
     def test_a_refused_replay_says_why(self, admin_client: Client, webhook: Webhook) -> None:
         gone = make_site_event(99, "gone", data="", error="KeyError", webhook_ids=[webhook.pk])

@@ -18,6 +18,7 @@ from webhooks.admin.webhook.form import WebhookForm
 from webhooks.models import Webhook
 from webhooks.operations.edits import SETTINGS
 from webhooks.registry import registered_object_types
+from webhooks.security.encryption import Secret
 
 FORM = 'id="webhook_form"'
 SAVED = 302
@@ -165,6 +166,63 @@ def test_a_secret_is_entered_again_after_a_conflict(admin_client: Client, webhoo
     assert errors_of(response).keys() == {"payload_url", "secret"}
     assert "another of the secrets" not in response.content.decode()
     assert Webhook.objects.get().secret == "one of the secrets"
+
+
+THEIRS, OURS = "a secret that was stored meanwhile", "a secret that is entered late"
+
+
+def store_secret(webhook: Webhook) -> None:
+    """As another user."""
+    other = Webhook.objects.get(pk=webhook.pk)
+    other.secret = Secret(THEIRS)
+    other.save_settings(["secret"])
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
+    ("entered", "refused", "kept"),
+    [({"clear_secret": ["on"]}, "clear_secret", ""), ({"secret": [OURS]}, "secret", OURS)],
+)
+def test_a_secret_that_was_stored_meanwhile_is_replaced_only_on_purpose(
+    admin_client: Client, webhook: Webhook, entered: dict[str, list[str]], refused: str, kept: str
+) -> None:
+    form = opened(admin_client, webhook) | entered
+    store_secret(webhook)
+    response = admin_client.post(change_of(webhook), form)
+    shown = response.content.decode()
+    assert errors_of(response).keys() == {refused}
+    assert "Another value was stored while the form was open." in errors_of(response)[refused]
+    assert not any(one in shown for one in (THEIRS, OURS))
+    assert Webhook.objects.get().secret == THEIRS
+    assert admin_client.post(change_of(webhook), fields_of(shown, FORM) | entered).status_code == SAVED
+    assert Webhook.objects.get().secret == kept
+
+
+@pytest.mark.one_database
+def test_a_secret_that_was_stored_meanwhile_stays_if_the_form_changes_another_field(
+    admin_client: Client, webhook: Webhook
+) -> None:
+    form = opened(admin_client, webhook) | {"name": ["renamed"]}
+    store_secret(webhook)
+    assert admin_client.post(change_of(webhook), form).status_code == SAVED
+    saved = Webhook.objects.get()
+    assert (saved.name, saved.secret == THEIRS) == ("renamed", True)
+
+
+def test_a_secret_that_is_stored_between_the_check_and_the_save_is_not_cleared(
+    admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = opened(admin_client, webhook) | {"clear_secret": ["on"]}
+    clean = Webhook.full_clean
+
+    def meanwhile(row: Webhook, *args: Any, **kwargs: Any) -> None:
+        clean(row, *args, **kwargs)
+        store_secret(webhook)
+
+    monkeypatch.setattr(Webhook, "full_clean", meanwhile)
+    response = admin_client.post(change_of(webhook), form, follow=True)
+    assert "Nothing was saved." in response.content.decode()
+    assert Webhook.objects.get().secret == "one of the secrets"  # what the other user stored is rolled back, too
 
 
 def test_a_change_between_the_check_and_the_save_is_not_reverted(

@@ -62,7 +62,8 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
         ([FINE], [SHIPPED], Level.GOOD, "All is well: nothing is waiting"),
         ([FINE], [], Level.ERROR, "No worker is running, so nothing is delivered."),
         ([FINE], [RegisteredWorker("w", ("default",))], Level.ERROR, "No running worker serves the queue “webhooks”"),
-        ([FINE], [SILENT], Level.ERROR, "No running worker serves the queue “webhooks”"),
+        ([FINE], [SILENT], Level.ERROR, "No worker is running, so nothing is delivered."),
+        ([FINE], [SILENT, replace(SHIPPED, queues=("default",))], Level.ERROR, "No running worker serves the queue"),
         ([FINE], [SHIPPED, SILENT], Level.WARNING, "The worker “w” has not reported for 2 min"),
         ([FINE], [SHIPPED, AHEAD], Level.WARNING, "The clock of worker “web1:123” is 1 h ahead of the database's."),
         ([FINE], [BEHIND], Level.WARNING, "The clock of worker “web1:123” is 6 s behind the database's."),
@@ -203,6 +204,26 @@ LATE = {"due": 1, "due_since": LONG_AGO}
 LOST = Secret(stored=f"{PREFIX}of a key that is lost")
 
 
+UNDECRYPTED = Fault(ErrorKind.SECRET, "The worker cannot decrypt the secrets of some webhooks", LONG_AGO)
+
+
+def test_a_lost_key_is_one_problem_since_the_worker_met_it() -> None:
+    lost, worker = counted(secret=LOST, due=2), replace(SHIPPED, faults=(UNDECRYPTED,))
+    [alarm] = find_alarms(Overview(webhooks=(lost,)), backend(worker), True, NOW)
+    assert (alarm.since, alarm.error_kind) == (LONG_AGO, "secret")
+    assert alarm.remedy.startswith("Restore the missing key in the settings of the site and of the workers")
+
+
+def test_the_remedy_of_a_disabled_webhook_names_what_it_skipped(webhooks_settings: Any) -> None:
+    gone = counted(enabled=False, disabled_reason="gone")
+    for days, is_named in ((7, True), (0, False)):
+        webhooks_settings(SKIP_DAYS=days)
+        [alarm] = [
+            one for one in find_alarms(Overview(webhooks=(gone,)), backend(SHIPPED), True, NOW) if one.webhook_id
+        ]
+        assert ("“Recover skipped…” sends their objects" in alarm.remedy) == is_named
+
+
 def tree(alarms: Sequence[Alarm]) -> list[str]:
     """Each cause with what follows from it: "no_worker > overdue 1, overdue 2"."""
 
@@ -216,7 +237,7 @@ def tree(alarms: Sequence[Alarm]) -> list[str]:
     ("webhooks", "workers", "expected"),
     [
         ([LATE, LATE | {"failed": 2}], [], ["no_worker > overdue 1, overdue 2", "failed_deliveries 2"]),
-        ([LATE], [SILENT], ["no_worker_of_queue > silent_worker, overdue 1"]),
+        ([LATE], [SILENT], ["no_worker > silent_worker, overdue 1"]),
         ([LATE, {}], [replace(SHIPPED, faults=(FAULT,))], ["fault > overdue 1"]),
         (
             [REFUSED | {"error_kind": "resolver"}, REFUSED], [replace(SHIPPED, faults=(FAULT,))],
@@ -243,6 +264,11 @@ def tree(alarms: Sequence[Alarm]) -> list[str]:
             [{"secret": LOST} | LATE, {"secret_headers": LOST}, {}], [SHIPPED],
             ["unreadable > unreadable 1, overdue 1, unreadable 2"],
         ),
+        (
+            [{"secret": LOST} | LATE, {}], [replace(SHIPPED, faults=(UNDECRYPTED,))],
+            ["unreadable 1 > fault, overdue 1"],
+        ),
+        ([LATE, {}], [replace(SHIPPED, faults=(UNDECRYPTED,))], ["fault > overdue 1"]),
         (
             [{"failed": 1}, {"failed": 2}, {}], [SHIPPED],
             ["failed_deliveries > failed_deliveries 1, failed_deliveries 2"],

@@ -119,7 +119,7 @@ def test_json_has_the_fields_of_the_api(webhook: Webhook, api: APIClient, capsys
         ("disabled", webhook.pk), ("all_disabled", None),
     ]  # fmt: skip
     assert (by_api["alarms"][0]["waiting"], by_api["alarms"][0]["consequences"]) == (1, [])
-    assert by_api["alarms"][0]["remedy"] == "Enable it, or discard its deliveries."
+    assert by_api["alarms"][0]["remedy"].startswith("Enable it, or discard its deliveries. Changes meanwhile")
 
 
 def test_line_breaks_in_a_name_make_no_line_of_their_own(webhook: Webhook, capsys: Any) -> None:
@@ -182,7 +182,7 @@ def test_the_api_refuses_a_parameter(webhook: Webhook, api: APIClient) -> None:
 
 def around(problem: Problem, *workers: RegisteredWorker, **values: Any) -> list[str]:
     """What is named for an alarm that began now, without the times."""
-    alarm = Alarm(level=Level.WARNING, problem=problem, text="", since=timezone.now(), **values)
+    alarm = Alarm(level=Level.WARNING, problem=problem, text="", **{"since": timezone.now()} | values)
     [found] = status.with_surroundings([alarm], Backend("webhooks", workers=workers))
     return [re.sub(r"^\d\d:\d\d ", "", one) for one in found.around]
 
@@ -216,9 +216,13 @@ def test_a_worker_that_started_with_other_settings_is_named_with_them() -> None:
 
 @pytest.mark.usefixtures("db")
 @pytest.mark.one_database
-def test_a_worker_that_stopped_is_named() -> None:
-    Lease.objects.create(token="5f1d3c52-8a4e-4c57-9a51-2f5a8f0f6f10", name="web1:10803", lease_until=NOW)
-    assert around(Problem.NO_WORKER) == ["Worker web1:10803 stopped, or lost the database."]
+@pytest.mark.parametrize("lease_left", [0, 14])
+def test_a_worker_that_stopped_or_was_killed_is_named(lease_left: int) -> None:
+    """The lease of a killed worker ends some seconds after its last sign of life."""
+    since = timezone.now() - timedelta(minutes=1)
+    until = since + timedelta(seconds=lease_left)
+    Lease.objects.create(token="5f1d3c52-8a4e-4c57-9a51-2f5a8f0f6f10", name="web1:10803", lease_until=until)
+    assert around(Problem.NO_WORKER, since=since) == ["Worker web1:10803 stopped, or lost the database."]
 
 
 LONG_COMMAND = """

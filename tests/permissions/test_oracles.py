@@ -88,7 +88,9 @@ def hide(webhook: Webhook) -> None:
 def seen_of(response: Any) -> tuple[int, str]:
     """What a user sees of a response, without what each response has new: tokens, and times in words."""
     text = response.content.decode()
-    text = re.sub(r'name="(csrfmiddlewaretoken|nonce)" value="\w+"|>[^<]*</time>|since [-\d]+ [\d:]+ UTC', "", text)
+    text = re.sub(
+        r'name="(csrfmiddlewaretoken|nonce|opened_at)" value="[^"]+"|>[^<]*</time>|since [-\d]+ [\d:]+ UTC', "", text
+    )
     messages = [str(one) for one in (response.context or {}).get("messages", ())] if response.context else []
     return response.status_code, f"{response.get('Location', '')} {messages} {text}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partialmethod
 from typing import Any
 
@@ -24,6 +25,7 @@ from webhooks.admin.filters import EventFilterForm, SkipFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, page_url
 from webhooks.admin.run_start import may_begin
 from webhooks.admin.what_changed import change_context
+from webhooks.db import to_db_time, to_utc
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet, label_of_action
 from webhooks.operations import replays
@@ -220,7 +222,7 @@ def _payload_context(event: Event) -> dict[str, Any]:
 
 def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
     """Replay events, oldest first, and show the result."""
-    results = replays.replay(chosen.replayable().order_by("pk"), request.user)
+    results = replays.replay(chosen.replayable().order_by("pk"), request.user, _opened(request))
     replayed = sum(one.event is not None for one in results)
     text = _("“%(event)s” was not replayed: %(problem)s.")
     problems = [text % {"event": one.original.name, "problem": one.problem} for one in results if not one.event]
@@ -236,6 +238,14 @@ def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
         messages.error(request, text % {"count": number(more)})
     if not results:
         messages.warning(request, _("Nothing to replay: these are tests, or failed events that were replayed."))
+
+
+def _opened(request: HttpRequest) -> datetime | None:
+    """When the page was opened that posts this form."""
+    try:
+        return to_db_time(to_utc(datetime.fromisoformat(request.POST.get("opened_at", ""))))
+    except (ValueError, OverflowError):
+        return None
 
 
 # Skips

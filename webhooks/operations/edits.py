@@ -18,6 +18,8 @@ COLUMNS = [field.attname for field in Webhook._meta.concrete_fields if field.edi
 # The settings that a user can read.
 SETTINGS = [*(name for name in COLUMNS if name not in SECRET_FIELDS), "object_types"]
 
+ENTERED_SECRETS = ("secret", "secret_headers")
+
 TAG_LENGTH = 32
 
 
@@ -38,14 +40,23 @@ def changed_since(read: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     ``read`` has the settings as JSON that a user has read; nothing is compared if it is none. Leaves out ``enabled``: a
     worker may disable a webhook, and the page of the form says so.
     """
+    earlier = _parse(read)
+    names = [name for name in SETTINGS if name in earlier and name in stored and name != "enabled"]
+    return {name: earlier[name] for name in names if not is_same(earlier[name], stored[name])}
+
+
+def changed_secrets(read: str, stored: Mapping[str, str]) -> set[str]:
+    """The secrets that differ from the ``stored`` ones, by their tags. ``read`` is as for ``changed_since``."""
+    earlier = _parse(read)
+    return {name for name, tag in stored.items() if name in earlier and earlier[name] != tag}
+
+
+def _parse(read: str) -> dict[str, Any]:
     try:
         earlier = json.loads(read)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(earlier, dict):
-        return {}
-    names = [name for name in SETTINGS if name in earlier and name in stored and name != "enabled"]
-    return {name: earlier[name] for name in names if not is_same(earlier[name], stored[name])}
+    return earlier if isinstance(earlier, dict) else {}
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -69,7 +80,15 @@ def settings_tag(webhook: Webhook) -> str:
     """A short text that changes with each change of a setting, secrets included. It reveals none of them."""
     hidden = {name: _revealed(getattr(webhook, name)) for name in SECRET_FIELDS}
     values = [settings_of(webhook), hidden, str(webhook.previous_secret_until)]
-    text = json.dumps(values, sort_keys=True, default=str)
+    return _tag(json.dumps(values, sort_keys=True, default=str))
+
+
+def secret_tags(webhook: Webhook) -> dict[str, str]:
+    """For each secret that users enter, a short text that changes with it. It does not reveal it."""
+    return {name: _tag(json.dumps([webhook.pk, name, _revealed(getattr(webhook, name))])) for name in ENTERED_SECRETS}
+
+
+def _tag(text: str) -> str:
     return salted_hmac("webhooks.operations.edits", text, algorithm="sha256").hexdigest()[:TAG_LENGTH]
 
 

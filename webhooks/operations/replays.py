@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -70,15 +71,16 @@ class Replayed:
         return self.problem == _(NO_MATCH)
 
 
-def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
+def replay(events: Iterable[Event], user: Any = None, opened: datetime | None = None) -> list[Replayed]:
     """Capture the objects of events again: create new events with the data of today.
 
     Deletions, custom events and events that loop protection stopped keep their data. The conditions of the webhooks
     are evaluated again. If no webhook matches, there is no new event, and a failed one is done. An event is not
-    replayed if its object is gone, if the serializer or a condition raises, or if receivers know a newer state. A
-    ``user`` gets entries in the history.
+    replayed if its object is gone, if the serializer or a condition raises, or if receivers know a newer state. Nor if
+    it was replayed after ``opened``, the time of the page that asks: a form may come twice. A ``user`` gets entries in
+    the history.
     """
-    results = [replay_one(event) for event in events]
+    results = [replay_one(event, opened=opened) for event in events]
     if user is not None:
         sent = [one.original for one in results if one.event]
         unmatched = [one.original for one in results if one.is_unmatched]
@@ -88,7 +90,7 @@ def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
     return results
 
 
-def replay_one(original: Event, webhook: int | None = None) -> Replayed:
+def replay_one(original: Event, webhook: int | None = None, opened: datetime | None = None) -> Replayed:
     """As ``replay``, for one event and without an entry in the history.
 
     With the id of a ``webhook``, an event that was sent before goes to this one only. A failed event goes to all of
@@ -100,6 +102,8 @@ def replay_one(original: Event, webhook: int | None = None) -> Replayed:
         with transaction.atomic(Event.objects.db):
             if original.error and not Event.objects.failed().select_for_update().filter(pk=original.pk).exists():
                 raise NotReplayable(_("it has been replayed already"))
+            if opened:
+                _refuse_repeated(original, opened)
             _refuse_outdated(original)
             columns = {name: getattr(original, name) for name in KEPT_COLUMNS} | _current_columns(original)
             event = Event(replay_of=original.pk, webhook_ids=_matching_webhooks(original, columns), **columns)
@@ -115,6 +119,14 @@ def replay_one(original: Event, webhook: int | None = None) -> Replayed:
         reraise_job_timeout(error)
         return Replayed(original, problem=_("its payload cannot be created: %(error)s") % {"error": error})
     return Replayed(original, event) if event.webhook_ids else Replayed(original, problem=_(NO_MATCH))
+
+
+def _refuse_repeated(original: Event, opened: datetime) -> None:
+    """Raise NotReplayable if it was replayed after this time. Of two requests, the second waits for the first."""
+    list(Event.objects.filter(pk=original.pk).select_for_update(no_key=True).values_list("pk"))
+    of_object = Event.objects.filter(object_type=original.object_type, object_id=original.object_id)
+    if of_object.filter(pk__gt=original.pk, replay_of=original.pk, timestamp__gte=opened).exists():
+        raise NotReplayable(_("it was replayed after this page was opened"))
 
 
 def _refuse_outdated(original: Event) -> None:

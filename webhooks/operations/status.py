@@ -137,6 +137,8 @@ class Happening:
     at: datetime
     text: str
     webhook_id: int | None = None
+    noted_after: timedelta = timedelta(0)
+    """At most this long before ``at`` it happened."""
 
 
 def with_surroundings(alarms: Sequence[Alarm], backend: Backend) -> list[Alarm]:
@@ -152,7 +154,7 @@ def _around(alarm: Alarm, happened: Iterable[Happening]) -> tuple[str, ...]:
     if not alarm.since:
         return ()
     first, last = alarm.since - BEFORE, alarm.since + AFTER
-    near = [one for one in happened if first <= one.at <= last and _concerns(alarm, one)]
+    near = [one for one in happened if first <= one.at <= last + one.noted_after and _concerns(alarm, one)]
     return tuple(f"{clock_time(one.at)} {one.text}" for one in near[-MAX_NAMED:])
 
 
@@ -181,4 +183,6 @@ def _workers(backend: Backend) -> Iterator[Happening]:
     stopped: Any = Lease.objects.expired().order_by("-lease_until").values_list("name", "lease_until")
     for name, lease_until in stopped[:MAX_NAMED]:
         if name:
-            yield Happening(lease_until, _("Worker %(name)s stopped, or lost the database.") % {"name": name})
+            # The lease of a killed worker ends by itself.
+            text = _("Worker %(name)s stopped, or lost the database.") % {"name": name}
+            yield Happening(lease_until, text, noted_after=timedelta(seconds=conf.lease))

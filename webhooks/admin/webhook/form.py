@@ -21,7 +21,16 @@ from webhooks import registry
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
-from webhooks.operations.edits import as_setting, changed_since, is_posted_back, is_same, settings_of
+from webhooks.operations.edits import (
+    ENTERED_SECRETS,
+    as_setting,
+    changed_secrets,
+    changed_since,
+    is_posted_back,
+    is_same,
+    secret_tags,
+    settings_of,
+)
 from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals
 from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
@@ -181,7 +190,8 @@ class WebhookForm(forms.ModelForm):
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, **kwargs)
         self.stored = settings_of(self.instance) if self.instance.pk else {}
-        self.stored_secrets = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
+        self.stored_secrets = {name: getattr(self.instance, name) for name in ENTERED_SECRETS}
+        self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
         for name in ACTION_FIELDS.keys() & self.fields.keys():
             self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL
         # Remember "enabled" as it was when the form was opened: a worker may disable the webhook before the save.
@@ -235,8 +245,8 @@ class WebhookForm(forms.ModelForm):
 
     @property
     def opened(self) -> str:
-        """The stored settings, for the hidden field ``opened`` of the page."""
-        return json.dumps(self.stored)
+        """The stored settings and the tags of the secrets, for the hidden field ``opened`` of the page."""
+        return json.dumps(self.stored | self.stored_tags)
 
     def _merge(self, cleaned: dict[str, Any]) -> dict[str, ValidationError]:
         """The settings that another user changed since the form was opened: its hidden field has earlier ones.
@@ -261,6 +271,21 @@ class WebhookForm(forms.ModelForm):
                 stored = self.stored[name]
                 cleaned[name] = ContentType.objects.filter(pk__in=stored) if name == "object_types" else stored
             found[name] = ValidationError(text, code="changed", params={"value": self._words(name)})
+        return found
+
+    def _merge_secrets(self, cleaned: dict[str, Any]) -> dict[str, ValidationError]:
+        """The secrets that this form replaces or clears, and that another user changed since it was opened."""
+        found = {}
+        for name in changed_secrets(self.data.get("opened", ""), self.stored_tags):
+            if cleaned.get(f"clear_{name}"):
+                text = _("Another value was stored while the form was open. Save again to clear it.")
+                found[f"clear_{name}"] = ValidationError(text, code="changed")
+            elif cleaned.get(name):
+                text = _(
+                    "Another value was stored while the form was open. Nothing was saved: to replace it, enter yours "
+                    "again."
+                )
+                found[name] = ValidationError(text, code="changed")
         return found
 
     def _show_stored(self, name: str) -> None:
@@ -289,7 +314,7 @@ class WebhookForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        conflicts = {} if self.is_trial else self._merge(cleaned)
+        conflicts = {} if self.is_trial else self._merge(cleaned) | self._merge_secrets(cleaned)
         self.instance.new_object_types = list(cleaned.get("object_types") or [])
         if not any(cleaned.get(name) for name in (*ACTION_FIELDS, "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))

@@ -35,7 +35,7 @@ from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.network import url_policy
-from webhooks.operations.edits import changed_since, settings_of
+from webhooks.operations.edits import changed_secrets, changed_since, secret_tags, settings_of
 from webhooks.operations.run_filters import OF_WEBHOOK
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
 from webhooks.operations.wording import count_of, number, sentence, why_disabled
@@ -159,7 +159,8 @@ class WebhookAdmin(WebhookListAdmin):
             super().save_model(request, obj, form, change)
             return
         locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=obj.pk)
-        if changed_since(form.opened, settings_of(locked)):
+        secrets = changed_secrets(form.opened, secret_tags(locked)) & form.changed_settings
+        if secrets or changed_since(form.opened, settings_of(locked)):
             raise ChangedMeanwhile
         obj.save_settings(form.changed_settings, request.user)
         if obj.enabled != form.cleaned_data["enabled"]:

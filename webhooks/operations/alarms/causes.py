@@ -12,6 +12,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from webhooks.error_kinds import ErrorKind
 from webhooks.models.queue import State
 from webhooks.operations.alarms import site
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
@@ -31,6 +32,9 @@ STOPS = (Problem.TURNED_OFF, Problem.REDIS, Problem.SUSPENDED, *NO_WORKERS)
 # The receiver itself has one of these problems, whichever webhook sends to it.
 OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 
+# Webhooks with one of these problems most likely have it from the same cause, whichever receiver they send to.
+ALONE = (Problem.UNREADABLE, Problem.FAILED_DELIVERIES)
+
 
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
     """The causes of all problems of the site, the worst first. If there are none, one that says that all is well."""
@@ -41,6 +45,10 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     roots = [replace(first, consequences=tuple(rest)) for first, *rest in chains]
     only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]
     unreadable = [alarm for alarm in roots if alarm.problem == Problem.UNREADABLE]
+    unreadable = _of_one_cause(
+        unreadable, _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
+    )
+    general, unreadable = _explain_secrets(general, unreadable)
     silent = [alarm for one in overview.webhooks for alarm in silent_alarms(one, overview.silences.get(one.pk))]
     unregistered = [alarm for alarm in silent if alarm.problem == Problem.NOT_REGISTERED]
     found = [
@@ -53,10 +61,8 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
         *_of_one_cause(
             unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
         ),
-        *_of_one_cause(
-            unreadable, _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
-        ),
-        *_by_receiver([alarm for alarm in roots if alarm not in (*unreadable, *only_failed)], overview),
+        *unreadable,
+        *_by_receiver([alarm for alarm in roots if alarm.problem not in ALONE], overview),
         *_failed(only_failed, overview),
         *site.failed_events(overview),
         *site.database(overview.vacuum),
@@ -104,6 +110,20 @@ def _explain_failures(general: list[Alarm], chains: list[list[Alarm]]) -> tuple[
             others.append([first, *rest])
     folded = [replace(one, consequences=(*one.consequences, *failing.pop(one.error_kind, ()))) for one in general]
     return folded, others
+
+
+def _explain_secrets(general: list[Alarm], unreadable: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
+    """Fold the faults of workers that cannot decrypt secrets under the secrets that the site cannot decrypt either.
+
+    Both lack the same key. Returns the other causes, and the secrets.
+    """
+    faults = [one for one in general if (one.problem, one.error_kind) == (Problem.FAULT, ErrorKind.SECRET)]
+    if not (faults and unreadable):
+        return general, unreadable
+    first, *others = unreadable
+    consequences = (*first.consequences, *chain.from_iterable(map(_flat, faults)))
+    first = replace(first, since=faults[0].since, error_kind=ErrorKind.SECRET.value, consequences=consequences)
+    return [one for one in general if one not in faults], [first, *others]
 
 
 def _of_one_cause(alarms: Sequence[Alarm], text: str) -> list[Alarm]:

@@ -55,7 +55,8 @@ def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[
             command="rq resume --url redis://…",
             waiting=waiting,
         )
-    if not backend.workers:
+    # If each has gone silent, the queues that they served are of no interest.
+    if all(worker.is_silent for worker in backend.workers):
         problem, text = Problem.NO_WORKER, _("No worker is running, so nothing is delivered.")
     elif not backend.serving and not backend.is_suspended:
         problem = Problem.NO_WORKER_OF_QUEUE

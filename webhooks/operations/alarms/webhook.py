@@ -9,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models.skip import Rule
 from webhooks.network import url_policy
@@ -81,6 +82,11 @@ def _disabled(webhook: Any) -> Iterator[Alarm]:
         text = _("“%(name)s” is disabled, and its deliveries wait.")
     text %= {"name": webhook.name, "reason": why_disabled(webhook), "user": webhook.disabled_by}
     remedy = remedy or (_("Enable it, or discard its deliveries.") if unsent else _("Enable it."))
+    if conf.keeps_skips:
+        remedy += " " + _(
+            "Changes meanwhile are not recorded. When it is enabled again, “Recover skipped…” sends their objects as "
+            "they are now."
+        )
     yield _alarm(webhook, Problem.DISABLED, text, remedy, since=webhook.disabled_at, error_kind=error_kind)
 
 
