@@ -255,9 +255,9 @@ def test_each_replay_is_committed_before_the_next_one(
     make_failed(webhook, *new_things(3))
     replay, committed = replays.replay_one, list[int]()
 
-    def look_and_replay(failed: Event) -> Any:
+    def look_and_replay(failed: Event, **options: Any) -> Any:
         committed.append(aside(Event.objects.exclude(replay_of=None).count))
-        return replay(failed)
+        return replay(failed, **options)
 
     monkeypatch.setattr(replays, "replay_one", look_and_replay)
     assert replay_all(client) == ["3 events replayed."]
