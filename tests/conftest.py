@@ -29,6 +29,7 @@ from tests.support.workers import LOGS, Workers
 from webhooks import registry
 from webhooks.capture import events
 from webhooks.operations import status
+from webhooks.payloads import snapshots
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
 
@@ -291,6 +292,12 @@ def in_utc(settings: Any) -> None:
 def no_earlier_alarms() -> None:
     """The index of the admin shows no alarms of an earlier test."""
     status._latest.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_serializers() -> None:
+    """An earlier test may have replaced methods of a serializer: whether its class has its own is remembered."""
+    snapshots.is_stock.cache_clear()
 
 
 @pytest.fixture

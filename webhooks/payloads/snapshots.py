@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, models
 from rest_framework.fields import BooleanField, IntegerField
 from rest_framework.serializers import BaseSerializer
@@ -198,6 +199,16 @@ class _Shown:
         # The host's code writes the data, and may mask one value and show another.
         return row is not None and _reveals(self._written(row).get(name, _MISSING), old)
 
+    def earlier_row(self, known: Snapshot) -> models.Model | None:
+        """The row with the values of an earlier snapshot. None if they do not fit into its columns any more."""
+        values = {one.attname: getattr(self._row, one.attname) for one in self._row._meta.concrete_fields}
+        try:
+            for name in self.columns.keys() & known.keys():
+                values[self.columns[name].attname] = self.columns[name].to_python(known[name])
+        except ValidationError:
+            return None
+        return type(self._row).from_db(self._row._state.db, list(values), list(values.values()))
+
     def _written(self, row: models.Model) -> Mapping[str, Any]:
         """What the serializer writes of the old row. Empty if it fails: the relations of the row may be gone."""
         if self._old is None:
@@ -302,10 +313,10 @@ def snapshots_of(
 
 def _compared_with(known: Snapshot, shown: _Shown, after: Snapshot) -> Snapshots:
     """The snapshots of a row that was deleted before, or is replayed. ``known`` has the fields of all serializers."""
-    hidden = set()
+    hidden, row = set(), shown.earlier_row(known)
     for name, old in known.items():
         if name in shown.columns:
-            is_shown = name in after and shown.showed(name, old, None)
+            is_shown = name in after and shown.showed(name, old, row)
         else:
             is_shown = name in after and (shown.is_stock or old == after[name])
         if not is_shown:
