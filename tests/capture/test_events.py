@@ -400,6 +400,19 @@ def test_transactions_ended_by_hand_are_an_event_each(thing: Thing) -> None:
     assert [json.loads(event.data)["name"] for event in events()] == ["first", "second"]
 
 
+def test_a_webhook_that_was_enabled_in_a_savepoint_gets_nothing_after_its_rollback() -> None:
+    make_webhook(Thing, enabled=False)
+    with transaction.atomic():
+
+        def enable_and_change() -> None:
+            Webhook.objects.update(enabled=True)
+            Thing.objects.create(name="the first change that the transaction sees")
+
+        in_atomic_that_fails(enable_and_change)
+        Thing.objects.create(name="later")
+    assert events() == []
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("rollback", [in_atomic_that_fails, in_bare_savepoint])
 @pytest.mark.parametrize("prechange", [False, True])
