@@ -806,6 +806,18 @@ def test_a_serializer_that_fails_fails_its_event_and_not_the_save(
     assert "testapp.fragile" in app_log.text
 
 
+def test_an_object_whose_name_cannot_be_read_either_is_a_failed_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fragile, "__str__", lambda self: fetch_all("default", "SELECT * FROM nowhere"))
+    make_webhook(Fragile, Label)
+    with transaction.atomic():
+        Fragile.objects.create(name="a", behaviour="raises")
+        Label.objects.create(name="after")
+    assert actions(Label) == ["created"]
+    [event] = events(Fragile)
+    assert (event.object_repr, event.data) == ("", "")
+    assert "Traceback" in event.error
+
+
 def test_a_serializer_that_fails_does_not_fail_a_deletion() -> None:
     fragile = Fragile.objects.create(name="a", behaviour="bad sql")
     make_webhook(Fragile)
