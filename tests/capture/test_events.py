@@ -400,6 +400,19 @@ def test_transactions_ended_by_hand_are_an_event_each(thing: Thing) -> None:
     assert [json.loads(event.data)["name"] for event in events()] == ["first", "second"]
 
 
+def test_a_webhook_that_was_enabled_in_a_savepoint_gets_nothing_after_its_rollback() -> None:
+    make_webhook(Thing, enabled=False)
+    with transaction.atomic():
+
+        def enable_and_change() -> None:
+            Webhook.objects.update(enabled=True)
+            Thing.objects.create(name="the first change that the transaction sees")
+
+        in_atomic_that_fails(enable_and_change)
+        Thing.objects.create(name="later")
+    assert events() == []
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("rollback", [in_atomic_that_fails, in_bare_savepoint])
 @pytest.mark.parametrize("prechange", [False, True])
@@ -791,6 +804,18 @@ def test_a_serializer_that_fails_fails_its_event_and_not_the_save(
     assert list(Event.objects.failed()) == [event]
     assert event not in Event.objects.undispatched()
     assert "testapp.fragile" in app_log.text
+
+
+def test_an_object_whose_name_cannot_be_read_either_is_a_failed_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fragile, "__str__", lambda self: fetch_all("default", "SELECT * FROM nowhere"))
+    make_webhook(Fragile, Label)
+    with transaction.atomic():
+        Fragile.objects.create(name="a", behaviour="raises")
+        Label.objects.create(name="after")
+    assert actions(Label) == ["created"]
+    [event] = events(Fragile)
+    assert (event.object_repr, event.data) == ("", "")
+    assert "Traceback" in event.error
 
 
 def test_a_serializer_that_fails_does_not_fail_a_deletion() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -80,6 +81,19 @@ def test_the_same_conditions_are_judged_once_for_each_event(monkeypatch: pytest.
 
 def break_plainly(condition: Any, facts: Any, seconds: float) -> Any:
     raise RuntimeError("this condition is broken")
+
+
+@pytest.mark.parametrize("last", [nullcontext, batch], ids=["change", "batch"])
+def test_filters_that_fail_for_each_change_of_an_object_leave_one_event_or_none(last: Any) -> None:
+    make_webhook(Thing)
+    Webhook.objects.update(conditions=[1])
+    with transaction.atomic():
+        first, second = Thing.objects.create(name="a"), Thing.objects.create(name="b")
+        assert [event.error != "" for event in events()] == [True, True]
+        with last():
+            first.delete()
+            second.save()
+    assert [(event.action, event.object_id) for event in events()] == [("created", str(second.pk))]
 
 
 @MODES

@@ -141,6 +141,14 @@ def test_requests_that_the_end_of_the_proxy_cuts_off_are_handed_back() -> None:
     assert Breaker[str]().judge([("direct", closed)], 0) == ([("direct", closed)], [])
 
 
+@pytest.mark.parametrize("kind", sorted(breaking.CUT_OFF))
+def test_requests_that_the_end_of_the_route_cuts_off_are_handed_back(kind: ErrorKind) -> None:
+    breaker = open_breaker(UNREACHABLE)
+    cut_off = outcome(kind, ms=1000, connected=kind != ErrorKind.CONNECT_TIMEOUT)
+    assert breaker.judge([("it", cut_off)], PATIENCE + 0.5) == ([], ["it"])
+    assert breaker.fault
+
+
 def test_failures_in_doubt_have_a_limit() -> None:
     breaker: Breaker[int] = Breaker()
     counted, handed_back = breaker.judge([(number, outcome(UNREACHABLE)) for number in range(MAX_DOUBTFUL + 7)], 0)

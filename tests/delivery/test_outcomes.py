@@ -165,6 +165,25 @@ def test_a_head_that_is_given_up_lets_the_next_one_go(inbox: Inbox, webhooks_set
     assert states() == [State.FAILED, State.SUCCEEDED]
 
 
+def test_a_head_fails_since_its_first_failed_attempt(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[0, 3600])
+    first = timezone.now() - timedelta(minutes=10)
+    make_delivery(make_webhook(Thing, url=inbox.url("status/500")), failures=1, failing_since=first)
+    drain()
+    queued = QueuedDelivery.objects.get()
+    assert (queued.failures, queued.failing_since) == (2, first)
+
+
+@pytest.mark.parametrize(("schedule", "goes_on"), [([3600], True), ([], False)], ids=["failing", "given up"])
+def test_a_lane_looks_back_only_for_deliveries_that_go_on(
+    inbox: Inbox, webhooks_settings: Any, schedule: list[int], goes_on: bool
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=schedule)
+    make_delivery(make_webhook(Thing, url=inbox.url("status/500")), overtaken=True)
+    drain()
+    assert QueuedDelivery.objects.get().overtaken is goes_on
+
+
 def test_unordered_deliveries_do_not_wait_for_each_other(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(RETRY_SCHEDULE=[3600])
     webhook = make_webhook(Thing, url=inbox.url("fail-first/1"), ordered=False)

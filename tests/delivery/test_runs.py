@@ -395,6 +395,25 @@ def test_a_run_counts_its_rows_step_by_step(small_steps: None, monkeypatch: pyte
     assert (run.state, run.done) == (RunState.DONE, 10)
 
 
+@pytest.mark.parametrize("is_counted", [False, True], ids=["counting", "counted"])
+def test_rows_that_two_workers_count_at_the_same_time_are_added_once(
+    small_steps: None, monkeypatch: pytest.MonkeyPatch, is_counted: bool
+) -> None:
+    monkeypatch.setattr(pace, "LOOK_AT", 10 if is_counted else 4)
+    webhook = make_webhook(Thing, enabled=False)
+    for number in range(10):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    run = runs.start(RunKind.RETRY, {}, takes_all=True)
+    before = run.counted_event
+    take_steps(run, 1)
+    counted = (run.counted_event, run.counts, run.total)
+    # Some filters find other rows a moment later.
+    add = partial(steps._add_counts, run.pk, before, run.counted_event, {webhook.pk: 3})
+    assert atomically(add, Run.objects.db).taken == (0 if is_counted else None)
+    run.refresh_from_db()
+    assert (run.counted_event, run.counts, run.total) == counted
+
+
 def test_a_query_that_takes_too_long_is_tried_again_with_fewer_events(monkeypatch: pytest.MonkeyPatch) -> None:
     make_delivery(make_webhook(Thing, enabled=False), State.FAILED)
     run, act, asked = runs.start(RunKind.RETRY, {}, takes_all=True), acts.acts[RunKind.RETRY], list[int]()

@@ -17,6 +17,7 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
+from webhooks.db import execute
 from webhooks.delivery import pause_policy, sweep
 from webhooks.delivery.runs.notes import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
@@ -139,6 +140,23 @@ def test_a_head_that_has_not_failed_keeps_its_lane(webhook: Webhook) -> None:
     assert sweep_step(sweep.unblock_lanes) == 0
 
 
+def test_a_head_that_meanwhile_does_not_fail_any_more_keeps_its_lane(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make_delivery(webhook, failures=3, failing_since=AGO)
+    lock = sweep.lanes.lock
+
+    def lock_after_another(using: str, locked: Any) -> None:
+        """The head was given up, and a user retried it."""
+        QueuedDelivery.objects.update(failing_since=None, failures=0)
+        lock(using, locked)
+
+    monkeypatch.setattr(sweep.lanes, "lock", lock_after_another)
+    assert sweep_step(sweep.unblock_lanes) == 0
+    head.queued.refresh_from_db()
+    assert head.queued.in_lane
+
+
 def test_a_sweep_of_nothing_changes_nothing() -> None:
     assert sweep.sweep() == 0
 
@@ -159,6 +177,14 @@ def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> Non
     queued = QueuedDelivery.objects.order_by("event_id").values_list("state", flat=True)
     assert list(queued) == [State.PENDING, *[State.WAITING] * (2 if has_retried else 1)]
     assert sweeper.sweep() == 0
+
+
+def test_a_lane_whose_only_delivery_between_attempts_has_left_it_goes_on() -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, in_lane=False)
+    make_delivery(webhook, State.WAITING)
+    assert sweep_step(LaneCheck().check_lanes) == 1
+    assert states() == [State.PENDING, State.PENDING]
 
 
 def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +240,28 @@ def test_a_step_that_fails_stops_no_other_and_rests(
     assert len(tries) == 1
     [record] = app_log.records
     assert record.getMessage() == "The sweep failed at “expire leases”, and tries it again in 60 s"
+
+
+@pytest.mark.postgresql
+def test_a_step_that_takes_too_long_rests_for_many_times_as_long(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    def expire_leases() -> int:
+        tries.append(now)
+        execute("default", "SET LOCAL statement_timeout = '10ms'")
+        monkeypatch.setattr(sweep, "elapsed", lambda: now + 3)
+        execute("default", "SELECT pg_sleep(60)")
+        return 0
+
+    tries = list[float]()
+    monkeypatch.setattr(sweep, "expire_leases", expire_leases)
+    sweeper = Sweeper()
+    for now in (100.0, 103.0, 162.0, 164.0):
+        monkeypatch.setattr(sweep, "elapsed", lambda now=now: now)
+        sweeper.sweep()
+    assert tries == [100.0, 164.0]
+    message = "The sweep stopped “expire leases” after 3.0 s, and tries it again in 60 s"
+    assert [record.getMessage() for record in app_log.records] == [message] * 2
 
 
 def test_a_step_that_finds_no_database_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

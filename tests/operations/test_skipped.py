@@ -21,6 +21,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook, rename
 from tests.support.users import api_client, make_user
 from tests.testapp.models import Thing
+from webhooks.delivery.runs.acts import TimeLeft
 from webhooks.management import base
 from webhooks.models import Event, Run, RunKind, RunState, Skip, Webhook
 from webhooks.models.ids import first_at, new_id, position_of
@@ -163,7 +164,11 @@ def test_a_broken_serializer_fails_its_object_alone(webhook: Webhook, monkeypatc
     assert (run.state, run.done, run.failed, run.problem) == (RunState.DONE, 1, 1, "a: ValueError: broken")
 
 
-def test_skips_at_one_position_are_all_taken(webhook: Webhook, inbox: Inbox) -> None:
+@pytest.mark.parametrize("is_over", [False, True], ids=["", "time is over"])
+def test_skips_at_one_position_are_all_taken(
+    webhook: Webhook, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, is_over: bool
+) -> None:
+    monkeypatch.setattr(TimeLeft, "is_over", is_over)
     mend(webhook, None)
     first = Skip.objects.order_by("pk")[0]
     same = [uuid.UUID(int=first.pk.int >> 54 << 54 | number) for number in range(6)]
