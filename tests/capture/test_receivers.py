@@ -387,6 +387,14 @@ def test_an_ignored_user_takes_nothing_away_from_the_change_of_another(
 
 
 @BLOCKS
+def test_of_several_users_the_last_one_whom_no_webhook_ignores_made_the_change(mode: Callable[..., None]) -> None:
+    thing = Thing.objects.create(name="old")
+    make_webhook(Thing, excluded_usernames=["enricher"])
+    mode(lambda: [save_as(thing, name) for name in ("alice", "bob", "enricher")])
+    assert [event.username for event in events()] == ["bob"]
+
+
+@BLOCKS
 def test_a_webhook_that_ignores_all_users_of_a_transaction_gets_nothing(mode: Callable[..., None]) -> None:
     thing = Thing.objects.create(name="old")
     make_webhook(Thing, excluded_usernames=["enricher", "importer"])

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from tests.support.draining import STATE, drain, finished, states
 from tests.support.inbox import Inbox
@@ -58,6 +59,23 @@ def test_resends_of_one_object_go_in_the_order_of_its_events(inbox: Inbox) -> No
     drain()
     sequences = [str(one.json["sequence"]) for one in inbox.received()]
     assert sequences == ids[:5] + ids, "the change came after all resends"
+
+
+def test_of_too_many_deliveries_the_first_of_a_lane_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "MAX_CHANGED", 3)
+    webhook = make_webhook(Thing)
+    for _ in range(5):
+        make_delivery(webhook, State.FAILED)
+    assert retries.retry(Delivery.objects.order_by("-pk")) == 3
+    assert states() == [State.PENDING, State.WAITING, State.WAITING, State.FAILED, State.FAILED]
+
+
+@pytest.mark.parametrize(("change", "is_probed"), [(retries.retry, True), (retries.discard, False)])
+def test_a_retry_probes_a_paused_webhook_and_a_discard_does_not(change: Any, is_probed: bool) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    make_delivery(make_webhook(Thing, probe_at=later, failures_in_a_row=9), State.FAILED)
+    assert change(Delivery.objects.all()) == 1
+    assert (Webhook.objects.get().probe_at < later) is is_probed
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])

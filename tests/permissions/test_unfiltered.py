@@ -43,6 +43,7 @@ def test_an_unconstrained_restriction_as_netbox_writes_it_returns_all_rows(model
         lambda: ALL().filter(friends__in=Thing.objects.all()),
         lambda: ALL().filter(pk__in=Thing.objects.all()[:5]),
         lambda: ALL().filter(Q(name="a") | Q(pk__in=Thing.objects.all())),
+        lambda: ALL().filter(Q(pk__in=Thing.objects.all()) ^ Q(pk__in=Thing.objects.values("pk"))),
         lambda: ALL().filter(pk__in=Thing.objects.filter(labels__in=Label.objects.all())),
         lambda: ALL()[:5],
         lambda: ALL().none(),
