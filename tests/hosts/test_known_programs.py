@@ -85,7 +85,7 @@ KNOWN: dict[str, Program] = {
     "an object without a name": Program((BOX,)),
     "a number in JSON that becomes false": Program((BOX, Do("save", "Box")), webhooks=("flags",)),
     "secrets under other names": Program(
-        (PERSON, Do("create", "Person", 1), BADGE),
+        (PERSON, Do("create", "Person", 1), Do("save", "Person"), BADGE),
         guises=(
             Guise("Person", "ssn", "renamed"), Guise("Person", "password", "slug", "staff"),
             Guise("Badge", "pin", "nested_twice", "box"),
