@@ -230,6 +230,17 @@ def test_a_run_leaves_alone_what_a_user_decided_after_its_rows_were_read(
     assert states()[2:7] == before
 
 
+def test_a_run_goes_on_behind_many_events_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "LOOK_AT", 4)
+    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)  # so that no query looks at more
+    webhook = make_webhook(Thing, enabled=False)
+    first = make_delivery(webhook, State.FAILED)
+    later = make_event(webhook, object_id="2", dispatched=True, id=first.event_id + 20)
+    make_delivery(webhook, State.FAILED, object_id="2", event=later)
+    run = finished(runs.start(RunKind.RETRY, {"state": ["failed"]}))
+    assert (run.state, run.total, run.done) == (RunState.DONE, 2, 2)
+
+
 def test_a_step_leaves_alone_what_does_not_match_the_filters_any_more(webhooks_settings: Any) -> None:
     webhooks_settings(BATCH=2)
     webhook = make_webhook(Thing, enabled=False)
