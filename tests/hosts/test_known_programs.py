@@ -91,6 +91,10 @@ KNOWN: dict[str, Program] = {
             Guise("Badge", "pin", "nested_twice", "box"),
         ),
     ),
+    "a changed key in an envelope": Program(
+        (Do("create", "Person", 1), Do("save", "Person", 1)), webhooks=("flags",),
+        guises=(Guise("Person", "ssn", "in_envelope", "boss"),),
+    ),
     "a masked secret": Program(
         (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
         guises=(Guise("Person", "card", "masked_by_method"),),

@@ -503,6 +503,27 @@ def test_snapshots_do_not_show_what_the_data_mask(case: str, old: str, new: str)
         assert not any(name in event.data + event.snapshots for name in (old, new) if name)
 
 
+@pytest.mark.usefixtures("database", "own_registrations")
+def test_a_change_in_an_envelope_counts_by_its_name_alone() -> None:
+    registry.register(Thing, things(represent=lambda data: {"id": data["id"], "properties": data}))
+    chosen = make_webhook(Thing, name="chosen", changed_fields=["name"])
+    any_change = make_webhook(Thing, name="any", only_changes=True)
+    thing = Thing.objects.create(name="open")
+    thing.save()
+    thing.name = "closed"
+    thing.save()
+    thing.status = "retired"
+    thing.save()
+    _created, *updates = events()
+    assert [(json.loads(one.changed), one.webhook_ids) for one in updates] == [
+        (["name"], [chosen.pk, any_change.pk]),
+        (["status"], [any_change.pk]),
+    ]
+    assert not any(
+        {"name", "status"} & snapshot.keys() for one in updates for snapshot in json.loads(one.snapshots).values()
+    )
+
+
 def mask_numbers(data: dict[str, Any]) -> dict[str, Any]:
     return mask_name(data) if data["name"].isdecimal() else data
 

@@ -118,6 +118,14 @@ def _in_payload(registration: Registration, fields: Mapping[str, Any], data: Col
     return {name: one for name, one in found.items() if registration.sends(name, one.name)}
 
 
+def _inside(registration: Registration, fields: Mapping[str, Any], data: Collection[str], found: Fields) -> Fields:
+    """The model's fields that code of the project may have written deeper into the data, by their names."""
+    if not fields:
+        return {} if found else _in_payload(registration, {}, _model_fields(registration.model))
+    names = {name for name, one in fields.items() if name not in data and not is_hidden(registration, one)}
+    return _in_payload(registration, fields, names)
+
+
 # Which stored values the data show
 
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
@@ -166,11 +174,20 @@ class _Shown:
         self.columns = {name: one for name, one in found.items() if not one.many_to_many}
         self.relations = {name: one.name for name, one in found.items() if one.many_to_many}
         self.stored = _stored_values(self.columns, row)
+        self.inside = _inside(registration, self._fields, self._data, found) if not self.is_stock else {}
+        """The columns and relations that the serializer may have written into an envelope, so not by their names."""
         # The columns of which the data show every value. A foreign key shows which object it is.
         self._certain = {name for name, one in self.columns.items() if one.remote_field and _is_number(one)}
         if self.is_stock:
             shown = ((name, self._fields.get(name), column) for name, column in self.columns.items())
             self._certain.update(name for name, one, column in shown if one is not None and _writes_all(one, column))
+
+    def changed_inside(self, old_row: models.Model, edited: Collection[str]) -> list[str]:
+        """The names of the columns in an envelope that changed, and of the relations that were edited."""
+        columns = {name: one for name, one in self.inside.items() if not one.many_to_many}
+        old, new = _stored_values(columns, old_row), _stored_values(columns, self._row)
+        changed = [name for name in columns if not json_equal(old[name], new[name])]
+        return changed + [name for name, one in self.inside.items() if one.name in edited]
 
     def relation_field(self, name: str) -> Any:
         """The field of the serializer that shows the members of a relation. None for a method and for another source:
@@ -298,6 +315,7 @@ def snapshots_of(
     old = _stored_values(shown.columns, prechange.row)
     hidden = {name for name in old if name not in after or not shown.showed(name, old[name], prechange.row)}
     unshown = [name for name in hidden if old[name] != shown.stored[name]]
+    unshown += shown.changed_inside(prechange.row, prechange.edited)
     before = after | old
     for name, relation in edited.items():
         # The old members, which the row has prefetched, in the same shape.
