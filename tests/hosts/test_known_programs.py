@@ -95,6 +95,13 @@ KNOWN: dict[str, Program] = {
         (Do("create", "Person", 1), Do("save", "Person", 1)), webhooks=("flags",),
         guises=(Guise("Person", "ssn", "in_envelope", "boss"),),
     ),
+    "columns of a parent that an untracked manager updates": Program(
+        (Do("create", "Truck"), Block("batch", (Do("update", "Truck", 0, 2), Do("save", "Truck")))),
+        webhooks=("before",),
+    ),
+    "a bulk_create that fails in a transaction": Program(
+        (atomic(Do("update_or_create", "Session", 0, 2), Do("bulk_create", "Session", 0, 1)),), webhooks=("quiet",)
+    ),
     "a masked secret": Program(
         (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
         guises=(Guise("Person", "card", "masked_by_method"),),
