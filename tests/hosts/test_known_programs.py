@@ -102,6 +102,11 @@ KNOWN: dict[str, Program] = {
     "a bulk_create that fails in a transaction": Program(
         (atomic(Do("update_or_create", "Session", 0, 2), Do("bulk_create", "Session", 0, 1)),), webhooks=("quiet",)
     ),
+    "labels that a receiver of the deletion clears": Program(
+        (Do("create", "Label"), BOX, Do("add", "Box"), Do("delete", "Box")),
+        (On("pre_delete", "Box", "clear_members", "before"),),
+        webhooks=("before",),
+    ),
     "a masked secret": Program(
         (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
         guises=(Guise("Person", "card", "masked_by_method"),),

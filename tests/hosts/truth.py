@@ -281,19 +281,20 @@ def _with_parents(model: type[models.Model]) -> list[type[models.Model]]:
     return [concrete, *concrete._meta.get_parent_list()]
 
 
-def connect_early(spy: Spy) -> Any:
-    """Connect what must be first. Returns it, because it must be kept."""
+def connect_early(spy: Spy) -> list[Any]:
+    """Connect what must be first, as the app's are. Returns its receivers, which must be kept."""
+    found = [spy.on_saved_early, spy.on_deleting]
     for kind, model in KINDS.items():
         signals.post_save.connect(spy.on_saved_early, sender=model, dispatch_uid=f"hosts.early.{kind}")
-    return spy.on_saved_early
+        signals.pre_delete.connect(spy.on_deleting, sender=model, dispatch_uid=f"hosts.early.{kind}")
+    return found
 
 
 def connect(spy: Spy) -> list[Any]:
     """Connect the spy next to the app. Returns its receivers, which must be kept."""
-    found = [spy.on_saved, spy.on_deleting, spy.on_members]
+    found = [spy.on_saved, spy.on_members]
     for kind, model in KINDS.items():
         signals.post_save.connect(spy.on_saved, sender=model, dispatch_uid=f"hosts.spy.{kind}")
-        signals.pre_delete.connect(spy.on_deleting, sender=model, dispatch_uid=f"hosts.spy.{kind}")
     for through in throughs():
         signals.m2m_changed.connect(spy.on_members, sender=through, dispatch_uid=f"hosts.spy.{through.__name__}")
     return found
