@@ -178,7 +178,7 @@ def day_chart(columns: Mapping[datetime, Column]) -> SafeString:
     """The attempts of 24 hours, by the beginnings of the hours: successes, with the failures in red on top."""
     width, height = 960, 48
     title = _("%(hour)s to %(until)s: %(succeeded)s succeeded, %(failed)s failed")
-    bars = SafeString()
+    bars = SafeString("")
     for (start, column), (x, wide, good, bad) in zip(
         columns.items(), _bars(list(columns.values()), width, height), strict=True
     ):
