@@ -107,6 +107,13 @@ KNOWN: dict[str, Program] = {
         (On("pre_delete", "Box", "clear_members", "before"),),
         webhooks=("before",),
     ),
+    "created and deleted, and once more in a batch": Program(
+        (
+            Do("create", "Desk"),
+            Block("savepoint", (Do("create_again", "Desk"), Block("batch", (Do("create_again", "Desk", 0, 2),)))),
+        ),
+        (On("post_save", "Desk", "delete_copy"),), webhooks=("changes",),
+    ),
     "a masked secret": Program(
         (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
         guises=(Guise("Person", "card", "masked_by_method"),),

@@ -347,6 +347,10 @@ class _Object:
         has_last = any(
             len(hook.actions) == 3 and not any(hook.ignores(one.who) for one in self.touches) for hook in self.hooks
         )
+        # Unless a batch created the object and deleted it again.
+        rows = [row for _, row, _ in self.history.versions]
+        removals = sum(before is not None and after is None for before, after in pairwise(rows))
+        has_last = has_last and removals <= sum(event.action == "deleted" for event in self.events)
         for number, event in enumerate(self.events, 1):
             self._check_user(event)
             self._check_filters(event)
