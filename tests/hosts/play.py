@@ -21,12 +21,14 @@ from tests.support.rollbacks import bare_savepoint
 from webhooks import TrackedQuerySet
 from webhooks.middleware import WebhooksMiddleware
 
+BROKEN = ("can only be rolled back", "")
+
 
 def what_failed(error: BaseException) -> tuple[str, str]:
     """The kind of an error, and the first line of its message. That a transaction can only be rolled back is one kind:
     Django says so, or else PostgreSQL."""
     if isinstance(error, transaction.TransactionManagementError) or "current transaction is aborted" in str(error):
-        return "can only be rolled back", ""
+        return BROKEN
     return type(error).__name__, str(error).splitlines()[0] if str(error) else ""
 
 
@@ -118,7 +120,8 @@ class Stage:
         try:
             return step.act, _plain(OPERATIONS[step.act](self, step.kind, model, step.slot, step.other))
         except Exception as error:
-            self.transcript.append((step.act, *what_failed(error)))
+            if what_failed(error) != BROKEN:  # which step meets that first is no matter
+                self.transcript.append((step.act, *what_failed(error)))
             raise
 
     def _atomic(self, block: Block) -> None:

@@ -114,6 +114,15 @@ KNOWN: dict[str, Program] = {
         ),
         (On("post_save", "Desk", "delete_copy"),), webhooks=("changes",),
     ),
+    "a batch in a transaction that can only be rolled back": Program(
+        (
+            Do("create", "Person"),
+            Block("durable", (
+                Block("catch", (Do("delete_by_key", "Person", 0, 2),)), Block("batch", (Do("delete", "Person", 0, 1),)),
+            )),
+        ),
+        (On("pre_delete", "Person", "fail"),), webhooks=("quiet",),
+    ),
     "a masked secret": Program(
         (PERSON, Do("save", "Person"), Do("save", "Person")), webhooks=("before",),
         guises=(Guise("Person", "card", "masked_by_method"),),
