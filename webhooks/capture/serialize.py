@@ -12,7 +12,9 @@ from typing import Any
 from django.conf import settings
 from django.db import models, transaction
 from django.utils import timezone, translation
+from django.utils.translation import gettext as _
 
+from webhooks import registry
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch
 from webhooks.conf import conf
@@ -91,6 +93,19 @@ def reread_all(
         )
         found |= registration.by_pk(rows)
     return found
+
+
+class NotRegistered(LookupError):
+    """The model of a stored Event or skip is not registered any more."""
+
+
+def reread_stored(label: str, object_id: str) -> tuple[Registration, models.Model | None]:
+    """The object that a stored Event or skip names, locked. None if it has no row. Raises NotRegistered."""
+    registration = registry.registration_by_label(label)
+    if registration is None:
+        raise NotRegistered(_("%(model)s is not registered any more") % {"model": label})
+    found = reread_all(registration, [registration.normalize_pk(object_id)], Event.objects.db, lock=True)
+    return registration, next(iter(found.values()), None)
 
 
 def exists(change: Change, using: str) -> bool:

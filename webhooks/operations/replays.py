@@ -148,14 +148,9 @@ def _current_columns(original: Event) -> dict[str, Any]:
         if original.data or original.action != Action.DELETED:
             return {name: getattr(original, name) for name in (*payloads.SERIALIZED_COLUMNS, "serializers")}
         return {"data": dumps({"id": original.object_id, "display": original.object_repr})}
-    registration = registry.registration_by_label(original.object_type)
-    if registration is None:
-        raise LookupError(_("%(model)s is not registered any more") % {"model": original.object_type})
-    pk = registration.normalize_pk(original.object_id)
-    instances = serialize.reread_all(registration, [pk], Event.objects.db, lock=True)
-    if not instances:
+    registration, instance = serialize.reread_stored(original.object_type, original.object_id)
+    if instance is None:
         raise NotReplayable(_("the object is gone"))
-    [instance] = instances.values()  # under the key as its field spells it
     chosen, texts = payloads.webhooks_by_serializer(original), dict[str, dict[str, str]]()
     for name in chosen:
         prechange = payloads.stored_prechange(original, name) if original.action == Action.UPDATED else None

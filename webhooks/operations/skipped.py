@@ -121,7 +121,8 @@ class RecoverSkippedAct(Act):
             except Exception as error:
                 reraise_job_timeout(error)
                 applied.failed += 1
-                reason = str(error) if isinstance(error, NotRecoverable) else f"{type(error).__name__}: {error}"
+                is_explained = isinstance(error, NotRecoverable | serialize.NotRegistered)
+                reason = str(error) if is_explained else f"{type(error).__name__}: {error}"
                 applied.problem = f"{skip.object_repr or skip}: {reason}"
         return applied
 
@@ -136,7 +137,7 @@ class RecoverSkippedAct(Act):
         )
         delivery = Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook)
         undispatched = Event.objects.undispatched().matched_by(webhook.pk).filter(pk=OuterRef("pk"))
-        sent = later.filter(error="").filter(Exists(delivery) | Exists(undispatched))
+        sent = later.filter(Exists(delivery) | Exists(undispatched))
         return chosen.exclude(Exists(newer)).exclude(Exists(sent))
 
     def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
@@ -156,16 +157,11 @@ def _between(skips: QuerySet[Skip], after: int, until: int) -> QuerySet[Skip]:
 def _recover(webhook: Webhook, skip: Skip) -> bool:
     """Store an Event of the object for this webhook. False if the webhook does not want the object as it is now.
 
-    Raises NotRecoverable, and what the serializer and the conditions raise.
+    Raises NotRecoverable, NotRegistered, and what the serializer and the conditions raise.
     """
-    registration = registry.registration_by_label(skip.object_type)
-    if registration is None:
-        raise NotRecoverable(_("%(model)s is not registered any more") % {"model": skip.object_type})
-    pk = registration.normalize_pk(skip.object_id)
-    instances = serialize.reread_all(registration, [pk], Event.objects.db, lock=True)
-    if not instances:
+    registration, instance = serialize.reread_stored(skip.object_type, skip.object_id)
+    if instance is None:
         raise NotRecoverable(_("the object is deleted, so it cannot be read: correct the receiver by hand"))
-    [instance] = instances.values()  # under the key as its field spells it
     action = _action(webhook, skip)
     if action is None:
         return False
