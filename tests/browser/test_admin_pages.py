@@ -65,9 +65,8 @@ def test_a_worker_is_whole_on_a_phone(page: Page, workers: Workers) -> None:
     for text in ("idle", "WebhookWorker", "webhooks", "0/min"):
         cell = page.locator(".wh-workers tbody td", has_text=text).first
         expect(cell).to_be_visible()
-        box = cell.bounding_box()
-        assert box
-        assert box["x"] + box["width"] <= 375
+        # In one step: the page replaces the table every few seconds.
+        assert 0 < cell.evaluate("one => one.getBoundingClientRect().right") <= 375
 
 
 def test_a_long_name_from_right_to_left_keeps_its_beginning(page: Page) -> None:
