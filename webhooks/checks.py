@@ -29,7 +29,7 @@ from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 WORKER = "webhooks.workers.WebhookWorker"
-INDEX = "webhooks/admin/index.html"  # as in webhooks.admin
+INDEX = "rq_webhooks/admin/index.html"  # as in webhooks.admin
 STATUS_PAGE = "webhooks_backend_status"
 
 
@@ -175,7 +175,7 @@ def _check_admin() -> Iterator[CheckMessage]:
         )
         return
     try:
-        reverse("admin:webhooks_webhook_changelist")
+        reverse("admin:rq_webhooks_webhook_changelist")
     except NoReverseMatch:
         yield Warning(
             "The admin in your urls.py has no pages of webhooks, and the status page cannot link to them: it is not "
@@ -296,7 +296,7 @@ def _schema_problem(using: str) -> CheckMessage | None:
 
     Raises DatabaseError if the database does not answer."""
     executor = MigrationExecutor(connections[using])
-    if executor.migration_plan([key for key in executor.loader.graph.leaf_nodes() if key[0] == "webhooks"]):
+    if executor.migration_plan([key for key in executor.loader.graph.leaf_nodes() if key[0] == "rq_webhooks"]):
         return Error(
             "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
             "than its code.",
@@ -304,10 +304,12 @@ def _schema_problem(using: str) -> CheckMessage | None:
             id="webhooks.E013",
         )
     existing = set(connections[using].introspection.table_names())
-    tables = {model._meta.db_table for model in apps.get_app_config("webhooks").get_models(include_auto_created=True)}
+    tables = {
+        model._meta.db_table for model in apps.get_app_config("rq_webhooks").get_models(include_auto_created=True)
+    }
     if missing := sorted(tables - existing):
         remedy = (
-            "Run manage.py migrate --fake webhooks zero, then manage.py migrate webhooks."
+            "Run manage.py migrate --fake rq_webhooks zero, then manage.py migrate rq_webhooks."
             if tables.isdisjoint(existing)
             else "Restore them from a backup."
         )

@@ -18,7 +18,7 @@ OBJECTS = 255
 CHANGES_OF_FEW = f"(g.n %% {OBJECTS})::text"
 
 # Another session that has run this keeps its snapshot, so no dead row can be removed meanwhile.
-SNAPSHOT = "SELECT COUNT(*) FROM webhooks_event"
+SNAPSHOT = "SELECT COUNT(*) FROM rq_webhooks_event"
 
 # The samples of each worker, the fewest seconds of one, and the seconds before each. A worker whose backlog is gone
 # looks again after a second, so a shorter sample might find nothing.

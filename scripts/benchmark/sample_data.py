@@ -35,7 +35,7 @@ TEMPLATE_MODELS: Sequence[type[models.Model]] = (Event, Delivery, Attempt)
 SMALL = {"data": "'{}'", "snapshots": "'{}'"}
 UNFINISHED = {"attempt_count": "0", "outcome": "''", "finished_at": "NULL"}
 LANE = "hashtextextended(e.object_type || ':' || e.object_id, 0)"
-FIRST_OF_OBJECT = "e.id IN (SELECT min(id) FROM webhooks_event WHERE id > {after} GROUP BY object_id)"
+FIRST_OF_OBJECT = "e.id IN (SELECT min(id) FROM rq_webhooks_event WHERE id > {after} GROUP BY object_id)"
 
 
 def make_devices(count: int) -> list[Device]:
@@ -129,11 +129,11 @@ def insert_events(count: int, webhooks: Sequence[int], are_dispatched: bool = Fa
         **overrides,
     }
     numbers = f"generate_series(0, {count - 1}) AS g (n)"
-    templates = f"JOIN bench.webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT}"
+    templates = f"JOIN bench.rq_webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT}"
     source = f"{numbers} {templates} CROSS JOIN (SELECT %s::jsonb) AS given (ids) ORDER BY g.n"
     _insert(Event, columns, source, [json.dumps(list(webhooks))])
     if not are_dispatched:
-        execute(f"INSERT INTO webhooks_undispatched SELECT id FROM webhooks_event WHERE id > {highest}")
+        execute(f"INSERT INTO rq_webhooks_undispatched SELECT id FROM rq_webhooks_event WHERE id > {highest}")
     return highest
 
 
@@ -146,7 +146,11 @@ def insert_deliveries(webhook_id: int, after: int, **overrides: str) -> None:
         "lane": LANE,
         **overrides,
     }
-    _insert(Delivery, columns, f"webhooks_event AS e JOIN bench.webhooks_delivery AS t ON t.n = 0 WHERE e.id > {after}")
+    _insert(
+        Delivery,
+        columns,
+        f"rq_webhooks_event AS e JOIN bench.rq_webhooks_delivery AS t ON t.n = 0 WHERE e.id > {after}",
+    )
 
 
 def insert_succeeded(webhook: Webhook, count: int, age: str = "0 days") -> None:
@@ -155,7 +159,7 @@ def insert_succeeded(webhook: Webhook, count: int, age: str = "0 days") -> None:
     after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL, timestamp=old)
     ended = f"{old} - random() * interval '20 days'"
     insert_deliveries(webhook.pk, after, id=f"uuidv7(interval '-{age}')", created=old, finished_at=ended)
-    source = f"webhooks_delivery AS d JOIN bench.webhooks_attempt AS t ON t.n = 0 WHERE d.event_id > {after}"
+    source = f"rq_webhooks_delivery AS d JOIN bench.rq_webhooks_attempt AS t ON t.n = 0 WHERE d.event_id > {after}"
     _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.finished_at IS NOT NULL")
 
 
@@ -212,25 +216,25 @@ def _queue(after: int, **columns: str) -> None:
     """Queue the deliveries of the Events with an id above ``after``, ``e`` in the columns."""
     names, values = ", ".join(columns), ", ".join(columns.values())
     execute(
-        f"INSERT INTO webhooks_queue (delivery_id, event_id, webhook_id, lane, {names}) "
+        f"INSERT INTO rq_webhooks_queue (delivery_id, event_id, webhook_id, lane, {names}) "
         f"SELECT d.id, d.event_id, d.webhook_id, d.lane, {values} "
-        f"FROM webhooks_delivery AS d JOIN webhooks_event AS e ON e.id = d.event_id WHERE e.id > {after}"
+        f"FROM rq_webhooks_delivery AS d JOIN rq_webhooks_event AS e ON e.id = d.event_id WHERE e.id > {after}"
     )
 
 
 def delete_events(after: int) -> None:
     """Delete the Events with an id above ``after``, with their Deliveries and Attempts."""
-    deliveries = f"SELECT id FROM webhooks_delivery WHERE event_id > {after}"
-    execute(f"DELETE FROM webhooks_attempt WHERE delivery_id IN ({deliveries})")
+    deliveries = f"SELECT id FROM rq_webhooks_delivery WHERE event_id > {after}"
+    execute(f"DELETE FROM rq_webhooks_attempt WHERE delivery_id IN ({deliveries})")
     for table in ("queue", "undispatched", "delivery"):
-        execute(f"DELETE FROM webhooks_{table} WHERE event_id > {after}")
-    execute(f"DELETE FROM webhooks_event WHERE id > {after}")
+        execute(f"DELETE FROM rq_webhooks_{table} WHERE event_id > {after}")
+    execute(f"DELETE FROM rq_webhooks_event WHERE id > {after}")
 
 
 def highest_event_id() -> int:
     """The highest id of an Event, or 0."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT coalesce(max(id), 0) FROM webhooks_event")
+        cursor.execute("SELECT coalesce(max(id), 0) FROM rq_webhooks_event")
         return int(cursor.fetchone()[0])
 
 

@@ -77,7 +77,7 @@ class Events(Stream):
                 ids = [webhook.pk for webhook in self._webhooks]
                 highest = sample_data.insert_events(count, ids, are_dispatched=False, **self._columns)
                 with connection.cursor() as cursor:
-                    cursor.execute("SELECT id FROM webhooks_event WHERE id > %s", [highest])
+                    cursor.execute("SELECT id FROM rq_webhooks_event WHERE id > %s", [highest])
                     events = [row[0] for row in cursor.fetchall()]
         except (DatabaseError, InterfaceError):
             connection.close()

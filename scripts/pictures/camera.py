@@ -145,11 +145,11 @@ def pages() -> Iterator[tuple[str, str]]:
         ("app", "admin:app_list", ["webhooks"]),
         ("status", "webhooks_backend_status", []),
         ("why", "webhooks_why", []),
-        ("webhook-add", "admin:webhooks_webhook_add", []),
-        ("webhook", "admin:webhooks_webhook_change", [webhook.pk]),
-        ("webhook-history", "admin:webhooks_webhook_history", [webhook.pk]),
-        ("webhook-delete", "admin:webhooks_webhook_delete", [webhook.pk]),
-        *((f"{model}-list", f"admin:webhooks_{model}_changelist", []) for model in MODELS),
+        ("webhook-add", "admin:rq_webhooks_webhook_add", []),
+        ("webhook", "admin:rq_webhooks_webhook_change", [webhook.pk]),
+        ("webhook-history", "admin:rq_webhooks_webhook_history", [webhook.pk]),
+        ("webhook-delete", "admin:rq_webhooks_webhook_delete", [webhook.pk]),
+        *((f"{model}-list", f"admin:rq_webhooks_{model}_changelist", []) for model in MODELS),
     ]
     rows = {
         "delivery-failed": deliveries.failed().filter(webhook=firewall).first(),
@@ -162,11 +162,11 @@ def pages() -> Iterator[tuple[str, str]]:
     }
     for name, row in rows.items():
         if row is not None:
-            named.append((name, f"admin:webhooks_{row._meta.model_name}_change", [row.pk]))
+            named.append((name, f"admin:rq_webhooks_{row._meta.model_name}_change", [row.pk]))
     for name, view, arguments in named:
         yield name, reverse(view, args=arguments)
-    yield "recover", f"{reverse('admin:webhooks_webhook_recover', args=[firewall.pk])}?hours=24"
-    yield "run-start", f"{reverse('admin:webhooks_run_add')}?kind=discard&state=failed"
+    yield "recover", f"{reverse('admin:rq_webhooks_webhook_recover', args=[firewall.pk])}?hours=24"
+    yield "run-start", f"{reverse('admin:rq_webhooks_run_add')}?kind=discard&state=failed"
     if event := rows["event"]:
         yield "why-event", f"{reverse('webhooks_why')}?event={event.pk}"
 

@@ -166,7 +166,7 @@ def headers_with(token: str) -> str:
 
 def plant(search: Search, browser: Client, api: APIClient, inbox: Inbox) -> None:
     """Create a webhook for each receiver, by the admin and the API in turn; then replace every secret."""
-    add = reverse("admin:webhooks_webhook_add")
+    add = reverse("admin:rq_webhooks_webhook_add")
     for number, receiver in enumerate(RECEIVERS):
         timeout = "1" if receiver.startswith("slow") else "30"
         values = {"name": receiver, "payload_url": inbox.url(receiver), "timeout": timeout, "on_updated": "on"}
@@ -194,7 +194,7 @@ def provoke(search: Search, browser: Client, api: APIClient, monkeypatch: pytest
     """Send secrets in requests that are refused or that fail."""
     webhook = Webhook.objects.order_by("pk")[0]
     change, address = (
-        reverse("admin:webhooks_webhook_change", args=[webhook.pk]),
+        reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk]),
         f"/api/webhooks/webhooks/{webhook.pk}/",
     )
     secrets = {"secret": PLANTED["refused secret"], "secret_headers": headers_with(REFUSED_TOKEN)}
@@ -232,17 +232,21 @@ def show(search: Search, browser: Client, api: APIClient) -> None:
     """Open every page of the admin and every URL of the API. Pages that show no more of a row than of others are opened
     for two: one of them was made in the admin, and one by the API."""
     viewer = staff("view_webhook", "view_delivery", "view_event")
-    pages = [reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status")]
+    pages = [
+        reverse("admin:index"),
+        reverse("admin:app_list", args=["rq_webhooks"]),
+        reverse("webhooks_backend_status"),
+    ]
     pages += ["/django-rq/", "/admin/django_rq/dashboard/"]
     deliveries = list(Delivery.objects.all())
     rows = {"webhook": list(Webhook.objects.all()), "delivery": deliveries}
     rows["event"] = [delivery.event for delivery in deliveries[:5]]
     for model, found in rows.items():
-        pages.append(reverse(f"admin:webhooks_{model}_changelist"))
-        pages += [reverse(f"admin:webhooks_{model}_change", args=[row.pk]) for row in found]
-        pages += [reverse(f"admin:webhooks_{model}_history", args=[row.pk]) for row in found[:2]]
-    pages += [reverse("admin:webhooks_webhook_delete", args=[row.pk]) for row in rows["webhook"][:2]]
-    pages.append(reverse("admin:webhooks_webhook_add"))
+        pages.append(reverse(f"admin:rq_webhooks_{model}_changelist"))
+        pages += [reverse(f"admin:rq_webhooks_{model}_change", args=[row.pk]) for row in found]
+        pages += [reverse(f"admin:rq_webhooks_{model}_history", args=[row.pk]) for row in found[:2]]
+    pages += [reverse("admin:rq_webhooks_webhook_delete", args=[row.pk]) for row in rows["webhook"][:2]]
+    pages.append(reverse("admin:rq_webhooks_webhook_add"))
     for client in (browser, viewer):
         for address in pages:
             answer = client.get(address, follow=True)

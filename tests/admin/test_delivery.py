@@ -390,12 +390,12 @@ class TestOneDelivery:
         )
         for delivery in (head, waiting):
             ran = statements(admin_client, change_of(delivery))
-            assert len([sql for sql in ran if '"webhooks_event"."data"' in sql]) == 1
+            assert len([sql for sql in ran if '"rq_webhooks_event"."data"' in sql]) == 1
 
     def test_an_unknown_one_is_not_found(self, admin_client: Client, webhook: Webhook) -> None:
-        address = reverse("admin:webhooks_delivery_change", args=[new_id()])
+        address = reverse("admin:rq_webhooks_delivery_change", args=[new_id()])
         assert "doesn" in admin_client.get(address, follow=True).content.decode()
-        assert admin_client.post(reverse("admin:webhooks_delivery_retry", args=["nonsense"])).status_code == 404
+        assert admin_client.post(reverse("admin:rq_webhooks_delivery_retry", args=["nonsense"])).status_code == 404
 
 
 class TestRetryAndDiscard:
@@ -487,6 +487,6 @@ class TestRetryAndDiscard:
     @pytest.mark.one_database
     def test_deliveries_cannot_be_added_changed_or_deleted(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook)
-        assert admin_client.get(reverse("admin:webhooks_delivery_add")).status_code == 403
+        assert admin_client.get(reverse("admin:rq_webhooks_delivery_add")).status_code == 403
         assert admin_client.post(change_of(delivery), {"state": "succeeded"}).status_code == 403
-        assert admin_client.post(reverse("admin:webhooks_delivery_delete", args=[delivery.pk])).status_code == 403
+        assert admin_client.post(reverse("admin:rq_webhooks_delivery_delete", args=[delivery.pk])).status_code == 403

@@ -24,7 +24,7 @@ from webhooks.models.ids import first_id, new_id
 from webhooks.models.skip import Rule
 from webhooks.operations.wording import skip_reason
 
-SKIPS = reverse("admin:webhooks_skip_changelist")
+SKIPS = reverse("admin:rq_webhooks_skip_changelist")
 
 
 class TestEvents:
@@ -131,7 +131,7 @@ class TestEvents:
             (make_webhook(Site), State.PENDING),
         ):
             make_site_delivery(one, state, event)
-        for address in (EVENTS, reverse("admin:webhooks_event_change", args=[event.pk])):
+        for address in (EVENTS, reverse("admin:rq_webhooks_event_change", args=[event.pk])):
             shown = page(admin_client, address)
             assert shown.index("1 failed") < shown.index("2 not sent yet")
             assert "1 failed" not in page(staff("view_event"), address)
@@ -140,7 +140,7 @@ class TestEvents:
         site = Site.objects.create(name="Lisbon", slug="lis")
         webhook = make_webhook(Site)
         failed = make_site_event(site.pk, "old name", data="", error="KeyError", webhook_ids=[webhook.pk])
-        address = reverse("admin:webhooks_event_replay", args=[failed.pk])
+        address = reverse("admin:rq_webhooks_event_replay", args=[failed.pk])
         assert address in page(admin_client, change_of(failed))
         assert messages_after(admin_client, address) == ["1 event replayed."]
         made = Event.objects.get(replay_of=failed.pk)
@@ -153,7 +153,7 @@ class TestEvents:
     def test_a_form_that_comes_twice_replays_once(self, admin_client: Client, from_list: bool) -> None:
         site = Site.objects.create(name="Lisbon", slug="lis")
         sent = make_site_event(site.pk, "Lisbon", webhook_ids=[make_webhook(Site).pk])
-        button = reverse("admin:webhooks_event_replay", args=[sent.pk])
+        button = reverse("admin:rq_webhooks_event_replay", args=[sent.pk])
         address, opened, begin = button, change_of(sent), f'action="{button}"'
         chosen = {}
         if from_list:
@@ -170,7 +170,7 @@ class TestEvents:
     @pytest.mark.parametrize("moment", ["", "nonsense", "0001-01-01T00:00:00+14:00", "2026-11-26T16:00:00"])
     def test_an_invented_time_of_the_page_is_no_server_error(self, admin_client: Client, moment: str) -> None:
         sent = make_site_event(Site.objects.create(name="Lisbon", slug="lis").pk, webhook_ids=[make_webhook(Site).pk])
-        address = reverse("admin:webhooks_event_replay", args=[sent.pk])
+        address = reverse("admin:rq_webhooks_event_replay", args=[sent.pk])
         assert messages_after(admin_client, address, opened_at=moment) == ["1 event replayed."]
 
     def test_a_refused_replay_says_why(self, admin_client: Client, webhook: Webhook) -> None:
@@ -180,7 +180,7 @@ class TestEvents:
 
     def test_viewing_does_not_imply_replaying(self, webhook: Webhook) -> None:
         failed = make_site_event(1, error="KeyError")
-        assert staff("view_event").post(reverse("admin:webhooks_event_replay", args=[failed.pk])).status_code == 403
+        assert staff("view_event").post(reverse("admin:rq_webhooks_event_replay", args=[failed.pk])).status_code == 403
 
 
 # Skips
@@ -270,9 +270,9 @@ def test_the_pages_of_a_webhook_and_of_an_event_lead_to_their_skips(admin_client
 def test_a_skip_has_no_page_and_cannot_be_changed(admin_client: Client, webhook: Webhook) -> None:
     skip = make_site_skip(webhook)
     for what in ("change", "delete", "history"):
-        address = reverse(f"admin:webhooks_skip_{what}", args=[skip.pk])
+        address = reverse(f"admin:rq_webhooks_skip_{what}", args=[skip.pk])
         assert admin_client.get(address).status_code in (302, 403)
-    assert admin_client.get(reverse("admin:webhooks_skip_add")).status_code == 403
+    assert admin_client.get(reverse("admin:rq_webhooks_skip_add")).status_code == 403
     assert Skip.objects.count() == 1
 
 
@@ -299,6 +299,6 @@ def test_the_form_and_the_action_record_who_disabled_a_webhook(admin_client: Cli
     admin_client.post(WEBHOOKS, {"action": "enable", "_selected_action": [webhook.pk]})
     webhook.refresh_from_db()
     assert (webhook.disabled_by, webhook.disabled_at) == ("", None)
-    admin_client.post(reverse("admin:webhooks_webhook_add"), form(name="new", enabled=None))
+    admin_client.post(reverse("admin:rq_webhooks_webhook_add"), form(name="new", enabled=None))
     new = Webhook.objects.get(name="new")
     assert (new.enabled, new.disabled_by, new.disabled_at is None) == (False, "admin@example.com", False)

@@ -43,19 +43,19 @@ def test_no_button_works_without_the_token_or_by_get(delivery: Delivery) -> None
     before = stored()
     for model, (pk, acts) in rows.items():
         for act in acts:
-            address = reverse(f"admin:webhooks_{model}_{act}", args=[pk])
+            address = reverse(f"admin:rq_webhooks_{model}_{act}", args=[pk])
             assert (forged.post(address).status_code, own.get(address).status_code) == (403, 405), address
     for address in (
         *(
-            reverse(f"admin:webhooks_webhook_{page}", args=[delivery.webhook_id])
+            reverse(f"admin:rq_webhooks_webhook_{page}", args=[delivery.webhook_id])
             for page in ("recover", "backfill", "recover_skipped")
         ),
-        f"{reverse('admin:webhooks_run_add')}?kind=retry&state=failed",
+        f"{reverse('admin:rq_webhooks_run_add')}?kind=retry&state=failed",
     ):
         assert (forged.post(address).status_code, own.get(address).status_code) == (403, 200), address
     for act, address in (
-        ("disable", reverse("admin:webhooks_webhook_changelist")),
-        ("discard_chosen", reverse("admin:webhooks_delivery_changelist")),
+        ("disable", reverse("admin:rq_webhooks_webhook_changelist")),
+        ("discard_chosen", reverse("admin:rq_webhooks_delivery_changelist")),
     ):
         chosen = [delivery.webhook_id, delivery.pk]
         assert forged.post(address, {"action": act, "_selected_action": chosen}).status_code == 403

@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 
 # Forms show their input unchanged. Other pages here belong to Django or REST framework.
-NOT_WRITTEN_OUT = re.compile(r"/webhook/(add|\d+/(change|ping))/|form|/api/.*|/admin/(webhooks/)?$")
+NOT_WRITTEN_OUT = re.compile(r"/webhook/(add|\d+/(change|ping))/|form|/api/.*|/admin/(rq_webhooks/)?$")
 
 
 def clean_of_nul(text: str) -> str:
@@ -75,13 +75,13 @@ def answers_of(browser: Client, text: str, addresses: list[str]) -> list[tuple[s
     api.force_authenticate(User.objects.get(email="admin"))
     got = [(address, browser.get(address)) for address in addresses]
     for model in ("webhook", "delivery", "event"):
-        address = reverse(f"admin:webhooks_{model}_changelist")
+        address = reverse(f"admin:rq_webhooks_{model}_changelist")
         got.append((f"search {address}", browser.get(address, {"q": text})))
     chosen = list(Webhook.objects.values_list("pk", flat=True))
     asked = {"action": "delete_selected", "_selected_action": chosen}
-    got.append(("delete selected", browser.post(reverse("admin:webhooks_webhook_changelist"), asked)))
+    got.append(("delete selected", browser.post(reverse("admin:rq_webhooks_webhook_changelist"), asked)))
     refused = {"name": text, "payload_url": text, "additional_headers": text, "body_template": text}
-    got.append(("refused form", browser.post(reverse("admin:webhooks_webhook_add"), refused)))
+    got.append(("refused form", browser.post(reverse("admin:rq_webhooks_webhook_add"), refused)))
     for kind in ("webhooks", "deliveries", "events"):
         address = f"/api/webhooks/{kind}/"
         got.append((address, api.get(address, HTTP_ACCEPT="text/html")))
@@ -91,14 +91,14 @@ def answers_of(browser: Client, text: str, addresses: list[str]) -> list[tuple[s
     failed = Delivery.objects.failed().get()
     for address, data in (
         (
-            reverse("admin:webhooks_webhook_resume", args=[Webhook.objects.paused().get().pk]),
+            reverse("admin:rq_webhooks_webhook_resume", args=[Webhook.objects.paused().get().pk]),
             {"next": reverse("webhooks_backend_status")},
         ),
-        (reverse("admin:webhooks_event_replay", args=[Event.objects.failed().get().pk]), {}),
-        (reverse("admin:webhooks_delivery_retry", args=[failed.pk]), {}),
-        (reverse("admin:webhooks_delivery_discard", args=[failed.pk]), {}),
-        (reverse("admin:webhooks_webhook_changelist"), {"action": "enable", "_selected_action": chosen}),
-        (reverse("admin:webhooks_webhook_ping", args=[chosen[0]]), {}),
+        (reverse("admin:rq_webhooks_event_replay", args=[Event.objects.failed().get().pk]), {}),
+        (reverse("admin:rq_webhooks_delivery_retry", args=[failed.pk]), {}),
+        (reverse("admin:rq_webhooks_delivery_discard", args=[failed.pk]), {}),
+        (reverse("admin:rq_webhooks_webhook_changelist"), {"action": "enable", "_selected_action": chosen}),
+        (reverse("admin:rq_webhooks_webhook_ping", args=[chosen[0]]), {}),
     ):
         got.append((f"POST {address}", browser.post(address, data, follow=True)))
     return got
@@ -126,7 +126,7 @@ def test_hostile_text_breaks_no_page(name: str, browser: Client, redis: Any, fig
 
 
 def test_a_name_with_invisible_characters_is_refused(browser: Client) -> None:
-    answer = browser.post(reverse("admin:webhooks_webhook_add"), {"name": f"a{CORPUS['direction']}"})
+    answer = browser.post(reverse("admin:rq_webhooks_webhook_add"), {"name": f"a{CORPUS['direction']}"})
     [error] = answer.context["adminform"].form.errors["name"]
     assert error == rf"Contains invisible characters: a\u202e{MARK}\u2066\u2069\u202d\u200f"
 

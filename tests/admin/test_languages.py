@@ -78,7 +78,7 @@ def _untranslated(client: Client, address: str) -> set[str]:
 def _names(model: type[Model]) -> list[str]:
     """The names of a model of the host in the admin's lists and forms."""
     meta = model._meta
-    if meta.app_label == "webhooks":
+    if meta.app_label == "rq_webhooks":
         return []
     return [capfirst(str(meta.verbose_name_plural)), str(meta.verbose_name), meta.app_config.verbose_name]
 

@@ -21,7 +21,7 @@ from webhooks.operations import trial
 
 pytestmark = pytest.mark.usefixtures("database")
 
-ADDRESS = "/admin/webhooks/webhook/condition-preview/"
+ADDRESS = "/admin/rq_webhooks/webhook/condition-preview/"
 
 
 class Name(serializers.Serializer):

@@ -28,7 +28,7 @@ from webhooks.operations import runs
 
 pytestmark = pytest.mark.django_db
 
-RUNS = reverse("admin:webhooks_run_changelist")
+RUNS = reverse("admin:rq_webhooks_run_changelist")
 
 
 def make_run(name: str = "CMDB sync") -> Run:
@@ -38,7 +38,7 @@ def make_run(name: str = "CMDB sync") -> Run:
 
 
 def page_of(run: Run) -> str:
-    return reverse("admin:webhooks_run_change", args=[run.pk])
+    return reverse("admin:rq_webhooks_run_change", args=[run.pk])
 
 
 def act(client: Client, action: str, *chosen: Run) -> str:
@@ -89,7 +89,7 @@ def test_the_page_shows_times_in_words_and_no_percentage_of_nothing(admin_client
 
 def test_only_the_progress_of_an_open_run_asks_for_itself_again(admin_client: Client) -> None:
     run = make_run()
-    address = reverse("admin:webhooks_run_progress", args=[run.pk])
+    address = reverse("admin:rq_webhooks_run_progress", args=[run.pk])
     assert f'hx-get="{address}"' in admin_client.get(page_of(run)).content.decode()
     Run.objects.update(state=RunState.DONE, total=1, done=1)
     part = admin_client.get(address).content.decode()
@@ -100,7 +100,7 @@ def test_only_the_progress_of_an_open_run_asks_for_itself_again(admin_client: Cl
 
 def test_the_page_of_a_run_says_what_becomes_of_it_until_it_has_ended(admin_client: Client) -> None:
     run = make_run()
-    address = reverse("admin:webhooks_run_progress", args=[run.pk])
+    address = reverse("admin:rq_webhooks_run_progress", args=[run.pk])
     said = {}
     for state in (RunState.RUNNING, RunState.PAUSED, RunState.DONE):
         Run.objects.update(state=state)
@@ -143,7 +143,7 @@ def test_a_user_who_may_only_view_runs_cannot_steer_them(client: Client) -> None
     assert Run.objects.get().state == RunState.RUNNING
 
 
-DELIVERIES, EVENTS = reverse("admin:webhooks_delivery_changelist"), reverse("admin:webhooks_event_changelist")
+DELIVERIES, EVENTS = reverse("admin:rq_webhooks_delivery_changelist"), reverse("admin:rq_webhooks_event_changelist")
 
 
 def choose_all(client: Client, address: str, action: str) -> tuple[str, str]:
@@ -178,7 +178,7 @@ def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
 
 def test_the_button_of_a_page_begins_one_run_and_an_open_run_is_not_begun_twice(admin_client: Client) -> None:
     make_event(make_webhook(Thing), dispatched=True)
-    address = f"{reverse('admin:webhooks_run_add')}?kind=replay&object_type=testapp.thing"
+    address = f"{reverse('admin:rq_webhooks_run_add')}?kind=replay&object_type=testapp.thing"
 
     def press(nonce: str) -> str:
         page = admin_client.post(address, {"nonce": nonce}, follow=True)
@@ -202,12 +202,12 @@ def test_a_replay_of_each_event_of_an_object_is_a_link_away(admin_client: Client
     webhook = make_webhook(Thing)
     for _ in range(3):
         make_event(webhook, dispatched=True)
-    address = f"{reverse('admin:webhooks_run_add')}?kind=replay&object_type=testapp.thing"
+    address = f"{reverse('admin:rq_webhooks_run_add')}?kind=replay&object_type=testapp.thing"
     asked = admin_client.get(address).text
     assert '<h1 id="wh-question">Replay 1 event?</h1>' in asked
     assert "It leaves out 2 earlier events of the same objects" in asked
     [each] = re.findall(r'<a href="([^"]+)">Replay each of them</a>', asked)
-    each = reverse("admin:webhooks_run_add") + unescape(each)
+    each = reverse("admin:rq_webhooks_run_add") + unescape(each)
     assert '<h1 id="wh-question">Replay 3 events?</h1>' in admin_client.get(each).text
     page = admin_client.post(each, follow=True).text
     assert "each event of an object" in page
@@ -220,11 +220,11 @@ def test_superseded_deliveries_are_a_link_away(admin_client: Client, monkeypatch
     make_delivery(webhook, State.FAILED)
     make_delivery(webhook, State.FAILED, object_id="2")
     make_delivery(webhook, State.SUCCEEDED)
-    asked = admin_client.get(f"{reverse('admin:webhooks_run_add')}?kind=retry&webhook={webhook.pk}").text
+    asked = admin_client.get(f"{reverse('admin:rq_webhooks_run_add')}?kind=retry&webhook={webhook.pk}").text
     assert f'<h1 id="wh-question">Retry 1 delivery of {webhook}?</h1>' in asked
     assert "It leaves out 1 superseded delivery" in asked
     [url] = re.findall(r'<a href="([^"]+)">Send them, too</a>', asked)
-    address = reverse("admin:webhooks_run_add") + unescape(url)
+    address = reverse("admin:rq_webhooks_run_add") + unescape(url)
     assert f'<h1 id="wh-question">Retry 2 deliveries of {webhook}?</h1>' in admin_client.get(address).text
     admin_client.post(address)
     assert Run.objects.get().filters == {"webhook": webhook.pk, "superseded": True}
@@ -251,7 +251,7 @@ def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: p
     for number in range(3):
         make_delivery(webhook, State.FAILED, object_id=str(number))
     address, asked = choose_all(client, f"{DELIVERIES}?state=failed", "retry_chosen")
-    assert "You need permission to begin runs (webhooks.add_run)." in asked
+    assert "You need permission to begin runs (rq_webhooks.add_run)." in asked
     assert client.post(address).status_code == 403
     assert client.get(address.replace("retry", "discard")).status_code == 403
     with monkeypatch.context() as slow:
@@ -259,18 +259,18 @@ def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: p
         slow.setattr(run_start, "COUNT_SECONDS", 0)
         assert "Not all are counted yet" in client.get(address).content.decode()
         assert client.post(address).status_code == 403
-        assert client.post(f"{reverse('admin:webhooks_run_add')}?kind=retry").status_code == 403, "all need a run"
+        assert client.post(f"{reverse('admin:rq_webhooks_run_add')}?kind=retry").status_code == 403, "all need a run"
     assert not Run.objects.exists()
 
 
 @pytest.mark.one_database
 @pytest.mark.parametrize("query", ["", "kind=nonsense", "kind=recover", "kind=retry&webhook=x"])
 def test_an_unknown_run_is_not_found(admin_client: Client, query: str) -> None:
-    assert admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}").status_code == 404
+    assert admin_client.get(f"{reverse('admin:rq_webhooks_run_add')}?{query}").status_code == 404
 
 
 def test_a_run_is_not_begun_without_a_filter_that_is_misspelt(admin_client: Client) -> None:
-    address = f"{reverse('admin:webhooks_run_add')}?kind=retry&sate=failed"
+    address = f"{reverse('admin:rq_webhooks_run_add')}?kind=retry&sate=failed"
     assert {admin_client.get(address).status_code, admin_client.post(address).status_code} == {400}
 
 
@@ -284,7 +284,7 @@ def test_a_run_is_not_begun_without_a_filter_that_is_misspelt(admin_client: Clie
     ],
 )
 def test_a_run_that_can_take_nothing_leads_back_to_the_list(admin_client: Client, query: str, reason: str) -> None:
-    page = admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}", follow=True)
+    page = admin_client.get(f"{reverse('admin:rq_webhooks_run_add')}?{query}", follow=True)
     assert page.redirect_chain == [(DELIVERIES, 302)]
     assert reason in page.content.decode()
 
@@ -313,8 +313,8 @@ def test_the_page_of_a_run_leads_to_what_matches_now(admin_client: Client, kind:
 def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client) -> None:
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.FAILED)
-    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
-    assert url in admin_client.get(reverse("admin:webhooks_webhook_change", args=[webhook.pk])).content.decode()
+    url = reverse("admin:rq_webhooks_webhook_recover", args=[webhook.pk])
+    assert url in admin_client.get(reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])).content.decode()
     shown = admin_client.get(url, {"hours": "6"}).content.decode()
     assert "1 would be sent" in shown
     assert not Run.objects.exists(), "a dry run begins nothing"
@@ -341,7 +341,7 @@ def test_a_time_in_the_hour_that_autumn_repeats_is_taken(
     settings.TIME_ZONE = "Europe/Berlin"
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.FAILED)
-    url = reverse(f"admin:webhooks_webhook_{page}", args=[webhook.pk])
+    url = reverse(f"admin:rq_webhooks_webhook_{page}", args=[webhook.pk])
     second_time = datetime(2025, 10, 26, 1, 30, tzinfo=UTC)  # 02:30 in Berlin, as it was an hour before
     with monkeypatch.context() as patch:
         now = second_time + timedelta(hours=1)
@@ -360,7 +360,7 @@ def test_a_webhook_is_recovered_without_time_zones(admin_client: Client, setting
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.FAILED)
     settings.USE_TZ = False
-    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    url = reverse("admin:rq_webhooks_webhook_recover", args=[webhook.pk])
     since = re.search(r'name="since" value="([^"]+)"', admin_client.get(url, {"hours": "6"}).content.decode())
     assert since
     admin_client.post(url, {"since": since[1]})
@@ -377,7 +377,7 @@ def test_a_recovery_of_many_is_counted_on_request(admin_client: Client, monkeypa
     webhook = make_webhook(Thing)
     for number in range(3):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    url = reverse("admin:rq_webhooks_webhook_recover", args=[webhook.pk])
     shown = admin_client.get(url, {"hours": "6"}).content.decode()
     assert ">Up to 3 would be sent" in shown
     count_on = re.search(r'<a href="([^"]+)">Count on</a>', shown)
@@ -414,7 +414,7 @@ def test_the_question_has_a_number_before_all_are_counted_and_then_the_true_one(
         make_delivery(webhook, State.FAILED, object_id=key, error_kind=kind)
     make_delivery(webhook, State.SUCCEEDED, object_id="2")  # two are superseded
     make_delivery(webhook, State.PENDING, object_id="4", due_at=timezone.now() + timedelta(hours=1))
-    address = f"{reverse('admin:webhooks_run_add')}?{query.format(webhook.pk)}"
+    address = f"{reverse('admin:rq_webhooks_run_add')}?{query.format(webhook.pk)}"
     with monkeypatch.context() as hurried:
         hurried.setattr(run_start, "COUNT_SECONDS", 0)
         asked = admin_client.get(address).text
@@ -422,7 +422,7 @@ def test_the_question_has_a_number_before_all_are_counted_and_then_the_true_one(
     assert "superseded" not in asked, "these are not counted yet, either"
     [count_on] = re.findall(r'<a href="([^"]+)">Count on</a>', asked)
     assert f'hx-get="{count_on}"' in asked
-    counted = admin_client.get(reverse("admin:webhooks_run_add") + unescape(count_on)).text
+    counted = admin_client.get(reverse("admin:rq_webhooks_run_add") + unescape(count_on)).text
     whole = admin_client.get(address).text
     assert re.findall("<h1.*", counted) == re.findall("<h1.*", whole)
     assert not re.search("at least|up to", re.findall("<h1.*", whole)[0])
@@ -433,7 +433,7 @@ def test_the_page_of_a_recovery_takes_as_many_queries_whatever_the_number_of_row
     admin_client: Client,
 ) -> None:
     counts, webhook = [], make_webhook(Thing, prechange=True)
-    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    url = reverse("admin:rq_webhooks_webhook_recover", args=[webhook.pk])
     for number in (1, 2, 4):
         others = [make_webhook(model, name=f"{model.__name__} {number}") for model in (Thing, Label)]
         for key in range(20 * number):

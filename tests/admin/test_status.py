@@ -41,13 +41,13 @@ from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json
 
 
 def act_of(webhook: Webhook, act: str) -> str:
-    return reverse(f"admin:webhooks_webhook_{act}", args=[webhook.pk])
+    return reverse(f"admin:rq_webhooks_webhook_{act}", args=[webhook.pk])
 
 
 def acts(webhook: Webhook, delivery: Delivery, run: Run) -> list[str]:
     """The addresses of the buttons of the page."""
     of_webhook = [act_of(webhook, act) for act in ("enable", "resume", "ping")]
-    return [do("retry", delivery), RETRY_ALL, *of_webhook, reverse("admin:webhooks_run_cancel", args=[run.pk])]
+    return [do("retry", delivery), RETRY_ALL, *of_webhook, reverse("admin:rq_webhooks_run_cancel", args=[run.pk])]
 
 
 def found(client: Client) -> list[str]:
@@ -63,7 +63,7 @@ class TestPage:
         make_site_delivery(webhook, State.WAITING)
         make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'")
         shown = page(admin_client, STATUS)
-        link = reverse("admin:webhooks_delivery_change", args=[delivery.pk])
+        link = reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk])
         for text in (link, "AMS1", "HTTP 503 Service Unavailable", "CMDB", "KeyError: &#x27;rack&#x27;", "odd"):
             assert text in shown
 
@@ -114,11 +114,11 @@ class TestPage:
         make_site_delivery(webhook)
         make_site_event(1, data="", error="KeyError")
         read = "".join(sql.partition(" FROM ")[0] for sql in self.statements(admin_client) if "object_repr" in sql)
-        assert '"webhooks_event"."object_repr"' in read
+        assert '"rq_webhooks_event"."object_repr"' in read
         for name in LARGE_FIELDS:
-            assert f'"webhooks_event"."{name}",' not in read
+            assert f'"rq_webhooks_event"."{name}",' not in read
         for name in SECRET_FIELDS:
-            assert f'"webhooks_webhook"."{name}",' not in read
+            assert f'"rq_webhooks_webhook"."{name}",' not in read
 
     def test_counts_have_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
         counting = [sql for sql in self.statements(admin_client) if "COUNT(" in sql]
@@ -189,7 +189,7 @@ class TestPage:
 @pytest.mark.one_database
 def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> None:
     status = reverse("webhooks_backend_status")
-    for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["webhooks"])):
+    for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["rq_webhooks"])):
         assert f'href="{status}"' in page(admin_client, address)
     assert status not in page(staff("view_webhook"), WEBHOOKS)
 
@@ -209,7 +209,7 @@ class TestPermissions:
         assert "HTTP 503" in shown
         assert RETRY_ALL not in shown
         assert do("retry", delivery) not in shown
-        assert reverse("admin:webhooks_webhook_change", args=[webhook.pk]) not in shown
+        assert reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk]) not in shown
 
     def test_viewing_does_not_imply_acting(self, webhook: Webhook) -> None:
         delivery, run = make_site_delivery(webhook), Run.objects.create(kind="retry")
@@ -437,7 +437,7 @@ def test_an_event_that_failed_names_its_error_and_links_to_it(admin_client: Clie
     [box] = admin_client.get(STATUS).context["boxes"]
     assert box.alarm.text == "1 event failed, so nothing was sent. The newest: odd, KeyError: 'rack'"
     assert (box.buttons[0].label, box.buttons[0].url) == (
-        "See the error", reverse("admin:webhooks_event_change", args=[event.pk])
+        "See the error", reverse("admin:rq_webhooks_event_change", args=[event.pk])
     )  # fmt: skip
 
 
@@ -466,7 +466,7 @@ def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook)
     assert said[:2] == ["The webhook is disabled. Enable it before you send a test.", "1 webhook enabled."]
     assert said[2].startswith("A test is on its way to “CMDB”.")
     assert Event.objects.get().action == "ping"
-    assert messages_after(admin_client, reverse("admin:webhooks_run_cancel", args=[run.pk]), **hidden) == [
+    assert messages_after(admin_client, reverse("admin:rq_webhooks_run_cancel", args=[run.pk]), **hidden) == [
         "1 run cancelled."
     ]
     assert Run.objects.get().state == "cancelled"
@@ -481,7 +481,7 @@ def test_a_button_takes_the_address_to_return_to_for_no_name_of_a_page(admin_cli
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
 def test_a_button_returns_to_no_other_site(admin_client: Client, webhook: Webhook, elsewhere: str) -> None:
     response = admin_client.post(act_of(webhook, "pause"), {"next": elsewhere})
-    assert response["Location"] == reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    assert response["Location"] == reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
 
 
 class TestNotice:

@@ -26,7 +26,7 @@ from tests.support.users import browser, make_user
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Webhook
 
-NEW = reverse("admin:webhooks_webhook_try_new")
+NEW = reverse("admin:rq_webhooks_webhook_try_new")
 
 pytestmark = [pytest.mark.usefixtures("database", "redis"), pytest.mark.one_database]
 
@@ -138,7 +138,7 @@ def test_a_stored_webhook_is_tried_as_the_form_has_it_and_stays_as_it_is(
     admin: Client, site: Site, inbox: Inbox
 ) -> None:
     webhook = make_webhook(Site, url="http://127.0.0.1:1/old", name="CMDB", secret_headers="X-Token: t0ps3cret")
-    address = reverse("admin:webhooks_webhook_try", args=[webhook.pk])
+    address = reverse("admin:rq_webhooks_webhook_try", args=[webhook.pk])
     for nothing in ("", " ", "\n\u00a0"):
         refused = try_it(admin, site, address, do="send", payload_url=inbox.url(), secret_headers=nothing)
         assert "They would go to the new destination: enter them again, or clear them." in refused
@@ -154,7 +154,7 @@ def test_a_stored_webhook_is_tried_as_the_form_has_it_and_stays_as_it_is(
     assert (webhook.payload_url, webhook.secret_headers) == ("http://127.0.0.1:1/old", "X-Token: t0ps3cret")
     said = LogEntry.objects.values_list("change_message", flat=True)
     assert list(said) == ["Sent dcim.site updated as a test."] * 2
-    history = reverse("admin:webhooks_webhook_history", args=[webhook.pk])
+    history = reverse("admin:rq_webhooks_webhook_history", args=[webhook.pk])
     of_nothing_else = browser(make_user("view_webhook", sees_objects=False)).get(history).content.decode()
     assert "Sent dcim.site updated as a test." in of_nothing_else
     assert "Amsterdam" not in of_nothing_else
@@ -227,11 +227,11 @@ def test_the_data_of_a_stored_custom_event_needs_the_permission_for_payloads(aud
 def test_only_objects_that_the_user_may_view_are_offered_and_sent(site: Site, inbox: Inbox) -> None:
     of_devices = browser(make_user("add_webhook", "change_webhook", "read_payload_event", sees_objects=False))
     assert "You may not view objects of this model." in try_it(of_devices, site, do="send", payload_url=inbox.url())
-    add = of_devices.get(reverse("admin:webhooks_webhook_add")).content.decode()
+    add = of_devices.get(reverse("admin:rq_webhooks_webhook_add")).content.decode()
     assert 'value="dcim.site"' not in add
     without_payloads = staff("add_webhook", "change_webhook")
     shown = try_it(without_payloads, site, body_template="{{ data.name }}", on_updated="on")
-    assert "To see it, you need the permission webhooks.read_payload_event." in shown
+    assert "To see it, you need the permission rq_webhooks.read_payload_event." in shown
     assert "hush" not in shown
     assert not inbox.received()
 
@@ -239,7 +239,7 @@ def test_only_objects_that_the_user_may_view_are_offered_and_sent(site: Site, in
 def test_it_needs_permission_to_change_the_webhook(site: Site) -> None:
     webhook = make_webhook(Site)
     viewer = staff("view_webhook")
-    for address in (NEW, reverse("admin:webhooks_webhook_try", args=[webhook.pk])):
+    for address in (NEW, reverse("admin:rq_webhooks_webhook_try", args=[webhook.pk])):
         assert viewer.post(address, form()).status_code == 403
     assert "wh-try" not in viewer.get(change_of(webhook)).content.decode()
     assert viewer.get(NEW).status_code in (403, 405)

@@ -33,14 +33,14 @@ from webhooks.workers import jobs
 @pytest.mark.one_database
 class TestForm:
     def test_it_offers_registered_models_by_app(self, admin_client: Client) -> None:
-        shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
+        shown = page(admin_client, reverse("admin:rq_webhooks_webhook_add"))
         user = ContentType.objects.get_for_model(User)
         assert "<legend>DCIM</legend>" in shown
         assert f'name="object_types" value="{ContentType.objects.get_for_model(Site).pk}"' in shown
         assert f'name="object_types" value="{user.pk}"' not in shown
 
     def test_a_valid_form_creates_a_webhook(self, admin_client: Client) -> None:
-        messages_after(admin_client, reverse("admin:webhooks_webhook_add"), **form(secret="s3cret"))
+        messages_after(admin_client, reverse("admin:rq_webhooks_webhook_add"), **form(secret="s3cret"))
         webhook = Webhook.objects.get()
         assert (webhook.name, webhook.secret, webhook.actions) == ("CMDB", "s3cret", ["created"])
         assert [one.model for one in webhook.object_types.all()] == ["site"]
@@ -74,7 +74,7 @@ class TestForm:
         self, admin_client: Client, names: dict[str, list[str]], changes: dict[str, Any], error: str
     ) -> None:
         names["bad.example"] = ["10.0.0.1", "169.254.0.1"]
-        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(**changes))
+        response = admin_client.post(reverse("admin:rq_webhooks_webhook_add"), form(**changes))
         assert response.content.decode().count(error) == 1
         assert not Webhook.objects.exists()
 
@@ -93,7 +93,7 @@ class TestForm:
         said = {"http_method": "PATCH", "content_type": "text/x; charset=utf-8", "body_template": "{{ data | tojson }}"}
         messages_after(
             admin_client,
-            reverse("admin:webhooks_webhook_add"),
+            reverse("admin:rq_webhooks_webhook_add"),
             **form(payload_url=url, additional_headers=headers, **said),
         )
         webhook = Webhook.objects.get()
@@ -101,7 +101,7 @@ class TestForm:
         assert (webhook.payload_url, webhook.additional_headers.splitlines()) == (url, headers.splitlines())
 
     def test_common_content_types_are_suggested(self, admin_client: Client) -> None:
-        shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
+        shown = page(admin_client, reverse("admin:rq_webhooks_webhook_add"))
         assert 'list="content_type_suggestions"' in shown
         assert '<option value="application/x-www-form-urlencoded">' in shown
 
@@ -164,7 +164,7 @@ class TestForm:
 
     def test_an_unregistered_model_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)
-        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(object_types=[users.pk]))
+        response = admin_client.post(reverse("admin:rq_webhooks_webhook_add"), form(object_types=[users.pk]))
         assert "is not one of the available choices" in response.content.decode()
         assert not Webhook.objects.exists()
 
@@ -254,7 +254,7 @@ class TestSecret:
 
     def test_unusable_encryption_keys_are_reported(self, admin_client: Client, webhooks_settings: Any) -> None:
         webhooks_settings(ENCRYPTION_KEYS=["no key"])
-        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(secret="new"))
+        response = admin_client.post(reverse("admin:rq_webhooks_webhook_add"), form(secret="new"))
         assert "ENCRYPTION_KEYS" in response.content.decode()
         assert not Webhook.objects.exists()
 
@@ -342,7 +342,7 @@ class TestDeletion:
     def test_the_preview_counts_deliveries(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 3)
         make_site_delivery(webhook, State.WAITING)
-        shown = page(admin_client, reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
+        shown = page(admin_client, reverse("admin:rq_webhooks_webhook_delete", args=[webhook.pk]))
         assert "4 deliveries (1 not sent yet, 3 failed) with all attempts." in shown
 
     def test_the_preview_of_several_counts_each(self, admin_client: Client, webhook: Webhook) -> None:
@@ -359,17 +359,17 @@ class TestDeletion:
         other = make_site_delivery(make_webhook(Site))
         for delivery in make_site_deliveries(webhook, 30):
             make_attempt(delivery)
-        address = reverse("admin:webhooks_webhook_delete", args=[webhook.pk])
+        address = reverse("admin:rq_webhooks_webhook_delete", args=[webhook.pk])
         with CaptureQueriesContext(connection) as captured:
             messages_after(admin_client, address, post="yes")
         assert list(Delivery.objects.all()) == [other]
         assert not Attempt.objects.exists()
-        read = [one["sql"] for one in captured if one["sql"].startswith('SELECT "webhooks_delivery"')]
+        read = [one["sql"] for one in captured if one["sql"].startswith('SELECT "rq_webhooks_delivery"')]
         assert read
         assert '"reason"' not in "".join(read), "only their keys are read"
 
     def test_it_needs_permission(self, webhook: Webhook) -> None:
-        address = reverse("admin:webhooks_webhook_delete", args=[webhook.pk])
+        address = reverse("admin:rq_webhooks_webhook_delete", args=[webhook.pk])
         assert staff("view_webhook", "change_webhook").get(address).status_code == 403
 
 

@@ -49,7 +49,9 @@ def test_an_object_gets_a_verdict_for_each_webhook_with_rule_and_values(
     assert "The webhook was disabled" in shown
     assert "1 webhook does not send this model or action" in shown
     links = page(admin_client, WHY, object_type="dcim.site", object_id=site.pk)
-    assert f'<a href="{reverse("admin:webhooks_webhook_change", args=[disabled.pk])}" aria-label="Enable the' in links
+    assert (
+        f'<a href="{reverse("admin:rq_webhooks_webhook_change", args=[disabled.pk])}" aria-label="Enable the' in links
+    )
     assert ask(admin_client, object_type="dcim.site", object_id="Berlin") == shown, "its name will do"
     request_id = make_site_event(request_id="r1").request_id
     assert "dcim.site" in ask(admin_client, request_id=request_id)
@@ -58,18 +60,18 @@ def test_an_object_gets_a_verdict_for_each_webhook_with_rule_and_values(
 def test_each_way_out_is_a_button_on_the_spot(admin_client: Client) -> None:
     failed = make_delivery(make_webhook(Thing, name="CMDB"), State.FAILED, reason="HTTP 401", error_kind="http_4xx")
     shown = page(admin_client, WHY, delivery=failed.pk)
-    assert f'action="{reverse("admin:webhooks_delivery_retry", args=[failed.pk])}"' in shown
+    assert f'action="{reverse("admin:rq_webhooks_delivery_retry", args=[failed.pk])}"' in shown
     assert "It was given up" in shown
     paused = make_webhook(Thing, name="Chat", paused_at="2026-11-26T02:00:00Z", paused_by="jane")
     waiting = make_delivery(paused)
     shown = page(admin_client, WHY, event=waiting.event_id)
-    assert f'action="{reverse("admin:webhooks_webhook_resume", args=[paused.pk])}"' in shown
+    assert f'action="{reverse("admin:rq_webhooks_webhook_resume", args=[paused.pk])}"' in shown
     broken = make_event(paused, error="Traceback\nKeyError: 'x'")
     shown = page(admin_client, WHY, event=broken.pk)
-    assert f'action="{reverse("admin:webhooks_event_replay", args=[broken.pk])}"' in shown
+    assert f'action="{reverse("admin:rq_webhooks_event_replay", args=[broken.pk])}"' in shown
     assert "KeyError: &#x27;x&#x27;" in shown
     viewer = page(staff("view_webhook", "view_delivery"), WHY, delivery=failed.pk)
-    assert reverse("admin:webhooks_delivery_retry", args=[failed.pk]) not in viewer
+    assert reverse("admin:rq_webhooks_delivery_retry", args=[failed.pk]) not in viewer
 
 
 def test_a_webhook_alone_shows_the_last_changes_of_its_models(admin_client: Client, active_only: Webhook) -> None:
@@ -122,7 +124,7 @@ def test_it_shows_only_what_the_user_may_view(active_only: Webhook) -> None:
     site = Site.objects.create(name="Berlin", slug="berlin", status="planned")
     assert staff("view_delivery").get(WHY).status_code == 403
     shown = ask(staff("view_webhook"), object_type="dcim.site", object_id=site.pk)
-    assert "To see more, you need the permission webhooks.view_skip." in shown
+    assert "To see more, you need the permission rq_webhooks.view_skip." in shown
     shown = ask(staff("view_webhook", "view_skip"), object_type="dcim.site", object_id=site.pk)
     assert 'wants status.value eq "active"' in shown
     assert "planned" not in shown, "the value is data of the object"

@@ -107,7 +107,7 @@ def test_a_dry_run_holds_no_transaction(client: Client, admin_user: User, monkey
     assert client.post(f"{API}/runs/", body, content_type="application/json").json()["count"] == 3
     url = f"{API}/webhooks/{webhook.pk}/recover/"
     assert client.post(url, {"hours": 1, "dry_run": True}, content_type="application/json").json()["count"] == 3
-    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    url = reverse("admin:rq_webhooks_webhook_recover", args=[webhook.pk])
     assert "3 would be sent" in client.get(url, {"hours": "1"}).content.decode()
     assert is_atomic == [False] * 3
 
@@ -205,7 +205,7 @@ def test_a_recovery_requires_both_permissions() -> None:
     url, client = f"{API}/webhooks/{failed_ones().pk}/recover/", client_of("add_run", "view_webhook", "retry_delivery")
     refusal = client.post(url, {"hours": 1}, format="json")
     assert refusal.status_code == 403
-    assert "webhooks.replay_event" in refusal.json()["detail"]
+    assert "rq_webhooks.replay_event" in refusal.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_bulk_retry_of_many_requires_the_permission_to_begin_runs(monkeypatch:
     refusal = client.post(url)
     assert (refusal.status_code, Run.objects.count()) == (403, 0)
     assert refusal.json()["detail"] == (
-        "More than 2 deliveries need a run. A run requires the permission webhooks.add_run."
+        "More than 2 deliveries need a run. A run requires the permission rq_webhooks.add_run."
     )
     User.objects.get().user_permissions.add(Permission.objects.get(codename="add_run"))
     client.force_authenticate(User.objects.get())

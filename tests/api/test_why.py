@@ -163,8 +163,8 @@ def test_without_the_permission_for_a_row_only_the_cause_is_shown() -> None:
     user = make_user("view_webhook")
     of_thing = {"object_type": "testapp.thing", "object_id": thing.pk}
     found = {one["webhook"]["id"]: one for one in verdicts(user, **of_thing)}
-    assert found[skipping.pk]["text"] == "Skipped. To see more, you need the permission webhooks.view_skip."
-    assert found[given_up.pk]["text"] == "Failed. To see more, you need the permission webhooks.view_delivery."
+    assert found[skipping.pk]["text"] == "Skipped. To see more, you need the permission rq_webhooks.view_skip."
+    assert found[given_up.pk]["text"] == "Failed. To see more, you need the permission rq_webhooks.view_delivery."
     assert (found[given_up.pk]["delivery"], found[skipping.pk]["detail"]) == (None, {})
     assert found[skipping.pk]["change"]["username"] == ""
     answer = ask(user, **of_thing).content + ask(user, event=events()[0].pk).content

@@ -22,7 +22,7 @@ from webhooks.models import BodyKind, Delivery, Run, State, Webhook
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
 STATUS = "/admin/webhook-backend-status/"
-WEBHOOKS, DELIVERIES, EVENTS = (f"/admin/webhooks/{name}/" for name in ("webhook", "delivery", "event"))
+WEBHOOKS, DELIVERIES, EVENTS = (f"/admin/rq_webhooks/{name}/" for name in ("webhook", "delivery", "event"))
 
 FAILED = 250  # more than are retried without a run
 
@@ -47,7 +47,7 @@ def receiver() -> Iterator[FickleReceiver]:
 
 
 def test_a_condition_that_is_not_saved_contradicts_no_title_above_it(page: Page) -> None:
-    page.goto("/admin/webhooks/webhook/add/")
+    page.goto("/admin/rq_webhooks/webhook/add/")
     title = page.locator("summary", has_text="Filters")
     expect(title).to_contain_text("Every change of these models is sent")
     title.click()
@@ -72,7 +72,7 @@ def test_a_worker_is_whole_on_a_phone(page: Page, workers: Workers) -> None:
 def test_a_long_name_from_right_to_left_keeps_its_beginning(page: Page) -> None:
     make_site_event(1, "א" + "ב" * 80)
     page.set_viewport_size({"width": 1280, "height": 900})
-    page.goto("/admin/webhooks/event/")
+    page.goto("/admin/rq_webhooks/event/")
     begins_within = """cell => {
         const range = document.createRange()
         range.setStart(cell.querySelector(".wh-object").firstChild, 0)
@@ -89,7 +89,7 @@ def test_a_newcomer_defines_a_webhook_tries_it_saves_it_and_sees_a_change_arrive
     workers.start()
     ghent = Site.objects.create(name="Ghent", slug="ghent")
     page.set_viewport_size({"width": 1280, "height": 900})
-    page.goto("/admin/webhooks/webhook/add/")
+    page.goto("/admin/rq_webhooks/webhook/add/")
     below = page.locator("summary", has_text="Filters")
     assert below.evaluate("one => one.getBoundingClientRect().top") < 900, "all first steps are on the first screen"
     expect(below).to_contain_text("Every change of these models is sent")
@@ -135,7 +135,7 @@ def test_a_newcomer_defines_a_webhook_tries_it_saves_it_and_sees_a_change_arrive
     assert "x-webhook-test" not in request.headers
 
     def shows_the_delivery() -> bool:
-        page.goto(f"/admin/webhooks/webhook/{Webhook.objects.get().pk}/change/")
+        page.goto(f"/admin/rq_webhooks/webhook/{Webhook.objects.get().pk}/change/")
         return "succeeded Berlin created" in page.locator(".wh-health").inner_text()
 
     until(shows_the_delivery, 20, "the page of the webhook to show the delivery")
@@ -265,7 +265,7 @@ def test_a_refresh_leaves_the_attempt_that_is_read_as_it_is(page: Page) -> None:
 
 
 def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:
-    page.goto("/admin/webhooks/webhook/add/")
+    page.goto("/admin/rq_webhooks/webhook/add/")
     page.fill("#id_name", "Nothing")
     page.fill("#id_payload_url", "ftp://example.org/")
     for action in ("created", "updated", "deleted"):
@@ -283,14 +283,14 @@ def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:
 
 def test_a_secret_is_never_shown_again(page: Page) -> None:
     webhook = make_webhook(Site, secret="whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA==")
-    page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
+    page.goto(f"/admin/rq_webhooks/webhook/{webhook.pk}/change/")
     assert "c2VjcmV0LXRoYXQ" not in page.content()
     page.get_by_role("button", name="Save", exact=True).first.click()
     assert Webhook.objects.get().secret == "whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA=="
 
 
 def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> None:
-    page.goto("/admin/webhooks/webhook/add/")
+    page.goto("/admin/rq_webhooks/webhook/add/")
     dcim = page.locator(".wh-models-app", has_text="DCIM")
     boxes = dcim.locator("input[type=checkbox]")
     dcim.get_by_role("button", name="DCIM: all").click()
@@ -301,7 +301,7 @@ def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> 
 
 
 def test_the_boxes_of_a_group_are_aligned(page: Page) -> None:
-    page.goto("/admin/webhooks/webhook/add/")
+    page.goto("/admin/rq_webhooks/webhook/add/")
     for action in ("created", "updated", "deleted"):
         page.uncheck(f"#id_on_{action}")
     page.get_by_role("button", name="Save", exact=True).first.click()
@@ -319,7 +319,7 @@ def test_the_boxes_of_a_group_are_aligned(page: Page) -> None:
 
 
 def test_the_state_of_a_webhook_is_above_its_form_and_as_wide(page: Page) -> None:
-    page.goto(f"/admin/webhooks/webhook/{make_webhook(Site).pk}/change/")
+    page.goto(f"/admin/rq_webhooks/webhook/{make_webhook(Site).pk}/change/")
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
         state, form = (page.locator(one).bounding_box() for one in (".wh-health", "#webhook_form"))
@@ -333,7 +333,7 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
     make_webhook(Site, name="Everything")
     for name, status in (("Berlin", "active"), ("Ghent", "planned"), ("Lyon", "active")):
         Site.objects.create(name=name, slug=name.lower(), status=status)
-    page.goto("/admin/webhooks/webhook/add/")
+    page.goto("/admin/rq_webhooks/webhook/add/")
     page.fill("#id_name", "Active sites")
     page.fill("#id_payload_url", "http://127.0.0.1:1/")
     page.get_by_label("Sites", exact=True).check()
@@ -378,7 +378,7 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
 
     nested = {"and": [{"or": [{"attr": "name", "value": "Berlin"}]}, {"attr": "id", "op": "gt", "value": 1.5}]}
     Webhook.objects.filter(pk=webhook.pk).update(conditions=nested)
-    page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
+    page.goto(f"/admin/rq_webhooks/webhook/{webhook.pk}/change/")
     expect(page.locator("#id_conditions")).to_be_visible()
     expect(page.locator(".wh-note")).to_contain_text("Rows cannot show these conditions")
     page.get_by_role("button", name="Save", exact=True).first.click()
@@ -391,7 +391,7 @@ def test_editing_one_row_of_conditions_changes_no_other(page: Page) -> None:
     kept = [{"attr": "name", "op": "in", "value": texts}, *({"attr": "slug", "value": text} for text in texts)]
     last = {"attr": "id", "op": "gt", "value": 1.5}
     webhook = make_webhook(Site, conditions={"and": [*kept, last]})
-    page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
+    page.goto(f"/admin/rq_webhooks/webhook/{webhook.pk}/change/")
     rows = page.locator(".wh-rows li")
     rows.last.get_by_label("Value").fill("2.5")
     page.get_by_role("button", name="Add a condition").click()

@@ -146,7 +146,7 @@ def test_every_page_is_accessible_by_keyboard_and_whether_light_dark_or_narrow(p
         if not is_index and page.locator("link[href*='webhooks/admin']").count():  # else it is Django's own page
             problems[f"{address} reduced motion"] += page.evaluate(MOVING)
         page.add_style_tag(content="* { transition: none !important }")  # or axe may see a colour on its way
-        if address != reverse("admin:webhooks_webhook_add"):  # the page of a webhook has the same form
+        if address != reverse("admin:rq_webhooks_webhook_add"):  # the page of a webhook has the same form
             problems[f"{address} keyboard"] += _unreached(page, within)
             page.evaluate("document.activeElement.blur()")
         problems[f"{address} light"] += violations(page, within)
@@ -228,12 +228,12 @@ def test_every_page_is_whole_in_other_themes(
                 problems[address] += violations(page, "body", {"type": "rule", "values": ["listitem"]})
                 if page.get_by_text("Show all").count():
                     problems[address].append("offers to show all")
-        for address in (reverse("admin:index"), reverse("admin:app_list", args=["webhooks"])):
+        for address in (reverse("admin:index"), reverse("admin:app_list", args=["rq_webhooks"])):
             page.goto(address)
             expect(page.locator(".wh-notice")).to_contain_text("No worker is running")
             problems[address] += violations(page, ".wh-notice", CONTRAST)
         for query in ("", "?user=nobody"):
-            page.goto(reverse("admin:webhooks_delivery_changelist") + query)
+            page.goto(reverse("admin:rq_webhooks_delivery_changelist") + query)
             expect(page.locator(".wh-filters").get_by_role("button", name="Search")).to_be_visible()
             expect(page.locator("#wh-pager")).to_contain_text("deliveries")
     assert not (report := _report(problems)), report

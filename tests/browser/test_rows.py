@@ -15,7 +15,7 @@ from webhooks.models import Event, Run, RunKind, RunState, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
-FAILED = "/admin/webhooks/delivery/?state=failed"
+FAILED = "/admin/rq_webhooks/delivery/?state=failed"
 
 
 def test_all_that_match_become_a_run_with_a_progress_that_refreshes_itself(page: Page) -> None:
@@ -69,7 +69,7 @@ def test_the_list_of_runs_cuts_nothing(page: Page) -> None:
     Run.objects.create(kind=RunKind.RETRY, filters={"webhook": webhook.pk}, requested_by=author, **counts)
     Run.objects.update(created=timezone.now() - timedelta(minutes=59))
     page.set_viewport_size({"width": 1280, "height": 768})
-    page.goto("/admin/webhooks/run/")
+    page.goto("/admin/rq_webhooks/run/")
     expect(page.locator("#result_list .field-what")).to_contain_text(webhook.name.strip())
     for column in ("field-what", "field-progress", "field-requested_by", "column-requested_by", "field-begun"):
         cell = page.locator(f"#result_list .{column}")
@@ -80,7 +80,7 @@ def test_a_list_finds_a_match_that_is_far_back(page: Page) -> None:
     make_site_event(1, "The oldest", action="deleted")
     newer = [Event(object_type="dcim.site", object_id="1", action="updated") for _ in range(7_000)]
     Event.objects.bulk_create(newer)
-    page.goto("/admin/webhooks/event/?object_type=dcim.site&object_id=1&action=deleted")
+    page.goto("/admin/rq_webhooks/event/?object_type=dcim.site&object_id=1&action=deleted")
     expect(page.locator("#result_list tbody tr")).to_contain_text("The oldest")
     expect(page).to_have_url(re.compile("before="))
     page.go_back()
@@ -92,7 +92,7 @@ def test_the_attempts_of_a_delivery_are_walked_by_the_keyboard(page: Page) -> No
     delivery = make_site_delivery(webhook, State.FAILED, event, attempt_count=2)
     for number, status in ((1, 503), (2, 401)):
         make_attempt(delivery, number=number, status=status, response_body=f'{{"answer": {number}}}')
-    page.goto(f"/admin/webhooks/delivery/{delivery.pk}/change/")
+    page.goto(f"/admin/rq_webhooks/delivery/{delivery.pk}/change/")
     expect(page.locator("#attempt")).to_contain_text("HTTP 401")
     page.locator("#attempt").get_by_role("link", name="Attempt 1").focus()
     page.keyboard.press("Enter")

@@ -136,7 +136,7 @@ def test_a_batch_is_one_event_for_each_object_inserted_in_one_statement() -> Non
             Thing.objects.create(name=f"number {number}").labels.add(label)
     assert actions() == ["created"] * 20
     assert last_data()["labels"] == ["red"]
-    inserts = [query["sql"] for query in captured.captured_queries if "INSERT INTO webhooks_event " in query["sql"]]
+    inserts = [query["sql"] for query in captured.captured_queries if "INSERT INTO rq_webhooks_event " in query["sql"]]
     assert len(inserts) == 1
 
 
@@ -146,7 +146,7 @@ def test_events_that_are_large_together_are_inserted_in_several_statements() -> 
     sizes = []
 
     def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if "INSERT INTO webhooks_event" in sql:
+        if "INSERT INTO rq_webhooks_event" in sql:
             sizes.append(len(params[0]))
         return execute(sql, params, many, context)
 
@@ -596,11 +596,11 @@ def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
     make(2)
     make_webhook(Tracked, Thing)
     monkeypatch.setattr(subscriptions, "_cached", {})  # as in a process that has just begun
-    execute("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
+    execute("default", "ALTER TABLE rq_webhooks_webhook RENAME TO webhooks_aside")
     try:
         mode(work)
     finally:
-        execute("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
+        execute("default", "ALTER TABLE webhooks_aside RENAME TO rq_webhooks_webhook")
     assert "no webhook gets it" in app_log.text
     assert events() == []
     mode(work)

@@ -304,8 +304,8 @@ def seat(redis: Any) -> Seat:
 @pytest.mark.one_database
 def test_the_admin_shows_its_events(admin_client: Client, seat: Seat) -> None:
     [event] = events()
-    assert "window" in page(admin_client, reverse("admin:webhooks_event_change", args=[event.pk]))
-    events_page = reverse("admin:webhooks_event_changelist")
+    assert "window" in page(admin_client, reverse("admin:rq_webhooks_event_change", args=[event.pk]))
+    events_page = reverse("admin:rq_webhooks_event_changelist")
     assert "window" in page(admin_client, events_page, q='testapp.seat:["7", "1"]')
     assert "window" not in page(admin_client, events_page, q='testapp.seat:["7", "2"]')
     shown = page(admin_client, reverse("webhooks_why"), object_type="testapp.seat", object_id='["7", "1"]')
@@ -320,7 +320,7 @@ def test_the_admin_shows_its_events(admin_client: Client, seat: Seat) -> None:
 @pytest.mark.one_database
 def test_the_form_of_a_webhook_tries_it_on_such_an_object(admin_client: Client, seat: Seat) -> None:
     sample = {"try": "show", "try_action": "updated", "try_model": "testapp.seat"}
-    address = reverse("admin:webhooks_webhook_try_new")
+    address = reverse("admin:rq_webhooks_webhook_try_new")
     for given in ('["7", "1"]', "[7,1]"):
         answer = admin_client.post(address, form() | sample | {"try_object": given})
         assert "window" in unescape(answer.content.decode())

@@ -53,7 +53,7 @@ def test_a_name_needs_an_app_and_a_dot(name: Any) -> None:
         webhooks.register_event(name)
 
 
-@pytest.mark.parametrize("name", ["dcim.rack_audited2", "testapp.a.b-c", "webhooks.X9"])
+@pytest.mark.parametrize("name", ["dcim.rack_audited2", "testapp.a.b-c", "rq_webhooks.X9"])
 def test_names_are_registered_with_labels_and_forgotten(name: str) -> None:
     webhooks.register_event(name)
     assert registry.custom_events()[name] == name
@@ -357,26 +357,28 @@ def test_the_api_takes_it_with_and_without_models(api: APIClient) -> None:
 
 
 def test_the_admin_offers_it_and_lists_who_wants_it(admin_client: Client) -> None:
-    page = admin_client.get("/admin/webhooks/webhook/add/").content.decode()
+    page = admin_client.get("/admin/rq_webhooks/webhook/add/").content.decode()
     assert "Rack audited (dcim.rack_audited)" in page
     fields = PICK | {"http_method": "POST", "content_type": "application/json", "enabled": "on"}
-    refused = admin_client.post("/admin/webhooks/webhook/add/", fields)
+    refused = admin_client.post("/admin/rq_webhooks/webhook/add/", fields)
     error = "Choose at least one action (created, updated, deleted) or one custom event."
     assert refused.content.decode().count(error) == 1
-    refused = admin_client.post("/admin/webhooks/webhook/add/", fields | {"on_created": "on"})
+    refused = admin_client.post("/admin/rq_webhooks/webhook/add/", fields | {"on_created": "on"})
     assert refused.content.decode().count("Choose at least one model.") == 1
-    assert admin_client.post("/admin/webhooks/webhook/add/", fields | {"custom_events": [AUDITED]}).status_code == 302
+    assert (
+        admin_client.post("/admin/rq_webhooks/webhook/add/", fields | {"custom_events": [AUDITED]}).status_code == 302
+    )
     assert Webhook.objects.get().custom_events == [AUDITED]
-    assert AUDITED in admin_client.get("/admin/webhooks/webhook/").content.decode()
+    assert AUDITED in admin_client.get("/admin/rq_webhooks/webhook/").content.decode()
     site = Site.objects.create(name="Berlin", slug="berlin")
     webhooks.send(AUDITED, Rack.objects.create(name="R1", site=site))
     webhooks.send(AUDITED)
     assert actions() == [AUDITED, AUDITED]
     for query in ("", "?action=dcim.rack_audited"):
-        assert len(admin_client.get(f"/admin/webhooks/event/{query}").context["cl"].result_list) == 2
-    assert len(admin_client.get("/admin/webhooks/event/?action=ping").context["cl"].result_list) == 0
+        assert len(admin_client.get(f"/admin/rq_webhooks/event/{query}").context["cl"].result_list) == 2
+    assert len(admin_client.get("/admin/rq_webhooks/event/?action=ping").context["cl"].result_list) == 0
     for event in events():
-        page = admin_client.get(f"/admin/webhooks/event/{event.pk}/change/")
+        page = admin_client.get(f"/admin/rq_webhooks/event/{event.pk}/change/")
         assert AUDITED in page.content.decode()
 
 
@@ -385,7 +387,7 @@ def test_one_that_is_no_longer_registered_is_shown_and_must_go_before_it_is_save
 ) -> None:
     webhook = listening(CHECKED, AUDITED)
     webhooks.unregister_event(CHECKED)
-    page = f"/admin/webhooks/webhook/{webhook.pk}/change/"
+    page = f"/admin/rq_webhooks/webhook/{webhook.pk}/change/"
     assert "testapp.thing_checked (no longer registered)" in admin_client.get(page).content.decode()
     fields = PICK | {"http_method": "POST", "content_type": "application/json", "enabled": "on"}
     refused = admin_client.post(page, fields | {"custom_events": [CHECKED, AUDITED]})

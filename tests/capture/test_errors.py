@@ -26,7 +26,7 @@ from webhooks.operations import replays
 pytestmark = pytest.mark.usefixtures("database")
 
 # As a migration takes it.
-LOCK = "LOCK TABLE webhooks_webhook IN ACCESS EXCLUSIVE MODE"
+LOCK = "LOCK TABLE rq_webhooks_webhook IN ACCESS EXCLUSIVE MODE"
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ CHANGES: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("table", ["webhooks_webhook", "webhooks_event"])
+@pytest.mark.parametrize("table", ["rq_webhooks_webhook", "rq_webhooks_event"])
 @MODES
 @pytest.mark.parametrize("change", list(CHANGES))
 def test_a_missed_change_becomes_a_failed_event_with_the_next_recorded_change(
@@ -186,7 +186,7 @@ def test_a_missed_change_becomes_a_failed_event_with_the_next_recorded_change(
 def test_a_missed_change_is_forgotten_if_its_transaction_is_rolled_back(thing: Thing) -> None:
     make_webhook(Thing)
     subscriptions._cached.clear()
-    with unusable("webhooks_webhook"), pytest.raises(ZeroDivisionError), transaction.atomic():
+    with unusable("rq_webhooks_webhook"), pytest.raises(ZeroDivisionError), transaction.atomic():
         rename(thing)
         raise ZeroDivisionError
     recover()
@@ -195,7 +195,7 @@ def test_a_missed_change_is_forgotten_if_its_transaction_is_rolled_back(thing: T
 
 def test_a_missed_change_is_kept_until_it_can_be_written(thing: Thing) -> None:
     make_webhook(Thing)
-    with unusable("webhooks_event"):
+    with unusable("rq_webhooks_event"):
         rename(thing)
         recover()
     recover()
@@ -210,7 +210,7 @@ def test_a_missed_change_is_kept_if_the_job_runs_out_of_time_while_it_is_written
         raise JobTimeoutException
 
     make_webhook(Thing)
-    with unusable("webhooks_event"):
+    with unusable("rq_webhooks_event"):
         rename(thing)
     with monkeypatch.context() as patch:
         patch.setattr(Event, "insert_all", run_out)

@@ -87,13 +87,13 @@ def test_a_save_goes_through_where_the_tables_are_not_migrated_yet(
 ) -> None:
     make_webhook(Thing)
     monkeypatch.setattr(subscriptions, "_cached", {})  # as in a process that has just begun
-    execute("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
+    execute("default", "ALTER TABLE rq_webhooks_webhook RENAME TO webhooks_aside")
     try:
         with transaction.atomic():
             thing.name = "saved all the same"
             thing.save()
     finally:
-        execute("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
+        execute("default", "ALTER TABLE webhooks_aside RENAME TO rq_webhooks_webhook")
     assert Thing.objects.get().name == "saved all the same"
     assert f"no webhook gets it: testapp.thing {thing.pk} updated" in app_log.text
     thing.save()
@@ -702,7 +702,7 @@ def test_a_change_without_subscribers_costs_one_query_for_its_transaction(webhoo
         first = statements_of(lambda: Thing.objects.create(name="a"))
         second = statements_of(lambda: Thing.objects.create(name="b"))
     assert len(first) == bare + 1, first
-    assert "webhooks_webhook" in first[-1]
+    assert "rq_webhooks_webhook" in first[-1]
     assert len(second) == bare, second
 
 

@@ -109,7 +109,7 @@ def test_a_depth_counts_only_from_users_with_the_permission(app_log: pytest.LogC
         assert {event.error for event in events(Site)} == {""}
     said = [record.getMessage() for record in app_log.records if "is ignored" in record.getMessage()]
     assert said[0] == (
-        f"{DEPTH} of /there/ is ignored: {others[0].get_username()} lacks the permission webhooks.chain_webhook"
+        f"{DEPTH} of /there/ is ignored: {others[0].get_username()} lacks the permission rq_webhooks.chain_webhook"
     )
     assert len(said) == 3, "one for each request"
 
@@ -166,19 +166,19 @@ def test_a_change_that_is_too_deep_is_loop_protected_and_may_begin_a_new_chain(
     drain()
     assert len(inbox.received()) == 1
 
-    shown = page(browser, reverse("admin:webhooks_event_change", args=[cut.pk]))
+    shown = page(browser, reverse("admin:rq_webhooks_event_change", args=[cut.pk]))
     assert "depth 2 of a chain" in shown
     assert "Replay as the first of a new chain" in shown
-    assert "loop protection</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
+    assert "loop protection</span>" in page(browser, reverse("admin:rq_webhooks_event_changelist"))
     assert "Loop protection: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
 
     # The replay sends the recorded data, although the object has changed.
     Site.objects.filter(pk=site.pk).update(name="changed without a signal")
-    assert messages_after(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 event replayed."]
+    assert messages_after(browser, reverse("admin:rq_webhooks_event_replay", args=[cut.pk])) == ["1 event replayed."]
     drain()
     [again] = [one for one in inbox.received() if one.json.get("replay_of") == cut.pk]
     assert (again.json["data"]["name"], again.headers[DEPTH.lower()]) == ("b", "1")
-    assert "replayed</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
+    assert "replayed</span>" in page(browser, reverse("admin:rq_webhooks_event_changelist"))
     [replayed] = replays.replay([cut])
     assert replayed.problem == "it has been replayed already"
 
@@ -229,11 +229,11 @@ def test_only_names_that_users_can_have_are_left_out(names: Any, refused: str) -
 
 
 def test_users_are_left_out_in_the_form_and_by_the_api(browser: Client, api: APIClient) -> None:
-    add = reverse("admin:webhooks_webhook_add")
+    add = reverse("admin:rq_webhooks_webhook_add")
     assert browser.post(add, form(name="new", excluded_usernames="robot\r\n\r\n sync \r\n")).status_code == 302
     webhook = Webhook.objects.get(name="new")
     assert webhook.excluded_usernames == ["robot", "sync"]
-    assert "robot\nsync</textarea>" in page(browser, reverse("admin:webhooks_webhook_change", args=[webhook.pk]))
+    assert "robot\nsync</textarea>" in page(browser, reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk]))
     refused = browser.post(add, form(name="other", excluded_usernames="robot\nrobot"))
     assert refused.context["adminform"].form.errors["excluded_usernames"] == [
         "Enter a list of user names, each of them once."

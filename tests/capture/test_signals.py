@@ -676,7 +676,7 @@ def test_where_no_webhook_wants_the_objects_a_relation_is_cleared_without_readin
     label.things.add(*things)
     with transaction.atomic():
         [lookup, deletion] = statements_of(label.things.clear)
-    assert "webhooks_webhook" in lookup
+    assert "rq_webhooks_webhook" in lookup
     assert deletion.startswith("DELETE")
 
 

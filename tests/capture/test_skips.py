@@ -389,7 +389,7 @@ def test_a_second_skip_of_an_object_costs_one_statement_too(thing: Thing) -> Non
     make_webhook(Thing, conditions=RETIRED)
     with transaction.atomic():
         thing.save()
-        first, second = ([one for one in statements_of(thing.save) if "webhooks_skip" in one] for _ in range(2))
+        first, second = ([one for one in statements_of(thing.save) if "rq_webhooks_skip" in one] for _ in range(2))
     assert (len(first), len(second)) == (1, 1)
 
 
@@ -397,7 +397,7 @@ def test_without_a_rule_no_skip_is_looked_for(thing: Thing) -> None:
     make_webhook(Thing)
     make_webhook(Label, conditions=RETIRED)
     with transaction.atomic():
-        assert not [one for one in statements_of(thing.save) if "webhooks_skip" in one]
+        assert not [one for one in statements_of(thing.save) if "rq_webhooks_skip" in one]
 
 
 @pytest.mark.parametrize("setting", ["SKIP_DAYS", "SKIPS_PER_WEBHOOK"])
@@ -435,10 +435,10 @@ def test_a_disabled_webhook_alone_costs_no_serialization(thing: Thing, monkeypat
 def no_table(database: str) -> Any:
     """A process with the new code, before the tables are migrated."""
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE webhooks_skip RENAME TO webhooks_skip_later")
+        cursor.execute("ALTER TABLE rq_webhooks_skip RENAME TO rq_webhooks_skip_later")
     yield
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE webhooks_skip_later RENAME TO webhooks_skip")
+        cursor.execute("ALTER TABLE rq_webhooks_skip_later RENAME TO rq_webhooks_skip")
 
 
 @pytest.mark.usefixtures("no_table")

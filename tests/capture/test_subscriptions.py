@@ -95,7 +95,7 @@ def test_a_disabled_webhook_is_noted_if_skips_are_stored(webhooks_settings: Call
 
 def disable_by_sql(webhook: Webhook) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE webhooks_webhook SET enabled = %s WHERE id = %s", [False, webhook.pk])
+        cursor.execute("UPDATE rq_webhooks_webhook SET enabled = %s WHERE id = %s", [False, webhook.pk])
 
 
 def disable(webhook: Webhook) -> None:

@@ -18,11 +18,11 @@ BEGIN
     INSERT INTO chaos_claim VALUES (NEW.token, current_setting('application_name'));
     RETURN NULL;
 END $$;
-CREATE TRIGGER chaos_claims AFTER INSERT ON webhooks_worker FOR EACH ROW EXECUTE FUNCTION chaos_note();
+CREATE TRIGGER chaos_claims AFTER INSERT ON rq_webhooks_worker FOR EACH ROW EXECUTE FUNCTION chaos_note();
 """
 
 _UNWATCH = """
-DROP TRIGGER IF EXISTS chaos_claims ON webhooks_worker;
+DROP TRIGGER IF EXISTS chaos_claims ON rq_webhooks_worker;
 DROP FUNCTION IF EXISTS chaos_note;
 DROP TABLE IF EXISTS chaos_claim;
 """
@@ -43,7 +43,7 @@ def held(name: str) -> set[uuid.UUID]:
     """The ids of the deliveries that this worker has claimed."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT delivery_id FROM webhooks_queue JOIN chaos_claim ON token = claim "
+            "SELECT delivery_id FROM rq_webhooks_queue JOIN chaos_claim ON token = claim "
             "WHERE state = 'sending' AND worker = %s",
             [name],
         )

@@ -145,9 +145,10 @@ def test_saves_batches_retries_and_pages_work_and_leave_nothing_in_the_sessions(
         api.send("POST", f"/api/webhooks/deliveries/retry/?webhook={failing.pk}")
         inbox.wait_for(SITES, behaviour="ok")
 
-        for path in ("webhooks/webhook/", "webhooks/webhook/add/", f"webhooks/webhook/{webhook.pk}/change/",
-                     "webhooks/delivery/", "webhooks/event/", "webhook-backend-status/", "dcim/site/add/"):  # fmt: skip
-            assert "<html" in api.page(f"/admin/{path}"), path
+        for path in ("webhook", "webhook/add", f"webhook/{webhook.pk}/change", "delivery", "event"):
+            assert "<html" in api.page(f"/admin/rq_webhooks/{path}/"), path
+        for path in ("webhook-backend-status", "dcim/site/add"):
+            assert "<html" in api.page(f"/admin/{path}/"), path
         until(lambda: succeeded() == 4 * SITES, 20, storm.report)
     crew.stop_all()
 

@@ -46,7 +46,7 @@ CREATE CONSTRAINT TRIGGER chaos_things AFTER INSERT OR UPDATE OR DELETE ON testa
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION chaos_see_thing('id');
 CREATE CONSTRAINT TRIGGER chaos_labels AFTER INSERT OR UPDATE OR DELETE ON testapp_thing_labels
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION chaos_see_thing('thing_id');
-CREATE CONSTRAINT TRIGGER chaos_events AFTER INSERT ON webhooks_event
+CREATE CONSTRAINT TRIGGER chaos_events AFTER INSERT ON rq_webhooks_event
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION chaos_see_event();
 UPDATE testapp_thing SET name = name;
 """
@@ -54,7 +54,7 @@ UPDATE testapp_thing SET name = name;
 _UNWATCH = """
 DROP TRIGGER IF EXISTS chaos_things ON testapp_thing;
 DROP TRIGGER IF EXISTS chaos_labels ON testapp_thing_labels;
-DROP TRIGGER IF EXISTS chaos_events ON webhooks_event;
+DROP TRIGGER IF EXISTS chaos_events ON rq_webhooks_event;
 DROP FUNCTION IF EXISTS chaos_see_thing, chaos_see_event;
 DROP TABLE IF EXISTS chaos_change, chaos_event;
 """
@@ -85,7 +85,7 @@ class Change:
 def changes() -> list[Change]:
     """The changes committed in the block of ``watching`` so far."""
     events = """ARRAY(
-        SELECT event.id FROM chaos_event JOIN webhooks_event AS event ON event.id = chaos_event.event
+        SELECT event.id FROM chaos_event JOIN rq_webhooks_event AS event ON event.id = chaos_event.event
         WHERE chaos_event.xact = seen.xact AND event.object_id = seen.thing AND (event.error <> '') = {}
     )"""
     found = fetch_all(

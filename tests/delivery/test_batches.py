@@ -83,7 +83,7 @@ def test_an_idle_worker_dispatches_new_events_before_it_looks_for_due_deliveries
     make_event(make_webhook(Thing, url=inbox.url()))
     statements = statements_of(lambda: runner.run(5, wait=False))
     runner.close(grace=5)
-    [queued] = [number for number, sql in enumerate(statements) if "INSERT INTO webhooks_queue" in sql]
+    [queued] = [number for number, sql in enumerate(statements) if "INSERT INTO rq_webhooks_queue" in sql]
     looks = [number for number, sql in enumerate(statements) if "probe_at IS NOT NULL" in sql]
     assert looks
     assert min(looks) > queued
@@ -101,7 +101,7 @@ def test_a_worker_that_is_behind_begins_without_a_look(
     statements = statements_of(lambda: runner.run(10))
     runner.close(grace=5)
     assert states() == [State.SUCCEEDED] * 9
-    queued = [number for number, sql in enumerate(statements) if "INSERT INTO webhooks_queue" in sql]
+    queued = [number for number, sql in enumerate(statements) if "INSERT INTO rq_webhooks_queue" in sql]
     looks = [number for number, sql in enumerate(statements) if sql.endswith("ORDER BY event_id LIMIT 1")]
     assert len(queued) == 3
     assert sum(look < queued[-1] for look in looks) == 1

@@ -219,7 +219,7 @@ def test_the_page_of_a_delivery_names_lost_leases(
     webhook: Webhook, admin_client: Client, lost: int, shown: str
 ) -> None:
     [delivery] = make_lost(webhook, 1, lost)
-    page = admin_client.get(reverse("admin:webhooks_delivery_change", args=[delivery.pk])).content.decode()
+    page = admin_client.get(reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk])).content.decode()
     assert shown in page
     assert ("while sending it" in page) == bool(lost)
 

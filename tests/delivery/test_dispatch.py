@@ -152,7 +152,7 @@ def test_events_that_were_deleted_by_sql_keep_no_other_from_being_dispatched(
     webhooks_settings(BATCH=2)
     for number in range(3):
         make_event(webhook, object_id=str(number))
-    execute("default", "DELETE FROM webhooks_event")
+    execute("default", "DELETE FROM rq_webhooks_event")
     make_event(webhook, object_id="3")
     for _ in range(2):
         dispatch()

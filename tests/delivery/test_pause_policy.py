@@ -329,7 +329,7 @@ def test_a_probe_whose_only_delivery_is_locked_is_not_used_up(database: str, inb
 def test_a_paused_webhook_that_another_session_has_locked_delays_no_other(database: str, inbox: Inbox) -> None:
     webhook = make_paused_with_probe_due(inbox.url())
     make_event(make_webhook(Thing, url=inbox.url()), object_id="2")
-    with session(f"UPDATE webhooks_webhook SET name = 'edited' WHERE id = {webhook.pk}", "READ COMMITTED"):
+    with session(f"UPDATE rq_webhooks_webhook SET name = 'edited' WHERE id = {webhook.pk}", "READ COMMITTED"):
         beside = Beside(lambda: work_for(1))
         inbox.wait_for(1)
         beside.join()

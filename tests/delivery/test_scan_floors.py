@@ -116,10 +116,10 @@ def snapshot(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another session keeps one, and floors do not depend on times."""
     monkeypatch.setattr(scan_floors, "COST_FACTOR", 10**9)
     monkeypatch.setattr(scan_floors, "LAG", 0)
-    with session("SELECT count(*) FROM webhooks_event"):
+    with session("SELECT count(*) FROM rq_webhooks_event"):
         yield
     for table in TABLES:  # other tests look at plans
-        execute("default", f"TRUNCATE webhooks_{table} CASCADE")
+        execute("default", f"TRUNCATE rq_webhooks_{table} CASCADE")
 
 
 def leave_dead_rows(table: str, columns: str, values: str, *parameters: object, count: int = DEAD) -> None:
@@ -144,9 +144,9 @@ def assert_only_the_first_is_expensive(rounds: list[list[Executed]], *looks: str
 @pytest.mark.usefixtures("snapshot")
 def test_a_worker_passes_dead_rows_once(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url("ok"))
-    leave_dead_rows("webhooks_undispatched", "event_id", "n")
+    leave_dead_rows("rq_webhooks_undispatched", "event_id", "n")
     leave_dead_rows(
-        "webhooks_queue",
+        "rq_webhooks_queue",
         "delivery_id, event_id, webhook_id, lane, state, due_at",
         "gen_random_uuid(), n, %s, n, 'pending', now() - make_interval(secs => n)",
         webhook.pk,
@@ -168,9 +168,9 @@ def test_a_worker_passes_dead_rows_once(inbox: Inbox) -> None:
 @pytest.mark.usefixtures("snapshot")
 def test_a_sweep_passes_dead_rows_once() -> None:
     webhook = make_webhook(Thing)
-    leave_dead_rows("webhooks_statisticdelta", "start, counts", "n, '[]'")
+    leave_dead_rows("rq_webhooks_statisticdelta", "start, counts", "n, '[]'")
     skip_id = "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid"
-    leave_dead_rows("webhooks_skip", "id, webhook_id", f"{skip_id}, %s", webhook.pk)
+    leave_dead_rows("rq_webhooks_skip", "id, webhook_id", f"{skip_id}, %s", webhook.pk)
     sweeper = Sweeper()
     rounds = []
     for _ in range(3):
@@ -179,7 +179,9 @@ def test_a_sweep_passes_dead_rows_once() -> None:
             sweeper.sweep_urgent()
         rounds.append(executed)
     assert [one.skipped for one in Statistic.objects.filter(period=Period.HOUR)] == [3]
-    assert_only_the_first_is_expensive(rounds, 'SELECT "webhooks_skip"."id"', 'SELECT "webhooks_statisticdelta"."id"')
+    assert_only_the_first_is_expensive(
+        rounds, 'SELECT "rq_webhooks_skip"."id"', 'SELECT "rq_webhooks_statisticdelta"."id"'
+    )
 
 
 @pytest.mark.postgresql
@@ -190,7 +192,7 @@ def test_the_purge_passes_dead_rows_once() -> None:
     columns = "id, event_id, webhook_id, created, outcome, finished_at"
     event = make_event(webhook, dispatched=True)
     values = f"{delivery_id}, {event.pk}, %s, now(), 'succeeded', now()"
-    leave_dead_rows("webhooks_delivery", columns, values, webhook.pk, count=DEAD // 4)  # foreign keys make it slow
+    leave_dead_rows("rq_webhooks_delivery", columns, values, webhook.pk, count=DEAD // 4)  # foreign keys make it slow
     sweeper = Sweeper()
     rounds = []
     for _ in range(3):
@@ -199,7 +201,7 @@ def test_the_purge_passes_dead_rows_once() -> None:
             sweeper.sweep()
         rounds.append(executed)
     assert states() == []
-    assert_only_the_first_is_expensive(rounds, 'SELECT "webhooks_delivery"."id"')
+    assert_only_the_first_is_expensive(rounds, 'SELECT "rq_webhooks_delivery"."id"')
 
 
 @pytest.mark.postgresql

@@ -218,5 +218,5 @@ def test_a_body_is_not_shown_if_the_event_gives_other_bytes(inbox: Inbox, api: A
     [attempt] = attempts(api)
     assert attempt["request"]["body"] is None
     assert attempt["request"]["body_sha256"] == hashlib.sha256(inbox.received()[0].body).hexdigest()
-    shown = admin_client.get(reverse("admin:webhooks_delivery_change", args=[Delivery.objects.get().pk]))
+    shown = admin_client.get(reverse("admin:rq_webhooks_delivery_change", args=[Delivery.objects.get().pk]))
     assert "the stored event does not give the same bytes again" in shown.content.decode()

@@ -250,7 +250,7 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
 @pytest.mark.postgresql
 def test_a_roll_up_leaves_out_deltas_of_another_one(webhook: Webhook) -> None:
     delta(HOUR, row(webhook, attempted=1))
-    with session("SELECT id FROM webhooks_statisticdelta FOR UPDATE"):
+    with session("SELECT id FROM rq_webhooks_statisticdelta FOR UPDATE"):
         assert sweep_step(statistics.roll_up, 1000) == 0
     assert sweep_step(statistics.roll_up, 1000) == 1
 
@@ -342,7 +342,7 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
 @pytest.mark.postgresql
 def test_skips_that_another_worker_counts_are_left_out(webhook: Webhook) -> None:
     skip(webhook)
-    with session("SELECT id FROM webhooks_skip FOR UPDATE"):
+    with session("SELECT id FROM rq_webhooks_skip FOR UPDATE"):
         assert sweep_step(statistics.count_skips, 1000) == 0
     assert sweep_step(statistics.count_skips, 1000) == 1
 
@@ -350,12 +350,12 @@ def test_skips_that_another_worker_counts_are_left_out(webhook: Webhook) -> None
 @pytest.mark.postgresql
 def test_uncounted_skips_are_found_by_their_index(webhook: Webhook) -> None:
     Skip.objects.bulk_create(Skip(webhook=webhook, counted=number > 3) for number in range(5000))
-    execute("default", "ANALYZE webhooks_skip")
+    execute("default", "ANALYZE rq_webhooks_skip")
     with CaptureQueriesContext(connection) as captured:
         assert sweep_step(statistics.count_skips, 1000) == 4
-    [statement] = [one["sql"] for one in captured if one["sql"].startswith('SELECT "webhooks_skip"."id"')]
+    [statement] = [one["sql"] for one in captured if one["sql"].startswith('SELECT "rq_webhooks_skip"."id"')]
     plan = "\n".join(line for (line,) in fetch_all("default", f"EXPLAIN {statement}"))
-    assert "webhooks_skip_uncounted" in plan, plan
+    assert "rq_webhooks_skip_uncounted" in plan, plan
 
 
 # Retention, and webhooks that are deleted

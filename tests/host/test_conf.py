@@ -151,7 +151,7 @@ print_receivers()
 from django.apps import apps
 from django.conf import settings
 settings.WEBHOOKS["ENABLED"] = True
-apps.get_app_config("webhooks").ready()
+apps.get_app_config("rq_webhooks").ready()
 print_receivers()
 """
 

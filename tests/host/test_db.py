@@ -47,9 +47,9 @@ def client(database: str) -> Client:
 @pytest.mark.parametrize(
     ("table", "path"),
     [
-        ("webhooks_delivery", "/admin/webhook-backend-status/"),
-        ("webhooks_webhook", "/admin/webhooks/webhook/"),
-        ("webhooks_event", "/admin/webhooks/event/"),
+        ("rq_webhooks_delivery", "/admin/webhook-backend-status/"),
+        ("rq_webhooks_webhook", "/admin/rq_webhooks/webhook/"),
+        ("rq_webhooks_event", "/admin/rq_webhooks/event/"),
     ],
 )
 def test_a_page_says_to_migrate(client: Client, table: str, path: str) -> None:
@@ -60,14 +60,14 @@ def test_a_page_says_to_migrate(client: Client, table: str, path: str) -> None:
 
 
 def test_the_api_says_to_migrate_in_json(client: Client) -> None:
-    with without("webhooks_event"):
+    with without("rq_webhooks_event"):
         answer = client.get("/api/webhooks/events/")
     assert (answer.status_code, answer.json()) == (503, {"detail": RUN_MIGRATE})
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
-    "statement", ["UPDATE webhooks_event SET of_tomorrow = 1", "SELECT 1 FROM webhooks_of_tomorrow"]
+    "statement", ["UPDATE rq_webhooks_event SET of_tomorrow = 1", "SELECT 1 FROM webhooks_of_tomorrow"]
 )
 def test_an_error_about_a_missing_table_or_column_says_to_migrate(statement: str) -> None:
     with pytest.raises(DatabaseError) as raised:
@@ -95,7 +95,7 @@ def test_a_save_before_the_first_migration_logs_one_traceback(
     app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscriptions, "_cached", {})  # as in a new process
-    with without("webhooks_webhook"):
+    with without("rq_webhooks_webhook"):
         Thing.objects.create(name="saved anyway")
     assert RUN_MIGRATE.removesuffix(".") in app_log.text
     assert app_log.text.count("Traceback") == 1
@@ -104,7 +104,7 @@ def test_a_save_before_the_first_migration_logs_one_traceback(
 @pytest.mark.usefixtures("database")
 def test_the_log_of_a_save_says_to_migrate(app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Thing)
-    with without("webhooks_event"):
+    with without("rq_webhooks_event"):
         Thing.objects.create(name="saved anyway")
     assert "no webhook gets it: testapp.thing" in app_log.text
     assert RUN_MIGRATE in app_log.text
@@ -112,7 +112,7 @@ def test_the_log_of_a_save_says_to_migrate(app_log: pytest.LogCaptureFixture) ->
 
 @pytest.mark.one_database
 def test_a_worker_says_to_migrate_and_delivers_afterwards(workers: Workers) -> None:
-    with without("webhooks_event"):
+    with without("rq_webhooks_event"):
         worker = workers.start()
         until(lambda: RUN_MIGRATE[:-1] in worker.text, 30, "the worker to log it")
     make_webhook(Thing)
@@ -132,17 +132,17 @@ def table_problem() -> str:
 @pytest.mark.usefixtures("database")
 def test_a_migration_that_is_not_applied_is_found() -> None:
     assert table_problem() == ""
-    execute("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'webhooks'")
+    execute("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'rq_webhooks'")
     try:
         assert table_problem().endswith("Run manage.py migrate.")
     finally:
-        execute("default", "UPDATE django_migrations SET app = 'webhooks' WHERE app = 'aside'")
+        execute("default", "UPDATE django_migrations SET app = 'rq_webhooks' WHERE app = 'aside'")
 
 
 @pytest.mark.usefixtures("database")
 def test_a_table_that_is_missing_although_its_migration_is_recorded_is_found() -> None:
-    with without("webhooks_event"):
-        assert "recorded as applied: webhooks_event. " in table_problem()
+    with without("rq_webhooks_event"):
+        assert "recorded as applied: rq_webhooks_event. " in table_problem()
         assert "from a backup" in table_problem()
 
 
@@ -151,8 +151,8 @@ def test_all_tables_missing_although_their_migrations_are_recorded_are_found(mon
     with monkeypatch.context() as patch:
         patch.setattr(type(connections["default"].introspection), "table_names", lambda *_: ["django_migrations"])
         problem = table_problem()
-    assert "migrate --fake webhooks zero" in problem
-    assert "webhooks_webhook" in problem
+    assert "migrate --fake rq_webhooks zero" in problem
+    assert "rq_webhooks_webhook" in problem
 
 
 # Commands
@@ -186,7 +186,7 @@ def test_a_command_before_the_migration_says_to_migrate(command: str, tmp_path: 
     assert status == (2 if command == "webhooks_status" else 1), said
     assert said.startswith(
         "CommandError: The database cannot be used: The tables of webhooks are missing, or older than its code: run "
-        "manage.py migrate (no such table: webhooks_"
+        "manage.py migrate (no such table: rq_webhooks_"
     )
     assert "Traceback" not in said
 

@@ -280,17 +280,17 @@ class Theatre:
     def _empty(self) -> None:
         """Delete the rows of the host and the Events, and let keys begin at 1 again."""
         tables = [*TABLES.values(), *(one._meta.db_table for one in truth.throughs() if one.__name__ != "Membership")]
-        ours = ["webhooks_undispatched", "webhooks_event", "webhooks_skip", "hosts_log"]
+        ours = ["rq_webhooks_undispatched", "rq_webhooks_event", "rq_webhooks_skip", "hosts_log"]
         with connection.constraint_checks_disabled(), transaction.atomic(), connection.cursor() as cursor:
             if connection.vendor == "sqlite":
                 for table in [*tables, *ours]:
                     cursor.execute(f"DELETE FROM {table}")
-                cursor.execute("DELETE FROM sqlite_sequence WHERE name LIKE 'hosts%%' OR name = 'webhooks_event'")
+                cursor.execute("DELETE FROM sqlite_sequence WHERE name LIKE 'hosts%%' OR name = 'rq_webhooks_event'")
                 return
             cursor.execute("; ".join(f"DELETE FROM {table}" for table in [*reversed(tables), *ours]))
             cursor.execute(
                 "SELECT setval(oid, 1, false) FROM pg_class "
-                "WHERE relkind = 'S' AND (relname LIKE 'hosts%' OR relname LIKE 'webhooks_event%')"
+                "WHERE relkind = 'S' AND (relname LIKE 'hosts%' OR relname LIKE 'rq_webhooks_event%')"
             )
 
 
@@ -302,7 +302,7 @@ def _newest() -> tuple[int, int]:
     """The last entry of the log, and the last Event."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT COALESCE((SELECT MAX(seq) FROM hosts_log), 0), COALESCE((SELECT MAX(id) FROM webhooks_event), 0)"
+            "SELECT COALESCE((SELECT MAX(seq) FROM hosts_log), 0), COALESCE((SELECT MAX(id) FROM rq_webhooks_event), 0)"
         )
         seq, event = cursor.fetchone()
         return int(seq), int(event)
@@ -310,7 +310,7 @@ def _newest() -> tuple[int, int]:
 
 def _make_viewer(name: str, constraints: dict[str, Any] | None) -> User:
     user = User.objects.create_user(name, is_staff=True)
-    user.object_permissions.create(permission="webhooks.add_webhook", constraints={})
+    user.object_permissions.create(permission="rq_webhooks.add_webhook", constraints={})
     if constraints is not None:
         user.object_permissions.create(permission="hosts.view_desk", constraints=constraints)
     return user

@@ -364,7 +364,7 @@ class TestCommand:
         run(str(file), interactive=False)
         assert Webhook.objects.get().secret_headers == "Authorization: Token cmdb-test-value"
         with connection.cursor() as cursor:
-            cursor.execute("SELECT * FROM webhooks_webhook")
+            cursor.execute("SELECT * FROM rq_webhooks_webhook")
             assert "cmdb-test-value" not in str(cursor.fetchall())
 
     def test_a_rule_with_a_line_without_a_colon_is_created(self, tmp_path: Path) -> None:

@@ -425,12 +425,12 @@ def test_error_kinds_are_found_by_an_index(database: str) -> None:
     event = make_event(webhook, dispatched=True)
     kinds = ("", "http_503", "refused")
     Delivery.objects.bulk_create(Delivery(webhook=webhook, event=event, error_kind=kinds[n % 3]) for n in range(10_000))
-    execute("default", "ANALYZE webhooks_delivery")
+    execute("default", "ANALYZE rq_webhooks_delivery")
     with CaptureQueriesContext(connection) as captured:
         assert Delivery.objects.error_kinds() == {"http_503", "refused"}
     plan = "\n".join(line for (line,) in fetch_all("default", f"EXPLAIN ANALYZE {captured[0]['sql']}"))
     assert "Seq Scan" not in plan, plan
-    assert plan.count("webhooks_delivery_error") == 2, plan
+    assert plan.count("rq_webhooks_delivery_error") == 2, plan
 
 
 def test_a_delivery_that_ends_between_two_queries_was_being_sent(webhook: Webhook) -> None:

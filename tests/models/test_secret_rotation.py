@@ -69,7 +69,7 @@ def by_admin(webhook: Webhook, admin: User, secret: str) -> None:
     client.force_login(admin)
     models = [one.pk for one in webhook.object_types.all()]
     data = form(secret=secret, payload_url=webhook.payload_url, object_types=models)
-    assert client.post(reverse("admin:webhooks_webhook_change", args=[webhook.pk]), data).status_code == 302
+    assert client.post(reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk]), data).status_code == 302
 
 
 def by_api(webhook: Webhook, admin: User, secret: str) -> None:
@@ -144,7 +144,7 @@ def test_clearing_the_secret_ends_all_signing(webhook: Webhook, admin: User, inb
 def test_the_overlap_can_be_ended_at_once(webhook: Webhook, admin: User, inbox: Inbox) -> None:
     client = Client()
     client.force_login(admin)
-    address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    address = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     assert "Stop signing with the previous secret" not in client.get(address).content.decode()
     by_code(webhook, admin, NEW)
     shown = client.get(address).content.decode()
@@ -233,7 +233,7 @@ def test_the_admin_reports_an_unreadable_secret_and_accepts_a_new_one(
     client = Client()
     client.force_login(admin)
     told = "A value is stored, but nothing is sent: it cannot be decrypted"
-    assert told in client.get(reverse("admin:webhooks_webhook_change", args=[webhook.pk])).content.decode()
+    assert told in client.get(reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])).content.decode()
     status = client.get(reverse("webhooks_backend_status")).context["alarms"]
     assert any("The secret of “CMDB” cannot be decrypted" in alarm.text for alarm in status)
     by_admin(webhook, admin, "")

@@ -15,7 +15,7 @@ from tests.testapp.models import Thing
 from webhooks import batch, send
 from webhooks.models import Attempt, State
 
-MODELS = list(apps.get_app_config("webhooks").get_models(include_auto_created=True))
+MODELS = list(apps.get_app_config("rq_webhooks").get_models(include_auto_created=True))
 
 # The columns that each INSERT of the first release sets. A later column needs a default in the database.
 ALWAYS_GIVEN = {

@@ -93,7 +93,7 @@ def the_form(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_form_accepts_filters_and_names_problems(admin_client: Any) -> None:
-    address = "/admin/webhooks/webhook/add/"
+    address = "/admin/rq_webhooks/webhook/add/"
     wrong = {"conditions": json.dumps(RULE), "changed_fields": "status colour"}
     page = admin_client.post(address, the_form(**wrong)).content.decode()
     assert "and[1].op: there is no operator" in page
@@ -113,7 +113,7 @@ def test_the_form_accepts_filters_and_names_problems(admin_client: Any) -> None:
     webhook = Webhook.objects.get()
     assert (webhook.conditions, webhook.changed_fields) == (RULE["and"][0], ["status", "tags"])
     assert (webhook.only_changes, webhook.prechange) == (True, False)
-    page = admin_client.get(f"/admin/webhooks/webhook/{webhook.pk}/change/").content.decode()
+    page = admin_client.get(f"/admin/rq_webhooks/webhook/{webhook.pk}/change/").content.decode()
     assert "status, tags" in page
     assert "&quot;status.value&quot;" in page
     empty = the_form(name="b", conditions=" \r\n")
@@ -162,7 +162,7 @@ def test_a_serializer_that_cannot_be_asked_refuses_nothing(
     assert "Cannot list the fields" not in app_log.text
     assert sites_by(Broken, changed_fields=["colour"]).status_code == 200
     assert "this serializer cannot be asked" in app_log.text
-    address = "/admin/webhooks/webhook/add/"
+    address = "/admin/rq_webhooks/webhook/add/"
     assert admin_client.post(address, the_form(changed_fields="colour")).status_code == 302
 
 

@@ -65,7 +65,7 @@ def by_admin(webhook: Webhook, enabled: bool) -> Any:
         "name": "renamed", "object_types": [sites.pk], "on_created": "on", "payload_url": URL, "http_method": "POST",
         "content_type": "application/json", "ssl_verification": "on", "ordered": "on",
     }  # fmt: skip
-    address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    address = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     return client.post(address, form | ({"enabled": "on"} if enabled else {})).status_code
 
 
@@ -180,7 +180,7 @@ def test_a_webhook_deleted_meanwhile_is_not_enabled_or_disabled(
 
     monkeypatch.setattr(Webhook, "save_settings", save)
     chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}
-    shown = admin_client.post(reverse("admin:webhooks_webhook_changelist"), chosen, follow=True).content.decode()
+    shown = admin_client.post(reverse("admin:rq_webhooks_webhook_changelist"), chosen, follow=True).content.decode()
     assert "1 webhook enabled." in shown
 
 

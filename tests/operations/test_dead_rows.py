@@ -163,7 +163,7 @@ HOLDERS = {
 
 @pytest.mark.parametrize(("one", "holder", "command"), HOLDERS.values(), ids=HOLDERS)
 def test_each_holder_has_a_name_and_a_way_out(one: OpenTransaction, holder: str, command: str) -> None:
-    [alarm] = alarms(VacuumState((one,), (Table("webhooks_queue", 120, 7300),)))
+    [alarm] = alarms(VacuumState((one,), (Table("rq_webhooks_queue", 120, 7300),)))
     assert f"because of {holder}: open " in alarm.text
     assert "The tables of webhooks have 7,300 dead rows." in alarm.text
     assert (alarm.level, alarm.command) == (Level.WARNING, command)
@@ -197,7 +197,7 @@ def test_an_open_transaction_has_an_age(one: OpenTransaction, age: str) -> None:
     ],
 )
 def test_a_table_with_many_dead_rows_needs_a_vacuum(live: int, dead: int, seconds: float, is_alarm: bool) -> None:
-    found = alarms(VacuumState(tables=(Table("webhooks_queue", live, dead, NOW, seconds),)))
+    found = alarms(VacuumState(tables=(Table("rq_webhooks_queue", live, dead, NOW, seconds),)))
     assert [one.problem for one in found] == [Problem.DEAD_ROWS] * is_alarm
 
 
@@ -205,27 +205,29 @@ def test_a_table_with_many_dead_rows_needs_a_vacuum(live: int, dead: int, second
     ("vacuumed_at", "ago"), [(NOW, "for 2 h"), (None, "since the server started")], ids=["before", "never"]
 )
 def test_the_alarm_of_a_table_says_when_it_was_vacuumed(vacuumed_at: Any, ago: str) -> None:
-    [alarm] = alarms(VacuumState(tables=(Table("webhooks_queue", 120, 73_000, vacuumed_at, 7200),)))
-    assert alarm.text.startswith("The table webhooks_queue has 73,000 dead rows and 120 live ones, and no VACUUM has ")
+    [alarm] = alarms(VacuumState(tables=(Table("rq_webhooks_queue", 120, 73_000, vacuumed_at, 7200),)))
+    assert alarm.text.startswith(
+        "The table rq_webhooks_queue has 73,000 dead rows and 120 live ones, and no VACUUM has "
+    )
     assert f" ended {ago}. " in alarm.text
-    assert alarm.command == "VACUUM (ANALYZE) webhooks_queue;"
+    assert alarm.command == "VACUUM (ANALYZE) rq_webhooks_queue;"
 
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("impatient")
 def test_dead_rows_are_counted_until_a_vacuum_removes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_rows, "DEAD_ROWS", 50)
-    execute("default", "ALTER TABLE webhooks_skip SET (autovacuum_enabled = false)")  # the server's might come first
-    execute("default", "VACUUM webhooks_skip")
+    execute("default", "ALTER TABLE rq_webhooks_skip SET (autovacuum_enabled = false)")  # the server's might come first
+    execute("default", "VACUUM rq_webhooks_skip")
     webhook = make_webhook(Thing)
     for number in range(60):
         make_site_skip(webhook, number)
     Skip.objects.all()._raw_delete("default")
     execute("default", "SELECT pg_stat_force_next_flush()")
     [alarm] = alarms(VacuumState(tables=(skips(),)))
-    assert alarm.text.startswith("The table webhooks_skip has 60 dead rows and 0 live ones")
+    assert alarm.text.startswith("The table rq_webhooks_skip has 60 dead rows and 0 live ones")
     execute("default", alarm.command)
-    execute("default", "ALTER TABLE webhooks_skip RESET (autovacuum_enabled)")
+    execute("default", "ALTER TABLE rq_webhooks_skip RESET (autovacuum_enabled)")
     execute("default", "SELECT pg_stat_force_next_flush()")
     table = skips()
     assert alarms(VacuumState(tables=(table,))) == []
@@ -234,7 +236,7 @@ def test_dead_rows_are_counted_until_a_vacuum_removes_them(monkeypatch: pytest.M
 
 
 def skips() -> Table:
-    return next(one for one in read_vacuum_state().tables if one.name == "webhooks_skip")
+    return next(one for one in read_vacuum_state().tables if one.name == "rq_webhooks_skip")
 
 
 # The status page
@@ -244,7 +246,7 @@ def test_it_takes_two_queries_on_postgresql_and_none_on_sqlite(database: str) ->
     with CaptureQueriesContext(connection) as captured:
         state = read_vacuum_state()
     assert len(captured) == (2 if database == "postgresql" else 0)
-    names = {"webhooks_queue", "webhooks_event", "webhooks_webhook_object_types"}
+    names = {"rq_webhooks_queue", "rq_webhooks_event", "rq_webhooks_webhook_object_types"}
     assert names & {one.name for one in state.tables} == (names if database == "postgresql" else set())
 
 

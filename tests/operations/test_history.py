@@ -43,7 +43,7 @@ def listed(client: Client, address: str, action: str, row: Any) -> Any:
 
 
 def pressed(client: Client, row: Any, name: str) -> Any:
-    return client.post(reverse(f"admin:webhooks_{row._meta.model_name}_{name}", args=[row.pk]), CONFIRMED)
+    return client.post(reverse(f"admin:rq_webhooks_{row._meta.model_name}_{name}", args=[row.pk]), CONFIRMED)
 
 
 def entries() -> list[tuple[int, str, str]]:

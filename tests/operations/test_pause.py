@@ -34,7 +34,7 @@ LONG_AGO = timezone.now() - timedelta(days=1)
 
 
 def address(webhook: Webhook, act: str) -> str:
-    return reverse(f"admin:webhooks_webhook_{act}", args=[webhook.pk])
+    return reverse(f"admin:rq_webhooks_webhook_{act}", args=[webhook.pk])
 
 
 def paused_webhook(url: str, **fields: Any) -> Webhook:

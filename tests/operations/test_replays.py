@@ -217,7 +217,7 @@ def test_an_event_is_replayed_once(broken: Any) -> None:
     assert (second.event, second.problem) == (None, "it has been replayed already")
 
 
-EVENTS = reverse("admin:webhooks_event_changelist")
+EVENTS = reverse("admin:rq_webhooks_event_changelist")
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_a_failed_delivery_is_superseded_by_a_later_state_that_was_accepted() ->
 @pytest.mark.sqlite
 def test_sqlite_looks_for_a_later_state_in_one_lane_only() -> None:
     plan = Delivery.objects.all().superseded().explain()
-    assert "later USING INDEX webhooks_delivery_lane (webhook_id=? AND lane=? AND event_id>?)" in plan
+    assert "later USING INDEX rq_webhooks_delivery_lane (webhook_id=? AND lane=? AND event_id>?)" in plan
 
 
 @pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.RECOVER])

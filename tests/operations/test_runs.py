@@ -370,7 +370,7 @@ def test_a_dry_run_is_not_complete_with_an_event_that_it_could_not_judge(admin_c
         "is_complete": False,
         "note": found.note,
     }
-    page = admin_client.get(reverse("admin:webhooks_webhook_backfill", args=[webhook.pk]), {"hours": 24})
+    page = admin_client.get(reverse("admin:rq_webhooks_webhook_backfill", args=[webhook.pk]), {"hours": 24})
     assert "1 event could not be judged: the conditions took longer" in page.text
     assert "Nothing to send" not in page.text
 

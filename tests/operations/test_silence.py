@@ -76,7 +76,7 @@ def test_the_command_exits_with_an_error(webhook: Webhook, capsys: Any) -> None:
 
 
 def test_the_pages_and_the_rest_api_name_it(webhook: Webhook, admin_client: Client, api: APIClient) -> None:
-    own = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    own = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     for address in (STATUS, own):
         assert TEXT in page(admin_client, address)
     assert "The receiver accepted the last request" not in page(admin_client, own)
@@ -249,10 +249,10 @@ def test_a_webhook_that_skips_everything_since_an_edit_is_a_problem(picky: Webho
     )
     assert "“Recover skipped…” sends the objects as they are now" in alarm.remedy
     shown = page(admin_client, STATUS)
-    assert reverse("admin:webhooks_webhook_recover_skipped", args=[picky.pk]) in shown
+    assert reverse("admin:rq_webhooks_webhook_recover_skipped", args=[picky.pk]) in shown
     assert "has skipped each of the last 5 changes" in page(admin_client, reverse("admin:index"))
     assert "has skipped each of the last 5" in page(
-        admin_client, reverse("admin:webhooks_webhook_change", args=[picky.pk])
+        admin_client, reverse("admin:rq_webhooks_webhook_change", args=[picky.pk])
     )
 
 

@@ -230,10 +230,10 @@ def test_the_rest_api_refuses_it(webhook: Webhook, given: str, rule: str, status
 def test_the_admin_counts_first_and_begins_it(webhook: Webhook, admin_client: Client) -> None:
     Thing.objects.get(name="a").delete()
     mend(webhook)
-    own = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
-    address = reverse("admin:webhooks_webhook_recover_skipped", args=[webhook.pk])
+    own = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
+    address = reverse("admin:rq_webhooks_webhook_recover_skipped", args=[webhook.pk])
     assert f'href="{address}"' in page(admin_client, own)
-    skips = reverse("admin:webhooks_skip_changelist")
+    skips = reverse("admin:rq_webhooks_skip_changelist")
     assert f"{address}?hours=168&amp;rule=condition" in page(
         admin_client, f"{skips}?webhook={webhook.pk}&rule=condition"
     )
@@ -245,13 +245,13 @@ def test_the_admin_counts_first_and_begins_it(webhook: Webhook, admin_client: Cl
     admin_client.post(address, {"since": since, "nonce": "1", "rule": "condition"})
     run = finished(Run.objects.get())
     assert (run.kind, run.done, run.filters["rule"]) == ("recover_skipped", 1, "condition")
-    shown = page(admin_client, reverse("admin:webhooks_run_change", args=[run.pk]))
+    shown = page(admin_client, reverse("admin:rq_webhooks_run_change", args=[run.pk]))
     assert "recovery of skipped changes of CMDB" in shown
     assert f'href="{skips}?' in shown, "what matches now"
 
 
 def test_it_needs_the_permission_to_replay(webhook: Webhook) -> None:
-    address = reverse("admin:webhooks_webhook_recover_skipped", args=[webhook.pk])
+    address = reverse("admin:rq_webhooks_webhook_recover_skipped", args=[webhook.pk])
     assert staff("view_webhook", "resend_delivery", "add_run").get(address).status_code == 403
     assert staff("view_webhook", "replay_event", "add_run").get(address).status_code == 200
 

@@ -161,15 +161,15 @@ def test_each_answer_takes_one_query(webhook: Webhook) -> None:
 def test_recent_attempts_are_found_by_an_index(webhook: Webhook) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO webhooks_statistic (webhook_id, period, start) "
+            "INSERT INTO rq_webhooks_statistic (webhook_id, period, start) "
             "SELECT %s, %s, extract(epoch FROM date_trunc('hour', now()))::bigint - 3600 * n "
             "FROM generate_series(0, 19999) AS n",
             [webhook.pk, Period.HOUR],
         )
-        cursor.execute("ANALYZE webhooks_statistic")
+        cursor.execute("ANALYZE rq_webhooks_statistic")
         with CaptureQueriesContext(connection) as captured:
             statistics.recent([webhook.pk])
         cursor.execute("EXPLAIN " + captured[0]["sql"])
         plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert "Seq Scan on webhooks_statistic " not in plan, plan
-    assert "webhooks_statistic_" in plan
+    assert "Seq Scan on rq_webhooks_statistic " not in plan, plan
+    assert "rq_webhooks_statistic_" in plan

@@ -158,22 +158,22 @@ def test_a_dispatch_during_a_deletion_leaves_no_delivery(inbox: Inbox) -> None:
 def test_pages_hide_a_webhook_that_is_being_deleted(large: Webhook) -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
-    client.post(reverse("admin:webhooks_webhook_delete", args=[large.pk]), {"post": "yes"})
+    client.post(reverse("admin:rq_webhooks_webhook_delete", args=[large.pk]), {"post": "yes"})
     assert list(client.get("/api/webhooks/webhooks/").json()["results"]) == []
     assert client.get(f"/api/webhooks/webhooks/{large.pk}/").status_code == 404
-    assert "0 webhooks" in client.get(reverse("admin:webhooks_webhook_changelist")).content.decode()
+    assert "0 webhooks" in client.get(reverse("admin:rq_webhooks_webhook_changelist")).content.decode()
     going: Any = "1 deleted webhook still had many deliveries"
     assert going in client.get("/admin/webhook-backend-status/").content.decode()
-    assert client.get(reverse("admin:webhooks_delivery_changelist")).status_code == 200
+    assert client.get(reverse("admin:rq_webhooks_delivery_changelist")).status_code == 200
     for delivery in Delivery.objects.all():
-        assert client.get(reverse("admin:webhooks_delivery_change", args=[delivery.pk])).status_code == 200
+        assert client.get(reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk])).status_code == 200
     while sweep.sweep():
         pass
     assert "being deleted" not in client.get("/admin/webhook-backend-status/").content.decode()
 
 
 def address(webhook: Webhook, deed: str) -> str:
-    return reverse(f"admin:webhooks_webhook_{deed}", args=[webhook.pk])
+    return reverse(f"admin:rq_webhooks_webhook_{deed}", args=[webhook.pk])
 
 
 def test_a_ping_is_an_event_for_this_webhook_only(inbox: Inbox) -> None:
@@ -224,7 +224,7 @@ def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> Non
     )
     drain()
     assert len(inbox.received()) == 1
-    assert "ping" in client.get(reverse("admin:webhooks_event_change", args=[event.pk])).content.decode()
+    assert "ping" in client.get(reverse("admin:rq_webhooks_event_change", args=[event.pk])).content.decode()
 
 
 def test_a_disabled_webhook_gets_no_ping_and_can_be_enabled_on_its_page() -> None:
@@ -249,7 +249,7 @@ def test_a_user_who_may_only_view_cannot_send_a_ping() -> None:
 
 
 def test_a_ping_to_a_missing_webhook_is_refused(admin_client: Client) -> None:
-    assert admin_client.post(reverse("admin:webhooks_webhook_ping", args=[7])).status_code == 404
+    assert admin_client.post(reverse("admin:rq_webhooks_webhook_ping", args=[7])).status_code == 404
 
 
 # Key rotation
@@ -273,7 +273,7 @@ def test_rotation_encrypts_all_secrets_with_the_newest_key_and_can_be_repeated(w
     webhook = make_webhook(Site, secret="one", previous_secret="two", secret_headers="X-Token: three")
     make_webhook(Site)
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE webhooks_webhook SET secret = 'in clear' WHERE id <> %s", [webhook.pk])
+        cursor.execute("UPDATE rq_webhooks_webhook SET secret = 'in clear' WHERE id <> %s", [webhook.pk])
     before = Webhook.objects.order_by("pk").values_list("last_updated", flat=True)
     stamps = list(before)
     webhooks_settings(ENCRYPTION_KEYS=[NEW, OLD])

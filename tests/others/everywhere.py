@@ -105,7 +105,7 @@ def register_all() -> None:
     from webhooks import registry
 
     for model in apps.get_models():
-        if model._meta.app_label != "webhooks" and not model._meta.proxy and not registry.registration_of(model):
+        if model._meta.app_label != "rq_webhooks" and not model._meta.proxy and not registry.registration_of(model):
             try:
                 webhooks.register(model, serializer=serializer_of(model))
             except ImproperlyConfigured as refused:

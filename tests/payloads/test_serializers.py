@@ -228,13 +228,13 @@ def test_the_api_refuses_a_serializer_that_a_model_lacks(api: APIClient) -> None
 
 @pytest.mark.one_database
 def test_the_admin_refuses_a_serializer_that_a_model_lacks(admin_client: Client) -> None:
-    page = admin_client.get("/admin/webhooks/webhook/add/").content.decode()
+    page = admin_client.get("/admin/rq_webhooks/webhook/add/").content.decode()
     assert '<option value="brief">' in page
 
     def post(*models: Any, **fields: Any) -> Any:
         ids = [one.pk for one in registry_types(*models)]
         data = PICK | {"http_method": "POST", "content_type": "application/json", "object_types": ids}
-        return admin_client.post("/admin/webhooks/webhook/add/", data | {"serializer": "brief"} | fields)
+        return admin_client.post("/admin/rq_webhooks/webhook/add/", data | {"serializer": "brief"} | fields)
 
     assert "There is no serializer “brief” for dcim.rack." in post(Site, Rack).content.decode()
     assert post(Site, Device).status_code == 302
@@ -256,7 +256,7 @@ def test_the_condition_preview_uses_the_chosen_serializer(admin_client: Client) 
     [site_type] = registry_types(Site)
     fields = {"object_types": [site_type.pk], "on_created": "on", "conditions": '{"attr": "name", "value": "BERLIN"}'}
     for serializer, actual in (("", "0 would have been sent"), ("shouted", "1 would have been sent")):
-        answer = admin_client.post("/admin/webhooks/webhook/condition-preview/", fields | {"serializer": serializer})
+        answer = admin_client.post("/admin/rq_webhooks/webhook/condition-preview/", fields | {"serializer": serializer})
         assert actual in answer.json()["text"]
 
 
@@ -268,7 +268,7 @@ def test_the_pages_show_the_data_of_each_serializer(
     shouted = make_webhook(Fragile, serializer="shouted")
     Fragile.objects.create(name="quiet", behaviour="fine")
     event = events()[0]
-    page = admin_client.get(f"/admin/webhooks/event/{event.pk}/change/").content.decode()
+    page = admin_client.get(f"/admin/rq_webhooks/event/{event.pk}/change/").content.decode()
     assert "Serializer “shouted”" in page
     assert "Serializer “default”" in page
     assert "QUIET" in page
@@ -276,7 +276,7 @@ def test_the_pages_show_the_data_of_each_serializer(
 
     dispatch()
     delivery = event.deliveries.get(webhook=shouted)
-    page = admin_client.get(f"/admin/webhooks/delivery/{delivery.pk}/change/").content.decode()
+    page = admin_client.get(f"/admin/rq_webhooks/delivery/{delivery.pk}/change/").content.decode()
     assert "QUIET" in page
     assert "behaviour" not in page
     assert api.get(f"/api/webhooks/deliveries/{delivery.pk}/").json()["payload"]["data"] == {"name": "QUIET"}

@@ -82,9 +82,9 @@ def allow(user: User, *permissions: str, **constraints: Any) -> None:
 def user(mine: Webhook, theirs: Webhook) -> User:
     """May do everything to the webhook "mine" and its deliveries, and view all sites."""
     user = User.objects.create_user("bob", is_staff=True)
-    allow(user, *(f"webhooks.{action}_webhook" for action in ACTIONS), name="mine")
-    allow(user, *(f"webhooks.{action}_delivery" for action in ("view", "retry", "discard")))
-    allow(user, "webhooks.view_event", "dcim.view_site")
+    allow(user, *(f"rq_webhooks.{action}_webhook" for action in ACTIONS), name="mine")
+    allow(user, *(f"rq_webhooks.{action}_delivery" for action in ("view", "retry", "discard")))
+    allow(user, "rq_webhooks.view_event", "dcim.view_site")
     return user
 
 
@@ -144,7 +144,7 @@ def test_a_webhook_cannot_be_moved_out_of_the_permission(user: User, mine: Webho
 
 @pytest.mark.one_database
 def test_viewing_a_webhook_does_not_show_its_full_url(user: User, mine: Webhook, theirs: Webhook) -> None:
-    allow(user, "webhooks.view_webhook", name="theirs")
+    allow(user, "rq_webhooks.view_webhook", name="theirs")
     delivery = make_site_delivery(theirs)
     make_attempt(delivery)
     client = api_client(user)
@@ -152,28 +152,28 @@ def test_viewing_a_webhook_does_not_show_its_full_url(user: User, mine: Webhook,
     assert urls == {"mine": mine.payload_url, "theirs": "https://b.example/…"}
     assert client.patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 404
     assert b"T0ps3cret" not in client.get(f"{API}/deliveries/{delivery.pk}/").content
-    change = reverse("admin:webhooks_webhook_change", args=[theirs.pk])
-    for page in (change, reverse("admin:webhooks_delivery_change", args=[delivery.pk])):
+    change = reverse("admin:rq_webhooks_webhook_change", args=[theirs.pk])
+    for page in (change, reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk])):
         said = browser(user).get(page)
         assert said.status_code == 200
         assert b"T0ps3cret" not in said.content
     assert browser(user).post(change, form(name="theirs")).status_code == 403
-    assert browser(user).post(reverse("admin:webhooks_webhook_ping", args=[theirs.pk])).status_code == 403
-    found = browser(user).get(reverse("admin:webhooks_webhook_changelist"), {"q": "T0ps"})
+    assert browser(user).post(reverse("admin:rq_webhooks_webhook_ping", args=[theirs.pk])).status_code == 403
+    found = browser(user).get(reverse("admin:rq_webhooks_webhook_changelist"), {"q": "T0ps"})
     assert list(found.context["cl"].result_list) == []
 
 
 @pytest.mark.one_database
 def test_the_admin_shows_only_webhooks_within_the_permission(user: User, mine: Webhook, theirs: Webhook) -> None:
-    client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
+    client, listed = browser(user), reverse("admin:rq_webhooks_webhook_changelist")
     assert [one.name for one in client.get(listed).context["cl"].result_list] == ["mine"]
     for what in ("change", "history", "delete"):
-        page = reverse(f"admin:webhooks_webhook_{what}", args=[theirs.pk])
+        page = reverse(f"admin:rq_webhooks_webhook_{what}", args=[theirs.pk])
         assert b"theirs" not in client.get(page, follow=True).content
-        assert client.get(reverse(f"admin:webhooks_webhook_{what}", args=[mine.pk])).status_code == 200
+        assert client.get(reverse(f"admin:rq_webhooks_webhook_{what}", args=[mine.pk])).status_code == 200
     for action in ("disable", "resume", "delete_selected"):
         client.post(listed, {"action": action, "_selected_action": [theirs.pk], "post": "yes"})
-    client.post(reverse("admin:webhooks_webhook_resume", args=[theirs.pk]))
+    client.post(reverse("admin:rq_webhooks_webhook_resume", args=[theirs.pk]))
     theirs.refresh_from_db()
     assert (theirs.enabled, theirs.is_paused, theirs.deleted_at) == (True, True, None)
     client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]})
@@ -182,12 +182,12 @@ def test_the_admin_shows_only_webhooks_within_the_permission(user: User, mine: W
 
 @pytest.mark.one_database
 def test_admin_actions_leave_webhooks_that_the_user_may_only_view(user: User, mine: Webhook, theirs: Webhook) -> None:
-    allow(user, "webhooks.view_webhook", name="theirs")
-    client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
+    allow(user, "rq_webhooks.view_webhook", name="theirs")
+    client, listed = browser(user), reverse("admin:rq_webhooks_webhook_changelist")
     said = client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]}, follow=True)
     assert "You do not have permission to change 1 of these webhooks." in said.content.decode()
     assert set(Webhook.objects.filter(enabled=True)) == {theirs}
-    client.post(reverse("admin:webhooks_webhook_resume", args=[theirs.pk]))
+    client.post(reverse("admin:rq_webhooks_webhook_resume", args=[theirs.pk]))
     client.post(listed, {"action": "delete_selected", "_selected_action": [mine.pk, theirs.pk], "post": "yes"})
     assert Webhook.objects.count() == 2
     assert Webhook.objects.get(pk=theirs.pk).is_paused
@@ -197,8 +197,8 @@ def test_admin_actions_leave_webhooks_that_the_user_may_only_view(user: User, mi
 def test_the_admin_says_why_it_saves_no_webhook_outside_the_permission(user: User, mine: Webhook) -> None:
     new = form(name="mine too")
     for action, url in (
-        ("add", reverse("admin:webhooks_webhook_add")),
-        ("change", reverse("admin:webhooks_webhook_change", args=[mine.pk])),
+        ("add", reverse("admin:rq_webhooks_webhook_add")),
+        ("change", reverse("admin:rq_webhooks_webhook_change", args=[mine.pk])),
     ):
         message = f"Nothing was saved. You may {action} some webhooks, but none with these values."
         assert messages_after(browser(user), url, **new) == [message]
@@ -213,8 +213,8 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
     assert list(permissions.visible_deliveries(user)) == [own]
     for deed in ("retry", "discard"):
         assert client.post(f"{API}/deliveries/{other.pk}/{deed}/").status_code == 404
-        assert browser(user).post(reverse(f"admin:webhooks_delivery_{deed}", args=[other.pk])).status_code == 404
-    listed = reverse("admin:webhooks_delivery_changelist")
+        assert browser(user).post(reverse(f"admin:rq_webhooks_delivery_{deed}", args=[other.pk])).status_code == 404
+    listed = reverse("admin:rq_webhooks_delivery_changelist")
     said = browser(user).get(listed).content.decode()
     assert "mine" in said
     assert "theirs" not in said
@@ -226,15 +226,15 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
 
 
 def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, mine: Webhook) -> None:
-    constrain(user, "webhooks.retry_delivery", attempt_count=7)
+    constrain(user, "rq_webhooks.retry_delivery", attempt_count=7)
     left, retried = (
         make_site_delivery(mine, event=make_site_event(1)),
         make_site_delivery(mine, event=make_site_event(2), attempt_count=7),
     )
     client = api_client(user)
     assert client.post(f"{API}/deliveries/{left.pk}/retry/").status_code in (403, 404)
-    assert browser(user).post(reverse("admin:webhooks_delivery_retry", args=[left.pk])).status_code == 403
-    page = browser(user).get(reverse("admin:webhooks_delivery_change", args=[left.pk]))
+    assert browser(user).post(reverse("admin:rq_webhooks_delivery_retry", args=[left.pk])).status_code == 403
+    page = browser(user).get(reverse("admin:rq_webhooks_delivery_change", args=[left.pk]))
     assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
     browser(user).post(RETRY_ALL, {"next": STATUS})
     assert dict(Delivery.objects.values_list("pk", STATE)) == {
@@ -249,11 +249,11 @@ def test_events_follow_their_object_and_their_own_permission(user: User) -> None
     on_shelves = [make_site_event(shelf.pk, shelf.name, object_type="testapp.shelf") for shelf in shelves]
     of_site = make_site_event(1)
     assert ids(api_client(user), "events") == [of_site.pk, on_shelves[0].pk]
-    constrain(user, "webhooks.view_event", username="root")
+    constrain(user, "rq_webhooks.view_event", username="root")
     assert ids(api_client(user), "events") == []
     by_root = make_site_event(2, username="root")
     assert ids(api_client(user), "events") == [by_root.pk]
-    listed = browser(user).get(reverse("admin:webhooks_event_changelist"))
+    listed = browser(user).get(reverse("admin:rq_webhooks_event_changelist"))
     assert list(listed.context["cl"].result_list) == [by_root]
     assert Event.objects.count() == 4
 
@@ -262,13 +262,13 @@ def test_skips_follow_their_webhook_their_object_and_their_own_permission(
     user: User, mine: Webhook, theirs: Webhook
 ) -> None:
     skips = [make_site_skip(mine), make_site_skip(theirs), make_site_skip(mine, object_type="testapp.shelf")]
-    listed = reverse("admin:webhooks_skip_changelist")
+    listed = reverse("admin:rq_webhooks_skip_changelist")
     assert browser(user).get(listed).status_code == 403
-    allow(user, "webhooks.view_skip", object_repr="AMS1")
+    allow(user, "rq_webhooks.view_skip", object_repr="AMS1")
     assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == [str(skips[0].pk)]
     assert api_client(user).get(f"{API}/webhooks/{theirs.pk}/skips/").status_code == 404
     assert list(browser(user).get(listed).context["cl"].result_list) == [skips[0]]
-    constrain(user, "webhooks.view_skip", username="root")
+    constrain(user, "rq_webhooks.view_skip", username="root")
     assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == []
 
 
@@ -285,9 +285,9 @@ NOT_CHANGED = "You may not view all objects of testapp.shelf, so you may not "
 def author() -> User:
     """May define webhooks, view all sites, and view the shelf "open-x"."""
     author = User.objects.create_user("carol", is_staff=True)
-    allow(author, *(f"webhooks.{action}_webhook" for action in ACTIONS), "dcim.view_site")
-    allow(author, *(f"webhooks.{action}_delivery" for action in ("view", "retry", "resend", "discard")))
-    allow(author, *(f"webhooks.{action}_event" for action in ("view", "replay", "read_payload")))
+    allow(author, *(f"rq_webhooks.{action}_webhook" for action in ACTIONS), "dcim.view_site")
+    allow(author, *(f"rq_webhooks.{action}_delivery" for action in ("view", "retry", "resend", "discard")))
+    allow(author, *(f"rq_webhooks.{action}_event" for action in ("view", "replay", "read_payload")))
     allow(author, "testapp.view_shelf", name="open-x")
     return author
 
@@ -305,7 +305,7 @@ def refusal_by_api(user: User, *labels: str) -> Any:
 def refusal_by_admin(user: User, *labels: str) -> Any:
     models = ContentType.objects.get_for_models(*map(apps.get_model, labels)).values()
     filled = form(name="mine too", object_types=[one.pk for one in models])
-    answer = browser(user).post(reverse("admin:webhooks_webhook_add"), filled)
+    answer = browser(user).post(reverse("admin:rq_webhooks_webhook_add"), filled)
     return answer.context["adminform"].form.errors["object_types"] if answer.status_code == 200 else None
 
 
@@ -381,7 +381,7 @@ def test_a_webhook_of_hidden_objects_keeps_what_it_sends_and_where(
     author: User, change: dict[str, Any], field: str
 ) -> None:
     webhook = of_shelves()
-    address, page = f"{API}/webhooks/{webhook.pk}/", reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    address, page = f"{API}/webhooks/{webhook.pk}/", reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     answer = api_client(author).patch(address, change, format="json")
     assert (answer.status_code, list(answer.json())) == (400, [field])
     assert answer.json()[field][0].startswith(f"{NOT_CHANGED}change what this webhook sends of them, or where.")
@@ -403,12 +403,12 @@ def test_a_webhook_of_hidden_objects_keeps_what_it_sends_and_where(
 def test_a_webhook_of_hidden_objects_is_not_started_again(author: User, act: str, state: dict[str, Any]) -> None:
     webhook = of_shelves()
     Webhook.objects.update(**state)
-    listed = reverse("admin:webhooks_webhook_changelist")
+    listed = reverse("admin:rq_webhooks_webhook_changelist")
     reason = f"{NOT_CHANGED}have them sent. Ask a superuser, or get the permission testapp.view_shelf for all objects."
     chosen = {"action": act, "_selected_action": [webhook.pk]}
     of_site = make_webhook(Site, name="of sites")
     for address, fields in (
-        (listed, chosen), (reverse(f"admin:webhooks_webhook_{act}", args=[webhook.pk]), {}),
+        (listed, chosen), (reverse(f"admin:rq_webhooks_webhook_{act}", args=[webhook.pk]), {}),
     ):  # fmt: skip
         assert f"“shelves”: {reason}" in messages_after(browser(author), address, **fields)
     own = f"{API}/webhooks/{webhook.pk}/"
@@ -442,14 +442,14 @@ def test_a_form_that_was_opened_before_a_webhook_was_disabled_saves_other_fields
         name="renamed", payload_url=webhook.payload_url, on_created="on", on_updated="on", on_deleted="on",
         object_types=[ContentType.objects.get_for_model(Shelf).pk], enabled="on", **{"initial-enabled": "True"},
     )  # fmt: skip
-    page = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    page = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     assert browser(author).post(page, kept).status_code == 302
     assert set(Webhook.objects.values_list("name", "enabled")) == {("renamed", False)}
 
 
 def test_a_copy_of_a_webhook_of_hidden_objects_cannot_be_saved(author: User) -> None:
     webhook = of_shelves()
-    copy = f"{reverse('admin:webhooks_webhook_add')}?duplicate={webhook.pk}"
+    copy = f"{reverse('admin:rq_webhooks_webhook_add')}?duplicate={webhook.pk}"
     filled = form(name="copy", object_types=[ContentType.objects.get_for_model(Shelf).pk])
     assert browser(author).get(copy).status_code == 200
     assert browser(author).post(copy, filled).context["adminform"].form.errors["object_types"] == [NOT_SENT]
@@ -460,7 +460,7 @@ def test_a_copy_of_a_webhook_of_hidden_objects_cannot_be_saved(author: User) -> 
 @pytest.mark.parametrize("kind", [kind for kind in RunKind if kind != RunKind.DISCARD])
 def test_no_run_reaches_a_hidden_object(author: User, kind: RunKind) -> None:
     """Also not a deleted one: it is no longer known who might have viewed it."""
-    allow(author, "webhooks.add_run", "webhooks.view_skip")
+    allow(author, "rq_webhooks.add_run", "rq_webhooks.view_skip")
     webhook, found = of_shelves(), {}
     shelves = [Shelf.objects.create(name=name) for name in ("open-x", "secret", "deleted")]
     Event.objects.all().delete()
@@ -498,7 +498,7 @@ def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User,
 @pytest.mark.one_database
 def test_a_payload_requires_the_action_for_its_event(user: User, mine: Webhook) -> None:
     make_site_skip(mine, actual="Valuemark")
-    allow(user, "webhooks.view_skip")
+    allow(user, "rq_webhooks.view_skip")
     first, second = make_site_event(1), make_site_event(2)
 
     def shown() -> list[bool]:
@@ -507,9 +507,9 @@ def test_a_payload_requires_the_action_for_its_event(user: User, mine: Webhook) 
         return [*events, "Valuemark" in client.get(f"{API}/webhooks/{mine.pk}/skips/").content.decode()]
 
     assert shown() == [False, False, False]
-    allow(user, "webhooks.read_payload_event", object_id="1")
+    allow(user, "rq_webhooks.read_payload_event", object_id="1")
     assert shown() == [True, False, True]
-    allow(user, "webhooks.read_payload_event")
+    allow(user, "rq_webhooks.read_payload_event")
     assert shown() == [True, True, True]
 
 
@@ -522,12 +522,12 @@ def test_no_exemption_of_the_host_gives_the_permission_to_read_payloads(
     event = make_site_event(1, data='{"code": "Valuemark"}')
     assert api_client(user).get(f"{API}/events/{event.pk}/").json()["data"] is None
     assert not permissions.may_view_payloads(user)
-    assert b"Valuemark" not in browser(user).get(reverse("admin:webhooks_event_change", args=[event.pk])).content
+    assert b"Valuemark" not in browser(user).get(reverse("admin:rq_webhooks_event_change", args=[event.pk])).content
 
 
 def test_no_permission_of_the_app_reads_as_one_to_view_a_model_that_does_not_exist() -> None:
     """NetBox splits a codename into an action and a model, and may exempt every action "view"."""
-    models = list(apps.get_app_config("webhooks").get_models())
+    models = list(apps.get_app_config("rq_webhooks").get_models())
     names = {model._meta.model_name for model in models}
     declared = [codename for model in models for codename, _ in model._meta.permissions]
     assert len(declared) > 5
@@ -540,9 +540,9 @@ def test_no_permission_of_the_app_reads_as_one_to_view_a_model_that_does_not_exi
 def test_conditions_are_tried_on_visible_payloads_only(user: User, mine: Webhook) -> None:
     for key in (1, 2):
         make_site_event(key, data='{"code": "Valuemark"}')
-    allow(user, "webhooks.read_payload_event", object_id="1")
+    allow(user, "rq_webhooks.read_payload_event", object_id="1")
     asked = form(on_updated="on", conditions='{"attr": "code", "value": "Valuemark"}')
-    tried = browser(user).post(reverse("admin:webhooks_webhook_condition_preview"), asked).json()["text"]
+    tried = browser(user).post(reverse("admin:rq_webhooks_webhook_condition_preview"), asked).json()["text"]
     assert tried == "Tried on the last event: 1 would have been sent, 0 would not."
 
 
@@ -594,12 +594,12 @@ def test_a_preview_of_a_run_does_not_say_that_a_hidden_webhook_holds_deliveries_
 
 @pytest.mark.one_database
 def test_runs_do_not_name_hidden_webhooks(user: User, mine: Webhook, theirs: Webhook) -> None:
-    allow(user, "webhooks.view_run", "webhooks.add_run", "webhooks.replay_event")
+    allow(user, "rq_webhooks.view_run", "rq_webhooks.add_run", "rq_webhooks.replay_event")
     run = Run.objects.create(kind=RunKind.RETRY, counts={mine.pk: 1, theirs.pk: 2})
-    page = reverse("admin:webhooks_run_change", args=[run.pk])
-    for address in (page, reverse("admin:webhooks_run_changelist"), STATUS):
+    page = reverse("admin:rq_webhooks_run_change", args=[run.pk])
+    for address in (page, reverse("admin:rq_webhooks_run_changelist"), STATUS):
         shown = browser(user).get(address).content.decode()
         assert "retry of deliveries of mine and 1 other" in shown
         assert "theirs" not in shown
-    begun = browser(user).post(f"{reverse('admin:webhooks_run_add')}?kind=replay&webhook={theirs.pk}", follow=True)
+    begun = browser(user).post(f"{reverse('admin:rq_webhooks_run_add')}?kind=replay&webhook={theirs.pk}", follow=True)
     assert b"theirs" not in begun.content

@@ -174,10 +174,10 @@ def test_no_filter_or_search_of_the_admin_finds_hidden_rows(hidden: Webhook, nam
                 continue
             if name == "state" and model == "event":
                 value = "failed"
-            addresses = [f"{reverse(f'admin:webhooks_{model}_changelist')}?{urlencode({name: value})}"]
+            addresses = [f"{reverse(f'admin:rq_webhooks_{model}_changelist')}?{urlencode({name: value})}"]
             kinds = {"delivery": ("retry", "resend", "discard"), "event": ("replay",)}.get(model, ())
             addresses += [
-                f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': kind, name: value})}" for kind in kinds
+                f"{reverse('admin:rq_webhooks_run_add')}?{urlencode({'kind': kind, name: value})}" for kind in kinds
             ]
             for address in addresses:
                 status, _text = assert_same(
@@ -199,7 +199,7 @@ def test_a_hidden_webhook_is_as_unknown_as_an_absent_one(hidden: Webhook, but: s
             assert_same(partial(send, url, body), partial(hide, hidden))
     for part in ("change", "history", "delete", "recover", "backfill", "ping", "try", "enable", "pause", "resume"):
         for method in ("get", "post"):
-            url, send = reverse(f"admin:webhooks_webhook_{part}", args=[hidden.pk]), getattr(pages, method)
+            url, send = reverse(f"admin:rq_webhooks_webhook_{part}", args=[hidden.pk]), getattr(pages, method)
             assert_same(partial(send, url), partial(hide, hidden))
     for url in (f"{API}/statistics/?webhook={hidden.pk}", f"{API}/why/?webhook={hidden.pk}"):
         assert_same(partial(client.get, url), partial(hide, hidden))
@@ -239,9 +239,9 @@ def change(db: None, redis: Any) -> Delivery:
 def test_without_the_permission_for_events_nothing_says_who_made_a_change(change: Delivery) -> None:
     user = viewer("view_event", "read_payload_event", "view_skip")
     client, pages = api_client(user), browser(user)
-    lists, runs = reverse("admin:webhooks_delivery_changelist"), reverse("admin:webhooks_run_add")
+    lists, runs = reverse("admin:rq_webhooks_delivery_changelist"), reverse("admin:rq_webhooks_run_add")
     asked: list[Ask] = [
-        partial(pages.get, reverse("admin:webhooks_delivery_change", args=[change.pk]), follow=True),
+        partial(pages.get, reverse("admin:rq_webhooks_delivery_change", args=[change.pk]), follow=True),
         partial(pages.get, lists, follow=True),
         partial(client.get, f"{API}/deliveries/{change.pk}/"),
         partial(client.get, f"{API}/deliveries/"),
@@ -275,20 +275,20 @@ def test_without_the_permission_for_events_nothing_says_who_made_a_change(change
 @pytest.mark.one_database
 def test_a_refused_filter_names_the_permission(change: Delivery) -> None:
     client = api_client(viewer("view_event"))
-    expected = ["The filter user requires the permission webhooks.view_event."]
+    expected = ["The filter user requires the permission rq_webhooks.view_event."]
     assert client.get(f"{API}/deliveries/?user=ann").json() == {"user": expected}
     assert client.post(f"{API}/deliveries/retry/?user=ann").json() == {"user": expected}
     body = {"kind": "retry", "filters": {"user": "ann"}, "dry_run": True}
     assert client.post(f"{API}/runs/", body, format="json").json() == {"filters": {"user": expected}}
     assert 'name="user"' not in browser(viewer("view_event")).get(
-        reverse("admin:webhooks_delivery_changelist")
+        reverse("admin:rq_webhooks_delivery_changelist")
     ).content.decode()  # fmt: skip
 
 
 @pytest.mark.one_database
 def test_with_the_permission_for_events_the_page_of_a_delivery_says_who_made_the_change(change: Delivery) -> None:
     user = viewer("read_payload_event")
-    shown = browser(user).get(reverse("admin:webhooks_delivery_change", args=[change.pk])).content.decode()
+    shown = browser(user).get(reverse("admin:rq_webhooks_delivery_change", args=[change.pk])).content.decode()
     assert "<strong>ann</strong>" in shown
     assert "request r-1" in shown
     assert len(api_client(user).get(f"{API}/deliveries/?user=ann").json()["results"]) == 1
@@ -311,13 +311,13 @@ def test_a_run_of_a_user_who_may_view_no_deliveries_takes_no_filter_by_what_they
             partial(client.post, f"{API}/runs/", body, format="json"),
             partial(hide, hidden),
         )
-        assert (status, "requires the permission webhooks.view_" in text) == (400, True)
+        assert (status, "requires the permission rq_webhooks.view_" in text) == (400, True)
 
 
 @pytest.mark.one_database
 def test_the_problem_of_a_run_names_an_event_only_to_those_who_may_view_it(hidden: Webhook) -> None:
     run = Run.objects.create(kind=RunKind.REPLAY, requested_by="root", problem=f"{NAME}: the object is gone")
-    about, page = f"{API}/runs/{run.pk}/", reverse("admin:webhooks_run_change", args=[run.pk])
+    about, page = f"{API}/runs/{run.pk}/", reverse("admin:rq_webhooks_run_change", args=[run.pk])
     stranger, root = viewer(), make_user(is_superuser=True)
     for user, names_it in ((stranger, False), (root, True)):
         shown = [api_client(user).get(about), api_client(user).get(f"{API}/runs/"), browser(user).get(page)]
@@ -329,7 +329,7 @@ def test_the_problem_of_a_run_names_an_event_only_to_those_who_may_view_it(hidde
 @pytest.mark.one_database
 def test_the_page_of_a_run_links_to_no_list_with_a_filter_that_the_user_does_not_have(change: Delivery) -> None:
     run = Run.objects.create(kind=RunKind.RETRY, requested_by="root", filters={"user": "ann"})
-    page = reverse("admin:webhooks_run_change", args=[run.pk])
+    page = reverse("admin:rq_webhooks_run_change", args=[run.pk])
     for but, is_linked in (("view_event", False), ("view_skip", True)):
         shown = browser(viewer(but)).get(page).content.decode()
         assert ("?user=ann" in shown) == is_linked
@@ -373,7 +373,7 @@ def test_the_lists_of_the_admin_have_no_key_of_a_hidden_row_either(
         monkeypatch.setattr(paging, name, (1, 1))
     client = browser(viewer())
     for model in ("delivery", "event", "skip"):
-        shown = client.get(reverse(f"admin:webhooks_{model}_changelist")).content.decode()
+        shown = client.get(reverse(f"admin:rq_webhooks_{model}_changelist")).content.decode()
         for row in (*Delivery.objects.filter(event__object_type="dcim.site"), *Skip.objects.all()):
             assert str(row.pk) not in re.findall(r"before=([^\"&]+)", shown)
 
@@ -382,7 +382,7 @@ def test_the_lists_of_the_admin_have_no_key_of_a_hidden_row_either(
 def test_an_invented_cursor_is_unknown(hidden: Webhook, cursor: str) -> None:
     user = viewer()
     assert api_client(user).get(f"{API}/events/", {"cursor": cursor}).status_code == 404
-    url = reverse("admin:webhooks_event_changelist")
+    url = reverse("admin:rq_webhooks_event_changelist")
     assert browser(user).get(url, {"before": cursor}).status_code == 404
 
 

@@ -62,8 +62,8 @@ def test_no_page_and_no_response_shows_a_payload(delivery: Delivery) -> None:
 def test_the_pages_name_the_permission_that_shows_more(delivery: Delivery) -> None:
     client = browser(make_user(*ALL_BUT_PAYLOADS))
     for row, count in ((delivery, 3), (delivery.event, 2)):
-        said = page(client, reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk]))
-        assert said.count("shown to users who may view payloads (webhooks.read_payload_event)") == count
+        said = page(client, reverse(f"admin:rq_webhooks_{row._meta.model_name}_change", args=[row.pk]))
+        assert said.count("shown to users who may view payloads (rq_webhooks.read_payload_event)") == count
 
 
 def test_the_api_has_null_instead(delivery: Delivery) -> None:
@@ -78,12 +78,12 @@ def test_the_api_has_null_instead(delivery: Delivery) -> None:
 
 
 def test_conditions_are_not_tried_on_payloads(delivery: Delivery) -> None:
-    address = reverse("admin:webhooks_webhook_condition_preview")
+    address = reverse("admin:rq_webhooks_webhook_condition_preview")
     asked = {"on_updated": "on", "object_types": [ContentType.objects.get_for_model(Site).pk], "conditions": ""}
     said = [
         browser(make_user(*names)).post(address, asked).json()["text"] for names in (ALL_BUT_PAYLOADS, ALL_PERMISSIONS)
     ]
     assert said == [
-        "To try the filters on stored events, you need the permission webhooks.read_payload_event.",
+        "To try the filters on stored events, you need the permission rq_webhooks.read_payload_event.",
         "Tried on the last event: 1 would have been sent, 0 would not.",
     ]

@@ -79,9 +79,9 @@ def test_no_page_or_response_shows_an_object_that_the_user_may_not_view(webhook:
     of_devices, of_sites = (answers(user_with(permission), hidden) for permission in ("view_device", "view_site"))
     assert [address for address, said in of_devices.items() if MARK in said] == []
     showing = {address for address, said in of_sites.items() if MARK in said}
-    assert {STATUS, reverse("admin:webhooks_delivery_changelist"), f"{API}/events/"} < showing
-    assert {reverse("admin:webhooks_event_change", args=[hidden.event_id])} < showing
-    assert {reverse("admin:webhooks_skip_changelist"), f"{API}/webhooks/{webhook.pk}/skips/"} < showing
+    assert {STATUS, reverse("admin:rq_webhooks_delivery_changelist"), f"{API}/events/"} < showing
+    assert {reverse("admin:rq_webhooks_event_change", args=[hidden.event_id])} < showing
+    assert {reverse("admin:rq_webhooks_skip_changelist"), f"{API}/webhooks/{webhook.pk}/skips/"} < showing
     assert "plugh" in of_devices[STATUS]
     assert "plugh" not in of_sites[STATUS]
 
@@ -109,10 +109,10 @@ def test_counts_include_only_visible_objects(webhook: Webhook, permissions: tupl
     groups = [(one["row"].count, len(one["newest"])) for one in response.context["groups"]]
     assert groups == ([(failed, min(failed, 3))] if failed else [])
     assert "Only deliveries and events of objects that you may view" in response.content.decode()
-    listed = browser(user).get(reverse("admin:webhooks_webhook_changelist"))
+    listed = browser(user).get(reverse("admin:rq_webhooks_webhook_changelist"))
     [one] = listed.context["cl"].result_list
     assert (one.failed, one.waiting) == (failed, waiting)
-    asked = page(browser(user), reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
+    asked = page(browser(user), reverse("admin:rq_webhooks_webhook_delete", args=[webhook.pk]))
     assert f"{failed + waiting} deliver" in asked
     assert "of objects that you may not view" in asked
 
@@ -124,16 +124,16 @@ def test_actions_reach_only_visible_objects(webhook: Webhook) -> None:
     seen = of_device(webhook)
     user = user_with("view_device")
     for deed in ("retry", "discard"):
-        address = reverse(f"admin:webhooks_delivery_{deed}", args=[hidden.pk])
+        address = reverse(f"admin:rq_webhooks_delivery_{deed}", args=[hidden.pk])
         assert browser(user).post(address).status_code == 404
         assert api_client(user).post(f"{API}/deliveries/{hidden.pk}/{deed}/").status_code == 404
-        listed = f"{reverse('admin:webhooks_delivery_changelist')}?state=failed"
+        listed = f"{reverse('admin:rq_webhooks_delivery_changelist')}?state=failed"
         chosen = {"action": f"{deed}_chosen", "_selected_action": [hidden.pk]}
         browser(user).post(listed, chosen | {"confirmed": "1"})
         all_visible: Any = browser(user).post(listed, chosen | {"select_across": "1"})
         assert MARK not in browser(user).get(all_visible.url).content.decode()
     browser(user).post(all_visible.url)
-    assert browser(user).post(reverse("admin:webhooks_event_replay", args=[odd.pk])).status_code == 404
+    assert browser(user).post(reverse("admin:rq_webhooks_event_replay", args=[odd.pk])).status_code == 404
     assert api_client(user).post(f"{API}/deliveries/retry/?state=failed").json() == {
         "retried": 0,
         "run": None,
@@ -159,7 +159,7 @@ def test_conditions_are_tried_on_visible_events_only(webhook: Webhook) -> None:
         "on_updated": "on", "object_types": [ContentType.objects.get_for_model(Site).pk],
         "conditions": json.dumps({"attr": "name", "value": f"{MARK} 1"}),
     }  # fmt: skip
-    address = reverse("admin:webhooks_webhook_condition_preview")
+    address = reverse("admin:rq_webhooks_webhook_condition_preview")
     texts = [browser(user).post(address, asked).json()["text"] for user in (user_with(), user_with("view_site"))]
     assert texts == [
         f"Models: {NOT_SENT}",
@@ -178,7 +178,7 @@ def test_events_without_an_object_are_visible(webhook: Webhook) -> None:
 @pytest.mark.one_database
 def test_sending_a_model_requires_the_permission_to_view_it(webhook: Webhook) -> None:
     user = user_with("view_device")
-    answer = browser(user).post(reverse("admin:webhooks_webhook_add"), form(name="new"))
+    answer = browser(user).post(reverse("admin:rq_webhooks_webhook_add"), form(name="new"))
     problem = NOT_SENT
     assert answer.context["adminform"].form.errors["object_types"] == [problem]
     answer = api_client(user).post(f"{API}/webhooks/", NEW, format="json")
@@ -196,7 +196,7 @@ def test_sending_a_model_requires_the_permission_to_view_it(webhook: Webhook) ->
 @pytest.mark.one_database
 def test_the_destination_is_locked_with_a_hidden_model(webhook: Webhook) -> None:
     user, address = user_with("view_device"), f"{API}/webhooks/{webhook.pk}/"
-    change = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    change = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     picked = ContentType.objects.get_for_models(Site, Device).values()
     kept = form(
         name="renamed", payload_url=webhook.payload_url, object_types=[one.pk for one in picked], on_created="on",
@@ -241,7 +241,7 @@ def test_the_destination_is_locked_with_a_hidden_model(webhook: Webhook) -> None
 )
 def test_the_content_is_locked_with_a_hidden_model(webhook: Webhook, name: str, value: Any, entered: str) -> None:
     Webhook.objects.update(on_deleted=False, body_template="a\nb\n")
-    address, change = f"{API}/webhooks/{webhook.pk}/", reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    address, change = f"{API}/webhooks/{webhook.pk}/", reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     picked = ContentType.objects.get_for_models(Site, Device).values()
     kept = form(
         payload_url=webhook.payload_url, object_types=[one.pk for one in picked], on_updated="on",
@@ -352,7 +352,7 @@ def test_a_new_destination_requires_new_secret_headers(
 def test_the_admin_requires_new_secret_headers_too(webhook: Webhook, entered: dict[str, str], kept: str | None) -> None:
     Webhook.objects.update(secret_headers="X-Token: planted")
     user = user_with("view_site", "view_device")
-    change = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    change = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
     answer = browser(user).post(change, form(payload_url="http://127.0.0.1:666/", **entered))
     if kept is None:
         assert "would go to the new destination" in answer.context["adminform"].form.errors["secret_headers"][0]
@@ -435,7 +435,11 @@ def test_queries_do_not_grow_with_rows(
         for key in keys:
             of_site(webhook, key)
             make_site_event(key, data="", error="KeyError", object_type="testapp.thing")
-        addresses = (STATUS, reverse("admin:webhooks_delivery_changelist"), reverse("admin:webhooks_event_changelist"))
+        addresses = (
+            STATUS,
+            reverse("admin:rq_webhooks_delivery_changelist"),
+            reverse("admin:rq_webhooks_event_changelist"),
+        )
         user.get_all_permissions()  # cached once for each request
         counts.append([queries(lambda one=one: browser(user).get(one)) for one in addresses])
         counts[-1] += [
@@ -594,7 +598,7 @@ def test_every_link_leads_to_a_page_that_the_user_may_open(db: None, redis: Any,
 def test_the_status_page_says_when_it_leaves_something_out(db: None, redis: Any) -> None:
     crowded()
     said = page(browser(make_user("view_delivery")), STATUS)
-    for permission in ("webhooks.view_webhook", "webhooks.view_event"):
+    for permission in ("rq_webhooks.view_webhook", "rq_webhooks.view_event"):
         assert f"({permission}), so they are left out." in said
     assert "No webhook is defined" not in said
     assert "left out" not in page(browser(make_user(*VIEWS)), STATUS)
@@ -609,13 +613,13 @@ def test_a_hidden_webhook_cannot_be_used_in_a_url(db: None, redis: Any) -> None:
     webhook = crowded().webhook
     client = browser(make_user("view_delivery", "retry_delivery"))
     assert "Webhook</dt>" not in page(client, f"{RETRY_ALL}&webhook={webhook.pk}")
-    asked = {"app_label": "webhooks", "model_name": "delivery", "field_name": "webhook", "term": ""}
+    asked = {"app_label": "rq_webhooks", "model_name": "delivery", "field_name": "webhook", "term": ""}
     assert client.get(reverse("admin:autocomplete"), asked).status_code == 403
 
 
 @pytest.mark.one_database
 def test_the_message_after_a_test_links_only_to_visible_rows(webhook: Webhook) -> None:
-    address = reverse("admin:webhooks_webhook_ping", args=[webhook.pk])
+    address = reverse("admin:rq_webhooks_webhook_ping", args=[webhook.pk])
     messages = []
     for more in ((), ("view_event",), ("view_event", "view_delivery")):
         response = browser(make_user("change_webhook", *more)).post(address, follow=True)
@@ -626,7 +630,7 @@ def test_the_message_after_a_test_links_only_to_visible_rows(webhook: Webhook) -
 
 @pytest.mark.one_database
 def test_the_delete_page_counts_deliveries_only_with_permission_to_view_them(db: None, redis: Any) -> None:
-    address = reverse("admin:webhooks_webhook_delete", args=[crowded().webhook_id])
+    address = reverse("admin:rq_webhooks_webhook_delete", args=[crowded().webhook_id])
     assert "Deliveries of objects that you may not view are deleted, too" in page(
         browser(make_user("delete_webhook")), address
     )
@@ -643,7 +647,7 @@ def test_a_lane_shows_only_visible_deliveries(webhook: Webhook, webhooks_setting
         webhook, State.PENDING, make_site_event(1, username="hidden"), reason="Reasonmark", failures=1
     )
     delivery = make_site_delivery(webhook, State.WAITING)
-    said = page(browser(make_user(*VIEWS)), reverse("admin:webhooks_delivery_change", args=[delivery.pk]))
+    said = page(browser(make_user(*VIEWS)), reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk]))
     assert "Reasonmark" not in said
     assert str(head.pk) not in said
 
@@ -656,8 +660,8 @@ def test_an_event_links_only_to_a_visible_replay(webhook: Webhook, webhooks_sett
         failed = make_site_event(1, error="KeyError", data="", username=mine)
         replay = make_site_event(1, replay_of=failed.pk, username=other)
         seen, hidden = (failed, replay) if other else (replay, failed)
-        said = page(client, reverse("admin:webhooks_event_change", args=[seen.pk]))
-        assert reverse("admin:webhooks_event_change", args=[hidden.pk]) not in said
+        said = page(client, reverse("admin:rq_webhooks_event_change", args=[seen.pk]))
+        assert reverse("admin:rq_webhooks_event_change", args=[hidden.pk]) not in said
         assert "No webhook matched" not in said
         assert "replay" in said.lower()
 
@@ -665,7 +669,7 @@ def test_an_event_links_only_to_a_visible_replay(webhook: Webhook, webhooks_sett
 @pytest.mark.one_database
 def test_a_paused_webhook_shows_no_count_of_hidden_deliveries(db: None, redis: Any) -> None:
     crowded()
-    address = reverse("admin:webhooks_webhook_change", args=[Webhook.objects.get(name="Chatname").pk])
+    address = reverse("admin:rq_webhooks_webhook_change", args=[Webhook.objects.get(name="Chatname").pk])
     viewer = make_user("view_webhook", "view_delivery")
     without_permission = make_user("view_webhook")
     without_objects = make_user("view_webhook", "view_delivery", sees_objects=False)
@@ -678,7 +682,7 @@ def test_a_paused_webhook_shows_no_count_of_hidden_deliveries(db: None, redis: A
 
 @pytest.mark.one_database
 def test_every_permission_of_the_app_has_a_use(db: None) -> None:
-    codenames = Permission.objects.filter(content_type__app_label="webhooks").values_list("codename", flat=True)
+    codenames = Permission.objects.filter(content_type__app_label="rq_webhooks").values_list("codename", flat=True)
     webhook = {f"{action}_webhook" for action in ("add", "change", "delete", "view")}
     assert set(codenames) == webhook | {
         "chain_webhook",

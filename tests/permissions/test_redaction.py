@@ -135,9 +135,9 @@ def test_users_who_may_change_a_webhook_see_a_secret_in_its_url_headers_template
     shown = answers(make_user(*VIEWS, "change_webhook"), delivery)
     showing = {address for address, said in shown.items() if PLANTED in said}
     assert showing >= {
-        STATUS, reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id]),
-        reverse("admin:webhooks_delivery_change", args=[delivery.pk]),
-        reverse("admin:webhooks_event_change", args=[delivery.event_id]),
+        STATUS, reverse("admin:rq_webhooks_webhook_change", args=[delivery.webhook_id]),
+        reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk]),
+        reverse("admin:rq_webhooks_event_change", args=[delivery.event_id]),
         f"{API}/webhooks/", f"{API}/deliveries/", f"{API}/deliveries/{delivery.pk}/",
     }  # fmt: skip
 
@@ -147,13 +147,13 @@ def test_other_users_see_only_scheme_host_and_port_and_the_permission_that_shows
     delivery = planted()
     shown = answers(make_user(*VIEWS, *DEEDS), delivery)
     assert [address for address, said in shown.items() if PLANTED in said] == []
-    form = shown[reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id])]
-    of_it = shown[reverse("admin:webhooks_delivery_change", args=[delivery.pk])]
-    listed = shown[reverse("admin:webhooks_webhook_changelist")]
+    form = shown[reverse("admin:rq_webhooks_webhook_change", args=[delivery.webhook_id])]
+    of_it = shown[reverse("admin:rq_webhooks_delivery_change", args=[delivery.pk])]
+    listed = shown[reverse("admin:rq_webhooks_webhook_changelist")]
     for said in (form, of_it, listed):
         assert "https://hooks.example:8443/…" in said
-    assert form.count("shown to users who may change the webhook (webhooks.change_webhook)") == 1
-    assert of_it.count("shown to users who may change the webhook (webhooks.change_webhook)") == 2
+    assert form.count("shown to users who may change the webhook (rq_webhooks.change_webhook)") == 1
+    assert of_it.count("shown to users who may change the webhook (rq_webhooks.change_webhook)") == 2
     assert "redirects are not followed" in of_it
     assert "https://hooks.example:8443 redirects to another URL, and redirects are not followed." in of_it
     answer = json.loads(shown[f"{API}/webhooks/{delivery.webhook_id}/"])
@@ -173,14 +173,14 @@ def test_search_filters_and_order_reveal_no_url_and_no_answer(db: None, redis: A
     delivery = planted()
     viewer, changer = make_user(*VIEWS), make_user(*VIEWS, "change_webhook")
     webhooks, deliveries, events = (
-        reverse(f"admin:webhooks_{one}_changelist") for one in ("webhook", "delivery", "event")
+        reverse(f"admin:rq_webhooks_{one}_changelist") for one in ("webhook", "delivery", "event")
     )
     found = {
         user: [len(browser(user).get(webhooks, {"q": q}).context["cl"].result_list) for q in (PLANTED[:3], "Chat")]
         for user in (viewer, changer)
     }
     assert found == {viewer: [0, 1], changer: [1, 1]}
-    suggest = {"app_label": "webhooks", "model_name": "delivery", "field_name": "webhook", "term": PLANTED[:3]}
+    suggest = {"app_label": "rq_webhooks", "model_name": "delivery", "field_name": "webhook", "term": PLANTED[:3]}
     for user, count in ((viewer, 0), (changer, 1)):
         assert len(browser(user).get(reverse("admin:autocomplete"), suggest).json()["results"]) == count
     for address, asked in (

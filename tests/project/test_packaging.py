@@ -75,8 +75,8 @@ def test_the_wheel_has_every_file_of_the_app_and_no_other(wheel: zipfile.ZipFile
     assert named >= {
         "webhooks/py.typed",
         "webhooks/migrations/0001_initial.py",
-        "webhooks/static/webhooks/admin.css",
-        "webhooks/templates/webhooks/admin/status/page.html",
+        "webhooks/static/rq_webhooks/admin.css",
+        "webhooks/templates/rq_webhooks/admin/status/page.html",
         f"{TOP}.dist-info/licenses/LICENSE",
     }
 

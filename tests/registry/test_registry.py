@@ -103,7 +103,7 @@ def test_a_single_star_takes_all_apps_but_django_and_webhooks(
 
 def test_models_of_webhooks_are_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match="Delivery belongs to webhooks itself"):
-        webhooks.register("webhooks.Delivery", serializer=LabelSerializer)
+        webhooks.register("rq_webhooks.Delivery", serializer=LabelSerializer)
 
 
 @pytest.mark.parametrize("serializer", [LabelSerializer, "tests.testapp.api.serializers.LabelSerializer"])

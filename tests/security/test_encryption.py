@@ -152,7 +152,7 @@ def test_a_secret_that_was_revealed_before_is_not_decrypted_again(monkeypatch: p
 
 def column(name: str = "secret") -> str:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {name} FROM webhooks_webhook")
+        cursor.execute(f"SELECT {name} FROM rq_webhooks_webhook")
         [[value]] = cursor.fetchall()
     return str(value)
 
@@ -200,7 +200,7 @@ def test_an_empty_text_is_stored_as_it_is_and_can_be_filtered(webhook: Webhook) 
 
 def test_a_row_with_plain_text_can_be_read(webhook: Webhook) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE webhooks_webhook SET secret = 'in clear'")
+        cursor.execute("UPDATE rq_webhooks_webhook SET secret = 'in clear'")
     assert Webhook.objects.get().secret == "in clear"
 
 
@@ -218,7 +218,7 @@ def test_a_save_keeps_an_unreadable_secret(webhook: Webhook, another_key: None, 
 def test_an_export_has_the_encrypted_text_and_an_import_accepts_it(webhook: Webhook, kind: str) -> None:
     Webhook.objects.update(secret_headers="Authorization: Bearer hush-hush")
     out = io.StringIO()
-    call_command("dumpdata", "webhooks.webhook", format=kind, stdout=out)
+    call_command("dumpdata", "rq_webhooks.webhook", format=kind, stdout=out)
     assert PLAIN not in out.getvalue()
     Webhook.objects.all().delete()
     for one in serializers.deserialize(kind, out.getvalue()):

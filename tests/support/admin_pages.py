@@ -14,11 +14,11 @@ from dcim.models import Site
 from tests.support.users import browser, make_user
 from webhooks.models import Delivery, Event, Webhook
 
-WEBHOOKS = reverse("admin:webhooks_webhook_changelist")
-DELIVERIES = reverse("admin:webhooks_delivery_changelist")
-EVENTS = reverse("admin:webhooks_event_changelist")
+WEBHOOKS = reverse("admin:rq_webhooks_webhook_changelist")
+DELIVERIES = reverse("admin:rq_webhooks_delivery_changelist")
+EVENTS = reverse("admin:rq_webhooks_event_changelist")
 STATUS = reverse("webhooks_backend_status")
-RETRY_ALL = f"{reverse('admin:webhooks_run_add')}?kind=retry&state=failed"
+RETRY_ALL = f"{reverse('admin:rq_webhooks_run_add')}?kind=retry&state=failed"
 
 
 def staff(*permissions: str) -> Client:
@@ -41,11 +41,11 @@ def messages_after(client: Client, address: str, **data: Any) -> list[str]:
 
 
 def change_of(row: Webhook | Delivery | Event) -> str:
-    return reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk])
+    return reverse(f"admin:rq_webhooks_{row._meta.model_name}_change", args=[row.pk])
 
 
 def do(deed: str, delivery: Delivery) -> str:
-    return reverse(f"admin:webhooks_delivery_{deed}", args=[delivery.pk])
+    return reverse(f"admin:rq_webhooks_delivery_{deed}", args=[delivery.pk])
 
 
 def statements(client: Client, address: str, **query: Any) -> list[str]:

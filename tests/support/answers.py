@@ -18,27 +18,27 @@ MARK = "xyzzy"
 def pages_of(delivery: Delivery) -> list[str]:
     """Every page of the admin that may show the delivery or its event."""
     event = delivery.event
-    lists = [f"admin:webhooks_{model}_changelist" for model in ("webhook", "delivery", "event", "skip")]
+    lists = [f"admin:rq_webhooks_{model}_changelist" for model in ("webhook", "delivery", "event", "skip")]
     return [
-        STATUS, f"{STATUS}parts/", reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]),
+        STATUS, f"{STATUS}parts/", reverse("admin:index"), reverse("admin:app_list", args=["rq_webhooks"]),
         *map(reverse, lists),
-        f"{reverse('admin:webhooks_delivery_changelist')}?q={MARK}",
-        f"{reverse('admin:webhooks_delivery_changelist')}?q={delivery.pk}",
-        f"{reverse('admin:webhooks_delivery_changelist')}?q=dcim.site:1",
-        f"{reverse('admin:webhooks_event_changelist')}?q={MARK}",
-        f"{reverse('admin:webhooks_skip_changelist')}?q=dcim.site:1",
-        *(reverse(f"admin:webhooks_delivery_{what}", args=[delivery.pk]) for what in ("change", "history")),
-        f"{reverse('admin:webhooks_delivery_change', args=[delivery.pk])}?attempt=1",
-        reverse("admin:webhooks_run_changelist"),
-        f"{reverse('admin:webhooks_run_add')}?kind=resend&object_type={event.object_type}",
-        f"{reverse('admin:webhooks_run_add')}?kind=replay&object_type={event.object_type}",
-        *(reverse(f"admin:webhooks_event_{what}", args=[event.pk]) for what in ("change", "history")),
+        f"{reverse('admin:rq_webhooks_delivery_changelist')}?q={MARK}",
+        f"{reverse('admin:rq_webhooks_delivery_changelist')}?q={delivery.pk}",
+        f"{reverse('admin:rq_webhooks_delivery_changelist')}?q=dcim.site:1",
+        f"{reverse('admin:rq_webhooks_event_changelist')}?q={MARK}",
+        f"{reverse('admin:rq_webhooks_skip_changelist')}?q=dcim.site:1",
+        *(reverse(f"admin:rq_webhooks_delivery_{what}", args=[delivery.pk]) for what in ("change", "history")),
+        f"{reverse('admin:rq_webhooks_delivery_change', args=[delivery.pk])}?attempt=1",
+        reverse("admin:rq_webhooks_run_changelist"),
+        f"{reverse('admin:rq_webhooks_run_add')}?kind=resend&object_type={event.object_type}",
+        f"{reverse('admin:rq_webhooks_run_add')}?kind=replay&object_type={event.object_type}",
+        *(reverse(f"admin:rq_webhooks_event_{what}", args=[event.pk]) for what in ("change", "history")),
         *(
-            reverse(f"admin:webhooks_webhook_{what}", args=[delivery.webhook_id])
+            reverse(f"admin:rq_webhooks_webhook_{what}", args=[delivery.webhook_id])
             for what in ("change", "history", "delete")
         ),
         *(
-            f"{reverse(f'admin:webhooks_webhook_{what}', args=[delivery.webhook_id])}?hours=168"
+            f"{reverse(f'admin:rq_webhooks_webhook_{what}', args=[delivery.webhook_id])}?hours=168"
             for what in ("recover", "backfill", "recover_skipped")
         ),
         *(

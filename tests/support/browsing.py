@@ -45,7 +45,7 @@ def logged_in(tab: Page, url: str) -> Iterator[Page]:
 def _forget(tab: Page) -> None:
     """Undo what a test can do to its tab. It stays at the site: another one would take a new process of Chromium."""
     tab.unroute_all()
-    tab.goto("/static/webhooks/lists.css")
+    tab.goto("/static/rq_webhooks/lists.css")
     tab.evaluate("sessionStorage.clear()")
     tab.set_extra_http_headers({})
     tab.set_viewport_size({"width": 1280, "height": 720})

@@ -57,10 +57,10 @@ def one_of_each_kind() -> list[str]:
     webhook, event = Webhook.objects.get(name="CMDB sync"), Event.objects.earliest("pk")
     rows = [webhook, Delivery.objects.failed().latest("pk"), event, Run.objects.earliest("pk")]
     return [
-        reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
+        reverse("admin:index"), reverse("admin:app_list", args=["rq_webhooks"]), reverse("webhooks_backend_status"),
         f"{reverse('webhooks_why')}?event={event.pk}",
-        *(reverse(f"admin:webhooks_webhook_{page}", args=[webhook.pk]) for page in (*OF_WEBHOOK, "delete")),
-        *(reverse(f"admin:webhooks_{model}_changelist") for model in ("webhook", "delivery", "event", "skip", "run")),
+        *(reverse(f"admin:rq_webhooks_webhook_{page}", args=[webhook.pk]) for page in (*OF_WEBHOOK, "delete")),
+        *(reverse(f"admin:rq_webhooks_{one}_changelist") for one in ("webhook", "delivery", "event", "skip", "run")),
         *map(_page_of, rows),
     ]  # fmt: skip
 
@@ -70,10 +70,10 @@ def addresses() -> list[str]:
     webhook, why = Webhook.objects.get(name="CMDB sync"), reverse("webhooks_why")
     succeeded, failed_event = Delivery.objects.in_states(State.SUCCEEDED).latest("pk"), Event.objects.failed().get()
     return [
-        *one_of_each_kind(), why, f"{why}?webhook={webhook.pk}", reverse("admin:webhooks_webhook_add"),
+        *one_of_each_kind(), why, f"{why}?webhook={webhook.pk}", reverse("admin:rq_webhooks_webhook_add"),
         *map(_page_of, [succeeded, failed_event, Run.objects.latest("pk")]),
     ]  # fmt: skip
 
 
 def _page_of(row: Webhook | Delivery | Event | Run) -> str:
-    return reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk])
+    return reverse(f"admin:rq_webhooks_{row._meta.model_name}_change", args=[row.pk])

@@ -113,14 +113,14 @@ def pages(of_each_row: bool = True) -> list[str]:
     rows = [*webhooks, *deliveries, *of_failed, *Event.objects.failed()]
     with_history = [*webhooks, *failed, *of_failed]
     return [
-        reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
-        reverse("admin:webhooks_webhook_add"),
-        *(reverse(f"admin:webhooks_{model}_changelist") for model in ("webhook", "delivery", "event")),
-        *(reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk]) for row in rows),
-        *(reverse(f"admin:webhooks_{row._meta.model_name}_history", args=[row.pk]) for row in with_history),
-        *(reverse("admin:webhooks_webhook_delete", args=[webhook.pk]) for webhook in webhooks),
+        reverse("admin:index"), reverse("admin:app_list", args=["rq_webhooks"]), reverse("webhooks_backend_status"),
+        reverse("admin:rq_webhooks_webhook_add"),
+        *(reverse(f"admin:rq_webhooks_{model}_changelist") for model in ("webhook", "delivery", "event")),
+        *(reverse(f"admin:rq_webhooks_{row._meta.model_name}_change", args=[row.pk]) for row in rows),
+        *(reverse(f"admin:rq_webhooks_{row._meta.model_name}_history", args=[row.pk]) for row in with_history),
+        *(reverse("admin:rq_webhooks_webhook_delete", args=[webhook.pk]) for webhook in webhooks),
         *(
-            f"{reverse(f'admin:webhooks_webhook_{run}', args=[webhook.pk])}?hours=24"
+            f"{reverse(f'admin:rq_webhooks_webhook_{run}', args=[webhook.pk])}?hours=24"
             for webhook in webhooks
             for run in RUNS
         ),

@@ -20,7 +20,7 @@ TABLES = ("event", "undispatched", "delivery", "queue", "attempt", "statistic", 
 
 def analyze() -> None:
     for table in TABLES:
-        execute("default", f"VACUUM (ANALYZE, TRUNCATE false) webhooks_{table}")
+        execute("default", f"VACUUM (ANALYZE, TRUNCATE false) rq_webhooks_{table}")
 
 
 def insert_deliveries(webhook: Webhook, count: int, objects: int, outcome: str = "") -> None:
@@ -30,17 +30,17 @@ def insert_deliveries(webhook: Webhook, count: int, objects: int, outcome: str =
         "default",
         """
         WITH events AS (
-            INSERT INTO webhooks_event (timestamp, action, object_type, object_id, webhook_ids)
+            INSERT INTO rq_webhooks_event (timestamp, action, object_type, object_id, webhook_ids)
             SELECT now(), 'updated', 'testapp.thing', 'old-' || mod(n, %(objects)s), '[]'
             FROM generate_series(1, %(count)s) AS n RETURNING id, object_id
         ), deliveries AS (
-            INSERT INTO webhooks_delivery (id, event_id, webhook_id, lane, created, outcome, finished_at)
+            INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created, outcome, finished_at)
             SELECT ('f' || substr(md5(id::text), 2))::uuid, id, %(webhook)s,
                 (%(lanes)s::bigint[])[1 + substr(object_id, 5)::int], now(), %(outcome)s,
                 CASE WHEN %(outcome)s <> '' THEN now() END
             FROM events RETURNING id, event_id, webhook_id, lane
         )
-        INSERT INTO webhooks_queue
+        INSERT INTO rq_webhooks_queue
             (delivery_id, event_id, webhook_id, lane, state, due_at, failing_since, failed_at, failures)
         SELECT id, event_id, webhook_id, lane,
             CASE WHEN %(outcome)s <> '' THEN %(outcome)s WHEN is_head THEN 'pending' ELSE 'waiting' END,
@@ -63,7 +63,7 @@ def insert_deliveries(webhook: Webhook, count: int, objects: int, outcome: str =
 
 def delete_all() -> None:
     for table in ("queue", "attempt", "delivery", "undispatched", "event"):
-        execute("default", f"DELETE FROM webhooks_{table}")
+        execute("default", f"DELETE FROM rq_webhooks_{table}")
 
 
 def statistics_of_empty_tables(webhook: Webhook) -> None:
@@ -95,10 +95,10 @@ def described_by(describe: Callable[[Webhook], None], webhook: Webhook) -> Itera
     connection.close()
     execute("default", f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'")
     for table in TABLES:
-        execute("default", f"ALTER TABLE webhooks_{table} SET (autovacuum_enabled = off)")
+        execute("default", f"ALTER TABLE rq_webhooks_{table} SET (autovacuum_enabled = off)")
     describe(webhook)
     yield
     for table in TABLES:
-        execute("default", f"ALTER TABLE webhooks_{table} RESET (autovacuum_enabled)")
-        execute("default", f"TRUNCATE webhooks_{table} CASCADE")
+        execute("default", f"ALTER TABLE rq_webhooks_{table} RESET (autovacuum_enabled)")
+        execute("default", f"TRUNCATE rq_webhooks_{table} CASCADE")
     connection.close()

@@ -120,7 +120,7 @@ def read_settings_again() -> None:
     for alias in connections:
         if hasattr(connections._connections, alias):
             del connections[alias]
-    apps.get_app_config("webhooks").ready()
+    apps.get_app_config("rq_webhooks").ready()
 
 
 def run(arguments: list[str]) -> None:

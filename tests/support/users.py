@@ -23,7 +23,7 @@ def make_user(*permissions: str, sees_objects: bool = True, **fields: Any) -> Us
     given = Q(codename__in=permissions)
     assert Permission.objects.filter(given).count() == len(permissions)
     if sees_objects:
-        given |= Q(codename__startswith="view_") & ~Q(content_type__app_label="webhooks")
+        given |= Q(codename__startswith="view_") & ~Q(content_type__app_label="rq_webhooks")
     user.user_permissions.add(*Permission.objects.filter(given))
     return user
 

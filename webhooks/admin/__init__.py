@@ -24,6 +24,6 @@ from webhooks.admin.webhook.page import WebhookAdmin
 
 if admin.site.index_template is None:  # else the host's own index decides
     # Not by a template of the same name alone: a theme of the admin has one, too.
-    admin.site.index_template = "webhooks/admin/index.html"
+    admin.site.index_template = "rq_webhooks/admin/index.html"
 
 __all__ = ["DeliveryAdmin", "EventAdmin", "RunAdmin", "SkipAdmin", "WebhookAdmin"]

@@ -53,7 +53,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_display_links = ("object",)
     filter_form = DeliveryFilterForm
     noun = "delivery"
-    change_form_template = "webhooks/admin/delivery/page.html"
+    change_form_template = "rq_webhooks/admin/delivery/page.html"
     actions = ("retry_chosen", "resend_chosen", "discard_chosen")
     buttons = ("retry", "resend", "discard")
     run_kinds = {
@@ -154,7 +154,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
             "list_url": request.get_full_path(),
         }
-        return page(request, "webhooks/admin/run/start.html", context)
+        return page(request, "rq_webhooks/admin/run/start.html", context)
 
     # One delivery
 

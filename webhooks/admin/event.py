@@ -75,7 +75,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     list_display_links = ("object",)
     filter_form = EventFilterForm
     noun = "event"
-    change_form_template = "webhooks/admin/event.html"
+    change_form_template = "rq_webhooks/admin/event.html"
     actions = ("replay_chosen",)
     buttons = ("replay",)
     run_kinds = {"replay_chosen": RunKind.REPLAY}
@@ -280,7 +280,9 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
         # ``reverse`` for each row is slow.
-        webhooks = reverse("admin:webhooks_webhook_changelist") if permissions.may_view_webhooks(request.user) else ""
+        webhooks = (
+            reverse("admin:rq_webhooks_webhook_changelist") if permissions.may_view_webhooks(request.user) else ""
+        )
         for row in rows:
             row.webhook_url = webhooks and f"{webhooks}{row.webhook_id}/change/"
 

@@ -86,7 +86,7 @@ class KeysetList(ChangeList):
 class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     """Rows cannot be added, changed or deleted. A template shows one row from ``page_context()``."""
 
-    change_list_template = "webhooks/admin/list.html"
+    change_list_template = "rq_webhooks/admin/list.html"
     show_full_result_count = False
     list_max_show_all = 0
     list_per_page = 50
@@ -103,7 +103,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     """The kind of run that does an action with all rows that match the filters."""
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/lists.css"]}
+        css: ClassVar = {"all": ["rq_webhooks/admin.css", "rq_webhooks/lists.css"]}
 
     # The list
 
@@ -183,7 +183,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.button_view))
-        prefix = f"webhooks_{self.opts.model_name}"
+        prefix = f"rq_webhooks_{self.opts.model_name}"
         buttons = [
             path(f"<path:object_id>/{name}/", view, {"name": name}, name=f"{prefix}_{name}") for name in self.buttons
         ]
@@ -197,12 +197,12 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         if row is None:
             raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
         getattr(self, f"{name}_chosen")(request, self.model.objects.filter(pk=row.pk))
-        return redirect_back(request, f"admin:webhooks_{self.opts.model_name}_change", row.pk)
+        return redirect_back(request, f"admin:rq_webhooks_{self.opts.model_name}_change", row.pk)
 
     def has_act_permission(self, act: str, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Whether the user may do this to a row, or to some rows."""
         if obj is None:
-            return permissions.has_perm(request.user, f"webhooks.{act}_{self.opts.model_name}")
+            return permissions.has_perm(request.user, f"rq_webhooks.{act}_{self.opts.model_name}")
         return permissions.may(request.user, act, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -241,17 +241,17 @@ def show_result(request: HttpRequest, done: Any, changed: int, skipped: int = 0,
 
 def list_url(model: str, **filters: Any) -> str:
     """The address of the list of a model, such as "delivery", with these filters."""
-    return f"{reverse(f'admin:webhooks_{model}_changelist')}?{urlencode(filters)}"
+    return f"{reverse(f'admin:rq_webhooks_{model}_changelist')}?{urlencode(filters)}"
 
 
 def row_url(model: str, key: Any) -> str:
     """The address of the page of one row of a model, such as "delivery"."""
-    return reverse(f"admin:webhooks_{model}_change", args=[key])
+    return reverse(f"admin:rq_webhooks_{model}_change", args=[key])
 
 
 def page_url(name: str, webhook: Webhook) -> str:
     """The address of a page or button of the webhook."""
-    return reverse(f"admin:webhooks_webhook_{name}", args=[webhook.pk])
+    return reverse(f"admin:rq_webhooks_webhook_{name}", args=[webhook.pk])
 
 
 def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
@@ -264,7 +264,7 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
 
 def start_url(kind: RunKind, **filters: Any) -> str:
     """The address of the page that shows what a run would do, and begins it, with the filters as the list has them."""
-    return f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': kind.value} | filters)}"
+    return f"{reverse('admin:rq_webhooks_run_add')}?{urlencode({'kind': kind.value} | filters)}"
 
 
 def as_uuid(term: str) -> uuid.UUID | None:

@@ -47,15 +47,15 @@ class RunAdmin(ReadOnlyAdmin):
     list_display_links = ("what",)
     filter_form = RunFilterForm
     noun = "run"
-    change_form_template = "webhooks/admin/run/page.html"
+    change_form_template = "rq_webhooks/admin/run/page.html"
     actions = ("pause_chosen", "resume_chosen", "cancel_chosen")
     buttons = ("pause", "resume", "cancel")
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("add/", view(self.start), name="webhooks_run_add"),
-            path("<path:object_id>/progress/", view(self.progress_view), name="webhooks_run_progress"),
+            path("add/", view(self.start), name="rq_webhooks_run_add"),
+            path("<path:object_id>/progress/", view(self.progress_view), name="rq_webhooks_run_progress"),
             *super().get_urls(),
         ]
 
@@ -99,7 +99,7 @@ class RunAdmin(ReadOnlyAdmin):
     # Pause, resume and cancel
 
     def has_steer_permission(self, request: HttpRequest, obj: Run | None = None) -> bool:
-        return permissions.has_perm(request.user, "webhooks.add_run")
+        return permissions.has_perm(request.user, "rq_webhooks.add_run")
 
     has_pause_permission = has_resume_permission = has_cancel_permission = has_steer_permission
 
@@ -135,7 +135,7 @@ class RunAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request, run):
             raise PermissionDenied
         context = progress_context(run, request.user, self.has_steer_permission(request))
-        return page(request, "webhooks/admin/run/progress.html", context)
+        return page(request, "rq_webhooks/admin/run/progress.html", context)
 
 
 def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any], bool], done: Any, why: str) -> None:

@@ -125,7 +125,7 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     try:
         # Few rows are changed at once. A run needs another permission.
         is_many = kind not in DONE or not without_options(filters)
-        may_run = permissions.has_perm(request.user, "webhooks.add_run")
+        may_run = permissions.has_perm(request.user, "rq_webhooks.add_run")
         if request.method == "POST":
             is_run = is_many or runs.few_rows(kind, filters, request.user) is None
             if is_run and "next" in request.POST:
@@ -146,7 +146,7 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
         "is_run": is_run,
         "may_start": may_run or not is_run,
     }
-    return page(request, "webhooks/admin/run/start.html", context)
+    return page(request, "rq_webhooks/admin/run/start.html", context)
 
 
 def question_context(
@@ -202,13 +202,13 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
         return show_existing(request, found)
     if isinstance(result, Run):
         show_run(request, result)
-        return redirect("admin:webhooks_run_change", result.pk)
+        return redirect("admin:rq_webhooks_run_change", result.pk)
     show_result(request, DONE[kind], result)
     return redirect_back(request, _list_url(kind))
 
 
 def _list_url(kind: RunKind) -> str:
-    return reverse(f"admin:webhooks_{'event' if kind == RunKind.REPLAY else 'delivery'}_changelist")
+    return reverse(f"admin:rq_webhooks_{'event' if kind == RunKind.REPLAY else 'delivery'}_changelist")
 
 
 def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
@@ -267,7 +267,7 @@ class SkippedForm(SinceForm):
 
 def may_begin(user: Any, kind: RunKind) -> bool:
     """Whether the user may begin runs of this kind."""
-    return all(permissions.has_perm(user, one) for one in (*PERMISSIONS[kind], "webhooks.add_run"))
+    return all(permissions.has_perm(user, one) for one in (*PERMISSIONS[kind], "rq_webhooks.add_run"))
 
 
 def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
@@ -296,7 +296,7 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
                 show_run(request, runs.start(kind, filters, request.user, request_key=request.POST.get("nonce", "")))
             except runs.RunExists as found:
                 return show_existing(request, found)
-            return redirect("admin:webhooks_webhook_change", webhook.pk)
+            return redirect("admin:rq_webhooks_webhook_change", webhook.pk)
         context |= preview_context(request, kind, filters)
         context |= {
             "heading": _heading(context["preview"], kind),
@@ -305,7 +305,7 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
             "is_judged_later": kind == RunKind.RECOVER_SKIPPED,
             "posted": local_time(since).isoformat(timespec="seconds"),  # with its offset: an hour of autumn comes twice
         }
-    return page(request, "webhooks/admin/run/recover.html", context)
+    return page(request, "rq_webhooks/admin/run/recover.html", context)
 
 
 def _heading(preview: runs.Preview, kind: RunKind) -> str:
@@ -354,7 +354,7 @@ def show_run(request: HttpRequest, run: Run) -> None:
 def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
     """Lead to the run that was begun before."""
     messages.warning(request, str(found))
-    return redirect("admin:webhooks_run_change", found.run.pk)
+    return redirect("admin:rq_webhooks_run_change", found.run.pk)
 
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:

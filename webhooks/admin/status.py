@@ -63,13 +63,13 @@ def show(request: HttpRequest) -> HttpResponse:
         "has_title_bar": apps.is_installed("unfold"),
         "refresh_every": REFRESH_EVERY,
     }
-    return page(request, "webhooks/admin/status/page.html", context)
+    return page(request, "rq_webhooks/admin/status/page.html", context)
 
 
 @require_safe
 def parts(request: HttpRequest) -> HttpResponse:
     """The parts that change. htmx puts each into the place of the one with the same id."""
-    response = page(request, "webhooks/admin/status/parts.html", _parts(request))
+    response = page(request, "rq_webhooks/admin/status/parts.html", _parts(request))
     response["Cache-Control"] = "no-store"
     return response
 
@@ -86,8 +86,8 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
         "hides_webhooks": "webhooks" in hidden,
         "hides_events": "events" in hidden,
         "may_ask_why": permissions.may_view_webhooks(user),
-        "may_retry": permissions.has_perm(user, "webhooks.retry_delivery"),
-        "may_add_webhooks": permissions.has_perm(user, "webhooks.add_webhook"),
+        "may_retry": permissions.has_perm(user, "rq_webhooks.retry_delivery"),
+        "may_add_webhooks": permissions.has_perm(user, "rq_webhooks.add_webhook"),
         "alarms": status.alarms,
         "problem_count": len(status.problems),
         "worst": status.level.value,
@@ -185,8 +185,8 @@ class _Buttons:
         self.webhooks: Mapping[int, Any] = {webhook.pk: webhook for webhook in overview.webhooks}
         self._newest_event = next(iter(overview.newest_failed_events), None)
         self._failed = overview.counts.get(State.FAILED, 0)
-        self._may_retry = permissions.has_perm(user, "webhooks.retry_delivery")
-        self._may_add = permissions.has_perm(user, "webhooks.add_webhook")
+        self._may_retry = permissions.has_perm(user, "rq_webhooks.retry_delivery")
+        self._may_add = permissions.has_perm(user, "rq_webhooks.add_webhook")
         self._may_view_skips = permissions.may_view_skips(user)
         self._may_recover = may_begin(user, RunKind.RECOVER_SKIPPED)
         self._may_change = Redaction(user).may_change
@@ -199,11 +199,11 @@ class _Buttons:
             return
         match alarm.problem:
             case Problem.NO_WEBHOOK if self._may_add:
-                yield Button(_("Add a webhook"), reverse("admin:webhooks_webhook_add"))
+                yield Button(_("Add a webhook"), reverse("admin:rq_webhooks_webhook_add"))
             case Problem.ALL_DISABLED | Problem.NOT_REGISTERED:
-                yield Button(_("Show the webhooks"), reverse("admin:webhooks_webhook_changelist"))
+                yield Button(_("Show the webhooks"), reverse("admin:rq_webhooks_webhook_changelist"))
             case Problem.UNDISPATCHED:
-                yield Button(_("Show the newest events"), reverse("admin:webhooks_event_changelist"))
+                yield Button(_("Show the newest events"), reverse("admin:rq_webhooks_event_changelist"))
             case Problem.FAILED_DELIVERIES:
                 yield Button(_("Show them"), list_url("delivery", state=State.FAILED.value))
                 if self._may_retry:

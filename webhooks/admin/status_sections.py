@@ -105,7 +105,7 @@ def _chart(overview: Overview) -> dict[str, Any]:
 
 def webhooks(status: Status) -> dict[str, Any]:
     """The webhooks in the order of their alarms. The first ones are rows of a table, the rest is short and folded."""
-    overview, address = status.overview, reverse("admin:webhooks_webhook_changelist")
+    overview, address = status.overview, reverse("admin:rq_webhooks_webhook_changelist")
     troubled = _in_order_of_trouble(status)
     rows = sorted(overview.webhooks, key=lambda one: (troubled.get(one.pk, len(troubled)), not one.enabled, one.name))
     unfolded = min(max(len(troubled), FEWEST), MOST_ROWS)
@@ -240,7 +240,7 @@ def runs(overview: Overview, user: Any) -> dict[str, Any]:
     name_webhooks(overview.runs, user)
     return {
         "runs": [_run(run) for run in overview.runs],
-        "may_steer_runs": permissions.has_perm(user, "webhooks.add_run"),
+        "may_steer_runs": permissions.has_perm(user, "rq_webhooks.add_run"),
     }
 
 

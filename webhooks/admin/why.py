@@ -74,7 +74,7 @@ def show(request: HttpRequest) -> HttpResponse:
         groups = groupby(verdicts, key=lambda one: one.change)
         context["answers"] = [_answer(change, list(group), request.user) for change, group in groups]
         context["is_asked"] = bool(question)
-    return page(request, "webhooks/admin/why.html", context)
+    return page(request, "rq_webhooks/admin/why.html", context)
 
 
 def _registrations(user: Any) -> list[Registration]:
@@ -195,10 +195,10 @@ def _button(verdict: Verdict, user: Any) -> tuple[str, str] | None:
     is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
     if is_retriable and permissions.may(user, "retry", Delivery(pk=verdict.delivery)):
         label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
-        return reverse("admin:webhooks_delivery_retry", args=[verdict.delivery]), label
+        return reverse("admin:rq_webhooks_delivery_retry", args=[verdict.delivery]), label
     has_failed = verdict.event and verdict.cause == Cause.EVENT_FAILED
     if has_failed and permissions.may(user, "replay", Event(pk=verdict.event)):
-        return reverse("admin:webhooks_event_replay", args=[verdict.event]), _("Replay the event")
+        return reverse("admin:rq_webhooks_event_replay", args=[verdict.event]), _("Replay the event")
     return None
 
 

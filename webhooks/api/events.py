@@ -161,7 +161,7 @@ def refuse_actor_filters(user: Any, given: Collection[str]) -> None:
     """Raise ValidationError for the filters of deliveries that show who made a change, if the user may not see that."""
     if not permissions.may_view_events(user):
         refused = permissions.ACTOR_FILTERS.intersection(given)
-        problems = {name: [needs_permission(name, "webhooks.view_event")] for name in sorted(refused)}
+        problems = {name: [needs_permission(name, "rq_webhooks.view_event")] for name in sorted(refused)}
         if problems:
             raise ValidationError(problems)
 

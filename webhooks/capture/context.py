@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 # Each request of a webhook has a header with the depth of its chain of changes. A request to the site may send this
 # header if its user has the permission.
-DEPTH_PERMISSION = "webhooks.chain_webhook"
+DEPTH_PERMISSION = "rq_webhooks.chain_webhook"
 
 
 @dataclass(frozen=True)

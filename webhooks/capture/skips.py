@@ -59,7 +59,7 @@ class Skips:
         with log_errors(using, "The changes that webhooks skip cannot be recorded"):
             if self._outdated:
                 listed, ids = among_sql(using, self._outdated, "uuid")
-                execute_safely(using, f"DELETE FROM webhooks_skip WHERE id {listed}", [ids])
+                execute_safely(using, f"DELETE FROM rq_webhooks_skip WHERE id {listed}", [ids])
             Skip.store_all([skip for skips in self._new.values() for skip in skips], using)
             if self._dropped:
                 with savepoint(using):

@@ -283,8 +283,8 @@ def _fingerprint_sql(for_postgresql: bool, with_names: bool) -> str:
     names = f"UNION ALL SELECT CAST({row}(id, app_label, model) AS text) FROM django_content_type"
     return f"""
         SELECT COALESCE(CAST({text} AS text), '') FROM (
-            SELECT CAST({row}({columns}) AS text) AS line FROM webhooks_webhook WHERE deleted_at IS NULL
-            UNION ALL SELECT CAST({row}(webhook_id, contenttype_id) AS text) FROM webhooks_webhook_object_types
+            SELECT CAST({row}({columns}) AS text) AS line FROM rq_webhooks_webhook WHERE deleted_at IS NULL
+            UNION ALL SELECT CAST({row}(webhook_id, contenttype_id) AS text) FROM rq_webhooks_webhook_object_types
             {names if with_names else ""}
         ) AS lines
     """

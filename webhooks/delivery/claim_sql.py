@@ -1,7 +1,7 @@
 """The SQL that finds and claims due deliveries.
 
 A claim writes the token of the worker to each row of the queue. A worker may only record rows that still have its
-token. The lease of all its claims is in its row of ``webhooks_worker``.
+token. The lease of all its claims is in its row of ``rq_webhooks_worker``.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ def due_webhooks(
     """
     now = now_sql(using)
     last = _last_due_sql(using, "probe_at IS NOT NULL")
-    is_due = f"webhook_id = webhooks_webhook.id AND due_at <= {last} AND state = 'pending' AND lost_leases"
+    is_due = f"webhook_id = rq_webhooks_webhook.id AND due_at <= {last} AND state = 'pending' AND lost_leases"
     floor, parameters = "''", list[Any]()
     if is_postgresql(using):
         known = floors or {}
         floor = """COALESCE((
             SELECT floor FROM unnest(%s::bigint[], %s::timestamptz[]) AS floors (id, floor)
-            WHERE floors.id = webhooks_webhook.id
+            WHERE floors.id = rq_webhooks_webhook.id
         ), '-infinity')"""
         parameters = [list(known), list(known.values())]
     statement = f"""
         SELECT id, probe_at IS NOT NULL,
-            (SELECT due_at FROM webhooks_queue WHERE {is_due} = 0 AND due_at >= {floor} ORDER BY due_at LIMIT 1),
-            (SELECT true FROM webhooks_queue WHERE {is_due} = 1 ORDER BY due_at LIMIT 1),
-            (SELECT true FROM webhooks_queue WHERE {is_due} = 2 ORDER BY due_at LIMIT 1),
+            (SELECT due_at FROM rq_webhooks_queue WHERE {is_due} = 0 AND due_at >= {floor} ORDER BY due_at LIMIT 1),
+            (SELECT true FROM rq_webhooks_queue WHERE {is_due} = 1 ORDER BY due_at LIMIT 1),
+            (SELECT true FROM rq_webhooks_queue WHERE {is_due} = 2 ORDER BY due_at LIMIT 1),
             {now}
-        FROM webhooks_webhook WHERE enabled AND paused_at IS NULL AND (probe_at IS NULL OR probe_at <= {now})
+        FROM rq_webhooks_webhook WHERE enabled AND paused_at IS NULL AND (probe_at IS NULL OR probe_at <= {now})
     """
     with _reading(using):
         found = fetch_all(using, statement, parameters)
@@ -106,7 +106,7 @@ def claim(using: str, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_queue SET state = 'sending', claim = {uuid_sql(using)}
+        UPDATE rq_webhooks_queue SET state = 'sending', claim = {uuid_sql(using)}
         WHERE delivery_id {chosen} AND state = 'pending' RETURNING {CLAIMED}, due_at > {now_sql(using)}
         """,
         [token.hex, chosen_param],
@@ -123,7 +123,7 @@ def _lock_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) 
         SELECT due.delivery_id FROM unnest(%s::bigint[], %s::int[], %s::timestamptz[], %s::boolean[])
             AS capacity (webhook_id, free, since, is_probe)
         CROSS JOIN LATERAL (
-            SELECT delivery_id FROM webhooks_queue
+            SELECT delivery_id FROM rq_webhooks_queue
             WHERE webhook_id = capacity.webhook_id AND due_at <= {_last_due_sql(using, "capacity.is_probe")}
                 AND due_at >= COALESCE(capacity.since, '-infinity')
                 AND state = 'pending' AND lost_leases = {lost_leases:d}
@@ -139,7 +139,7 @@ def _find_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) 
     """For SQLite, which has neither LATERAL nor row locks."""
     last = _last_due_sql(using, "%s")
     statement = f"""
-        SELECT delivery_id FROM webhooks_queue
+        SELECT delivery_id FROM rq_webhooks_queue
         WHERE webhook_id = %s AND due_at <= {last} AND state = 'pending' AND lost_leases = {lost_leases:d}
         ORDER BY due_at LIMIT %s
     """

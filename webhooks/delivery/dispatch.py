@@ -41,7 +41,7 @@ READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
 NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for"))  # type: ignore[misc]
 
 # New events from an id on, in order.
-UNDISPATCHED = "SELECT event_id FROM webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
+UNDISPATCHED = "SELECT event_id FROM rq_webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
 
 
 class NewDelivery(NamedTuple):
@@ -111,7 +111,7 @@ def _dispatch(
     deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     chosen, chosen_param = among_sql(using, [*gone, *(event.pk for event in events)])
-    dispatched = f"DELETE FROM webhooks_undispatched WHERE event_id {chosen}", [chosen_param]
+    dispatched = f"DELETE FROM rq_webhooks_undispatched WHERE event_id {chosen}", [chosen_param]
     heads &= _insert(using, deliveries, heads, token, dispatched)
     return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
 
@@ -119,10 +119,10 @@ def _dispatch(
 # The Event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
 # which PostgreSQL then uses, however old its statistics are.
 WAITS_FOR = """(
-    SELECT event_id FROM webhooks_undispatched WHERE event_id = (
-        SELECT CASE WHEN found.object_id = webhooks_event.object_id THEN found.id END FROM webhooks_event AS found
-        WHERE found.object_type = webhooks_event.object_type
-            AND (found.object_id, found.id) < (webhooks_event.object_id, webhooks_event.id)
+    SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = (
+        SELECT CASE WHEN found.object_id = rq_webhooks_event.object_id THEN found.id END FROM rq_webhooks_event AS found
+        WHERE found.object_type = rq_webhooks_event.object_type
+            AND (found.object_id, found.id) < (rq_webhooks_event.object_id, rq_webhooks_event.id)
         ORDER BY found.object_id DESC, found.id DESC LIMIT 1
     )
 )"""
@@ -235,7 +235,7 @@ def _insert(
     already stays as it is. Returns the new ones."""
     now = now_sql(using)
     columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
-    given = json_rows_sql(using, columns, "webhooks_queue")
+    given = json_rows_sql(using, columns, "rq_webhooks_queue")
     rows = json.dumps(
         [
             {
@@ -252,15 +252,15 @@ def _insert(
     # The queue first: then no statement needs the answer of another. Foreign keys are checked at the commit. With old
     # statistics, PostgreSQL would read all deliveries for NOT EXISTS.
     queue = f"""
-        INSERT INTO webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
+        INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
         SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
             CASE WHEN state = 'pending' THEN {now} END, 0, 0
-        FROM {given} WHERE (SELECT id FROM webhooks_delivery WHERE id = delivery_id) IS NULL
+        FROM {given} WHERE (SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL
         ON CONFLICT (delivery_id) DO NOTHING RETURNING delivery_id
     """
     names = ("event_id", "webhook_id", "lane")
     delivery = f"""
-        INSERT INTO webhooks_delivery (id, {", ".join(names)}, created, outcome, attempt_count, reason)
+        INSERT INTO rq_webhooks_delivery (id, {", ".join(names)}, created, outcome, attempt_count, reason)
         SELECT delivery_id, {", ".join(names)}, {now}, '', 0, '' FROM {given} WHERE 1 = 1 ON CONFLICT (id) DO NOTHING
     """
     inserted, *_ = fetch_each(

@@ -122,7 +122,7 @@ def _note_successes(using: str, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, i
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_delivery SET
+        UPDATE rq_webhooks_delivery SET
             outcome = 'succeeded', attempt_count = attempt_count + 1, reason = '', error_kind = '',
             finished_at = {now_sql(using)}
         WHERE id {chosen} RETURNING id, attempt_count
@@ -148,7 +148,7 @@ def _note_failures(using: str, transitions: Collection[Transition]) -> dict[uuid
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_delivery SET
+        UPDATE rq_webhooks_delivery SET
             outcome = {outcome},
             attempt_count = attempt_count + 1,
             reason = {reason},
@@ -166,11 +166,11 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
     """Take succeeded deliveries out of the queue, and set the next attempts of the others. Returns the ids of the
     held ones."""
     is_mine, tokens_param = among_sql(using, tokens, "uuid")
-    is_mine = f"claim {is_mine} AND webhooks_queue.state = 'sending'"
+    is_mine = f"claim {is_mine} AND rq_webhooks_queue.state = 'sending'"
     moved = list[tuple[Any, ...]]()
     if succeeded := [transition.id for transition in transitions if transition.state == State.SUCCEEDED]:
         chosen, chosen_param = among_sql(using, succeeded, "uuid")
-        statement = f"DELETE FROM webhooks_queue WHERE delivery_id {chosen} AND {is_mine} RETURNING delivery_id"
+        statement = f"DELETE FROM rq_webhooks_queue WHERE delivery_id {chosen} AND {is_mine} RETURNING delivery_id"
         moved += fetch_all(using, statement, [chosen_param, tokens_param])
     if not (failed := [transition for transition in transitions if transition.state != State.SUCCEEDED]):
         return {to_uuid(row[0]) for row in moved}
@@ -193,10 +193,10 @@ def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Coll
     moved += fetch_all(
         using,
         f"""
-        UPDATE webhooks_queue SET
+        UPDATE rq_webhooks_queue SET
             state = {state},
             claim = NULL,
-            due_at = CASE WHEN {keeps_time} = 'yes' THEN webhooks_queue.due_at ELSE {due_at} END,
+            due_at = CASE WHEN {keeps_time} = 'yes' THEN rq_webhooks_queue.due_at ELSE {due_at} END,
             failures = failures + CASE WHEN {counts} = 'yes' THEN 1 ELSE 0 END,
             lost_leases = 0,
             overtaken = overtaken AND {state} = 'pending',
@@ -250,7 +250,7 @@ def _insert_attempts(
                 "requested_by": delivery.row.requested_by,
             }
         )
-    execute(using, insert_rows_sql(using, list(attempts[0]), "webhooks_attempt"), [json.dumps(attempts)])
+    execute(using, insert_rows_sql(using, list(attempts[0]), "rq_webhooks_attempt"), [json.dumps(attempts)])
 
 
 def _insert_bodies(outcomes: Sequence[tuple[HeldDelivery, Outcome]]) -> None:

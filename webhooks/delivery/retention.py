@@ -123,8 +123,8 @@ def purge_statistics() -> int:
     for period, days in ((Period.MINUTE, statistics.MINUTE_DAYS), (Period.HOUR, conf.statistic_days)):
         end = f"{unix_time_sql(using)} - {int(days * DAY)}"
         statement = f"""
-            DELETE FROM webhooks_statistic WHERE id IN (
-                SELECT id FROM webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
+            DELETE FROM rq_webhooks_statistic WHERE id IN (
+                SELECT id FROM rq_webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
             ) RETURNING id
         """
         deleted += len(fetch_all(using, statement, [PIECE]))

@@ -52,7 +52,7 @@ def write(
     minute = f"{unix_time_sql(using)} / {Period.MINUTE} * {Period.MINUTE}"
     execute(
         using,
-        f"INSERT INTO webhooks_statisticdelta (start, counts) VALUES ({minute}, %s)",
+        f"INSERT INTO rq_webhooks_statisticdelta (start, counts) VALUES ({minute}, %s)",
         [json.dumps(count(attempts, numbers, given_up), separators=(",", ":"))],
     )
 
@@ -147,9 +147,9 @@ def _add(using: str, deltas: Collection[int]) -> None:
     execute(
         using,
         f"""
-        INSERT INTO webhooks_statistic AS total ({keys}, {names})
+        INSERT INTO rq_webhooks_statistic AS total ({keys}, {names})
         SELECT {keys}, {sums} FROM ({deltas_sql(using, f"WHERE delta.id {chosen}")}) AS deltas
-        WHERE webhook_id IN (SELECT id FROM webhooks_webhook)
+        WHERE webhook_id IN (SELECT id FROM rq_webhooks_webhook)
         GROUP BY {keys} ORDER BY {keys}
         ON CONFLICT ({keys}) DO UPDATE SET {added}
         """,

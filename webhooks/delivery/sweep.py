@@ -207,13 +207,13 @@ def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Pl
         AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
         AND (webhook.resumed_at IS NULL OR webhook.resumed_at <= {since})
     """
-    rows = "SELECT item.delivery_id, item.webhook_id, item.lane, item.event_id FROM webhooks_queue AS item"
+    rows = "SELECT item.delivery_id, item.webhook_id, item.lane, item.event_id FROM rq_webhooks_queue AS item"
     if is_postgresql(using):
         # One range of an index for each webhook, against old statistics.
         of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.failing_since LIMIT {most:d}"
-        statement = f"SELECT found.* FROM webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
+        statement = f"SELECT found.* FROM rq_webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
     else:
-        statement = f"{rows} JOIN webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
+        statement = f"{rows} JOIN rq_webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
     found = fetch_all(using, f"{statement} LIMIT {most:d}")
     return {to_uuid(pk): Place(*place) for pk, *place in found}
 
@@ -255,7 +255,7 @@ class LaneCheck:
 def _headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:
     """Look at up to ``most`` lanes of a webhook, from the lane ``first`` on. Returns them, and the lanes that may
     have no head: the first delivery in order is waiting. Behind one that was retried, there may be a head."""
-    following = "SELECT lane FROM webhooks_queue WHERE webhook_id = %s AND lane {} ORDER BY lane LIMIT 1"
+    following = "SELECT lane FROM rq_webhooks_queue WHERE webhook_id = %s AND lane {} ORDER BY lane LIMIT 1"
     found = fetch_all(
         using,
         f"""
@@ -264,7 +264,7 @@ def _headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple
             UNION ALL SELECT ({following.format("> lanes.lane")}) FROM lanes WHERE lanes.lane IS NOT NULL
         )
         SELECT lane, (
-            SELECT state FROM webhooks_queue AS queued
+            SELECT state FROM rq_webhooks_queue AS queued
             WHERE webhook_id = %s AND queued.lane = lanes.lane
                 AND in_lane AND state IN ('waiting', 'pending', 'sending')
             ORDER BY event_id LIMIT 1

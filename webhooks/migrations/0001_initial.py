@@ -18,10 +18,10 @@ def tune_tables(apps, schema_editor):
     vacuum = 'autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000'
     analyze = 'autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 1000'
     insert = 'autovacuum_vacuum_insert_scale_factor = 0.05'
-    schema_editor.execute(f'ALTER TABLE webhooks_queue SET (fillfactor = 40, {vacuum}, {analyze})')
-    schema_editor.execute(f'ALTER TABLE webhooks_undispatched SET ({vacuum}, {analyze})')
-    schema_editor.execute(f'ALTER TABLE webhooks_worker SET (fillfactor = 50, {vacuum})')
-    schema_editor.execute(f'ALTER TABLE webhooks_delivery SET (fillfactor = 45, {analyze}, {insert})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_queue SET (fillfactor = 40, {vacuum}, {analyze})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_undispatched SET ({vacuum}, {analyze})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_worker SET (fillfactor = 50, {vacuum})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery SET (fillfactor = 45, {analyze}, {insert})')
 
 
 class Migration(migrations.Migration):
@@ -253,7 +253,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='QueuedDelivery',
             fields=[
-                ('delivery', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='queued', serialize=False, to='webhooks.delivery')),
+                ('delivery', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='queued', serialize=False, to='rq_webhooks.delivery')),
                 ('lane', models.BigIntegerField(null=True)),
                 ('state', models.CharField(choices=[('waiting', 'waiting'), ('pending', 'pending'), ('sending', 'sending'), ('failed', 'failed')], max_length=10)),
                 ('claim', models.UUIDField(help_text='The token of the worker that holds it.', null=True)),
@@ -269,7 +269,7 @@ class Migration(migrations.Migration):
                 ('requested_at', models.DateTimeField(help_text='When somebody last asked to send it again.', null=True)),
             ],
             options={
-                'db_table': 'webhooks_queue',
+                'db_table': 'rq_webhooks_queue',
                 'default_permissions': (),
                 'base_manager_name': 'objects',
             },
@@ -280,7 +280,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('sha256', models.CharField(max_length=64)),
                 ('content', models.BinaryField(help_text='Compressed by zlib.')),
-                ('delivery', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='bodies', to='webhooks.delivery')),
+                ('delivery', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='bodies', to='rq_webhooks.delivery')),
             ],
             options={
                 'default_permissions': (),
@@ -307,7 +307,7 @@ class Migration(migrations.Migration):
                 ('response_body', models.TextField(blank=True, db_default='', default='', help_text='The beginning of the body.')),
                 ('worker', models.CharField(blank=True, db_default='', default='', max_length=100, verbose_name='worker')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: the worker sent it by itself.', max_length=150, verbose_name='requested by')),
-                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='webhooks.delivery')),
+                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='rq_webhooks.delivery')),
             ],
             options={
                 'verbose_name': 'attempt',
@@ -350,14 +350,14 @@ class Migration(migrations.Migration):
                 'ordering': ['-pk'],
                 'default_permissions': ('add', 'view'),
                 'base_manager_name': 'objects',
-                'indexes': [models.Index(condition=models.Q(('state', 'running')), fields=['id'], name='webhooks_run_running')],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('state__in', ('running', 'paused')), models.Q(('same', ''), _negated=True)), fields=('same',), name='webhooks_run_same'), models.UniqueConstraint(condition=models.Q(('request_key', ''), _negated=True), fields=('request_key',), name='webhooks_run_request_key')],
+                'indexes': [models.Index(condition=models.Q(('state', 'running')), fields=['id'], name='rq_webhooks_run_running')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('state__in', ('running', 'paused')), models.Q(('same', ''), _negated=True)), fields=('same',), name='rq_webhooks_run_same'), models.UniqueConstraint(condition=models.Q(('request_key', ''), _negated=True), fields=('request_key',), name='rq_webhooks_run_request_key')],
             },
         ),
         migrations.CreateModel(
             name='Undispatched',
             fields=[
-                ('event', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='undispatched', serialize=False, to='webhooks.event')),
+                ('event', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='undispatched', serialize=False, to='rq_webhooks.event')),
             ],
             options={
                 'default_permissions': (),
@@ -366,20 +366,20 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='event',
-            index=models.Index(condition=models.Q(models.Q(('error', ''), _negated=True), ('replayed_at', None)), fields=['timestamp'], name='webhooks_event_failed'),
+            index=models.Index(condition=models.Q(models.Q(('error', ''), _negated=True), ('replayed_at', None)), fields=['timestamp'], name='rq_webhooks_event_failed'),
         ),
         migrations.AddIndex(
             model_name='event',
-            index=models.Index(condition=models.Q(('request_id', ''), _negated=True), fields=['request_id'], name='webhooks_event_request'),
+            index=models.Index(condition=models.Q(('request_id', ''), _negated=True), fields=['request_id'], name='rq_webhooks_event_request'),
         ),
         migrations.AddIndex(
             model_name='event',
-            index=models.Index(condition=models.Q(('object_type__isnull', False)), fields=['object_type', 'object_id', 'id'], name='webhooks_event_object'),
+            index=models.Index(condition=models.Q(('object_type__isnull', False)), fields=['object_type', 'object_id', 'id'], name='rq_webhooks_event_object'),
         ),
         migrations.AddField(
             model_name='delivery',
             name='event',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.event', verbose_name='event'),
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='rq_webhooks.event', verbose_name='event'),
         ),
         migrations.AddField(
             model_name='webhook',
@@ -389,115 +389,115 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='statistic',
             name='webhook',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='webhooks.webhook'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='rq_webhooks.webhook'),
         ),
         migrations.AddField(
             model_name='skip',
             name='webhook',
-            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='skips', to='webhooks.webhook', verbose_name='webhook'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='skips', to='rq_webhooks.webhook', verbose_name='webhook'),
         ),
         migrations.AddField(
             model_name='delivery',
             name='webhook',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='webhooks.webhook', verbose_name='webhook'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='rq_webhooks.webhook', verbose_name='webhook'),
         ),
         migrations.AddField(
             model_name='queueddelivery',
             name='event',
-            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='webhooks.event'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='rq_webhooks.event'),
         ),
         migrations.AddField(
             model_name='queueddelivery',
             name='webhook',
-            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='webhooks.webhook'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='rq_webhooks.webhook'),
         ),
         migrations.AddConstraint(
             model_name='body',
-            constraint=models.UniqueConstraint(fields=('delivery', 'sha256'), name='webhooks_body_once'),
+            constraint=models.UniqueConstraint(fields=('delivery', 'sha256'), name='rq_webhooks_body_once'),
         ),
         migrations.AddConstraint(
             model_name='webhook',
-            constraint=models.CheckConstraint(condition=models.Q(('on_created', True), ('on_updated', True), ('on_deleted', True), models.Q(('custom_events', []), _negated=True), _connector='OR'), name='webhooks_webhook_wants_an_action', violation_error_message='Choose at least one action (created, updated, deleted) or one custom event.'),
+            constraint=models.CheckConstraint(condition=models.Q(('on_created', True), ('on_updated', True), ('on_deleted', True), models.Q(('custom_events', []), _negated=True), _connector='OR'), name='rq_webhooks_webhook_wants_an_action', violation_error_message='Choose at least one action (created, updated, deleted) or one custom event.'),
         ),
         migrations.AddIndex(
             model_name='statistic',
-            index=models.Index(fields=['period', 'start'], name='webhooks_statistic_start'),
+            index=models.Index(fields=['period', 'start'], name='rq_webhooks_statistic_start'),
         ),
         migrations.AddConstraint(
             model_name='statistic',
-            constraint=models.UniqueConstraint(fields=('webhook', 'period', 'start', 'error_kind'), name='webhooks_statistic_of_webhook'),
+            constraint=models.UniqueConstraint(fields=('webhook', 'period', 'start', 'error_kind'), name='rq_webhooks_statistic_of_webhook'),
         ),
         migrations.AddIndex(
             model_name='skip',
-            index=models.Index(condition=models.Q(('webhook__isnull', False)), fields=['webhook', 'id'], name='webhooks_skip_of_webhook'),
+            index=models.Index(condition=models.Q(('webhook__isnull', False)), fields=['webhook', 'id'], name='rq_webhooks_skip_of_webhook'),
         ),
         migrations.AddIndex(
             model_name='skip',
-            index=models.Index(condition=models.Q(('object_type__isnull', False)), fields=['object_type', 'object_id', 'id'], name='webhooks_skip_object'),
+            index=models.Index(condition=models.Q(('object_type__isnull', False)), fields=['object_type', 'object_id', 'id'], name='rq_webhooks_skip_object'),
         ),
         migrations.AddIndex(
             model_name='skip',
-            index=models.Index(condition=models.Q(('counted', False)), fields=['id'], name='webhooks_skip_uncounted'),
+            index=models.Index(condition=models.Q(('counted', False)), fields=['id'], name='rq_webhooks_skip_uncounted'),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('webhook__isnull', False)), fields=['webhook', 'id'], name='webhooks_delivery_of_webhook'),
+            index=models.Index(condition=models.Q(('webhook__isnull', False)), fields=['webhook', 'id'], name='rq_webhooks_delivery_webhook'),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('lane__isnull', False)), fields=['webhook', 'lane', 'event'], name='webhooks_delivery_lane'),
+            index=models.Index(condition=models.Q(('lane__isnull', False)), fields=['webhook', 'lane', 'event'], name='rq_webhooks_delivery_lane'),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('discarded_at__isnull', False)), fields=['discarded_at'], name='webhooks_delivery_discarded'),
+            index=models.Index(condition=models.Q(('discarded_at__isnull', False)), fields=['discarded_at'], name='rq_webhooks_delivery_discarded'),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('discarded_at__isnull', False)), fields=['id'], name='webhooks_delivery_discards'),
+            index=models.Index(condition=models.Q(('discarded_at__isnull', False)), fields=['id'], name='rq_webhooks_delivery_discards'),
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('error_kind', ''), _negated=True), fields=['error_kind', 'id'], name='webhooks_delivery_error'),
+            index=models.Index(condition=models.Q(('error_kind', ''), _negated=True), fields=['error_kind', 'id'], name='rq_webhooks_delivery_error'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(fields=['webhook', 'lane', 'event'], name='webhooks_queue_lane'),
+            index=models.Index(fields=['webhook', 'lane', 'event'], name='rq_webhooks_queue_lane'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['webhook', 'due_at'], name='webhooks_queue_due'),
+            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['webhook', 'due_at'], name='rq_webhooks_queue_due'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('lost_leases__gt', 0)), fields=['webhook', 'lost_leases', 'due_at'], name='webhooks_queue_suspect'),
+            index=models.Index(condition=models.Q(('lost_leases__gt', 0)), fields=['webhook', 'lost_leases', 'due_at'], name='rq_webhooks_queue_suspect'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('overtaken', True)), fields=['webhook', 'lane'], name='webhooks_queue_overtaken'),
+            index=models.Index(condition=models.Q(('overtaken', True)), fields=['webhook', 'lane'], name='rq_webhooks_queue_overtaken'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('failing_since__isnull', False)), fields=['webhook', 'failing_since'], name='webhooks_queue_failing'),
+            index=models.Index(condition=models.Q(('failing_since__isnull', False)), fields=['webhook', 'failing_since'], name='rq_webhooks_queue_failing'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['webhook', 'failed_at'], name='webhooks_queue_failed'),
+            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['webhook', 'failed_at'], name='rq_webhooks_queue_failed'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['webhook', 'error_kind', 'failed_at'], name='webhooks_queue_reason'),
+            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['webhook', 'error_kind', 'failed_at'], name='rq_webhooks_queue_reason'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['failed_at'], name='webhooks_queue_last_failed'),
+            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['failed_at'], name='rq_webhooks_queue_last_failed'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['delivery'], name='webhooks_queue_new_failed'),
+            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['delivery'], name='rq_webhooks_queue_new_failed'),
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True)), fields=['webhook', 'event'], name='webhooks_queue_not_due'),
+            index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True)), fields=['webhook', 'event'], name='rq_webhooks_queue_not_due'),
         ),
         migrations.RunPython(tune_tables, migrations.RunPython.noop),
     ]

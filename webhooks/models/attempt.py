@@ -82,7 +82,7 @@ class Body(models.Model):
     class Meta:
         base_manager_name = "objects"
         default_permissions = ()
-        constraints = [models.UniqueConstraint(fields=["delivery", "sha256"], name="webhooks_body_once")]
+        constraints = [models.UniqueConstraint(fields=["delivery", "sha256"], name="rq_webhooks_body_once")]
 
     def __str__(self) -> str:
         return self.sha256

@@ -59,10 +59,10 @@ class HasLaterState(Func):
     def _sql(self, event: str, is_later: str) -> str:
         actions = ", ".join(f"'{action}'" for action in Action.values)
         return f"""
-            ((SELECT action FROM webhooks_event WHERE id = {event}) IN ({actions}) AND EXISTS (
-                SELECT 1 FROM webhooks_delivery AS later
+            ((SELECT action FROM rq_webhooks_event WHERE id = {event}) IN ({actions}) AND EXISTS (
+                SELECT 1 FROM rq_webhooks_delivery AS later
                 WHERE later.lane IS NOT NULL AND {is_later} AND later.outcome = 'succeeded'
-                    AND (SELECT action FROM webhooks_event WHERE id = later.event_id) IN ({actions})
+                    AND (SELECT action FROM rq_webhooks_event WHERE id = later.event_id) IN ({actions})
             ))
             """
 
@@ -150,7 +150,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             gone = fetch_all(
                 self.db,
                 f"""
-                DELETE FROM webhooks_queue
+                DELETE FROM rq_webhooks_queue
                 WHERE delivery_id {chosen} AND state IN ('waiting', 'pending', 'failed')
                 RETURNING delivery_id, webhook_id, lane, event_id, in_lane AND state = 'pending'
                 """,
@@ -171,10 +171,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             self.db,
             """
             WITH RECURSIVE kinds AS (
-                SELECT MIN(error_kind) AS kind FROM webhooks_delivery WHERE error_kind <> ''
+                SELECT MIN(error_kind) AS kind FROM rq_webhooks_delivery WHERE error_kind <> ''
                 UNION ALL
                 SELECT (
-                    SELECT MIN(error_kind) FROM webhooks_delivery WHERE error_kind <> '' AND error_kind > kinds.kind
+                    SELECT MIN(error_kind) FROM rq_webhooks_delivery WHERE error_kind <> '' AND error_kind > kinds.kind
                 ) FROM kinds WHERE kind IS NOT NULL
             )
             SELECT kind FROM kinds WHERE kind IS NOT NULL
@@ -225,22 +225,22 @@ class Delivery(models.Model):
         indexes = [
             models.Index(
                 fields=["webhook", "id"],
-                name="webhooks_delivery_of_webhook",
+                name="rq_webhooks_delivery_webhook",
                 condition=Q(webhook__isnull=False),  # not for a look-up by id, see docs/worker.md
             ),
             models.Index(
-                fields=["webhook", "lane", "event"], name="webhooks_delivery_lane", condition=Q(lane__isnull=False)
+                fields=["webhook", "lane", "event"], name="rq_webhooks_delivery_lane", condition=Q(lane__isnull=False)
             ),
             models.Index(
-                fields=["discarded_at"], name="webhooks_delivery_discarded", condition=Q(discarded_at__isnull=False)
+                fields=["discarded_at"], name="rq_webhooks_delivery_discarded", condition=Q(discarded_at__isnull=False)
             ),
             models.Index(
                 fields=["id"],
-                name="webhooks_delivery_discards",
+                name="rq_webhooks_delivery_discards",
                 condition=Q(discarded_at__isnull=False),  # for pages
             ),
             models.Index(
-                fields=["error_kind", "id"], condition=~models.Q(error_kind=""), name="webhooks_delivery_error"
+                fields=["error_kind", "id"], condition=~models.Q(error_kind=""), name="rq_webhooks_delivery_error"
             ),
         ]
 

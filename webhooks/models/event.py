@@ -66,10 +66,11 @@ NAMES: dict[str, Any] = {
 
 
 # Halves the range of ids until one is left. The parameters are two times.
-_IS_BEFORE = "(SELECT timestamp < %s FROM webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)"
+_IS_BEFORE = "(SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)"
 _FIRST_SINCE = f"""
     WITH RECURSIVE halves (low, high) AS (
-        SELECT COALESCE((SELECT MIN(id) FROM webhooks_event), 0), COALESCE((SELECT MAX(id) FROM webhooks_event), 0) + 1
+        SELECT COALESCE((SELECT MIN(id) FROM rq_webhooks_event), 0),
+            COALESCE((SELECT MAX(id) FROM rq_webhooks_event), 0) + 1
         UNION ALL
         SELECT CASE WHEN {_IS_BEFORE} THEN (low + high) / 2 + 1 ELSE low END,
             CASE WHEN {_IS_BEFORE} THEN high ELSE (low + high) / 2 END
@@ -187,13 +188,13 @@ class Event(models.Model):
         indexes = [
             models.Index(
                 fields=["timestamp"],
-                name="webhooks_event_failed",
+                name="rq_webhooks_event_failed",
                 condition=~models.Q(error="") & models.Q(replayed_at=None),
             ),
-            models.Index(fields=["request_id"], name="webhooks_event_request", condition=~models.Q(request_id="")),
+            models.Index(fields=["request_id"], name="rq_webhooks_event_request", condition=~models.Q(request_id="")),
             models.Index(
                 fields=["object_type", "object_id", "id"],
-                name="webhooks_event_object",
+                name="rq_webhooks_event_object",
                 condition=models.Q(object_type__isnull=False),  # not for a look-up by id, see docs/worker.md
             ),
         ]
@@ -234,7 +235,7 @@ class Event(models.Model):
         connection, columns = connections[using], self._columns()
         names = ", ".join(str(column.column) for column in columns)
         values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]
-        statement = f"INSERT INTO webhooks_event ({names}) VALUES ({', '.join(['%s'] * len(columns))}) RETURNING id"
+        statement = f"INSERT INTO rq_webhooks_event ({names}) VALUES ({', '.join(['%s'] * len(columns))}) RETURNING id"
         [self.pk] = _insert_undispatched(using, statement, values)
         self._state.adding, self._state.db = False, using
 
@@ -245,7 +246,7 @@ class Event(models.Model):
         The rows are one parameter, as JSON text: SQLite limits the number of parameters.
         """
         columns = [str(column.column) for column in cls._columns()]
-        statement = f"{insert_rows_sql(using, columns, 'webhooks_event')} RETURNING id"
+        statement = f"{insert_rows_sql(using, columns, 'rq_webhooks_event')} RETURNING id"
         ids = [pk for rows in json_parts(new, using) for pk in _insert_undispatched(using, statement, [rows])]
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
@@ -281,10 +282,11 @@ def _insert_undispatched(using: str, statement: str, parameters: Sequence[Any]) 
     """Insert events by a statement that returns their ids, to be dispatched. Returns the ids in order."""
     if is_postgresql(using):
         statement = f"""
-            WITH new AS ({statement}), undispatched AS (INSERT INTO webhooks_undispatched (event_id) SELECT id FROM new)
+            WITH new AS ({statement}),
+                undispatched AS (INSERT INTO rq_webhooks_undispatched (event_id) SELECT id FROM new)
             SELECT id FROM new
         """
         return sorted(pk for (pk,) in fetch_all(using, statement, parameters))
     ids = sorted(pk for (pk,) in fetch_all(using, statement, parameters))
-    execute(using, "INSERT INTO webhooks_undispatched (event_id) SELECT value FROM json_each(%s)", [json.dumps(ids)])
+    execute(using, "INSERT INTO rq_webhooks_undispatched (event_id) SELECT value FROM json_each(%s)", [json.dumps(ids)])
     return ids

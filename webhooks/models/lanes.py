@@ -58,7 +58,7 @@ def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
     if not is_postgresql(using) or not deliveries:
         return
     chosen, chosen_param = among_sql(using, deliveries, "uuid")
-    objects = f"SELECT DISTINCT lane FROM webhooks_delivery WHERE id {chosen} AND lane IS NOT NULL ORDER BY lane"
+    objects = f"SELECT DISTINCT lane FROM rq_webhooks_delivery WHERE id {chosen} AND lane IS NOT NULL ORDER BY lane"
     fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM ({objects}) AS locked", [chosen_param])
 
 
@@ -68,7 +68,7 @@ LARGEST = 2**63 - 1
 # each column and old statistics, PostgreSQL may take the index of the events, and read all deliveries of other lanes.
 _LAST = f"""(
     SELECT CASE WHEN found.webhook_id = given.webhook_id AND found.lane = given.lane THEN found.id END
-    FROM webhooks_delivery AS found
+    FROM rq_webhooks_delivery AS found
     WHERE found.lane IS NOT NULL
         AND (found.webhook_id, found.lane, found.event_id) <= (given.webhook_id, given.lane, {LARGEST})
     ORDER BY found.webhook_id DESC, found.lane DESC, found.event_id DESC LIMIT 1
@@ -76,7 +76,7 @@ _LAST = f"""(
 
 # The first delivery that waits in the lane of ``given``, after its event.
 _FIRST_WAITING = """(
-    SELECT queued.delivery_id FROM webhooks_queue AS queued
+    SELECT queued.delivery_id FROM rq_webhooks_queue AS queued
     WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND queued.event_id > given.event_id
         AND queued.in_lane AND queued.state = 'waiting'
     ORDER BY queued.event_id LIMIT 1
@@ -86,19 +86,19 @@ _FIRST_WAITING = """(
 def _has(condition: str) -> str:
     """Whether the lane of ``given`` has a delivery in the queue that meets the condition."""
     return f"""EXISTS (
-        SELECT 1 FROM webhooks_queue AS queued
+        SELECT 1 FROM rq_webhooks_queue AS queued
         WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND {condition}
     )"""
 
 
 _OPEN = "queued.in_lane AND queued.state IN ('waiting', 'pending', 'sending')"
-_ORDERED = "(SELECT ordered FROM webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
+_ORDERED = "(SELECT ordered FROM rq_webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
 
 
 def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
     # They are integers: to write each as a dictionary takes four times as long.
     rows = [f'{{"webhook_id":{webhook},"lane":{lane},"event_id":{event}}}' for webhook, lane, event in places]
-    return json_rows_sql(using, Place._fields, "webhooks_queue"), f"[{','.join(rows)}]"
+    return json_rows_sql(using, Place._fields, "rq_webhooks_queue"), f"[{','.join(rows)}]"
 
 
 class Ahead(NamedTuple):
@@ -136,9 +136,9 @@ def _look_ahead_sql(using: str, places: Collection[Place]) -> Statement:
             SELECT webhook_id, lane, event_id, {_has("queued.overtaken")} AS has_overtaken, {_LAST} AS id FROM {given}
         )
         SELECT webhook_id, lane, has_overtaken,
-            (SELECT 1 FROM webhooks_queue AS queued WHERE queued.delivery_id = last.id AND {_OPEN}) IS NOT NULL,
-            (SELECT outcome = 'discarded' FROM webhooks_delivery WHERE id = last.id),
-            (SELECT event_id > last.event_id FROM webhooks_delivery WHERE id = last.id)
+            (SELECT 1 FROM rq_webhooks_queue AS queued WHERE queued.delivery_id = last.id AND {_OPEN}) IS NOT NULL,
+            (SELECT outcome = 'discarded' FROM rq_webhooks_delivery WHERE id = last.id),
+            (SELECT event_id > last.event_id FROM rq_webhooks_delivery WHERE id = last.id)
         FROM last
         """,
         [given_param],
@@ -181,14 +181,14 @@ def step_back(using: str, places: Collection[Place]) -> list[Place]:
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_queue SET
+        UPDATE rq_webhooks_queue SET
             state = 'waiting',
             due_at = NULL,
             failing_since = NULL,
             overtaken = overtaken OR NOT in_lane,
             in_lane = {"true" if is_postgresql(using) else "1"}
         WHERE delivery_id IN (
-            SELECT queued.delivery_id FROM {given} JOIN webhooks_queue AS queued
+            SELECT queued.delivery_id FROM {given} JOIN rq_webhooks_queue AS queued
                 ON queued.webhook_id = given.webhook_id AND queued.lane = given.lane
                 AND queued.event_id > given.event_id AND queued.state = 'pending'
             WHERE {_ORDERED}
@@ -229,7 +229,7 @@ def promote(using: str, ended: Collection[Place], token: uuid.UUID | None = None
             FROM {given}
         )
         SELECT {_FIRST_WAITING}, webhook_id,
-            (SELECT enabled AND probe_at IS NULL AND paused_at IS NULL FROM webhooks_webhook AS webhook
+            (SELECT enabled AND probe_at IS NULL AND paused_at IS NULL FROM rq_webhooks_webhook AS webhook
                 WHERE webhook.id = webhook_id)
         FROM ended AS given
         """,
@@ -267,7 +267,7 @@ def _make_heads(
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_queue SET
+        UPDATE rq_webhooks_queue SET
             state = CASE WHEN {is_claimed} THEN 'sending' ELSE 'pending' END,
             claim = CASE WHEN {is_claimed} THEN {uuid_sql(using)} END,
             due_at = CASE WHEN {is_claimed} THEN due_at ELSE {now_sql(using)} END

@@ -55,6 +55,7 @@ MOST_HASTENED = 1000
 
 # Deliveries that wait, and the ones that a worker claimed as soon as it was their turn.
 NOT_DUE = Q(due_at__isnull=True, failed_at__isnull=True)
+HAS_FAILED = Q(failed_at__isnull=False)
 
 
 class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
@@ -70,7 +71,7 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         return self.filter(state__in=states)
 
     def failed(self) -> QueuedDeliveryQuerySet:
-        return self.filter(failed_at__isnull=False)
+        return self.filter(HAS_FAILED)
 
     def held(self, tokens: Collection[uuid.UUID]) -> QueuedDeliveryQuerySet:
         """Deliveries that are claimed under one of these tokens."""
@@ -101,7 +102,7 @@ class QueuedDelivery(models.Model):
     """
 
     delivery = models.OneToOneField(
-        "webhooks.Delivery", on_delete=models.CASCADE, primary_key=True, related_name="queued", db_constraint=False
+        "rq_webhooks.Delivery", on_delete=models.CASCADE, primary_key=True, related_name="queued", db_constraint=False
     )
     # Copies of the delivery's own columns.
     event = models.ForeignKey(Event, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False)
@@ -134,35 +135,39 @@ class QueuedDelivery(models.Model):
     objects = WriteDBManager.from_queryset(QueuedDeliveryQuerySet)()
 
     class Meta:
-        db_table = "webhooks_queue"
+        db_table = "rq_webhooks_queue"
         base_manager_name = "objects"
         default_permissions = ()
         indexes = [
-            models.Index(fields=["webhook", "lane", "event"], name="webhooks_queue_lane"),
-            models.Index(fields=["webhook", "due_at"], name="webhooks_queue_due", condition=Q(due_at__isnull=False)),
+            models.Index(fields=["webhook", "lane", "event"], name="rq_webhooks_queue_lane"),
+            models.Index(fields=["webhook", "due_at"], name="rq_webhooks_queue_due", condition=Q(due_at__isnull=False)),
             models.Index(
                 fields=["webhook", "lost_leases", "due_at"],
-                name="webhooks_queue_suspect",
+                name="rq_webhooks_queue_suspect",
                 condition=Q(lost_leases__gt=0),
             ),
-            models.Index(fields=["webhook", "lane"], name="webhooks_queue_overtaken", condition=Q(overtaken=True)),
+            models.Index(fields=["webhook", "lane"], name="rq_webhooks_queue_overtaken", condition=Q(overtaken=True)),
             models.Index(
                 fields=["webhook", "failing_since"],
-                name="webhooks_queue_failing",
+                name="rq_webhooks_queue_failing",
                 condition=Q(failing_since__isnull=False),
             ),
             models.Index(
-                fields=["webhook", "failed_at"], name="webhooks_queue_failed", condition=Q(failed_at__isnull=False)
+                fields=["webhook", "failed_at"], name="rq_webhooks_queue_failed", condition=Q(failed_at__isnull=False)
             ),
             # For pages.
             models.Index(
                 fields=["webhook", "error_kind", "failed_at"],
-                name="webhooks_queue_reason",
-                condition=Q(failed_at__isnull=False),
+                name="rq_webhooks_queue_reason",
+                condition=HAS_FAILED,
             ),
-            models.Index(fields=["failed_at"], name="webhooks_queue_last_failed", condition=Q(failed_at__isnull=False)),
-            models.Index(fields=["delivery"], name="webhooks_queue_new_failed", condition=Q(failed_at__isnull=False)),
-            models.Index(fields=["webhook", "event"], name="webhooks_queue_not_due", condition=NOT_DUE),
+            models.Index(
+                fields=["failed_at"], name="rq_webhooks_queue_last_failed", condition=Q(failed_at__isnull=False)
+            ),
+            models.Index(
+                fields=["delivery"], name="rq_webhooks_queue_new_failed", condition=Q(failed_at__isnull=False)
+            ),
+            models.Index(fields=["webhook", "event"], name="rq_webhooks_queue_not_due", condition=NOT_DUE),
         ]
 
     def __str__(self) -> str:

@@ -128,7 +128,7 @@ def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_delivery SET outcome = '', finished_at = NULL, discarded_at = NULL
+        UPDATE rq_webhooks_delivery SET outcome = '', finished_at = NULL, discarded_at = NULL
         WHERE id {chosen} AND outcome IN ({placeholders}) RETURNING id, webhook_id, lane, event_id
         """,
         [chosen_param, *outcomes],
@@ -155,9 +155,9 @@ def _write_queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:
     execute(
         using,
         f"""
-        INSERT INTO webhooks_queue ({", ".join(columns)})
+        INSERT INTO rq_webhooks_queue ({", ".join(columns)})
         SELECT {", ".join(QUEUED)}, CASE WHEN state = 'pending' THEN {now} END, {now}, NULL, NULL, 0, 0
-        FROM {json_rows_sql(using, QUEUED, "webhooks_queue")} WHERE 1 = 1
+        FROM {json_rows_sql(using, QUEUED, "rq_webhooks_queue")} WHERE 1 = 1
         ON CONFLICT (delivery_id) DO UPDATE SET {changed}
         """,
         [json.dumps(rows)],

@@ -129,13 +129,13 @@ class Run(models.Model):
         base_manager_name = "objects"
         default_permissions = ("add", "view")
         ordering = ["-pk"]
-        indexes = [models.Index(fields=["id"], name="webhooks_run_running", condition=Q(state="running"))]
+        indexes = [models.Index(fields=["id"], name="rq_webhooks_run_running", condition=Q(state="running"))]
         constraints = [
             models.UniqueConstraint(
-                fields=["same"], name="webhooks_run_same", condition=Q(state__in=OPEN_RUN_STATES) & ~Q(same="")
+                fields=["same"], name="rq_webhooks_run_same", condition=Q(state__in=OPEN_RUN_STATES) & ~Q(same="")
             ),
             models.UniqueConstraint(
-                fields=["request_key"], name="webhooks_run_request_key", condition=~Q(request_key="")
+                fields=["request_key"], name="rq_webhooks_run_request_key", condition=~Q(request_key="")
             ),
         ]
 

@@ -84,14 +84,14 @@ class Skip(models.Model):
         indexes = [
             # With these conditions they are not for a look-up by id, see docs/worker.md.
             models.Index(
-                fields=["webhook", "id"], name="webhooks_skip_of_webhook", condition=models.Q(webhook__isnull=False)
+                fields=["webhook", "id"], name="rq_webhooks_skip_of_webhook", condition=models.Q(webhook__isnull=False)
             ),
             models.Index(
                 fields=["object_type", "object_id", "id"],
-                name="webhooks_skip_object",
+                name="rq_webhooks_skip_object",
                 condition=models.Q(object_type__isnull=False),
             ),
-            models.Index(fields=["id"], name="webhooks_skip_uncounted", condition=models.Q(counted=False)),
+            models.Index(fields=["id"], name="rq_webhooks_skip_uncounted", condition=models.Q(counted=False)),
         ]
 
     def __str__(self) -> str:
@@ -107,6 +107,6 @@ class Skip(models.Model):
         """Insert skips, or replace those with the same ids. An error leaves the open transaction usable."""
         columns = [str(column.column) for column in cls._meta.local_concrete_fields]
         replaced = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name != "id")
-        statement = f"{insert_rows_sql(using, columns, 'webhooks_skip')} ON CONFLICT (id) DO UPDATE SET {replaced}"
+        statement = f"{insert_rows_sql(using, columns, 'rq_webhooks_skip')} ON CONFLICT (id) DO UPDATE SET {replaced}"
         for rows in json_parts(skips, using):
             execute_safely(using, statement, [rows])

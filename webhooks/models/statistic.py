@@ -108,10 +108,10 @@ class Statistic(models.Model):
         default_permissions = ()
         constraints = [
             models.UniqueConstraint(
-                fields=["webhook", "period", "start", "error_kind"], name="webhooks_statistic_of_webhook"
+                fields=["webhook", "period", "start", "error_kind"], name="rq_webhooks_statistic_of_webhook"
             )
         ]
-        indexes = [models.Index(fields=["period", "start"], name="webhooks_statistic_start")]
+        indexes = [models.Index(fields=["period", "start"], name="rq_webhooks_statistic_start")]
 
     def __str__(self) -> str:
         return f"{self.get_period_display()} {self.start} of webhook {self.webhook_id}"
@@ -160,7 +160,7 @@ def deltas_sql(using: str, condition: str = "") -> str:
     ``condition`` is a WHERE over the table ``delta``. A column is NULL if it has no count.
     """
     if is_postgresql(using):
-        value, rows = "given.{}", "json_populate_recordset(NULL::webhooks_statistic, delta.counts::json) AS given"
+        value, rows = "given.{}", "json_populate_recordset(NULL::rq_webhooks_statistic, delta.counts::json) AS given"
     else:
         value, rows = "json_extract(given.value, '$.{}')", "json_each(delta.counts) AS given"
     webhook, kind = value.format("webhook_id"), value.format("error_kind")
@@ -175,7 +175,7 @@ def deltas_sql(using: str, condition: str = "") -> str:
         SELECT webhook_id, period, minute / period * period AS start, error_kind, {", ".join(COLUMNS)}
         FROM (
             SELECT {webhook} AS webhook_id, delta.start AS minute, {kind} AS error_kind, {sums}
-            FROM webhooks_statisticdelta AS delta CROSS JOIN {rows} {condition} GROUP BY 1, 2, 3
+            FROM rq_webhooks_statisticdelta AS delta CROSS JOIN {rows} {condition} GROUP BY 1, 2, 3
         ) AS minutes CROSS JOIN ({periods}) AS periods
     """
 

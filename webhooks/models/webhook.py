@@ -188,7 +188,7 @@ class Webhook(WebhookSecrets, WebhookState):
         constraints = [
             models.CheckConstraint(
                 condition=Q(on_created=True) | Q(on_updated=True) | Q(on_deleted=True) | ~Q(custom_events=[]),
-                name="webhooks_webhook_wants_an_action",
+                name="rq_webhooks_webhook_wants_an_action",
                 violation_error_message=NO_ACTION,
             )
         ]

@@ -115,9 +115,9 @@ def begin_sql(using: str, token: uuid.UUID | None) -> Statement:
     """The statement of ``begin_transaction``. Its one row begins with the answer."""
     parameters: list[Any] = [token.hex if token else None]
     if not is_postgresql(using):
-        return "SELECT (SELECT 1 FROM webhooks_worker WHERE token = %s)", parameters
+        return "SELECT (SELECT 1 FROM rq_webhooks_worker WHERE token = %s)", parameters
     # The sweep that ends a lease waits for this lock, and then sees the claims.
-    statement = "SELECT (SELECT true FROM webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
+    statement = "SELECT (SELECT true FROM rq_webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
     if not connections[using].savepoint_ids:  # the settings would last until the end of a host's transaction
         statement += "".join(f", set_config('{name}', 'off', true)" for name in PINNED)
         statement += ", set_config('statement_timeout', %s, true)"

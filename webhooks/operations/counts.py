@@ -114,14 +114,15 @@ def failed_groups_sql(user: Any) -> Statement:
     """
     queue = permissions.visible_queue(user)
     chosen, _ = among_sql(queue.db, ())
-    kind = "SELECT MIN(error_kind) FROM webhooks_queue WHERE failed_at IS NOT NULL AND webhook_id"
+    kind = "SELECT MIN(error_kind) FROM rq_webhooks_queue WHERE failed_at IS NOT NULL AND webhook_id"
     own = queue.failed().filter(webhook=RawSQL("reason.webhook_id", ()), error_kind=RawSQL("reason.kind", ()))
     count, count_params = as_sql(capped(own.order_by("failed_at"), EACH_CAP))
     first, first_params = as_sql(own.order_by("failed_at").values("failed_at")[:1])
     last, last_params = as_sql(own.order_by("-failed_at").values("failed_at")[:1])
     statement = f"""
         WITH RECURSIVE reason AS (
-            SELECT id AS webhook_id, ({kind} = webhooks_webhook.id) AS kind FROM webhooks_webhook WHERE id {chosen}
+            SELECT id AS webhook_id, ({kind} = rq_webhooks_webhook.id) AS kind
+            FROM rq_webhooks_webhook WHERE id {chosen}
             UNION ALL
             SELECT webhook_id, ({kind} = reason.webhook_id AND error_kind > reason.kind) FROM reason
             WHERE kind IS NOT NULL

@@ -182,7 +182,7 @@ def read_vacuum_state() -> VacuumState:
         OpenTransaction(Kind(kind), name, user or "", application or "", state or "", since, seconds or 0, transactions)
         for kind, name, user, application, state, since, seconds, transactions in found
     )
-    models = apps.get_app_config("webhooks").get_models(include_auto_created=True)
+    models = apps.get_app_config("rq_webhooks").get_models(include_auto_created=True)
     rows = fetch_all(using, _TABLES, [[model._meta.db_table for model in models]])
     user, sees_all = rows[0][5:] if rows else ("", True)
     return VacuumState(open_ones, tuple(Table(*row[:5]) for row in rows), user, sees_all)

@@ -54,10 +54,10 @@ class RefusedFilter(ValueError):
 def needed_permission(kind: RunKind, name: str) -> str:
     """The permission that a filter needs, because the number of the rows says what they have; "" without one."""
     if name in permissions.ACTOR_FILTERS:
-        return "webhooks.view_event"
+        return "rq_webhooks.view_event"
     if name not in {*EVENT_COLUMNS, "error_kind", "status", "failed"}:
         return ""
-    return "webhooks.view_event" if kind == RunKind.REPLAY else "webhooks.view_delivery"
+    return "rq_webhooks.view_event" if kind == RunKind.REPLAY else "rq_webhooks.view_delivery"
 
 
 def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool, user: Any = None) -> None:

@@ -212,7 +212,7 @@ def _select(
     where = f"WHERE webhook_id {chosen} AND {condition}"
     sql = f"""
         SELECT {", ".join([*keys, *sums])} FROM (
-            SELECT {columns} FROM webhooks_statistic {where}
+            SELECT {columns} FROM rq_webhooks_statistic {where}
             UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
         ) AS counted GROUP BY {", ".join(keys)}
     """

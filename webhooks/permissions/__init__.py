@@ -77,7 +77,7 @@ def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
     """The rows on which the user may perform the action: by the permission for the model, and by ``restrict()``."""
     if _sees_all(user):
         return rows
-    if not has_perm(user, f"webhooks.{action}_{rows.model._meta.model_name}"):
+    if not has_perm(user, f"rq_webhooks.{action}_{rows.model._meta.model_name}"):
         return rows.none()
     restrict = _restriction()
     return restrict(rows, user, action) if restrict else rows
@@ -87,7 +87,7 @@ def may(user: Any, action: str, row: models.Model) -> bool:
     """Whether the user may perform the action on one row of this app."""
     if is_restricted(user):
         return allowed(user, action, type(row)._base_manager.filter(pk=row.pk)).exists()
-    return has_perm(user, f"webhooks.{action}_{row._meta.model_name}")
+    return has_perm(user, f"rq_webhooks.{action}_{row._meta.model_name}")
 
 
 def is_restricted(user: Any) -> bool:
@@ -221,17 +221,17 @@ def _restrict_of(model: type[models.Model]) -> Callable[..., QuerySet[Any]] | No
 
 def may_view_webhooks(user: Any) -> bool:
     """As in the admin, the permission to change implies the permission to view."""
-    return has_perm(user, "webhooks.view_webhook") or may_change_webhooks(user)
+    return has_perm(user, "rq_webhooks.view_webhook") or may_change_webhooks(user)
 
 
 def may_view_events(user: Any) -> bool:
-    return has_perm(user, "webhooks.view_event")
+    return has_perm(user, "rq_webhooks.view_event")
 
 
 def may_view_payloads(user: Any, event: Event | None = None) -> bool:
     """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies. Without an
     Event also the values that a skip found."""
-    return may(user, "read_payload", event) if event else has_perm(user, "webhooks.read_payload_event")
+    return may(user, "read_payload", event) if event else has_perm(user, "rq_webhooks.read_payload_event")
 
 
 def with_visible_payloads(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
@@ -240,16 +240,16 @@ def with_visible_payloads(user: Any, events: QuerySet[Event]) -> QuerySet[Event]
 
 
 def may_view_skips(user: Any) -> bool:
-    return has_perm(user, "webhooks.view_skip")
+    return has_perm(user, "rq_webhooks.view_skip")
 
 
 def may_view_deliveries(user: Any) -> bool:
-    return has_perm(user, "webhooks.view_delivery")
+    return has_perm(user, "rq_webhooks.view_delivery")
 
 
 def may_change_webhooks(user: Any) -> bool:
     """Whether the user may change at least some webhooks."""
-    return has_perm(user, "webhooks.change_webhook")
+    return has_perm(user, "rq_webhooks.change_webhook")
 
 
 def is_partial(user: Any) -> bool:

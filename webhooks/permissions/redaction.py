@@ -1,14 +1,14 @@
 """Hide the parts of URLs, headers, templates and answers that may be secret, such as the URL of a chat channel.
 
-Users with permission to change a webhook (``webhooks.change_webhook``) see everything except its stored
+Users with permission to change a webhook (``rq_webhooks.change_webhook``) see everything except its stored
 secrets, which no user sees. Other users see
 
 - of a URL: scheme, host and port;
 - of an error: its kind, and the sentences about its cause and its remedy;
 - nothing of headers, of the body template and its results, and of the receiver's answers.
 
-Payloads need a separate permission, ``webhooks.read_payload_event``: data and snapshots of Events, bodies of requests
-and responses, and the values that a skip found.
+Payloads need a separate permission, ``rq_webhooks.read_payload_event``: data and snapshots of Events, bodies of
+requests and responses, and the values that a skip found.
 
 Columns of long lists show every user the short forms: ``url_policy.redacted()`` and ``label_of_kind()``.
 Elsewhere, create one ``Redaction`` for each request: it reads the user's permissions once, with no query for each row.
@@ -26,8 +26,8 @@ from webhooks.error_kinds import KINDS
 from webhooks.models import Webhook
 from webhooks.network import url_policy
 
-WHO_SEES_ALL = _("shown to users who may change the webhook (webhooks.change_webhook)")
-WHO_SEES_PAYLOADS = _("shown to users who may view payloads (webhooks.read_payload_event)")
+WHO_SEES_ALL = _("shown to users who may change the webhook (rq_webhooks.change_webhook)")
+WHO_SEES_PAYLOADS = _("shown to users who may view payloads (rq_webhooks.read_payload_event)")
 
 
 class Redaction:

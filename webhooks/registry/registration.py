@@ -107,7 +107,7 @@ class Registration:
     def problem(self) -> str:
         """Why the model cannot have webhooks; empty if it can."""
         meta, name = self.model._meta, f"{self.model.__module__}.{self.model.__name__}"
-        if meta.app_label == "webhooks":
+        if meta.app_label == "rq_webhooks":
             return f"{name} belongs to webhooks itself: a delivery would cause the next one."
         if meta.abstract or meta.proxy:
             kind = "an abstract" if meta.abstract else "a proxy"

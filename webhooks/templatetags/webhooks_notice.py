@@ -16,7 +16,7 @@ MAX_NAMED = 3
 register = template.Library()
 
 
-@register.inclusion_tag("webhooks/admin/notice.html", takes_context=True)
+@register.inclusion_tag("rq_webhooks/admin/notice.html", takes_context=True)
 def webhooks_notice(context: dict[str, Any]) -> dict[str, Any]:
     """Empty for users without permission for deliveries, for hosts that do not include ``webhooks.urls``, and the
     second time on a page: a host's own template of the index may have it, too."""

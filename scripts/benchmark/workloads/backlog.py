@@ -93,7 +93,7 @@ CLAIM = Workload(
 
 WAITING, OBJECTS, FEW = 100_000, 50, 10_000
 STATUS_PAGE = "/admin/webhook-backend-status/"
-SUCCEEDED_LIST = "/admin/webhooks/delivery/?state=succeeded"
+SUCCEEDED_LIST = "/admin/rq_webhooks/delivery/?state=succeeded"
 SMALL, LARGE = "small", "large"
 
 

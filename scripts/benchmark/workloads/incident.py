@@ -32,32 +32,32 @@ from webhooks.operations import runs
 
 WEBHOOKS = 50
 RETRIED, DISCARDED, KEPT, SUCCEEDED = 100_000, 10_000, 100_000, 790_000
-FAILED_LIST = "/admin/webhooks/delivery/?state=failed"
+FAILED_LIST = "/admin/rq_webhooks/delivery/?state=failed"
 
 # The other pages of the admin, with the ids of a webhook, its delivery and the event of that, and the time before all.
 OTHER_PAGES = (
     "/admin/",
-    "/admin/webhooks/delivery/",
-    "/admin/webhooks/delivery/?state=succeeded",
-    "/admin/webhooks/delivery/?state=failed&webhook={webhook}",
-    "/admin/webhooks/delivery/?error_kind=http_401",
-    "/admin/webhooks/delivery/{delivery}/change/",
-    "/admin/webhooks/event/",
-    "/admin/webhooks/event/{event}/change/",
-    "/admin/webhooks/skip/",
-    "/admin/webhooks/run/",
-    "/admin/webhooks/webhook/",
-    "/admin/webhooks/webhook/{webhook}/change/",
-    "/admin/webhooks/webhook/add/",
-    "/admin/webhooks/webhook/{webhook}/delete/",
-    "/admin/webhooks/webhook/{webhook}/recover/",
-    "/admin/webhooks/webhook/{webhook}/recover/?since={since}",
-    "/admin/webhooks/webhook/{webhook}/backfill/?since={since}",
-    "/admin/webhooks/run/add/?kind=retry&state=failed",
-    "/admin/webhooks/run/add/?kind=retry&state=failed&webhook={webhook}",
-    "/admin/webhooks/run/add/?kind=resend&webhook={webhook}",
-    "/admin/webhooks/run/add/?kind=discard&state=failed&error_kind=http_401",
-    "/admin/webhooks/run/add/?kind=replay&object_type=dcim.device",
+    "/admin/rq_webhooks/delivery/",
+    "/admin/rq_webhooks/delivery/?state=succeeded",
+    "/admin/rq_webhooks/delivery/?state=failed&webhook={webhook}",
+    "/admin/rq_webhooks/delivery/?error_kind=http_401",
+    "/admin/rq_webhooks/delivery/{delivery}/change/",
+    "/admin/rq_webhooks/event/",
+    "/admin/rq_webhooks/event/{event}/change/",
+    "/admin/rq_webhooks/skip/",
+    "/admin/rq_webhooks/run/",
+    "/admin/rq_webhooks/webhook/",
+    "/admin/rq_webhooks/webhook/{webhook}/change/",
+    "/admin/rq_webhooks/webhook/add/",
+    "/admin/rq_webhooks/webhook/{webhook}/delete/",
+    "/admin/rq_webhooks/webhook/{webhook}/recover/",
+    "/admin/rq_webhooks/webhook/{webhook}/recover/?since={since}",
+    "/admin/rq_webhooks/webhook/{webhook}/backfill/?since={since}",
+    "/admin/rq_webhooks/run/add/?kind=retry&state=failed",
+    "/admin/rq_webhooks/run/add/?kind=retry&state=failed&webhook={webhook}",
+    "/admin/rq_webhooks/run/add/?kind=resend&webhook={webhook}",
+    "/admin/rq_webhooks/run/add/?kind=discard&state=failed&error_kind=http_401",
+    "/admin/rq_webhooks/run/add/?kind=replay&object_type=dcim.device",
     "/admin/webhook-backend-status/why/?event={event}",
     "/admin/webhook-backend-status/why/?webhook={webhook}",
 )
@@ -109,11 +109,11 @@ def _without_vacuum() -> Iterator[None]:
     tables = ("event", "delivery", "queue", "attempt")
     try:
         for table in tables:
-            sample_data.execute(f"ALTER TABLE webhooks_{table} SET (autovacuum_enabled = off)")
+            sample_data.execute(f"ALTER TABLE rq_webhooks_{table} SET (autovacuum_enabled = off)")
         yield
     finally:
         for table in tables:
-            sample_data.execute(f"ALTER TABLE webhooks_{table} RESET (autovacuum_enabled)")
+            sample_data.execute(f"ALTER TABLE rq_webhooks_{table} RESET (autovacuum_enabled)")
 
 
 def _recover(bench: Bench) -> None:

@@ -40,13 +40,13 @@ ACTIONS_LABEL = "wh-actions"  # the id of the text before the three actions
 
 TEXT = {"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}
 CODE = TEXT | {"class": "vLargeTextField wh-code"}
-PREVIEW_URL = reverse_lazy("admin:webhooks_webhook_condition_preview")
+PREVIEW_URL = reverse_lazy("admin:rq_webhooks_webhook_condition_preview")
 
 
 class ModelsWidget(forms.CheckboxSelectMultiple):
     """Checkboxes with a heading for each app. Scripts add "all" and "none" to each heading, and a filter."""
 
-    template_name = "webhooks/admin/webhook/models_widget.html"
+    template_name = "rq_webhooks/admin/webhook/models_widget.html"
 
 
 class ModelsField(forms.ModelMultipleChoiceField):
@@ -62,7 +62,7 @@ class ModelsField(forms.ModelMultipleChoiceField):
 class FirstActionWidget(forms.CheckboxInput):
     """The first of the boxes for actions, after the text that introduces them all."""
 
-    template_name = "webhooks/admin/webhook/first_action.html"
+    template_name = "rq_webhooks/admin/webhook/first_action.html"
 
 
 class EnteredTextField(forms.JSONField):
@@ -152,7 +152,7 @@ class WebhookForm(forms.ModelForm):
     clear_secret_headers = forms.BooleanField(required=False, label=gettext_lazy("Clear the secret headers"))
 
     class Media:
-        js = ("webhooks/conditions.js", "webhooks/models.js", "webhooks/try_it.js")
+        js = ("rq_webhooks/conditions.js", "rq_webhooks/models.js", "rq_webhooks/try_it.js")
 
     class Meta:
         model = Webhook

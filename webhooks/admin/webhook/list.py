@@ -56,12 +56,12 @@ class IndexedList(ChangeList):
 
 
 class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
-    change_list_template = "webhooks/admin/webhook/list.html"
+    change_list_template = "rq_webhooks/admin/webhook/list.html"
     actions = ("enable", "disable", "pause", "resume")
     sortable_by = ("name_and_url", "state")
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/lists.css"]}
+        css: ClassVar = {"all": ["rq_webhooks/admin.css", "rq_webhooks/lists.css"]}
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup in ALLOWED_LOOKUPS and super().lookup_allowed(lookup, value, request)

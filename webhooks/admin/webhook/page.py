@@ -61,11 +61,11 @@ class ChangedMeanwhile(Exception):
 @admin.register(Webhook)
 class WebhookAdmin(WebhookListAdmin):
     form = WebhookForm
-    change_form_template = "webhooks/admin/webhook/page.html"
+    change_form_template = "rq_webhooks/admin/webhook/page.html"
     readonly_fields = ("redacted_url",)
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/webhook.css"]}
+        css: ClassVar = {"all": ["rq_webhooks/webhook.css"]}
 
     # Permissions
 
@@ -138,7 +138,7 @@ class WebhookAdmin(WebhookListAdmin):
             top = health(webhook, request.user, is_editable, may_copy)
             # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
             context |= {"title": webhook.name, "subtitle": None}
-            context["health"] = part(request, "webhooks/admin/webhook/health.html", top)
+            context["health"] = part(request, "rq_webhooks/admin/webhook/health.html", top)
         return super().render_change_form(request, context, *args, **kwargs)
 
     @hide_secrets
@@ -151,7 +151,7 @@ class WebhookAdmin(WebhookListAdmin):
             messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": CONFLICT})
         except OutsidePermission as refusal:
             messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": refusal})
-        return redirect("admin:webhooks_webhook_changelist")
+        return redirect("admin:rq_webhooks_webhook_changelist")
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if not change:
@@ -184,7 +184,7 @@ class WebhookAdmin(WebhookListAdmin):
     # Try it
 
     def _try_url(self, webhook: Webhook | None) -> str:
-        return page_url("try", webhook) if webhook else reverse("admin:webhooks_webhook_try_new")
+        return page_url("try", webhook) if webhook else reverse("admin:rq_webhooks_webhook_try_new")
 
     # A test waits for the receiver. A transaction would hold locks meanwhile.
     @method_decorator(transaction.non_atomic_requests)
@@ -212,11 +212,11 @@ class WebhookAdmin(WebhookListAdmin):
         )
 
         def of_webhook(page: str, view: Any, **options: Any) -> Any:
-            return path(f"<path:object_id>/{page}/", view, options, name=f"webhooks_webhook_{page}")
+            return path(f"<path:object_id>/{page}/", view, options, name=f"rq_webhooks_webhook_{page}")
 
         return [
-            path("condition-preview/", preview, name="webhooks_webhook_condition_preview"),
-            path("try/", trial, name="webhooks_webhook_try_new"),
+            path("condition-preview/", preview, name="rq_webhooks_webhook_condition_preview"),
+            path("try/", trial, name="rq_webhooks_webhook_try_new"),
             of_webhook("try", trial),
             of_webhook("ping", ping),
             *(of_webhook(name, switch, name=name) for name in ("enable", "pause", "resume")),
@@ -229,8 +229,8 @@ class WebhookAdmin(WebhookListAdmin):
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
         needed = {
-            "webhooks.view_event": permissions.may_view_events(request.user),
-            "webhooks.read_payload_event": permissions.may_view_payloads(request.user),
+            "rq_webhooks.view_event": permissions.may_view_events(request.user),
+            "rq_webhooks.read_payload_event": permissions.may_view_payloads(request.user),
         }
         for permission, is_given in needed.items():
             if not is_given:
@@ -243,7 +243,7 @@ class WebhookAdmin(WebhookListAdmin):
         webhook = self._get(request, object_id)
         if not webhook.enabled:
             messages.warning(request, _("The webhook is disabled. Enable it before you send a test."))
-            return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
+            return redirect_back(request, "admin:rq_webhooks_webhook_change", webhook.pk)
         event = ping(webhook, request.user)
         if webhook.paused_at:
             messages.warning(request, _("The webhook is paused, so the test waits until you resume it."))
@@ -252,7 +252,7 @@ class WebhookAdmin(WebhookListAdmin):
             text = _('A test is on its way to “{}”. See <a href="{}">event {}</a>.')
             text = format_html(text, webhook.name, row_url("event", event.pk), event.pk)
         messages.success(request, text)
-        return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
+        return redirect_back(request, "admin:rq_webhooks_webhook_change", webhook.pk)
 
     # A dry run may read for seconds.
     @method_decorator(transaction.non_atomic_requests)
@@ -266,7 +266,7 @@ class WebhookAdmin(WebhookListAdmin):
         """Enable, pause or resume the webhook."""
         webhook = self._get(request, object_id)
         getattr(self, name)(request, Webhook.objects.filter(pk=webhook.pk))
-        return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
+        return redirect_back(request, "admin:rq_webhooks_webhook_change", webhook.pk)
 
     # Deletion
 

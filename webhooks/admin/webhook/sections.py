@@ -128,7 +128,7 @@ def _links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]
     }
     found = [(page_url(kind.value, webhook), text) for kind, text in labels.items() if may_begin(user, kind)]
     if may_copy:
-        found.append((f"{reverse('admin:webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
+        found.append((f"{reverse('admin:rq_webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
     with suppress(NoReverseMatch):  # the site may leave out webhooks.urls
         found.append((f"{reverse('webhooks_why')}?webhook={webhook.pk}", _("Why didn't it fire?")))
     return found

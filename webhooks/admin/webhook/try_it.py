@@ -61,7 +61,7 @@ def panel(
     context = {"url": url, "show": SHOW, "send": SEND} | _controls(request, chosen, actions, posted)
     if form is not None and posted.get(DO) in (SHOW, SEND):
         context["result"] = _result(request, form)
-    return part(request, "webhooks/admin/webhook/try_it.html", context)
+    return part(request, "rq_webhooks/admin/webhook/try_it.html", context)
 
 
 def _controls(
@@ -224,7 +224,7 @@ def _answer(outcome: Outcome, url: str, sees_payload: bool) -> dict[str, Any]:
 def _problems(tried: Trial, form: WebhookForm, user: Any) -> list[Problem]:
     """Why there is no request, by field. The error of a serializer may show data of the object."""
     if tried.event.error and not permissions.may_view_events(user):
-        text = _("To see the error, you need the permission %(permission)s.") % {"permission": "webhooks.view_event"}
+        text = _("To see the error, you need the permission %(permission)s.") % {"permission": "rq_webhooks.view_event"}
         return [("", "", [text])]
     return [(name, _label(form, name), [problem]) for name, problem in tried.problems.items()]
 

@@ -183,17 +183,17 @@ class RunRefused(Exception):
     """A run cannot go on. The message says why."""
 
 
-ADD_RUN = "webhooks.add_run"
+ADD_RUN = "rq_webhooks.add_run"
 
 # The permissions that a user needs for a run, in addition to the one to add runs.
 PERMISSIONS = {
-    RunKind.RETRY: ("webhooks.retry_delivery",),
-    RunKind.RESEND: ("webhooks.resend_delivery",),
-    RunKind.DISCARD: ("webhooks.discard_delivery",),
-    RunKind.REPLAY: ("webhooks.replay_event",),
-    RunKind.RECOVER: ("webhooks.retry_delivery", "webhooks.replay_event"),
-    RunKind.BACKFILL: ("webhooks.resend_delivery",),
-    RunKind.RECOVER_SKIPPED: ("webhooks.replay_event",),
+    RunKind.RETRY: ("rq_webhooks.retry_delivery",),
+    RunKind.RESEND: ("rq_webhooks.resend_delivery",),
+    RunKind.DISCARD: ("rq_webhooks.discard_delivery",),
+    RunKind.REPLAY: ("rq_webhooks.replay_event",),
+    RunKind.RECOVER: ("rq_webhooks.retry_delivery", "rq_webhooks.replay_event"),
+    RunKind.BACKFILL: ("rq_webhooks.resend_delivery",),
+    RunKind.RECOVER_SKIPPED: ("rq_webhooks.replay_event",),
 }
 
 

@@ -168,7 +168,7 @@ class Runs:
 
     def _look(self) -> None:
         # Mostly there is none. The ORM's query takes a tenth of the processor time of an idle worker.
-        is_any = fetch_all(Run.objects.db, "SELECT 1 FROM webhooks_run WHERE state = 'running' LIMIT 1")
+        is_any = fetch_all(Run.objects.db, "SELECT 1 FROM rq_webhooks_run WHERE state = 'running' LIMIT 1")
         self._open = {run.pk: run for run in Run.objects.running().order_by("pk")} if is_any else {}
         self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
         self._webhooks.clear()

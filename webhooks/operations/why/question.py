@@ -164,7 +164,7 @@ class _Question:
         user, of_request, skips = self._viewer.user, Q(request_id=request_id), list[Skip]()
         if not (self._viewer.sees_events or self._viewer.sees_skips):
             text = _("To ask about a request, you need the permission %(permissions)s.")
-            raise UnknownObject(text % {"permissions": "webhooks.view_event, webhooks.view_skip"})
+            raise UnknownObject(text % {"permissions": "rq_webhooks.view_event, rq_webhooks.view_skip"})
         with index_plans(Event.objects.db, may_sort=True):
             events = list(permissions.allowed(user, "view", self._events(of_request))[:MAX_REQUEST_ROWS])
             # Skips have no index of requests, but one of times.

@@ -67,7 +67,7 @@ def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer
         verdict, seen = _of_event(webhook, event), event
     shown = change if viewer.sees_events else change.without_actor()
     verdict = replace(verdict, change=shown, event=event.pk if event else None)
-    return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"webhooks.view_{seen._meta.model_name}")
+    return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"rq_webhooks.view_{seen._meta.model_name}")
 
 
 # By a delivery
