@@ -352,7 +352,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
                     history.record(user, [webhook], history.CHANGE, changes)
         except Webhook.DoesNotExist:
             raise NotFound(_("The webhook was deleted meanwhile.")) from None
-        except IntegrityError:
+        except (IntegrityError, ModelValidationError):  # another user may have removed a model that is not registered
             raise Conflict(CONFLICT) from None
 
     def perform_destroy(self, instance: Webhook) -> None:
