@@ -24,10 +24,20 @@ from tests.support.admin_pages import (
     staff,
     statements,
 )
+from tests.support.html_forms import fields_of
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_webhook
 from users.models import User
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.workers import jobs
+
+FORM = 'id="webhook_form"'
+
+
+def add_unregistered(webhook: Webhook) -> Webhook:
+    """Add the model User, as if it had been registered once."""
+    users = ContentType.objects.get_for_model(User)
+    Webhook.object_types.through.objects.create(webhook=webhook, contenttype=users)
+    return webhook
 
 
 @pytest.mark.one_database
@@ -168,10 +178,54 @@ class TestForm:
         assert "is not one of the available choices" in response.content.decode()
         assert not Webhook.objects.exists()
 
-    def test_models_no_longer_registered_are_listed(self, admin_client: Client, webhook: Webhook) -> None:
-        through = Webhook.object_types.through
-        through.objects.create(webhook=webhook, contenttype=ContentType.objects.get_for_model(User))
-        assert "No longer registered, and removed when you save: users.user" in page(admin_client, change_of(webhook))
+    def test_a_model_that_is_not_registered_stays_until_it_is_unchecked(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        users = ContentType.objects.get_for_model(User)
+        shown = page(admin_client, change_of(add_unregistered(webhook)))
+        assert "users.user (not registered)</label>" in shown
+        assert "It stays with the webhook until you uncheck it and save." in shown
+        filled = fields_of(shown, FORM)
+        assert str(users.pk) in filled["object_types"]
+        messages_after(admin_client, change_of(webhook), **filled | {"name": ["renamed"]})
+        assert Webhook.objects.get().name == "renamed"
+        assert users in webhook.object_types.all()
+        assert "Models" not in LogEntry.objects.get().get_change_message()
+        left = [key for key in filled["object_types"] if key != str(users.pk)]
+        messages_after(admin_client, change_of(webhook), **filled | {"name": ["renamed"], "object_types": left})
+        assert users not in webhook.object_types.all()
+        shown = page(admin_client, change_of(webhook))
+        assert "not registered" not in shown
+        assert f'name="object_types" value="{users.pk}"' not in shown
+
+    def test_a_model_that_the_site_does_not_have_any_more_stays_as_the_only_one(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        gone = ContentType.objects.create(app_label="racks", model="rack")
+        Webhook.object_types.through.objects.update(contenttype=gone)
+        filled = fields_of(page(admin_client, change_of(webhook)), FORM)
+        assert filled["object_types"] == [str(gone.pk)]
+        messages_after(admin_client, change_of(webhook), **filled | {"name": ["renamed"]})
+        assert Webhook.objects.get().name == "renamed"
+        assert list(webhook.object_types.all()) == [gone]
+
+    def test_a_model_that_is_not_registered_and_that_another_user_removes_meanwhile_does_not_come_back(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        users = ContentType.objects.get_for_model(User)
+        filled = fields_of(page(admin_client, change_of(add_unregistered(webhook))), FORM)
+        webhook.object_types.remove(users)
+        response = admin_client.post(change_of(webhook), filled)
+        assert "This was changed while the form was open." in response.content.decode()
+        assert admin_client.post(change_of(webhook), fields_of(response.content.decode(), FORM)).status_code == 302
+        assert users not in webhook.object_types.all()
+
+    def test_the_filters_of_a_webhook_with_a_model_that_is_not_registered_are_tried(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        filled = fields_of(page(admin_client, change_of(add_unregistered(webhook))), FORM)
+        answer = admin_client.post(reverse("admin:rq_webhooks_webhook_condition_preview"), filled)
+        assert answer.json()["text"].startswith("There are no stored events of these models and actions")
 
 
 @pytest.mark.one_database
@@ -278,7 +332,7 @@ class TestList:
         page(admin_client, WEBHOOKS)
         few = len(statements(admin_client, WEBHOOKS))
         for _ in range(5):
-            make_site_deliveries(make_webhook(Site, Device), 2)
+            make_site_deliveries(add_unregistered(make_webhook(Site, Device)), 2)
         assert len(statements(admin_client, WEBHOOKS)) == few
 
     @pytest.mark.one_database

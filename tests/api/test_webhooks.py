@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -26,6 +27,7 @@ from tests.support.rest import (
     wanted,
 )
 from tests.testapp.models import Label, Thing
+from users.models import User
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.testing import capture, deliver
 
@@ -166,6 +168,42 @@ def test_a_change_of_one_field_leaves_the_others(api: APIClient) -> None:
     changed = {key for key in after if after[key] != before[key]}
     assert changed == {"name", "last_updated"}
     assert Webhook.objects.get().secret == "tell nobody"
+
+
+def test_a_model_that_is_not_registered_stays_until_a_request_leaves_it_out(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    users = ContentType.objects.get_for_model(User)
+    Webhook.object_types.through.objects.create(webhook_id=pk, contenttype=users)
+    own, both = detail(WEBHOOKS, pk), ["dcim.site", "users.user"]
+    for method, body in (
+        ("patch", {"name": "renamed"}),
+        ("put", api.get(own).json() | {"timeout": 7}),
+        ("patch", {"object_types": ["dcim.rack", *both]}),
+    ):
+        answer = getattr(api, method)(own, body, format="json")
+        assert answer.status_code == 200, answer.content
+        assert answer.json()["object_types"] == sorted(body.get("object_types", both))
+    assert api.patch(own, {"object_types": ["dcim.site"]}, format="json").json()["object_types"] == ["dcim.site"]
+    refused = api.patch(own, {"object_types": both}, format="json")
+    assert (refused.status_code, refused.json()["object_types"][0][:27]) == (400, "Not registered: users.user.")
+
+
+def test_a_model_that_is_not_registered_and_that_another_user_removes_meanwhile_does_not_come_back(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pk = define(api).json()["id"]
+    Webhook.object_types.through.objects.create(webhook_id=pk, contenttype=ContentType.objects.get_for_model(User))
+    save_settings = Webhook.save_settings
+
+    def save_second(self: Webhook, *args: Any) -> bool:
+        self.object_types.remove(ContentType.objects.get_for_model(User))
+        return save_settings(self, *args)
+
+    monkeypatch.setattr(Webhook, "save_settings", save_second)
+    body = {"name": "renamed", "object_types": ["dcim.site", "users.user"]}
+    answer = api.patch(detail(WEBHOOKS, pk), body, format="json")
+    assert (answer.status_code, "this webhook was changed" in answer.json()["detail"]) == (409, True)
+    assert Webhook.objects.get().name == "ledger"
 
 
 def test_new_models_replace_the_old_ones(api: APIClient) -> None:

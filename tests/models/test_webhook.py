@@ -159,9 +159,9 @@ def test_a_name_that_is_taken_meanwhile_is_refused(
     User.objects.create_superuser("admin")
     webhook, save_settings = make_webhook(Site, name="old"), Webhook.save_settings
 
-    def save_second(self: Webhook, *args: Any) -> None:
+    def save_second(self: Webhook, *args: Any) -> bool:
         make_webhook(Site, name="renamed")
-        save_settings(self, *args)
+        return save_settings(self, *args)
 
     monkeypatch.setattr(Webhook, "save_settings", save_second)
     assert save(webhook, True) == status
@@ -174,9 +174,9 @@ def test_a_webhook_deleted_meanwhile_is_not_enabled_or_disabled(
     kept, deleted = (make_webhook(Site, name=name, enabled=False) for name in ("kept", "deleted"))
     save_settings = Webhook.save_settings
 
-    def save(self: Webhook, *args: Any) -> None:
+    def save(self: Webhook, *args: Any) -> bool:
         delete_webhooks(Webhook.objects.filter(pk=deleted.pk))
-        save_settings(self, *args)
+        return save_settings(self, *args)
 
     monkeypatch.setattr(Webhook, "save_settings", save)
     chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}

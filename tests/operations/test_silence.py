@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
 
-from tests.support.admin_pages import STATUS, page
+from tests.support.admin_pages import STATUS, WEBHOOKS, page
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
@@ -83,6 +84,16 @@ def test_the_pages_and_the_rest_api_name_it(webhook: Webhook, admin_client: Clie
     [alarm] = [one for one in api.get("/api/webhooks/status/").json()["alarms"] if one["problem"] == "not_registered"]
     assert (alarm["level"], alarm["text"], alarm["remedy"], alarm["webhook"]) == ("error", TEXT, REMEDY, webhook.pk)
     assert api.get(f"/api/webhooks/webhooks/{webhook.pk}/").json()["unregistered"] == ["testapp.thing"]
+
+
+def test_the_list_of_webhooks_names_the_models_that_are_not_registered(webhook: Webhook, admin_client: Client) -> None:
+    make_webhook(Label, name="labels")
+    assert re.findall(r">(not registered: .*?)</span>", page(admin_client, WEBHOOKS)) == [
+        "not registered: testapp.thing"
+    ]
+    assert TEXT in page(admin_client, WEBHOOKS)
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
+    assert "not registered" not in page(admin_client, WEBHOOKS)
 
 
 def test_the_check_of_a_deployment_names_it(webhook: Webhook) -> None:

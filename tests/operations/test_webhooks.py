@@ -5,22 +5,26 @@ from __future__ import annotations
 import io
 import re
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from dcim.models import Site
-from tests.support.admin_pages import staff
+from tests.support.admin_pages import form, staff
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
+from tests.support.users import api_client, browser, make_user
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks.capture import subscriptions
@@ -170,6 +174,57 @@ def test_pages_hide_a_webhook_that_is_being_deleted(large: Webhook) -> None:
     while sweep.sweep():
         pass
     assert "being deleted" not in client.get("/admin/webhook-backend-status/").content.decode()
+
+
+# Enabling
+
+
+def by_action(webhook: Webhook, **wanted: Any) -> None:
+    """As the action of the list does."""
+    operations.set_enabled(Webhook.objects.filter(pk=webhook.pk), make_user("change_webhook"), True)
+
+
+def by_form(webhook: Webhook, **wanted: Any) -> None:
+    things = ContentType.objects.get_for_model(Thing)
+    filled = form(name=webhook.name, object_types=[things.pk], payload_url=webhook.payload_url, **wanted)
+    filled["initial-enabled"] = str(webhook.enabled)
+    assert browser(make_user(is_superuser=True)).post(address(webhook, "change"), filled).status_code == 302
+
+
+def by_api(webhook: Webhook, **wanted: Any) -> None:
+    own = f"/api/webhooks/webhooks/{webhook.pk}/"
+    answer = api_client(make_user(is_superuser=True)).patch(own, {"enabled": True, **wanted}, format="json")
+    assert answer.status_code == 200, answer.content
+
+
+@pytest.fixture
+def blocked(inbox: Inbox) -> Webhook:
+    """A disabled webhook. The head of its lane failed, and has its next attempt in an hour."""
+    webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
+    later, failing_since = timezone.now() + timedelta(hours=1), timezone.now() - timedelta(minutes=5)
+    make_delivery(webhook, due_at=later, failing_since=failing_since, attempt_count=3, failures=3)
+    make_delivery(webhook, State.WAITING)
+    return webhook
+
+
+@pytest.mark.parametrize("enable", [by_action, by_form, by_api])
+def test_a_webhook_that_is_enabled_again_sends_the_failed_heads_of_its_lanes_at_once(
+    blocked: Webhook, inbox: Inbox, enable: Any
+) -> None:
+    drain()
+    assert (states(), inbox.received()) == ([State.PENDING, State.WAITING], [])
+    enable(blocked)
+    drain()
+    assert (states(), len(inbox.received())) == ([State.SUCCEEDED] * 2, 2)
+
+
+@pytest.mark.parametrize("save", [by_action, by_form, by_api])
+def test_a_save_of_an_enabled_webhook_keeps_the_times_of_its_retries(blocked: Webhook, inbox: Inbox, save: Any) -> None:
+    Webhook.objects.update(enabled=True)
+    blocked.refresh_from_db()
+    save(blocked, timeout=7)
+    drain()
+    assert (states(), inbox.received()) == ([State.PENDING, State.WAITING], [])
 
 
 def address(webhook: Webhook, deed: str) -> str:

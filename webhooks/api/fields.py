@@ -84,7 +84,8 @@ class MomentField(serializers.DateTimeField):
 
 
 class ObjectTypesField(serializers.ListField):
-    """Content types as labels, such as ``["dcim.site"]``. It accepts only registered models."""
+    """Content types as labels, such as ``["dcim.site"]``. It accepts registered models, and those that the stored
+    webhook has."""
 
     child = serializers.CharField()
     default_error_messages = {
@@ -97,10 +98,13 @@ class ObjectTypesField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[ContentType]:
         labels = {label.lower() for label in super().to_internal_value(data)}
-        registered = registry.registered_models()
-        if refused := registry.unregistered(labels):
+        registered, missing = registry.registered_models(), registry.unregistered(labels)
+        webhook = self.parent.instance if missing else None
+        stored = {label_of(one): one for one in webhook.object_types.all()} if webhook else {}
+        if refused := [label for label in missing if label not in stored]:
             self.fail("not_registered", refused=", ".join(refused), registered=", ".join(registered) or "none")
-        return list(ContentType.objects.get_for_models(*(registered[label] for label in labels)).values())
+        chosen = ContentType.objects.get_for_models(*(registered[label] for label in labels.difference(missing)))
+        return [*chosen.values(), *(stored[label] for label in missing)]
 
     def to_representation(self, data: Any) -> list[str]:
         return sorted(map(label_of, data.all()))

@@ -51,7 +51,16 @@ from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import edits, history
-from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume, why_not_started
+from webhooks.operations.webhooks import (
+    OUTSIDE,
+    delete_webhooks,
+    pause,
+    ping,
+    refusals,
+    resume,
+    save_changes,
+    why_not_started,
+)
 from webhooks.security.encryption import Secret, refuse_encrypted
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs
@@ -193,7 +202,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
         object_types = validated_data.pop("object_types", None)
         for name, value in validated_data.items():
             setattr(instance, name, value)
-        instance.save_settings(validated_data.keys() | forgotten, self.context["request"].user)
+        save_changes(instance, validated_data.keys() | forgotten, self.context["request"].user)
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance
@@ -343,7 +352,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
                     history.record(user, [webhook], history.CHANGE, changes)
         except Webhook.DoesNotExist:
             raise NotFound(_("The webhook was deleted meanwhile.")) from None
-        except IntegrityError:
+        except (IntegrityError, ModelValidationError):  # another user may have removed a model that is not registered
             raise Conflict(CONFLICT) from None
 
     def perform_destroy(self, instance: Webhook) -> None:

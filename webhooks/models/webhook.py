@@ -219,8 +219,9 @@ class Webhook(WebhookSecrets, WebhookState):
         if was_enabled is False and self.enabled:
             rows.update(resumed_at=DatabaseNow())
 
-    def save_settings(self, changed: Collection[str], user: object = "") -> None:
+    def save_settings(self, changed: Collection[str], user: object = "") -> bool:
         """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
+        Returns whether this enables the webhook.
 
         "secret" in ``changed`` starts an overlap with the stored secret. "previous_secret" ends an overlap. If this
         disables the webhook, ``user`` did it. Raises DoesNotExist if the row was deleted meanwhile, and IntegrityError
@@ -242,6 +243,7 @@ class Webhook(WebhookSecrets, WebhookState):
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self.save(using=using)
+            return self.enabled and not stored.enabled
 
     def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:
         """One user may have entered secret headers while another one changed the receiver."""

@@ -54,6 +54,14 @@ def new_ping(webhook: Webhook, **fields: Any) -> Event:
     return Event(data=data, **about, **actor_columns(current_actor()), **fields)
 
 
+def save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None:
+    """Save the fields of a stored webhook that a user changed. If this enables it, the heads of its lanes that failed
+    are due at once, as after ``resume``. Raises what ``Webhook.save_settings`` raises."""
+    with transaction.atomic(Webhook.objects.db):
+        if webhook.save_settings(changed, user):
+            QueuedDelivery.objects.hasten_heads([webhook.pk])
+
+
 def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Webhook]:
     """Enable or disable webhooks. Deliveries that waited for it are sent. Returns the webhooks that it changed.
 
@@ -65,7 +73,7 @@ def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Web
             continue
         webhook.enabled = enabled
         try:
-            webhook.save_settings(["enabled"], user)
+            save_changes(webhook, ["enabled"], user)
         except Webhook.DoesNotExist:
             continue  # deleted in the meantime
         changed.append(webhook)

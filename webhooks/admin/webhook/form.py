@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.urls import reverse_lazy
-from django.utils.html import escape
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -206,18 +206,28 @@ class WebhookForm(forms.ModelForm):
     def _offer_choices(self) -> None:
         """Offer registered models and events. The webhook's own stay visible even if they are no longer registered."""
         models: Any = self.fields["object_types"]
-        models.queryset = registered_object_types()
-        models.choices = _grouped_by_app(models.queryset)
-        if self.instance.pk:
-            dropped = self.instance.object_types.exclude(pk__in=models.queryset.values("pk"))
-            if names := ", ".join(map(label_of, dropped)):
-                text = _("No longer registered, and removed when you save: %(names)s.")
-                models.help_text = text % {"names": escape(names)}
+        registered = registered_object_types()
+        models.queryset, models.choices = registered, _grouped_by_app(registered)
+        if not self.instance.pk and self.is_trial:
+            models.queryset = ContentType.objects.all()  # the trial of the filters does not know the stored webhook
+        elif self.instance.pk and (kept := self._unregistered_types(registered)):
+            models.queryset = registered | ContentType.objects.filter(pk__in=[one.pk for one in kept])
+            boxes = [(one.pk, _("%(name)s (not registered)") % {"name": label_of(one)}) for one in kept]
+            models.choices = [(_("Not registered"), boxes), *models.choices]
+            models.help_text = _(
+                "If a model is not registered, nothing of it is sent. It stays with the webhook until you uncheck it "
+                "and save."
+            )
         events: Any = self.fields["custom_events"]
         known = registry.custom_events()
         unknown = [name for name in self.instance.custom_events if name not in known]
         gone = [(name, _("%(name)s (no longer registered)") % {"name": name}) for name in unknown]
         events.choices = [(name, f"{label} ({name})") for name, label in known.items()] + gone
+
+    def _unregistered_types(self, registered: QuerySet[ContentType]) -> list[ContentType]:
+        """The models of the stored webhook that are not among these."""
+        own = self.instance.object_types.exclude(pk__in=registered.values("pk"))
+        return list(own.order_by("app_label", "model"))
 
     def suggestions(self) -> dict[str, list[str]]:
         """Common values of text fields, for the template."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,7 +25,9 @@ from webhooks.models.queue import State
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network import url_policy
 from webhooks.operations import webhooks
+from webhooks.operations.alarms import silent_alarms
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
+from webhooks.operations.silence import read_unregistered
 from webhooks.operations.wording import number
 from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
@@ -33,8 +35,8 @@ from webhooks.registry import label_of
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 
-# The list names at most this many models of a webhook.
-MAX_MODELS = 3
+# A cell names at most this many models of a webhook.
+MAX_NAMES = 3
 
 ENABLED = ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count")
 DISABLED = ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count")
@@ -53,6 +55,14 @@ class IndexedList(ChangeList):
         with index_plans(self.queryset.db):
             super().get_results(request)
             self.result_list: Any = list(self.result_list)
+
+
+class WebhookList(IndexedList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        silences = read_unregistered(self.result_list)
+        for webhook in self.result_list:
+            webhook.silence = silences.get(webhook.pk)
 
 
 class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
@@ -84,8 +94,8 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
         queue = permissions.visible_queue(request.user)
         return with_counts(webhooks, queue).prefetch_related("object_types")
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[IndexedList]:
-        return IndexedList
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[WebhookList]:
+        return WebhookList
 
     @admin.display(description=gettext_lazy("webhook"), ordering="name")
     def name_and_url(self, webhook: Webhook) -> SafeString:
@@ -93,16 +103,20 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
         return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', webhook.name, url)
 
     @admin.display(description=gettext_lazy("state"), ordering="enabled")
-    def state(self, webhook: Webhook) -> SafeString:
-        return webhook_state(webhook)
+    def state(self, webhook: Any) -> SafeString:
+        """The state, and what the webhook sends and is not registered, with the alarm about it as a tooltip."""
+        shown = webhook_state(webhook)
+        for alarm in silent_alarms(webhook, webhook.silence):
+            text = _("not registered: %(names)s")
+            text %= {"names": _first_names([*webhook.silence.models, *webhook.silence.events])}
+            shown += format_html(
+                ' <span class="wh-bad wh-below wh-break" title="{} {}">{}</span>', alarm.text, alarm.remedy, text
+            )
+        return shown
 
     @admin.display(description=gettext_lazy("sends"))
     def sends(self, webhook: Webhook) -> SafeString:
-        labels = sorted(map(label_of, webhook.object_types.all()))
-        models, others = ", ".join(labels[:MAX_MODELS]) or EMPTY, len(labels) - MAX_MODELS
-        if others > 0:
-            text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
-            models = text % {"models": models, "count": others}
+        models = _first_names(sorted(map(label_of, webhook.object_types.all()))) or EMPTY
         actions = ", ".join([*(str(action.label) for action in webhook.actions), *webhook.custom_events])
         return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)
 
@@ -141,6 +155,12 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
     def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
         chosen = _without_refused(request, chosen, chosen.filter(IS_PAUSED))
         _switch(request, chosen, webhooks.resume, RESUMED, _("not paused"))
+
+
+def _first_names(names: Sequence[str]) -> str:
+    shown, others = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
+    text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
+    return text % {"models": shown, "count": others} if others > 0 else shown
 
 
 def _without_refused(request: HttpRequest, chosen: QuerySet[Webhook], starting: QuerySet[Webhook]) -> QuerySet[Webhook]:

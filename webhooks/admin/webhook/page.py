@@ -37,7 +37,7 @@ from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.edits import changed_secrets, changed_since, secret_tags, settings_of
 from webhooks.operations.run_filters import OF_WEBHOOK
-from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
+from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping, save_changes
 from webhooks.operations.wording import count_of, number, sentence, why_disabled
 from webhooks.permissions import redaction
 from webhooks.text import clean, username_of
@@ -162,7 +162,7 @@ class WebhookAdmin(WebhookListAdmin):
         secrets = changed_secrets(form.opened, secret_tags(locked)) & form.changed_settings
         if secrets or changed_since(form.opened, settings_of(locked)):
             raise ChangedMeanwhile
-        obj.save_settings(form.changed_settings, request.user)
+        save_changes(obj, form.changed_settings, request.user)
         if obj.enabled != form.cleaned_data["enabled"]:
             text = _("“%(name)s” was disabled while its form was open. It stays disabled: change that if needed.")
             if obj.enabled:
