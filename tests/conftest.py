@@ -28,7 +28,7 @@ from tests.support.waiting import OverTime
 from tests.support.workers import LOGS, Workers
 from webhooks import registry
 from webhooks.capture import events
-from webhooks.operations import status
+from webhooks.insight import status
 from webhooks.payloads import snapshots
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long

@@ -24,7 +24,7 @@ A change takes one way through these packages, from top to bottom::
       retry_policy   when to send again, or give up
       pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
 
-The admin, the REST API and the management commands read the same rows, and change them through ``operations``.
+The admin, the REST API and the management commands ask ``insight`` what they show, and act through ``operations``.
 ``docs/how-it-works.md`` explains why.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
     from webhooks.capture.context import actor
     from webhooks.capture.custom_events import send
-    from webhooks.operations.why import why
+    from webhooks.insight.why import why
     from webhooks.registry import register, register_event, unregister, unregister_event
     from webhooks.security.signing import ReplayWindow, VerificationError, verify
 
@@ -54,7 +54,7 @@ _NAMES = {
     "webhooks.capture.bulk": ("TrackedQuerySet", "WebhookManager"),
     "webhooks.capture.context": ("actor",),
     "webhooks.capture.custom_events": ("send",),
-    "webhooks.operations.why": ("why",),
+    "webhooks.insight.why": ("why",),
     "webhooks.registry": ("register", "register_event", "unregister", "unregister_event"),
     "webhooks.security.signing": ("ReplayWindow", "VerificationError", "verify"),
 }

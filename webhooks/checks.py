@@ -16,11 +16,11 @@ from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve,
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
+from webhooks.insight.silence import Silence, read_unregistered
+from webhooks.insight.wording import registration_remedy
 from webhooks.models import Event, Webhook
 from webhooks.network.auth import load
-from webhooks.operations.silence import Silence, read_unregistered
 from webhooks.operations.webhooks import unreadable_secrets
-from webhooks.operations.wording import registration_remedy
 from webhooks.registry.checks import check_models
 from webhooks.text import one_line
 from webhooks.workers import jobs

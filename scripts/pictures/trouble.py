@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from dcim.models import Rack, Site
 from demo.startup import Demo
+from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Statistic, Webhook
 from webhooks.models.statistic import DELAY, DURATION, Period
-from webhooks.operations import history
 from webhooks.operations import webhooks as acts
 
 SITES = (

@@ -34,10 +34,10 @@ from webhooks import payloads
 from webhooks.admin import delivery_sections
 from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.counts import TOTAL_CAP
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import first_id, new_id
-from webhooks.operations.counts import TOTAL_CAP
 from webhooks.text import REDACTED
 
 NASTY = '<script>alert("x")</script>'

@@ -18,11 +18,11 @@ from tests.support.html_forms import fields_of
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.testapp.models import Thing
 from webhooks.admin.lists import list_url
+from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.ids import first_id, new_id
 from webhooks.models.skip import Rule
-from webhooks.operations.wording import skip_reason
 
 SKIPS = reverse("admin:rq_webhooks_skip_changelist")
 

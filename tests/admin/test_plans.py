@@ -20,8 +20,8 @@ from tests.testapp.models import Thing
 from webhooks.admin import status, status_sections
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
+from webhooks.insight import counts, overview, paging
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
-from webhooks.operations import counts, overview, paging
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 

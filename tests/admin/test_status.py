@@ -29,13 +29,14 @@ from users.models import User
 from webhooks.admin import display, status, status_sections
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight import counts, overview
+from webhooks.insight import status as backend
+from webhooks.insight.statistics import Recent, Times
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
 from webhooks.models.webhook_secrets import SECRET_FIELDS
-from webhooks.operations import counts, overview, runs
-from webhooks.operations import status as backend
-from webhooks.operations.statistics import Recent, Times
+from webhooks.operations import runs
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json
 

@@ -29,9 +29,9 @@ from tests.support.rest import (
 )
 from tests.testapp.models import Label, Thing
 from webhooks.db import to_utc
+from webhooks.insight import paging
 from webhooks.models import Delivery, Event, State
 from webhooks.models.ids import first_id
-from webhooks.operations import paging
 
 
 @pytest.mark.one_database

@@ -19,8 +19,8 @@ from tests.support.users import ALL_PERMISSIONS, api_client, make_user
 from tests.testapp.models import Country, Fragile, Thing
 from users.models import User
 from webhooks.delivery.dispatch import dispatch
+from webhooks.insight.why import why
 from webhooks.models import Delivery, Event, State
-from webhooks.operations.why import why
 
 pytestmark = pytest.mark.usefixtures("database")
 

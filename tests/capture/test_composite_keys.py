@@ -29,10 +29,10 @@ from tests.support.statements import statements_of
 from tests.testapp.models import Album, AlbumLabel, Gadget, Label, Seat, Sounding, Thing
 from webhooks import permissions, registry
 from webhooks.db import to_db_time
+from webhooks.insight.why.causes import Cause
 from webhooks.models import Event
 from webhooks.models.lanes import lane_of
 from webhooks.operations import replays
-from webhooks.operations.why.causes import Cause
 from webhooks.registry.keys import key_text, key_text_sql
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -21,13 +21,13 @@ from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
 from webhooks.db import to_utc
 from webhooks.delivery import pause_policy, retention, statistics, sweep
+from webhooks.insight.wording import skip_reason
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Refusal, Rule
 from webhooks.models.statistic import Period
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks
-from webhooks.operations.wording import skip_reason
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -26,8 +26,8 @@ from tests.support.inbox import ROOT
 from tests.testapp.models import TrackedPart, Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
+from webhooks.insight.silence import Silence
 from webhooks.models import Webhook
-from webhooks.operations.silence import Silence
 from webhooks.registry.checks import UNSENDABLE
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings

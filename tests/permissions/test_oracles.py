@@ -27,9 +27,9 @@ from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, SkipFilt
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
 from webhooks.models.ids import first_id
-from webhooks.operations import paging
 from webhooks.operations.retries import name_of
 from webhooks.security.encryption import unveil
 

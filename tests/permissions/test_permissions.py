@@ -28,10 +28,10 @@ from tests.testapp.models import Gadget, Thing
 from users.models import User
 from webhooks import permissions
 from webhooks.admin.display import EMPTY
+from webhooks.insight.alarms import find_alarms
+from webhooks.insight.overview import Overview
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
-from webhooks.operations.alarms import find_alarms
-from webhooks.operations.overview import Overview
 from webhooks.operations.webhooks import ping, refusals
 from webhooks.workers.status import Backend, RegisteredWorker
 

@@ -17,8 +17,8 @@ import webhooks
 from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.why import Cause
 from webhooks.models import Event
-from webhooks.operations.why import Cause
 from webhooks.security import signing
 
 ROOT = Path(__file__).resolve().parents[2]

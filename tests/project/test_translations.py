@@ -18,9 +18,9 @@ from dcim.models import Site
 from tests.support.inbox import ROOT
 from tests.support.makers import make_site_deliveries, make_webhook
 from users.models import User
+from webhooks.insight.wording import count_of, number
 from webhooks.models import Delivery, RunKind
 from webhooks.operations import retries, runs
-from webhooks.operations.wording import count_of, number
 
 LANGUAGES = sorted(path.name for path in (ROOT / "webhooks/locale").iterdir())
 PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|\{\w+\}")

@@ -15,8 +15,8 @@ from rq import Queue, Worker
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from users.models import User
+from webhooks.insight import history
 from webhooks.models import Delivery, Event, State, Webhook
-from webhooks.operations import history
 
 MARK = "wicked"
 CORPUS = {

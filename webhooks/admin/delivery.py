@@ -22,13 +22,13 @@ from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.run_start import DONE, question_context
 from webhooks.admin.what_changed import change_context
 from webhooks.db import index_plans
+from webhooks.insight.paging import Found, find_deliveries
+from webhooks.insight.wording import number
 from webhooks.models import Delivery, Event, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.operations import retries, runs
-from webhooks.operations.paging import Found, find_deliveries
-from webhooks.operations.wording import number
 from webhooks.permissions import redaction
 from webhooks.permissions.redaction import Redaction, explain
 

@@ -23,10 +23,10 @@ from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
+from webhooks.insight.statistics import Times
+from webhooks.insight.wording import exact_time, number, span
 from webhooks.models import Event, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
-from webhooks.operations.statistics import Times
-from webhooks.operations.wording import exact_time, number, span
 
 EMPTY = "\N{EN DASH}"
 

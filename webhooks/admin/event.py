@@ -26,12 +26,12 @@ from webhooks.admin.lists import ReadOnlyAdmin, list_url, page_url
 from webhooks.admin.run_start import may_begin
 from webhooks.admin.what_changed import change_context
 from webhooks.db import to_db_time, to_utc
+from webhooks.insight.paging import Found, find_events, find_skips
+from webhooks.insight.why.rows import near, skip_ids_around
+from webhooks.insight.wording import number, skip_reason
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet, label_of_action
 from webhooks.operations import replays
-from webhooks.operations.paging import Found, find_events, find_skips
-from webhooks.operations.why.rows import near, skip_ids_around
-from webhooks.operations.wording import number, skip_reason
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import last_line
 

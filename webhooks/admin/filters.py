@@ -22,12 +22,12 @@ from django.utils.translation import gettext_lazy as _
 from webhooks import permissions, registry
 from webhooks.db import index_plans, to_utc
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.wording import exact_time, local_time
 from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
 from webhooks.models.event import PING, label_of_action
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.selection import filter_time
 from webhooks.models.skip import Rule
-from webhooks.operations.wording import exact_time, local_time
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]

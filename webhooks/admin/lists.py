@@ -33,11 +33,11 @@ from webhooks import permissions
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
 from webhooks.admin.filters import ListForm
 from webhooks.db import index_plans
+from webhooks.insight.counts import TOTAL_CAP
+from webhooks.insight.paging import Found
+from webhooks.insight.wording import count_of, number
 from webhooks.models import RunKind, Webhook
 from webhooks.models.selection import rows_in_order
-from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.paging import Found
-from webhooks.operations.wording import count_of, number
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):

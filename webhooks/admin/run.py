@@ -21,11 +21,11 @@ from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
+from webhooks.insight.paging import Found, read_page
+from webhooks.insight.wording import exact_time, number
 from webhooks.models import Run, RunKind, RunState
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
-from webhooks.operations.paging import Found, read_page
-from webhooks.operations.wording import exact_time, number
 
 PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")
 RESUMED = ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count")

@@ -30,13 +30,13 @@ from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
 from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.error_kinds import KINDS
+from webhooks.insight.wording import count_of, exact_time, local_time, number
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
 from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
-from webhooks.operations.wording import count_of, exact_time, local_time, number
 
 # The question of the page, without webhooks as long as they are not all known, and the consequence of a yes.
 QUESTIONS: dict[RunKind, Any] = {

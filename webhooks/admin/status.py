@@ -25,13 +25,13 @@ from webhooks.admin import status_sections as sections
 from webhooks.admin.display import page
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
+from webhooks.insight.alarms import Alarm, Problem
+from webhooks.insight.counts import EACH_CAP, TOTAL_CAP
+from webhooks.insight.status import Status, read_status
+from webhooks.insight.wording import exact_time, number
 from webhooks.models import RunKind
 from webhooks.models.queue import State
 from webhooks.operations import runs
-from webhooks.operations.alarms import Alarm, Problem
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
-from webhooks.operations.status import Status, read_status
-from webhooks.operations.wording import exact_time, number
 from webhooks.permissions.redaction import Redaction
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.

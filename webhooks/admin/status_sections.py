@@ -24,17 +24,17 @@ from webhooks.admin.display import (
 )
 from webhooks.admin.lists import list_url, start_url
 from webhooks.error_kinds import KINDS
+from webhooks.insight.alarms import Problem
+from webhooks.insight.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.insight.dead_rows import MAX_SHOWN, PATIENCE, VacuumState
+from webhooks.insight.overview import Overview
+from webhooks.insight.statistics import Recent
+from webhooks.insight.status import Status
+from webhooks.insight.wording import clock_time, number, span
 from webhooks.models import Event, Run, RunKind
 from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
-from webhooks.operations.alarms import Problem
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
-from webhooks.operations.dead_rows import MAX_SHOWN, PATIENCE, VacuumState
-from webhooks.operations.overview import Overview
 from webhooks.operations.runs import name_webhooks, summary, time_left
-from webhooks.operations.statistics import Recent
-from webhooks.operations.status import Status
-from webhooks.operations.wording import clock_time, number, span
 from webhooks.permissions.redaction import Redaction, label_of_kind
 from webhooks.text import last_line
 from webhooks.workers.status import Backend

@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 from webhooks import permissions, registry
 from webhooks.admin.display import when
 from webhooks.admin.lists import list_url
+from webhooks.insight.counts import EACH_CAP, capped
+from webhooks.insight.wording import number
 from webhooks.models import Action, Event
-from webhooks.operations.counts import EACH_CAP, capped
-from webhooks.operations.wording import number
 from webhooks.payloads import SendableEvent
 from webhooks.text import json_equal
 

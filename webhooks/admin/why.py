@@ -19,10 +19,10 @@ from webhooks import permissions, registry
 from webhooks.admin.display import page, when
 from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
+from webhooks.insight.silence import read_unregistered
+from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.models import Delivery, Event, State
 from webhooks.models.skip import Rule
-from webhooks.operations.silence import read_unregistered
-from webhooks.operations.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.registry.registration import Registration
 from webhooks.text import clean
 

@@ -30,10 +30,10 @@ from rest_framework.viewsets import GenericViewSet
 from webhooks import permissions
 from webhooks.api.fields import header, refuse_unknown
 from webhooks.db import index_plans
+from webhooks.insight.paging import Found
 from webhooks.models import Event, Run
 from webhooks.models.selection import filter_time, rows_in_order
 from webhooks.operations import runs
-from webhooks.operations.paging import Found
 from webhooks.permissions.redaction import Redaction
 from webhooks.text import replace_half_surrogates
 
@@ -93,7 +93,7 @@ class NewestFirst(CursorPagination):
 
 
 class LongPages(NewestFirst):
-    """Pages that read few rows of a long table, see ``operations.paging``: one may have fewer rows than fit, or none,
+    """Pages that read few rows of a long table, see ``insight.paging``: one may have fewer rows than fit, or none,
     and a next page."""
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:

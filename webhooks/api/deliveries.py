@@ -41,10 +41,10 @@ from webhooks.api.fields import (
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.paging import Found, find_deliveries
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
 from webhooks.operations import retries, runs
-from webhooks.operations.paging import Found, find_deliveries
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions.redaction import explain
 

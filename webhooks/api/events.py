@@ -24,12 +24,12 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 from webhooks import permissions
 from webhooks.api.base import KEY, Conflict, LongListViewSet, QueryFilters, refuse_body, sees_payload
 from webhooks.api.fields import ChoiceField, MomentField, RowSerializer, RuleField, extend_schema, extend_schema_view
+from webhooks.insight.paging import Found, find_events, find_skips
+from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip
 from webhooks.models.skip import Rule
 from webhooks.operations import replays
-from webhooks.operations.paging import Found, find_events, find_skips
 from webhooks.operations.run_filters import needs_permission
-from webhooks.operations.wording import skip_reason
 from webhooks.text import replace_half_surrogates
 
 

@@ -17,12 +17,12 @@ from rest_framework.exceptions import ValidationError
 
 from webhooks import registry
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.alarms import Level, Problem
+from webhooks.insight.why import Cause, Target
 from webhooks.models import RunKind, RunState, State
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import DisabledReason
-from webhooks.operations.alarms import Level, Problem
-from webhooks.operations.why import Cause, Target
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 

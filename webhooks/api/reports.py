@@ -30,11 +30,11 @@ from webhooks.api.webhooks import WebhookSummarySerializer
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.delivery.statistics import MINUTE_DAYS
+from webhooks.insight import statistics
+from webhooks.insight.status import read_status
+from webhooks.insight.why import UnknownObject, why
 from webhooks.models import Delivery, Webhook
 from webhooks.models.statistic import Period
-from webhooks.operations import statistics
-from webhooks.operations.status import read_status
-from webhooks.operations.why import UnknownObject, why
 
 
 class TimesSerializer(NamedSerializer):

@@ -44,13 +44,14 @@ from webhooks.api.fields import (
     header,
     refuse_unknown,
 )
+from webhooks.insight import history
 from webhooks.models import Event, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
-from webhooks.operations import edits, history
+from webhooks.operations import edits
 from webhooks.operations.webhooks import (
     OUTSIDE,
     delete_webhooks,

@@ -20,12 +20,12 @@ from django.utils import translation
 from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
+from webhooks.insight.wording import count_of, sentence
 from webhooks.models import Run, RunKind, RunState, State, Webhook
 from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
-from webhooks.operations.wording import count_of, sentence
 from webhooks.permissions import Operator
 from webhooks.text import clean, one_line
 

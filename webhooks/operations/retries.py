@@ -9,12 +9,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
+from webhooks.insight import history
+from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import OPEN_STATES
-from webhooks.operations import history
-from webhooks.operations.wording import number
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 

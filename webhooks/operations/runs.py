@@ -38,14 +38,15 @@ from webhooks.delivery.runs.acts import (
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.errors import is_statement_timeout
+from webhooks.insight import history
+from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
 from webhooks.models.selection import filter_time, select_deliveries, without_options
-from webhooks.operations import backfills, history, replays, retries, run_filters, skipped  # noqa: F401 # three add their acts
+from webhooks.operations import backfills, replays, retries, run_filters, skipped  # noqa: F401 # three add their acts
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.run_filters import NEEDED
-from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs
 
 # Up to this many rows are changed at once, without a run.

@@ -26,6 +26,9 @@ from webhooks.capture.serialize import serialize_or_error
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.delivery import request as requests
+from webhooks.insight import history
+from webhooks.insight.why import not_chosen
+from webhooks.insight.wording import number, skip_reason
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import new_id
@@ -34,10 +37,7 @@ from webhooks.network.auth import exchange
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
-from webhooks.operations import history
 from webhooks.operations.webhooks import new_ping
-from webhooks.operations.why import not_chosen
-from webhooks.operations.wording import number, skip_reason
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer

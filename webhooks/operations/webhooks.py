@@ -13,13 +13,13 @@ from django.utils.translation import gettext_lazy
 
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
+from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.webhook import DESTINATION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
-from webhooks.operations import history
 from webhooks.operations.edits import is_same
 from webhooks.permissions import is_partial, may_view_all, of_viewable_objects
 from webhooks.registry import label_of

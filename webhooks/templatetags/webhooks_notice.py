@@ -8,7 +8,7 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 
 from webhooks import permissions
-from webhooks.operations.status import latest_problems
+from webhooks.insight.status import latest_problems
 
 # The index names so many problems, the worst ones.
 MAX_NAMED = 3

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import registry
+from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
@@ -32,7 +33,6 @@ from webhooks.operations.edits import (
     settings_of,
 )
 from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals
-from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
 

@@ -20,15 +20,15 @@ from webhooks import permissions
 from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
 from webhooks.admin.lists import ModelAdmin, list_url, show_result
 from webhooks.db import index_plans
+from webhooks.insight.alarms import silent_alarms
+from webhooks.insight.counts import EACH_CAP, open_count, with_counts
+from webhooks.insight.silence import read_unregistered
+from webhooks.insight.wording import number
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network import url_policy
 from webhooks.operations import webhooks
-from webhooks.operations.alarms import silent_alarms
-from webhooks.operations.counts import EACH_CAP, open_count, with_counts
-from webhooks.operations.silence import read_unregistered
-from webhooks.operations.wording import number
 from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
 

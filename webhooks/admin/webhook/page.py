@@ -28,6 +28,7 @@ from webhooks.admin.webhook.form import WebhookForm, unused_fields
 from webhooks.admin.webhook.list import WebhookListAdmin
 from webhooks.admin.webhook.sections import DUPLICATE, HEADERS, describe, fieldsets, health
 from webhooks.db import index_plans
+from webhooks.insight.wording import count_of, number, sentence, why_disabled
 from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.queue import OPEN_STATES, State
@@ -38,7 +39,6 @@ from webhooks.network import url_policy
 from webhooks.operations.edits import changed_secrets, changed_since, secret_tags, settings_of
 from webhooks.operations.run_filters import OF_WEBHOOK
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping, save_changes
-from webhooks.operations.wording import count_of, number, sentence, why_disabled
 from webhooks.permissions import redaction
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs

@@ -32,16 +32,16 @@ from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
 from webhooks.conf import conf
 from webhooks.db import index_plans
+from webhooks.insight import statistics
+from webhooks.insight.alarms import Alarm, Problem, silent_alarms, webhook_alarms
+from webhooks.insight.counts import EACH_CAP, open_count
+from webhooks.insight.silence import read_silences
+from webhooks.insight.statistics import Figures
+from webhooks.insight.wording import number
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.operations import statistics
-from webhooks.operations.alarms import Alarm, Problem, silent_alarms, webhook_alarms
-from webhooks.operations.counts import EACH_CAP, open_count
-from webhooks.operations.silence import read_silences
-from webhooks.operations.statistics import Figures
-from webhooks.operations.wording import number
 from webhooks.permissions import redaction
 
 # Deliveries at the top of the page, the newest.

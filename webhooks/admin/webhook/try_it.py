@@ -19,13 +19,13 @@ from webhooks.admin.display import headers_block, indent, json_block, part
 from webhooks.admin.webhook.form import WebhookForm
 from webhooks.conf import conf
 from webhooks.db import index_plans
+from webhooks.insight.paging import read_page
+from webhooks.insight.wording import number
 from webhooks.models import Action, Event, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.operations import trial
-from webhooks.operations.paging import read_page
 from webhooks.operations.trial import NoSample, Sample, Trial
-from webhooks.operations.wording import number
 from webhooks.permissions.redaction import explain
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration

@@ -9,12 +9,12 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
+from webhooks.insight.wording import count_of
 from webhooks.management import import_plans, import_source
 from webhooks.management.base import DatabaseCommand
 from webhooks.management.import_plans import ImportPreview, Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
-from webhooks.operations.wording import count_of
 from webhooks.text import one_line
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable

@@ -9,12 +9,12 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from webhooks.errors import describe_error
+from webhooks.insight.alarms import Alarm, Level
+from webhooks.insight.counts import TOTAL_CAP
+from webhooks.insight.status import Status, read_status
+from webhooks.insight.wording import count_of, exact_time, number, sentence
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import State
-from webhooks.operations.alarms import Alarm, Level
-from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.status import Status, read_status
-from webhooks.operations.wording import count_of, exact_time, number, sentence
 from webhooks.permissions import Operator
 from webhooks.text import one_line
 

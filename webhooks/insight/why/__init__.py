@@ -7,8 +7,8 @@ causes     the causes, a verdict as a value, and shared sentences
 rows       a stored change and its rows, as far as a user may see them
 """
 
-from webhooks.operations.why.causes import Cause, Target, Verdict, not_chosen
-from webhooks.operations.why.question import UnknownObject, why
-from webhooks.operations.why.rows import StoredChange
+from webhooks.insight.why.causes import Cause, Target, Verdict, not_chosen
+from webhooks.insight.why.question import UnknownObject, why
+from webhooks.insight.why.rows import StoredChange
 
 __all__ = ["Cause", "StoredChange", "Target", "UnknownObject", "Verdict", "not_chosen", "why"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
-from webhooks.operations.wording import clock_time, number, span
+from webhooks.insight.counts import EACH_CAP, TOTAL_CAP
+from webhooks.insight.wording import clock_time, number, span
 
 
 class Level(StrEnum):

@@ -19,12 +19,12 @@ from django.db.models.functions import Concat
 
 from webhooks import registry
 from webhooks.db import index_plans
+from webhooks.insight import history
+from webhooks.insight.counts import EACH_CAP, CappedCount
+from webhooks.insight.wording import clock_time
 from webhooks.models import Delivery, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
-from webhooks.operations import history
-from webhooks.operations.counts import EACH_CAP, CappedCount
-from webhooks.operations.wording import clock_time
 
 # The rules that an edit of a webhook can make wrong.
 FILTER_RULES = (Rule.CONDITION, Rule.CHANGED_FIELDS, Rule.NO_CHANGE, Rule.IGNORED_USER)

@@ -16,13 +16,13 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans
+from webhooks.insight.why import rows, stored, unstored
+from webhooks.insight.why.causes import Cause, Target, Verdict, join, not_recorded, retention
+from webhooks.insight.why.rows import StoredChange, Viewer
+from webhooks.insight.wording import registration_remedy
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.webhook_secrets import SECRET_FIELDS
-from webhooks.operations.why import rows, stored, unstored
-from webhooks.operations.why.causes import Cause, Target, Verdict, join, not_recorded, retention
-from webhooks.operations.why.rows import StoredChange, Viewer
-from webhooks.operations.wording import registration_remedy
 from webhooks.registry.keys import has_key, key_text
 from webhooks.registry.registration import Registration
 

@@ -18,13 +18,13 @@ from django.utils.translation import gettext as _
 
 from webhooks.conf import conf
 from webhooks.delivery.clock import elapsed
+from webhooks.insight import history
+from webhooks.insight.alarms import Alarm, Level, Problem, find_alarms
+from webhooks.insight.counts import TOTAL_CAP
+from webhooks.insight.overview import Overview, read_for_alarms, read_overview
+from webhooks.insight.wording import clock_time
 from webhooks.models import State
 from webhooks.models import Worker as Lease
-from webhooks.operations import history
-from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
-from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.overview import Overview, read_for_alarms, read_overview
-from webhooks.operations.wording import clock_time
 from webhooks.workers.status import Backend, read_backend
 
 # Something counts if it happened this long before the problem began, or just after: clocks differ a little.

@@ -11,13 +11,13 @@ from django.utils.translation import ngettext
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
+from webhooks.insight.alarms.alarm import Alarm, Level, Problem
+from webhooks.insight.alarms.site import PATIENCE
+from webhooks.insight.counts import EACH_CAP, FailedGroup, open_count
+from webhooks.insight.silence import Silence
+from webhooks.insight.wording import number, registration_remedy, sentence, span, why_disabled
 from webhooks.models.skip import Rule
 from webhooks.network import url_policy
-from webhooks.operations.alarms.alarm import Alarm, Level, Problem
-from webhooks.operations.alarms.site import PATIENCE
-from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
-from webhooks.operations.silence import Silence
-from webhooks.operations.wording import number, registration_remedy, sentence, span, why_disabled
 from webhooks.permissions.redaction import explain, label_of_kind, last_failure
 
 

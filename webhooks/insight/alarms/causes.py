@@ -13,13 +13,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.alarms import site
+from webhooks.insight.alarms.alarm import Alarm, Level, Problem
+from webhooks.insight.alarms.webhook import failed, overdue, silent_alarms, webhook_alarms
+from webhooks.insight.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.insight.overview import Overview
+from webhooks.insight.wording import number
 from webhooks.models.queue import State
-from webhooks.operations.alarms import site
-from webhooks.operations.alarms.alarm import Alarm, Level, Problem
-from webhooks.operations.alarms.webhook import failed, overdue, silent_alarms, webhook_alarms
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
-from webhooks.operations.overview import Overview
-from webhooks.operations.wording import number
 from webhooks.workers.status import Backend
 
 # At most this many causes are reported.

@@ -19,6 +19,7 @@ from django.db.models import Q, QuerySet, UUIDField
 
 from webhooks import permissions
 from webhooks.db import Among, index_plans
+from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip
 from webhooks.models.selection import (
     EVENT_COLUMNS,
@@ -34,7 +35,6 @@ from webhooks.models.selection import (
     select_skips,
     skips_in_order,
 )
-from webhooks.operations.counts import TOTAL_CAP, capped
 from webhooks.security.encryption import Unreadable, unveil, veil
 
 # A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost

@@ -12,11 +12,11 @@ from django.utils import timezone, translation
 
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight.alarms import Alarm, Level, find_alarms
+from webhooks.insight.counts import FailedGroup
+from webhooks.insight.overview import Overview
+from webhooks.insight.wording import clock_time
 from webhooks.models import State, Webhook
-from webhooks.operations.alarms import Alarm, Level, find_alarms
-from webhooks.operations.counts import FailedGroup
-from webhooks.operations.overview import Overview
-from webhooks.operations.wording import clock_time
 from webhooks.security.encryption import PREFIX, Secret
 from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 

@@ -15,10 +15,10 @@ from tests.support.draining import sweep_step
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery.statistics import roll_up
+from webhooks.insight import statistics
+from webhooks.insight.statistics import Figures
 from webhooks.models import StatisticDelta, Webhook
 from webhooks.models.statistic import Period
-from webhooks.operations import statistics
-from webhooks.operations.statistics import Figures
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -21,8 +21,7 @@ from webhooks.capture.serialize import Payload, serialize_or_error, stored_snaps
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.models import Action, Event, Skip, Webhook
-from webhooks.operations.why.causes import (
+from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
     SAVE_AGAIN,
@@ -38,9 +37,10 @@ from webhooks.operations.why.causes import (
     retention_days,
     turned_off,
 )
-from webhooks.operations.why.rows import StoredChange, Viewer, models_of, with_known_data
-from webhooks.operations.why.stored import rule_remedy
-from webhooks.operations.wording import exact_time, registration_remedy, sentence, skip_reason
+from webhooks.insight.why.rows import StoredChange, Viewer, models_of, with_known_data
+from webhooks.insight.why.stored import rule_remedy
+from webhooks.insight.wording import exact_time, registration_remedy, sentence, skip_reason
+from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, json_equal, last_line

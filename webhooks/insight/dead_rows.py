@@ -15,8 +15,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.db import fetch_all, is_postgresql
+from webhooks.insight.wording import exact_time, number, span
 from webhooks.models import Event
-from webhooks.operations.wording import exact_time, number, span
 
 # Seconds that a transaction may be open, and that a table with many dead rows may wait for VACUUM.
 PATIENCE = 600

@@ -22,10 +22,10 @@ from tests.support.makers import make_site_delivery, make_site_event, make_webho
 from tests.support.users import api_client, make_user
 from users.models import User
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight import history, status
+from webhooks.insight.alarms import Alarm, Level, Problem
 from webhooks.models import State, Webhook
 from webhooks.models import Worker as Lease
-from webhooks.operations import history, status
-from webhooks.operations.alarms import Alarm, Level, Problem
 from webhooks.workers.status import CLASS_FIELD, Backend, RegisteredWorker
 
 ADDRESS = "/api/webhooks/status/"
@@ -144,7 +144,7 @@ def may_view_nothing(user: Any, rows: Any) -> Any:
 
 
 def test_the_command_sees_all_whatever_may_view_says(webhook: Webhook, capsys: Any, webhooks_settings: Any) -> None:
-    webhooks_settings(MAY_VIEW="tests.operations.test_status.may_view_nothing")
+    webhooks_settings(MAY_VIEW="tests.insight.test_status.may_view_nothing")
     make_site_delivery(webhook, State.FAILED)
     assert run(capsys)[0] == 1
 
@@ -168,7 +168,7 @@ def test_only_users_who_see_all_share_statements(webhook: Webhook, api: APIClien
         return found["deliveries"]["failed"], found["failed_events"]
 
     assert seen(api) == (1, 1)
-    webhooks_settings(MAY_VIEW="tests.operations.test_status.may_view_nothing")
+    webhooks_settings(MAY_VIEW="tests.insight.test_status.may_view_nothing")
     assert seen(api) == (0, 0)
     assert seen(api_client(make_user("view_delivery", "view_webhook", "view_event"))) == (0, 0)
 

@@ -15,10 +15,10 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
+from webhooks.insight.why.rows import StoredChange
+from webhooks.insight.wording import exact_time, was_disabled, why_disabled
 from webhooks.models import Action, Webhook
 from webhooks.models.event import PING
-from webhooks.operations.why.rows import StoredChange
-from webhooks.operations.wording import exact_time, was_disabled, why_disabled
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")
 RECOVER_SKIPPED = _("To send the object as it is now, save it again, or use “Recover skipped…” of the webhook.")

@@ -22,9 +22,9 @@ from tests.support.makers import make_site_delivery, make_site_event, make_site_
 from users.models import User
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
+from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.models.selection import select_deliveries, select_events
-from webhooks.operations import paging
 
 pytestmark = pytest.mark.usefixtures("few_rows_a_page")
 

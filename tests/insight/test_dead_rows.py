@@ -18,12 +18,12 @@ from tests.support.makers import make_site_skip, make_webhook
 from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
+from webhooks.insight import dead_rows
+from webhooks.insight.alarms import Alarm, Level, Problem, find_alarms
+from webhooks.insight.dead_rows import Kind, OpenTransaction, Table, VacuumState, read_vacuum_state
+from webhooks.insight.overview import Overview
+from webhooks.insight.wording import exact_time
 from webhooks.models import Skip
-from webhooks.operations import dead_rows
-from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
-from webhooks.operations.dead_rows import Kind, OpenTransaction, Table, VacuumState, read_vacuum_state
-from webhooks.operations.overview import Overview
-from webhooks.operations.wording import exact_time
 from webhooks.workers.status import Backend
 
 NOW = timezone.now()

@@ -9,11 +9,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.delivery import clock
-from webhooks.operations.alarms.alarm import Alarm, Level, Problem
-from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.dead_rows import VacuumState
-from webhooks.operations.overview import Overview
-from webhooks.operations.wording import number, span
+from webhooks.insight.alarms.alarm import Alarm, Level, Problem
+from webhooks.insight.counts import TOTAL_CAP
+from webhooks.insight.dead_rows import VacuumState
+from webhooks.insight.overview import Overview
+from webhooks.insight.wording import number, span
 from webhooks.text import last_line
 from webhooks.workers.status import Backend, RegisteredWorker
 

@@ -8,8 +8,8 @@ webhook   one webhook: disabled, paused, failing, lanes that are blocked, delive
 causes    which alarm follows from which
 """
 
-from webhooks.operations.alarms.alarm import Alarm, Level, Problem
-from webhooks.operations.alarms.causes import find_alarms
-from webhooks.operations.alarms.webhook import silent_alarms, webhook_alarms
+from webhooks.insight.alarms.alarm import Alarm, Level, Problem
+from webhooks.insight.alarms.causes import find_alarms
+from webhooks.insight.alarms.webhook import silent_alarms, webhook_alarms
 
 __all__ = ["Alarm", "Level", "Problem", "find_alarms", "silent_alarms", "webhook_alarms"]

@@ -17,11 +17,8 @@ from django.db.models import OuterRef, Prefetch, QuerySet
 from webhooks import permissions, registry
 from webhooks.conf import conf
 from webhooks.db import Among, DatabaseNow, Statement, fetch_all, index_plans, is_postgresql
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
-from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
-from webhooks.models.run import OPEN_RUN_STATES
-from webhooks.operations import statistics
-from webhooks.operations.counts import (
+from webhooks.insight import statistics
+from webhooks.insight.counts import (
     EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
@@ -32,9 +29,12 @@ from webhooks.operations.counts import (
     failed_groups_sql,
     with_open_counts,
 )
-from webhooks.operations.dead_rows import VacuumState, read_vacuum_state
-from webhooks.operations.silence import Silence, read_silences
-from webhooks.operations.statistics import Hours, Recent
+from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
+from webhooks.insight.silence import Silence, read_silences
+from webhooks.insight.statistics import Hours, Recent
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
+from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
+from webhooks.models.run import OPEN_RUN_STATES
 
 # The status page shows no more webhooks, and no more open runs, than this.
 MAX_WEBHOOKS, MAX_RUNS = 200, 5

@@ -40,9 +40,9 @@ from tests.testapp.models import (
 from webhooks import registry
 from webhooks.delivery import sweep
 from webhooks.delivery.dispatch import dispatch
+from webhooks.insight.why import Cause, Target, UnknownObject, Verdict, rows, why
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.operations import replays, retries
-from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, rows, why
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -492,7 +492,7 @@ def test_every_cause_has_a_case() -> None:
 def test_an_object_in_another_database_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     thing, webhook = Thing.objects.create(name="a"), make_webhook(Thing)
     routed = SimpleNamespace(db_for_write=lambda model, instance: "other")
-    monkeypatch.setattr("webhooks.operations.why.question.router", routed)
+    monkeypatch.setattr("webhooks.insight.why.question.router", routed)
     verdict = the(thing, webhook)
     assert verdict.cause == Cause.OTHER_DATABASE
     assert verdict.text.startswith("The object is in the database 'other'.")

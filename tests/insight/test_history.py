@@ -17,8 +17,9 @@ from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from users.models import User
+from webhooks.insight import history
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.operations import history, retries
+from webhooks.operations import retries
 from webhooks.operations.webhooks import pause, set_enabled
 from webhooks.permissions import Operator, find_user
 

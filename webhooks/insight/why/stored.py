@@ -11,10 +11,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks.conf import conf
 from webhooks.db import to_db_time, to_utc
-from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
-from webhooks.models.event import PING
-from webhooks.models.skip import Rule
-from webhooks.operations.why.causes import (
+from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
     RECOVER_SKIPPED,
@@ -31,8 +28,11 @@ from webhooks.operations.why.causes import (
     retention,
     turned_off,
 )
-from webhooks.operations.why.rows import Deliveries, StoredChange, Viewer, models_of
-from webhooks.operations.wording import exact_time, sentence, skip_reason
+from webhooks.insight.why.rows import Deliveries, StoredChange, Viewer, models_of
+from webhooks.insight.wording import exact_time, sentence, skip_reason
+from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
+from webhooks.models.event import PING
+from webhooks.models.skip import Rule
 from webhooks.permissions.redaction import explain, last_failure
 from webhooks.text import last_line
 

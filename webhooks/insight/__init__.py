@@ -1,0 +1,11 @@
+"""What users want to know: for the admin, the API and the commands.
+
+why          why did nothing arrive?
+status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``
+silence      enabled webhooks that send nothing, although nothing fails
+statistics   percentages, rates and times of attempts
+counts       counts of deliveries, each up to a cap, for pages and alarms
+paging       pages of long lists, which read few rows
+history      who changed which row
+wording      numbers, times and the reasons of skips in words
+"""
