@@ -51,6 +51,17 @@ def test_a_host_without_the_admin_and_with_its_own_users_has_everything_but_the_
     assert "Traceback" not in logged
 
 
+def test_a_host_that_has_an_app_called_webhooks_itself_installs_this_one_beside_it(
+    tmp_path: Path, redis_url: str, inbox: Inbox
+) -> None:
+    places = {"TWIN_HOST_DATABASE": str(tmp_path / "db.sqlite3"), "REDIS_URL": redis_url}
+    run("tests.twin_host", **places)  # leaves its tables, and rows in django_migrations
+    logged = run("tests.twin_host", inbox.url(), TWIN_HOST_HAS_THE_APP="yes", **places)
+    [request] = inbox.received()
+    assert (request.json["object_type"], request.json["data"]["name"]) == ("webhooks.webhook", "newer")
+    assert "Traceback" not in logged
+
+
 @dataclass
 class RemoteUser:
     """A user from another service: without a row in the database and without Django's permissions."""
