@@ -20,6 +20,7 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight.why import Cause
 from webhooks.models import Event
+from webhooks.models.skip import Rule
 from webhooks.security import signing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,11 @@ def test_every_cause_is_described_and_no_other() -> None:
 def test_every_operator_is_described_with_its_words_and_value() -> None:
     described = {name: cells.split(" | ")[:2] for name, cells in rows("conditions.md").items() if name in OPERATORS}
     assert described == {name: [str(one.words), str(one.wanted) or "none"] for name, one in OPERATORS.items()}
+
+
+def test_every_rule_of_a_skip_is_described() -> None:
+    section = page("webhooks.md").partition("## Skipped changes")[2].partition("\n## ")[0]
+    assert set(dict(ROW.findall(section))) == set(Rule.values)
 
 
 def test_every_public_name_is_on_the_page_of_the_python_api() -> None:

@@ -26,9 +26,6 @@ from webhooks.models import Delivery, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
 
-# The rules that an edit of a webhook can make wrong.
-FILTER_RULES = (Rule.CONDITION, Rule.CHANGED_FIELDS, Rule.NO_CHANGE, Rule.IGNORED_USER)
-
 # An edit comes before a skip if it is later by no more than this: clocks differ a little.
 CLOCKS = timedelta(seconds=10)
 
@@ -116,10 +113,11 @@ def _skipping(webhooks: Sequence[Webhook]) -> dict[int, Skipping]:
     with index_plans(using):
         looked_at = _skipped_last([webhook.pk for webhook in webhooks])
         rows = list(_since_last_sent(looked_at, _last_sent(looked_at))) if looked_at else []
+    filters = Rule.filters()
     found = {
         row.pk: Skipping(row.rule, row.since, row.skipped)
         for row in rows
-        if row.rule == row.other_rule and row.rule in FILTER_RULES and is_surprising(row.skipped, row.sent, row.before)
+        if row.rule == row.other_rule and row.rule in filters and is_surprising(row.skipped, row.sent, row.before)
     }
     edits = _edits({pk: one.since for pk, one in found.items()})
     return {pk: replace(one, edit=edits.get(pk, "")) for pk, one in found.items()}
