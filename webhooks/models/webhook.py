@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
@@ -27,8 +28,38 @@ from webhooks.text import clean, username_of
 
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
+# The settings of a webhook in the sections and the order of its form. REST, the comparison with what another user saved
+# meanwhile, and the permissions below follow: a new setting needs its field, and its name here.
+SECTIONS = {
+    "general": ("name", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled"),
+    "security": ("secret", "ssl_verification", "ca_file_path"),
+    "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
+    "request": (
+        "http_method", "content_type", "body_template", "additional_headers", "secret_headers", "serializer",
+        "prechange",
+    ),
+    "delivery": ("ordered", "timeout"),
+}  # fmt: skip
+SETTINGS = tuple(chain.from_iterable(SECTIONS.values()))
+
+# Only users who may change a webhook see these, for they may contain tokens.
+TOKEN_FIELDS = ("additional_headers", "body_template")
+
 # A change of these sends data to another receiver, or lets others read it on the way.
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
+
+# Credentials: with others, the same URL may belong to another customer of the receiver.
+CREDENTIAL_FIELDS = ("secret", "secret_headers")
+
+# A change of these neither sends more data nor reveals any. Models and ``enabled`` have their own checks.
+HARMLESS_FIELDS = {
+    "name", "enabled", "object_types", "custom_events", "http_method", "content_type", "timeout", "ordered",
+}  # fmt: skip
+
+# A change of all others sends more data, or reveals data by whether something is sent.
+CONTENT_FIELDS = tuple(
+    name for name in SETTINGS if name not in {*DESTINATION_FIELDS, *CREDENTIAL_FIELDS, *HARMLESS_FIELDS}
+)
 
 # The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}

@@ -22,9 +22,8 @@ from webhooks.conditions import OPERATORS
 from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
+from webhooks.models.webhook import ACTION_FIELDS, CREDENTIAL_FIELDS, NO_ACTION
 from webhooks.operations.edits import (
-    ENTERED_SECRETS,
     as_setting,
     changed_secrets,
     changed_since,
@@ -33,7 +32,7 @@ from webhooks.operations.edits import (
     secret_tags,
     settings_of,
 )
-from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals
+from webhooks.operations.webhooks import refusals
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
 
@@ -219,7 +218,7 @@ class WebhookForm(forms.ModelForm):
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, **kwargs)
         self.stored = settings_of(self.instance) if self.instance.pk else {}
-        self.stored_secrets = {name: getattr(self.instance, name) for name in ENTERED_SECRETS}
+        self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
         for name in ACTION_FIELDS.keys() & self.fields.keys():
             self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL
