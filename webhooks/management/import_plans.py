@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from webhooks import registry
-from webhooks.conf.rules import MAX_TIMEOUT
+from webhooks.conf import MAX_TIMEOUT
 from webhooks.errors import get_logger
 from webhooks.management.import_source import Item, Responses
 from webhooks.models import Webhook

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf.rules import MAX_TIMEOUT
+from webhooks.conf import MAX_TIMEOUT
 from webhooks.db import DatabaseNow
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
