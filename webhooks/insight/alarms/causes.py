@@ -57,7 +57,7 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
         *site.being_deleted(overview),
         *site.none_enabled(overview),
         *site.without_models(overview.labels_without_models),
-        *(alarm for alarm in silent if alarm.problem == Problem.SKIPS_ALL),
+        *(alarm for alarm in silent if alarm.problem != Problem.NOT_REGISTERED),
         *_of_one_cause(
             unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
         ),
