@@ -69,7 +69,8 @@ class Silence:
 def read_silences(webhooks: Collection[Any]) -> dict[int, Silence]:
     """The silences of these webhooks by id, of the enabled ones that have any."""
     silences = read_unregistered(webhooks)
-    for pk, skipping in _skipping([one for one in webhooks if one.enabled and _has_filters(one)]).items():
+    judged = [one for one in webhooks if one.enabled and one.has_filters and one.last_success_at]
+    for pk, skipping in _skipping(judged).items():
         silences[pk] = replace(silences.get(pk, Silence()), skipping=skipping)
     return silences
 
@@ -99,12 +100,6 @@ def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:
 
 
 # Skips
-
-
-def _has_filters(webhook: Webhook) -> bool:
-    """Whether it has filters, and has sent something."""
-    has_any = webhook.conditions or webhook.changed_fields or webhook.only_changes or webhook.excluded_usernames
-    return bool(has_any and webhook.last_success_at)
 
 
 def _skipping(webhooks: Sequence[Webhook]) -> dict[int, Skipping]:

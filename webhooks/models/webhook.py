@@ -44,6 +44,7 @@ SETTINGS = tuple(chain.from_iterable(SECTIONS.values()))
 
 # Only users who may change a webhook see these, for they may contain tokens.
 TOKEN_FIELDS = ("additional_headers", "body_template")
+TEMPLATE_FIELDS = ("payload_url", *TOKEN_FIELDS)
 
 # A change of these sends data to another receiver, or lets others read it on the way.
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
@@ -310,7 +311,12 @@ class Webhook(WebhookSecrets, WebhookState):
 
     @property
     def has_templates(self) -> bool:
-        return any(map(is_template, (self.payload_url, self.additional_headers, self.body_template)))
+        return any(is_template(getattr(self, name)) for name in TEMPLATE_FIELDS)
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether it may skip a change of its models and actions."""
+        return any(getattr(self, name) for name in SECTIONS["filters"])
 
     @property
     def actions(self) -> list[Action]:
