@@ -49,7 +49,7 @@ from webhooks.models import Event, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS, SETTINGS, TOKEN_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import edits
 from webhooks.operations.webhooks import (
@@ -270,7 +270,7 @@ ETAG = header("ETag", _("Give it as If-Match with your next change."), of_respon
     partial_update=extend_schema(parameters=[IF_MATCH, ETAG]),
     destroy=extend_schema(parameters=[IF_MATCH]),
 )
-@method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
+@method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS), name="dispatch")
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: the changes to send, and the URL of the receiver."""
 

@@ -20,7 +20,7 @@ from webhooks.db import DatabaseNow
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
-from webhooks.models.webhook_secrets import WebhookSecrets
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
@@ -48,9 +48,6 @@ TEMPLATE_FIELDS = ("payload_url", *TOKEN_FIELDS)
 
 # A change of these sends data to another receiver, or lets others read it on the way.
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
-
-# Credentials: with others, the same URL may belong to another customer of the receiver.
-CREDENTIAL_FIELDS = ("secret", "secret_headers")
 
 # A change of these neither sends more data nor reveals any. Models and ``enabled`` have their own checks.
 HARMLESS_FIELDS = {

@@ -10,8 +10,8 @@ from django.db.models import QuerySet
 from django.utils.crypto import salted_hmac
 
 from webhooks.models import Webhook
-from webhooks.models.webhook import CREDENTIAL_FIELDS, SETTINGS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook import SETTINGS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.security.encryption import Secret
 
 # The settings that a user can read. Workers write other columns, and ``enabled``.

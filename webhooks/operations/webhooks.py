@@ -17,8 +17,8 @@ from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
-from webhooks.models.webhook import CONTENT_FIELDS, CREDENTIAL_FIELDS, DESTINATION_FIELDS, TOKEN_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations.edits import is_same
 from webhooks.permissions import is_partial, may_view_all, of_viewable_objects

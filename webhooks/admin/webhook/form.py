@@ -22,7 +22,8 @@ from webhooks.conditions import OPERATORS
 from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, CREDENTIAL_FIELDS, NO_ACTION
+from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.edits import (
     as_setting,
     changed_secrets,

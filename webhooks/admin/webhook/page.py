@@ -35,7 +35,7 @@ from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, TOKEN_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.edits import changed_secrets, changed_since, secret_tags, settings_of
 from webhooks.operations.run_filters import OF_WEBHOOK
@@ -48,7 +48,7 @@ from webhooks.workers import jobs
 HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}
 
 # An error report that Django mails must not contain the secrets.
-hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_headers"))
+hide_secrets = method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS))
 
 
 class OutsidePermission(PermissionDenied):

@@ -41,7 +41,8 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
-from webhooks.models.webhook import ACTION_FIELDS, CREDENTIAL_FIELDS, SECTIONS
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.permissions import redaction
 
 # Deliveries at the top of the page, the newest.
