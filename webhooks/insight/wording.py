@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy, pgettext
 
 from webhooks import registry
-from webhooks.conditions import CHANGES
+from webhooks.conditions import WITHOUT_VALUE
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Skip, Webhook
@@ -111,26 +111,13 @@ def skip_reason(skip: Skip, shows_actual: bool) -> str:
     match skip.rule:
         case Rule.CONDITION:
             return _describe_condition(detail)
-        case Rule.CHANGED_FIELDS:
-            return _("Only %(changed)s changed, and none of %(wanted)s.") % {
-                "changed": _joined(detail["changed"]),
-                "wanted": _joined(detail["wanted"]),
-            }
-        case Rule.NO_CHANGE:
-            return _("The update changed nothing.")
-        case Rule.IGNORED_USER:
-            return _("Changes by %(user)s are ignored.") % {"user": skip.username}
-        case Rule.LOOP_PROTECTION:
-            return (
-                _(
-                    "Loop protection: depth %(depth)s of a chain of changes that webhooks caused; MAX_DEPTH allows "
-                    "%(limit)s."
-                )
-                % detail
-            )
-    since = datetime.fromisoformat(detail["since"]) if detail["since"] else None
-    reason = detail.get("reason", "")
-    return was_disabled(since, detail["by"], str(DisabledReason(reason).label) if reason in DisabledReason else reason)
+        case Rule.DISABLED:
+            since = datetime.fromisoformat(detail["since"]) if detail["since"] else None
+            reason = detail.get("reason", "")
+            known = str(DisabledReason(reason).label) if reason in DisabledReason else reason
+            return was_disabled(since, detail["by"], known)
+    values = {name: _joined(value) for name, value in detail.items()}
+    return str(Rule(skip.rule).reason) % {"user": skip.username, **values}
 
 
 def why_disabled(webhook: Webhook) -> str:
@@ -176,7 +163,7 @@ def _describe_condition(detail: dict[str, Any]) -> str:
         return _("The conditions cannot be judged: %(problem)s.") % detail
     operator = detail["operator"]
     negated = "not " if "negate" in detail else ""
-    wanted = f"{negated}{operator}" if operator in CHANGES else f"{negated}{operator} {_json(detail['expected'])}"
+    wanted = f"{negated}{operator}" if operator in WITHOUT_VALUE else f"{negated}{operator} {_json(detail['expected'])}"
     values = {"place": detail.get("place", ""), "path": detail["path"] or _("a condition"), "wanted": wanted}
     text = _("The condition wants %(path)s %(wanted)s.")
     if "place" in detail:

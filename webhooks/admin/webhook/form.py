@@ -18,12 +18,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import registry
+from webhooks.conditions import OPERATORS
 from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.edits import (
-    ENTERED_SECRETS,
     as_setting,
     changed_secrets,
     changed_since,
@@ -32,7 +33,7 @@ from webhooks.operations.edits import (
     secret_tags,
     settings_of,
 )
-from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals
+from webhooks.operations.webhooks import refusals
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
 
@@ -63,6 +64,34 @@ class FirstActionWidget(forms.CheckboxInput):
     """The first of the boxes for actions, after the text that introduces them all."""
 
     template_name = "rq_webhooks/admin/webhook/first_action.html"
+
+
+class ConditionsWidget(forms.Textarea):
+    """A text area for JSON, with the operators and texts from which a script builds rows."""
+
+    template_name = "rq_webhooks/admin/webhook/conditions_widget.html"
+    words = {
+        "sendIf": gettext_lazy("Send it if"),
+        "combine": gettext_lazy("How conditions combine"),
+        "all": gettext_lazy("all of these match"),
+        "any": gettext_lazy("any of these matches"),
+        "path": gettext_lazy("Path"),
+        "operator": gettext_lazy("Operator"),
+        "value": gettext_lazy("Value"),
+        "not": gettext_lazy("not"),
+        "add": gettext_lazy("Add a condition"),
+        "remove": gettext_lazy("Remove"),
+        "asJson": gettext_lazy("Edit as JSON"),
+        "asRows": gettext_lazy("Edit as rows"),
+        "onlyJson": gettext_lazy("Rows cannot show these conditions, so they are shown as JSON."),
+        "try": gettext_lazy("Try it on the last events"),
+        "ignored": gettext_lazy("A condition without a path and a value was ignored."),
+        "failed": gettext_lazy("The preview failed:"),
+    }
+
+    def get_context(self, *args: Any) -> dict[str, Any]:
+        operators = {name: {"words": one.words, "widget": one.widget} for name, one in OPERATORS.items()}
+        return super().get_context(*args) | {"builder": {"operators": operators, "words": self.words}}
 
 
 class EnteredTextField(forms.JSONField):
@@ -170,7 +199,7 @@ class WebhookForm(forms.ModelForm):
                 attrs={"class": "vURLField", "spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}
             ),
             "on_created": FirstActionWidget,
-            "conditions": forms.Textarea(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": PREVIEW_URL}),
+            "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": PREVIEW_URL}),
             "changed_fields": forms.TextInput(attrs={"class": "vTextField"}),
             "excluded_usernames": forms.Textarea(TEXT),
             "serializer": forms.TextInput(attrs={"class": "vTextField", "list": "serializer_suggestions"}),
@@ -190,7 +219,7 @@ class WebhookForm(forms.ModelForm):
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, **kwargs)
         self.stored = settings_of(self.instance) if self.instance.pk else {}
-        self.stored_secrets = {name: getattr(self.instance, name) for name in ENTERED_SECRETS}
+        self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
         for name in ACTION_FIELDS.keys() & self.fields.keys():
             self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL

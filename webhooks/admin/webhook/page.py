@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -26,15 +27,15 @@ from webhooks.admin.run_start import recover_view
 from webhooks.admin.webhook import try_it
 from webhooks.admin.webhook.form import WebhookForm, unused_fields
 from webhooks.admin.webhook.list import WebhookListAdmin
-from webhooks.admin.webhook.sections import DUPLICATE, HEADERS, describe, fieldsets, health
+from webhooks.admin.webhook.sections import BOXES, DUPLICATE, describe, fieldsets, health
 from webhooks.db import index_plans
 from webhooks.insight.wording import count_of, number, sentence, why_disabled
 from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.edits import changed_secrets, changed_since, secret_tags, settings_of
 from webhooks.operations.run_filters import OF_WEBHOOK
@@ -44,10 +45,10 @@ from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.
-HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *HEADERS, "body_template"}
+HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}
 
 # An error report that Django mails must not contain the secrets.
-hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_headers"))
+hide_secrets = method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS))
 
 
 class OutsidePermission(PermissionDenied):

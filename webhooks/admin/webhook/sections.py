@@ -41,7 +41,8 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
-from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.permissions import redaction
 
 # Deliveries at the top of the page, the newest.
@@ -50,10 +51,8 @@ LAST = 5
 # The parameter of the form for a new webhook: the key of the one to copy.
 DUPLICATE = "duplicate"
 
-HEADERS = ("additional_headers", "secret_headers", "clear_secret_headers")
-
-# These never show their values, so a section does not open for them. Its line says whether they are set.
-WRITE_ONLY = {"secret", "secret_headers"}
+# The boxes after a field that never shows its value.
+BOXES = {"secret": ("clear_secret", "forget_previous_secret"), "secret_headers": ("clear_secret_headers",)}
 
 Fieldset = tuple[Any, dict[str, Any]]
 
@@ -179,10 +178,11 @@ def _row(delivery: Delivery) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Section:
-    """``summary`` says how the fields of a webhook are set. A section without one is always open."""
+    """``name`` is one of ``models.webhook.SECTIONS``. ``summary`` says how the fields of a webhook are set. A section
+    without one is always open."""
 
+    name: str
     title: str | Promise
-    fields: Sequence[str | tuple[str, ...]]
     summary: Callable[[Webhook], list[str]] | None = None
 
 
@@ -224,31 +224,25 @@ def _delivery(webhook: Webhook) -> list[str]:
     return [order, _("%(seconds)s s for each attempt") % {"seconds": f"{webhook.timeout or conf.timeout:g}"}]
 
 
-SECTIONS = [
-    Section("", ["name", "payload_url", "object_types", tuple(ACTION_FIELDS), "custom_events", "enabled"]),
-    Section(
-        gettext_lazy("Signature and TLS"),
-        ["secret", "clear_secret", "forget_previous_secret", "ssl_verification", "ca_file_path"],
-        _security,
-    ),
-    Section(
-        gettext_lazy("Filters"), ["conditions", "changed_fields", "only_changes", "excluded_usernames"], _filters
-    ),
-    Section(
-        gettext_lazy("Request"),
-        ["http_method", "content_type", "body_template", *HEADERS, "serializer", "prechange"],
-        _request,
-    ),
-    Section(gettext_lazy("Delivery"), ["ordered", "timeout"], _delivery),
-]  # fmt: skip
+FORM = [
+    Section("general", ""),
+    Section("security", gettext_lazy("Signature and TLS"), _security),
+    Section("filters", gettext_lazy("Filters"), _filters),
+    Section("request", gettext_lazy("Request"), _request),
+    Section("delivery", gettext_lazy("Delivery"), _delivery),
+]
 
 
 def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
     """All sections, closed, without the fields of ``left_out``. ``url`` is the field that shows the URL."""
-    found = []
-    for section in SECTIONS:
-        names = [url if name == "payload_url" else name for name in section.fields if name not in left_out]
-        options = {"fields": names, "classes": ["collapse"] if section.summary else []}
+    in_line = dict.fromkeys(ACTION_FIELDS, tuple(ACTION_FIELDS))
+    found: list[Fieldset] = []
+    for section in FORM:
+        names = [
+            part for name in SECTIONS[section.name] for part in (name, *BOXES.get(name, ())) if part not in left_out
+        ]
+        shown = dict.fromkeys(url if name == "payload_url" else in_line.get(name, name) for name in names)
+        options = {"fields": list(shown), "classes": ["collapse"] if section.summary else []}
         found.append((section.title or None, options))
     return found
 
@@ -256,7 +250,7 @@ def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
 def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
     """The sections with a line about the values of the webhook in each title. A section with a value that is not the
     default is open."""
-    by_title = {section.title: section for section in SECTIONS if section.summary}
+    by_title = {section.title: section for section in FORM if section.summary}
     found: list[Fieldset] = []
     for title, options in sections:
         if section := by_title.get(title):
@@ -272,6 +266,6 @@ def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
 def _is_changed(webhook: Webhook, name: str | tuple[str, ...]) -> bool:
     """Whether a field shows a value that is not its default."""
     column: Any = {field.name: field for field in Webhook._meta.fields}.get(name)  # type: ignore[arg-type]
-    if column is None or name in WRITE_ONLY:
+    if column is None or name in CREDENTIAL_FIELDS:
         return False
     return (getattr(webhook, column.name) or None) != (column.get_default() or None)
