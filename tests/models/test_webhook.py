@@ -317,7 +317,7 @@ def test_webhooks_by_id_are_as_the_orm_reads_them() -> None:
         webhook.pk: webhook for webhook in (make_webhook(name="one", secret="s" * 20), make_webhook(name="two"))
     }
     deleted = make_webhook(name="three")
-    Webhook.objects.filter(pk=deleted.pk).mark_deleted()
+    Webhook.objects.filter(pk=deleted.pk).delete()
     for webhook in webhooks.values():
         webhook.name += "!"
         webhook.save()

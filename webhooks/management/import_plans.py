@@ -22,15 +22,13 @@ from webhooks.conf.rules import MAX_TIMEOUT
 from webhooks.errors import get_logger
 from webhooks.management.import_source import Item, Responses
 from webhooks.models import Webhook
+from webhooks.models.webhook import SETTING_FIELDS
 from webhooks.network import headers
 from webhooks.payloads import templates
 from webhooks.registry import label_of
 from webhooks.registry.registration import is_sensitive
 
 logger = get_logger(__name__)
-
-# Users set these fields; workers keep the others.
-SETTINGS = [field.name for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
 
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
@@ -119,7 +117,7 @@ def _problem(plan: Plan) -> str:
 
 def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
     planned = Webhook(**plan.fields)
-    names = [name for name in SETTINGS if getattr(stored, name) != getattr(planned, name)]
+    names = [one.name for one in SETTING_FIELDS if getattr(stored, one.name) != getattr(planned, one.name)]
     object_types = set(map(label_of, stored.object_types.all()))
     return names + (["object_types"] if object_types != set(plan.object_types) else [])
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
@@ -24,6 +25,9 @@ from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookSt
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
 from webhooks.text import clean, username_of
+
+if TYPE_CHECKING:
+    from typing import Self
 
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
@@ -196,7 +200,39 @@ class Webhook(WebhookSecrets, WebhookState):
     def __str__(self) -> str:
         return self.name
 
+    _loaded: Mapping[str, Any] = MappingProxyType({})
+    """The settings as they were read or written last, for ``save``. Without JSON: code may change a list in place."""
+
+    @classmethod
+    def from_db(cls, *args: Any) -> Self:
+        webhook = super().from_db(*args)
+        webhook._remember()
+        return webhook
+
+    def refresh_from_db(self, using: Any = None, fields: Any = None, **kwargs: Any) -> None:
+        super().refresh_from_db(using, fields, **kwargs)
+        self._remember(fields)
+
+    def _remember(self, fields: Collection[str] | None = None) -> None:
+        names = [field.name for field in SETTING_FIELDS if not isinstance(field, models.JSONField)]
+        known = [name for name in names if name in self.__dict__ and (fields is None or name in fields)]
+        self._loaded = {**self._loaded, **{name: self.__dict__[name] for name in known}}
+
     def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert or update the row. An update writes the settings that changed since this instance was loaded.
+
+        Workers own the other columns, and sometimes disable a webhook: a form that was open meanwhile reverts nothing.
+        With ``update_fields``, these columns are written as they are. Raises what ``save_settings`` raises.
+        """
+        is_new = self.pk is None or self._state.adding or kwargs.get("force_insert")
+        if is_new or kwargs.get("update_fields") is not None:
+            self._write(*args, **kwargs)
+            return
+        names = {field.name for field in SETTING_FIELDS if field.name in self.__dict__}
+        kept = {name for name, value in self._loaded.items() if name in names and self.__dict__[name] == value}
+        self.save_settings(names - kept, using=kwargs.get("using"))
+
+    def _write(self, *args: Any, **kwargs: Any) -> None:
         fields = kwargs.get("update_fields")
         rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
         was_enabled: bool | None = None
@@ -218,8 +254,15 @@ class Webhook(WebhookSecrets, WebhookState):
         super().save(*args, **kwargs)
         if was_enabled is False and self.enabled:
             rows.update(resumed_at=DatabaseNow())
+        self._remember(kwargs.get("update_fields"))
 
-    def save_settings(self, changed: Collection[str], user: object = "") -> bool:
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Hide and disable the webhook at once. The sweep deletes its deliveries and then the row."""
+        return Webhook.objects.using(using or self._state.db).filter(pk=self.pk).delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+
+    def save_settings(self, changed: Collection[str], user: object = "", using: str | None = None) -> bool:
         """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
         Returns whether this enables the webhook.
 
@@ -228,7 +271,7 @@ class Webhook(WebhookSecrets, WebhookState):
         if secret headers would go to a receiver that was not validated together with them. Validate first: the row
         stays locked until the end of the transaction, and workers wait for it.
         """
-        using = router.db_for_write(Webhook, instance=self)
+        using = using or router.db_for_write(Webhook, instance=self)
         with transaction.atomic(using):
             stored = Webhook.objects.using(using).select_for_update(no_key=True).get(pk=self.pk)
             self._refuse_unseen_receiver(stored, {*changed})
@@ -242,7 +285,7 @@ class Webhook(WebhookSecrets, WebhookState):
                 self.replace_secret(secret)
             if "previous_secret" in changed:
                 self.forget_previous_secret()
-            self.save(using=using)
+            self._write(using=using)
             return self.enabled and not stored.enabled
 
     def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:
@@ -284,6 +327,10 @@ class Webhook(WebhookSecrets, WebhookState):
     @property
     def actions(self) -> list[Action]:
         return [action for name, action in ACTION_FIELDS.items() if getattr(self, name)]
+
+
+# The columns that users change. Workers write the others, and ``enabled``.
+SETTING_FIELDS = [field for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
 
 
 def _normalized_names(names: Any) -> Any:

@@ -10,13 +10,12 @@ from django.db.models import QuerySet
 from django.utils.crypto import salted_hmac
 
 from webhooks.models import Webhook
+from webhooks.models.webhook import SETTING_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.security.encryption import Secret
 
-# The columns that users change. Workers write others, and ``enabled``.
-COLUMNS = [field.attname for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
 # The settings that a user can read.
-SETTINGS = [*(name for name in COLUMNS if name not in SECRET_FIELDS), "object_types"]
+SETTINGS = [*(field.name for field in SETTING_FIELDS if field.name not in SECRET_FIELDS), "object_types"]
 
 ENTERED_SECRETS = ("secret", "secret_headers")
 

@@ -121,7 +121,7 @@ def delete_webhooks(webhooks: WebhookQuerySet) -> None:
     using = webhooks.db
     pks = list(webhooks.values_list("pk", flat=True))
     with transaction.atomic(using):
-        webhooks.filter(pk__in=pks).mark_deleted()
+        webhooks.delete()
         purge_webhooks(Webhook.with_deleted.using(using).being_deleted().filter(pk__in=pks), MAX_ROWS)
 
 
