@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -114,6 +115,21 @@ class TestForm:
         shown = page(admin_client, reverse("admin:rq_webhooks_webhook_add"))
         assert 'list="content_type_suggestions"' in shown
         assert '<option value="application/x-www-form-urlencoded">' in shown
+
+    @pytest.mark.parametrize(
+        ("operator", "words", "widget"),
+        [
+            ("eq", "ist", "value"), ("in", "ist eins von", "list"), ("regex", "beginnt mit dem Muster", "text"),
+            ("changed", "hat sich geändert", "none"),
+        ],
+    )  # fmt: skip
+    def test_the_script_gets_each_operator_in_the_language_of_the_reader(
+        self, admin_client: Client, operator: str, words: str, widget: str
+    ) -> None:
+        shown = admin_client.get(reverse("admin:rq_webhooks_webhook_add"), headers={"Accept-Language": "de"})
+        builder = shown.content.decode().partition('<script id="wh-condition-builder" type="application/json">')[2]
+        operators = json.loads(builder.partition("</script>")[0])["operators"]
+        assert operators[operator] == {"words": words, "widget": widget}
 
     def test_viewers_see_no_headers(self, webhook: Webhook) -> None:
         Webhook.objects.update(additional_headers="Authorization: Token t0ps3cret")

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conditions import ConditionError, facts, parse, parse_stored
-from webhooks.conditions.operators import OPERATORS
+from webhooks.conditions import OPERATORS, ConditionError, facts, parse, parse_stored
 
 CAPTURED = Path(__file__).parents[1] / "captured"
 JUDGED = json.loads((CAPTURED / "netbox_conditions.json").read_text())
@@ -239,7 +238,7 @@ names = st.sampled_from(["a", "b", "snapshots", "prechange", "postchange", ""])
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
 paths = st.lists(names, min_size=1, max_size=4).map(".".join)
 singles = st.fixed_dictionaries(
-    {"attr": paths | values, "op": st.sampled_from(OPERATORS) | values},
+    {"attr": paths | values, "op": st.sampled_from([*OPERATORS]) | values},
     optional={"value": values, "negate": values, "odd": values},
 )
 rules = st.recursive(

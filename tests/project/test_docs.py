@@ -15,6 +15,7 @@ from standardwebhooks.webhooks import Webhook as Reference
 
 import webhooks
 from webhooks import payloads
+from webhooks.conditions import OPERATORS
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight.why import Cause
@@ -70,6 +71,11 @@ def test_every_error_kind_is_described_with_its_texts() -> None:
 
 def test_every_cause_is_described_and_no_other() -> None:
     assert set(rows("why.md")) == set(Cause.values)
+
+
+def test_every_operator_is_described_with_its_words_and_value() -> None:
+    described = {name: cells.split(" | ")[:2] for name, cells in rows("conditions.md").items() if name in OPERATORS}
+    assert described == {name: [str(one.words), str(one.wanted) or "none"] for name, one in OPERATORS.items()}
 
 
 def test_every_public_name_is_on_the_page_of_the_python_api() -> None:

@@ -5,14 +5,15 @@ A path has dots between its steps. A list on the way means its members: ``tags.s
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.utils.translation import gettext_noop as _
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop, pgettext_lazy
 
-from webhooks.conditions.patterns import Deadline, Pattern
+from webhooks.conditions.patterns import Deadline
 from webhooks.text import json_equal
 
 SIDES = ("prechange", "postchange")
@@ -59,45 +60,92 @@ class Values:
 # Returns whether the condition holds. Raises Unanswerable and TooSlow.
 Judge = Callable[[Values], bool]
 
-COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq,
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-    "in": lambda found, values: found in values,
-    "contains": operator.contains,
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """All that the app knows of an operator. ``docs/conditions.md`` has a row for each, too."""
+
+    words: Promise | str
+    """As the form shows it, between the path and the value."""
+    holds: Callable[[Any, Any, Deadline], Any]
+    """Takes the value at the path and that of the condition. May raise TypeError and TooSlow."""
+    types: tuple[type, ...] = ()
+    """The types of value that it compares with. None: it takes no value."""
+    wanted: Promise | str = ""
+    """These types in words."""
+    knows_null: bool = False
+    """Whether a field of a snapshot that is null counts as null. If not, nothing holds for it."""
+    compares_snapshots: bool = False
+    """``holds`` takes whether the two snapshots differ at the path."""
+    is_pattern: bool = False
+    """``holds`` takes the value of the condition as a Pattern."""
+
+    @property
+    def widget(self) -> str:
+        """How the form reads the value: "value" is JSON or else text, "list" has commas between such values."""
+        known: dict[tuple[Any, ...], str] = {(): "none", (str,): "text", (list,): "list"}
+        return known.get(self.types, "value")
+
+
+_NUMBER: Any = {"types": (int, float), "wanted": _("a number")}
+
+# In the order of the form.
+OPERATORS = {
+    "eq": Operator(
+        _("is"),
+        lambda found, value, deadline: found == value,
+        types=(str, int, float, bool, list, type(None)),
+        wanted=_("text, a number, true, false, null or a list"),
+        knows_null=True,
+    ),
+    "in": Operator(
+        _("is one of"),
+        lambda found, value, deadline: found in value,
+        types=(list,),
+        wanted=_("a list"),
+        knows_null=True,
+    ),
+    "contains": Operator(
+        _("contains"),
+        lambda found, value, deadline: value in found,
+        types=(str, int, float, bool, list),
+        wanted=_("text, a number, true, false or a list"),
+    ),
+    "regex": Operator(
+        _("starts with pattern"),
+        lambda found, pattern, deadline: pattern.matches(found, deadline),
+        types=(str,),
+        wanted=_("text, a regular expression"),
+        is_pattern=True,
+    ),
+    "gt": Operator(_("is more than"), lambda found, value, deadline: found > value, **_NUMBER),
+    "gte": Operator(_("is at least"), lambda found, value, deadline: found >= value, **_NUMBER),
+    "lt": Operator(_("is less than"), lambda found, value, deadline: found < value, **_NUMBER),
+    "lte": Operator(_("is at most"), lambda found, value, deadline: found <= value, **_NUMBER),
+    "changed": Operator(
+        pgettext_lazy("operator", "changed"), lambda differs, value, deadline: differs, compares_snapshots=True
+    ),
+    "unchanged": Operator(_("did not change"), lambda differs, value, deadline: not differs, compares_snapshots=True),
 }
-
-# The types of value that each operator compares with, and their names.
-VALUE_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "eq": ((str, int, float, bool, list, type(None)), _("text, a number, true, false, null or a list")),
-    **dict.fromkeys(("gt", "gte", "lt", "lte"), ((int, float), _("a number"))),
-    "in": ((list,), _("a list")),
-    "contains": ((str, int, float, bool, list), _("text, a number, true, false or a list")),
-    "regex": ((str,), _("text, a regular expression")),
-}
-CHANGES = ("changed", "unchanged")
-OPERATORS = (*VALUE_TYPES, *CHANGES)
+WITHOUT_VALUE = frozenset(name for name, operator in OPERATORS.items() if not operator.types)
 
 
-def comparison(single: Single, value: Any) -> Judge:
-    """Compare the value at the path with ``value``, which is a Pattern for ``regex``."""
-    op, attr = single.op, single.attr
+def judge_of(single: Single, value: Any) -> Judge:
+    """Judge what is at the path. ``value`` is that of the condition, or a Pattern for an operator that needs one."""
+    operator, attr = OPERATORS[single.op], single.attr
+    find = _has_changed if operator.compares_snapshots else _value_at
 
     def judge(values: Values) -> bool:
         values.last = single
-        found = values.get(_value_at, attr)
+        found = values.get(find, attr)
         if found is _NO_SNAPSHOT:
-            if op not in ("eq", "in"):
+            if not operator.knows_null:
                 return False
             found = None
         try:
-            if isinstance(value, Pattern):
-                return value.matches(found, values.deadline)
-            return bool(COMPARE[op](found, value))
+            return bool(operator.holds(found, value, values.deadline))
         except TypeError:
-            raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is {kind(found)} there") from None
+            raise Unanswerable(f"{single.op!r} cannot judge {attr!r}, which is {kind(found)} there") from None
 
     return judge
 
@@ -112,20 +160,10 @@ def never(single: Single) -> Judge:
     return judge
 
 
-def change(single: Single) -> Judge:
-    """Compare the values at the path in the two snapshots."""
-
-    def judge(values: Values) -> bool:
-        values.last = single
-        return bool(values.get(_has_changed, single.attr) is (single.op == "changed"))
-
-    return judge
-
-
 def actual_value(single: Single, facts: Mapping[str, Any]) -> Any:
     """The value that a condition found; of a change, the values before and after it. ``MISSING`` without one."""
     try:
-        if single.op not in CHANGES:
+        if not OPERATORS[single.op].compares_snapshots:
             found = _value_at(facts, single.attr)
             return None if found is _NO_SNAPSHOT else found
         sides = (lookup(facts["snapshots"][side], single.attr.split(".")) for side in SIDES)
@@ -184,7 +222,13 @@ def _step(value: Any, step: str, attr: str) -> Any:
         raise Unanswerable(f"there is no {attr!r}: {step!r} is missing") from None
 
 
-_KINDS = {dict: _("an object"), list: _("a list"), str: _("text"), bool: _("true or false"), type(None): "null"}
+_KINDS = {
+    dict: gettext_noop("an object"),
+    list: gettext_noop("a list"),
+    str: gettext_noop("text"),
+    bool: gettext_noop("true or false"),
+    type(None): "null",
+}
 
 
 def kind(value: Any) -> str:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy, pgettext
 
 from webhooks import registry
-from webhooks.conditions import CHANGES
+from webhooks.conditions import WITHOUT_VALUE
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Skip, Webhook
@@ -176,7 +176,7 @@ def _describe_condition(detail: dict[str, Any]) -> str:
         return _("The conditions cannot be judged: %(problem)s.") % detail
     operator = detail["operator"]
     negated = "not " if "negate" in detail else ""
-    wanted = f"{negated}{operator}" if operator in CHANGES else f"{negated}{operator} {_json(detail['expected'])}"
+    wanted = f"{negated}{operator}" if operator in WITHOUT_VALUE else f"{negated}{operator} {_json(detail['expected'])}"
     values = {"place": detail.get("place", ""), "path": detail["path"] or _("a condition"), "wanted": wanted}
     text = _("The condition wants %(path)s %(wanted)s.")
     if "place" in detail:

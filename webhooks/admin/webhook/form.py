@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import registry
+from webhooks.conditions import OPERATORS
 from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
@@ -63,6 +64,34 @@ class FirstActionWidget(forms.CheckboxInput):
     """The first of the boxes for actions, after the text that introduces them all."""
 
     template_name = "rq_webhooks/admin/webhook/first_action.html"
+
+
+class ConditionsWidget(forms.Textarea):
+    """A text area for JSON, with the operators and texts from which a script builds rows."""
+
+    template_name = "rq_webhooks/admin/webhook/conditions_widget.html"
+    words = {
+        "sendIf": gettext_lazy("Send it if"),
+        "combine": gettext_lazy("How conditions combine"),
+        "all": gettext_lazy("all of these match"),
+        "any": gettext_lazy("any of these matches"),
+        "path": gettext_lazy("Path"),
+        "operator": gettext_lazy("Operator"),
+        "value": gettext_lazy("Value"),
+        "not": gettext_lazy("not"),
+        "add": gettext_lazy("Add a condition"),
+        "remove": gettext_lazy("Remove"),
+        "asJson": gettext_lazy("Edit as JSON"),
+        "asRows": gettext_lazy("Edit as rows"),
+        "onlyJson": gettext_lazy("Rows cannot show these conditions, so they are shown as JSON."),
+        "try": gettext_lazy("Try it on the last events"),
+        "ignored": gettext_lazy("A condition without a path and a value was ignored."),
+        "failed": gettext_lazy("The preview failed:"),
+    }
+
+    def get_context(self, *args: Any) -> dict[str, Any]:
+        operators = {name: {"words": one.words, "widget": one.widget} for name, one in OPERATORS.items()}
+        return super().get_context(*args) | {"builder": {"operators": operators, "words": self.words}}
 
 
 class EnteredTextField(forms.JSONField):
@@ -170,7 +199,7 @@ class WebhookForm(forms.ModelForm):
                 attrs={"class": "vURLField", "spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}
             ),
             "on_created": FirstActionWidget,
-            "conditions": forms.Textarea(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": PREVIEW_URL}),
+            "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": PREVIEW_URL}),
             "changed_fields": forms.TextInput(attrs={"class": "vTextField"}),
             "excluded_usernames": forms.Textarea(TEXT),
             "serializer": forms.TextInput(attrs={"class": "vTextField", "list": "serializer_suggestions"}),

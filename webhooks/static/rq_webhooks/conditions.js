@@ -3,6 +3,8 @@
 // Edit conditions as rows: path, operator, value, not. The form still submits the text area. Editing a row updates it.
 // If rows cannot express the conditions, the text area is shown. Without this script, users edit JSON.
 document.addEventListener("DOMContentLoaded", () => {
+  const builder = document.getElementById("wh-condition-builder");
+  if (builder) ({ operators: OPERATORS, words: WORDS } = JSON.parse(builder.textContent));
   document.querySelectorAll("[data-wh-conditions]").forEach((area) => new Rule(area));
   ["input", "change"].forEach((name) => document.addEventListener(name, forgetSummary));
 });
@@ -15,11 +17,9 @@ function forgetSummary(event) {
   if (summary) summary.textContent = summary.dataset.changed;
 }
 
-// The texts in the language of the reader, from condition_words.html.
-const ruleWords = (name) => document.getElementById("wh-condition-words").dataset[name];
-
-const OPERATORS = ["eq", "in", "contains", "regex", "gt", "gte", "lt", "lte", "changed", "unchanged"];
-const WITHOUT_VALUE = ["changed", "unchanged"];
+// From ConditionsWidget: the operators by name, each with its words and its widget (none, value, text or list), and texts.
+let OPERATORS, WORDS;
+const widgetOf = (op) => OPERATORS[op].widget;
 const KEYS = ["attr", "op", "value", "negate"];
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -42,16 +42,16 @@ function typed(text) {
 const shown = (value) => (typeof value === "string" && typed(value) === value ? value : JSON.stringify(value));
 
 function shownFor(op, value) {
-  if (op === "regex") return value;
-  if (op !== "in") return shown(value);
+  if (widgetOf(op) === "text") return value;
+  if (widgetOf(op) !== "list") return shown(value);
   const words = value.map(shown);
   const isSafe = words.every((word) => word.trim() === word && word !== "" && !/[,[\]]/.test(word));
   return isSafe && words.length ? words.join(", ") : JSON.stringify(value);
 }
 
 function typedFor(op, text) {
-  if (op === "regex") return text;
-  if (op !== "in") return typed(text);
+  if (widgetOf(op) === "text") return text;
+  if (widgetOf(op) !== "list") return typed(text);
   const list = typed(text);
   return Array.isArray(list) ? list : text.split(",").map((word) => word.trim()).filter(Boolean).map(typed);
 }
@@ -74,10 +74,10 @@ function readRow(node) {
   if (!isObject(node) || Object.keys(node).some((key) => !KEYS.includes(key))) return null;
   const { attr, op = "eq", value, negate = false } = node;
   if (typeof attr !== "string" || typeof negate !== "boolean") return null;
-  if (!OPERATORS.includes(op)) return null;
-  if (WITHOUT_VALUE.includes(op)) return value == null ? { attr, op, text: "", negate } : null;
-  const fits = op === "in" ? Array.isArray(value) && value.every(isPlain)
-    : op === "regex" ? typeof value === "string" : isPlain(value);
+  if (!Object.hasOwn(OPERATORS, op)) return null;
+  if (widgetOf(op) === "none") return value == null ? { attr, op, text: "", negate } : null;
+  const fits = widgetOf(op) === "list" ? Array.isArray(value) && value.every(isPlain)
+    : widgetOf(op) === "text" ? typeof value === "string" : isPlain(value);
   if (!fits || (Array.isArray(value) ? value : [value]).some((one) => typeof one === "string" && /[\n\r]/.test(one))) return null;
   return { attr, op, text: shownFor(op, value), negate };
 }
@@ -86,7 +86,7 @@ function write({ group, rows }) {
   const nodes = rows.filter((row) => row.attr || row.text).map(({ attr, op, text, negate }) => {
     const node = { attr };
     if (op !== "eq") node.op = op;
-    if (!WITHOUT_VALUE.includes(op)) node.value = typedFor(op, text);
+    if (widgetOf(op) !== "none") node.value = typedFor(op, text);
     if (negate) node.negate = true;
     return node;
   });
@@ -103,18 +103,18 @@ function make(name, properties = {}, ...children) {
 class Rule {
   constructor(area) {
     this.area = area;
-    this.group = make("select", { title: ruleWords("combine") },
-      make("option", { value: "and", textContent: ruleWords("all") }),
-      make("option", { value: "or", textContent: ruleWords("any") }));
-    this.group.setAttribute("aria-label", ruleWords("combine"));
+    this.group = make("select", { title: WORDS.combine },
+      make("option", { value: "and", textContent: WORDS.all }),
+      make("option", { value: "or", textContent: WORDS.any }));
+    this.group.setAttribute("aria-label", WORDS.combine);
     this.list = make("ul", { className: "wh-rows" });
     this.note = make("p", { className: "help wh-note" });
-    this.add = this.button(ruleWords("add"), () => { this.addRow(); this.list.lastChild.querySelector("input").focus(); });
-    this.swap = this.button(ruleWords("asJson"), () => this.show(!this.asRows));
-    this.try = this.button(ruleWords("try"), () => this.judge());
+    this.add = this.button(WORDS.add, () => { this.addRow(); this.list.lastChild.querySelector("input").focus(); });
+    this.swap = this.button(WORDS.asJson, () => this.show(!this.asRows));
+    this.try = this.button(WORDS.try, () => this.judge());
     this.result = make("p", { className: "wh-preview" });
     this.result.setAttribute("role", "status");
-    this.head = make("p", { className: "wh-rule-head" }, `${ruleWords("sendIf")} `, this.group);
+    this.head = make("p", { className: "wh-rule-head" }, `${WORDS.sendIf} `, this.group);
     this.box = make("div", { className: "wh-rule" });
     area.replaceWith(this.box);
     this.box.append(this.head, this.list, this.note, area,
@@ -137,26 +137,27 @@ class Rule {
       this.group.value = rule.group;
       rule.rows.forEach((row) => this.addRow(row));
     }
-    this.note.textContent = asRows && !rule ? ruleWords("onlyJson") : "";
+    this.note.textContent = asRows && !rule ? WORDS.onlyJson : "";
     this.area.hidden = this.asRows;
     this.head.hidden = this.list.hidden = this.add.hidden = !this.asRows;
-    this.swap.textContent = this.asRows ? ruleWords("asJson") : ruleWords("asRows");
+    this.swap.textContent = this.asRows ? WORDS.asJson : WORDS.asRows;
   }
 
   addRow({ attr = "", op = "eq", text = "", negate = false } = {}) {
     const path = make("input", { type: "text", value: attr, placeholder: "status.value", className: "wh-path" });
-    const operator = make("select", {}, ...OPERATORS.map((value) => make("option", { value, textContent: ruleWords(value) })));
+    const operator = make("select", {},
+      ...Object.entries(OPERATORS).map(([value, { words }]) => make("option", { value, textContent: words })));
     const value = make("input", { type: "text", value: text, placeholder: "active" });
     const not = make("input", { type: "checkbox", checked: negate });
     operator.value = op;
-    path.setAttribute("aria-label", ruleWords("path"));
-    operator.setAttribute("aria-label", ruleWords("operator"));
-    value.setAttribute("aria-label", ruleWords("value"));
-    const row = make("li", {}, make("label", {}, not, ` ${ruleWords("not")}`), path, operator, value,
-      this.button(ruleWords("remove"), () => { row.remove(); this.save(); }));
+    path.setAttribute("aria-label", WORDS.path);
+    operator.setAttribute("aria-label", WORDS.operator);
+    value.setAttribute("aria-label", WORDS.value);
+    const row = make("li", {}, make("label", {}, not, ` ${WORDS.not}`), path, operator, value,
+      this.button(WORDS.remove, () => { row.remove(); this.save(); }));
     const changed = () => {
-      value.hidden = WITHOUT_VALUE.includes(operator.value);
-      value.placeholder = operator.value === "in" ? "active, planned" : "active";
+      value.hidden = widgetOf(operator.value) === "none";
+      value.placeholder = widgetOf(operator.value) === "list" ? "active, planned" : "active";
     };
     row.data = () => ({ attr: path.value.trim(), op: operator.value, text: value.hidden ? "" : value.value, negate: not.checked });
     row.addEventListener("input", () => { changed(); this.save(); });
@@ -179,9 +180,9 @@ class Rule {
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
       const { text } = await answer.json();
       const ignored = this.asRows && [...this.list.children].map((row) => row.data()).some((row) => !row.attr && !row.text);
-      this.result.textContent = ignored ? `${text} ${ruleWords("ignored")}` : text;
+      this.result.textContent = ignored ? `${text} ${WORDS.ignored}` : text;
     } catch (error) {
-      this.result.textContent = `${ruleWords("failed")} ${error.message}`;
+      this.result.textContent = `${WORDS.failed} ${error.message}`;
     }
   }
 }
