@@ -204,12 +204,12 @@ class Webhook(WebhookSecrets, WebhookState):
     """The settings as they were read or written last, for ``save``. Without JSON: code may change a list in place."""
 
     @classmethod
-    def from_db(cls, *args: Any) -> Self:
-        webhook = super().from_db(*args)
+    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
+        webhook = super().from_db(db, field_names, values)
         webhook._remember()
         return webhook
 
-    def refresh_from_db(self, using: Any = None, fields: Any = None, **kwargs: Any) -> None:
+    def refresh_from_db(self, using: str | None = None, fields: Any = None, **kwargs: Any) -> None:
         super().refresh_from_db(using, fields, **kwargs)
         self._remember(fields)
 
@@ -224,7 +224,7 @@ class Webhook(WebhookSecrets, WebhookState):
         Workers own the other columns, and sometimes disable a webhook: a form that was open meanwhile reverts nothing.
         With ``update_fields``, these columns are written as they are. Raises what ``save_settings`` raises.
         """
-        is_new = self.pk is None or self._state.adding or kwargs.get("force_insert")
+        is_new = not self.pk or self._state.adding or kwargs.get("force_insert")
         if is_new or kwargs.get("update_fields") is not None:
             self._write(*args, **kwargs)
             return

@@ -1,12 +1,14 @@
-"""Test, enable, pause, resume and delete webhooks, rotate keys of encryption, and refuse settings of a user."""
+"""Save, test, enable, pause, resume and delete webhooks, rotate keys of encryption, and refuse settings of a user."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -15,18 +17,21 @@ from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
-from webhooks.models.webhook import DESTINATION_FIELDS
+from webhooks.models.webhook import DESTINATION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
-from webhooks.operations.edits import is_same
-from webhooks.permissions import is_partial, may_view_all, of_viewable_objects
+from webhooks.operations import edits
+from webhooks.permissions import is_partial, may, may_view_all, of_viewable_objects
 from webhooks.registry import label_of
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
-from webhooks.text import dumps
+from webhooks.text import clean, dumps, username_of
 from webhooks.workers import jobs
+
+FORGET = "forget_previous_secret"
 
 # Rows that one request deletes at most. Under ATOMIC_REQUESTS they are locked until its end, and workers wait for them.
 MAX_ROWS = 1000
@@ -54,9 +59,111 @@ def new_ping(webhook: Webhook, **fields: Any) -> Event:
     return Event(data=data, **about, **actor_columns(current_actor()), **fields)
 
 
-def save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None:
-    """Save the fields of a stored webhook that a user changed. If this enables it, the heads of its lanes that failed
-    are due at once, as after ``resume``. Raises what ``Webhook.save_settings`` raises."""
+class ChangedMeanwhile(Exception):
+    """Another user changed the webhook after this one read its settings."""
+
+
+class OutsidePermission(PermissionDenied):
+    """The host gives the user this permission for other webhooks only. The message says so."""
+
+
+def save_webhook(
+    webhook: Webhook,
+    values: Mapping[str, Any],
+    object_types: Iterable[ContentType] | None,
+    user: Any,
+    *,
+    opened: str = "",
+    tags: Collection[str] | None = None,
+    is_checked: bool = False,
+) -> Webhook:
+    """Save settings that a user gives for a new or a stored webhook, and record that in the history.
+
+    ``values`` are settings by name, and ``forget_previous_secret``. Settings that it leaves out stay as they are.
+    ``object_types`` are all models of the webhook; None keeps them. ``user`` needs the permission to add or to change
+    the webhook. If this enables it, the heads of its lanes that failed are due at once, as after ``resume``.
+
+    To notice another user's change, give the settings as the user read them: ``opened`` of the form, or the ``tags``
+    of ``edits.settings_tag``. ``is_checked`` says that ``check_webhook`` or the form has accepted the values.
+
+    Raises ValidationError with the errors by field, ChangedMeanwhile, OutsidePermission, Webhook.DoesNotExist if it was
+    deleted meanwhile, and IntegrityError if another user took its name or changed its receiver meanwhile.
+    """
+    values = dict(values if is_checked else check_webhook(webhook, values, object_types, user))
+    changed = {name.removeprefix("forget_") for name, value in values.items() if name != FORGET or value}
+    act = "add" if webhook._state.adding else "change"
+    before = None
+    for name in values.keys() - {FORGET}:
+        setattr(webhook, name, values[name])
+    with transaction.atomic(Webhook.objects.db):
+        if act == "add":
+            webhook.disabled_by = "" if webhook.enabled else clean(username_of(user), USERNAME_LENGTH)
+            webhook.save()
+        else:
+            stored = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=webhook.pk)
+            secrets = edits.changed_secrets(opened, edits.secret_tags(stored)) & changed
+            if secrets or edits.changed_since(opened, edits.settings_of(stored)):
+                raise ChangedMeanwhile
+            if tags is not None and edits.settings_tag(stored) not in tags:
+                raise ChangedMeanwhile
+            before = history.field_values(stored)
+            _save_changes(webhook, changed, user)
+        if object_types is not None:
+            webhook.object_types.set(object_types)
+            changed.add("object_types")
+        if not may(user, act, webhook):
+            raise OutsidePermission(OUTSIDE[act])
+        if webhook.enabled:
+            jobs.wake_on_commit()  # deliveries may have waited while it was disabled
+        if before is None:
+            history.record(user, [webhook], history.ADDITION, [{"added": {}}])
+        elif changes := history.describe_changes(webhook, before, sorted(changed)):
+            history.record(user, [webhook], history.CHANGE, changes)
+    return webhook
+
+
+def check_webhook(
+    webhook: Webhook, values: Mapping[str, Any], object_types: Iterable[ContentType] | None, user: Any
+) -> dict[str, Any]:
+    """The values as they will be stored, for ``save_webhook``. ``webhook`` has the stored values.
+
+    Raises ValidationError with the errors by field. A stored value may have become invalid, such as the name of a
+    serializer that is gone. This is no error if ``values`` has other fields, unless they enable the webhook.
+    """
+    stored = None if webhook._state.adding else webhook
+    if refused := refusals(user, stored, values, object_types or (), values.keys() & {*CREDENTIAL_FIELDS}):
+        raise ValidationError({**refused})
+    candidate, kept = copy.copy(webhook), list(webhook.object_types.all()) if stored else []
+    for name in values.keys() - {FORGET}:
+        setattr(candidate, name, values[name])
+    candidate.new_object_types = kept if object_types is None else list(object_types)
+    errors = _errors_of(candidate)
+    given = {*values} if object_types is None else {*values, "object_types"}
+    if stored and errors.keys() - given and (stored.enabled or not values.get("enabled")):
+        before = copy.copy(stored)
+        before.new_object_types = kept
+        known = _errors_of(before)
+        errors = {name: found for name, found in errors.items() if name in given or found != known.get(name)}
+    if errors:
+        raise ValidationError(errors)
+    is_enabled_already = stored and values.get("enabled") == stored.enabled
+    left_out = {"enabled"} if is_enabled_already else set()  # a worker may disable the webhook meanwhile
+    return {
+        name: getattr(candidate, name) if name in NORMALIZED_FIELDS else value
+        for name, value in values.items()
+        if name not in left_out
+    }
+
+
+def _errors_of(webhook: Webhook) -> dict[str, list[ValidationError]]:
+    try:
+        webhook.full_clean()
+    except ValidationError as error:
+        return error.error_dict
+    return {}
+
+
+def _save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None:
     with transaction.atomic(Webhook.objects.db):
         if webhook.save_settings(changed, user):
             QueuedDelivery.objects.hasten_heads([webhook.pk])
@@ -73,7 +180,7 @@ def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Web
             continue
         webhook.enabled = enabled
         try:
-            save_changes(webhook, ["enabled"], user)
+            _save_changes(webhook, ["enabled"], user)
         except Webhook.DoesNotExist:
             continue  # deleted in the meantime
         changed.append(webhook)
@@ -251,7 +358,7 @@ def _guarded_changes(webhook: Webhook, values: Mapping[str, Any], entered: Colle
     """The fields for destination, for content, and for credentials that these values would change, in this order. Last
     "enabled", if it would be enabled."""
     names = [name for name in (*DESTINATION_FIELDS, *CONTENT_FIELDS) if name in values]
-    changed = [name for name in names if not is_same(values[name], getattr(webhook, name))]
+    changed = [name for name in names if not edits.is_same(values[name], getattr(webhook, name))]
     changed += [name for name in CREDENTIAL_FIELDS if name in entered]
     return [*changed, "enabled"] if values.get("enabled") and not webhook.enabled else changed
 
