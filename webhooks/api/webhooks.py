@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
 from django.utils.crypto import salted_hmac
@@ -46,7 +46,6 @@ from webhooks.api.fields import (
 )
 from webhooks.insight import history
 from webhooks.models import Event, Webhook
-from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
@@ -54,6 +53,7 @@ from webhooks.operations import edits
 from webhooks.operations.webhooks import (
     ChangedMeanwhile,
     OutsidePermission,
+    StaleSettings,
     check_webhook,
     delete_webhooks,
     pause,
@@ -286,12 +286,12 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
             )
         except Webhook.DoesNotExist:
             raise NotFound(_("The webhook was deleted meanwhile.")) from None
-        except ChangedMeanwhile:
+        except StaleSettings:
             raise PreconditionFailed(CHANGED) from None
+        except ChangedMeanwhile as conflict:
+            raise Conflict(str(conflict)) from None
         except OutsidePermission as refusal:
             raise PermissionDenied(str(refusal)) from None
-        except (IntegrityError, ModelValidationError):  # another user may have removed a model that is not registered
-            raise Conflict(CONFLICT) from None
 
     perform_update = perform_create
 

@@ -100,7 +100,7 @@ def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
 
 
 def create(plans: Iterable[Plan]) -> None:
-    """Create a webhook for each plan, or none. Raises IntegrityError if another user took one of the names."""
+    """Create a webhook for each plan, or none. Raises ChangedMeanwhile if another user took one of the names."""
     with transaction.atomic(Webhook.objects.db):
         for plan in plans:
             webhook = save_webhook(Webhook(), plan.fields, _types_of(plan), OPERATOR, is_checked=True)

@@ -204,12 +204,12 @@ class Webhook(WebhookSecrets, WebhookState):
     """The settings as they were read or written last, for ``save``. Without JSON: code may change a list in place."""
 
     @classmethod
-    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
-        webhook = super().from_db(db, field_names, values)
+    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
+        webhook = super().from_db(*args, **kwargs)
         webhook._remember()
         return webhook
 
-    def refresh_from_db(self, using: str | None = None, fields: Any = None, **kwargs: Any) -> None:
+    def refresh_from_db(self, using: Any = None, fields: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
         super().refresh_from_db(using, fields, **kwargs)
         self._remember(fields)
 

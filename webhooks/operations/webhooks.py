@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -20,6 +20,7 @@ from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
+from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import DESTINATION_FIELDS, NORMALIZED_FIELDS
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
@@ -60,7 +61,11 @@ def new_ping(webhook: Webhook, **fields: Any) -> Event:
 
 
 class ChangedMeanwhile(Exception):
-    """Another user changed the webhook after this one read its settings."""
+    """Nothing was saved: another user changed the webhook, or took its name, while this one edited it."""
+
+
+class StaleSettings(ChangedMeanwhile):
+    """The settings are no longer those that the user has read."""
 
 
 class OutsidePermission(PermissionDenied):
@@ -86,40 +91,47 @@ def save_webhook(
     To notice another user's change, give the settings as the user read them: ``opened`` of the form, or the ``tags``
     of ``edits.settings_tag``. ``is_checked`` says that ``check_webhook`` or the form has accepted the values.
 
-    Raises ValidationError with the errors by field, ChangedMeanwhile, OutsidePermission, Webhook.DoesNotExist if it was
-    deleted meanwhile, and IntegrityError if another user took its name or changed its receiver meanwhile.
+    Raises ValidationError with the errors by field, OutsidePermission, ChangedMeanwhile, and Webhook.DoesNotExist if it
+    was deleted meanwhile.
     """
     values = dict(values if is_checked else check_webhook(webhook, values, object_types, user))
     changed = {name.removeprefix("forget_") for name, value in values.items() if name != FORGET or value}
-    act = "add" if webhook._state.adding else "change"
-    before = None
+    is_new = webhook._state.adding
     for name in values.keys() - {FORGET}:
         setattr(webhook, name, values[name])
-    with transaction.atomic(Webhook.objects.db):
-        if act == "add":
-            webhook.disabled_by = "" if webhook.enabled else clean(username_of(user), USERNAME_LENGTH)
-            webhook.save()
-        else:
-            stored = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=webhook.pk)
-            secrets = edits.changed_secrets(opened, edits.secret_tags(stored)) & changed
-            if secrets or edits.changed_since(opened, edits.settings_of(stored)):
-                raise ChangedMeanwhile
-            if tags is not None and edits.settings_tag(stored) not in tags:
-                raise ChangedMeanwhile
-            before = history.field_values(stored)
-            _save_changes(webhook, changed, user)
-        if object_types is not None:
-            webhook.object_types.set(object_types)
-            changed.add("object_types")
-        if not may(user, act, webhook):
-            raise OutsidePermission(OUTSIDE[act])
-        if webhook.enabled:
-            jobs.wake_on_commit()  # deliveries may have waited while it was disabled
-        if before is None:
-            history.record(user, [webhook], history.ADDITION, [{"added": {}}])
-        elif changes := history.describe_changes(webhook, before, sorted(changed)):
-            history.record(user, [webhook], history.CHANGE, changes)
+    try:
+        with transaction.atomic(Webhook.objects.db):
+            if is_new:
+                webhook.disabled_by = "" if webhook.enabled else clean(username_of(user), USERNAME_LENGTH)
+                webhook.save()
+            else:
+                stored = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=webhook.pk)
+                _refuse_stale(stored, changed, opened, tags)
+                before = history.field_values(stored)
+                _save_changes(webhook, changed, user)
+            if object_types is not None:
+                webhook.object_types.set(object_types)
+            act = "add" if is_new else "change"
+            if not may(user, act, webhook):
+                raise OutsidePermission(OUTSIDE[act])
+            names = {*changed, *([] if object_types is None else ["object_types"])}
+            if is_new:
+                history.record(user, [webhook], history.ADDITION, [{"added": {}}])
+            elif message := history.describe_changes(webhook, before, sorted(names)):
+                history.record(user, [webhook], history.CHANGE, message)
+            if webhook.enabled:
+                jobs.wake_on_commit()  # deliveries may have waited while it was disabled
+    except (IntegrityError, ValidationError) as error:  # another user may have removed a model that is not registered
+        raise ChangedMeanwhile(str(CONFLICT)) from error
     return webhook
+
+
+def _refuse_stale(stored: Webhook, changed: Collection[str], opened: str, tags: Collection[str] | None) -> None:
+    """Raise StaleSettings if the locked row has other settings than the user has read, or other secrets to replace."""
+    secrets = edits.changed_secrets(opened, edits.secret_tags(stored)).intersection(changed)
+    has_other_tag = tags is not None and edits.settings_tag(stored) not in tags
+    if secrets or has_other_tag or edits.changed_since(opened, edits.settings_of(stored)):
+        raise StaleSettings(str(CONFLICT))
 
 
 def check_webhook(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -34,7 +34,6 @@ from webhooks.forms.webhook import unused_fields
 from webhooks.insight.wording import count_of, number, sentence, why_disabled
 from webhooks.models import RunKind, Webhook
 from webhooks.models.queue import OPEN_STATES, State
-from webhooks.models.validation import CONFLICT
 from webhooks.network import url_policy
 from webhooks.operations.run_filters import OF_WEBHOOK
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
@@ -149,9 +148,7 @@ class WebhookAdmin(WebhookListAdmin):
             return super().changeform_view(request, *args, **kwargs)
         except Webhook.DoesNotExist:
             messages.error(request, _("Nothing was saved: the webhook has been deleted."))
-        except (IntegrityError, ChangedMeanwhile):
-            messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": CONFLICT})
-        except OutsidePermission as refusal:
+        except (ChangedMeanwhile, OutsidePermission) as refusal:
             messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": refusal})
         return redirect("admin:rq_webhooks_webhook_changelist")
 
