@@ -109,6 +109,17 @@ def test_a_user_without_permission_saves_nothing() -> None:
     assert list(Webhook.objects.values_list("name", flat=True)) == ["CMDB"]
 
 
+def test_an_instance_that_was_changed_in_code_evades_no_check() -> None:
+    webhook, user = make_webhook(Site, secret_headers="X-Token: t"), make_user("change_webhook")
+    webhook.payload_url = "http://127.0.0.1:2/"
+    with pytest.raises(ValidationError, match="They would go to the new destination"):
+        save(webhook, {"payload_url": "http://127.0.0.1:2/"}, user=user)
+    webhook.timeout = 9
+    save(webhook, {"name": "renamed"}, user=user)
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.payload_url, stored.timeout) == ("renamed", "http://127.0.0.1:1/", None)
+
+
 def test_settings_that_the_user_has_not_read_are_not_replaced() -> None:
     webhook = make_webhook(Site, name="CMDB")
     tags = [edits.settings_tag(webhook)]

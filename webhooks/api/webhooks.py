@@ -64,6 +64,8 @@ from webhooks.operations.webhooks import (
 )
 from webhooks.security.encryption import Secret, refuse_encrypted
 
+DELETED = _("The webhook was deleted meanwhile.")
+
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.
 HIDDEN = ("additional_headers", "body_template")
 
@@ -166,6 +168,8 @@ class WebhookSerializer(RowSerializer[Webhook]):
         webhook, user = self.instance or Webhook(), self.context["request"].user
         try:
             return check_webhook(webhook, attrs, chosen.get("object_types"), user) | chosen
+        except Webhook.DoesNotExist:
+            raise NotFound(DELETED) from None
         except ModelValidationError as error:
             errors: dict[str, Any] = serializers.as_serializer_error(error)
             if NON_FIELD_ERRORS in errors:
@@ -285,7 +289,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
                 webhook, values, chosen, self.request.user, tags=self._given_tags(), is_checked=True
             )
         except Webhook.DoesNotExist:
-            raise NotFound(_("The webhook was deleted meanwhile.")) from None
+            raise NotFound(DELETED) from None
         except StaleSettings:
             raise PreconditionFailed(CHANGED) from None
         except ChangedMeanwhile as conflict:

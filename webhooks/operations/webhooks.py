@@ -96,12 +96,13 @@ def save_webhook(
     """
     values = dict(values if is_checked else check_webhook(webhook, values, object_types, user))
     changed = {name.removeprefix("forget_") for name, value in values.items() if name != FORGET or value}
-    is_new = webhook._state.adding
+    act = "add" if webhook._state.adding else "change"
+    before = None
     for name in values.keys() - {FORGET}:
         setattr(webhook, name, values[name])
     try:
         with transaction.atomic(Webhook.objects.db):
-            if is_new:
+            if act == "add":
                 webhook.disabled_by = "" if webhook.enabled else clean(username_of(user), USERNAME_LENGTH)
                 webhook.save()
             else:
@@ -111,13 +112,12 @@ def save_webhook(
                 _save_changes(webhook, changed, user)
             if object_types is not None:
                 webhook.object_types.set(object_types)
-            act = "add" if is_new else "change"
+                changed.add("object_types")
             if not may(user, act, webhook):
                 raise OutsidePermission(OUTSIDE[act])
-            names = {*changed, *([] if object_types is None else ["object_types"])}
-            if is_new:
+            if before is None:
                 history.record(user, [webhook], history.ADDITION, [{"added": {}}])
-            elif message := history.describe_changes(webhook, before, sorted(names)):
+            elif message := history.describe_changes(webhook, before, sorted(changed)):
                 history.record(user, [webhook], history.CHANGE, message)
             if webhook.enabled:
                 jobs.wake_on_commit()  # deliveries may have waited while it was disabled
@@ -137,34 +137,32 @@ def _refuse_stale(stored: Webhook, changed: Collection[str], opened: str, tags: 
 def check_webhook(
     webhook: Webhook, values: Mapping[str, Any], object_types: Iterable[ContentType] | None, user: Any
 ) -> dict[str, Any]:
-    """The values as they will be stored, for ``save_webhook``. ``webhook`` has the stored values.
+    """The values as they will be stored, for ``save_webhook``.
 
     Raises ValidationError with the errors by field. A stored value may have become invalid, such as the name of a
     serializer that is gone. This is no error if ``values`` has other fields, unless they enable the webhook.
     """
-    stored = None if webhook._state.adding else webhook
+    # Read again: code may have changed the instance.
+    stored = None if webhook._state.adding else Webhook.objects.get(pk=webhook.pk)
     if refused := refusals(user, stored, values, object_types or (), values.keys() & {*CREDENTIAL_FIELDS}):
         raise ValidationError({**refused})
-    candidate, kept = copy.copy(webhook), list(webhook.object_types.all()) if stored else []
+    kept = list(stored.object_types.all()) if stored else []
+    candidate = copy.copy(stored or webhook)
     for name in values.keys() - {FORGET}:
         setattr(candidate, name, values[name])
     candidate.new_object_types = kept if object_types is None else list(object_types)
     errors = _errors_of(candidate)
     given = {*values} if object_types is None else {*values, "object_types"}
     if stored and errors.keys() - given and (stored.enabled or not values.get("enabled")):
-        before = copy.copy(stored)
-        before.new_object_types = kept
-        known = _errors_of(before)
+        stored.new_object_types = kept
+        known = _errors_of(stored)
         errors = {name: found for name, found in errors.items() if name in given or found != known.get(name)}
     if errors:
         raise ValidationError(errors)
-    is_enabled_already = stored and values.get("enabled") == stored.enabled
-    left_out = {"enabled"} if is_enabled_already else set()  # a worker may disable the webhook meanwhile
-    return {
-        name: getattr(candidate, name) if name in NORMALIZED_FIELDS else value
-        for name, value in values.items()
-        if name not in left_out
-    }
+    checked = {name: getattr(candidate, name) if name in NORMALIZED_FIELDS else values[name] for name in values}
+    if stored and values.get("enabled") == stored.enabled:
+        del checked["enabled"]  # no change, even if a worker disables the webhook meanwhile
+    return checked
 
 
 def _errors_of(webhook: Webhook) -> dict[str, list[ValidationError]]:
