@@ -25,6 +25,7 @@ A change takes one way through these packages, from top to bottom::
       pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
 
 The admin, the REST API and the management commands ask ``insight`` what they show, and act through ``operations``.
+``forms`` has the form of a webhook for the admin and for pages of other frameworks.
 ``docs/how-it-works.md`` explains why.
 """
 

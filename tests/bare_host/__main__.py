@@ -64,6 +64,20 @@ except ImproperlyConfigured as error:
 else:
     raise AssertionError("webhooks.urls must refuse a host without the admin")
 
+from django.db import transaction  # noqa: E402
+
+from tests.bare_host.models import Note  # noqa: E402
+from tests.support.own_pages import DUTIES, own_pages  # noqa: E402
+from webhooks.models import Webhook  # noqa: E402
+
+for name, duty in DUTIES.items():
+    with transaction.atomic(), own_pages(get_user_model().objects.get(is_operator=True), Note) as pages:
+        Webhook.objects.all().delete()
+        pages.logged.clear()
+        duty(pages)
+        transaction.set_rollback(True)
+    print(f"Own pages: {name}", file=sys.stderr)
+
 call_command("webhooks_sweep")
 call_command("webhooks_rotate_keys")
 call_command("webhooks_import", "tests/captured/nautobot_webhooks.json", dry_run=True)

@@ -214,7 +214,7 @@ def test_a_manager_has_the_methods_of_djangos_and_so_cannot_delete_every_row() -
 
 
 def test_a_manager_of_this_app_cannot_end_every_row() -> None:
-    assert not hasattr(Webhook.objects, "mark_deleted")
+    assert not hasattr(Webhook.objects, "delete")
     assert not hasattr(Delivery.objects, "discard")
 
 

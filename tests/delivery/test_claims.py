@@ -197,7 +197,7 @@ def test_workers_that_end_pause_no_webhook(webhook: Webhook, webhooks_settings: 
 
 def test_a_lost_lease_of_a_webhook_that_is_being_deleted_is_no_attempt(webhook: Webhook) -> None:
     make_lost(webhook, 1, 2, state=State.SENDING, lease_until=AGO)
-    Webhook.objects.all().mark_deleted()
+    Webhook.objects.all().delete()
     assert sweep_step(sweep.expire_leases) == 1
     assert states() == [State.PENDING]
     assert not Attempt.objects.exists()

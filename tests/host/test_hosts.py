@@ -18,6 +18,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.inbox import ROOT, Inbox
 from tests.support.makers import make_webhook
+from tests.support.own_pages import DUTIES
 from tests.support.waiting import PATIENCE
 from webhooks import permissions
 from webhooks.middleware import WebhooksMiddleware
@@ -48,6 +49,7 @@ def test_a_host_without_the_admin_and_with_its_own_users_has_everything_but_the_
     assert (request.json["data"]["text"], request.json["username"]) == ("first", "other@example.org")
     for action in ("added webhook “notes”", "changed webhook “notes”", "changed delivery “", "deleted webhook “notes”"):
         assert f"operator@example.org {action}" in logged
+    assert [duty for duty in DUTIES if f"Own pages: {duty}\n" not in logged] == []
     assert "Traceback" not in logged
 
 

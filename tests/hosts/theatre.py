@@ -229,7 +229,7 @@ class Theatre:
     @staticmethod
     def _delete_defined(judge: Judge) -> None:
         if defined := [hook.pk for hook in judge.hooks if hook.viewer]:
-            Webhook.with_deleted.filter(pk__in=defined).delete()
+            Webhook.with_deleted.filter(pk__in=defined).delete_rows()
 
     def _step(self, step: Do | Block, judge: Judge | None, world: truth.World) -> None:
         """One transaction; in autocommit, one operation."""

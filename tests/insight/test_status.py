@@ -62,7 +62,7 @@ def test_a_note_is_no_problem(webhook: Webhook, capsys: Any) -> None:
     Webhook.objects.create(name="old", on_created=True, deleted_at=webhook.created, enabled=False)
     exit_status, said = run(capsys)
     assert exit_status == 0
-    assert "\nNOTE  1 deleted webhook still had many deliveries." in said
+    assert "\nNOTE  1 webhook is being deleted." in said
 
 
 def test_warnings_name_the_problem_and_what_to_do(webhook: Webhook, capsys: Any) -> None:

@@ -418,7 +418,7 @@ class TestCommand:
 
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("builtins.input", answer)
-        with pytest.raises(CommandError, match=r"another user has just used one of the names .* Run it again"):
+        with pytest.raises(CommandError, match=r"another user has just used one of the names. Run it again"):
             run(one_rule)
         assert [webhook.name for webhook in Webhook.objects.all()] == ["rule"]
 

@@ -11,19 +11,21 @@ import pytest
 from cryptography.fernet import Fernet
 from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.views.generic import DeleteView
 from rest_framework.test import APIClient
 
 from dcim.models import Site
-from tests.support.makers import make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_webhook
 from tests.support.threads import Beside
 from users.models import User
-from webhooks.delivery import pause_policy
+from webhooks.delivery import pause_policy, sweep
 from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
-from webhooks.models import Webhook
+from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.webhook import CONTENT_FIELDS, SETTINGS
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
@@ -281,6 +283,120 @@ def test_a_save_that_does_not_enable_a_webhook_resumes_nothing(database: str, lo
     assert stored.disabled_reason == "gone"
 
 
+# Any code may call save() and delete()
+
+
+def test_a_stale_instance_writes_only_what_it_changed(database: str) -> None:
+    make_webhook(Site, timeout=5, excluded_usernames=["ann"])
+    stale = Webhook.objects.get()
+    Webhook.objects.update(timeout=7, payload_url="http://127.0.0.1:2/", enabled=False, failures_in_a_row=3)
+    stale.name = "renamed"
+    stale.excluded_usernames.append("bob")
+    stale.save()
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.excluded_usernames) == ("renamed", ["ann", "bob"])
+    assert (stored.timeout, stored.payload_url, stored.enabled) == (7, "http://127.0.0.1:2/", False)
+    assert (stored.failures_in_a_row, stale.failures_in_a_row, stale.timeout) == (3, 3, 7)
+
+
+def test_an_instance_that_was_saved_or_read_again_counts_as_unchanged(database: str) -> None:
+    webhook = make_webhook(Site, timeout=5)
+    webhook.timeout = 6
+    webhook.save()
+    Webhook.objects.update(timeout=7, enabled=False)
+    webhook.save()
+    assert Webhook.objects.get().timeout == 7
+    webhook.refresh_from_db(fields=["timeout"])
+    Webhook.objects.update(timeout=8)
+    webhook.save()
+    assert (Webhook.objects.get().timeout, Webhook.objects.get().enabled) == (8, False)
+
+
+def test_a_save_of_one_field_leaves_other_changes_for_the_next_save(database: str) -> None:
+    webhook = make_webhook(Site, name="old", timeout=5)
+    webhook.name, webhook.timeout = "renamed", 6
+    webhook.save(update_fields=["name"])
+    webhook.save()
+    assert Webhook.objects.values_list("name", "timeout").get() == ("renamed", 6)
+
+
+def test_a_stale_instance_keeps_the_secret_that_a_key_rotation_encrypted_again(
+    database: str, webhooks_settings: Any
+) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    webhooks_settings(ENCRYPTION_KEYS=[old])
+    make_webhook(Site, secret="kept")
+    stale = Webhook.objects.get()
+    webhooks_settings(ENCRYPTION_KEYS=[new, old])
+    assert rotate_keys().renewed == 1
+    stale.timeout = 7
+    stale.save()
+    webhooks_settings(ENCRYPTION_KEYS=[new])
+    assert (Webhook.objects.get().secret, Webhook.objects.get().timeout) == ("kept", 7)
+
+
+def test_a_new_secret_overlaps_with_the_one_before_on_every_save(database: str) -> None:
+    webhook = make_webhook(Site, secret="first")
+    webhook.secret = "second"  # type: ignore[assignment]
+    webhook.save()
+    stored = Webhook.objects.get()
+    assert (stored.secret, stored.previous_secret) == ("second", "first")
+
+
+def test_a_save_does_not_bring_back_a_webhook_that_was_deleted_meanwhile(database: str) -> None:
+    webhook = make_webhook(Site, name="CMDB")
+    stale = Webhook.objects.get()
+    assert webhook.delete() == (1, {"rq_webhooks.Webhook": 1})
+    with pytest.raises(Webhook.DoesNotExist):
+        stale.save()
+    assert not Webhook.objects.exists()
+    assert not Webhook.with_deleted.get().enabled
+
+
+def test_a_copy_of_an_instance_is_a_new_webhook(database: str) -> None:
+    webhook = make_webhook(Site, name="CMDB", timeout=5)
+    copied = Webhook.objects.get()
+    copied.pk, copied.name = None, "copy"
+    copied.save()
+    assert list(Webhook.objects.values_list("name", "timeout")) == [("CMDB", 5), ("copy", 5)]
+    assert copied.pk != webhook.pk
+
+
+def delete_by_view(webhook: Webhook) -> None:
+    request = RequestFactory().post("/")
+    assert DeleteView.as_view(model=Webhook, success_url="/")(request, pk=webhook.pk).status_code == 302
+
+
+DELETE: dict[str, Callable[[Webhook], Any]] = {
+    "view": delete_by_view,
+    "instance": Webhook.delete,
+    "queryset": lambda webhook: Webhook.objects.filter(pk=webhook.pk).delete(),
+}
+
+
+@pytest.mark.parametrize("way", DELETE)
+def test_a_deletion_costs_as_much_for_many_deliveries_and_loses_nothing_of_others(database: str, way: str) -> None:
+    costs = []
+    other = make_webhook(Site, name="other")
+    for count in (1, 40):
+        webhook = make_webhook(Site, name="CMDB")
+        for number in range(count):
+            delivery = make_attempt(make_delivery(webhook, State.FAILED, object_id=str(number))).delivery
+        shared = make_delivery(other, State.FAILED, event=delivery.event)
+        with CaptureQueriesContext(connection) as queries:
+            DELETE[way](webhook)
+        costs.append(len(queries))
+        assert list(Webhook.objects.all()) == [other]
+        assert Delivery.objects.filter(webhook=webhook).count() == count
+        while sweep.sweep():
+            pass
+        assert list(Webhook.with_deleted.all()) == [other]
+        assert list(Delivery.objects.filter(webhook=other, event=shared.event)) == [shared]
+        assert not Delivery.objects.exclude(webhook=other).exists()
+    assert costs[0] == costs[1] <= 6
+    assert Event.objects.count() == 2
+
+
 ENABLE: dict[str, Callable[[Webhook], Any]] = {
     "save": Webhook.save,
     "save of the field": lambda webhook: webhook.save(update_fields=["enabled"]),
@@ -331,7 +447,7 @@ def test_webhooks_by_id_are_as_the_orm_reads_them() -> None:
         webhook.pk: webhook for webhook in (make_webhook(name="one", secret="s" * 20), make_webhook(name="two"))
     }
     deleted = make_webhook(name="three")
-    Webhook.objects.filter(pk=deleted.pk).mark_deleted()
+    Webhook.objects.filter(pk=deleted.pk).delete()
     for webhook in webhooks.values():
         webhook.name += "!"
         webhook.save()

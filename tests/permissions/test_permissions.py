@@ -682,7 +682,10 @@ def test_a_paused_webhook_shows_no_count_of_hidden_deliveries(db: None, redis: A
 
 @pytest.mark.one_database
 def test_every_permission_of_the_app_has_a_use(db: None) -> None:
-    codenames = Permission.objects.filter(content_type__app_label="rq_webhooks").values_list("codename", flat=True)
+    given = Permission.objects.filter(content_type__app_label="rq_webhooks")
+    models = {"webhook", "event", "delivery", "run", "skip"}
+    assert set(given.values_list("content_type__model", flat=True)) == models, "the other tables are private"
+    codenames = given.values_list("codename", flat=True)
     webhook = {f"{action}_webhook" for action in ("add", "change", "delete", "view")}
     assert set(codenames) == webhook | {
         "chain_webhook",

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import QueryDict
 from django.utils.crypto import salted_hmac
@@ -46,25 +46,25 @@ from webhooks.api.fields import (
 )
 from webhooks.insight import history
 from webhooks.models import Event, Webhook
-from webhooks.models.columns import USERNAME_LENGTH
-from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import ACTION_FIELDS, NORMALIZED_FIELDS, SETTINGS, TOKEN_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import edits
 from webhooks.operations.webhooks import (
-    OUTSIDE,
+    ChangedMeanwhile,
+    OutsidePermission,
+    StaleSettings,
+    check_webhook,
     delete_webhooks,
     pause,
     ping,
-    refusals,
     resume,
-    save_changes,
+    save_webhook,
     why_not_started,
 )
 from webhooks.security.encryption import Secret, refuse_encrypted
-from webhooks.text import clean, username_of
-from webhooks.workers import jobs
+
+DELETED = _("The webhook was deleted meanwhile.")
 
 
 class WebhookSerializer(RowSerializer[Webhook]):
@@ -156,62 +156,18 @@ class WebhookSerializer(RowSerializer[Webhook]):
         return shown if redacted.may_change(instance.pk) else shown | dict.fromkeys(TOKEN_FIELDS)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
-        user, chosen = self.context["request"].user, attrs.get("object_types", ())
-        if refused := refusals(user, self.instance, attrs, chosen, attrs.keys() & SECRET_FIELDS):
-            raise serializers.ValidationError({name: [reason] for name, reason in refused.items()})
-        candidate = copy.copy(self.instance) if self.instance else Webhook()
-        for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
-            setattr(candidate, name, attrs[name])
-        stored = list(self.instance.object_types.all()) if self.instance else []
-        candidate.new_object_types = attrs.get("object_types", stored)
-        if errors := self._find_errors(candidate, attrs):
-            raise serializers.ValidationError(errors)
-        if self.instance and attrs.get("enabled") == self.instance.enabled:
-            del attrs["enabled"]  # no change, even if a worker disables the webhook meanwhile
-        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
-
-    def _find_errors(self, candidate: Webhook, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The invalid fields of a webhook with these new values.
-
-        A stored value may have become invalid, such as the name of a serializer that is gone. This is no error of a
-        request that names other fields, unless it enables the webhook.
-        """
-        errors = invalid_fields(candidate)
-        if not (self.instance and errors.keys() - attrs.keys()) or (attrs.get("enabled") and not self.instance.enabled):
-            return errors
-        before = copy.copy(self.instance)
-        before.new_object_types = list(self.instance.object_types.all())
-        stored = invalid_fields(before)
-        return {name: texts for name, texts in errors.items() if name in attrs or texts != stored.get(name)}
-
-    def create(self, validated_data: dict[str, Any]) -> Webhook:
-        validated_data.pop("forget_previous_secret", None)
-        if not validated_data.get("enabled", True):
-            validated_data["disabled_by"] = clean(username_of(self.context["request"].user), USERNAME_LENGTH)
-        return super().create(validated_data)
-
-    def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:
-        forgotten = {"previous_secret"} if validated_data.pop("forget_previous_secret", False) else set()
-        object_types = validated_data.pop("object_types", None)
-        for name, value in validated_data.items():
-            setattr(instance, name, value)
-        save_changes(instance, validated_data.keys() | forgotten, self.context["request"].user)
-        if object_types is not None:
-            instance.object_types.set(object_types)
-        return instance
-
-
-def invalid_fields(webhook: Webhook) -> dict[str, Any]:
-    """The errors of a webhook by field, as REST framework writes them."""
-    try:
-        webhook.full_clean()
-    except ModelValidationError as error:
-        errors: dict[str, Any] = serializers.as_serializer_error(error)
-        if NON_FIELD_ERRORS in errors:
-            errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
-        return errors
-    return {}
+        """As the admin does: both accept the same."""
+        chosen = {name: attrs.pop(name) for name in ("object_types",) if name in attrs}
+        webhook, user = self.instance or Webhook(), self.context["request"].user
+        try:
+            return check_webhook(webhook, attrs, chosen.get("object_types"), user) | chosen
+        except Webhook.DoesNotExist:
+            raise NotFound(DELETED) from None
+        except ModelValidationError as error:
+            errors: dict[str, Any] = serializers.as_serializer_error(error)
+            if NON_FIELD_ERRORS in errors:
+                errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
+            raise serializers.ValidationError(errors) from error
 
 
 class WebhookSummarySerializer(RowSerializer[Webhook]):
@@ -252,6 +208,7 @@ class PingedSerializer(NamedSerializer):
     event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
 
 
+CHANGING = ("PUT", "PATCH", "DELETE")
 CHANGED = _(
     "Nothing was saved: the settings of the webhook changed since you read them. Read it again, and repeat your change "
     "with its new ETag."
@@ -287,20 +244,17 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         return webhook
 
     def _refuse_changed(self, webhook: Webhook) -> None:
-        """Raise PreconditionFailed if a request has a tag of other settings. It leaves out what workers write."""
-        given = self.request.headers.get("If-Match")
-        if given is None or self.request.method not in ("PUT", "PATCH", "DELETE") or given.strip() == "*":
-            return
-        # A proxy that compresses a response makes its tag weak.
-        tags = [tag.removeprefix("W/").strip('"').partition("-")[0] for tag in parse_etags(given)]
-        if edits.settings_tag(webhook) not in tags:
+        """Raise PreconditionFailed if a change has a tag of other settings. It leaves out what workers write."""
+        tags = self._given_tags()
+        if tags is not None and self.request.method in CHANGING and edits.settings_tag(webhook) not in tags:
             raise PreconditionFailed(CHANGED)
 
-    def _lock_unchanged(self, webhook: Webhook) -> None:
-        """In a transaction: let no other user change the webhook, and check ``If-Match`` again."""
-        if "If-Match" in self.request.headers:
-            locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).filter(pk=webhook.pk)
-            self._refuse_changed(get_object_or_404(locked))
+    def _given_tags(self) -> list[str] | None:
+        """The tags of settings in ``If-Match``. None if any settings will do."""
+        given = self.request.headers.get("If-Match", "*")
+        # A proxy that compresses a response makes its tag weak.
+        tags = [tag.removeprefix("W/").strip('"').partition("-")[0] for tag in parse_etags(given)]
+        return None if given.strip() == "*" else tags
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the tag of the settings, and after a dash the one of the whole response, for caches."""
@@ -320,38 +274,28 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         return permissions.visible_webhooks(self.request.user, webhooks)
 
     def perform_create(self, serializer: serializers.BaseSerializer[Webhook]) -> None:
-        self._save(serializer, "add")
-
-    def perform_update(self, serializer: serializers.BaseSerializer[Webhook]) -> None:
-        self._save(serializer, "change")
-
-    def _save(self, serializer: serializers.BaseSerializer[Webhook], permission: str) -> None:
-        """Save in one transaction. A conflict with another user's change is a 404 or a 409."""
-        user = self.request.user
-        before = history.field_values(serializer.instance) if serializer.instance else None
-        # ``forget_previous_secret`` changes ``previous_secret``.
-        given = [name.removeprefix("forget_") for name in serializer.validated_data]
+        """Create or update. A conflict with another user's change is a 404, a 409 or a 412."""
+        values = dict(serializer.validated_data)
+        webhook, chosen = serializer.instance or Webhook(), values.pop("object_types", None)
         try:
-            with transaction.atomic(Event.objects.db):
-                if serializer.instance:
-                    self._lock_unchanged(serializer.instance)
-                self.shown = webhook = serializer.save()
-                if not permissions.may(user, permission, webhook):
-                    raise PermissionDenied(OUTSIDE[permission])
-                if webhook.enabled:
-                    jobs.wake_on_commit()  # deliveries may have waited while it was disabled
-                if before is None:
-                    history.record(user, [webhook], history.ADDITION, [{"added": {}}])
-                elif changes := history.describe_changes(webhook, before, given):
-                    history.record(user, [webhook], history.CHANGE, changes)
+            self.shown = serializer.instance = save_webhook(
+                webhook, values, chosen, self.request.user, tags=self._given_tags(), is_checked=True
+            )
         except Webhook.DoesNotExist:
-            raise NotFound(_("The webhook was deleted meanwhile.")) from None
-        except (IntegrityError, ModelValidationError):  # another user may have removed a model that is not registered
-            raise Conflict(CONFLICT) from None
+            raise NotFound(DELETED) from None
+        except StaleSettings:
+            raise PreconditionFailed(CHANGED) from None
+        except ChangedMeanwhile as conflict:
+            raise Conflict(str(conflict)) from None
+        except OutsidePermission as refusal:
+            raise PermissionDenied(str(refusal)) from None
+
+    perform_update = perform_create
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(Event.objects.db):
-            self._lock_unchanged(instance)
+            locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).filter(pk=instance.pk)
+            self._refuse_changed(get_object_or_404(locked))
             history.record(self.request.user, [instance], history.DELETION)
             delete_webhooks(Webhook.objects.filter(pk=instance.pk))
 

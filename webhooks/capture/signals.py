@@ -29,7 +29,7 @@ from webhooks.capture.relations import RelationEdit
 from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
 from webhooks.conf import conf
 from webhooks.errors import log_errors
-from webhooks.models import Action, Event, Webhook
+from webhooks.models import Action, Event, Webhook, webhook_states
 from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration
 
@@ -41,6 +41,7 @@ def connect() -> None:
         return
     _connect_receiver(signals.post_save, on_webhook_changed, Webhook)
     _connect_receiver(signals.post_delete, on_webhook_changed, Webhook)
+    _connect_receiver(webhook_states.deleted, on_webhook_changed, Webhook)
     registry.registered.connect(on_registered, dispatch_uid="webhooks.on_registered")
     signals.class_prepared.connect(on_class_prepared, dispatch_uid="webhooks.on_class_prepared")
     for model in registry.registered_models().values():

@@ -24,11 +24,15 @@ from webhooks.management.import_source import Item, Responses
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
 from webhooks.network import headers
+from webhooks.operations.webhooks import check_webhook, save_webhook
 from webhooks.payloads import templates
+from webhooks.permissions import Operator
 from webhooks.registry import label_of
 from webhooks.registry.registration import is_sensitive
 
 logger = get_logger(__name__)
+
+OPERATOR = Operator("webhooks_import")
 
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
@@ -96,23 +100,25 @@ def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
 
 
 def create(plans: Iterable[Plan]) -> None:
-    """Create a webhook for each plan, or none. Raises IntegrityError if another user took one of the names."""
-    models = registry.registered_models()
+    """Create a webhook for each plan, or none. Raises ChangedMeanwhile if another user took one of the names."""
     with transaction.atomic(Webhook.objects.db):
         for plan in plans:
-            webhook = Webhook.objects.create(**plan.fields)
-            types = ContentType.objects.get_for_models(*(models[label] for label in plan.object_types))
-            webhook.object_types.set(types.values())
+            webhook = save_webhook(Webhook(), plan.fields, _types_of(plan), OPERATOR, is_checked=True)
             logger.info("Webhook %s was imported from %s", webhook, plan.origin)
 
 
 def _problem(plan: Plan) -> str:
     try:
-        Webhook(**plan.fields).full_clean()
+        check_webhook(Webhook(), plan.fields, _types_of(plan), OPERATOR)
     except ValidationError as error:
         refused = [f"{name}: {' '.join(messages)}" for name, messages in error.message_dict.items()]
         return f"refused: {'; '.join(refused)}"
     return ""
+
+
+def _types_of(plan: Plan) -> list[ContentType]:
+    models = registry.registered_models()
+    return list(ContentType.objects.get_for_models(*(models[label] for label in plan.object_types)).values())
 
 
 def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import chain
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
@@ -25,6 +26,9 @@ from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookSt
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
 from webhooks.text import clean, username_of
+
+if TYPE_CHECKING:
+    from typing import Self
 
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
@@ -225,7 +229,39 @@ class Webhook(WebhookSecrets, WebhookState):
     def __str__(self) -> str:
         return self.name
 
+    _loaded: Mapping[str, Any] = MappingProxyType({})
+    """The settings as they were read or written last, for ``save``. Without JSON: code may change a list in place."""
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
+        webhook = super().from_db(*args, **kwargs)
+        webhook._remember()
+        return webhook
+
+    def refresh_from_db(self, using: Any = None, fields: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
+        super().refresh_from_db(using, fields, **kwargs)
+        self._remember(fields)
+
+    def _remember(self, fields: Collection[str] | None = None) -> None:
+        names = [name for name in SETTINGS if not isinstance(self._meta.get_field(name), models.JSONField)]
+        known = [name for name in names if name in self.__dict__ and (fields is None or name in fields)]
+        self._loaded = {**self._loaded, **{name: self.__dict__[name] for name in known}}
+
     def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert or update the row. An update writes the settings that changed since this instance was loaded.
+
+        Workers own the other columns, and sometimes disable a webhook: a form that was open meanwhile reverts nothing.
+        With ``update_fields``, these columns are written as they are. Raises what ``save_settings`` raises.
+        """
+        is_new = not self.pk or self._state.adding or kwargs.get("force_insert")
+        if is_new or kwargs.get("update_fields") is not None:
+            self._write(*args, **kwargs)
+            return
+        names = {name for name in SETTINGS if name in self.__dict__}
+        kept = {name for name, value in self._loaded.items() if name in names and self.__dict__[name] == value}
+        self.save_settings(names - kept, using=kwargs.get("using"))
+
+    def _write(self, *args: Any, **kwargs: Any) -> None:
         fields = kwargs.get("update_fields")
         rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
         was_enabled: bool | None = None
@@ -247,8 +283,15 @@ class Webhook(WebhookSecrets, WebhookState):
         super().save(*args, **kwargs)
         if was_enabled is False and self.enabled:
             rows.update(resumed_at=DatabaseNow())
+        self._remember(kwargs.get("update_fields"))
 
-    def save_settings(self, changed: Collection[str], user: object = "") -> bool:
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Hide and disable the webhook at once. The sweep deletes its deliveries and then the row."""
+        return Webhook.objects.using(using or self._state.db).filter(pk=self.pk).delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+
+    def save_settings(self, changed: Collection[str], user: object = "", using: str | None = None) -> bool:
         """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
         Returns whether this enables the webhook.
 
@@ -257,7 +300,7 @@ class Webhook(WebhookSecrets, WebhookState):
         if secret headers would go to a receiver that was not validated together with them. Validate first: the row
         stays locked until the end of the transaction, and workers wait for it.
         """
-        using = router.db_for_write(Webhook, instance=self)
+        using = using or router.db_for_write(Webhook, instance=self)
         with transaction.atomic(using):
             stored = Webhook.objects.using(using).select_for_update(no_key=True).get(pk=self.pk)
             self._refuse_unseen_receiver(stored, {*changed})
@@ -271,7 +314,7 @@ class Webhook(WebhookSecrets, WebhookState):
                 self.replace_secret(secret)
             if "previous_secret" in changed:
                 self.forget_previous_secret()
-            self.save(using=using)
+            self._write(using=using)
             return self.enabled and not stored.enabled
 
     def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Cast, Concat, Substr
+from django.dispatch import Signal
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow, atomically
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 NO_FAILURES: dict[str, Any] = {"failures_in_a_row": 0, "failing_since": None, "probe_at": None, "probes": 0}
 
 IS_PAUSED = Q(enabled=True) & (Q(probe_at__isnull=False) | Q(paused_at__isnull=False))
+
+
+# Sent with ``using`` after webhooks were marked as deleted. Django's own signals follow when the rows go.
+deleted = Signal()
 
 
 class DisabledReason(models.TextChoices):
@@ -127,13 +132,26 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
         return self.update(last_success_at=DatabaseNow(), resumed_at=resumed_at, **NO_FAILURES)
 
-    def mark_deleted(self) -> int:
-        """Hide and disable them. Each gets a new name that is unique, so that its old name is free."""
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Hide and disable them at once. The sweep deletes their deliveries and then the rows.
+
+        Each gets a new name that is unique, so that its old name is free.
+        """
+        keys = list(self.order_by().values_list("pk", flat=True))
         end = Value(f" {secrets.token_hex(4)})")
         name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), end)
-        return self.update(enabled=False, deleted_at=DatabaseNow(), name=name)
+        webhooks = self.model.with_deleted.using(self.db).filter(pk__in=keys, deleted_at=None)
+        count = webhooks.update(enabled=False, deleted_at=DatabaseNow(), name=name)
+        deleted.send(self.model, using=self.db)
+        return count, {self.model._meta.label: count}
 
-    mark_deleted.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
+    delete.alters_data = delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def delete_rows(self) -> int:
+        """Delete the rows themselves, with everything of them."""
+        return super().delete()[0]
+
+    delete_rows.alters_data = delete_rows.queryset_only = True  # type: ignore[attr-defined]
 
     def delete_expired_secrets(self) -> int:
         """Delete previous secrets that no longer sign."""

@@ -1,13 +1,15 @@
-"""Test, enable, pause, resume and delete webhooks, rotate keys of encryption, and refuse settings of a user."""
+"""Save, test, enable, pause, resume and delete webhooks, rotate keys of encryption, and refuse settings of a user."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -15,18 +17,22 @@ from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
-from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, TOKEN_FIELDS
+from webhooks.models.validation import CONFLICT
+from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, NORMALIZED_FIELDS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
-from webhooks.operations.edits import is_same
-from webhooks.permissions import is_partial, may_view_all, of_viewable_objects
+from webhooks.operations import edits
+from webhooks.permissions import is_partial, may, may_view_all, of_viewable_objects
 from webhooks.registry import label_of
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
-from webhooks.text import dumps
+from webhooks.text import clean, dumps, username_of
 from webhooks.workers import jobs
+
+FORGET = "forget_previous_secret"
 
 # Rows that one request deletes at most. Under ATOMIC_REQUESTS they are locked until its end, and workers wait for them.
 MAX_ROWS = 1000
@@ -54,9 +60,120 @@ def new_ping(webhook: Webhook, **fields: Any) -> Event:
     return Event(data=data, **about, **actor_columns(current_actor()), **fields)
 
 
-def save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None:
-    """Save the fields of a stored webhook that a user changed. If this enables it, the heads of its lanes that failed
-    are due at once, as after ``resume``. Raises what ``Webhook.save_settings`` raises."""
+class ChangedMeanwhile(Exception):
+    """Nothing was saved: another user changed the webhook, or took its name, while this one edited it."""
+
+
+class StaleSettings(ChangedMeanwhile):
+    """The settings are no longer those that the user has read."""
+
+
+class OutsidePermission(PermissionDenied):
+    """The host gives the user this permission for other webhooks only. The message says so."""
+
+
+def save_webhook(
+    webhook: Webhook,
+    values: Mapping[str, Any],
+    object_types: Iterable[ContentType] | None,
+    user: Any,
+    *,
+    opened: str = "",
+    tags: Collection[str] | None = None,
+    is_checked: bool = False,
+) -> Webhook:
+    """Save settings that a user gives for a new or a stored webhook, and record that in the history.
+
+    ``values`` are settings by name, and ``forget_previous_secret``. Settings that it leaves out stay as they are.
+    ``object_types`` are all models of the webhook; None keeps them. ``user`` needs the permission to add or to change
+    the webhook. If this enables it, the heads of its lanes that failed are due at once, as after ``resume``.
+
+    To notice another user's change, give the settings as the user read them: ``opened`` of the form, or the ``tags``
+    of ``edits.settings_tag``. ``is_checked`` says that ``check_webhook`` or the form has accepted the values.
+
+    Raises ValidationError with the errors by field, OutsidePermission, ChangedMeanwhile, and Webhook.DoesNotExist if it
+    was deleted meanwhile.
+    """
+    values = dict(values if is_checked else check_webhook(webhook, values, object_types, user))
+    changed = {name.removeprefix("forget_") for name, value in values.items() if name != FORGET or value}
+    act = "add" if webhook._state.adding else "change"
+    before = None
+    for name in values.keys() - {FORGET}:
+        setattr(webhook, name, values[name])
+    try:
+        with transaction.atomic(Webhook.objects.db):
+            if act == "add":
+                webhook.disabled_by = "" if webhook.enabled else clean(username_of(user), USERNAME_LENGTH)
+                webhook.save()
+            else:
+                stored = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=webhook.pk)
+                _refuse_stale(stored, changed, opened, tags)
+                before = history.field_values(stored)
+                _save_changes(webhook, changed, user)
+            if object_types is not None:
+                webhook.object_types.set(object_types)
+                changed.add("object_types")
+            if not may(user, act, webhook):
+                raise OutsidePermission(OUTSIDE[act])
+            if before is None:
+                history.record(user, [webhook], history.ADDITION, [{"added": {}}])
+            elif message := history.describe_changes(webhook, before, sorted(changed)):
+                history.record(user, [webhook], history.CHANGE, message)
+            if webhook.enabled:
+                jobs.wake_on_commit()  # deliveries may have waited while it was disabled
+    except (IntegrityError, ValidationError) as error:  # another user may have removed a model that is not registered
+        raise ChangedMeanwhile(str(CONFLICT)) from error
+    return webhook
+
+
+def _refuse_stale(stored: Webhook, changed: Collection[str], opened: str, tags: Collection[str] | None) -> None:
+    """Raise StaleSettings if the locked row has other settings than the user has read, or other secrets to replace."""
+    secrets = edits.changed_secrets(opened, edits.secret_tags(stored)).intersection(changed)
+    has_other_tag = tags is not None and edits.settings_tag(stored) not in tags
+    if secrets or has_other_tag or edits.changed_since(opened, edits.settings_of(stored)):
+        raise StaleSettings(str(CONFLICT))
+
+
+def check_webhook(
+    webhook: Webhook, values: Mapping[str, Any], object_types: Iterable[ContentType] | None, user: Any
+) -> dict[str, Any]:
+    """The values as they will be stored, for ``save_webhook``.
+
+    Raises ValidationError with the errors by field. A stored value may have become invalid, such as the name of a
+    serializer that is gone. This is no error if ``values`` has other fields, unless they enable the webhook.
+    """
+    # Read again: code may have changed the instance.
+    stored = None if webhook._state.adding else Webhook.objects.get(pk=webhook.pk)
+    if refused := refusals(user, stored, values, object_types or (), values.keys() & {*CREDENTIAL_FIELDS}):
+        raise ValidationError({**refused})
+    kept = list(stored.object_types.all()) if stored else []
+    candidate = copy.copy(stored or webhook)
+    for name in values.keys() - {FORGET}:
+        setattr(candidate, name, values[name])
+    candidate.new_object_types = kept if object_types is None else list(object_types)
+    errors = _errors_of(candidate)
+    given = {*values} if object_types is None else {*values, "object_types"}
+    if stored and errors.keys() - given and (stored.enabled or not values.get("enabled")):
+        stored.new_object_types = kept
+        known = _errors_of(stored)
+        errors = {name: found for name, found in errors.items() if name in given or found != known.get(name)}
+    if errors:
+        raise ValidationError(errors)
+    checked = {name: getattr(candidate, name) if name in NORMALIZED_FIELDS else values[name] for name in values}
+    if stored and values.get("enabled") == stored.enabled:
+        del checked["enabled"]  # no change, even if a worker disables the webhook meanwhile
+    return checked
+
+
+def _errors_of(webhook: Webhook) -> dict[str, list[ValidationError]]:
+    try:
+        webhook.full_clean()
+    except ValidationError as error:
+        return error.error_dict
+    return {}
+
+
+def _save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None:
     with transaction.atomic(Webhook.objects.db):
         if webhook.save_settings(changed, user):
             QueuedDelivery.objects.hasten_heads([webhook.pk])
@@ -73,7 +190,7 @@ def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Web
             continue
         webhook.enabled = enabled
         try:
-            save_changes(webhook, ["enabled"], user)
+            _save_changes(webhook, ["enabled"], user)
         except Webhook.DoesNotExist:
             continue  # deleted in the meantime
         changed.append(webhook)
@@ -121,7 +238,7 @@ def delete_webhooks(webhooks: WebhookQuerySet) -> None:
     using = webhooks.db
     pks = list(webhooks.values_list("pk", flat=True))
     with transaction.atomic(using):
-        webhooks.filter(pk__in=pks).mark_deleted()
+        webhooks.delete()
         purge_webhooks(Webhook.with_deleted.using(using).being_deleted().filter(pk__in=pks), MAX_ROWS)
 
 
@@ -243,7 +360,7 @@ def _guarded_changes(webhook: Webhook, values: Mapping[str, Any], entered: Colle
     """The fields for destination, for content, and for credentials that these values would change, in this order. Last
     "enabled", if it would be enabled."""
     names = [name for name in (*DESTINATION_FIELDS, *CONTENT_FIELDS) if name in values]
-    changed = [name for name in names if not is_same(values[name], getattr(webhook, name))]
+    changed = [name for name in names if not edits.is_same(values[name], getattr(webhook, name))]
     changed += [name for name in CREDENTIAL_FIELDS if name in entered]
     return [*changed, "enabled"] if values.get("enabled") and not webhook.enabled else changed
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from itertools import chain
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Count, Q, QuerySet
-from django.forms.models import model_to_dict
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
@@ -25,24 +26,21 @@ from webhooks.admin.display import part
 from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
 from webhooks.admin.run_start import recover_view
 from webhooks.admin.webhook import try_it
-from webhooks.admin.webhook.form import WebhookForm, unused_fields
 from webhooks.admin.webhook.list import WebhookListAdmin
-from webhooks.admin.webhook.sections import BOXES, DUPLICATE, describe, fieldsets, health
+from webhooks.admin.webhook.sections import DUPLICATE, describe, fieldsets, health
 from webhooks.db import index_plans
+from webhooks.forms import WebhookForm, initial_values
+from webhooks.forms.sections import BOXES
+from webhooks.forms.webhook import unused_fields
 from webhooks.insight.wording import count_of, number, sentence, why_disabled
 from webhooks.models import RunKind, Webhook
-from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.queue import OPEN_STATES, State
-from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import ACTION_FIELDS, TOKEN_FIELDS
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
+from webhooks.models.webhook import TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
-from webhooks.operations.edits import changed_secrets, changed_since, secret_tags, settings_of
 from webhooks.operations.run_filters import OF_WEBHOOK
-from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping, save_changes
+from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
 from webhooks.permissions import redaction
-from webhooks.text import clean, username_of
-from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.
 HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}
@@ -51,17 +49,25 @@ HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}
 hide_secrets = method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS))
 
 
-class OutsidePermission(PermissionDenied):
-    """The host gives the user this permission for other webhooks only. The message says so."""
+class AdminWebhookForm(WebhookForm):
+    """The form with the looks of the admin's inputs."""
 
+    class Media:
+        js = ("rq_webhooks/try_it.js",)
 
-class ChangedMeanwhile(Exception):
-    """Another user changed the webhook after the form was checked and before it was saved."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, field in self.fields.items():
+            attrs, look = field.widget.attrs, "vURLField" if name == "payload_url" else "vTextField"
+            if isinstance(field.widget, forms.Textarea):
+                attrs["class"] = f"vLargeTextField {attrs.get('class', '')}".strip()
+            elif isinstance(field.widget, forms.TextInput | forms.PasswordInput):
+                attrs.setdefault("class", look)
 
 
 @admin.register(Webhook)
 class WebhookAdmin(WebhookListAdmin):
-    form = WebhookForm
+    form = AdminWebhookForm
     change_form_template = "rq_webhooks/admin/webhook/page.html"
     readonly_fields = ("redacted_url",)
 
@@ -97,7 +103,8 @@ class WebhookAdmin(WebhookListAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)  # a new class for each request
-        form.user = request.user  # type: ignore[attr-defined]
+        preview_url = reverse("admin:rq_webhooks_webhook_condition_preview")
+        form.__init__ = partialmethod(form.__init__, user=request.user, preview_url=preview_url)  # type: ignore[assignment]
         return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
@@ -107,11 +114,7 @@ class WebhookAdmin(WebhookListAdmin):
         return fieldsets(left_out, url)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        """All actions, or the values of the webhook to copy, without its secrets."""
-        if original := self._original(request):
-            name = _("%(name)s (copy)") % {"name": original.name}
-            return model_to_dict(original, exclude=["id", *SECRET_FIELDS]) | {"name": name[:150]}
-        return dict.fromkeys(ACTION_FIELDS, True) | super().get_changeform_initial_data(request)
+        return initial_values(self._original(request)) | super().get_changeform_initial_data(request)
 
     def _original(self, request: HttpRequest) -> Webhook | None:
         """The webhook to copy. Its headers and templates need permission to change it."""
@@ -130,7 +133,7 @@ class WebhookAdmin(WebhookListAdmin):
         shown.fieldsets = describe(shown.fieldsets, described)
         context["original_of_copy"] = self._original(request) if webhook is None else None
         if is_editable:
-            context["opened"] = form.opened if webhook else ""
+            context["opened"] = form["opened"] if webhook else ""
             context["try_it"] = try_it.panel(request, self._try_url(webhook), webhook)
         if webhook is not None:
             if form.is_bound:  # which has changed the webhook
@@ -148,22 +151,12 @@ class WebhookAdmin(WebhookListAdmin):
             return super().changeform_view(request, *args, **kwargs)
         except Webhook.DoesNotExist:
             messages.error(request, _("Nothing was saved: the webhook has been deleted."))
-        except (IntegrityError, ChangedMeanwhile):
-            messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": CONFLICT})
-        except OutsidePermission as refusal:
+        except (ChangedMeanwhile, OutsidePermission) as refusal:
             messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": refusal})
         return redirect("admin:rq_webhooks_webhook_changelist")
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
-        if not change:
-            obj.disabled_by = "" if obj.enabled else clean(username_of(request.user), USERNAME_LENGTH)
-            super().save_model(request, obj, form, change)
-            return
-        locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=obj.pk)
-        secrets = changed_secrets(form.opened, secret_tags(locked)) & form.changed_settings
-        if secrets or changed_since(form.opened, settings_of(locked)):
-            raise ChangedMeanwhile
-        save_changes(obj, form.changed_settings, request.user)
+        form.save()
         if obj.enabled != form.cleaned_data["enabled"]:
             text = _("“%(name)s” was disabled while its form was open. It stays disabled: change that if needed.")
             if obj.enabled:
@@ -175,12 +168,14 @@ class WebhookAdmin(WebhookListAdmin):
                 )
             messages.warning(request, text % {"name": obj, "reason": sentence(why_disabled(obj))})
 
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        super().save_related(request, form, formsets, change)
-        if not permissions.may(request.user, "change" if change else "add", form.instance):
-            raise OutsidePermission(OUTSIDE["change" if change else "add"])
-        if form.instance.enabled:
-            jobs.wake_on_commit()
+    def save_related(self, *args: Any) -> None:
+        """The form has saved the models."""
+
+    def log_addition(self, *args: Any) -> Any:
+        """``save_webhook`` has recorded it."""
+
+    def log_change(self, *args: Any) -> Any:
+        """The same."""
 
     # Try it
 
@@ -200,8 +195,7 @@ class WebhookAdmin(WebhookListAdmin):
     def _form_to_try(self, request: HttpRequest, webhook: Webhook | None) -> WebhookForm:
         """The posted form of this webhook, or of a new one. It is not saved."""
         form_class: Any = self.get_form(request, webhook, change=webhook is not None)
-        form_class.is_trial = True
-        return form_class(request.POST, request.FILES, instance=webhook)  # type: ignore[no-any-return]
+        return form_class(request.POST, request.FILES, instance=webhook, is_trial=True)  # type: ignore[no-any-return]
 
     # Test, runs and preview
 

@@ -3,19 +3,17 @@ are set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
 from webhooks import permissions
 from webhooks.admin.display import (
@@ -30,8 +28,8 @@ from webhooks.admin.display import (
 )
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
-from webhooks.conf import conf
 from webhooks.db import index_plans
+from webhooks.forms.sections import FORM
 from webhooks.insight import statistics
 from webhooks.insight.alarms import Alarm, Problem, silent_alarms, webhook_alarms
 from webhooks.insight.counts import EACH_CAP, open_count
@@ -41,7 +39,7 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
-from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
+from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.permissions import redaction
 
@@ -50,9 +48,6 @@ LAST = 5
 
 # The parameter of the form for a new webhook: the key of the one to copy.
 DUPLICATE = "duplicate"
-
-# The boxes after a field that never shows its value.
-BOXES = {"secret": ("clear_secret", "forget_previous_secret"), "secret_headers": ("clear_secret_headers",)}
 
 Fieldset = tuple[Any, dict[str, Any]]
 
@@ -176,71 +171,12 @@ def _row(delivery: Delivery) -> dict[str, Any]:
 # The form
 
 
-@dataclass(frozen=True)
-class Section:
-    """``name`` is one of ``models.webhook.SECTIONS``. ``summary`` says how the fields of a webhook are set. A section
-    without one is always open."""
-
-    name: str
-    title: str | Promise
-    summary: Callable[[Webhook], list[str]] | None = None
-
-
-def _security(webhook: Webhook) -> list[str]:
-    return [
-        _("requests are signed") if webhook.secret else _("requests are not signed"),
-        _("TLS certificates are verified") if webhook.ssl_verification else _("TLS certificates are not verified"),
-        _("with a CA file") if webhook.ca_file_path else "",
-    ]
-
-
-def _filters(webhook: Webhook) -> list[str]:
-    fields, users = webhook.changed_fields or [], webhook.excluded_usernames or []
-    found = [
-        _("changes that match conditions") if webhook.conditions else "",
-        _("updates of %(fields)s") % {"fields": ", ".join(map(str, fields))} if fields else "",
-        _("no updates that change nothing") if webhook.only_changes else "",
-        _("no changes by %(users)s") % {"users": ", ".join(map(str, users))} if users else "",
-    ]
-    return found if any(found) else [_("every change of these models is sent")]
-
-
-def _request(webhook: Webhook) -> list[str]:
-    lines = len((webhook.additional_headers or "").strip().splitlines())
-    body = _("the body from a template") if webhook.body_template else _("the whole payload")
-    return [
-        webhook.http_method,
-        webhook.content_type,
-        body,
-        _("serializer %(name)s") % {"name": webhook.serializer} if webhook.serializer else "",
-        _("with the previous state") if webhook.prechange else "",
-        ngettext("%(count)s more header", "%(count)s more headers", lines) % {"count": lines} if lines else "",
-        _("secret headers") if webhook.secret_headers else "",
-    ]
-
-
-def _delivery(webhook: Webhook) -> list[str]:
-    order = _("changes of an object go one after the other") if webhook.ordered else _("in any order")
-    return [order, _("%(seconds)s s for each attempt") % {"seconds": f"{webhook.timeout or conf.timeout:g}"}]
-
-
-FORM = [
-    Section("general", ""),
-    Section("security", gettext_lazy("Signature and TLS"), _security),
-    Section("filters", gettext_lazy("Filters"), _filters),
-    Section("request", gettext_lazy("Request"), _request),
-    Section("delivery", gettext_lazy("Delivery"), _delivery),
-]
-
-
 def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
     """All sections, closed, without the fields of ``left_out``. ``url`` is the field that shows the URL."""
     in_line = dict.fromkeys(ACTION_FIELDS, tuple(ACTION_FIELDS))
     found: list[Fieldset] = []
     for section in FORM:
-        names = [
-            part for name in SECTIONS[section.name] for part in (name, *BOXES.get(name, ())) if part not in left_out
-        ]
+        names = [name for name in section.fields if name not in left_out]
         shown = dict.fromkeys(url if name == "payload_url" else in_line.get(name, name) for name in names)
         options = {"fields": list(shown), "classes": ["collapse"] if section.summary else []}
         found.append((section.title or None, options))

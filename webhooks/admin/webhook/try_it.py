@@ -16,9 +16,9 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry, text
 from webhooks.admin.display import headers_block, indent, json_block, part
-from webhooks.admin.webhook.form import WebhookForm
 from webhooks.conf import conf
 from webhooks.db import index_plans
+from webhooks.forms import WebhookForm
 from webhooks.insight.paging import read_page
 from webhooks.insight.wording import number
 from webhooks.models import Action, Event, Webhook

@@ -207,10 +207,10 @@ def _being_deleted(overview: Overview) -> Iterator[Alarm]:
     """Deleted webhooks with deliveries that the sweep still has to delete."""
     if count := overview.being_deleted:
         text = ngettext(
-            "%(count)s deleted webhook still had many deliveries. Workers delete them in the background, a thousand "
-            "every few seconds.",
-            "%(count)s deleted webhooks still had many deliveries. Workers delete them in the background, a thousand "
-            "every few seconds.",
+            "%(count)s webhook is being deleted. Workers delete its deliveries in the background, a thousand every few "
+            "seconds.",
+            "%(count)s webhooks are being deleted. Workers delete their deliveries in the background, a thousand every "
+            "few seconds.",
             count,
         )
         text %= {"count": number(count, TOTAL_CAP)}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import IntegrityError
 
 from webhooks.insight.wording import count_of
 from webhooks.management import import_plans, import_source
@@ -15,6 +14,7 @@ from webhooks.management.base import DatabaseCommand
 from webhooks.management.import_plans import ImportPreview, Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
+from webhooks.operations.webhooks import ChangedMeanwhile
 from webhooks.text import one_line
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
@@ -64,9 +64,9 @@ class Command(DatabaseCommand):
         else:
             try:
                 import_plans.create(preview.new)
-            except IntegrityError as error:
-                problem = f"Nothing was created: another user has just used one of the names ({error}). Run it again."
-                raise CommandError(one_line(problem)) from None
+            except ChangedMeanwhile:
+                problem = "Nothing was created: another user has just used one of the names. Run it again."
+                raise CommandError(problem) from None
             self._print(f"Created {count_of(len(preview.new), 'webhook')}.")
 
     def _confirm(self, count: int) -> bool:

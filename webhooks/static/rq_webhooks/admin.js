@@ -1,6 +1,6 @@
 "use strict";
 
-// What every page of the app shares: checkboxes, questions, searches, and copy buttons.
+// What every page of the app shares: the box of all rows, questions, searches, and copy buttons.
 // Texts come from the template wh-words, in the language of the page.
 
 const words = (name) => document.getElementById("wh-words").dataset[name];
@@ -8,11 +8,8 @@ const words = (name) => document.getElementById("wh-words").dataset[name];
 document.documentElement.classList.add("wh-js");
 
 document.addEventListener("DOMContentLoaded", () => {
-  addGroups(document);
   labelToggle(document.getElementById("action-toggle"));
 });
-// htmx has put a new part into the page.
-document.addEventListener("htmx:load", (event) => addGroups(event.target));
 
 // The box that selects all rows of a page has only an invisible name. Where rows are cards, it has no column either.
 // django-unfold has put it into a label.
@@ -24,38 +21,6 @@ function labelToggle(toggle) {
   label.htmlFor = toggle.id;
   label.textContent = toggle.getAttribute("aria-label");
   toggle.after(label);
-}
-
-// Groups of checkboxes
-
-function addGroups(part) {
-  for (const group of part.querySelectorAll("[data-wh-group]:not([data-wh-ready])")) {
-    const boxes = [...group.querySelectorAll("label input[type=checkbox]")];
-    const legend = group.querySelector("legend");
-    group.dataset.whReady = "";
-    if (legend && boxes.length > 1) addButton(legend, boxes);
-  }
-}
-
-const areAll = (boxes) => boxes.every((box) => box.checked);
-
-function addButton(legend, boxes) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "wh-all";
-  const name = legend.textContent.trim();
-  const show = () => {
-    button.textContent = areAll(boxes) ? words("none") : words("all");
-    button.setAttribute("aria-label", `${name}: ${button.textContent}`);
-  };
-  button.addEventListener("click", () => {
-    const checked = !areAll(boxes);
-    boxes.forEach((box) => { box.checked = checked; });
-    show();
-  });
-  boxes.forEach((box) => box.addEventListener("change", show));
-  legend.append(button);
-  show();
 }
 
 // The question before a large or irreversible action: data-wh-confirm asks it, data-wh-detail says what will happen,

@@ -120,6 +120,7 @@ class Rule {
     this.box.append(this.head, this.list, this.note, area,
       make("p", { className: "wh-rule-buttons" }, this.add, this.swap, this.try), this.result);
     this.group.addEventListener("change", () => this.save());
+    this.try.hidden = !area.dataset.url;
     this.show(true);
   }
 

@@ -1,6 +1,7 @@
 "use strict";
 
-// Filter the models of a webhook by name, and list the chosen ones. Texts come from the template.
+// Filter the models of a webhook by name, list the chosen ones, and choose all or none of an app.
+// Texts come from the template.
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-wh-models]").forEach((box) => new ModelFilter(box));
 });
@@ -21,9 +22,28 @@ class ModelFilter {
     this.input.addEventListener("input", () => this.filter());
     this.input.addEventListener("keydown", (event) => this.press(event));
     box.addEventListener("change", () => this.list());
-    // The buttons "all" and "none" change boxes without an event.
-    box.addEventListener("click", () => setTimeout(() => this.list()));
+    this.groups.forEach((group) => this.addButton(group));
     this.list();
+  }
+
+  // The button "all" or "none" in the heading of an app.
+  addButton(group) {
+    const boxes = [...group.querySelectorAll("input")], legend = group.querySelector("legend");
+    if (boxes.length < 2) return;
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "wh-all" });
+    const name = legend.textContent.trim(), areAll = () => boxes.every((box) => box.checked);
+    const show = () => {
+      button.textContent = areAll() ? this.words.noneOf : this.words.allOf;
+      button.setAttribute("aria-label", `${name}: ${button.textContent}`);
+    };
+    button.addEventListener("click", () => {
+      const checked = !areAll();
+      boxes.forEach((box) => { box.checked = checked; });
+      group.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+    group.addEventListener("change", show);
+    legend.append(button);
+    show();
   }
 
   filter() {

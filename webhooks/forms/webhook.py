@@ -1,29 +1,33 @@
-"""The form of a webhook, and the fields and widgets that only it has: lists, conditions, secrets, and boxes."""
+"""The form of a webhook, with its fields and widgets: models, lists, conditions, secrets.
+
+It is a plain ``ModelForm``: any template shows it by ``{{ form }}`` and ``{{ form.media }}``.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.urls import reverse_lazy
+from django.forms.models import model_to_dict
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import registry
 from webhooks.conditions import OPERATORS
+from webhooks.forms.sections import FIELD_ORDER
 from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SETTINGS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.operations.edits import (
     as_setting,
     changed_secrets,
@@ -33,21 +37,20 @@ from webhooks.operations.edits import (
     secret_tags,
     settings_of,
 )
-from webhooks.operations.webhooks import refusals
+from webhooks.operations.webhooks import refusals, save_webhook
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
 
 ACTIONS_LABEL = "wh-actions"  # the id of the text before the three actions
 
-TEXT = {"class": "vLargeTextField", "rows": 3, "spellcheck": "false"}
-CODE = TEXT | {"class": "vLargeTextField wh-code"}
-PREVIEW_URL = reverse_lazy("admin:rq_webhooks_webhook_condition_preview")
+TEXT = {"rows": 3, "spellcheck": "false"}
+CODE = TEXT | {"class": "wh-code"}
 
 
 class ModelsWidget(forms.CheckboxSelectMultiple):
     """Checkboxes with a heading for each app. Scripts add "all" and "none" to each heading, and a filter."""
 
-    template_name = "rq_webhooks/admin/webhook/models_widget.html"
+    template_name = "rq_webhooks/forms/models_widget.html"
 
 
 class ModelsField(forms.ModelMultipleChoiceField):
@@ -63,13 +66,13 @@ class ModelsField(forms.ModelMultipleChoiceField):
 class FirstActionWidget(forms.CheckboxInput):
     """The first of the boxes for actions, after the text that introduces them all."""
 
-    template_name = "rq_webhooks/admin/webhook/first_action.html"
+    template_name = "rq_webhooks/forms/first_action.html"
 
 
 class ConditionsWidget(forms.Textarea):
     """A text area for JSON, with the operators and texts from which a script builds rows."""
 
-    template_name = "rq_webhooks/admin/webhook/conditions_widget.html"
+    template_name = "rq_webhooks/forms/conditions.html"
     words = {
         "sendIf": gettext_lazy("Send it if"),
         "combine": gettext_lazy("How conditions combine"),
@@ -92,6 +95,17 @@ class ConditionsWidget(forms.Textarea):
     def get_context(self, *args: Any) -> dict[str, Any]:
         operators = {name: {"words": one.words, "widget": one.widget} for name, one in OPERATORS.items()}
         return super().get_context(*args) | {"builder": {"operators": operators, "words": self.words}}
+
+
+class SuggestingInput(forms.TextInput):
+    """A text input with a list of common values."""
+
+    template_name = "rq_webhooks/forms/suggestions.html"
+    suggestions: Sequence[str] = ()
+
+    def get_context(self, name: str, value: Any, attrs: Any) -> dict[str, Any]:
+        suggested = {"list": f"{name}_suggestions"}
+        return super().get_context(name, value, attrs | suggested) | {"suggestions": self.suggestions}
 
 
 class EnteredTextField(forms.JSONField):
@@ -154,14 +168,24 @@ class WriteOnlyField(forms.CharField):
         return Secret(super().clean(value))
 
 
+class OpenedField(forms.CharField):
+    """The stored settings as JSON, in a hidden input. A form that is shown again has the newest ones."""
+
+    widget = forms.HiddenInput
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return initial
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return False
+
+
 class WebhookForm(forms.ModelForm):
-    """``user`` must have permission for the changes. Without a user, nothing is checked.
+    """Define or change a webhook.
 
-    ``is_trial``: the form is tried and not saved.
+    ``user`` saves it: they need permission for what they change. ``preview_url`` answers the button “Try it on the last
+    events”; without one there is no button. If ``is_trial``, the form is tried and not saved.
     """
-
-    user: ClassVar[Any] = None
-    is_trial: ClassVar[bool] = False
 
     object_types = ModelsField(ContentType.objects.none(), label=gettext_lazy("Models"), required=False)
     custom_events = forms.MultipleChoiceField(
@@ -179,9 +203,13 @@ class WebhookForm(forms.ModelForm):
         required=False, label=gettext_lazy("Stop signing with the previous secret now")
     )
     clear_secret_headers = forms.BooleanField(required=False, label=gettext_lazy("Clear the secret headers"))
+    opened = OpenedField(required=False)
+
+    field_order = FIELD_ORDER
 
     class Media:
-        js = ("rq_webhooks/conditions.js", "rq_webhooks/models.js", "rq_webhooks/try_it.js")
+        css: ClassVar = {"all": ["rq_webhooks/form.css"]}
+        js = ("rq_webhooks/conditions.js", "rq_webhooks/models.js")
 
     class Meta:
         model = Webhook
@@ -195,18 +223,16 @@ class WebhookForm(forms.ModelForm):
         }
         widgets = {
             # Browsers refuse templates in an input of type "url".
-            "payload_url": forms.TextInput(
-                attrs={"class": "vURLField", "spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}
-            ),
+            "payload_url": forms.TextInput({"spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}),
             "on_created": FirstActionWidget,
-            "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": PREVIEW_URL}),
-            "changed_fields": forms.TextInput(attrs={"class": "vTextField"}),
+            "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": ""}),
+            "changed_fields": forms.TextInput,
             "excluded_usernames": forms.Textarea(TEXT),
-            "serializer": forms.TextInput(attrs={"class": "vTextField", "list": "serializer_suggestions"}),
-            "content_type": forms.TextInput(attrs={"class": "vTextField", "list": "content_type_suggestions"}),
+            "serializer": SuggestingInput,
+            "content_type": SuggestingInput,
             "additional_headers": forms.Textarea(CODE),
             "body_template": forms.Textarea(CODE | {"rows": 6}),
-            "secret": forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
+            "secret": forms.PasswordInput({"autocomplete": "new-password"}),
             "secret_headers": forms.Textarea(TEXT | {"autocomplete": "off"}),
         }
         help_texts = dict.fromkeys(ACTION_FIELDS, "") | {  # the boxes have one label for all three
@@ -215,12 +241,29 @@ class WebhookForm(forms.ModelForm):
             ),
         }
 
-    def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        data: Any = None,
+        files: Any = None,
+        *,
+        user: Any,
+        preview_url: str = "",
+        is_trial: bool = False,
+        initial: Any = None,
+        instance: Webhook | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.user, self.is_trial = user, is_trial
+        if instance is None or instance.pk is None:
+            initial = initial_values() | (initial or {})
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
-        super().__init__(data, files, **kwargs)
+        super().__init__(data, files, initial=initial, instance=instance, **kwargs)
         self.stored = settings_of(self.instance) if self.instance.pk else {}
         self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
+        self.fields["opened"].initial = json.dumps(self.stored | self.stored_tags)
+        if preview_url and "conditions" in self.fields:
+            self.fields["conditions"].widget.attrs["data-url"] = preview_url
         for name in ACTION_FIELDS.keys() & self.fields.keys():
             self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL
         # Remember "enabled" as it was when the form was opened: a worker may disable the webhook before the save.
@@ -231,6 +274,9 @@ class WebhookForm(forms.ModelForm):
         self._describe_secrets()
         for name in unused_fields(self.instance):
             self.fields.pop(name, None)
+        for name, values in {"serializer": registry.serializer_names(), "content_type": BodyType.values}.items():
+            if name in self.fields:
+                self.fields[name].widget.suggestions = values
 
     def _offer_choices(self) -> None:
         """Offer registered models and events. The webhook's own stay visible even if they are no longer registered."""
@@ -258,10 +304,6 @@ class WebhookForm(forms.ModelForm):
         own = self.instance.object_types.exclude(pk__in=registered.values("pk"))
         return list(own.order_by("app_label", "model"))
 
-    def suggestions(self) -> dict[str, list[str]]:
-        """Common values of text fields, for the template."""
-        return {"serializer": registry.serializer_names(), "content_type": BodyType.values}
-
     def _describe_secrets(self) -> None:
         """Say whether secrets are stored and usable, without showing them."""
         for name in self.stored_secrets.keys() & self.fields.keys():  # the form of a viewer has neither
@@ -282,18 +324,13 @@ class WebhookForm(forms.ModelForm):
         changed = {name.removeprefix("clear_").removeprefix("forget_") for name in self.changed_data}
         return {name for name in changed if not is_posted_back(self.cleaned_data.get(name), self.stored.get(name))}
 
-    @property
-    def opened(self) -> str:
-        """The stored settings and the tags of the secrets, for the hidden field ``opened`` of the page."""
-        return json.dumps(self.stored | self.stored_tags)
-
     def _merge(self, cleaned: dict[str, Any]) -> dict[str, ValidationError]:
         """The settings that another user changed since the form was opened: its hidden field has earlier ones.
 
         Fields that the user of this form left alone now show the stored values. A second save is on purpose.
         """
         found = {}
-        for name, opened in changed_since(self.data.get("opened", ""), self.stored).items():
+        for name, opened in changed_since(self.data.get(self.add_prefix("opened"), ""), self.stored).items():
             entered = as_setting(cleaned[name]) if name in cleaned else None
             if name not in self.fields or (name in cleaned and is_same(entered, self.stored[name])):
                 continue
@@ -315,7 +352,7 @@ class WebhookForm(forms.ModelForm):
     def _merge_secrets(self, cleaned: dict[str, Any]) -> dict[str, ValidationError]:
         """The secrets that this form replaces or clears, and that another user changed since it was opened."""
         found = {}
-        for name in changed_secrets(self.data.get("opened", ""), self.stored_tags):
+        for name in changed_secrets(self.data.get(self.add_prefix("opened"), ""), self.stored_tags):
             if cleaned.get(f"clear_{name}"):
                 text = _("Another value was stored while the form was open. Save again to clear it.")
                 found[f"clear_{name}"] = ValidationError(text, code="changed")
@@ -357,8 +394,7 @@ class WebhookForm(forms.ModelForm):
         self.instance.new_object_types = list(cleaned.get("object_types") or [])
         if not any(cleaned.get(name) for name in (*ACTION_FIELDS, "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
-        if self.user:
-            self._check_permissions()
+        self._check_permissions()
         for name, stored in self.stored_secrets.items():
             entered: Secret = cleaned.get(name) or Secret()
             if not cleaned.get(f"clear_{name}"):
@@ -392,6 +428,28 @@ class WebhookForm(forms.ModelForm):
             if name in self.changed_data and name not in self.errors:
                 self.add_error(name, _("Enter it again: nothing was saved, and the entered value is not shown."))
 
+    def save(self, commit: bool = True) -> Webhook:
+        """Save by ``save_webhook``, and raise what it raises. With ``commit=False``, save later by calling it again."""
+        webhook: Webhook = super().save(commit=False)
+        if not commit:
+            return webhook
+        changed = self.changed_settings if webhook.pk else self.cleaned_data.keys()
+        values = {name: self.cleaned_data[name] for name in SETTINGS if name in changed}
+        chosen = values.pop("object_types", None)
+        if "previous_secret" in changed:
+            values["forget_previous_secret"] = True
+        opened = json.dumps(self.stored | self.stored_tags)
+        save_webhook(webhook, values, chosen, self.user, opened=opened, is_checked=True)
+        return webhook
+
+
+def initial_values(original: Webhook | None = None) -> dict[str, Any]:
+    """The first values of the form for a new webhook: all actions, or those of ``original`` without its secrets."""
+    if original is None:
+        return dict.fromkeys(ACTION_FIELDS, True)
+    name = _("%(name)s (copy)") % {"name": original.name}
+    return model_to_dict(original, exclude=["id", *SECRET_FIELDS]) | {"name": name[:150]}
+
 
 def unused_fields(webhook: Webhook) -> set[str]:
     """The fields that offer nothing for this webhook: nothing is registered, or there is nothing to clear."""
@@ -401,6 +459,7 @@ def unused_fields(webhook: Webhook) -> set[str]:
         "clear_secret": webhook.secret,
         "forget_previous_secret": webhook.previous_secret and webhook.previous_secret_until,
         "clear_secret_headers": webhook.secret_headers,
+        "opened": webhook.pk,
     }
     return {name for name, use in uses.items() if not use}
 

@@ -1,0 +1,80 @@
+"""The sections of the form of a webhook: their titles, and lines about the values of their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from webhooks.conf import conf
+from webhooks.models import Webhook
+from webhooks.models.webhook import SECTIONS
+
+# The boxes after a field that never shows its value.
+BOXES = {"secret": ("clear_secret", "forget_previous_secret"), "secret_headers": ("clear_secret_headers",)}
+
+
+@dataclass(frozen=True)
+class Section:
+    """``name`` is one of ``models.webhook.SECTIONS``. ``summary`` says how the fields of a webhook are set. A section
+    without one is always open."""
+
+    name: str
+    title: str | Promise
+    summary: Callable[[Webhook], list[str]] | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """Its settings in their order, each with its boxes."""
+        return [field for name in SECTIONS[self.name] for field in (name, *BOXES.get(name, ()))]
+
+
+def _security(webhook: Webhook) -> list[str]:
+    return [
+        _("requests are signed") if webhook.secret else _("requests are not signed"),
+        _("TLS certificates are verified") if webhook.ssl_verification else _("TLS certificates are not verified"),
+        _("with a CA file") if webhook.ca_file_path else "",
+    ]
+
+
+def _filters(webhook: Webhook) -> list[str]:
+    fields, users = webhook.changed_fields or [], webhook.excluded_usernames or []
+    found = [
+        _("changes that match conditions") if webhook.conditions else "",
+        _("updates of %(fields)s") % {"fields": ", ".join(map(str, fields))} if fields else "",
+        _("no updates that change nothing") if webhook.only_changes else "",
+        _("no changes by %(users)s") % {"users": ", ".join(map(str, users))} if users else "",
+    ]
+    return found if any(found) else [_("every change of these models is sent")]
+
+
+def _request(webhook: Webhook) -> list[str]:
+    lines = len((webhook.additional_headers or "").strip().splitlines())
+    body = _("the body from a template") if webhook.body_template else _("the whole payload")
+    return [
+        webhook.http_method,
+        webhook.content_type,
+        body,
+        _("serializer %(name)s") % {"name": webhook.serializer} if webhook.serializer else "",
+        _("with the previous state") if webhook.prechange else "",
+        ngettext("%(count)s more header", "%(count)s more headers", lines) % {"count": lines} if lines else "",
+        _("secret headers") if webhook.secret_headers else "",
+    ]
+
+
+def _delivery(webhook: Webhook) -> list[str]:
+    order = _("changes of an object go one after the other") if webhook.ordered else _("in any order")
+    return [order, _("%(seconds)s s for each attempt") % {"seconds": f"{webhook.timeout or conf.timeout:g}"}]
+
+
+FORM = [
+    Section("general", ""),
+    Section("security", gettext_lazy("Signature and TLS"), _security),
+    Section("filters", gettext_lazy("Filters"), _filters),
+    Section("request", gettext_lazy("Request"), _request),
+    Section("delivery", gettext_lazy("Delivery"), _delivery),
+]
+FIELD_ORDER = [name for section in FORM for name in section.fields]
