@@ -390,7 +390,7 @@ class TestCommand:
     def test_an_existing_webhook_stays_and_its_differences_are_shown(self) -> None:
         make_webhook(Thing, name="Everything about sites", url="https://mine.example/", secret="mine")
         shown = run(*NETBOX, interactive=False)
-        assert "  Everything about sites: differs in secret, prechange, payload_url, object_types\n" in shown
+        assert "  Everything about sites: differs in payload_url, secret, prechange, object_types\n" in shown
         assert Webhook.objects.get(name="Everything about sites").payload_url == "https://mine.example/"
 
     def test_settings_that_no_rule_has_are_compared_too(self, one_rule: str) -> None:

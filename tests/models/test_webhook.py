@@ -26,6 +26,7 @@ from webhooks.delivery import pause_policy, sweep
 from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models.webhook import CONTENT_FIELDS, SETTINGS
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
 from webhooks.permissions import Operator
@@ -36,6 +37,19 @@ REFUSED = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500, kind=Erro
 URL = "https://127.0.0.1/hook"
 
 Save = Callable[[Webhook, bool], Any]
+
+
+def test_each_setting_is_in_one_section_of_the_form() -> None:
+    fields = [*Webhook._meta.concrete_fields, *Webhook._meta.many_to_many]
+    editable = [field.name for field in fields if field.editable and not field.primary_key]
+    assert sorted(SETTINGS) == sorted(editable)
+
+
+def test_a_new_setting_counts_as_one_that_sends_more_data() -> None:
+    assert sorted(CONTENT_FIELDS) == [
+        "additional_headers", "body_template", "changed_fields", "conditions", "excluded_usernames", "on_created",
+        "on_deleted", "on_updated", "only_changes", "prechange", "serializer",
+    ]  # fmt: skip
 
 
 class Judging:

@@ -19,7 +19,9 @@ from webhooks.conditions import OPERATORS
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight.why import Cause
-from webhooks.models import Event
+from webhooks.models import Event, Webhook
+from webhooks.models.skip import Rule
+from webhooks.models.webhook import SETTINGS
 from webhooks.security import signing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +78,19 @@ def test_every_cause_is_described_and_no_other() -> None:
 def test_every_operator_is_described_with_its_words_and_value() -> None:
     described = {name: cells.split(" | ")[:2] for name, cells in rows("conditions.md").items() if name in OPERATORS}
     assert described == {name: [str(one.words), str(one.wanted) or "none"] for name, one in OPERATORS.items()}
+
+
+def test_every_rule_of_a_skip_is_described() -> None:
+    section = page("webhooks.md").partition("## Skipped changes")[2].partition("\n## ")[0]
+    assert set(dict(ROW.findall(section))) == set(Rule.values)
+
+
+def test_every_setting_of_a_webhook_is_described_for_the_form_and_for_rest() -> None:
+    labels = {str(Webhook._meta.get_field(name).verbose_name).lower() for name in SETTINGS}  # type: ignore[union-attr]
+    section = page("webhooks.md").partition("## The fields")[2].partition("\n## ")[0]
+    assert {name for cell in FIRST_CELL.findall(section) for name in cell.lower().split(", ")} >= labels
+    section = page("rest-api.md").partition("### Fields")[2].partition("\n### ")[0]
+    assert {name for cell in FIRST_CELL.findall(section) for name in re.findall(r"`(\w+)`", cell)} >= {*SETTINGS}
 
 
 def test_every_public_name_is_on_the_page_of_the_python_api() -> None:

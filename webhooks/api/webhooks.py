@@ -46,8 +46,8 @@ from webhooks.api.fields import (
 )
 from webhooks.insight import history
 from webhooks.models import Event, Webhook
-from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import edits
 from webhooks.operations.webhooks import (
@@ -65,9 +65,6 @@ from webhooks.operations.webhooks import (
 from webhooks.security.encryption import Secret, refuse_encrypted
 
 DELETED = _("The webhook was deleted meanwhile.")
-
-# Null for users without permission to change the webhook. A null in a request leaves the field as it is.
-HIDDEN = ("additional_headers", "body_template")
 
 
 class WebhookSerializer(RowSerializer[Webhook]):
@@ -94,17 +91,12 @@ class WebhookSerializer(RowSerializer[Webhook]):
     class Meta:
         model = Webhook
         ref_name = "RqWebhook"
-        extra_kwargs = {name: {"allow_null": True} for name in HIDDEN}
+        extra_kwargs = {name: {"allow_null": True} for name in TOKEN_FIELDS}
         fields = (
-            "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
-            "custom_events", "serializer", "conditions", "changed_fields",
-            "only_changes", "prechange", "excluded_usernames", "payload_url", "http_method", "content_type",
-            "additional_headers", "body_template", "secret", "has_secret",
-            "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
-            "unregistered",
-            "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
-            "paused_at", "paused_by",
-            "disabled_reason", "last_success_at", "last_failure_at", "last_failure", "error_kind",
+            "id", *SETTINGS,
+            "has_secret", "previous_secret_until", "forget_previous_secret", "has_secret_headers", "unreadable",
+            "unregistered", "is_paused", "paused_at", "paused_by", "disabled_reason",
+            "last_success_at", "last_failure_at", "last_failure", "error_kind",
             "created", "last_updated",
         )  # fmt: skip
 
@@ -145,7 +137,8 @@ class WebhookSerializer(RowSerializer[Webhook]):
             values |= {name: text for name, text in stored.items() if edits.is_posted_back(values[name], text)}
         elif self.instance and not self.partial:  # the forms of REST framework have no lists, so they are no whole
             values = {name: value for name, value in self._defaults().items() if name not in data} | values
-        return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}
+        # Users without permission to change the webhook get null, and a null leaves the field as it is.
+        return {name: value for name, value in values.items() if name not in TOKEN_FIELDS or value is not None}
 
     def _defaults(self) -> dict[str, Any]:
         """The values of the settings that a PUT leaves out. It keeps the secrets."""
@@ -160,7 +153,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
     def to_representation(self, instance: Webhook) -> Any:
         shown, redacted = super().to_representation(instance), redaction_of(self)
         shown["payload_url"] = redacted.url(instance.pk, instance.payload_url)
-        return shown if redacted.may_change(instance.pk) else shown | dict.fromkeys(HIDDEN)
+        return shown if redacted.may_change(instance.pk) else shown | dict.fromkeys(TOKEN_FIELDS)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """As the admin does: both accept the same."""
@@ -234,7 +227,7 @@ ETAG = header("ETag", _("Give it as If-Match with your next change."), of_respon
     partial_update=extend_schema(parameters=[IF_MATCH, ETAG]),
     destroy=extend_schema(parameters=[IF_MATCH]),
 )
-@method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
+@method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS), name="dispatch")
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: the changes to send, and the URL of the receiver."""
 

@@ -21,6 +21,7 @@ from webhooks.db import execute, fetch_all, fetch_each, is_postgresql, to_utc
 from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models import Action, Webhook
 from webhooks.models.skip import Refusal, Rule
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS, TEMPLATE_FIELDS
 
 logger = get_logger(__name__)
 
@@ -58,7 +59,7 @@ class Filters:
     @classmethod
     def of(cls, webhook: Webhook) -> Filters:
         """The rules of a webhook, saved or not, as its attributes are."""
-        templates = f"{webhook.payload_url} {webhook.additional_headers} {webhook.body_template}"
+        templates = " ".join(getattr(webhook, name) for name in TEMPLATE_FIELDS)
         return cls(
             webhook.pk or 0,
             json.dumps(webhook.conditions) if webhook.conditions else "",
@@ -225,7 +226,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
     with transaction.atomic(using) if has_locks else nullcontext():
         if has_locks:
             execute(using, _SET_TIMEOUT)
-        webhooks = list(Webhook.objects.using(using).order_by("pk").only(*_COLUMNS, *_TEMPLATES))
+        webhooks = list(Webhook.objects.using(using).order_by("pk").only(*_COLUMNS, *TEMPLATE_FIELDS))
         # Not as objects: a save must not wait long after the edit of one webhook of a thousand.
         chosen = Webhook.object_types.through.objects.using(using)
         for pk, *label in chosen.values_list("webhook_id", "contenttype__app_label", "contenttype__model"):
@@ -262,10 +263,9 @@ def _refusal_of_disabled(webhook: Webhook) -> Refusal:
 
 # The columns that subscriptions depend on. Of a template, only whether it may show the prechange state.
 _COLUMNS = (
-    "id", "enabled", "on_created", "on_updated", "on_deleted", "conditions", "changed_fields", "only_changes",
-    "prechange", "serializer", "custom_events", "excluded_usernames", "disabled_at", "disabled_by", "disabled_reason",
+    "id", "enabled", *ACTION_FIELDS, *SECTIONS["filters"], "prechange", "serializer", "custom_events", "disabled_at",
+    "disabled_by", "disabled_reason",
 )  # fmt: skip
-_TEMPLATES = ("payload_url", "additional_headers", "body_template")
 
 
 @cache
@@ -275,7 +275,7 @@ def _fingerprint_sql(for_postgresql: bool, with_names: bool) -> str:
 
     On PostgreSQL it is a hash. It is sorted there, because a row that is updated moves, and workers update webhooks.
     """
-    templates = " || ' ' || ".join(_TEMPLATES)
+    templates = " || ' ' || ".join(TEMPLATE_FIELDS)
     columns = f"{', '.join(_COLUMNS)}, ({templates} LIKE '%%snapshots%%' OR {templates} LIKE '%%changed%%')"
     row, text = "json_array", "GROUP_CONCAT(line, '')"
     if for_postgresql:

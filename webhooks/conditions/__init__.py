@@ -42,7 +42,6 @@ __all__ = [
     "Condition",
     "ConditionError",
     "Judgement",
-    "Single",
     "actual_value",
     "facts",
     "lookup",

@@ -90,48 +90,41 @@ class Operator:
 _NUMBER: Any = {"types": (int, float), "wanted": _("a number")}
 
 # In the order of the form.
+# fmt: off
 OPERATORS = {
     "eq": Operator(
-        _("is"),
-        lambda found, value, deadline: found == value,
-        types=(str, int, float, bool, list, type(None)),
-        wanted=_("text, a number, true, false, null or a list"),
-        knows_null=True,
+        _("is"), lambda found, value, deadline: found == value, knows_null=True,
+        types=(str, int, float, bool, list, type(None)), wanted=_("text, a number, true, false, null or a list"),
     ),
     "in": Operator(
-        _("is one of"),
-        lambda found, value, deadline: found in value,
-        types=(list,),
-        wanted=_("a list"),
-        knows_null=True,
+        _("is one of"), lambda found, value, deadline: found in value, knows_null=True,
+        types=(list,), wanted=_("a list"),
     ),
     "contains": Operator(
-        _("contains"),
-        lambda found, value, deadline: value in found,
-        types=(str, int, float, bool, list),
-        wanted=_("text, a number, true, false or a list"),
+        _("contains"), lambda found, value, deadline: value in found,
+        types=(str, int, float, bool, list), wanted=_("text, a number, true, false or a list"),
     ),
     "regex": Operator(
-        _("starts with pattern"),
-        lambda found, pattern, deadline: pattern.matches(found, deadline),
-        types=(str,),
-        wanted=_("text, a regular expression"),
-        is_pattern=True,
+        _("starts with pattern"), lambda found, pattern, deadline: pattern.matches(found, deadline), is_pattern=True,
+        types=(str,), wanted=_("text, a regular expression"),
     ),
     "gt": Operator(_("is more than"), lambda found, value, deadline: found > value, **_NUMBER),
     "gte": Operator(_("is at least"), lambda found, value, deadline: found >= value, **_NUMBER),
     "lt": Operator(_("is less than"), lambda found, value, deadline: found < value, **_NUMBER),
     "lte": Operator(_("is at most"), lambda found, value, deadline: found <= value, **_NUMBER),
     "changed": Operator(
-        pgettext_lazy("operator", "changed"), lambda differs, value, deadline: differs, compares_snapshots=True
+        pgettext_lazy("operator", "changed"), lambda differs, value, deadline: differs, compares_snapshots=True,
     ),
-    "unchanged": Operator(_("did not change"), lambda differs, value, deadline: not differs, compares_snapshots=True),
+    "unchanged": Operator(
+        _("did not change"), lambda differs, value, deadline: not differs, compares_snapshots=True,
+    ),
 }
+# fmt: on
 WITHOUT_VALUE = frozenset(name for name, operator in OPERATORS.items() if not operator.types)
 
 
 def judge_of(single: Single, value: Any) -> Judge:
-    """Judge what is at the path. ``value`` is that of the condition, or a Pattern for an operator that needs one."""
+    """Apply the operator at its path. ``value`` is that of the condition, or a Pattern if the operator needs one."""
     operator, attr = OPERATORS[single.op], single.attr
     find = _has_changed if operator.compares_snapshots else _value_at
 

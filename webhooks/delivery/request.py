@@ -11,6 +11,7 @@ from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import BodyKind, Webhook
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import headers, url_policy
 from webhooks.network.auth import add_auth
 from webhooks.network.headers import DEPTH, REDELIVERY, TEST
@@ -149,7 +150,7 @@ def problems_by_field(webhook: Webhook, event: Bodies, renderer: Renderer) -> di
             make(webhook, event, renderer)
         except Refused as error:
             found[name] = str(error)
-    for name in ("secret", "secret_headers"):
+    for name in CREDENTIAL_FIELDS:
         if problem := getattr(webhook, name).problem:
             found[name] = problem
     return found

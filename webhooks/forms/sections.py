@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.utils.functional import Promise
@@ -11,17 +11,19 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks.conf import conf
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.models.webhook import SETTINGS
 
-HEADERS = ("additional_headers", "secret_headers", "clear_secret_headers")
+# The boxes after a field that never shows its value.
+BOXES = {"secret": ("clear_secret", "forget_previous_secret"), "secret_headers": ("clear_secret_headers",)}
 
 
 @dataclass(frozen=True)
 class Section:
-    """``summary`` says how the fields of a webhook are set. A section without one is always open."""
+    """``name`` is one of ``models.webhook.SECTIONS``. ``summary`` says how the fields of a webhook are set. A section
+    without one is always open."""
 
+    name: str
     title: str | Promise
-    fields: Sequence[str | tuple[str, ...]]
     summary: Callable[[Webhook], list[str]] | None = None
 
 
@@ -63,24 +65,12 @@ def _delivery(webhook: Webhook) -> list[str]:
     return [order, _("%(seconds)s s for each attempt") % {"seconds": f"{webhook.timeout or conf.timeout:g}"}]
 
 
-SECTIONS = [
-    Section("", ["name", "payload_url", "object_types", tuple(ACTION_FIELDS), "custom_events", "enabled"]),
-    Section(
-        gettext_lazy("Signature and TLS"),
-        ["secret", "clear_secret", "forget_previous_secret", "ssl_verification", "ca_file_path"],
-        _security,
-    ),
-    Section(
-        gettext_lazy("Filters"), ["conditions", "changed_fields", "only_changes", "excluded_usernames"], _filters
-    ),
-    Section(
-        gettext_lazy("Request"),
-        ["http_method", "content_type", "body_template", *HEADERS, "serializer", "prechange"],
-        _request,
-    ),
-    Section(gettext_lazy("Delivery"), ["ordered", "timeout"], _delivery),
-]  # fmt: skip
-
-FIELD_ORDER = [
-    name for section in SECTIONS for one in section.fields for name in ([one] if isinstance(one, str) else one)
+FORM = [
+    Section("general", ""),
+    Section("security", gettext_lazy("Signature and TLS"), _security),
+    Section("filters", gettext_lazy("Filters"), _filters),
+    Section("request", gettext_lazy("Request"), _request),
+    Section("delivery", gettext_lazy("Delivery"), _delivery),
 ]
+
+FIELD_ORDER = [part for name in SETTINGS for part in (name, *BOXES.get(name, ()))]

@@ -26,10 +26,9 @@ from webhooks.forms.sections import FIELD_ORDER
 from webhooks.insight.wording import exact_time
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SETTING_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, COLUMNS, NO_ACTION
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.operations.edits import (
-    ENTERED_SECRETS,
     as_setting,
     changed_secrets,
     changed_since,
@@ -38,7 +37,7 @@ from webhooks.operations.edits import (
     secret_tags,
     settings_of,
 )
-from webhooks.operations.webhooks import CREDENTIAL_FIELDS, refusals, save_webhook
+from webhooks.operations.webhooks import refusals, save_webhook
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
 
@@ -260,7 +259,7 @@ class WebhookForm(forms.ModelForm):
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, initial=initial, instance=instance, **kwargs)
         self.stored = settings_of(self.instance) if self.instance.pk else {}
-        self.stored_secrets = {name: getattr(self.instance, name) for name in ENTERED_SECRETS}
+        self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
         self.fields["opened"].initial = json.dumps(self.stored | self.stored_tags)
         if preview_url and "conditions" in self.fields:
@@ -435,8 +434,7 @@ class WebhookForm(forms.ModelForm):
         if not commit:
             return webhook
         changed = self.changed_settings if webhook.pk else self.cleaned_data.keys()
-        columns = {field.name for field in SETTING_FIELDS}
-        values = {name: self.cleaned_data[name] for name in columns & changed}
+        values = {name: self.cleaned_data[name] for name in COLUMNS if name in changed}
         if "previous_secret" in changed:
             values["forget_previous_secret"] = True
         chosen = self.cleaned_data["object_types"] if "object_types" in changed else None

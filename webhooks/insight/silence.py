@@ -26,9 +26,6 @@ from webhooks.models import Delivery, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
 
-# The rules that an edit of a webhook can make wrong.
-FILTER_RULES = (Rule.CONDITION, Rule.CHANGED_FIELDS, Rule.NO_CHANGE, Rule.IGNORED_USER)
-
 # An edit comes before a skip if it is later by no more than this: clocks differ a little.
 CLOCKS = timedelta(seconds=10)
 
@@ -72,7 +69,8 @@ class Silence:
 def read_silences(webhooks: Collection[Any]) -> dict[int, Silence]:
     """The silences of these webhooks by id, of the enabled ones that have any."""
     silences = read_unregistered(webhooks)
-    for pk, skipping in _skipping([one for one in webhooks if one.enabled and _has_filters(one)]).items():
+    judged = [one for one in webhooks if one.enabled and one.has_filters and one.last_success_at]
+    for pk, skipping in _skipping(judged).items():
         silences[pk] = replace(silences.get(pk, Silence()), skipping=skipping)
     return silences
 
@@ -104,22 +102,17 @@ def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:
 # Skips
 
 
-def _has_filters(webhook: Webhook) -> bool:
-    """Whether it has filters, and has sent something."""
-    has_any = webhook.conditions or webhook.changed_fields or webhook.only_changes or webhook.excluded_usernames
-    return bool(has_any and webhook.last_success_at)
-
-
 def _skipping(webhooks: Sequence[Webhook]) -> dict[int, Skipping]:
     """The ones of these webhooks that skip everything, by id. Mostly one query, and five for any number of them."""
     using = Webhook.objects.db
     with index_plans(using):
         looked_at = _skipped_last([webhook.pk for webhook in webhooks])
         rows = list(_since_last_sent(looked_at, _last_sent(looked_at))) if looked_at else []
+    filters = Rule.filters()
     found = {
         row.pk: Skipping(row.rule, row.since, row.skipped)
         for row in rows
-        if row.rule == row.other_rule and row.rule in FILTER_RULES and is_surprising(row.skipped, row.sent, row.before)
+        if row.rule == row.other_rule and row.rule in filters and is_surprising(row.skipped, row.sent, row.before)
     }
     edits = _edits({pk: one.since for pk, one in found.items()})
     return {pk: replace(one, edit=edits.get(pk, "")) for pk, one in found.items()}

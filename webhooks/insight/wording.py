@@ -111,26 +111,13 @@ def skip_reason(skip: Skip, shows_actual: bool) -> str:
     match skip.rule:
         case Rule.CONDITION:
             return _describe_condition(detail)
-        case Rule.CHANGED_FIELDS:
-            return _("Only %(changed)s changed, and none of %(wanted)s.") % {
-                "changed": _joined(detail["changed"]),
-                "wanted": _joined(detail["wanted"]),
-            }
-        case Rule.NO_CHANGE:
-            return _("The update changed nothing.")
-        case Rule.IGNORED_USER:
-            return _("Changes by %(user)s are ignored.") % {"user": skip.username}
-        case Rule.LOOP_PROTECTION:
-            return (
-                _(
-                    "Loop protection: depth %(depth)s of a chain of changes that webhooks caused; MAX_DEPTH allows "
-                    "%(limit)s."
-                )
-                % detail
-            )
-    since = datetime.fromisoformat(detail["since"]) if detail["since"] else None
-    reason = detail.get("reason", "")
-    return was_disabled(since, detail["by"], str(DisabledReason(reason).label) if reason in DisabledReason else reason)
+        case Rule.DISABLED:
+            since = datetime.fromisoformat(detail["since"]) if detail["since"] else None
+            reason = detail.get("reason", "")
+            known = str(DisabledReason(reason).label) if reason in DisabledReason else reason
+            return was_disabled(since, detail["by"], known)
+    values = {name: _joined(value) for name, value in detail.items()}
+    return str(Rule(skip.rule).reason) % {"user": skip.username, **values}
 
 
 def why_disabled(webhook: Webhook) -> str:

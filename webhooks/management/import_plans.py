@@ -18,11 +18,11 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from webhooks import registry
-from webhooks.conf.rules import MAX_TIMEOUT
+from webhooks.conf import MAX_TIMEOUT
 from webhooks.errors import get_logger
 from webhooks.management.import_source import Item, Responses
 from webhooks.models import Webhook
-from webhooks.models.webhook import SETTING_FIELDS
+from webhooks.models.webhook import COLUMNS
 from webhooks.network import headers
 from webhooks.operations.webhooks import check_webhook, save_webhook
 from webhooks.payloads import templates
@@ -123,7 +123,7 @@ def _types_of(plan: Plan) -> list[ContentType]:
 
 def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
     planned = Webhook(**plan.fields)
-    names = [one.name for one in SETTING_FIELDS if getattr(stored, one.name) != getattr(planned, one.name)]
+    names = [name for name in COLUMNS if getattr(stored, name) != getattr(planned, name)]
     object_types = set(map(label_of, stored.object_types.all()))
     return names + (["object_types"] if object_types != set(plan.object_types) else [])
 

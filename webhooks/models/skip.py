@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import execute_safely, insert_rows_sql
@@ -23,14 +24,57 @@ VALUE_LENGTH = 200
 
 
 class Rule(models.TextChoices):
-    """The rules that refuse changes. Each comment lists the keys of ``Skip.detail``, optional ones in brackets."""
+    """The rules that refuse changes. Each comment lists the keys of ``Skip.detail``, optional ones in brackets.
 
-    CONDITION = "condition", _("a condition")  # path, operator, expected, (place, negate, actual, problem)
-    CHANGED_FIELDS = "changed_fields", _("no wanted field changed")  # wanted, changed
-    NO_CHANGE = "no_change", _("nothing changed")
-    IGNORED_USER = "ignored_user", _("the user is ignored")
-    LOOP_PROTECTION = "loop_protection", _("loop protection")  # depth, limit
-    DISABLED = "disabled", _("the webhook was disabled")  # since, by, (reason)
+    ``reason`` is a sentence about a skip, with its ``user`` and the detail. It is empty if ``skip_reason`` writes it.
+    ``edit`` is what to change in the webhook. It is empty if no filter of the webhook refuses the change.
+    """
+
+    reason: Promise | str
+    edit: Promise | str
+
+    def __new__(cls, value: str, reason: Promise | str = "", edit: Promise | str = "") -> Rule:
+        member = str.__new__(cls, value)
+        member._value_, member.reason, member.edit = value, reason, edit
+        return member
+
+    # fmt: off
+    CONDITION = (  # path, operator, expected, (place, negate, actual, problem)
+        "condition", "",
+        _("If it should be sent, change the conditions of the webhook."),
+        _("a condition"),
+    )
+    CHANGED_FIELDS = (  # wanted, changed
+        "changed_fields", _("Only %(changed)s changed, and none of %(wanted)s."),
+        _("If it should be sent, add a field to “only if these fields changed” of the webhook."),
+        _("no wanted field changed"),
+    )
+    NO_CHANGE = (
+        "no_change", _("The update changed nothing."),
+        _("If it should be sent, clear “skip updates that change nothing” of the webhook."),
+        _("nothing changed"),
+    )
+    IGNORED_USER = (
+        "ignored_user", _("Changes by %(user)s are ignored."),
+        _("If it should be sent, remove %(user)s from the ignored users of the webhook."),
+        _("the user is ignored"),
+    )
+    LOOP_PROTECTION = (  # depth, limit
+        "loop_protection",
+        _("Loop protection: depth %(depth)s of a chain of changes that webhooks caused; MAX_DEPTH allows %(limit)s."),
+        "",
+        _("loop protection"),
+    )
+    DISABLED = (  # since, by, (reason)
+        "disabled", "", "",
+        _("the webhook was disabled"),
+    )
+    # fmt: on
+
+    @classmethod
+    def filters(cls) -> set[Rule]:
+        """The rules that an edit of a webhook can make wrong."""
+        return {rule for rule in cls if rule.edit}
 
 
 @dataclass(frozen=True)

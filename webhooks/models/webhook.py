@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,12 @@ from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf.rules import MAX_TIMEOUT
+from webhooks.conf import MAX_TIMEOUT
 from webhooks.db import DatabaseNow
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
-from webhooks.models.webhook_secrets import WebhookSecrets
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
@@ -31,8 +32,38 @@ if TYPE_CHECKING:
 
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
+# The settings of a webhook in the sections and the order of its form. REST, the comparison with what another user saved
+# meanwhile, and the permissions below follow: a new setting needs its field, and its name here.
+SECTIONS = {
+    "general": ("name", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled"),
+    "security": ("secret", "ssl_verification", "ca_file_path"),
+    "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
+    "request": (
+        "http_method", "content_type", "body_template", "additional_headers", "secret_headers", "serializer",
+        "prechange",
+    ),
+    "delivery": ("ordered", "timeout"),
+}  # fmt: skip
+SETTINGS = tuple(chain.from_iterable(SECTIONS.values()))
+# Those in the row itself. Workers write its other columns, and ``enabled``.
+COLUMNS = tuple(name for name in SETTINGS if name != "object_types")
+
+# Only users who may change a webhook see these, for they may contain tokens.
+TOKEN_FIELDS = ("additional_headers", "body_template")
+TEMPLATE_FIELDS = ("payload_url", *TOKEN_FIELDS)
+
 # A change of these sends data to another receiver, or lets others read it on the way.
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
+
+# A change of these neither sends more data nor reveals any. Models and ``enabled`` have their own checks.
+HARMLESS_FIELDS = {
+    "name", "enabled", "object_types", "custom_events", "http_method", "content_type", "timeout", "ordered",
+}  # fmt: skip
+
+# A change of all others sends more data, or reveals data by whether something is sent.
+CONTENT_FIELDS = tuple(
+    name for name in SETTINGS if name not in {*DESTINATION_FIELDS, *CREDENTIAL_FIELDS, *HARMLESS_FIELDS}
+)
 
 # The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
@@ -214,8 +245,8 @@ class Webhook(WebhookSecrets, WebhookState):
         self._remember(fields)
 
     def _remember(self, fields: Collection[str] | None = None) -> None:
-        names = [field.name for field in SETTING_FIELDS if not isinstance(field, models.JSONField)]
-        known = [name for name in names if name in self.__dict__ and (fields is None or name in fields)]
+        known = [name for name in COLUMNS if name in self.__dict__ and (fields is None or name in fields)]
+        known = [name for name in known if not isinstance(self._meta.get_field(name), models.JSONField)]
         self._loaded = {**self._loaded, **{name: self.__dict__[name] for name in known}}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
@@ -228,7 +259,7 @@ class Webhook(WebhookSecrets, WebhookState):
         if is_new or kwargs.get("update_fields") is not None:
             self._write(*args, **kwargs)
             return
-        names = {field.name for field in SETTING_FIELDS if field.name in self.__dict__}
+        names = {name for name in COLUMNS if name in self.__dict__}
         kept = {name for name, value in self._loaded.items() if name in names and self.__dict__[name] == value}
         self.save_settings(names - kept, using=kwargs.get("using"))
 
@@ -322,15 +353,16 @@ class Webhook(WebhookSecrets, WebhookState):
 
     @property
     def has_templates(self) -> bool:
-        return any(map(is_template, (self.payload_url, self.additional_headers, self.body_template)))
+        return any(is_template(getattr(self, name)) for name in TEMPLATE_FIELDS)
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether it may skip a change of its models and actions."""
+        return any(getattr(self, name) for name in SECTIONS["filters"])
 
     @property
     def actions(self) -> list[Action]:
         return [action for name, action in ACTION_FIELDS.items() if getattr(self, name)]
-
-
-# The columns that users change. Workers write the others, and ``enabled``.
-SETTING_FIELDS = [field for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
 
 
 def _normalized_names(names: Any) -> Any:

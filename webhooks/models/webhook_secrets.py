@@ -20,6 +20,9 @@ SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
 
 SECRET_FIELDS = ("secret", "previous_secret", "secret_headers")
 
+# The ones that users enter. With others, the same URL may belong to another customer of the receiver.
+CREDENTIAL_FIELDS = ("secret", "secret_headers")
+
 
 class WebhookSecrets(models.Model):
     """The secret that signs the requests of a webhook, the one before it, and headers that stay hidden."""
@@ -79,4 +82,4 @@ class WebhookSecrets(models.Model):
     @property
     def unreadable(self) -> list[str]:
         """The secrets that no key decrypts, such as "secret headers". Nothing is sent until that is repaired."""
-        return [name.replace("_", " ") for name in ("secret", "secret_headers") if getattr(self, name).problem]
+        return [name.replace("_", " ") for name in CREDENTIAL_FIELDS if getattr(self, name).problem]

@@ -10,21 +10,19 @@ from django.db.models import QuerySet
 from django.utils.crypto import salted_hmac
 
 from webhooks.models import Webhook
-from webhooks.models.webhook import SETTING_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook import SETTINGS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.security.encryption import Secret
 
-# The settings that a user can read.
-SETTINGS = [*(field.name for field in SETTING_FIELDS if field.name not in SECRET_FIELDS), "object_types"]
-
-ENTERED_SECRETS = ("secret", "secret_headers")
+# The settings that a user can read. Workers write other columns, and ``enabled``.
+READABLE_SETTINGS = [name for name in SETTINGS if name not in CREDENTIAL_FIELDS]
 
 TAG_LENGTH = 32
 
 
 def settings_of(webhook: Webhook) -> dict[str, Any]:
     """The readable settings of a webhook. Its models are the sorted keys of their content types."""
-    return {name: as_setting(getattr(webhook, name)) for name in SETTINGS}
+    return {name: as_setting(getattr(webhook, name)) for name in READABLE_SETTINGS}
 
 
 def as_setting(value: Any) -> Any:
@@ -40,7 +38,7 @@ def changed_since(read: str, stored: Mapping[str, Any]) -> dict[str, Any]:
     worker may disable a webhook, and the page of the form says so.
     """
     earlier = _parse(read)
-    names = [name for name in SETTINGS if name in earlier and name in stored and name != "enabled"]
+    names = [name for name in READABLE_SETTINGS if name in earlier and name in stored and name != "enabled"]
     return {name: earlier[name] for name in names if not is_same(earlier[name], stored[name])}
 
 
@@ -84,7 +82,7 @@ def settings_tag(webhook: Webhook) -> str:
 
 def secret_tags(webhook: Webhook) -> dict[str, str]:
     """For each secret that users enter, a short text that changes with it. It does not reveal it."""
-    return {name: _tag(json.dumps([webhook.pk, name, _revealed(getattr(webhook, name))])) for name in ENTERED_SECRETS}
+    return {name: _tag(json.dumps([webhook.pk, name, _revealed(getattr(webhook, name))])) for name in CREDENTIAL_FIELDS}
 
 
 def _tag(text: str) -> str:

@@ -21,8 +21,8 @@ from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import DESTINATION_FIELDS, NORMALIZED_FIELDS
-from webhooks.models.webhook_secrets import SECRET_FIELDS
+from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, NORMALIZED_FIELDS, TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import edits
 from webhooks.permissions import is_partial, may, may_view_all, of_viewable_objects
@@ -288,16 +288,8 @@ def _secrets() -> Iterator[tuple[Webhook, str, Secret]]:
 # its models to a receiver that a user chooses. So it takes the permission to view all of them, and the secret headers
 # of a colleague must not reach another receiver.
 
-# A change of these sends more data, or reveals data by whether something is sent.
-CONTENT_FIELDS = (
-    "additional_headers", "body_template",
-    "on_created", "on_updated", "on_deleted", "serializer", "conditions", "changed_fields", "only_changes",
-    "prechange", "excluded_usernames",
-)  # fmt: skip
-# Credentials: with others, the same URL may belong to another customer of the receiver.
-CREDENTIAL_FIELDS = ("secret", "secret_headers")
 # Every attempt reads these, so a change applies to deliveries that wait already.
-ATTEMPT_FIELDS = {*DESTINATION_FIELDS, *CREDENTIAL_FIELDS, "additional_headers", "body_template", "enabled"}
+ATTEMPT_FIELDS = {*DESTINATION_FIELDS, *CREDENTIAL_FIELDS, *TOKEN_FIELDS, "enabled"}
 
 # For a user with the permission for some webhooks only.
 OUTSIDE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partialmethod
+from itertools import chain
 from typing import Any, ClassVar
 
 from django import forms
@@ -29,21 +30,23 @@ from webhooks.admin.webhook.list import WebhookListAdmin
 from webhooks.admin.webhook.sections import DUPLICATE, describe, fieldsets, health
 from webhooks.db import index_plans
 from webhooks.forms import WebhookForm, initial_values
-from webhooks.forms.sections import HEADERS
+from webhooks.forms.sections import BOXES
 from webhooks.forms.webhook import unused_fields
 from webhooks.insight.wording import count_of, number, sentence, why_disabled
 from webhooks.models import RunKind, Webhook
 from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models.webhook import TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.run_filters import OF_WEBHOOK
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
 from webhooks.permissions import redaction
 
 # Fields that users without permission to change the webhook do not see.
-HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *HEADERS, "body_template"}
+HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}
 
 # An error report that Django mails must not contain the secrets.
-hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_headers"))
+hide_secrets = method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS))
 
 
 class AdminWebhookForm(WebhookForm):

@@ -29,7 +29,7 @@ from webhooks.admin.display import (
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
 from webhooks.db import index_plans
-from webhooks.forms.sections import SECTIONS
+from webhooks.forms.sections import BOXES, FORM
 from webhooks.insight import statistics
 from webhooks.insight.alarms import Alarm, Problem, silent_alarms, webhook_alarms
 from webhooks.insight.counts import EACH_CAP, open_count
@@ -39,6 +39,8 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.permissions import redaction
 
 # Deliveries at the top of the page, the newest.
@@ -47,8 +49,6 @@ LAST = 5
 # The parameter of the form for a new webhook: the key of the one to copy.
 DUPLICATE = "duplicate"
 
-# These never show their values, so a section does not open for them. Its line says whether they are set.
-WRITE_ONLY = {"secret", "secret_headers"}
 
 Fieldset = tuple[Any, dict[str, Any]]
 
@@ -174,10 +174,14 @@ def _row(delivery: Delivery) -> dict[str, Any]:
 
 def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
     """All sections, closed, without the fields of ``left_out``. ``url`` is the field that shows the URL."""
-    found = []
-    for section in SECTIONS:
-        names = [url if name == "payload_url" else name for name in section.fields if name not in left_out]
-        options = {"fields": names, "classes": ["collapse"] if section.summary else []}
+    in_line = dict.fromkeys(ACTION_FIELDS, tuple(ACTION_FIELDS))
+    found: list[Fieldset] = []
+    for section in FORM:
+        names = [
+            part for name in SECTIONS[section.name] for part in (name, *BOXES.get(name, ())) if part not in left_out
+        ]
+        shown = dict.fromkeys(url if name == "payload_url" else in_line.get(name, name) for name in names)
+        options = {"fields": list(shown), "classes": ["collapse"] if section.summary else []}
         found.append((section.title or None, options))
     return found
 
@@ -185,7 +189,7 @@ def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
 def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
     """The sections with a line about the values of the webhook in each title. A section with a value that is not the
     default is open."""
-    by_title = {section.title: section for section in SECTIONS if section.summary}
+    by_title = {section.title: section for section in FORM if section.summary}
     found: list[Fieldset] = []
     for title, options in sections:
         if section := by_title.get(title):
@@ -201,6 +205,6 @@ def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
 def _is_changed(webhook: Webhook, name: str | tuple[str, ...]) -> bool:
     """Whether a field shows a value that is not its default."""
     column: Any = {field.name: field for field in Webhook._meta.fields}.get(name)  # type: ignore[arg-type]
-    if column is None or name in WRITE_ONLY:
+    if column is None or name in CREDENTIAL_FIELDS:
         return False
     return (getattr(webhook, column.name) or None) != (column.get_default() or None)

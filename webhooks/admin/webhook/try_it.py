@@ -22,6 +22,7 @@ from webhooks.forms import WebhookForm
 from webhooks.insight.paging import read_page
 from webhooks.insight.wording import number
 from webhooks.models import Action, Event, Webhook
+from webhooks.models.webhook import SECTIONS
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.operations import trial
@@ -39,7 +40,7 @@ SHOW, SEND = "show", "send"
 OFFERED = 10  # objects
 
 # The fields that a trial of the filters alone needs.
-FILTERS = ("object_types", "conditions", "changed_fields", "excluded_usernames")
+FILTERS = ("object_types", *SECTIONS["filters"])
 
 # A trial needs no name, and no models or actions: its object is chosen apart.
 IGNORED_ERRORS = {"name", "object_types", "on_created", "on_updated", "on_deleted", "custom_events"}

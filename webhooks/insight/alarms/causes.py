@@ -54,18 +54,15 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     found = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
-        *site.being_deleted(overview),
-        *site.none_enabled(overview),
-        *site.without_models(overview.labels_without_models),
-        *(alarm for alarm in silent if alarm.problem == Problem.SKIPS_ALL),
+        *site.configuration(overview),
+        *(alarm for alarm in silent if alarm.problem != Problem.NOT_REGISTERED),
         *_of_one_cause(
             unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
         ),
         *unreadable,
         *_by_receiver([alarm for alarm in roots if alarm.problem not in ALONE], overview),
         *_failed(only_failed, overview),
-        *site.failed_events(overview),
-        *site.database(overview.vacuum),
+        *site.tables(overview),
     ]
     found.sort(key=lambda alarm: (list(Level).index(alarm.level), -alarm.waiting))
     return found[:MAX_ALARMS] or [_all_well(overview)]

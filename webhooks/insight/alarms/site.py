@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 
 from django.utils.translation import gettext as _
@@ -156,7 +156,36 @@ def undispatched(overview: Overview, backend: Backend, now: datetime) -> Iterato
         )
 
 
-def failed_events(overview: Overview) -> Iterator[Alarm]:
+def configuration(overview: Overview) -> Iterator[Alarm]:
+    """Labels of the setting ``MODELS`` that register no model; no webhook, or disabled ones only."""
+    for label in overview.labels_without_models:
+        text = _('WEBHOOKS["MODELS"] lists “%(label)s”, which registers no model: no changes of it are recorded.')
+        remedy = _("Correct it, or define the serializers of its models. This names them, and where they belong:")
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.NO_MODEL,
+            text=text % {"label": label},
+            remedy=remedy,
+            command="python manage.py check",
+        )
+    if "webhooks" in overview.hidden or overview.has_more_webhooks or any(one.enabled for one in overview.webhooks):
+        return
+    if overview.webhooks:
+        text = _("Every webhook is disabled, so changes are not recorded.")
+        yield Alarm(problem=Problem.ALL_DISABLED, text=text, remedy=_("Enable one."))
+    else:
+        text = _("No webhook is defined, so changes are not recorded.")
+        yield Alarm(problem=Problem.NO_WEBHOOK, text=text, remedy=_("Add one."))
+
+
+def tables(overview: Overview) -> Iterator[Alarm]:
+    """Events that failed, deleted webhooks with many rows, and dead rows."""
+    yield from _failed_events(overview)
+    yield from _being_deleted(overview)
+    yield from _dead_rows(overview.vacuum)
+
+
+def _failed_events(overview: Overview) -> Iterator[Alarm]:
     """Changes that could not be serialized, or that another error kept from every webhook."""
     count, newest = overview.failed_events, next(iter(overview.newest_failed_events), None)
     if not count:
@@ -174,33 +203,7 @@ def failed_events(overview: Overview) -> Iterator[Alarm]:
     )
 
 
-def without_models(labels: Collection[str]) -> Iterator[Alarm]:
-    """Labels of the setting ``MODELS`` that register no model."""
-    for label in labels:
-        text = _('WEBHOOKS["MODELS"] lists “%(label)s”, which registers no model: no changes of it are recorded.')
-        remedy = _("Correct it, or define the serializers of its models. This names them, and where they belong:")
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.NO_MODEL,
-            text=text % {"label": label},
-            remedy=remedy,
-            command="python manage.py check",
-        )
-
-
-def none_enabled(overview: Overview) -> Iterator[Alarm]:
-    """No webhook, or disabled ones only."""
-    if "webhooks" in overview.hidden or overview.has_more_webhooks or any(one.enabled for one in overview.webhooks):
-        return
-    if overview.webhooks:
-        text = _("Every webhook is disabled, so changes are not recorded.")
-        yield Alarm(problem=Problem.ALL_DISABLED, text=text, remedy=_("Enable one."))
-    else:
-        text = _("No webhook is defined, so changes are not recorded.")
-        yield Alarm(problem=Problem.NO_WEBHOOK, text=text, remedy=_("Add one."))
-
-
-def being_deleted(overview: Overview) -> Iterator[Alarm]:
+def _being_deleted(overview: Overview) -> Iterator[Alarm]:
     """Deleted webhooks with deliveries that the sweep still has to delete."""
     if count := overview.being_deleted:
         text = ngettext(
@@ -214,7 +217,7 @@ def being_deleted(overview: Overview) -> Iterator[Alarm]:
         yield Alarm(level=Level.NOTE, problem=Problem.BEING_DELETED, text=text)
 
 
-def database(state: VacuumState) -> Iterator[Alarm]:
+def _dead_rows(state: VacuumState) -> Iterator[Alarm]:
     """Dead rows that PostgreSQL cannot remove, or has not removed."""
     for one in state.open:
         text = ngettext(

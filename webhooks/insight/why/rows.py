@@ -160,7 +160,7 @@ def watched_since(webhooks: Iterable[Webhook], label: str, action: Action) -> da
     for one in webhooks:
         if one.enabled and label in models_of(one) and action in one.actions:
             begun = max(to_utc(one.created), to_utc(one.last_updated))
-            if one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames:
+            if one.has_filters:
                 filtered[one.pk] = begun
             else:
                 times.append(begun)

@@ -36,14 +36,6 @@ from webhooks.models.skip import Rule
 from webhooks.permissions.redaction import explain, last_failure
 from webhooks.text import last_line
 
-REMEDIES = {
-    Rule.CONDITION: gettext_lazy("If it should be sent, change the conditions of the webhook."),
-    Rule.CHANGED_FIELDS: gettext_lazy(
-        "If it should be sent, add a field to “only if these fields changed” of the webhook."
-    ),
-    Rule.NO_CHANGE: gettext_lazy("If it should be sent, clear “skip updates that change nothing” of the webhook."),
-    Rule.IGNORED_USER: gettext_lazy("If it should be sent, remove %(user)s from the ignored users of the webhook."),
-}
 GONE = gettext_lazy("The object is deleted and cannot be saved again: correct the receiver by hand.")
 
 
@@ -254,8 +246,8 @@ def rule_remedy(webhook: Webhook, skip: Skip, again: Any = "") -> str:
     """How to get a change that a rule skips. ``again`` says how to send the object of a skip that is stored."""
     if skip.rule == Rule.LOOP_PROTECTION:
         return _("Let the webhook ignore the user of the receiver that writes back. To send this change, replay it.")
-    if skip.rule in REMEDIES:
-        first = REMEDIES[Rule(skip.rule)] % {"user": skip.username}
+    if edit := str(Rule(skip.rule).edit):
+        first = edit % {"user": skip.username}
     else:
         first = _("The webhook is enabled now.") if webhook.enabled else str(ENABLE)
     return join(first, again or _again(skip.action))
