@@ -169,7 +169,9 @@ class RunCommand(DatabaseCommand):
                 return
             run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
             if options.get("resume"):
-                self._resume(filters)
+                chosen = Webhook.objects.filter(pk=filters["webhook"])
+                for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
+                    self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
@@ -178,11 +180,6 @@ class RunCommand(DatabaseCommand):
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:
             self._wait(run)
-
-    def _resume(self, filters: dict[str, Any]) -> None:
-        chosen = Webhook.objects.filter(pk=filters["webhook"]) if "webhook" in filters else Webhook.objects.none()
-        for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
-            self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
 
     def _show_preview(self, found: runs.Preview) -> None:
         # Such as "12 deliveries and 1 event" for a run that takes both.

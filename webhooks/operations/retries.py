@@ -217,20 +217,16 @@ class DeliveryKind(RunKind):
     # A step of a run
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        ids = self._still_chosen(run, [key.id for portion in portions for key in portion.keys])
-        free = {portion.webhook: portion.free for portion in portions}
-        changed = self.change_locked(Delivery.objects.db, ids, run.requested_by, free, token, is_locked=True)
-        return Applied(changed.changed, claimed=changed.claimed)
-
-    def _still_chosen(self, run: Run, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-        """The rows that still match the run. They were read some time ago, and a user may have decided since.
-
-        With the locks of their lanes and of the rows, so that no user can change them before the step does.
-        """
-        lanes.lock_of(Delivery.objects.db, ids)
+        using, ids = Delivery.objects.db, [key.id for portion in portions for key in portion.keys]
+        # The rows were read some time ago, and a user may have decided since. With the locks of the lanes and of the
+        # rows, no user can change them before the step does.
+        lanes.lock_of(using, ids)
         chosen = self._rows_of_run(run).filter(Among("id", ids, "uuid")).order_by()
         chosen = chosen.exclude(**{f"{self.decided_at}__gte": run.created})  # even if its state matches again
-        return list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+        ids = list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+        free = {portion.webhook: portion.free for portion in portions}
+        changed = self.change_locked(using, ids, run.requested_by, free, token, is_locked=True)
+        return Applied(changed.changed, claimed=changed.claimed)
 
 
 def _with_superseded(run: Run) -> Run:
