@@ -23,9 +23,10 @@ from webhooks import permissions, registry
 from webhooks.db import index_plans, to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight.wording import exact_time, local_time
-from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
+from webhooks.models import Action, Delivery, Event, RunState, Skip
 from webhooks.models.event import PING, label_of_action
 from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models.run import kind_choices
 from webhooks.models.selection import filter_time
 from webhooks.models.skip import Rule
 from webhooks.text import clean
@@ -312,4 +313,4 @@ class RunFilterForm(ListForm):
     kind = ChosenField(label=_("Kind"), required=False)
 
     def offers(self) -> dict[str, Choices]:
-        return {"state": list(RunState.choices), "kind": list(RunKind.choices)}
+        return {"state": list(RunState.choices), "kind": kind_choices()}

@@ -21,9 +21,10 @@ from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
+from webhooks.delivery.runs.kinds import kind_of
 from webhooks.insight.paging import Found, read_page
 from webhooks.insight.wording import exact_time, number
-from webhooks.models import Run, RunKind, RunState
+from webhooks.models import Run, RunState
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
 
@@ -197,11 +198,12 @@ def rows_url(run: Run, user: Any) -> str:
     if not permissions.may_view_events(user) and not permissions.ACTOR_FILTERS.isdisjoint(chosen):
         return ""
     filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
-    if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
+    listed = kind_of(run).listed
+    if listed == "event":
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}
         return list_url("event", **filters, **state) if "webhook" not in filters else ""
-    if run.kind == RunKind.RECOVER_SKIPPED:
+    if listed == "skip":
         return list_url("skip", **filters)
     states = filters.pop("state", [])
     if len(states) > 1:

@@ -21,11 +21,12 @@ from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.insight.wording import count_of, sentence
-from webhooks.models import Run, RunKind, RunState, State, Webhook
+from webhooks.models import Run, RunState, State, Webhook
 from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import retries, runs, webhooks
-from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
+from webhooks.operations.kinds import RUN_KINDS
+from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions import Operator
 from webhooks.text import clean, one_line
 
@@ -140,16 +141,21 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 class RunCommand(DatabaseCommand):
     """Begins a run of a kind, and shows its progress until it has ended."""
 
-    kind: ClassVar[RunKind]
+    kind: ClassVar[str]
+    """The name of the kind of run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kind = RUN_KINDS[self.kind]
+        self.help = f"{self._kind.meaning} Workers do it in the background; the command shows their progress."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        needed = NEEDED.get(self.kind, ())
-        for name in FILTERS[self.kind]:
+        for name in self._kind.filters:
             option, texts = OPTIONS[name]
-            parser.add_argument(option, dest=name, required=name in needed, **texts)
-        if not needed:
+            parser.add_argument(option, dest=name, required=name in self._kind.needed, **texts)
+        if not self._kind.needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
-        if self.kind in (RunKind.RETRY, RunKind.RECOVER):
+        if self._kind.takes_pending:
             parser.add_argument("--resume", action="store_true", help="Resume the webhook, if it is paused.")
         parser.add_argument("--dry-run", action="store_true", help="Count the rows and change nothing.")
         parser.add_argument("--no-wait", action="store_true", help="Return at once. Workers execute the run.")
@@ -161,9 +167,11 @@ class RunCommand(DatabaseCommand):
             if options["dry_run"]:
                 self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
                 return
-            run = runs.start(self.kind, **choice, requested_by=self._name)
+            run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
             if options.get("resume"):
-                self._resume(filters)
+                chosen = Webhook.objects.filter(pk=filters["webhook"])
+                for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
+                    self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
@@ -173,17 +181,10 @@ class RunCommand(DatabaseCommand):
         if not options["no_wait"]:
             self._wait(run)
 
-    @property
-    def _name(self) -> str:
-        return f"manage.py webhooks_{self.kind}"
-
-    def _resume(self, filters: dict[str, Any]) -> None:
-        chosen = Webhook.objects.filter(pk=filters["webhook"]) if "webhook" in filters else Webhook.objects.none()
-        for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
-            self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
-
     def _show_preview(self, found: runs.Preview) -> None:
-        numbers = _numbers(self.kind, found)
+        # Such as "12 deliveries and 1 event" for a run that takes both.
+        counts = (found.deliveries, found.events) if len(self._kind.nouns) > 1 else (found.count,)
+        numbers = " and ".join(map(count_of, counts, self._kind.nouns))
         if not found.is_complete:
             numbers = f"At least {numbers}"
         if found.is_stopped:
@@ -197,7 +198,7 @@ class RunCommand(DatabaseCommand):
             self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
-        found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
+        found = {name: options[name] for name in self._kind.filters if options.get(name) is not None}
         check_utf8(*found.values())
         chosen = without_options(found)
         if chosen and options.get("all"):
@@ -230,10 +231,8 @@ class RunCommand(DatabaseCommand):
             self._show(run)
             self.stdout.write("")
         skipped = f", {run.skipped:,} skipped" if run.skipped else ""
-        self.stdout.write(f"{runs.PAST[self.kind]} {run.done:,}, {run.failed:,} failed{skipped}.")
-        if self.kind in (RunKind.RETRY, RunKind.RECOVER) and (
-            held := retries.held_back(run.filters.get("webhook"), None)
-        ):
+        self.stdout.write(f"{self._kind.past} {run.done:,}, {run.failed:,} failed{skipped}.")
+        if self._kind.takes_pending and (held := retries.held_back(run.filters.get("webhook"), None)):
             hint = " Or repeat the command with --resume." if "Resume" in held else ""
             self.stdout.write(f"{held}{hint}")
         if run.state != RunState.DONE or run.failed:
@@ -245,13 +244,3 @@ class RunCommand(DatabaseCommand):
         line = f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {run.taken:,} of {total} ({run.state})"
         self.stdout.write(line, ending="")
         self.stdout.flush()
-
-
-def _numbers(kind: RunKind, found: runs.Preview) -> str:
-    """Such as "12 deliveries", or "12 deliveries and 1 event" for a run that takes both."""
-    both = [count_of(found.deliveries, "delivery"), count_of(found.events, "event")]
-    if kind == RunKind.RECOVER_SKIPPED:
-        return count_of(found.events, "object")
-    if kind == RunKind.RECOVER:
-        return " and ".join(both)
-    return both[runs.ROW[kind] == "event"]

@@ -20,7 +20,7 @@ from webhooks.models.attempt import Attempt, Body, BodyKind
 from webhooks.models.delivery import Delivery
 from webhooks.models.event import Action, Event, Undispatched
 from webhooks.models.queue import QueuedDelivery, State
-from webhooks.models.run import Run, RunKind, RunState
+from webhooks.models.run import Run, RunState
 from webhooks.models.skip import Skip
 from webhooks.models.statistic import Statistic, StatisticDelta
 from webhooks.models.webhook import ContentType, Method, Webhook
@@ -28,5 +28,5 @@ from webhooks.models.worker import Sweep, Worker
 
 __all__ = [
     "Action", "Attempt", "Body", "BodyKind", "ContentType", "Delivery", "Event", "Method", "QueuedDelivery", "Run",
-    "RunKind", "RunState", "Skip", "State", "Statistic", "StatisticDelta", "Sweep", "Undispatched", "Webhook", "Worker",
+    "RunState", "Skip", "State", "Statistic", "StatisticDelta", "Sweep", "Undispatched", "Webhook", "Worker",
 ]  # fmt: skip

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
+from webhooks.delivery.runs.kinds import RunKind
 from webhooks.error_kinds import ErrorKind
-from webhooks.models import Action, Delivery, Event, RunKind, State
+from webhooks.models import Action, Delivery, Event
 from webhooks.models.event import PING
-from webhooks.models.queue import ENDED_STATES
-from webhooks.models.selection import (
-    DELIVERY_FILTERS,
-    EACH,
-    EVENT_COLUMNS,
-    EVENT_FILTERS,
-    SINCE_FILTERS,
-    SUPERSEDED,
-    without_options,
-)
+from webhooks.models.selection import EVENT_COLUMNS, without_options
 from webhooks.models.skip import Rule
-
-# The filters that a run of a kind can have, and the ones that it needs.
-FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
-FILTERS |= dict.fromkeys((RunKind.RETRY, RunKind.RESEND), (*DELIVERY_FILTERS, SUPERSEDED))
-FILTERS |= {
-    RunKind.REPLAY: (*EVENT_FILTERS, EACH),
-    RunKind.RECOVER: (*SINCE_FILTERS, EACH, SUPERSEDED),
-    RunKind.BACKFILL: SINCE_FILTERS,
-    RunKind.RECOVER_SKIPPED: (*SINCE_FILTERS, "rule"),
-}
-OF_WEBHOOK = (RunKind.RECOVER, RunKind.BACKFILL, RunKind.RECOVER_SKIPPED)
-NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys(OF_WEBHOOK, ("webhook", "created_after"))
-
-# The states of the deliveries that a run of a kind can take.
-STATES: dict[RunKind, Sequence[State]] = {
-    RunKind.RETRY: (State.FAILED, State.DISCARDED, State.PENDING),
-    RunKind.RESEND: ENDED_STATES,
-    RunKind.DISCARD: (State.WAITING, State.PENDING, State.FAILED),
-}
 
 
 class RefusedFilter(ValueError):
@@ -57,7 +30,7 @@ def needed_permission(kind: RunKind, name: str) -> str:
         return "rq_webhooks.view_event"
     if name not in {*EVENT_COLUMNS, "error_kind", "status", "failed"}:
         return ""
-    return "rq_webhooks.view_event" if kind == RunKind.REPLAY else "rq_webhooks.view_delivery"
+    return f"rq_webhooks.view_{kind.listed}"
 
 
 def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool, user: Any = None) -> None:
@@ -65,8 +38,9 @@ def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool, user: Any 
     and webhooks that they may not view."""
     user = user or permissions.Operator("webhooks")
     for name in filters:
-        if name not in FILTERS[kind]:
-            raise RefusedFilter(name, _("A run of %(kind)s has no filter %(name)s.") % {"kind": kind, "name": name})
+        if name not in kind.filters:
+            text = _("A run of %(kind)s has no filter %(name)s.")
+            raise RefusedFilter(name, text % {"kind": kind.name, "name": name})
         if (needed := needed_permission(kind, name)) and not permissions.has_perm(user, needed):
             raise RefusedFilter(name, needs_permission(name, needed))
     if not without_options(filters) and not takes_all:
@@ -115,7 +89,7 @@ def _filter_problem(kind: RunKind, name: str, value: Any, user: Any) -> str:
             )
             text = _("“{input}” is not one of these: {choices}.")
             return "" if value in choices else text.format(input=value, choices=", ".join(choices))
-        case "state" if not {*value} & {*STATES[kind]}:
+        case "state" if not {*value} & {*kind.states}:
             text = _("A run of %(kind)s takes only these states: %(states)s.")
-            return text % {"kind": kind, "states": ", ".join(STATES[kind])}
+            return text % {"kind": kind.name, "states": ", ".join(kind.states)}
     return ""
