@@ -3,7 +3,7 @@ REST API and in runs, so "all that match" means the same everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -17,17 +17,16 @@ from django.utils.dateparse import parse_datetime
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans, to_utc
-from webhooks.error_kinds import ErrorKind
 from webhooks.insight.wording import exact_time, local_time
-from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
-from webhooks.models.event import PING, label_of_action
-from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models import Delivery, Event, RunKind, RunState, Skip
+from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, FilterType, Rows, filters_of
+from webhooks.models.queue import OPEN_STATES
 from webhooks.models.selection import filter_time
-from webhooks.models.skip import Rule
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]
@@ -166,20 +165,14 @@ class ListForm(forms.Form):
 
 
 class FilterForm(ListForm):
-    """The filters that events, deliveries and skips share."""
+    """The declared filters of deliveries, events or skips, a search, and spans of time."""
 
+    filters: ClassVar[dict[str, Filter]]
     searched: ClassVar[type[Event | Skip]] = Event
     """The rows with the objects that a search term may mean."""
 
     q = forms.CharField(label=_("Search"), required=False, max_length=255)
-    object_type = ChosenField(label=_("Model"), required=False)
-    action = ChosenField(label=_("Action"), required=False)
-    object_id = forms.CharField(label=_("Object's id"), required=False, max_length=255)
-    user = forms.CharField(label=_("User"), required=False, max_length=150)
-    request_id = forms.CharField(label=_("Request's id"), required=False, max_length=200)
     within = ChosenField(label=_("Time"), required=False)
-    created_after = MomentField(label=_("From"), required=False)
-    created_before = MomentField(label=_("Until"), required=False)
 
     def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
         super().__init__(request, also)
@@ -188,11 +181,11 @@ class FilterForm(ListForm):
             self.fields[name].label = f"{self.fields[name].label} ({zone})"
 
     def offers(self) -> dict[str, Choices]:
-        names = [*Action.values, *registry.custom_events(), PING]
+        offered = {name: one for name, one in self.filters.items() if name in self.fields}
         return {
-            "object_type": [(label, label) for label in registry.registered_models()],
-            "action": [(name, label_of_action(name)) for name in names],
             "within": [(name, label) for name, (label, _span) in SPANS.items()],
+            **{name: list(one.choices()) for name, one in offered.items() if one.choices()},
+            **{name: self.webhooks() for name, one in offered.items() if one.type == FilterType.WEBHOOK},
         }
 
     def webhooks(self) -> Choices:
@@ -215,9 +208,14 @@ class FilterForm(ListForm):
         return given
 
     def as_filter(self, name: str, value: Any) -> Any:
-        if isinstance(value, datetime):
-            return filter_time(value)
-        return value.lower() if name == "object_type" else value
+        match self.filters[name].type if name in self.filters else None:
+            case FilterType.MOMENT:
+                return filter_time(value)
+            case FilterType.MODEL:
+                return value.lower()
+            case FilterType.CHOICES:
+                return [value]
+        return value
 
 
 def meaning_of(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
@@ -247,42 +245,64 @@ class WebhookField(ChosenField):
         return int(chosen) if chosen else ""
 
 
+def field_of(one: Filter) -> forms.Field:
+    declared: dict[str, Any] = {"label": capfirst(one.label), "required": False}
+    match one.type:
+        case FilterType.WEBHOOK:
+            return WebhookField(**declared)
+        case FilterType.NUMBER:
+            return forms.IntegerField(min_value=one.bounds[0], max_value=one.bounds[1], **declared)
+        case FilterType.FLAG:
+            return forms.NullBooleanField(**declared)
+        case FilterType.MOMENT:
+            return MomentField(**declared)
+        case FilterType.TEXT if not one.choices():
+            return forms.CharField(max_length=one.max_length, **declared)
+    return ChosenField(**declared)
+
+
+# The filters that lists have in another field: a search, and the state of events.
+IN_SEARCH, IN_STATE = {"name"}, {"failed", "replayed"}
+
+
+def lists(rows: Rows) -> Callable[[type[FilterForm]], type[FilterForm]]:
+    """Gives a form the declared filters of these rows."""
+
+    def declare(form: type[FilterForm]) -> type[FilterForm]:
+        form.filters = filters_of(rows, internal=True)
+        names = [name for name in form.filters if name not in IN_SEARCH | IN_STATE]
+        form.base_fields |= {name: field_of(form.filters[name]) for name in names}
+        form.field_order = ("q", *(name for name in names if name not in TIMES), "within")
+        return form
+
+    return declare
+
+
+@lists(Rows.DELIVERIES)
 class DeliveryFilterForm(FilterForm):
-    state = ChosenField(label=_("State"), required=False)
-    webhook = WebhookField(label=_("Webhook"), required=False)
-    error_kind = ChosenField(label=_("Error"), required=False)
-    status = forms.IntegerField(label=_("HTTP status"), required=False, min_value=100, max_value=999)
-
-    field_order = ("q", "state", "webhook", "error_kind", "status")
-
     @classmethod
     def hidden_fields_of(cls, user: Any) -> Collection[str]:
-        return () if permissions.may_view_events(user) else permissions.ACTOR_FILTERS
+        return () if permissions.may_view_events(user) else ACTOR_FILTERS
 
     def offers(self) -> dict[str, Choices]:
+        offers = super().offers()
         # Who sees a part of the deliveries does not learn which kinds the others have.
-        is_partial = permissions.is_partial(self.user_of_request)
-        kinds = {*(ErrorKind if is_partial else Delivery.objects.error_kinds()), self.data.get("error_kind")}
-        return super().offers() | {
-            "state": [("open", _("not finished")), *((state.value, state.label) for state in State)],
-            "webhook": self.webhooks(),
-            "error_kind": [(kind.value, kind.label) for kind in ErrorKind if kind in kinds],
-        }
+        if not permissions.is_partial(self.user_of_request):
+            kinds = {*Delivery.objects.error_kinds(), self.data.get("error_kind")}
+            offers["error_kind"] = [(kind, label) for kind, label in offers["error_kind"] if kind in kinds]
+        return offers | {"state": [("open", _("not finished")), *offers["state"]]}
 
     def as_filter(self, name: str, value: Any) -> Any:
-        if name == "state":
-            return [*OPEN_STATES] if value == "open" else [value]
-        return super().as_filter(name, value)
+        return [*OPEN_STATES] if (name, value) == ("state", "open") else super().as_filter(name, value)
 
 
 # The filters that a state of the list of events means.
 EVENT_STATES = {"failed": {"failed": True}, "replayed": {"replayed": True}, "recorded": {"failed": False}}
 
 
+@lists(Rows.EVENTS)
 class EventFilterForm(FilterForm):
     state = ChosenField(label=_("State"), required=False)
-
-    field_order = ("q", "state")
 
     def offers(self) -> dict[str, Choices]:
         states = [("failed", _("failed")), ("replayed", _("failed and replayed")), ("recorded", _("recorded"))]
@@ -295,16 +315,9 @@ class EventFilterForm(FilterForm):
         return found | EVENT_STATES.get(state, {})
 
 
+@lists(Rows.SKIPS)
 class SkipFilterForm(FilterForm):
     searched = Skip
-
-    rule = ChosenField(label=_("Reason"), required=False)
-    webhook = WebhookField(label=_("Webhook"), required=False)
-
-    field_order = ("q", "rule", "webhook")
-
-    def offers(self) -> dict[str, Choices]:
-        return super().offers() | {"rule": list(Rule.choices), "webhook": self.webhooks()}
 
 
 class RunFilterForm(ListForm):

@@ -24,6 +24,7 @@ from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.insight.paging import Found, read_page
 from webhooks.insight.wording import exact_time, number
 from webhooks.models import Run, RunKind, RunState
+from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
 
@@ -194,13 +195,15 @@ def rows_url(run: Run, user: Any) -> str:
     """The list with the rows that match the filters of a run now. Empty if no list of the user has all of the
     filters."""
     chosen = without_options(run.filters)
-    if not permissions.may_view_events(user) and not permissions.ACTOR_FILTERS.isdisjoint(chosen):
+    if not permissions.may_view_events(user) and not ACTOR_FILTERS.isdisjoint(chosen):
         return ""
     filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
-    if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
+    if run.kind == RunKind.BACKFILL:  # no filter finds what a webhook did not get
+        return ""
+    if run.kind == RunKind.REPLAY:
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}
-        return list_url("event", **filters, **state) if "webhook" not in filters else ""
+        return list_url("event", **filters, **state)
     if run.kind == RunKind.RECOVER_SKIPPED:
         return list_url("skip", **filters)
     states = filters.pop("state", [])

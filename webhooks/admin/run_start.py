@@ -24,19 +24,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, state_word
+from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
 from webhooks.delivery.runs.acts import PERMISSIONS
-from webhooks.error_kinds import KINDS
 from webhooks.insight.wording import count_of, exact_time, local_time, number
 from webhooks.models import Run, RunKind, Webhook
-from webhooks.models.event import label_of_action
-from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED, Filter, FilterType
+from webhooks.models.selection import without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
-from webhooks.operations.run_filters import FILTERS, RefusedFilter
+from webhooks.operations.run_filters import RUN_FILTERS, RefusedFilter
 
 # The question of the page, without webhooks as long as they are not all known, and the consequence of a yes.
 QUESTIONS: dict[RunKind, Any] = {
@@ -78,25 +77,6 @@ CONSEQUENCES = {
         "Sends the objects of changes that this webhook skipped, for example because of a wrong condition: each object "
         "once, as it is now, if the webhook wants it now. What the webhook got later is left out."
     ),
-}
-
-# The names of the filters. The title of a run names its webhook.
-NAMES = {
-    "state": gettext_lazy("state"),
-    "error_kind": gettext_lazy("error"),
-    "status": gettext_lazy("HTTP status"),
-    "object_type": gettext_lazy("model"),
-    "object_id": gettext_lazy("object's id"),
-    "action": gettext_lazy("action"),
-    "request_id": gettext_lazy("request"),
-    "user": gettext_lazy("user"),
-    "name": gettext_lazy("name contains"),
-    "failed": gettext_lazy("failed"),
-    "rule": gettext_lazy("reason"),
-    "created_after": gettext_lazy("since %(time)s"),
-    "created_before": gettext_lazy("before %(time)s"),
-    EACH: gettext_lazy("each event of an object"),
-    SUPERSEDED: gettext_lazy("superseded ones, too"),
 }
 
 # Runs of few deliveries are done at once. The result says it.
@@ -218,7 +198,7 @@ def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
     form = form_class(request, {"kind", "count", *OPTIONS})
     if kind not in QUESTIONS or not form.is_valid():
         raise Http404(_("There is no such run."))
-    options = {name: True for name in OPTIONS if name in request.GET and name in FILTERS[RunKind(kind)]}
+    options = {name: True for name in OPTIONS if name in request.GET and name in RUN_FILTERS[RunKind(kind)]}
     return RunKind(kind), form.chosen | options
 
 
@@ -359,21 +339,16 @@ def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:
     """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
-    return [_filter_text(name, value) for name, value in filters.items() if name != "webhook"]
+    return [_in_words(FILTERS[name], value) for name, value in filters.items() if name != "webhook"]
 
 
-def _filter_text(name: str, value: Any) -> str:
-    match name:
-        case "each" | "superseded":
-            return str(NAMES[name])
-        case "created_after" | "created_before":
-            return str(NAMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
-        case "state":
-            value = ", ".join(map(state_word, value))
-        case "error_kind" if value in KINDS:
-            value = KINDS[value].label
-        case "rule":
-            value = Rule(value).label
-        case "action":
-            value = label_of_action(value)
-    return f"{NAMES.get(name, name)}: {value}"
+def _in_words(one: Filter, value: Any) -> str:
+    labels = dict(one.choices())
+    match one.type:
+        case FilterType.MOMENT:
+            value = exact_time(to_utc(datetime.fromisoformat(value)))
+        case FilterType.CHOICES:
+            value = ", ".join(str(labels.get(chosen, chosen)) for chosen in value)
+        case _:
+            value = labels.get(value, value)
+    return str(one.words) % {"label": one.label, "value": value}

@@ -12,8 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import KEY, QueryFilters, StrictViewSet
-from webhooks.api.events import ObjectFilters
+from webhooks.api.base import KEY, ObjectFilters, QueryFilters, StrictViewSet
 from webhooks.api.fields import (
     CauseField,
     ChoiceField,

@@ -24,6 +24,7 @@ from webhooks.api.base import (
     Conflict,
     QueryFilters,
     StrictViewSet,
+    field_of,
     refuse_body,
     repeated_run,
     request_key_of,
@@ -44,8 +45,7 @@ from webhooks.api.fields import (
 )
 from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.models import Run, RunKind, RunState
-from webhooks.models.selection import OPTIONS
-from webhooks.models.skip import Rule
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED
 from webhooks.operations import runs
 from webhooks.operations.run_filters import NEEDED, RefusedFilter
 
@@ -93,10 +93,8 @@ class NewRunSerializer(StartSerializer):
     kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in NEEDED])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
-    each = serializers.BooleanField(
-        default=False, help_text=_("Replay each event of an object. Default: the newest one only.")
-    )
-    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
+    each = serializers.BooleanField(default=False, help_text=FILTERS[EACH].help)
+    superseded = serializers.BooleanField(default=False, help_text=FILTERS[SUPERSEDED].help)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         filters_class: type[QueryFilters] = EventFilters if attrs["kind"] == RunKind.REPLAY else DeliveryFilters
@@ -130,14 +128,14 @@ class SinceSerializer(StartSerializer):
 class RecoverSerializer(SinceSerializer):
     """As for a backfill. ``each`` and ``superseded`` are as for a run."""
 
-    each = serializers.BooleanField(default=False, help_text=_("Replay each event of an object."))
-    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
+    each = serializers.BooleanField(default=False, help_text=FILTERS[EACH].help)
+    superseded = serializers.BooleanField(default=False, help_text=FILTERS[SUPERSEDED].help)
 
 
 class RecoverSkippedSerializer(SinceSerializer):
     """As for a backfill."""
 
-    rule = ChoiceField(Rule.choices, required=False, help_text=_("Only changes that this rule refused."))
+    rule = field_of(FILTERS["rule"])
 
 
 class RunFilters(QueryFilters):

@@ -21,9 +21,8 @@ from webhooks import permissions
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip
+from webhooks.models.filters import EVENT_FILTERS, TIMES
 from webhooks.models.selection import (
-    EVENT_COLUMNS,
-    TIMES,
     Filters,
     are_found_by_events,
     are_queued,
@@ -200,7 +199,7 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, coun
 
 def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
     """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
-    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS and name not in indexed}
+    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS and name not in indexed}
     rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
     is_partial = permissions.is_partial(user)
     if not (of_events or rest or is_partial):
@@ -220,8 +219,8 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
 
 
 def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
-    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS}
-    rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
+    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS}
+    rest = {name: value for name, value in filters.items() if name not in EVENT_FILTERS}
     ordered, indexed = events_in_order(of_events, Event.objects.all())
     matching: Any = select_events(of_events) if of_events.keys() - indexed else None
     deliveries = permissions.found_deliveries(user, select_deliveries(rest, Delivery.objects.all()), filters)

@@ -18,14 +18,13 @@ from django.db import Error
 from django.utils import translation
 
 from webhooks.db import to_utc
-from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.insight.wording import count_of, sentence
-from webhooks.models import Run, RunKind, RunState, State, Webhook
-from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
-from webhooks.models.skip import Rule
+from webhooks.models import Run, RunKind, RunState, Webhook
+from webhooks.models.filters import FILTERS, Filter, FilterType
+from webhooks.models.selection import filter_time, without_options
 from webhooks.operations import retries, runs, webhooks
-from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
+from webhooks.operations.run_filters import NEEDED, RUN_FILTERS, RefusedFilter
 from webhooks.permissions import Operator
 from webhooks.text import clean, one_line
 
@@ -105,36 +104,32 @@ def moment(text: str) -> str:
         raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
 
 
-# The option for each filter of a run.
-OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "webhook": ("--webhook", {"metavar": "NAME", "help": "The name or the id of a webhook."}),
-    "state": ("--state", {"action": "append", "choices": State.values, "help": "May be repeated."}),
-    "error_kind": (
-        "--error-kind",
-        {"choices": [kind.value for kind in ErrorKind], "metavar": "KIND", "help": "The kind of the last error."},
-    ),
-    "status": ("--status", {"type": int, "help": "The HTTP status of the last answer."}),
-    "failed": ("--failed", {"action": "store_true", "default": None, "help": "Only events that failed."}),
-    "object_type": ("--object-type", {"metavar": "LABEL", "type": str.lower, "help": "A model, such as dcim.site."}),
-    "object_id": ("--object-id", {"metavar": "KEY", "help": "The key of an object. Give --object-type as well."}),
-    "action": ("--action", {"help": "created, updated, deleted, or the name of a custom event."}),
-    "request_id": ("--request-id", {"metavar": "ID", "help": "The request that made the change."}),
-    "name": ("--object-name", {"metavar": "TEXT", "help": "A part of the name of an object."}),
-    "user": ("--user", {"metavar": "NAME", "help": "The user who made the change."}),
-    "rule": ("--rule", {"choices": Rule.values, "help": "Only changes that this rule refused."}),
-    "created_after": (
-        "--since", {"type": moment, "metavar": "TIME", "help": "The first time that is in: 2h ago, or in ISO format."},
-    ),
-    "created_before": (
-        "--until", {"type": moment, "metavar": "TIME", "help": "The first time that is not: 2h ago, or in ISO format."},
-    ),
-    SUPERSEDED: (
-        "--superseded", {"action": "store_true", "default": None, "help": "Send superseded deliveries, too."},
-    ),
-    EACH: (
-        "--each", {"action": "store_true", "default": None, "help": "Each event of an object, not only the newest."},
-    ),
-}  # fmt: skip
+# What commands take beside what a filter says.
+ALSO = {FilterType.WEBHOOK: "Its name will do, too.", FilterType.MOMENT: "Write 30m, 2h or 7d for a time ago, or the ISO format."}
+
+
+def help_of(one: Filter) -> str:
+    with translation.override("en"):
+        return f"{one.help} {ALSO.get(one.type, '')}".strip()
+
+
+def add_filter(parser: CommandParser, one: Filter, required: bool) -> None:
+    """Add the option for a filter of a run."""
+    texts: dict[str, Any] = {"help": help_of(one)} | ({"metavar": one.metavar} if one.metavar else {})
+    match one.type:
+        case FilterType.FLAG:
+            texts |= {"action": "store_true", "default": None}
+        case FilterType.CHOICE:
+            texts |= {"choices": [value for value, _label in one.choices()]}
+        case FilterType.CHOICES:
+            texts |= {"choices": [value for value, _label in one.choices()], "action": "append"}
+        case FilterType.NUMBER:
+            texts |= {"type": int}
+        case FilterType.MODEL:
+            texts |= {"type": str.lower}
+        case FilterType.MOMENT:
+            texts |= {"type": moment}
+    parser.add_argument(one.flag, dest=one.name, required=required, **texts)
 
 
 class RunCommand(DatabaseCommand):
@@ -144,9 +139,9 @@ class RunCommand(DatabaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         needed = NEEDED.get(self.kind, ())
-        for name in FILTERS[self.kind]:
-            option, texts = OPTIONS[name]
-            parser.add_argument(option, dest=name, required=name in needed, **texts)
+        for name, one in FILTERS.items():
+            if name in RUN_FILTERS[self.kind]:
+                add_filter(parser, one, required=name in needed)
         if not needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
         if self.kind in (RunKind.RETRY, RunKind.RECOVER):
@@ -167,7 +162,7 @@ class RunCommand(DatabaseCommand):
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
-            option = f"{OPTIONS[refused.filter][0]}: " if refused.filter else ""
+            option = f"{FILTERS[refused.filter].flag}: " if refused.filter else ""
             raise CommandError(f"{option}{refused}") from None
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:
@@ -197,7 +192,7 @@ class RunCommand(DatabaseCommand):
             self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
-        found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
+        found = {name: options[name] for name in RUN_FILTERS[self.kind] if options.get(name) is not None}
         check_utf8(*found.values())
         chosen = without_options(found)
         if chosen and options.get("all"):

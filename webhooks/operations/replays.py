@@ -41,7 +41,8 @@ from webhooks.errors import reraise_job_timeout
 from webhooks.insight import history
 from webhooks.models import Action, Event, Run, RunKind
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
-from webhooks.models.selection import EACH, few_failed, without_options
+from webhooks.models.filters import EACH
+from webhooks.models.selection import few_failed, without_options
 from webhooks.text import dumps, last_line
 from webhooks.workers import jobs
 

@@ -18,10 +18,9 @@ from webhooks.delivery.clock import elapsed
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, State, Webhook, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet, superseded_column
 from webhooks.models.event import EventQuerySet
+from webhooks.models.filters import SUPERSEDED, TIMES
 from webhooks.models.queue import ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.selection import (
-    SUPERSEDED,
-    TIMES,
     Filters,
     are_queued,
     queue_of,
