@@ -24,7 +24,7 @@ from webhooks import permissions, registry
 from webhooks.db import index_plans, to_utc
 from webhooks.insight.wording import exact_time, local_time
 from webhooks.models import Delivery, Event, RunKind, RunState, Skip
-from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, FilterType, Rows, filters_of
+from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, Rows, filters_of
 from webhooks.models.queue import OPEN_STATES
 from webhooks.models.selection import filter_time
 from webhooks.text import clean
@@ -137,12 +137,13 @@ class ListForm(forms.Form):
     @cached_property
     def chosen(self) -> dict[str, Any]:
         """The filters that are set, as ``models.selection`` and runs read them."""
-        found = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
-        return {name: self.as_filter(name, value) for name, value in found.items()}
+        given = [(name, value) for name, value in self.cleaned_data.items() if value not in ("", None)]
+        # Earlier fields outweigh later ones: a search means more than a model.
+        return {name: one for field in reversed(given) for name, one in self.as_filters(*field).items()}
 
-    def as_filter(self, name: str, value: Any) -> Any:
-        """A valid value of a field as a JSON value."""
-        return value
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        """What the valid value of a field means, in plain JSON."""
+        return {name: value}
 
     def active(self) -> Iterator[tuple[str, str, str]]:
         """For each filter that is set: its label, its value in words, and the address of the list without it."""
@@ -185,20 +186,12 @@ class FilterForm(ListForm):
         return {
             "within": [(name, label) for name, (label, _span) in SPANS.items()],
             **{name: list(one.choices()) for name, one in offered.items() if one.choices()},
-            **{name: self.webhooks() for name, one in offered.items() if one.type == FilterType.WEBHOOK},
+            **{name: self.webhooks() for name, one in offered.items() if one.type == "webhook"},
         }
 
     def webhooks(self) -> Choices:
         rows = permissions.visible_webhooks(self.user_of_request).order_by("name")
         return [(str(pk), name) for pk, name in rows.values_list("pk", "name")]
-
-    @cached_property
-    def chosen(self) -> dict[str, Any]:
-        found = dict(super().chosen)
-        span, term = found.pop("within", None), found.pop("q", "")
-        if span in SPANS:
-            found["created_after"] = (datetime.now(UTC) - SPANS[span][1]).isoformat()
-        return found | (meaning_of(term, self.searched, self.user_of_request) if term else {})
 
     def fixed(self) -> dict[str, str]:
         """The query parameters of these filters. "The last hour" becomes the time when it began."""
@@ -207,15 +200,19 @@ class FilterForm(ListForm):
             given["created_after"] = self.chosen["created_after"]
         return given
 
-    def as_filter(self, name: str, value: Any) -> Any:
-        match self.filters[name].type if name in self.filters else None:
-            case FilterType.MOMENT:
-                return filter_time(value)
-            case FilterType.MODEL:
-                return value.lower()
-            case FilterType.CHOICES:
-                return [value]
-        return value
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        match self.filters[name].type if name in self.filters else name:
+            case "q":
+                return meaning_of(value, self.searched, self.user_of_request)
+            case "within":
+                return {"created_after": (datetime.now(UTC) - SPANS[value][1]).isoformat()} if value in SPANS else {}
+            case "moment":
+                value = filter_time(value)
+            case "model":
+                value = value.lower()
+            case "choices":
+                value = [value]
+        return {name: value}
 
 
 def meaning_of(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
@@ -245,24 +242,25 @@ class WebhookField(ChosenField):
         return int(chosen) if chosen else ""
 
 
+FIELDS: dict[str, type[forms.Field]] = {
+    "webhook": WebhookField,
+    "number": forms.IntegerField,
+    "flag": forms.NullBooleanField,
+    "moment": MomentField,
+}
+
+
 def field_of(one: Filter) -> forms.Field:
     declared: dict[str, Any] = {"label": capfirst(one.label), "required": False}
-    match one.type:
-        case FilterType.WEBHOOK:
-            return WebhookField(**declared)
-        case FilterType.NUMBER:
-            return forms.IntegerField(min_value=one.bounds[0], max_value=one.bounds[1], **declared)
-        case FilterType.FLAG:
-            return forms.NullBooleanField(**declared)
-        case FilterType.MOMENT:
-            return MomentField(**declared)
-        case FilterType.TEXT if not one.choices():
-            return forms.CharField(max_length=one.max_length, **declared)
-    return ChosenField(**declared)
+    if one.type == "number":
+        declared |= {"min_value": one.bounds[0], "max_value": one.bounds[1]}
+    if one.type == "text" and not one.choices():
+        return forms.CharField(max_length=255, **declared)
+    return FIELDS.get(one.type, ChosenField)(**declared)
 
 
-# The filters that lists have in another field: a search, and the state of events.
-IN_SEARCH, IN_STATE = {"name"}, {"failed", "replayed"}
+# The filters that lists have in another field: the search, and the state of events.
+IN_OTHER_FIELDS = {"name": "q", "failed": "state", "replayed": "state"}
 
 
 def lists(rows: Rows) -> Callable[[type[FilterForm]], type[FilterForm]]:
@@ -270,7 +268,7 @@ def lists(rows: Rows) -> Callable[[type[FilterForm]], type[FilterForm]]:
 
     def declare(form: type[FilterForm]) -> type[FilterForm]:
         form.filters = filters_of(rows, internal=True)
-        names = [name for name in form.filters if name not in IN_SEARCH | IN_STATE]
+        names = [name for name in form.filters if name not in IN_OTHER_FIELDS]
         form.base_fields |= {name: field_of(form.filters[name]) for name in names}
         form.field_order = ("q", *(name for name in names if name not in TIMES), "within")
         return form
@@ -278,7 +276,7 @@ def lists(rows: Rows) -> Callable[[type[FilterForm]], type[FilterForm]]:
     return declare
 
 
-@lists(Rows.DELIVERIES)
+@lists("deliveries")
 class DeliveryFilterForm(FilterForm):
     @classmethod
     def hidden_fields_of(cls, user: Any) -> Collection[str]:
@@ -292,15 +290,15 @@ class DeliveryFilterForm(FilterForm):
             offers["error_kind"] = [(kind, label) for kind, label in offers["error_kind"] if kind in kinds]
         return offers | {"state": [("open", _("not finished")), *offers["state"]]}
 
-    def as_filter(self, name: str, value: Any) -> Any:
-        return [*OPEN_STATES] if (name, value) == ("state", "open") else super().as_filter(name, value)
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        return {"state": [*OPEN_STATES]} if (name, value) == ("state", "open") else super().as_filters(name, value)
 
 
 # The filters that a state of the list of events means.
 EVENT_STATES = {"failed": {"failed": True}, "replayed": {"replayed": True}, "recorded": {"failed": False}}
 
 
-@lists(Rows.EVENTS)
+@lists("events")
 class EventFilterForm(FilterForm):
     state = ChosenField(label=_("State"), required=False)
 
@@ -308,14 +306,11 @@ class EventFilterForm(FilterForm):
         states = [("failed", _("failed")), ("replayed", _("failed and replayed")), ("recorded", _("recorded"))]
         return super().offers() | {"state": states}
 
-    @cached_property
-    def chosen(self) -> dict[str, Any]:
-        found = dict(super().chosen)
-        state = found.pop("state", "")
-        return found | EVENT_STATES.get(state, {})
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        return EVENT_STATES.get(value, {}) if name == "state" else super().as_filters(name, value)
 
 
-@lists(Rows.SKIPS)
+@lists("skips")
 class SkipFilterForm(FilterForm):
     searched = Skip
 

@@ -31,7 +31,7 @@ from webhooks.db import to_utc
 from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.insight.wording import count_of, exact_time, local_time, number
 from webhooks.models import Run, RunKind, Webhook
-from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED, Filter, FilterType
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED, Filter
 from webhooks.models.selection import without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
@@ -339,15 +339,15 @@ def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:
     """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
-    return [_in_words(FILTERS[name], value) for name, value in filters.items() if name != "webhook"]
+    return [_in_words(one, filters[name]) for name, one in FILTERS.items() if name in filters and name != "webhook"]
 
 
 def _in_words(one: Filter, value: Any) -> str:
     labels = dict(one.choices())
     match one.type:
-        case FilterType.MOMENT:
+        case "moment":
             value = exact_time(to_utc(datetime.fromisoformat(value)))
-        case FilterType.CHOICES:
+        case "choices":
             value = ", ".join(str(labels.get(chosen, chosen)) for chosen in value)
         case _:
             value = labels.get(value, value)

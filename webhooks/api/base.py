@@ -32,7 +32,7 @@ from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField, h
 from webhooks.db import index_plans
 from webhooks.insight.paging import Found
 from webhooks.models import Event, Run
-from webhooks.models.filters import FILTERS, Filter, FilterType, Rows, filters_of, incomplete
+from webhooks.models.filters import Filter, Rows, filters_of, incomplete
 from webhooks.models.selection import filter_time, rows_in_order
 from webhooks.operations import runs
 from webhooks.permissions.redaction import Redaction
@@ -79,31 +79,29 @@ class LabelField(serializers.CharField):
         return super().to_internal_value(data).lower()
 
 
-def field_of(one: Filter) -> serializers.Field[Any, Any, Any, Any]:
+FIELDS: dict[str, Any] = {
+    "model": LabelField,
+    "webhook": serializers.IntegerField,
+    "choice": ChoiceField,
+    "choices": MultipleChoiceField,
+    "number": serializers.IntegerField,
+    "flag": serializers.BooleanField,
+    "moment": MomentField,
+}
+
+
+def field_of(one: Filter) -> Any:
     """The query parameter for a filter."""
     declared: dict[str, Any] = {"required": False, "help_text": one.help}
     match one.type:
-        case FilterType.WEBHOOK:
-            return serializers.IntegerField(**{**KEY, **declared})
-        case FilterType.NUMBER:
-            return serializers.IntegerField(min_value=one.bounds[0], max_value=one.bounds[1], **declared)
-        case FilterType.FLAG:
-            return serializers.BooleanField(**declared)
-        case FilterType.MOMENT:
-            return MomentField(**declared)
-        case FilterType.MODEL:
-            return LabelField(**declared)
-        case FilterType.CHOICE:
-            return ChoiceField(one.choices(), **declared)
-        case FilterType.CHOICES:
-            return MultipleChoiceField(choices=one.choices(), **declared)
-    return serializers.CharField(**declared)
+        case "number" | "webhook":
+            declared |= {"min_value": one.bounds[0], "max_value": one.bounds[1]}
+        case "choice" | "choices":
+            declared |= {"choices": one.choices()}
+    return FIELDS.get(one.type, serializers.CharField)(**declared)
 
 
-class ObjectFilters(QueryFilters):
-    object_type = field_of(FILTERS["object_type"])
-    object_id = field_of(FILTERS["object_id"])
-
+class RowFilters(QueryFilters):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if problems := incomplete(attrs):
             raise ValidationError(problems)
@@ -113,7 +111,7 @@ class ObjectFilters(QueryFilters):
 def query_filters(rows: Rows, *but: str) -> type[QueryFilters]:
     """The query parameters for all filters of these rows, except some."""
     fields = {name: field_of(one) for name, one in filters_of(rows).items() if name not in but}
-    return type(f"{rows.capitalize()}Filters", (ObjectFilters,), fields)
+    return type(f"{rows.capitalize()}Filters", (RowFilters,), fields)
 
 
 class NewestFirst(CursorPagination):

@@ -41,7 +41,6 @@ from webhooks.api.webhooks import WebhookSummarySerializer
 from webhooks.insight.paging import Found, find_deliveries
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
-from webhooks.models.filters import Rows
 from webhooks.operations import retries, runs
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions.redaction import explain
@@ -181,7 +180,7 @@ class RetriedSerializer(NamedSerializer):
     )
 
 
-DeliveryFilters = query_filters(Rows.DELIVERIES)
+DeliveryFilters = query_filters("deliveries")
 
 
 @extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))

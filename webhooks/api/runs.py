@@ -47,7 +47,7 @@ from webhooks.delivery.runs.acts import PERMISSIONS
 from webhooks.models import Run, RunKind, RunState
 from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED
 from webhooks.operations import runs
-from webhooks.operations.run_filters import NEEDED, RefusedFilter
+from webhooks.operations.run_filters import NEEDED, RUN_FILTERS, RefusedFilter
 
 MAX_HOURS = 24 * 3660  # ten years
 
@@ -235,9 +235,8 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         given = SINCE_SERIALIZERS[kind](data=self.request.data)
         given.is_valid(raise_exception=True)
         webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=pk)
-        options = {name: True for name in OPTIONS if given.validated_data.get(name)}
-        options |= {name: given.validated_data[name] for name in ("rule",) if name in given.validated_data}
-        return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]) | options, given)
+        others = {name: value for name, value in given.validated_data.items() if value and name in RUN_FILTERS[kind]}
+        return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]) | others, given)
 
     def _start(self, kind: str, filters: dict[str, Any], given: Any) -> Response:
         user = self.request.user

@@ -21,7 +21,7 @@ from webhooks import permissions
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip
-from webhooks.models.filters import EVENT_FILTERS, TIMES
+from webhooks.models.filters import EVENT_FILTERS, TIMES, narrow
 from webhooks.models.selection import (
     Filters,
     are_found_by_events,
@@ -31,7 +31,6 @@ from webhooks.models.selection import (
     queue_in_order,
     select_deliveries,
     select_events,
-    select_skips,
     skips_in_order,
 )
 from webhooks.security.encryption import Unreadable, unveil, veil
@@ -250,6 +249,6 @@ def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: b
     rest = {name: value for name, value in filters.items() if name not in indexed}
     matching = None
     if rest or permissions.is_partial(user):
-        matching = permissions.visible_skips(user, select_skips(rest, skips))
+        matching = permissions.visible_skips(user, narrow("skips", rest, skips))
     with index_plans(Skip.objects.db, may_sort="object_id" in filters):
         return read_page(ordered, matching, before, size, counts=counts)

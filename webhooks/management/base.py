@@ -21,7 +21,7 @@ from webhooks.db import to_utc
 from webhooks.errors import describe_error
 from webhooks.insight.wording import count_of, sentence
 from webhooks.models import Run, RunKind, RunState, Webhook
-from webhooks.models.filters import FILTERS, Filter, FilterType
+from webhooks.models.filters import FILTERS, Filter
 from webhooks.models.selection import filter_time, without_options
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.run_filters import NEEDED, RUN_FILTERS, RefusedFilter
@@ -105,7 +105,7 @@ def moment(text: str) -> str:
 
 
 # What commands take beside what a filter says.
-ALSO = {FilterType.WEBHOOK: "Its name will do, too.", FilterType.MOMENT: "Write 30m, 2h or 7d for a time ago, or the ISO format."}
+ALSO = {"webhook": "Its name will do, too.", "moment": "Write 30m, 2h or 7d for a time ago, or the ISO format."}
 
 
 def help_of(one: Filter) -> str:
@@ -113,23 +113,23 @@ def help_of(one: Filter) -> str:
         return f"{one.help} {ALSO.get(one.type, '')}".strip()
 
 
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "flag": {"action": "store_true", "default": None},
+    "choices": {"action": "append"},
+    "number": {"type": int},
+    "model": {"type": str.lower},
+    "moment": {"type": moment},
+}
+
+
 def add_filter(parser: CommandParser, one: Filter, required: bool) -> None:
     """Add the option for a filter of a run."""
-    texts: dict[str, Any] = {"help": help_of(one)} | ({"metavar": one.metavar} if one.metavar else {})
-    match one.type:
-        case FilterType.FLAG:
-            texts |= {"action": "store_true", "default": None}
-        case FilterType.CHOICE:
-            texts |= {"choices": [value for value, _label in one.choices()]}
-        case FilterType.CHOICES:
-            texts |= {"choices": [value for value, _label in one.choices()], "action": "append"}
-        case FilterType.NUMBER:
-            texts |= {"type": int}
-        case FilterType.MODEL:
-            texts |= {"type": str.lower}
-        case FilterType.MOMENT:
-            texts |= {"type": moment}
-    parser.add_argument(one.flag, dest=one.name, required=required, **texts)
+    declared = {"dest": one.name, "required": required, "help": help_of(one), **ARGUMENTS.get(one.type, {})}
+    if one.type in ("choice", "choices"):
+        declared["choices"] = [value for value, _label in one.choices()]
+    if one.metavar:
+        declared["metavar"] = one.metavar
+    parser.add_argument(one.flag, **declared)
 
 
 class RunCommand(DatabaseCommand):

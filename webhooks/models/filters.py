@@ -8,10 +8,9 @@ plain JSON, so a run can store them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
-from enum import Enum, StrEnum, auto
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext
@@ -30,63 +29,43 @@ from webhooks.models.skip import Rule
 R = TypeVar("R", bound=QuerySet[Any])
 
 
-class Rows(StrEnum):
-    """The rows that filters choose from."""
+Rows = Literal["deliveries", "events", "skips"]
 
-    DELIVERIES = "deliveries"
-    EVENTS = "events"
-    SKIPS = "skips"
-
-
-class FilterType(Enum):
-    """What the value of a filter is. Each face of the app has a field or an option for it."""
-
-    TEXT = auto()  # with ``choices``, lists offer these
-    MODEL = auto()  # the label of a model, in small letters
-    WEBHOOK = auto()  # its primary key
-    CHOICE = auto()  # one of ``choices``
-    CHOICES = auto()  # a list of some of them
-    NUMBER = auto()  # a whole number within ``bounds``
-    FLAG = auto()
-    MOMENT = auto()  # a time in ISO format, see ``selection.filter_time``
-
-
-class Needs(Enum):
-    """What users must be permitted to view, because the number of rows says what these rows have."""
-
-    NOTHING = auto()
-    ROWS = auto()  # the rows that the filter chooses from
-    EVENTS = auto()  # events: only they show who made a change
-
+# A text may have ``choices``: lists offer them. A model is its label in small letters, a webhook its primary key. There
+# is one of ``choices``, or a list of some. A number is within ``bounds``, and a moment is as of
+# ``selection.filter_time``. Each face of the app has a field or an option for each type.
+FilterType = Literal["text", "model", "webhook", "choice", "choices", "number", "flag", "moment"]
 
 Query = Callable[[Any, Any], Any]
 """Takes rows and the value of a filter, and returns the rows that match."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Filter:
     """A filter of rows, or an option of a run."""
 
     name: str
-    type: FilterType = FilterType.TEXT
+    type: FilterType
     label: Any
-    """Its name in lists and in the words of a run."""
+    """Its name in lists, and in the words of a run."""
     help: Any
-    """One or two sentences for the REST API, the commands and the docs."""
+    """For the REST API, the commands and the docs."""
     queries: Mapping[Rows, Query] = field(default_factory=dict)
     """The rows that have it. Empty for an option of runs, which chooses no rows."""
+    _: KW_ONLY
     is_of_event: bool = False
     """Whether the event alone decides, for deliveries too."""
     choices: Callable[[], Sequence[tuple[str, Any]]] = tuple
     """The values with their labels."""
     bounds: tuple[int, int] = (0, 2**31 - 1)
-    max_length: int | None = None
     words: Any = "%(label)s: %(value)s"
     """How the page of a run says it."""
     option: str = ""
     """The option of commands, if it is not the name."""
     metavar: str | None = None
-    needs: Needs = Needs.ROWS
+    needs: Literal["nothing", "rows", "events"] = "rows"
+    """What users must be permitted to view, because the number of rows says what these have: the rows that it chooses
+    from, or events, which alone show who made a change."""
     needs_also: str = ""
     """The filter without which this one means nothing."""
     is_internal: bool = False
@@ -102,10 +81,10 @@ def _by(lookup: str) -> Query:
     return lambda rows, value: rows.filter(**{lookup: value})
 
 
-def _of_event(name: str, column: str, **declared: Any) -> Filter:
+def _of_event(name: str, column: str, type_: FilterType, label: Any, help_: Any, **declared: Any) -> Filter:
     """A filter by a column of events, or a lookup. Deliveries have it by their event, and skips have the column."""
-    queries = {Rows.DELIVERIES: _by(f"event__{column}"), Rows.EVENTS: _by(column), Rows.SKIPS: _by(column)}
-    return Filter(name=name, queries=queries, is_of_event=True, **declared)
+    queries: dict[Rows, Query] = {"deliveries": _by(f"event__{column}"), "events": _by(column), "skips": _by(column)}
+    return Filter(name, type_, label, help_, queries, is_of_event=True, **declared)
 
 
 def _have_status(deliveries: QuerySet[Delivery], status: int) -> QuerySet[Delivery]:
@@ -130,168 +109,95 @@ def _by_time(comparison: str) -> Mapping[Rows, Query]:
     def by_timestamp(events: Any, value: str) -> Any:
         return events.filter(**{f"timestamp__{comparison}": to_db_time(datetime.fromisoformat(value))})
 
-    return {Rows.DELIVERIES: by_id, Rows.EVENTS: by_timestamp, Rows.SKIPS: by_id}
+    return {"deliveries": by_id, "events": by_timestamp, "skips": by_id}
 
 
 def _actions() -> list[tuple[str, Any]]:
-    return [*Action.choices, *((name, name) for name in (*registry.custom_events(), PING))]
+    return [*Action.choices, *((name, name) for name in (PING, *registry.custom_events()))]
 
 
 # The options of runs. A run that replays events takes the newest one of each object, unless it has ``each``. A run that
 # sends deliveries again leaves out the superseded ones, unless it has ``superseded``.
 EACH, SUPERSEDED = "each", "superseded"
 
+# fmt: off
+
 # In the order in which lists, commands and docs show them.
 _DECLARED = [
     Filter(
-        name="state",
-        type=FilterType.CHOICES,
-        label=_("state"),
-        help=_("Its state. May be repeated."),
-        queries={Rows.DELIVERIES: lambda rows, states: rows.in_states(*states)},
-        choices=lambda: State.choices,
-        needs=Needs.NOTHING,
+        "state", "choices", _("state"), _("Its state. May be repeated."),
+        {"deliveries": lambda rows, states: rows.in_states(*states)},
+        choices=lambda: State.choices, needs="nothing",
     ),
     Filter(
-        name="rule",
-        type=FilterType.CHOICE,
-        label=_("reason"),
-        help=_("The rule that refused the change."),
-        queries={Rows.SKIPS: _by("rule")},
-        choices=lambda: Rule.choices,
-        needs=Needs.NOTHING,
+        "rule", "choice", _("reason"), _("The rule that refused the change."), {"skips": _by("rule")},
+        choices=lambda: Rule.choices, needs="nothing",
     ),
     Filter(
-        name="webhook",
-        type=FilterType.WEBHOOK,
-        label=_("webhook"),
-        help=_("The id of a webhook. For events: it matched them, or has a delivery of them."),
-        queries={Rows.DELIVERIES: _by("webhook"), Rows.EVENTS: _of_webhook, Rows.SKIPS: _by("webhook")},
-        metavar="NAME",
-        needs=Needs.NOTHING,
+        "webhook", "webhook", _("webhook"),
+        _("The id of a webhook. For events: it matched them, or has a delivery of them."),
+        {"deliveries": _by("webhook"), "events": _of_webhook, "skips": _by("webhook")},
+        bounds=(1, 2**63 - 1), metavar="NAME", needs="nothing",
     ),
     Filter(
-        name="error_kind",
-        type=FilterType.CHOICE,
-        label=_("error"),
-        help=_("The kind of its last failure."),
-        queries={Rows.DELIVERIES: _by("error_kind")},
-        choices=lambda: [(kind.value, _(kind.english)) for kind in ErrorKind],
-        metavar="KIND",
+        "error_kind", "choice", _("error"), _("The kind of its last failure."), {"deliveries": _by("error_kind")},
+        choices=lambda: [(kind.value, _(kind.english)) for kind in ErrorKind], metavar="KIND",
     ),
     Filter(
-        name="status",
-        type=FilterType.NUMBER,
-        label=_("HTTP status"),
-        help=_("The HTTP status of its last answer."),
-        queries={Rows.DELIVERIES: _have_status},
+        "status", "number", _("HTTP status"), _("The HTTP status of its last answer."), {"deliveries": _have_status},
         bounds=(100, 999),
     ),
     Filter(
-        name="failed",
-        type=FilterType.FLAG,
-        label=_("failed"),
-        help=_("Whether it failed and was not replayed."),
-        queries={Rows.EVENTS: lambda rows, failed: rows.failed() if failed else rows.filter(error="")},
+        "failed", "flag", _("failed"), _("Whether it failed and was not replayed."),
+        {"events": lambda rows, failed: rows.failed() if failed else rows.filter(error="")},
     ),
     Filter(
-        name="replayed",
-        type=FilterType.FLAG,
-        label=_("failed and replayed"),
-        help=_("Whether it failed and was replayed."),
-        queries={Rows.EVENTS: lambda rows, _replayed: rows.replayed()},
-        is_internal=True,
+        "replayed", "flag", _("failed and replayed"), _("Whether it failed and was replayed."),
+        {"events": lambda rows, _replayed: rows.replayed()}, is_internal=True,
     ),
     _of_event(
-        "object_type",
-        "object_type",
-        type=FilterType.MODEL,
-        label=_("model"),
-        help=_("The label of a model, such as dcim.site."),
-        choices=lambda: [(label, label) for label in registry.registered_models()],
-        metavar="LABEL",
+        "object_type", "object_type", "model", _("model"), _("The label of a model, such as dcim.site."),
+        choices=lambda: [(label, label) for label in registry.registered_models()], metavar="LABEL",
     ),
     _of_event(
-        "action",
-        "action",
-        label=_("action"),
-        help=_("created, updated, deleted, or the name of an event."),
+        "action", "action", "text", _("action"), _("created, updated, deleted, or the name of an event."),
         choices=_actions,
     ),
     _of_event(
-        "object_id",
-        "object_id",
-        label=_("object's id"),
-        help=_("The key of an object. Give its model as well."),
-        max_length=255,
-        metavar="KEY",
-        needs_also="object_type",
+        "object_id", "object_id", "text", _("object's id"), _("The key of an object. Give its model as well."),
+        metavar="KEY", needs_also="object_type",
     ),
     _of_event(
-        "name",
-        "object_repr__icontains",
-        label=_("name contains"),
-        help=_("A part of the name of the object, in capital or small letters."),
-        option="--object-name",
-        metavar="TEXT",
+        "name", "object_repr__icontains", "text", _("name contains"),
+        _("A part of the name of the object, in capital or small letters."), option="--object-name", metavar="TEXT",
     ),
     _of_event(
-        "user",
-        "username",
-        label=_("user"),
-        help=_("The name of the user who made the change."),
-        max_length=150,
-        metavar="NAME",
-        needs=Needs.EVENTS,
+        "user", "username", "text", _("user"), _("The name of the user who made the change."),
+        metavar="NAME", needs="events",
     ),
     _of_event(
-        "request_id",
-        "request_id",
-        label=_("request's id"),
-        help=_("The id of the request that made the change."),
-        max_length=200,
-        metavar="ID",
-        needs=Needs.EVENTS,
+        "request_id", "request_id", "text", _("request's id"), _("The id of the request that made the change."),
+        metavar="ID", needs="events",
     ),
     Filter(
-        name="created_after",
-        type=FilterType.MOMENT,
-        label=_("from"),
-        help=_("The first time that is included."),
-        queries=_by_time("gte"),
-        words=_("since %(value)s"),
-        option="--since",
-        metavar="TIME",
-        needs=Needs.NOTHING,
+        "created_after", "moment", _("from"), _("The first time that is included."), _by_time("gte"),
+        words=_("since %(value)s"), option="--since", metavar="TIME", needs="nothing",
     ),
     Filter(
-        name="created_before",
-        type=FilterType.MOMENT,
-        label=_("until"),
-        help=_("The first time that is not included any more."),
-        queries=_by_time("lt"),
-        words=_("before %(value)s"),
-        option="--until",
-        metavar="TIME",
-        needs=Needs.NOTHING,
+        "created_before", "moment", _("until"), _("The first time that is not included any more."), _by_time("lt"),
+        words=_("before %(value)s"), option="--until", metavar="TIME", needs="nothing",
     ),
     Filter(
-        name=EACH,
-        type=FilterType.FLAG,
-        label=_("each event of an object"),
-        help=_("Replay each event of an object. Default: the newest one only."),
-        words="%(label)s",
-        needs=Needs.NOTHING,
+        EACH, "flag", _("each event of an object"),
+        _("Replay each event of an object. Default: the newest one only."), words="%(label)s", needs="nothing",
     ),
     Filter(
-        name=SUPERSEDED,
-        type=FilterType.FLAG,
-        label=_("superseded ones, too"),
-        help=_("Send superseded deliveries, too."),
-        words="%(label)s",
-        needs=Needs.NOTHING,
+        SUPERSEDED, "flag", _("superseded ones, too"), _("Send superseded deliveries, too."),
+        words="%(label)s", needs="nothing",
     ),
 ]
+
+# fmt: on
 
 FILTERS = {one.name: one for one in _DECLARED}
 
@@ -299,10 +205,10 @@ OPTIONS = [one.name for one in _DECLARED if not one.queries]
 
 # Those that the event alone decides, and those by who made a change, which only users who may view its event see.
 EVENT_FILTERS = frozenset(one.name for one in _DECLARED if one.is_of_event)
-ACTOR_FILTERS = frozenset(one.name for one in _DECLARED if one.needs == Needs.EVENTS)
+ACTOR_FILTERS = frozenset(one.name for one in _DECLARED if one.needs == "events")
 
 # The filters of deliveries that need no other column than the id: it begins with the time.
-TIMES = frozenset(one.name for one in _DECLARED if one.type == FilterType.MOMENT)
+TIMES = frozenset(one.name for one in _DECLARED if one.type == "moment")
 
 
 def filters_of(rows: Rows, *, internal: bool = False) -> dict[str, Filter]:

@@ -13,7 +13,7 @@ from webhooks import registry
 from webhooks.db import Among, index_plans, to_utc
 from webhooks.models.delivery import Delivery, DeliveryQuerySet
 from webhooks.models.event import OVERLAP, Event, EventQuerySet
-from webhooks.models.filters import EVENT_FILTERS, OPTIONS, TIMES, Rows, narrow
+from webhooks.models.filters import EVENT_FILTERS, OPTIONS, TIMES, narrow
 from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
 from webhooks.models.skip import Skip
 
@@ -38,18 +38,13 @@ def without_options(filters: Filters) -> Filters:
 
 def select_deliveries(filters: Filters, deliveries: DeliveryQuerySet | None = None) -> DeliveryQuerySet:
     """The deliveries that match all of these filters."""
-    return narrow(Rows.DELIVERIES, filters, Delivery.objects.all() if deliveries is None else deliveries)
+    return narrow("deliveries", filters, Delivery.objects.all() if deliveries is None else deliveries)
 
 
 def are_queued(filters: Filters) -> bool:
     """Whether the queue has all deliveries that match: it has none that succeeded or were discarded."""
     states = filters.get("state", ())
     return bool(states) and {*states} <= {*QUEUED_STATES}
-
-
-def select_skips(filters: Filters, skips: QuerySet[Skip]) -> QuerySet[Skip]:
-    """The skips that match all of these filters."""
-    return narrow(Rows.SKIPS, filters, skips)
 
 
 # Each of these functions narrows rows by the filters that one index finds in the order of the ids. It returns the rows,
@@ -70,12 +65,7 @@ def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any
     if (keys := _few_queued(filters, found)) is not None:
         return found.filter(pk__in=keys).order_by("-pk"), indexed
     chosen = {name: filters[name] for name in filters.keys() & {"webhook", *TIMES}}
-    return queue_of(chosen, found).order_by("-pk"), indexed | chosen.keys()
-
-
-def queue_of(filters: Filters, queue: QueuedDeliveryQuerySet) -> QueuedDeliveryQuerySet:
-    """The rows of the queue that match filters by webhook and time."""
-    return narrow(Rows.DELIVERIES, filters, queue)
+    return narrow("deliveries", chosen, found).order_by("-pk"), indexed | chosen.keys()
 
 
 # The index of each state that begins with the webhook, by the column that follows.
@@ -121,7 +111,7 @@ def skips_in_order(filters: Filters, skips: QuerySet[Skip]) -> tuple[Any, set[st
     names = {"object_type", "object_id"} if "object_id" in filters else {"webhook"}
     found = skips.filter(_of_object(filters)) if "object_id" in filters else skips
     chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return select_skips(chosen, found).order_by("-pk"), {*chosen}
+    return narrow("skips", chosen, found).order_by("-pk"), {*chosen}
 
 
 def _of_object(filters: Filters) -> Q:
@@ -165,7 +155,7 @@ def select_events(filters: Filters, events: EventQuerySet | None = None, finds_t
     Times have no index, so it finds the ids that belong to them first, by another query. A caller that looks at few ids
     itself passes ``finds_times=False``.
     """
-    found: Any = narrow(Rows.EVENTS, filters, Event.objects.all() if events is None else events)
+    found: Any = narrow("events", filters, Event.objects.all() if events is None else events)
     if finds_times and "created_after" in filters:
         moment = datetime.fromisoformat(filters["created_after"])
         found = found.filter(pk__gte=Event.objects.first_since(moment))

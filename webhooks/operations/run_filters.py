@@ -9,17 +9,17 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
 from webhooks.models import Delivery, Event, RunKind, State
-from webhooks.models.filters import EACH, FILTERS, SUPERSEDED, Filter, FilterType, Needs, Rows, filters_of, incomplete
+from webhooks.models.filters import EACH, FILTERS, SUPERSEDED, Filter, filters_of, incomplete
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.selection import without_options
 
 # The filters and options that a run of a kind can have, and the ones that it needs.
 SINCE = ("webhook", "created_after", "created_before")
 RUN_FILTERS: dict[RunKind, Sequence[str]] = {
-    RunKind.RETRY: (*filters_of(Rows.DELIVERIES), SUPERSEDED),
-    RunKind.RESEND: (*filters_of(Rows.DELIVERIES), SUPERSEDED),
-    RunKind.DISCARD: (*filters_of(Rows.DELIVERIES),),
-    RunKind.REPLAY: (*filters_of(Rows.EVENTS), EACH),
+    RunKind.RETRY: (*filters_of("deliveries"), SUPERSEDED),
+    RunKind.RESEND: (*filters_of("deliveries"), SUPERSEDED),
+    RunKind.DISCARD: (*filters_of("deliveries"),),
+    RunKind.REPLAY: (*filters_of("events"), EACH),
     RunKind.RECOVER: (*SINCE, EACH, SUPERSEDED),
     RunKind.BACKFILL: SINCE,
     RunKind.RECOVER_SKIPPED: (*SINCE, "rule"),
@@ -46,9 +46,9 @@ class RefusedFilter(ValueError):
 def needed_permission(kind: RunKind, name: str) -> str:
     """The permission that a filter needs, because the number of the rows says what they have; "" without one."""
     match FILTERS[name].needs:
-        case Needs.NOTHING:
+        case "nothing":
             return ""
-        case Needs.ROWS if kind != RunKind.REPLAY:
+        case "rows" if kind != RunKind.REPLAY:
             return "rq_webhooks.view_delivery"
     return "rq_webhooks.view_event"
 
@@ -91,23 +91,23 @@ def _filter_problem(kind: RunKind, one: Filter, value: Any, user: Any) -> str:
     if value == "":
         return _("An empty text is no filter.")
     match one.type:
-        case FilterType.NUMBER:
+        case "number":
             least, most = one.bounds
             text = _("Must be a number from %(least)s to %(most)s.")
             return "" if isinstance(value, int) and least <= value <= most else text % {"least": least, "most": most}
-        case FilterType.WEBHOOK:
+        case "webhook":
             return "" if _is_known_webhook(user, value) else _("There is no webhook %(id)s.") % {"id": value}
-        case FilterType.MODEL:
+        case "model":
             # A model that is not registered any more may have stored events.
             is_registered = registry.registration_by_label(value) is not None
             stored = Event.objects.filter(object_type=value)
             is_known = is_registered or permissions.of_viewable_objects(user, stored).exists()
             text = _("No registered model and no stored event has the label %(model)s.")
             return "" if is_known else text % {"model": value}
-        case FilterType.CHOICE | FilterType.TEXT if choices := [choice for choice, _label in one.choices()]:
+        case "choice" | "text" if choices := [choice for choice, _label in one.choices()]:
             text = _("“{input}” is not one of these: {choices}.")
             return "" if value in choices else text.format(input=value, choices=", ".join(choices))
-        case FilterType.CHOICES if not {*value} & {*STATES[kind]}:
+        case "choices" if not {*value} & {*STATES[kind]}:
             text = _("A run of %(kind)s takes only these states: %(states)s.")
             return text % {"kind": kind, "states": ", ".join(STATES[kind])}
     return ""

@@ -18,12 +18,11 @@ from webhooks.delivery.clock import elapsed
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, State, Webhook, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet, superseded_column
 from webhooks.models.event import EventQuerySet
-from webhooks.models.filters import SUPERSEDED, TIMES
+from webhooks.models.filters import SUPERSEDED, TIMES, narrow
 from webhooks.models.queue import ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.selection import (
     Filters,
     are_queued,
-    queue_of,
     select_deliveries,
     select_events,
     without_options,
@@ -343,7 +342,7 @@ class DeliveryAct(Act):
         if not states or not are_queued({"state": states}):
             return None
         chosen = {name: value for name, value in run.filters.items() if name in ("webhook", *TIMES)}
-        return queue_of(chosen, QueuedDelivery.objects.in_states(*states))
+        return narrow("deliveries", chosen, QueuedDelivery.objects.in_states(*states))
 
     def _add(
         self, look: Look, run: Run, limit: int, conditions: Sequence[Any], few: Sequence[Any] | None = None
