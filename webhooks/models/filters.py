@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext
@@ -24,12 +24,10 @@ from webhooks.models.delivery import Delivery
 from webhooks.models.event import PING, Action, Event
 from webhooks.models.ids import first_id
 from webhooks.models.queue import State
-from webhooks.models.skip import Rule
-
-R = TypeVar("R", bound=QuerySet[Any])
-
+from webhooks.models.skip import Rule, Skip
 
 Rows = Literal["deliveries", "events", "skips"]
+MODELS: dict[Rows, Any] = {"deliveries": Delivery, "events": Event, "skips": Skip}
 
 # A text may have ``choices``: lists offer them. A model is its label in small letters, a webhook its primary key. There
 # is one of ``choices``, or a list of some. A number is within ``bounds``, and a moment is as of
@@ -216,12 +214,12 @@ def filters_of(rows: Rows, *, internal: bool = False) -> dict[str, Filter]:
     return {one.name: one for one in _DECLARED if rows in one.queries and (internal or not one.is_internal)}
 
 
-def narrow(kind: Rows, filters: Mapping[str, Any], rows: R) -> R:
-    """The rows of this kind that match all of these filters."""
-    found: Any = rows
+def select(kind: Rows, filters: Mapping[str, Any], rows: Any = None) -> Any:
+    """The rows of this kind, or of ``rows``, that match all of these filters."""
+    found = MODELS[kind].objects.all() if rows is None else rows
     for name, value in filters.items():
         found = FILTERS[name].queries[kind](found, value)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def incomplete(filters: Mapping[str, Any]) -> dict[str, str]:

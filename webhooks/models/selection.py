@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from webhooks import registry
 from webhooks.db import Among, index_plans, to_utc
-from webhooks.models.delivery import Delivery, DeliveryQuerySet
+from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import OVERLAP, Event, EventQuerySet
-from webhooks.models.filters import EVENT_FILTERS, OPTIONS, TIMES, narrow
+from webhooks.models.filters import EVENT_FILTERS, OPTIONS, TIMES, select
 from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
 from webhooks.models.skip import Skip
 
@@ -36,11 +36,6 @@ def without_options(filters: Filters) -> Filters:
     return {name: value for name, value in filters.items() if name not in OPTIONS}
 
 
-def select_deliveries(filters: Filters, deliveries: DeliveryQuerySet | None = None) -> DeliveryQuerySet:
-    """The deliveries that match all of these filters."""
-    return narrow("deliveries", filters, Delivery.objects.all() if deliveries is None else deliveries)
-
-
 def are_queued(filters: Filters) -> bool:
     """Whether the queue has all deliveries that match: it has none that succeeded or were discarded."""
     states = filters.get("state", ())
@@ -56,7 +51,7 @@ def deliveries_in_order(filters: Filters, deliveries: DeliveryQuerySet) -> tuple
     if filters.get("state") == [State.DISCARDED]:
         names = {"state"}
     chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return select_deliveries(chosen, deliveries).order_by("-pk"), {*chosen}
+    return select("deliveries", chosen, deliveries).order_by("-pk"), {*chosen}
 
 
 def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any, set[str]]:
@@ -65,7 +60,7 @@ def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any
     if (keys := _few_queued(filters, found)) is not None:
         return found.filter(pk__in=keys).order_by("-pk"), indexed
     chosen = {name: filters[name] for name in filters.keys() & {"webhook", *TIMES}}
-    return narrow("deliveries", chosen, found).order_by("-pk"), indexed | chosen.keys()
+    return select("deliveries", chosen, found).order_by("-pk"), indexed | chosen.keys()
 
 
 # The index of each state that begins with the webhook, by the column that follows.
@@ -103,15 +98,21 @@ def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[s
     elif (keys := _few_keys(filters)) is not None:
         found = found.filter(Among("id", keys))
         indexed.add("object_type" if "object_type" in filters else "failed")
-    times = {name: filters[name] for name in indexed & TIMES}
-    return select_events(times, found).order_by("-pk"), indexed & filters.keys()
+    found = select("events", {name: filters[name] for name in indexed & TIMES}, found)
+    # Times have no index: find the ids that belong to them first, by another query.
+    if "created_after" in filters:
+        found = found.filter(pk__gte=Event.objects.first_since(datetime.fromisoformat(filters["created_after"])))
+    if "created_before" in filters:
+        last = datetime.fromisoformat(filters["created_before"]) + 2 * OVERLAP
+        found = found.filter(pk__lt=Event.objects.first_since(last))
+    return found.order_by("-pk"), indexed & filters.keys()
 
 
 def skips_in_order(filters: Filters, skips: QuerySet[Skip]) -> tuple[Any, set[str]]:
     names = {"object_type", "object_id"} if "object_id" in filters else {"webhook"}
     found = skips.filter(_of_object(filters)) if "object_id" in filters else skips
     chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return narrow("skips", chosen, found).order_by("-pk"), {*chosen}
+    return select("skips", chosen, found).order_by("-pk"), {*chosen}
 
 
 def _of_object(filters: Filters) -> Q:
@@ -147,19 +148,3 @@ def rows_in_order(rows: QuerySet[M], keys: Sequence[Any]) -> list[M]:
     chosen: Any = rows.by_table() if isinstance(rows, DeliveryQuerySet) else rows.order_by()
     found = {row.pk: row for row in chosen.filter(pk__in=keys)}
     return [found[key] for key in keys if key in found]
-
-
-def select_events(filters: Filters, events: EventQuerySet | None = None, finds_times: bool = True) -> EventQuerySet:
-    """The events that match all of these filters.
-
-    Times have no index, so it finds the ids that belong to them first, by another query. A caller that looks at few ids
-    itself passes ``finds_times=False``.
-    """
-    found: Any = narrow("events", filters, Event.objects.all() if events is None else events)
-    if finds_times and "created_after" in filters:
-        moment = datetime.fromisoformat(filters["created_after"])
-        found = found.filter(pk__gte=Event.objects.first_since(moment))
-    if finds_times and "created_before" in filters:
-        moment = datetime.fromisoformat(filters["created_before"])
-        found = found.filter(pk__lt=Event.objects.first_since(moment + 2 * OVERLAP))
-    return found  # type: ignore[no-any-return]

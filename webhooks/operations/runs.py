@@ -42,8 +42,9 @@ from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.filters import select
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
-from webhooks.models.selection import filter_time, select_deliveries, without_options
+from webhooks.models.selection import filter_time, without_options
 from webhooks.operations import backfills, replays, retries, run_filters, skipped  # noqa: F401 # three add their acts
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.run_filters import NEEDED
@@ -310,7 +311,7 @@ def _counted_by_index(run: Run) -> list[QuerySet[Any]] | None:
     filters = dict(without_options(run.filters))
     states = filters.pop("state", None)
     if states is None and filters.keys() == {"error_kind"}:
-        return [select_deliveries(filters)]
+        return [select("deliveries", filters)]
     takes_pending = states is None and run.kind in (RunKind.RETRY, RunKind.RECOVER)
     names = {"webhook", "created_after"} if takes_pending else {"webhook", "created_after", "error_kind"}
     if not (takes_pending or states == [State.FAILED]) or not filters.keys() <= names:

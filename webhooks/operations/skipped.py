@@ -39,7 +39,7 @@ from webhooks.delivery.runs.acts import (
 )
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Delivery, Event, Run, RunKind, Skip, Webhook
-from webhooks.models.filters import narrow
+from webhooks.models.filters import select
 from webhooks.models.ids import first_at, first_id, position_of
 from webhooks.models.skip import Rule
 from webhooks.registry.keys import with_pks
@@ -143,7 +143,7 @@ class RecoverSkippedAct(Act):
     def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
         """The skips that the filters choose, of changes that the webhook wants but for its conditions."""
         models = [registry.label_of(one) for one in webhook.object_types.all()]
-        found = narrow("skips", run.filters, Skip.objects.filter(object_type__in=models, action__in=webhook.actions))
+        found = select("skips", run.filters, Skip.objects.filter(object_type__in=models, action__in=webhook.actions))
         still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
         found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
         return permissions.visible_skips(user_of(run), found) if run.is_restricted else found

@@ -18,13 +18,11 @@ from webhooks.delivery.clock import elapsed
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, State, Webhook, lanes, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet, superseded_column
 from webhooks.models.event import EventQuerySet
-from webhooks.models.filters import SUPERSEDED, TIMES, narrow
+from webhooks.models.filters import SUPERSEDED, TIMES, select
 from webhooks.models.queue import ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.selection import (
     Filters,
     are_queued,
-    select_deliveries,
-    select_events,
     without_options,
 )
 
@@ -251,7 +249,7 @@ def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
     A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
     state.
     """
-    rows: Any = select_deliveries(without_options(run.filters))
+    rows: Any = select("deliveries", without_options(run.filters))
     if user is not None:
         rows = permissions.allowed(user, kind, permissions.found_deliveries(user, rows, run.filters))
     if leaves_superseded(kind, run):
@@ -281,7 +279,7 @@ def superseded_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
 
 def events_of(run: Run, filters: Filters) -> EventQuerySet:
     """The events that these filters choose, and that the user of a restricted run may view."""
-    events = select_events(filters, finds_times=False)
+    events = select("events", filters)
     return permissions.visible_events(user_of(run), events) if run.is_restricted else events  # type: ignore[return-value]
 
 
@@ -342,7 +340,7 @@ class DeliveryAct(Act):
         if not states or not are_queued({"state": states}):
             return None
         chosen = {name: value for name, value in run.filters.items() if name in ("webhook", *TIMES)}
-        return narrow("deliveries", chosen, QueuedDelivery.objects.in_states(*states))
+        return select("deliveries", chosen, QueuedDelivery.objects.in_states(*states))  # type: ignore[no-any-return]
 
     def _add(
         self, look: Look, run: Run, limit: int, conditions: Sequence[Any], few: Sequence[Any] | None = None
