@@ -14,7 +14,7 @@ from webhooks.admin.run_start import filters_in_words
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters, SkipFilters
 from webhooks.models import RunKind
-from webhooks.models.filters import FILTERS, OPTIONS, Rows, filters_of, select
+from webhooks.models.filters import FILTERS, OPTIONS, Filter, Rows, filters_of, select
 from webhooks.operations import run_filters
 from webhooks.operations.run_filters import RUN_FILTERS
 
@@ -77,6 +77,12 @@ def test_the_page_of_a_run_says_each_filter_but_its_webhook() -> None:
     assert {"HTTP status: 418", "user: x", "state: discarded", "since 2026-05-04 13:00:00 UTC"} <= {*words}
     assert {str(FILTERS[name].label) for name in OPTIONS} <= {*words}
     assert [one for one in words if "%(" in one or MOMENT in one] == []
+
+
+def test_a_list_can_ask_for_a_flag_for_its_absence_or_for_neither() -> None:
+    field = lists.field_of(Filter("late", "flag", "late", "Whether it was late."))
+    assert [field.clean(given) for given in ("true", "false", "")] == [True, False, None]
+    assert '<option value="false" selected>no</option>' in field.widget.render("late", "false")
 
 
 def test_a_number_out_of_its_bounds_is_refused_by_runs() -> None:

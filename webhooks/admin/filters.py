@@ -242,10 +242,14 @@ class WebhookField(ChosenField):
         return int(chosen) if chosen else ""
 
 
+class FlagField(forms.NullBooleanField):
+    widget = PlainSelect(choices=[("", _("any")), ("true", _("yes")), ("false", _("no"))])
+
+
 FIELDS: dict[str, type[forms.Field]] = {
     "webhook": WebhookField,
     "number": forms.IntegerField,
-    "flag": forms.NullBooleanField,
+    "flag": FlagField,
     "moment": MomentField,
 }
 

@@ -201,7 +201,8 @@ FILTERS = {one.name: one for one in _DECLARED}
 
 OPTIONS = [one.name for one in _DECLARED if not one.queries]
 
-# Those that the event alone decides, and those by who made a change, which only users who may view its event see.
+# The event alone decides about the first ones. The others say who made a change: only users who may view its event see
+# that.
 EVENT_FILTERS = frozenset(one.name for one in _DECLARED if one.is_of_event)
 ACTOR_FILTERS = frozenset(one.name for one in _DECLARED if one.needs == "events")
 
