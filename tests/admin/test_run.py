@@ -23,7 +23,7 @@ from users.models import User
 from webhooks.admin import run_start
 from webhooks.db import to_utc
 from webhooks.delivery.runs import kinds as run_kinds
-from webhooks.models import Delivery, Run, RunState, State
+from webhooks.models import Delivery, Event, Run, RunState, State, Webhook
 from webhooks.operations import runs
 
 pytestmark = pytest.mark.django_db
@@ -300,7 +300,8 @@ def test_the_list_of_replayed_events_does_not_offer_to_replay_them_again(admin_c
 @pytest.mark.parametrize(("kind", "address"), [("retry", DELIVERIES), ("replay", EVENTS)])
 def test_the_page_of_a_run_leads_to_what_matches_now(admin_client: Client, kind: str, address: str) -> None:
     event = make_event(make_webhook(Thing), object_repr="Lisbon & Porto", username="ann")
-    run = runs.start(kind, {"name": "Lisbon & P", "user": "ann"})
+    Event.objects.update(webhook_ids=[Webhook.objects.get().pk])
+    run = runs.start(kind, {"webhook": Webhook.objects.get().pk, "name": "Lisbon & P", "user": "ann"})
     found = re.search(r'<a href="([^"]+)">What matches now</a>', admin_client.get(page_of(run)).content.decode())
     assert found
     assert unescape(found[1]).startswith(address)

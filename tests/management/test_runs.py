@@ -206,7 +206,7 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
         (["--webhook", "unknown"], "There is no webhook “unknown”"),
         (["--webhook", ""], "There is no webhook “”"),
         (["--object-name", ""], "--object-name: An empty text is no filter"),
-        (["--status", "2000"], "--status: An HTTP status is a number from 100 to 999"),
+        (["--status", "2000"], "--status: Must be a number from 100 to 999"),
         (["--object-id", "7"], "--object-id: Give object_type as well"),
         (["--all", "--state", "failed"], "Give either filters or --all"),
         (["--object-type", "testapp.thingy"], "--object-type: No registered model and no stored event has the label"),

@@ -13,8 +13,8 @@ from webhooks.api.fields import RunKindField
 from webhooks.delivery.runs.kinds import RunKind
 from webhooks.management.base import RunCommand
 from webhooks.models import Run
+from webhooks.models.filters import FILTERS, filters_of
 from webhooks.models.run import run_kinds
-from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS
 from webhooks.operations.kinds import OF_DELIVERIES, OF_WEBHOOK, RUN_KINDS
 
 kinds = pytest.mark.parametrize("kind", RUN_KINDS.values(), ids=RUN_KINDS)
@@ -35,8 +35,13 @@ def test_a_kind_says_everything_that_pages_and_commands_show(kind: RunKind) -> N
 def test_a_kind_is_either_of_a_webhook_with_a_link_or_of_a_list_with_a_question(kind: RunKind) -> None:
     assert bool(kind.link) is kind.is_of_webhook
     assert bool(kind.question) is bool(kind.short_question) is not kind.is_of_webhook
-    of_list = EVENT_FILTERS if kind.listed == "event" else DELIVERY_FILTERS
+    of_list = filters_of("events" if kind.listed == "event" else "deliveries")
     assert kind.is_of_webhook or {*of_list} <= {*kind.filters}
+
+
+@kinds
+def test_a_kind_takes_declared_filters_and_the_ones_that_it_needs(kind: RunKind) -> None:
+    assert {*kind.needed} <= {*kind.filters} <= {*FILTERS}
 
 
 def test_workers_and_the_column_know_each_kind_of_the_list() -> None:

@@ -25,7 +25,7 @@ from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from users.models import User
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, SkipFilterForm
 from webhooks.api.deliveries import DeliveryFilters
-from webhooks.api.events import EventFilters
+from webhooks.api.events import EventFilters, SkipFilters
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
@@ -155,6 +155,17 @@ def test_no_filter_of_rest_finds_hidden_rows(hidden: Webhook, name: str) -> None
         body = {"kind": kind, "filters": chosen, "dry_run": True}
         status, _text = assert_same(partial(client.post, f"{API}/runs/", body, format="json"), partial(hide, hidden))
         assert status < 500
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("name", sorted(SkipFilters().fields))
+def test_no_filter_of_the_skips_of_a_webhook_finds_hidden_rows(hidden: Webhook, name: str) -> None:
+    seen = Webhook.objects.get(name="CMDB")
+    make_site_skip(seen, KEY, object_repr=NAME, username=USER, request_id=REQUEST, action="deleted")
+    query = urlencode(with_type(name, values(hidden)))
+    url = f"{API}/webhooks/{seen.pk}/skips/?{query}"
+    assert_same(partial(api_client(viewer()).get, url), partial(hide, hidden))
+    assert api_client(make_user(is_superuser=True)).get(url).json()["results"] or name == "created_before"
 
 
 @pytest.mark.one_database

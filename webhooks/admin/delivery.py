@@ -27,8 +27,8 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, Event
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
+from webhooks.models.filters import SUPERSEDED
 from webhooks.models.queue import OPEN_STATES, State
-from webhooks.models.selection import SUPERSEDED
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind

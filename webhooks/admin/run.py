@@ -25,6 +25,7 @@ from webhooks.delivery.runs.kinds import kind_of
 from webhooks.insight.paging import Found, read_page
 from webhooks.insight.wording import exact_time, number
 from webhooks.models import Run, RunState
+from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
 
@@ -195,14 +196,16 @@ def rows_url(run: Run, user: Any) -> str:
     """The list with the rows that match the filters of a run now. Empty if no list of the user has all of the
     filters."""
     chosen = without_options(run.filters)
-    if not permissions.may_view_events(user) and not permissions.ACTOR_FILTERS.isdisjoint(chosen):
+    if not permissions.may_view_events(user) and not ACTOR_FILTERS.isdisjoint(chosen):
         return ""
     filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
     listed = kind_of(run).listed
+    if not listed:
+        return ""
     if listed == "event":
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}
-        return list_url("event", **filters, **state) if "webhook" not in filters else ""
+        return list_url("event", **filters, **state)
     if listed == "skip":
         return list_url("skip", **filters)
     states = filters.pop("state", [])

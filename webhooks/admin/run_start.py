@@ -24,39 +24,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, state_word
+from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
 from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
-from webhooks.error_kinds import KINDS
 from webhooks.insight.wording import count_of, exact_time, local_time, number
 from webhooks.models import Run, Webhook
-from webhooks.models.event import label_of_action
-from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED, Filter
+from webhooks.models.selection import without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
-
-# The names of the filters. The title of a run names its webhook.
-NAMES = {
-    "state": gettext_lazy("state"),
-    "error_kind": gettext_lazy("error"),
-    "status": gettext_lazy("HTTP status"),
-    "object_type": gettext_lazy("model"),
-    "object_id": gettext_lazy("object's id"),
-    "action": gettext_lazy("action"),
-    "request_id": gettext_lazy("request"),
-    "user": gettext_lazy("user"),
-    "name": gettext_lazy("name contains"),
-    "failed": gettext_lazy("failed"),
-    "rule": gettext_lazy("reason"),
-    "created_after": gettext_lazy("since %(time)s"),
-    "created_before": gettext_lazy("before %(time)s"),
-    EACH: gettext_lazy("each event of an object"),
-    SUPERSEDED: gettext_lazy("superseded ones, too"),
-}
 
 # A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
 COUNT_SECONDS = 0.03
@@ -304,21 +284,16 @@ def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:
     """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
-    return [_filter_text(name, value) for name, value in filters.items() if name != "webhook"]
+    return [_in_words(one, filters[name]) for name, one in FILTERS.items() if name in filters and name != "webhook"]
 
 
-def _filter_text(name: str, value: Any) -> str:
-    match name:
-        case "each" | "superseded":
-            return str(NAMES[name])
-        case "created_after" | "created_before":
-            return str(NAMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
-        case "state":
-            value = ", ".join(map(state_word, value))
-        case "error_kind" if value in KINDS:
-            value = KINDS[value].label
-        case "rule":
-            value = Rule(value).label
-        case "action":
-            value = label_of_action(value)
-    return f"{NAMES.get(name, name)}: {value}"
+def _in_words(one: Filter, value: Any) -> str:
+    labels = dict(one.choices())
+    match one.type:
+        case "moment":
+            value = exact_time(to_utc(datetime.fromisoformat(value)))
+        case "choices":
+            value = ", ".join(str(labels.get(chosen, chosen)) for chosen in value)
+        case _:
+            value = labels.get(value, value)
+    return str(one.words) % {"label": one.label, "value": value}

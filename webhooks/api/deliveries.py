@@ -17,21 +17,19 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 from webhooks import payloads, permissions
 from webhooks.api.base import (
     IDEMPOTENCY_KEY,
-    KEY,
     Conflict,
     LongListViewSet,
+    query_filters,
     redaction_of,
     refuse_body,
     repeated_run,
     request_key_of,
     sees_payload,
 )
-from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json, refuse_actor_filters
+from webhooks.api.events import EventSummarySerializer, parse_json, refuse_actor_filters
 from webhooks.api.fields import (
-    ChoiceField,
     ErrorKindField,
     MomentField,
-    MultipleChoiceField,
     NamedSerializer,
     RowSerializer,
     StateField,
@@ -39,7 +37,6 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
-from webhooks.error_kinds import ErrorKind
 from webhooks.insight.paging import Found, find_deliveries
 from webhooks.models import Attempt, BodyKind, Delivery, Run, State
 from webhooks.models.attempt import sent_bodies
@@ -184,13 +181,7 @@ class RetriedSerializer(NamedSerializer):
     )
 
 
-class DeliveryFilters(ChangeFilters):
-    state = MultipleChoiceField(choices=State.choices, required=False, help_text=_("May be repeated."))
-    error_kind = ChoiceField(list(ErrorKind), required=False, help_text=_("The kind of its last failure."))
-    status = serializers.IntegerField(
-        min_value=100, max_value=999, required=False, help_text=_("The HTTP status of its last answer.")
-    )
-    webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook."))
+DeliveryFilters = query_filters("deliveries")
 
 
 @extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +24,7 @@ from webhooks.api.base import (
     Conflict,
     QueryFilters,
     StrictViewSet,
+    field_of,
     refuse_body,
     repeated_run,
     request_key_of,
@@ -43,10 +43,9 @@ from webhooks.api.fields import (
     extend_schema_view,
     refuse_unknown,
 )
-from webhooks.delivery.runs.kinds import RunKind
+from webhooks.delivery.runs.kinds import SINCE_FILTERS, RunKind
 from webhooks.models import Run, RunState
-from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED
-from webhooks.models.skip import Rule
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
@@ -95,10 +94,8 @@ class NewRunSerializer(StartSerializer):
     kind = RunKindField([(kind.name, kind.label) for kind in RUN_KINDS.values() if not kind.is_of_webhook])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
-    each = serializers.BooleanField(
-        default=False, help_text=_("Replay each event of an object. Default: the newest one only.")
-    )
-    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
+    each = serializers.BooleanField(default=False, help_text=FILTERS[EACH].help)
+    superseded = serializers.BooleanField(default=False, help_text=FILTERS[SUPERSEDED].help)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         are_events = RUN_KINDS[attrs["kind"]].listed == "event"
@@ -130,17 +127,9 @@ class SinceSerializer(StartSerializer):
         return attrs | {"since": since}
 
 
-# What a run of one webhook may choose besides the time.
-CHOSEN: dict[str, serializers.Field[Any, Any, Any, Any]] = {
-    EACH: serializers.BooleanField(default=False, help_text=_("Replay each event of an object.")),
-    SUPERSEDED: serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too.")),
-    "rule": ChoiceField(Rule.choices, required=False, help_text=_("Only changes that this rule refused.")),
-}
-
-
 def since_serializer(kind: RunKind) -> type[SinceSerializer]:
-    """The body of a request that begins a run of one webhook."""
-    chosen = {name: deepcopy(field) for name, field in CHOSEN.items() if name in kind.filters}
+    """The body of a request that begins a run of one webhook: the time, and what else the kind takes."""
+    chosen = {name: field_of(FILTERS[name]) for name in kind.filters if name not in SINCE_FILTERS}
     if not chosen:
         return SinceSerializer
     name = "".join(map(str.capitalize, kind.name.split("_")))
@@ -263,7 +252,7 @@ def _of_webhook(kind: RunKind) -> Any:
         given = serializer_class(data=request.data)
         given.is_valid(raise_exception=True)
         found: Any = get_object_or_404(permissions.visible_webhooks(request.user), pk=webhook)
-        chosen = {name: given.validated_data[name] for name in CHOSEN if given.validated_data.get(name)}
+        chosen = {name: value for name, value in given.validated_data.items() if value and name in kind.filters}
         return self._start(kind.name, runs.since_filters(found, given.validated_data["since"]) | chosen, given)
 
     return begin

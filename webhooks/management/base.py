@@ -18,12 +18,11 @@ from django.db import Error
 from django.utils import translation
 
 from webhooks.db import to_utc
-from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.insight.wording import count_of, sentence
-from webhooks.models import Run, RunState, State, Webhook
-from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
-from webhooks.models.skip import Rule
+from webhooks.models import Run, RunState, Webhook
+from webhooks.models.filters import FILTERS, Filter
+from webhooks.models.selection import filter_time, without_options
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
@@ -106,36 +105,32 @@ def moment(text: str) -> str:
         raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
 
 
-# The option for each filter of a run.
-OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "webhook": ("--webhook", {"metavar": "NAME", "help": "The name or the id of a webhook."}),
-    "state": ("--state", {"action": "append", "choices": State.values, "help": "May be repeated."}),
-    "error_kind": (
-        "--error-kind",
-        {"choices": [kind.value for kind in ErrorKind], "metavar": "KIND", "help": "The kind of the last error."},
-    ),
-    "status": ("--status", {"type": int, "help": "The HTTP status of the last answer."}),
-    "failed": ("--failed", {"action": "store_true", "default": None, "help": "Only events that failed."}),
-    "object_type": ("--object-type", {"metavar": "LABEL", "type": str.lower, "help": "A model, such as dcim.site."}),
-    "object_id": ("--object-id", {"metavar": "KEY", "help": "The key of an object. Give --object-type as well."}),
-    "action": ("--action", {"help": "created, updated, deleted, or the name of a custom event."}),
-    "request_id": ("--request-id", {"metavar": "ID", "help": "The request that made the change."}),
-    "name": ("--object-name", {"metavar": "TEXT", "help": "A part of the name of an object."}),
-    "user": ("--user", {"metavar": "NAME", "help": "The user who made the change."}),
-    "rule": ("--rule", {"choices": Rule.values, "help": "Only changes that this rule refused."}),
-    "created_after": (
-        "--since", {"type": moment, "metavar": "TIME", "help": "The first time that is in: 2h ago, or in ISO format."},
-    ),
-    "created_before": (
-        "--until", {"type": moment, "metavar": "TIME", "help": "The first time that is not: 2h ago, or in ISO format."},
-    ),
-    SUPERSEDED: (
-        "--superseded", {"action": "store_true", "default": None, "help": "Send superseded deliveries, too."},
-    ),
-    EACH: (
-        "--each", {"action": "store_true", "default": None, "help": "Each event of an object, not only the newest."},
-    ),
-}  # fmt: skip
+# What commands take beside what a filter says.
+ALSO = {"webhook": "Its name will do, too.", "moment": "Write 30m, 2h or 7d for a time ago, or the ISO format."}
+
+
+def help_of(one: Filter) -> str:
+    with translation.override("en"):
+        return f"{one.help} {ALSO.get(one.type, '')}".strip()
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "flag": {"action": "store_true", "default": None},
+    "choices": {"action": "append"},
+    "number": {"type": int},
+    "model": {"type": str.lower},
+    "moment": {"type": moment},
+}
+
+
+def add_filter(parser: CommandParser, one: Filter, required: bool) -> None:
+    """Add the option for a filter of a run."""
+    declared = {"dest": one.name, "required": required, "help": help_of(one), **ARGUMENTS.get(one.type, {})}
+    if one.type in ("choice", "choices"):
+        declared["choices"] = [value for value, _label in one.choices()]
+    if one.metavar:
+        declared["metavar"] = one.metavar
+    parser.add_argument(one.flag, **declared)
 
 
 class RunCommand(DatabaseCommand):
@@ -150,9 +145,9 @@ class RunCommand(DatabaseCommand):
         self.help = f"{self._kind.meaning} Workers do it in the background; the command shows their progress."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        for name in self._kind.filters:
-            option, texts = OPTIONS[name]
-            parser.add_argument(option, dest=name, required=name in self._kind.needed, **texts)
+        for name, one in FILTERS.items():
+            if name in self._kind.filters:
+                add_filter(parser, one, required=name in self._kind.needed)
         if not self._kind.needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
         if self._kind.takes_pending:
@@ -175,7 +170,7 @@ class RunCommand(DatabaseCommand):
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
-            option = f"{OPTIONS[refused.filter][0]}: " if refused.filter else ""
+            option = f"{FILTERS[refused.filter].flag}: " if refused.filter else ""
             raise CommandError(f"{option}{refused}") from None
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:

@@ -7,7 +7,8 @@ delivery, attempt        an event for one webhook; one HTTP request
 queue                    a narrow row for each delivery that is not finished or has failed
 lanes                    the locks of objects, and the next delivery of each
 worker                   workers with their leases and transactions; the last sweep
-run, selection           actions on many rows; the filters that choose them, also for lists
+run                      actions on many rows
+filters, selection       the filters of deliveries, events and skips, declared once; choosing rows by them
 statistic                counts and times by minute and hour
 validation               the rules for a webhook
 ids                      ids that begin with a time

@@ -16,6 +16,7 @@ from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
 from webhooks.delivery.runs.kinds import (
     EVENTS,
+    SINCE_FILTERS,
     Applied,
     EventKind,
     Key,
@@ -31,7 +32,6 @@ from webhooks.delivery.runs.kinds import (
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Delivery, Event, Run, Webhook
 from webhooks.models.event import EventQuerySet
-from webhooks.models.selection import SINCE_FILTERS
 from webhooks.registry import label_of
 from webhooks.text import last_line
 
@@ -68,7 +68,7 @@ class Backfill(EventKind):
     summary_of = _("backfill of events for %(webhooks)s")
     link = _("Backfill…")
 
-    listed = "event"
+    listed = ""
     nouns = ("event",)
     filters = SINCE_FILTERS
     needed = ("webhook", "created_after")

@@ -17,12 +17,12 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
 from webhooks.db import to_db_time
-from webhooks.delivery.runs.kinds import EVENTS, Applied, Key, Look, Portion, Position, RunKind, TimeLeft
+from webhooks.delivery.runs.kinds import EVENTS, SINCE_FILTERS, Applied, Key, Look, Portion, Position, RunKind, TimeLeft
 from webhooks.models import Delivery, Event, Run, State, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
+from webhooks.models.filters import EACH, SUPERSEDED
 from webhooks.models.queue import ENDED_STATES
-from webhooks.models.selection import DELIVERY_FILTERS, EACH, SINCE_FILTERS, SUPERSEDED
 from webhooks.operations.backfills import Backfill
 from webhooks.operations.replays import Replay
 from webhooks.operations.retries import DeliveryKind
@@ -54,7 +54,7 @@ class Retry(DeliveryKind):
         "of a webhook that is not deleted."
     )
 
-    filters = (*DELIVERY_FILTERS, SUPERSEDED)
+    filters = (*DeliveryKind.filters, SUPERSEDED)
     states = (State.FAILED, State.DISCARDED, State.PENDING)
     queued = (State.FAILED, State.PENDING)
     takes_pending = True
@@ -94,7 +94,7 @@ class Resend(DeliveryKind):
         "Delivery %(id)s is %(state)s. You can only resend a finished delivery, of a webhook that is not deleted."
     )
 
-    filters = (*DELIVERY_FILTERS, SUPERSEDED)
+    filters = (*DeliveryKind.filters, SUPERSEDED)
     states = ENDED_STATES
     operation = "resend"
     permissions = ("rq_webhooks.resend_delivery",)

@@ -35,7 +35,8 @@ from webhooks.errors import reraise_job_timeout
 from webhooks.insight import history
 from webhooks.models import Action, Event, Run
 from webhooks.models.event import EventQuerySet
-from webhooks.models.selection import EACH, EVENT_FILTERS, few_failed, without_options
+from webhooks.models.filters import EACH, filters_of
+from webhooks.models.selection import few_failed, without_options
 from webhooks.text import dumps, last_line
 from webhooks.workers import jobs
 
@@ -183,7 +184,7 @@ class Replay(EventKind):
 
     listed = "event"
     nouns = ("event",)
-    filters = (*EVENT_FILTERS, EACH)
+    filters = (*filters_of("events"), EACH)
     permissions = ("rq_webhooks.replay_event",)
     is_sent = False
     are_failed = False

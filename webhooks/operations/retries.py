@@ -22,17 +22,10 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet, superseded_column
+from webhooks.models.filters import SUPERSEDED, TIMES, filters_of, select
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.resend_sql import Resent
-from webhooks.models.selection import (
-    DELIVERY_FILTERS,
-    SUPERSEDED,
-    TIMES,
-    are_queued,
-    queue_of,
-    select_deliveries,
-    without_options,
-)
+from webhooks.models.selection import are_queued, without_options
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
@@ -59,7 +52,7 @@ class DeliveryKind(RunKind):
 
     listed = "delivery"
     nouns = ("delivery",)
-    filters = DELIVERY_FILTERS
+    filters = (*filters_of("deliveries"),)
     is_sent = True
 
     operation: ClassVar[str]
@@ -114,7 +107,7 @@ class DeliveryKind(RunKind):
         A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
         state.
         """
-        rows: Any = select_deliveries(without_options(run.filters))
+        rows: Any = select("deliveries", without_options(run.filters))
         if user is not None:
             rows = permissions.allowed(user, self.operation, permissions.found_deliveries(user, rows, run.filters))
         if self._leaves_superseded(run):
@@ -173,7 +166,7 @@ class DeliveryKind(RunKind):
         if not states or not are_queued({"state": states}):
             return None
         chosen = {name: value for name, value in run.filters.items() if name in ("webhook", *TIMES)}
-        return queue_of(chosen, QueuedDelivery.objects.in_states(*states))
+        return select("deliveries", chosen, QueuedDelivery.objects.in_states(*states))  # type: ignore[no-any-return]
 
     def _add(
         self, look: Look, run: Run, limit: int, conditions: Sequence[Any], few: Sequence[Any] | None = None
@@ -201,7 +194,7 @@ class DeliveryKind(RunKind):
         filters = dict(without_options(run.filters))
         states = filters.pop("state", None)
         if states is None and filters.keys() == {"error_kind"}:
-            return [select_deliveries(filters)]
+            return [select("deliveries", filters)]
         takes_pending = states is None and self.takes_pending
         names = {"webhook", "created_after"} if takes_pending else {"webhook", "created_after", "error_kind"}
         if not (takes_pending or states == [State.FAILED]) or not filters.keys() <= names:

@@ -26,6 +26,7 @@ from webhooks.capture.subscriptions import Filters
 from webhooks.db import in_chunks
 from webhooks.delivery.runs.kinds import (
     EVENTS,
+    SINCE_FILTERS,
     Applied,
     Key,
     Look,
@@ -39,8 +40,8 @@ from webhooks.delivery.runs.kinds import (
 )
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Delivery, Event, Run, Skip, Webhook
+from webhooks.models.filters import select
 from webhooks.models.ids import first_at, first_id, position_of
-from webhooks.models.selection import SINCE_FILTERS, select_skips
 from webhooks.models.skip import Rule
 from webhooks.registry.keys import with_pks
 
@@ -164,7 +165,7 @@ class RecoverSkipped(RunKind):
     def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
         """The skips that the filters choose, of changes that the webhook wants but for its conditions."""
         models = [registry.label_of(one) for one in webhook.object_types.all()]
-        found = select_skips(run.filters, Skip.objects.all()).filter(object_type__in=models, action__in=webhook.actions)
+        found = select("skips", run.filters, Skip.objects.filter(object_type__in=models, action__in=webhook.actions))
         still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
         found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
         return permissions.visible_skips(user_of(run), found) if run.is_restricted else found

@@ -21,13 +21,17 @@ from webhooks.delivery.clock import elapsed
 from webhooks.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, Run, Webhook
 from webhooks.models.event import EventQuerySet
+from webhooks.models.filters import TIMES, select
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.run import run_kinds
-from webhooks.models.selection import Filters, select_events
+from webhooks.models.selection import Filters
 
 T = TypeVar("T")
 
 ADD_RUN = "rq_webhooks.add_run"
+
+# The filters of each kind of run of one webhook.
+SINCE_FILTERS = ("webhook", *sorted(TIMES))
 
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
@@ -177,11 +181,11 @@ class RunKind(ABC):
     # Rows
 
     listed: ClassVar[str]
-    """The model with the list of its rows: "delivery", "event" or "skip"."""
+    """The model with the list of its rows: "delivery", "event" or "skip". Empty if no filters of a list find them."""
     nouns: ClassVar[Sequence[str]]
     """Its rows, as ``count_of`` counts them: deliveries, events, or both in this order."""
     filters: ClassVar[Sequence[str]]
-    """The filters and options that it can have."""
+    """The names of the filters and options that it can have, of ``models.filters.FILTERS``."""
     needed: ClassVar[Sequence[str]] = ()
     """The filters that it needs."""
     states: ClassVar[Sequence[str]] = ()
@@ -304,7 +308,7 @@ def approve(run: Run) -> None:
 
 def events_of(run: Run, filters: Filters) -> EventQuerySet:
     """The events that these filters choose, and that the user of a restricted run may view."""
-    events = select_events(filters, finds_times=False)
+    events = select("events", filters)
     return permissions.visible_events(user_of(run), events) if run.is_restricted else events  # type: ignore[return-value]
 
 
