@@ -53,7 +53,7 @@ def test_a_filter_is_in_the_runs_and_the_commands_of_its_rows(rows: str, name: s
         if kind.name != "discard":  # no command discards
             parser = load_command_class("webhooks", f"webhooks_{kind.name}").create_parser("manage.py", "")
             [option] = [one for one in parser._actions if one.dest == name]
-            assert option.option_strings == [FILTERS[name].flag]
+            assert option.option_strings == [FILTERS[name].command_option]
             assert option.help
 
 

@@ -84,7 +84,7 @@ def test_every_filter_and_every_option_of_a_run_is_described_with_its_texts() ->
             table[name] = f"{', '.join(of)} | {one.help} |"
     assert plain(rows_of("rest-api.md", "Filters")) == table
     taken = [one for one in FILTERS.values() if any(one.name in kind.filters for kind in RUN_KINDS.values())]
-    options = {f"{one.flag} {option_value(one)}".strip(): f"{help_of(one)} |" for one in taken}
+    options = {f"{one.command_option} {option_value(one)}".strip(): f"{help_of(one)} |" for one in taken}
     shown = plain(rows_of("commands.md", "Retry, resend, replay and backfill"))
     others = {"--dry-run", "--no-wait", "--resume", "--all"}
     assert {name: text for name, text in shown.items() if name not in others} == options

@@ -130,7 +130,7 @@ def add_filter(parser: CommandParser, one: Filter, required: bool) -> None:
         declared["choices"] = [value for value, _label in one.choices()]
     if one.metavar:
         declared["metavar"] = one.metavar
-    parser.add_argument(one.flag, **declared)
+    parser.add_argument(one.command_option, **declared)
 
 
 class RunCommand(DatabaseCommand):
@@ -170,7 +170,7 @@ class RunCommand(DatabaseCommand):
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
-            option = f"{FILTERS[refused.filter].flag}: " if refused.filter else ""
+            option = f"{FILTERS[refused.filter].command_option}: " if refused.filter else ""
             raise CommandError(f"{option}{refused}") from None
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:

@@ -29,9 +29,9 @@ from webhooks.models.skip import Rule, Skip
 Rows = Literal["deliveries", "events", "skips"]
 MODELS: dict[Rows, Any] = {"deliveries": Delivery, "events": Event, "skips": Skip}
 
-# A text may have ``choices``: lists offer them. A model is its label in small letters, a webhook its primary key. There
-# is one of ``choices``, or a list of some. A number is within ``bounds``, and a moment is as of
-# ``selection.filter_time``. Each face of the app has a field or an option for each type.
+# The value of a filter: any text, the label of a model in small letters, the primary key of a webhook, one of
+# ``choices``, a list of some of them, a number within ``bounds``, true or false, a time as ``selection.filter_time``
+# writes it. If a text has ``choices``, lists offer them, and runs refuse another one.
 FilterType = Literal["text", "model", "webhook", "choice", "choices", "number", "flag", "moment"]
 
 Query = Callable[[Any, Any], Any]
@@ -70,7 +70,7 @@ class Filter:
     """Whether only lists of the admin have it: they choose it by their states."""
 
     @property
-    def flag(self) -> str:
+    def command_option(self) -> str:
         """Such as ``--error-kind``."""
         return self.option or f"--{self.name.replace('_', '-')}"
 
