@@ -12,11 +12,16 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.delivery.runs.steps import run_ended
         from webhooks.errors import log_with_time
-        from webhooks.operations import runs  # noqa: F401 - importing them completes what workers can do
+        from webhooks.models.run import run_kinds
+        from webhooks.operations import runs
+        from webhooks.operations.kinds import RUN_KINDS
         from webhooks.workers import redis
 
         log_with_time()
+        run_kinds.update(RUN_KINDS)
+        run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
         signals.connect()

@@ -16,7 +16,7 @@ from django.utils import timezone
 from dcim.models import Rack, Site
 from demo.startup import Demo
 from webhooks.insight import history
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Statistic, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunState, State, Statistic, Webhook
 from webhooks.models.statistic import DELAY, DURATION, Period
 from webhooks.operations import webhooks as acts
 
@@ -166,11 +166,11 @@ def _runs(webhook: Webhook) -> None:
     now = timezone.now()
     columns = {"filters": {"webhook": webhook.pk}, "requested_by": "admin", "counts": {str(webhook.pk): 12_000}}
     Run.objects.create(
-        kind=RunKind.RETRY, state=RunState.DONE, total=12_000, done=11_988, skipped=12,
+        kind="retry", state=RunState.DONE, total=12_000, done=11_988, skipped=12,
         created=now - timedelta(hours=2), finished_at=now - timedelta(hours=2) + timedelta(seconds=41), **columns,
     )  # fmt: skip
     begun = now - timedelta(minutes=26)
-    Run.objects.create(kind=RunKind.RESEND, state=RunState.PAUSED, total=12_000, done=8_100, created=begun, **columns)
+    Run.objects.create(kind="resend", state=RunState.PAUSED, total=12_000, done=8_100, created=begun, **columns)
 
 
 def _wait(demo: Demo, is_there: Callable[[], bool], what: str) -> None:

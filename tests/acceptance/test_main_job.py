@@ -25,7 +25,7 @@ from tests.support.workers import SHIPPED, STOCK, Worker, Workers
 from tests.testapp.models import Label
 from users.models import User
 from webhooks.models import Delivery, Event, QueuedDelivery, State
-from webhooks.operations import retries
+from webhooks.operations import kinds
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -162,7 +162,7 @@ def test_a_failing_url_leaves_a_failed_delivery_that_an_admin_can_retry(
     assert [attempt.status for attempt in delivery.attempts.all()] == [503, 503]
     site.name = "changed since"
     Site.objects.filter(pk=site.pk).update(name="changed since")
-    assert retries.retry(Delivery.objects.filter(pk=delivery.pk)) == 1
+    assert kinds.RETRY.perform(Delivery.objects.filter(pk=delivery.pk)) == 1
     until(lambda: Delivery.objects.get(pk=delivery.pk).state == State.SUCCEEDED, 20, "the retry to succeed")
     mine = [one for one in inbox.received() if one.headers["webhook-id"] == str(delivery.pk)]
     assert len(mine) == 3

@@ -31,7 +31,7 @@ from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from users.models import User
 from webhooks.models import Attempt, Delivery, State, Webhook
-from webhooks.operations import retries
+from webhooks.operations import kinds
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -304,7 +304,7 @@ def test_no_planted_secret_is_kept_or_shown_anywhere(
     search.redis(redis)
     address = f"/api/dcim/sites/{site.pk}/?dry=1&token={PLANTED['token of a query string']}"
     assert api.patch(address, {"name": "Hamburg"}, format="json").status_code == 200
-    retries.retry(Delivery.objects.in_states(State.FAILED))
+    kinds.RETRY.perform(Delivery.objects.in_states(State.FAILED))
     wait_for_attempts(3 * len(RECEIVERS) - len(("ok", "echo", "torn")))
 
     # The receivers got the secrets, and repeated them.

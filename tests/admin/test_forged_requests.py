@@ -13,14 +13,14 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_webhook
 from users.models import User
-from webhooks.models import Delivery, Event, Run, RunKind, Webhook
+from webhooks.models import Delivery, Event, Run, Webhook
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("db", "redis")]
 
 
 @pytest.fixture
 def delivery() -> Delivery:
-    Run.objects.create(kind=RunKind.RETRY)
+    Run.objects.create(kind="retry")
     return make_site_delivery(make_webhook(Site))
 
 

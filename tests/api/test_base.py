@@ -193,8 +193,8 @@ def test_the_root_of_the_api_links_to_its_lists(api: APIClient) -> None:
         (
             EVENTS,
             "offset",
-            "Known are: object_type, object_id, action, request_id, name, user, created_after, created_before, failed, "
-            "webhook, cursor, limit.",
+            "Known are: webhook, failed, object_type, action, object_id, name, user, request_id, created_after, "
+            "created_before, cursor, limit.",
         ),
     ],
 )

@@ -228,7 +228,7 @@ def test_a_bulk_retry_sends_discarded_deliveries_only_on_request(api: APIClient)
 @pytest.mark.parametrize(
     ("parameters", "body", "message"),
     [
-        ({}, None, "Give at least one filter as a query parameter: object_type, object_id, action"),
+        ({}, None, "Give at least one filter as a query parameter: state, webhook, error_kind"),
         ({"format": "json"}, None, "Give at least one filter as a query parameter"),
         ({"webhook": 1}, {"state": "failed"}, "This takes no body: the URL says all."),
     ],

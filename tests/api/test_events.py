@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from rest_framework.test import APIClient
@@ -12,6 +13,7 @@ from tests.support.makers import make_site_skip, make_webhook
 from tests.support.rest import (
     DELIVERIES,
     EVENTS,
+    NOON,
     WEBHOOKS,
     client_of,
     detail,
@@ -20,6 +22,7 @@ from tests.support.rest import (
 from tests.testapp.models import Thing
 from webhooks import actor
 from webhooks.models import Event
+from webhooks.models.ids import first_id
 from webhooks.testing import capture
 
 
@@ -98,6 +101,15 @@ def test_skips_are_filtered_and_paged(api: APIClient) -> None:
     url = detail(WEBHOOKS, webhook.pk, "skips")
     assert listed(api, url, rule="ignored_user") == [str(ignored.pk)]
     assert set(listed(api, url, object_type="dcim.site", object_id="1")) == {str(skips[1].pk), str(ignored.pk)}
+    for given in ({"action": "deleted"}, {"user": "ann"}, {"request_id": "r-1"}, {"name": "Porto"}):
+        assert listed(api, url, **given) == []
+    deleted = make_site_skip(
+        webhook, 4, action="deleted", username="ann", request_id="r-1", object_repr="Porto", id=first_id(NOON)
+    )
+    for given in ({"action": "deleted"}, {"user": "ann"}, {"request_id": "r-1"}, {"name": "porto"}):
+        assert listed(api, url, **given) == [str(deleted.pk)]
+    assert listed(api, url, created_before=(NOON + timedelta(hours=1)).isoformat()) == [str(deleted.pk)]
+    deleted.delete()
     for wrong in ({"rule": "mood"}, {"object_id": "1"}, {"webhook": "1"}, {"limit": "0"}):
         assert api.get(url, wrong).status_code == 400
     pages = [api.get(url, {"limit": 3}).json()]

@@ -19,7 +19,6 @@ from rest_framework.authtoken.models import Token
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from users.models import User
-from webhooks.models import RunKind
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations import runs
 
@@ -150,7 +149,7 @@ def test_requests_and_responses_follow_the_document(db: None, is_long: bool) -> 
     event = make_site_event(webhook_ids=[webhook.pk], error=LOOP_PROTECTION)  # a replay keeps its data
     delivery = make_site_delivery(webhook, event=event)
     make_attempt(delivery)
-    running, paused = (runs.start(kind, {}, takes_all=True) for kind in (RunKind.RETRY, RunKind.RESEND))
+    running, paused = (runs.start(kind, {}, takes_all=True) for kind in ("retry", "resend"))
     runs.pause(paused)
     existing = {"webhooks": [webhook], "deliveries": [delivery], "events": [event], "runs": [running, paused]}
     # As numbers, Schemathesis would also write them as 5.0.

@@ -15,10 +15,10 @@ from tests.support.makers import make_attempt, make_delivery, make_event, make_w
 from tests.support.rest import client_of
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.delivery.runs.acts import DeliveryAct
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Event, Run, RunState, State
 from webhooks.operations import runs
+from webhooks.operations.retries import DeliveryKind
 
 API = "/api/webhooks"
 
@@ -94,14 +94,14 @@ def test_a_recovery_begins_at_any_time(api: APIClient, time: str) -> None:
 @pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_a_dry_run_holds_no_transaction(client: Client, admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    webhook, is_atomic, look = failed_ones(), list[bool](), DeliveryAct.look
+    webhook, is_atomic, look = failed_ones(), list[bool](), DeliveryKind.look
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
 
     def observe(*args: Any) -> Any:
         is_atomic.append(connection.in_atomic_block)
         return look(*args)
 
-    monkeypatch.setattr(DeliveryAct, "look", observe)
+    monkeypatch.setattr(DeliveryKind, "look", observe)
     client.force_login(admin_user)
     body = {"kind": "retry", "all": True, "dry_run": True}
     assert client.post(f"{API}/runs/", body, content_type="application/json").json()["count"] == 3

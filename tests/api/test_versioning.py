@@ -17,7 +17,6 @@ from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.rest import wanted
 from webhooks.api import urls as ours
-from webhooks.models import RunKind
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations import runs
 
@@ -93,7 +92,7 @@ def rows(db: None, redis: Any) -> dict[str, Any]:
     event = make_site_event(webhook_ids=[webhook.pk], error=LOOP_PROTECTION)  # a replay keeps its data
     delivery = make_site_delivery(webhook, event=event)
     make_attempt(delivery)
-    run, paused_run = (runs.start(kind, {}, takes_all=True) for kind in (RunKind.RETRY, RunKind.RESEND))
+    run, paused_run = (runs.start(kind, {}, takes_all=True) for kind in ("retry", "resend"))
     runs.pause(paused_run)
     made = {"webhook": webhook, "paused_webhook": paused, "delivery": delivery, "event": event}
     return {name: row.pk for name, row in (made | {"run": run, "paused_run": paused_run}).items()}

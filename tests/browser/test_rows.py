@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
-from webhooks.models import Event, Run, RunKind, RunState, State
+from webhooks.models import Event, Run, RunState, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
@@ -66,7 +66,7 @@ def test_the_list_of_runs_cuts_nothing(page: Page) -> None:
     webhook = make_webhook(Site, name="An endpoint with a very long name that says a lot about what it is for " * 2)
     counts = {"state": RunState.CANCELLED, "total": 20_000, "done": 10_250}
     author = "manage.py webhooks_recover"
-    Run.objects.create(kind=RunKind.RETRY, filters={"webhook": webhook.pk}, requested_by=author, **counts)
+    Run.objects.create(kind="retry", filters={"webhook": webhook.pk}, requested_by=author, **counts)
     Run.objects.update(created=timezone.now() - timedelta(minutes=59))
     page.set_viewport_size({"width": 1280, "height": 768})
     page.goto("/admin/rq_webhooks/run/")

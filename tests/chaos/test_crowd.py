@@ -18,7 +18,7 @@ from tests.support.makers import make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Label
 from webhooks.models import Attempt, Delivery, Event, State
-from webhooks.operations import retries
+from webhooks.operations import kinds
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -90,7 +90,7 @@ def test_order_holds_while_an_admin_retries_what_failed(
 
     def go_on() -> bool:
         nonlocal retried
-        retried += retries.retry(Delivery.objects.failed())
+        retried += kinds.RETRY.perform(Delivery.objects.failed())
         return all(writer.is_done() for writer in crowd) and not storm.unfinished()
 
     until(go_on, 600 if is_long else 60, storm.report)

@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Worker, Workers
 from tests.testapp.models import Label, Thing
 from webhooks.error_kinds import ErrorKind
-from webhooks.models import Attempt, Delivery, Event, Run, RunKind, RunState, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
 from webhooks.operations import runs
 
 pytestmark = pytest.mark.slow
@@ -46,14 +46,14 @@ def label_event(webhook: Webhook, name: str, **fields: str) -> Event:
 def replay(webhook: Webhook, names: list[str]) -> Run:
     for name in names:
         label_event(webhook, name, error="it failed")
-    return runs.start(RunKind.REPLAY, {**LABEL, "failed": True})
+    return runs.start("replay", {**LABEL, "failed": True})
 
 
 def recover(webhook: Webhook, names: list[str]) -> Run:
     for name in names:
         label_event(webhook, name, error="it failed")
         make_delivery(webhook, State.FAILED, object_id=f"label {name}", event=None)
-    return runs.start(RunKind.RECOVER, runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
+    return runs.start("recover", runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
 
 
 def backfill(webhook: Webhook, names: list[str]) -> Run:
@@ -62,7 +62,7 @@ def backfill(webhook: Webhook, names: list[str]) -> Run:
         text = "a" * 100 + "b" if name in POISONS else "a"
         make_event(**LABEL, object_id=name, data=json.dumps({"name": text}), dispatched=True)
     Webhook.objects.filter(pk=webhook.pk).update(conditions={"attr": "name", "op": "regex", "value": "(a|aa)+$"})
-    return runs.start(RunKind.BACKFILL, runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
+    return runs.start("backfill", runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
 
 
 class Traffic:

@@ -24,7 +24,6 @@ from webhooks.models import (
     Event,
     QueuedDelivery,
     Run,
-    RunKind,
     RunState,
     State,
     Undispatched,
@@ -51,7 +50,7 @@ def test_a_run_takes_each_delivery_once_while_workers_are_killed_and_redis_is_em
     drain(300)
     before = len(inbox.received())
     assert before == count
-    run = runs.start(RunKind.RESEND, {"webhook": webhook.pk}, User.objects.create_superuser("ann"))
+    run = runs.start("resend", {"webhook": webhook.pk}, User.objects.create_superuser("ann"))
     kills, live = rage(workers, redis, webhook, run, *((10, 1500) if is_long else (4, 200)))
     run.refresh_from_db()
     assert (run.state, run.total, run.done, run.failed, run.skipped) == (RunState.DONE, count, count, 0, 0)

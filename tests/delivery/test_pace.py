@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError
 
-from webhooks.delivery.runs import pace
-from webhooks.delivery.runs.pace import FEWEST, LOOK_AT, STOPPED_FACTOR, Pace
+from webhooks.delivery.runs import kinds as run_kinds
+from webhooks.delivery.runs.kinds import FEWEST, LOOK_AT, STOPPED_FACTOR, Pace
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_stopped_query_looks_at_much_less_next_time_and_slow_ones_keep_that(mo
     def stopped() -> None:
         raise OperationalError("canceling statement due to statement timeout")
 
-    monkeypatch.setattr(pace, "is_statement_timeout", lambda error: True)
+    monkeypatch.setattr(run_kinds, "is_statement_timeout", lambda error: True)
     assert chosen.read(stopped) is None
     assert chosen.events == LOOK_AT // STOPPED_FACTOR < FEWEST
     _read([0.5] * 3, chosen, monkeypatch)
@@ -45,5 +45,5 @@ def _after(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> Pace:
 def _read(seconds: list[float], chosen: Pace, monkeypatch: pytest.MonkeyPatch) -> None:
     for took in seconds:
         times = iter((0.0, took))
-        monkeypatch.setattr(pace, "elapsed", lambda times=times: next(times))
+        monkeypatch.setattr(run_kinds, "elapsed", lambda times=times: next(times))
         assert chosen.read(lambda: "rows") == "rows"

@@ -20,9 +20,9 @@ from tests.testapp.models import Thing
 from webhooks.delivery import sweep
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import steps
-from webhooks.delivery.runs.acts import Key
-from webhooks.delivery.runs.notes import Note
-from webhooks.models import Delivery, Event, Run, RunKind, RunState, State, Worker
+from webhooks.delivery.runs.kinds import Key
+from webhooks.delivery.runs.risky import Note
+from webhooks.models import Delivery, Event, Run, RunState, State, Worker
 from webhooks.operations import runs
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -53,7 +53,7 @@ def begin_replay(*names: str, url: str) -> Run:
     for name in names:
         Thing.objects.create(name=name)
     drain()
-    return runs.start(RunKind.REPLAY, {"object_type": "testapp.thing"})
+    return runs.start("replay", {"object_type": "testapp.thing"})
 
 
 def replayed() -> list[str]:
@@ -189,7 +189,7 @@ def test_a_backfill_judges_slow_conditions_within_the_time_of_a_step(inbox: Inbo
     make_event(object_id="20", data=json.dumps({"id": 20, "description": "aa"}), dispatched=True)
     slow = {"attr": "description", "op": "regex", "value": "(a|aa)+$"}
     webhook = make_webhook(Thing, url=inbox.url(), conditions=slow)
-    run = runs.start(RunKind.BACKFILL, runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
+    run = runs.start("backfill", runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
     runner, taken = DeliveryRunner("test"), list[int]()
     try:
         while run.is_open:
@@ -222,7 +222,7 @@ def test_a_recovery_takes_deliveries_and_events_in_steps_apart(inbox: Inbox, mon
         Thing.objects.create(name="failed event")
     make_delivery(webhook, State.FAILED)
     monkeypatch.setattr(steps, "_take", note)
-    run = finished(runs.start(RunKind.RECOVER, runs.since_filters(webhook, timezone.now() - timedelta(hours=1))))
+    run = finished(runs.start("recover", runs.since_filters(webhook, timezone.now() - timedelta(hours=1))))
     assert (run.state, run.done) == (RunState.DONE, 2)
     assert all(len(webhooks) <= 1 for webhooks in taken)
     assert {0} in taken

@@ -39,7 +39,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
 from webhooks.network.outcome import Outcome
-from webhooks.operations import retries
+from webhooks.operations import kinds
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -396,14 +396,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: Delivery.objects.exists())
     @rule(which=st.integers(0, 100))
     def retry(self, which: int) -> None:
-        retries.retry(self.some(which))
+        kinds.RETRY.perform(self.some(which))
 
     @precondition(lambda self: Delivery.objects.exists())
     @rule(which=st.integers(0, 100))
     def discard(self, which: int) -> None:
         chosen = self.some(which)
         self.ever_discarded |= set(chosen.values_list("pk", flat=True))
-        retries.discard(chosen)
+        kinds.DISCARD.perform(chosen)
 
     def some(self, which: int) -> Any:
         pks = list(Delivery.objects.order_by("pk").values_list("pk", flat=True))
@@ -455,7 +455,7 @@ class Machine(RuleBasedStateMachine):
             webhook.save()
         Webhook.objects.all().resume()
         self.leases_of_the_dead_end()
-        retries.retry(Delivery.objects.all())
+        kinds.RETRY.perform(Delivery.objects.all())
         for _ in range(200):
             self.retries_fall_due()
             dispatch()
@@ -464,7 +464,7 @@ class Machine(RuleBasedStateMachine):
                     worker._sender.end(0, "success")  # type: ignore[attr-defined]
                 self.turn(worker)
             Webhook.objects.all().resume()  # what had failed before may have been recorded only now
-            retries.retry(Delivery.objects.all())
+            kinds.RETRY.perform(Delivery.objects.all())
             Webhook.objects.update(enabled=True)
             if not Delivery.objects.exclude(outcome=State.SUCCEEDED).exists():
                 break

@@ -22,12 +22,13 @@ from users.models import User
 from webhooks.db import atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.delivery.runs import acts, pace, steps
-from webhooks.delivery.runs.acts import Key, Portion, TimeLeft
+from webhooks.delivery.runs import kinds as run_kinds
+from webhooks.delivery.runs import steps
+from webhooks.delivery.runs.kinds import Key, Portion, TimeLeft
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import Sender
-from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
-from webhooks.operations import runs
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunState, State, Webhook
+from webhooks.operations import kinds, runs
 from webhooks.operations.webhooks import pause, resume
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -36,19 +37,19 @@ pytestmark = pytest.mark.usefixtures("database")
 def test_a_run_takes_no_event_that_happens_after_its_start(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     sent(webhook, 3)
-    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    run = runs.start("resend", {}, takes_all=True)
     make_event(webhook, object_id="9")
     assert finished(run).done == 3
     assert Attempt.objects.count() == 7
 
 
 def test_counting_begins_at_the_oldest_stored_event(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 1)
+    monkeypatch.setattr(run_kinds, "LOOK_AT", 1)
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     unstored = [make_event(webhook) for _ in range(50)]
     Event.objects.filter(pk__in=[event.pk for event in unstored]).delete()
     make_delivery(webhook, State.SUCCEEDED)
-    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    run = runs.start("resend", {}, takes_all=True)
     take_steps(run, 1)
     assert run.total == 1
 
@@ -77,7 +78,7 @@ def test_a_paused_run_stays_where_it_is_and_goes_on_there(inbox: Inbox, small_st
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     for number in range(7):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    run = runs.start(RunKind.RETRY, {}, admin_user, takes_all=True)
+    run = runs.start("retry", {}, admin_user, takes_all=True)
     take_steps(run, 3)
     assert (run.total, run.done) == (7, 3)
     assert runs.pause(run, admin_user)
@@ -95,7 +96,7 @@ def test_a_cancelled_run_leaves_the_rest_as_it_is(inbox: Inbox, small_steps: Non
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     for number in range(7):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    run = runs.start(RunKind.DISCARD, {}, takes_all=True)
+    run = runs.start("discard", {}, takes_all=True)
     take_steps(run, 2)
     assert runs.cancel(run)
     take_steps(run, 5)
@@ -108,7 +109,7 @@ def test_a_worker_that_is_killed_in_a_step_leaves_nothing_half_done(
 ) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     sent(webhook, 9)
-    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    run = runs.start("resend", {}, takes_all=True)
     take_steps(run, 2)
     assert run.done == 2
 
@@ -129,7 +130,7 @@ def test_two_workers_take_different_steps_of_one_run(inbox: Inbox, small_steps: 
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     for number in range(9):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number))
-    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    run = runs.start("resend", {}, takes_all=True)
     first, second = DeliveryRunner("first"), DeliveryRunner("second")
     for _ in range(5):
         first._runs.step()
@@ -144,14 +145,14 @@ def test_the_rows_of_paused_webhooks_go_back_into_the_queue_and_they_are_probed(
     for name in ("ok/first", "ok/second"):
         sent(make_webhook(Thing, url=inbox.url(name)), 3)
     Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=3)
-    run = finished(runs.start(RunKind.RESEND, {}, takes_all=True))
+    run = finished(runs.start("resend", {}, takes_all=True))
     assert (run.state, run.done) == (RunState.DONE, 6)
     assert len(inbox.received("ok/first")) == len(inbox.received("ok/second")) == 6
 
 
 def test_a_run_of_a_user_who_is_gone_fails_if_it_was_restricted() -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
-    run = runs.start(RunKind.DISCARD, {}, takes_all=True)
+    run = runs.start("discard", {}, takes_all=True)
     Run.objects.filter(pk=run.pk).update(is_restricted=True, requested_by="nobody")
     take_steps(run, 2)
     assert (run.state, run.problem) == (RunState.FAILED, "there is no user nobody any more")
@@ -165,7 +166,7 @@ def test_a_run_ends_with_its_user(is_superuser: bool, change: str, small_steps: 
     webhook = make_webhook(Thing)
     for number in range(6):
         make_delivery(webhook, State.FAILED, object_id=str(number), event=make_event(webhook, object_type=""))
-    run = runs.start(RunKind.DISCARD, {}, User.objects.get(), takes_all=True)
+    run = runs.start("discard", {}, User.objects.get(), takes_all=True)
     take_steps(run, 2)
     assert (run.state, run.done) == (RunState.RUNNING, 2)
     match change:
@@ -187,25 +188,25 @@ def test_a_run_ends_with_its_user(is_superuser: bool, change: str, small_steps: 
 
 def test_a_run_of_a_program_ends_with_no_user(small_steps: None) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
-    run = runs.start(RunKind.DISCARD, {}, requested_by="manage.py webhooks_discard", takes_all=True)
+    run = runs.start("discard", {}, requested_by="manage.py webhooks_discard", takes_all=True)
     assert finished(run).state == RunState.DONE
 
 
 @pytest.mark.parametrize(
     ("kind", "state", "filters", "later"),
     [
-        (RunKind.RETRY, State.FAILED, {"state": ["failed"]}, "discard"),
-        (RunKind.RETRY, State.FAILED, {}, "discard"),
-        (RunKind.RESEND, State.FAILED, {}, "discard"),
-        (RunKind.RESEND, State.SUCCEEDED, {"state": ["succeeded"]}, "resend"),
-        (RunKind.DISCARD, State.FAILED, {"state": ["failed"]}, "retry"),
-        (RunKind.DISCARD, State.FAILED, {}, "retry"),
-        (RunKind.RETRY, State.DISCARDED, {"state": ["discarded"]}, "retry and discard"),
+        ("retry", State.FAILED, {"state": ["failed"]}, "discard"),
+        ("retry", State.FAILED, {}, "discard"),
+        ("resend", State.FAILED, {}, "discard"),
+        ("resend", State.SUCCEEDED, {"state": ["succeeded"]}, "resend"),
+        ("discard", State.FAILED, {"state": ["failed"]}, "retry"),
+        ("discard", State.FAILED, {}, "retry"),
+        ("retry", State.DISCARDED, {"state": ["discarded"]}, "retry and discard"),
     ],
 )
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_run_leaves_alone_what_a_user_decided_after_its_rows_were_read(
-    kind: RunKind, state: State, filters: dict[str, Any], later: str, ordered: bool, webhooks_settings: Any
+    kind: str, state: State, filters: dict[str, Any], later: str, ordered: bool, webhooks_settings: Any
 ) -> None:
     webhooks_settings(BATCH=2)
     webhook = make_webhook(Thing, enabled=False, ordered=ordered)
@@ -231,13 +232,13 @@ def test_a_run_leaves_alone_what_a_user_decided_after_its_rows_were_read(
 
 
 def test_a_run_goes_on_behind_many_events_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 4)
-    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)  # so that no query looks at more
+    monkeypatch.setattr(run_kinds, "LOOK_AT", 4)
+    monkeypatch.setattr(run_kinds, "QUICK_SECONDS", 0)  # so that no query looks at more
     webhook = make_webhook(Thing, enabled=False)
     first = make_delivery(webhook, State.FAILED)
     later = make_event(webhook, object_id="2", dispatched=True, id=first.event_id + 20)
     make_delivery(webhook, State.FAILED, object_id="2", event=later)
-    run = finished(runs.start(RunKind.RETRY, {"state": ["failed"]}))
+    run = finished(runs.start("retry", {"state": ["failed"]}))
     assert (run.state, run.total, run.done) == (RunState.DONE, 2, 2)
 
 
@@ -246,7 +247,7 @@ def test_a_step_leaves_alone_what_does_not_match_the_filters_any_more(webhooks_s
     webhook = make_webhook(Thing, enabled=False)
     for number in range(4):
         make_delivery(webhook, State.FAILED, object_id=str(number), error_kind="http_503")
-    run = runs.start(RunKind.RETRY, {"error_kind": "http_503"})
+    run = runs.start("retry", {"error_kind": "http_503"})
     runner = DeliveryRunner("test")
     try:
         for _ in range(2):
@@ -265,7 +266,7 @@ def test_capacity_limits_what_a_step_takes(inbox: Inbox, monkeypatch: pytest.Mon
     for number in range(9):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number))
     monkeypatch.setattr(WorkerClaims, "capacity", lambda self, sendable, among: dict.fromkeys(sendable, 4))
-    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    run = runs.start("resend", {}, takes_all=True)
     take_steps(run, 2)
     assert run.done == 4
     monkeypatch.setattr(WorkerClaims, "capacity", lambda self, sendable, among: dict.fromkeys(sendable, 0))
@@ -280,7 +281,7 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     for number in range(12):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    run, runner, counts = runs.start(RunKind.RETRY, {}, takes_all=True), DeliveryRunner("test"), list[int]()
+    run, runner, counts = runs.start("retry", {}, takes_all=True), DeliveryRunner("test"), list[int]()
     try:
         for batch in (1, 1, 1, 10):  # the first step counts, the second one reads ahead
             webhooks_settings(BATCH=batch)
@@ -304,7 +305,7 @@ def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
             for key in range(3):
                 make_delivery(webhook, State.SUCCEEDED, object_id=str(key))
         webhooks_settings(BATCH=number)
-        run, runner = runs.start(RunKind.RESEND, {}, takes_all=True), DeliveryRunner("test")
+        run, runner = runs.start("resend", {}, takes_all=True), DeliveryRunner("test")
         try:
             for _ in range(3):  # the first step counts, the second one reads ahead
                 statements = statements_of(runner._runs.step)
@@ -328,7 +329,7 @@ def test_a_receiver_that_is_gone_gets_nothing_more_of_a_run(
     webhook = make_webhook(Thing, url=inbox.url("status/410"))
     for key in range(20):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(key))
-    run = finished(runs.start(RunKind.RESEND, {}, takes_all=True))
+    run = finished(runs.start("resend", {}, takes_all=True))
     assert run.done == 20
     assert len(inbox.received()) <= 4, "what the worker held already"
     webhook.refresh_from_db()
@@ -340,7 +341,7 @@ def test_a_step_that_comes_too_late_takes_nothing_of_a_webhook_that_is_done(inbo
     late = make_delivery(done, State.SUCCEEDED, object_id="1")
     for key in range(9):
         make_delivery(other, State.SUCCEEDED, object_id=str(key))
-    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    run = runs.start("resend", {}, takes_all=True)
     take_steps(run, 1)
     portion = Portion(done.pk, run.cursors[str(done.pk)], run.last_event, [Key(late.event_id, late.pk)], 0)
     take_steps(run, 4)
@@ -359,7 +360,7 @@ def test_a_new_event_waits_for_one_part_of_the_loop_only(
     old, live = make_webhook(Thing, url=inbox.url()), make_webhook(Thing, url=inbox.url("ok/live"))
     sent(old, 3)
     make_event(live, object_id="first")
-    runs.start(RunKind.RESEND, {}, takes_all=True)
+    runs.start("resend", {}, takes_all=True)
     seen = list[bool]()
 
     def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -389,13 +390,13 @@ def test_a_new_event_waits_for_one_part_of_the_loop_only(
 
 
 def test_a_run_counts_its_rows_step_by_step(small_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 4)
-    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
+    monkeypatch.setattr(run_kinds, "LOOK_AT", 4)
+    monkeypatch.setattr(run_kinds, "QUICK_SECONDS", 0)
     first, second = make_webhook(Thing, enabled=False), make_webhook(Thing, enabled=False)
     for number in range(10):
         make_delivery(second if number > 6 else first, State.FAILED, object_id=str(number))
     first_id = Event.objects.earliest("pk").pk
-    run = runs.start(RunKind.RETRY, {}, takes_all=True)
+    run = runs.start("retry", {}, takes_all=True)
     for counts in ({first.pk: 4}, {first.pk: 7, second.pk: 1}, {first.pk: 7, second.pk: 3}):
         assert run.total is None
         take_steps(run, 1)
@@ -410,11 +411,11 @@ def test_a_run_counts_its_rows_step_by_step(small_steps: None, monkeypatch: pyte
 def test_rows_that_two_workers_count_at_the_same_time_are_added_once(
     small_steps: None, monkeypatch: pytest.MonkeyPatch, is_counted: bool
 ) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 10 if is_counted else 4)
+    monkeypatch.setattr(run_kinds, "LOOK_AT", 10 if is_counted else 4)
     webhook = make_webhook(Thing, enabled=False)
     for number in range(10):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    run = runs.start(RunKind.RETRY, {}, takes_all=True)
+    run = runs.start("retry", {}, takes_all=True)
     before = run.counted_event
     take_steps(run, 1)
     counted = (run.counted_event, run.counts, run.total)
@@ -427,7 +428,7 @@ def test_rows_that_two_workers_count_at_the_same_time_are_added_once(
 
 def test_a_query_that_takes_too_long_is_tried_again_with_fewer_events(monkeypatch: pytest.MonkeyPatch) -> None:
     make_delivery(make_webhook(Thing, enabled=False), State.FAILED)
-    run, act, asked = runs.start(RunKind.RETRY, {}, takes_all=True), acts.acts[RunKind.RETRY], list[int]()
+    run, act, asked = runs.start("retry", {}, takes_all=True), kinds.RETRY, list[int]()
     count, ids = act.count, Event.objects.latest("pk").pk
     Run.objects.filter(pk=run.pk).update(counted_event=ids - 100_000)
 
@@ -441,7 +442,7 @@ def test_a_query_that_takes_too_long_is_tried_again_with_fewer_events(monkeypatc
 
     monkeypatch.setattr(act, "count", slow)
     take_steps(run, 2)
-    assert asked == [pace.LOOK_AT, pace.LOOK_AT // pace.STOPPED_FACTOR]
+    assert asked == [run_kinds.LOOK_AT, run_kinds.LOOK_AT // run_kinds.STOPPED_FACTOR]
     assert run.counted_event == ids - 100_000 + asked[1]
     assert run.state == RunState.RUNNING
 
@@ -450,7 +451,7 @@ def test_the_rows_of_a_webhook_that_a_user_paused_wait_until_it_is_resumed(inbox
     webhook = make_webhook(Thing, url=inbox.url())
     sent(webhook, 3)
     pause(Webhook.objects.all(), admin_user)
-    run = finished(runs.start(RunKind.RESEND, {}, takes_all=True))
+    run = finished(runs.start("resend", {}, takes_all=True))
     assert (run.state, run.done) == (RunState.DONE, 3)
     assert set(states()) == {State.PENDING}
     assert not QueuedDelivery.objects.exclude(claim=None).exists()
@@ -465,7 +466,7 @@ def test_a_replay_run_goes_on_where_a_killed_worker_left_off(inbox: Inbox, small
     make_webhook(Thing, url=inbox.url())
     for number in range(5):
         Thing.objects.create(name=str(number))
-    run = runs.start(RunKind.REPLAY, {"object_type": "testapp.thing"})
+    run = runs.start("replay", {"object_type": "testapp.thing"})
     take_steps(run, 2)
     assert run.done == 2
     run = finished(run)
@@ -475,10 +476,10 @@ def test_a_replay_run_goes_on_where_a_killed_worker_left_off(inbox: Inbox, small
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD])
+@pytest.mark.parametrize("kind", ["retry", "resend", "discard"])
 @pytest.mark.parametrize("filters", [{"webhook": 1}, {"error_kind": "http_503"}, {"state": ["failed"]}])
-def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: RunKind, filters: dict[str, Any]) -> None:
-    act, run = acts.DeliveryAct(kind), Run(kind=kind, filters=filters)
+def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: str, filters: dict[str, Any]) -> None:
+    act, run = kinds.OF_DELIVERIES[kind], Run(kind=kind, filters=filters)
     for statement in statements_of(lambda: [act.count(run, 10, 20), act.keys(run, 1, 10, 20, 100)]):
         plan = " ".join(row[-1] for row in fetch_all("default", f"EXPLAIN QUERY PLAN {statement}"))
         assert "(event_id>? AND event_id<?)" in plan, "otherwise each step reads all deliveries of the webhook"

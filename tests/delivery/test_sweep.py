@@ -19,9 +19,9 @@ from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import execute
 from webhooks.delivery import pause_policy, sweep
-from webhooks.delivery.runs.notes import Note
+from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
-from webhooks.models import Delivery, QueuedDelivery, Run, RunKind, State, Sweep, Webhook
+from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook
 from webhooks.models.lanes import lane_of
 from webhooks.network.outcome import Outcome
 
@@ -50,8 +50,8 @@ def test_the_deliveries_of_a_worker_that_ended_in_a_step_of_a_run_have_no_loss(w
     in_step = make_delivery(webhook, State.SENDING, object_id="step", lease_until=expired)
     other = make_delivery(webhook, State.SENDING, object_id="other", lease_until=expired)
     QueuedDelivery.objects.update(lost_leases=2)
-    Run.objects.create(kind=RunKind.REPLAY, note=Note(in_step.queued.claim.hex, 1, 1).as_dict())
-    Run.objects.create(kind=RunKind.REPLAY, note=Note(losses=1).as_dict())
+    Run.objects.create(kind="replay", note=Note(in_step.queued.claim.hex, 1, 1).as_dict())
+    Run.objects.create(kind="replay", note=Note(losses=1).as_dict())
     assert sweep_step(sweep.expire_leases) == 2
     found = {one.pk: (one.attempt_count, one.queued.lost_leases) for one in Delivery.objects.all()}
     assert found == {in_step.pk: (0, 2), other.pk: (1, 0)}

@@ -19,7 +19,7 @@ from tests.support.makers import make_site_delivery, make_site_event, make_webho
 from users.models import User
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.operations import retries
+from webhooks.operations import kinds, retries
 from webhooks.operations.webhooks import pause, set_enabled
 from webhooks.permissions import Operator, find_user
 
@@ -106,7 +106,7 @@ def test_a_replay_names_the_event(admin_client: Client, db: None) -> None:
 def test_long_names_are_cut_and_leave_room_for_the_webhook(admin_user: User, db: None) -> None:
     webhook = make_webhook(Site, name="w" * 150)
     make_site_delivery(webhook, event=make_site_event(1, "o" * 200, action="updated"))
-    retries.discard(Delivery.objects.all(), admin_user)
+    kinds.DISCARD.perform(Delivery.objects.all(), admin_user)
     [(_, name, _)] = entries()
     assert name == f"{'o' * 79}… updated → {'w' * 79}…"
 
@@ -118,14 +118,14 @@ def test_an_event_without_an_object_has_the_name_of_its_kind() -> None:
 
 def test_a_command_leaves_a_line_in_the_log(delivery: Delivery, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "webhooks")
-    retries.retry(Delivery.objects.all(), Operator("webhooks_retry"))
+    kinds.RETRY.perform(Delivery.objects.all(), Operator("webhooks_retry"))
     assert f"History: manage.py webhooks_retry changed delivery “{DELIVERY}” Retried." in caplog.text
     assert not LogEntry.objects.exists()
 
 
 def test_no_entry_is_a_bare_id(admin_user: User, delivery: Delivery) -> None:
-    retries.retry(Delivery.objects.all(), admin_user)
-    retries.discard(Delivery.objects.all(), admin_user)
+    kinds.RETRY.perform(Delivery.objects.all(), admin_user)
+    kinds.DISCARD.perform(Delivery.objects.all(), admin_user)
     assert Webhook.objects.count() == 1
     assert not [entry for entry in entries() if UUID.search(f"{entry[1]} {entry[2]}")]
 
@@ -137,7 +137,7 @@ def test_a_user_whose_name_is_no_text_can_act(
     monkeypatch.setattr(User, "get_username", lambda user: name)
     user = User.objects.create_superuser("root")
     assert retries.name_of(user) == (stored or retries.PROGRAM)
-    assert retries.retry(Delivery.objects.all(), user) == 1
+    assert kinds.RETRY.perform(Delivery.objects.all(), user) == 1
     pause(Webhook.objects.all(), user)
     assert Webhook.objects.get().paused_by == stored
     set_enabled(Webhook.objects.all(), user, enabled=False)

@@ -24,7 +24,7 @@ from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Skip, State, Webhook
-from webhooks.models.selection import select_deliveries, select_events
+from webhooks.models.filters import select
 
 pytestmark = pytest.mark.usefixtures("few_rows_a_page")
 
@@ -116,7 +116,7 @@ def test_the_pages_have_every_match_once(reader: Reader, webhook: Webhook) -> No
     for query in FILTERS:
         asked = query.replace("name=", "q=").replace("WEBHOOK", str(webhook.pk))  # the search has names
         found = list(reader.pages(Delivery, f"?{asked}"))
-        expected = select_deliveries(filters_of(query, webhook), Delivery.objects.order_by("-pk"))
+        expected = select("deliveries", filters_of(query, webhook), Delivery.objects.order_by("-pk"))
         keys = [key for page in found for key in page]
         assert sorted(keys, reverse=True) == list(expected.values_list("pk", flat=True)), query
         assert len(keys) == len(set(keys)), query
@@ -125,9 +125,10 @@ def test_the_pages_have_every_match_once(reader: Reader, webhook: Webhook) -> No
 
 def test_the_pages_of_events_have_every_match_once(reader: Reader, webhook: Webhook) -> None:
     make_rows(webhook)
-    for query in ("", "object_type=dcim.device", "action=created&user=ann", "request_id=r-2"):
-        found = [key for page in reader.pages(Event, f"?{query}") for key in page]
-        expected = select_events(filters_of(query, webhook), Event.objects.order_by("-pk"))  # type: ignore[arg-type]
+    for query in ("", "object_type=dcim.device", "action=created&user=ann", "request_id=r-2", "webhook=WEBHOOK"):
+        asked = query.replace("WEBHOOK", str(webhook.pk))
+        found = [key for page in reader.pages(Event, f"?{asked}") for key in page]
+        expected = select("events", filters_of(query, webhook), Event.objects.order_by("-pk"))
         assert found == list(expected.values_list("pk", flat=True)), query
 
 
@@ -135,7 +136,7 @@ def test_the_pages_of_events_have_every_match_once(reader: Reader, webhook: Webh
 def test_the_pages_of_the_rest_api_have_every_match_once(api: APIClient, webhook: Webhook, query: str) -> None:
     make_rows(webhook)
     query = query.replace("state=open", "state=waiting&state=pending&state=sending").replace("WEBHOOK", str(webhook.pk))
-    expected = {str(pk) for pk in select_deliveries(filters_of(query, webhook)).values_list("pk", flat=True)}
+    expected = {str(pk) for pk in select("deliveries", filters_of(query, webhook)).values_list("pk", flat=True)}
     keys, url = list[str](), f"{reverse('webhooks-api:delivery-list')}?limit=4&{query}"
     while url:
         page = api.get(url).json()

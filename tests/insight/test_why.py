@@ -42,7 +42,7 @@ from webhooks.delivery import sweep
 from webhooks.delivery.dispatch import dispatch
 from webhooks.insight.why import Cause, Target, UnknownObject, Verdict, rows, why
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
-from webhooks.operations import replays, retries
+from webhooks.operations import kinds, replays
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -192,7 +192,7 @@ def given_up(world: World) -> Made:
 @case(Cause.DISCARDED, "and is not sent", "To send it, retry the delivery.")
 def discarded(world: World) -> Made:
     thing, webhook = between_attempts(world)
-    assert retries.discard(Delivery.objects.all()) == 1
+    assert kinds.DISCARD.perform(Delivery.objects.all()) == 1
     return thing, webhook
 
 

@@ -14,7 +14,7 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery.runs import pace
+from webhooks.delivery.runs import kinds as run_kinds
 from webhooks.management import base
 from webhooks.models import Attempt, Event, Run, RunState, State, Webhook
 from webhooks.models.ids import delivery_id
@@ -157,7 +157,7 @@ def test_a_dry_run_that_takes_too_long_says_at_least(monkeypatch: pytest.MonkeyP
     webhook = make_webhook(Thing)
     for number in range(12):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    monkeypatch.setattr(pace, "LOOK_AT", 11)
+    monkeypatch.setattr(run_kinds, "LOOK_AT", 11)
     monkeypatch.setattr(base, "COUNT_SECONDS", 0)
     lines = output("webhooks_retry", "--all", "--dry-run").splitlines()
     assert lines[0].startswith("At least 11 deliveries: the count was stopped after 0 s.")
@@ -206,7 +206,7 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
         (["--webhook", "unknown"], "There is no webhook “unknown”"),
         (["--webhook", ""], "There is no webhook “”"),
         (["--object-name", ""], "--object-name: An empty text is no filter"),
-        (["--status", "2000"], "--status: An HTTP status is a number from 100 to 999"),
+        (["--status", "2000"], "--status: Must be a number from 100 to 999"),
         (["--object-id", "7"], "--object-id: Give object_type as well"),
         (["--all", "--state", "failed"], "Give either filters or --all"),
         (["--object-type", "testapp.thingy"], "--object-type: No registered model and no stored event has the label"),

@@ -24,7 +24,7 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import unblock_lanes
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.network.outcome import Outcome
-from webhooks.operations import retries
+from webhooks.operations import kinds
 from webhooks.operations.webhooks import pause, ping, resume
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
@@ -62,7 +62,7 @@ def test_neither_a_probe_nor_a_test_nor_a_retry_is_sent(inbox: Inbox) -> None:
     ping(webhook)
     drain()
     QueuedDelivery.objects.update(due_at=timezone.now() + timedelta(hours=1))
-    assert retries.retry(Delivery.objects.all()) == 2
+    assert kinds.RETRY.perform(Delivery.objects.all()) == 2
     drain()
     assert (states(), inbox.received()) == ([State.PENDING] * 2, [])
 

@@ -13,8 +13,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.models import Delivery, RunKind, State, Webhook
-from webhooks.operations import retries, runs
+from webhooks.models import Delivery, State, Webhook
+from webhooks.operations import kinds, retries, runs
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -26,7 +26,7 @@ def test_a_retry_sends_a_pending_delivery_now_and_keeps_its_schedule(inbox: Inbo
     assert (Delivery.objects.get().state, len(inbox.received())) == (State.PENDING, 1)
     drain()
     assert len(inbox.received()) == 1, "it waits for an hour"
-    assert retries.retry(Delivery.objects.all()) == 1
+    assert kinds.RETRY.perform(Delivery.objects.all()) == 1
     drain()
     delivery = Delivery.objects.get()
     assert (delivery.state, delivery.attempt_count) == (State.SUCCEEDED, 2)
@@ -39,7 +39,7 @@ def test_a_resend_sends_a_succeeded_delivery_again_under_its_id_and_names_who_as
     drain()
     first = Delivery.objects.order_by("event_id").first()
     assert first
-    assert retries.resend(Delivery.objects.filter(pk=first.pk), user) == 1
+    assert kinds.RESEND.perform(Delivery.objects.filter(pk=first.pk), user) == 1
     drain()
     assert len(inbox.received()) == 3
     before, again = [one for one in inbox.received() if one.headers["webhook-id"] == str(first.pk)]
@@ -54,7 +54,7 @@ def test_resends_of_one_object_go_in_the_order_of_its_events(inbox: Inbox) -> No
     webhook = make_webhook(Thing, url=inbox.url())
     ids = [str(make_event(webhook).pk) for _ in range(5)]
     drain()
-    assert retries.resend(Delivery.objects.order_by("-pk")) == 5
+    assert kinds.RESEND.perform(Delivery.objects.order_by("-pk")) == 5
     ids.append(str(make_event(webhook).pk))  # a live change meanwhile
     drain()
     sequences = [str(one.json["sequence"]) for one in inbox.received()]
@@ -66,11 +66,11 @@ def test_of_too_many_deliveries_the_first_of_a_lane_are_retried(monkeypatch: pyt
     webhook = make_webhook(Thing)
     for _ in range(5):
         make_delivery(webhook, State.FAILED)
-    assert retries.retry(Delivery.objects.order_by("-pk")) == 3
+    assert kinds.RETRY.perform(Delivery.objects.order_by("-pk")) == 3
     assert states() == [State.PENDING, State.WAITING, State.WAITING, State.FAILED, State.FAILED]
 
 
-@pytest.mark.parametrize(("change", "is_probed"), [(retries.retry, True), (retries.discard, False)])
+@pytest.mark.parametrize(("change", "is_probed"), [(kinds.RETRY.perform, True), (kinds.DISCARD.perform, False)])
 def test_a_retry_probes_a_paused_webhook_and_a_discard_does_not(change: Any, is_probed: bool) -> None:
     later = timezone.now() + timedelta(hours=1)
     make_delivery(make_webhook(Thing, probe_at=later, failures_in_a_row=9), State.FAILED)
@@ -81,7 +81,7 @@ def test_a_retry_probes_a_paused_webhook_and_a_discard_does_not(change: Any, is_
 @pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
 def test_deliveries_in_other_states_are_not_retried(state: State) -> None:
     make_delivery(make_webhook(Thing), state)
-    assert retries.retry(Delivery.objects.all()) == 0
+    assert kinds.RETRY.perform(Delivery.objects.all()) == 0
     assert Delivery.objects.get().state == state
 
 
@@ -89,7 +89,7 @@ def test_deliveries_of_a_lane_are_retried_in_order(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(retries, "MAX_CHANGED", 3)
     webhook = make_webhook(Thing)
     deliveries = [make_delivery(webhook, State.FAILED) for _ in range(5)]
-    assert [retries.retry(Delivery.objects.failed()) for _ in range(3)] == [3, 2, 0]
+    assert [kinds.RETRY.perform(Delivery.objects.failed()) for _ in range(3)] == [3, 2, 0]
     states = dict(Delivery.objects.values_list("pk", STATE))
     assert [states[delivery.pk] for delivery in deliveries] == [State.PENDING, *[State.WAITING] * 4]
 
@@ -106,7 +106,7 @@ def test_an_old_state_that_was_given_up_is_sent_before_a_new_one_that_was_not_ac
     drain()
     assert states() == [State.FAILED, State.PENDING]
     Webhook.objects.update(payload_url=inbox.url("ok/mended"))  # the receiver is mended
-    assert retries.retry(Delivery.objects.failed()) == 1
+    assert kinds.RETRY.perform(Delivery.objects.failed()) == 1
     drain()
     assert [one.json["sequence"] for one in inbox.received("ok/mended")] == [old.pk, new.pk]
 
@@ -140,14 +140,14 @@ def test_sqlite_looks_for_a_later_state_in_one_lane_only() -> None:
     assert "later USING INDEX rq_webhooks_delivery_lane (webhook_id=? AND lane=? AND event_id>?)" in plan
 
 
-@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.RECOVER])
-def test_superseded_deliveries_are_sent_on_demand_only(kind: RunKind) -> None:
+@pytest.mark.parametrize("kind", ["retry", "resend", "recover"])
+def test_superseded_deliveries_are_sent_on_demand_only(kind: str) -> None:
     webhook = make_webhook(Thing, enabled=False)
     for key in ("1", "2"):
         make_delivery(webhook, State.FAILED, object_id=key)
     make_delivery(webhook, State.SUCCEEDED)
-    filters = {"webhook": webhook.pk} | ({"state": ["failed"]} if kind != RunKind.RECOVER else {})
-    if kind == RunKind.RECOVER:
+    filters = {"webhook": webhook.pk} | ({"state": ["failed"]} if kind != "recover" else {})
+    if kind == "recover":
         filters["created_after"] = "2026-01-01T00:00:00+00:00"
     found = runs.preview(kind, filters)
     assert (found.count, found.superseded) == (1, 1)
@@ -165,13 +165,13 @@ def test_a_retry_probes_a_paused_webhook_at_once() -> None:
 
     webhook = make_webhook(Thing, probe_at=timezone.now() + timedelta(hours=1))
     make_delivery(webhook, State.FAILED)
-    retries.retry(Delivery.objects.all())
+    kinds.RETRY.perform(Delivery.objects.all())
     assert Webhook.objects.get().probe_at <= timezone.now()
 
 
 def test_discarding_a_head_promotes_the_next_delivery() -> None:
     webhook = make_webhook(Thing)
     first, second = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
-    assert retries.discard(Delivery.objects.filter(pk=first.pk)) == 1
+    assert kinds.DISCARD.perform(Delivery.objects.filter(pk=first.pk)) == 1
     states = dict(Delivery.objects.values_list("pk", STATE))
     assert (states[first.pk], states[second.pk]) == (State.DISCARDED, State.PENDING)

@@ -24,11 +24,12 @@ from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.delivery.runs import pace
-from webhooks.models import Attempt, Delivery, Event, Run, RunKind, RunState, State, Webhook
+from webhooks.delivery.runs import kinds as run_kinds
+from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations import backfills, runs
-from webhooks.operations.run_filters import NEEDED, RefusedFilter
+from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
+from webhooks.operations.run_filters import RefusedFilter
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -50,7 +51,7 @@ def test_a_run_resends_all_chosen_deliveries_once_and_in_order(inbox: Inbox, use
     sent(webhook, 30)
     sent(other, 2)
     before = len(inbox.received("ok"))
-    run = finished(runs.start(RunKind.RESEND, {"webhook": webhook.pk}, user))
+    run = finished(runs.start("resend", {"webhook": webhook.pk}, user))
     assert (run.state, run.total, run.done, run.failed, run.skipped) == (RunState.DONE, 30, 30, 0, 0)
     again = inbox.received("ok")[before:]
     assert len(again) == len({one.headers["webhook-id"] for one in again}) == 30
@@ -69,14 +70,14 @@ def test_a_run_resends_all_chosen_deliveries_once_and_in_order(inbox: Inbox, use
 @pytest.mark.parametrize(
     ("kind", "state", "after"),
     [
-        (RunKind.RETRY, State.FAILED, State.SUCCEEDED),
-        (RunKind.RETRY, State.DISCARDED, State.SUCCEEDED),
-        (RunKind.RESEND, State.SUCCEEDED, State.SUCCEEDED),
-        (RunKind.DISCARD, State.FAILED, State.DISCARDED),
-        (RunKind.DISCARD, State.WAITING, State.DISCARDED),
+        ("retry", State.FAILED, State.SUCCEEDED),
+        ("retry", State.DISCARDED, State.SUCCEEDED),
+        ("resend", State.SUCCEEDED, State.SUCCEEDED),
+        ("discard", State.FAILED, State.DISCARDED),
+        ("discard", State.WAITING, State.DISCARDED),
     ],
 )
-def test_each_kind_takes_the_states_that_it_can(kind: RunKind, state: State, after: State, inbox: Inbox) -> None:
+def test_each_kind_takes_the_states_that_it_can(kind: str, state: State, after: State, inbox: Inbox) -> None:
     # The sweep would promote what waits behind nothing, and a worker would send it.
     webhook = make_webhook(Thing, url=inbox.url(), enabled=state != State.WAITING)
     taken = [make_delivery(webhook, state, object_id=str(number)) for number in range(3)]
@@ -86,14 +87,14 @@ def test_each_kind_takes_the_states_that_it_can(kind: RunKind, state: State, aft
     assert states() == [after] * len(taken)
 
 
-@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.RECOVER])
-def test_a_run_takes_discarded_deliveries_only_if_a_filter_names_them(kind: RunKind) -> None:
+@pytest.mark.parametrize("kind", ["retry", "resend", "recover"])
+def test_a_run_takes_discarded_deliveries_only_if_a_filter_names_them(kind: str) -> None:
     webhook = make_webhook(Thing)
     for number, state in enumerate((State.FAILED, State.DISCARDED)):
         make_delivery(webhook, state, object_id=str(number))
-    filters = since_long_ago(webhook) if kind in NEEDED else {"webhook": webhook.pk}
+    filters = since_long_ago(webhook) if kind in OF_WEBHOOK else {"webhook": webhook.pk}
     assert [one.name for one in runs.preview(kind, filters).sample] == [f"testapp.thing 0 updated → {webhook}"]
-    if kind not in NEEDED:
+    if kind not in OF_WEBHOOK:
         assert runs.preview(kind, filters | {"state": ["discarded"]}).count == 1
         assert runs.act(kind, filters) == 1
         assert sorted(states()) == [State.DISCARDED, State.PENDING]
@@ -102,33 +103,33 @@ def test_a_run_takes_discarded_deliveries_only_if_a_filter_names_them(kind: RunK
 def test_a_dry_run_counts_and_shows_the_oldest_rows(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     sent(webhook, 12)
-    found = runs.preview(RunKind.RESEND, {"webhook": webhook.pk, "object_type": "testapp.thing"})
+    found = runs.preview("resend", {"webhook": webhook.pk, "object_type": "testapp.thing"})
     assert found.count == 12
     assert [one.id for one in found.sample] == list(
         Delivery.objects.order_by("event_id").values_list("pk", flat=True)[: runs.SAMPLE]
     )
     assert not Run.objects.exists()
-    assert runs.preview(RunKind.RETRY, {}, takes_all=True).count == 0
+    assert runs.preview("retry", {}, takes_all=True).count == 0
 
 
 def test_a_dry_run_without_time_says_how_many_rows_it_found_so_far(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 4)
+    monkeypatch.setattr(run_kinds, "LOOK_AT", 4)
     sent(make_webhook(Thing, url=inbox.url(), name="CMDB sync"), 12)
-    found = runs.preview(RunKind.RESEND, {}, takes_all=True, seconds=0)
+    found = runs.preview("resend", {}, takes_all=True, seconds=0)
     assert (found.count, found.is_complete) == (4, False)
     assert [one.name for one in found.sample] == [f"testapp.thing {key} updated → CMDB sync" for key in (0, 1, 2, 0)]
 
 
-@pytest.mark.parametrize("kind", list(RunKind))
-def test_a_preview_takes_as_many_queries_for_many_webhooks_as_for_two(kind: RunKind) -> None:
+@pytest.mark.parametrize("kind", list(RUN_KINDS))
+def test_a_preview_takes_as_many_queries_for_many_webhooks_as_for_two(kind: str) -> None:
     counts = []
     for number in (2, 6):
         for _ in range(number):
             webhook = make_webhook(Thing)
             make_delivery(webhook, State.FAILED)
-        filters = since_long_ago(webhook) if kind in NEEDED else {}
+        filters = since_long_ago(webhook) if kind in OF_WEBHOOK else {}
         runs.preview(kind, filters, takes_all=True)  # the first one reads content types, too
         with CaptureQueriesContext(connection) as captured:
             runs.preview(kind, filters, takes_all=True)
@@ -141,11 +142,11 @@ def test_a_preview_takes_few_queries_for_each_range_of_events(monkeypatch: pytes
     for number in range(8):
         make_delivery(webhook, State.FAILED, object_id=str(number))
     monkeypatch.setattr(runs, "SAMPLE", 1)
-    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
+    monkeypatch.setattr(run_kinds, "QUICK_SECONDS", 0)
     for events_each in (8, 1):
-        monkeypatch.setattr(pace, "LOOK_AT", events_each)
+        monkeypatch.setattr(run_kinds, "LOOK_AT", events_each)
         with CaptureQueriesContext(connection) as captured:
-            assert runs.preview(RunKind.RETRY, {}, takes_all=True).count == 8
+            assert runs.preview("retry", {}, takes_all=True).count == 8
         counts.append(len(captured))
     # The rows, and the superseded ones. With a savepoint: PostgreSQL may stop the query.
     each = 4 if connection.vendor == "postgresql" else 2
@@ -155,22 +156,22 @@ def test_a_preview_takes_few_queries_for_each_range_of_events(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("kind", "filters", "reason"),
     [
-        (RunKind.RESEND, {"colour": "red"}, "no filter colour"),
-        (RunKind.RESEND, {}, "at least one filter"),
-        (RunKind.RETRY, {"webhook": 999}, "There is no webhook 999"),
-        (RunKind.RETRY, {"webhook": "CMDB"}, "There is no webhook CMDB"),
-        (RunKind.RETRY, {"object_type": "testapp.thingy"}, "has the label testapp.thingy"),
-        (RunKind.REPLAY, {"action": "painted"}, "“painted” is not one of these: created, updated, deleted, ping"),
-        (RunKind.RETRY, {"error_kind": "http_999"}, "“http_999” is not one of these"),
-        (RunKind.RETRY, {"state": ["succeeded"]}, "only these states: failed, discarded, pending"),
-        (RunKind.DISCARD, {"state": ["sending", "succeeded"]}, "only these states: waiting, pending, failed"),
-        (RunKind.RETRY, {"object_id": "7"}, "Give object_type as well"),
-        (RunKind.RETRY, {"name": ""}, "An empty text is no filter"),
-        (RunKind.RETRY, {"status": 99}, "from 100 to 999"),
+        ("resend", {"colour": "red"}, "no filter colour"),
+        ("resend", {}, "at least one filter"),
+        ("retry", {"webhook": 999}, "There is no webhook 999"),
+        ("retry", {"webhook": "CMDB"}, "There is no webhook CMDB"),
+        ("retry", {"object_type": "testapp.thingy"}, "has the label testapp.thingy"),
+        ("replay", {"action": "painted"}, "“painted” is not one of these: created, updated, deleted, ping"),
+        ("retry", {"error_kind": "http_999"}, "“http_999” is not one of these"),
+        ("retry", {"state": ["succeeded"]}, "only these states: failed, discarded, pending"),
+        ("discard", {"state": ["sending", "succeeded"]}, "only these states: waiting, pending, failed"),
+        ("retry", {"object_id": "7"}, "Give object_type as well"),
+        ("retry", {"name": ""}, "An empty text is no filter"),
+        ("retry", {"status": 99}, "from 100 to 999"),
     ],
 )
 def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(
-    kind: RunKind, filters: dict[str, Any], reason: str
+    kind: str, filters: dict[str, Any], reason: str
 ) -> None:
     for begin in (runs.start, runs.preview, runs.act):
         with pytest.raises(RefusedFilter, match=reason):
@@ -180,10 +181,10 @@ def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(
 
 def test_a_preview_says_if_nothing_matches_because_no_user_has_the_name(user: User) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
-    notes = [runs.preview(RunKind.RETRY, {"user": name}).note for name in ("jone", user.email)]
+    notes = [runs.preview("retry", {"user": name}).note for name in ("jone", user.email)]
     assert notes == ["There is no user “jone”.", ""]
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(username="script", dispatched=True))
-    assert runs.preview(RunKind.RETRY, {"user": "script"}).note == ""
+    assert runs.preview("retry", {"user": "script"}).note == ""
 
 
 @pytest.mark.parametrize(
@@ -202,15 +203,15 @@ def test_a_preview_says_if_nothing_matches_because_the_webhook_holds_its_deliver
 ) -> None:
     webhook = make_webhook(Thing, **held)
     chosen = {"webhook": webhook.pk, "created_after": "2026-01-01T00:00:00+00:00"}
-    assert runs.preview(RunKind.RECOVER, chosen).note == ""
+    assert runs.preview("recover", chosen).note == ""
     make_delivery(webhook, State.PENDING)
-    found = runs.preview(RunKind.RECOVER, chosen)
+    found = runs.preview("recover", chosen)
     assert (found.count, found.note) == (0, note)
 
 
 def test_a_run_takes_deliveries_of_a_model_that_is_not_registered_any_more() -> None:
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(object_type="gone.rack", dispatched=True))
-    assert runs.preview(RunKind.RETRY, {"object_type": "gone.rack", "state": ["failed", "succeeded"]}).count == 1
+    assert runs.preview("retry", {"object_type": "gone.rack", "state": ["failed", "succeeded"]}).count == 1
 
 
 def test_the_history_names_the_webhooks_with_the_most_deliveries(user: User) -> None:
@@ -218,7 +219,7 @@ def test_the_history_names_the_webhooks_with_the_most_deliveries(user: User) -> 
         webhook = make_webhook(Thing, name=name)
         for number in range(count):
             make_delivery(webhook, State.FAILED, object_id=str(number))
-    finished(runs.start(RunKind.DISCARD, {"state": ["failed"]}, user))
+    finished(runs.start("discard", {"state": ["failed"]}, user))
     assert LogEntry.objects.latest("pk").object_repr == "Discarded 8 deliveries of CMDB sync, DNS, IPAM and 2 others"
 
 
@@ -230,7 +231,7 @@ def test_a_replay_run_replays_failed_events_and_counts_those_that_it_cannot(inbo
     things[1].delete()
     Event.objects.filter(action="deleted").delete()
     Thing.objects.filter(pk=things[0].pk).update(name="today")
-    run = finished(runs.start(RunKind.REPLAY, {"failed": True}, user))
+    run = finished(runs.start("replay", {"failed": True}, user))
     assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 3, 2, 1)
     assert run.problem == "thing 1: the object is gone"
     assert sorted(one.json["data"]["name"] for one in inbox.received()[-2:]) == ["thing 2", "today"]
@@ -243,7 +244,7 @@ def test_events_of_different_webhooks_are_not_alike(inbox: Inbox) -> None:
     Event.objects.all().delete()
     for webhook in (first, first, second, second):
         make_event(webhook, object_id=str(thing.pk), error="it failed", dispatched=True)
-    run = finished(runs.start(RunKind.REPLAY, {"failed": True}))
+    run = finished(runs.start("replay", {"failed": True}))
     assert (run.total, run.done) == (2, 2)
     assert [len(inbox.received(name)) for name in ("ok/1", "ok/2")] == [1, 1]
 
@@ -252,7 +253,7 @@ def test_custom_events_are_replayed_each(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(3):
         make_event(webhook, action="testapp.counted", data=json.dumps({"count": number}), error="it failed")
-    assert finished(runs.start(RunKind.REPLAY, {"failed": True})).done == 3
+    assert finished(runs.start("replay", {"failed": True})).done == 3
 
 
 def test_a_replay_run_takes_the_events_of_one_webhook_only_to_it(inbox: Inbox) -> None:
@@ -261,8 +262,8 @@ def test_a_replay_run_takes_the_events_of_one_webhook_only_to_it(inbox: Inbox) -
     things[0].delete()
     drain()
     Thing.objects.update(name="today")
-    assert runs.preview(RunKind.REPLAY, {"webhook": other.pk}).count == 1
-    run = finished(runs.start(RunKind.REPLAY, {"webhook": webhook.pk, "action": "created"}))
+    assert runs.preview("replay", {"webhook": other.pk}).count == 1
+    run = finished(runs.start("replay", {"webhook": webhook.pk, "action": "created"}))
     assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 3, 2, 1)
     assert [one.json["data"]["name"] for one in inbox.received("ok")[-2:]] == ["today", "today"]
     assert len(inbox.received("ok/other")) == 1
@@ -277,20 +278,20 @@ def test_a_backfill_sends_a_new_webhook_the_stored_events_that_it_wants(inbox: I
     drain()
     new = make_webhook(Thing, on="c", url=inbox.url("ok/new"), conditions={"attr": "name", "value": "a"}, name="new")
     filters = runs.since_filters(new, timezone.now() - timedelta(hours=1))
-    found = runs.preview(RunKind.BACKFILL, filters)
+    found = runs.preview("backfill", filters)
     wanted = [event.pk for event in events() if json.loads(event.data)["name"] == "a"]
     assert (found.count, [one.id for one in found.sample]) == (2, wanted)
-    run = finished(runs.start(RunKind.BACKFILL, filters))
+    run = finished(runs.start("backfill", filters))
     assert (run.state, run.total, run.done, run.failed, run.skipped) == (RunState.DONE, 3, 2, 0, 1)
     assert sorted(one.json["sequence"] for one in inbox.received("ok/new")) == wanted
-    assert finished(runs.start(RunKind.BACKFILL, filters)).done == 0, "it has them"
+    assert finished(runs.start("backfill", filters)).done == 0, "it has them"
 
 
 def test_a_backfill_leaves_out_the_changes_of_ignored_users(inbox: Inbox) -> None:
     for username in ("importer", "jane", ""):
         make_event(username=username, object_id=username, dispatched=True)
     new = make_webhook(Thing, url=inbox.url(), excluded_usernames=["importer"])
-    assert finished(runs.start(RunKind.BACKFILL, since_long_ago(new))).done == 2
+    assert finished(runs.start("backfill", since_long_ago(new))).done == 2
     assert sorted(one.json["username"] for one in inbox.received()) == ["", "jane"]
 
 
@@ -304,7 +305,7 @@ def test_a_backfill_judges_the_data_of_custom_events(inbox: Inbox, own_registrat
     new = make_webhook(
         custom_events=["testapp.counted"], url=inbox.url("ok/new"), conditions=rule, serializer="brief", name="new"
     )
-    assert finished(runs.start(RunKind.BACKFILL, since_long_ago(new))).done == 2
+    assert finished(runs.start("backfill", since_long_ago(new))).done == 2
     assert sorted(one.json["data"]["count"] for one in inbox.received("ok/new")) == [2, 3]
 
 
@@ -315,7 +316,7 @@ def test_a_preview_of_a_backfill_takes_as_many_statements_for_many_events_as_for
         for _ in range(5):
             make_event(old)
         with CaptureQueriesContext(connection) as captured:
-            runs.preview(RunKind.BACKFILL, since_long_ago(new))
+            runs.preview("backfill", since_long_ago(new))
         counts.append(len(captured))
     assert counts[1] == counts[2], "the first one reads content types, too"
 
@@ -327,7 +328,7 @@ def test_a_backfill_keeps_the_order_of_each_object(inbox: Inbox, webhooks_settin
         make_event(old, object_id=str(number % 2))
     drain()
     new = make_webhook(Thing, url=inbox.url("ok/new"))
-    assert finished(runs.start(RunKind.BACKFILL, since_long_ago(new))).done == 20
+    assert finished(runs.start("backfill", since_long_ago(new))).done == 20
     for key in ("0", "1"):
         sequences = [one.json["sequence"] for one in inbox.received("ok/new") if one.json["data"]["id"] == key]
         assert len(sequences) == 10
@@ -338,7 +339,7 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     make_event(make_webhook(Thing, url=inbox.url()))
     drain()
     new = make_webhook(Thing, url=inbox.url("ok/new"), serializer="brief")
-    run = finished(runs.start(RunKind.BACKFILL, since_long_ago(new)))
+    run = finished(runs.start("backfill", since_long_ago(new)))
     assert (run.done, run.failed) == (0, 1)
     assert "no data of the serializer brief" in run.problem
 
@@ -352,7 +353,7 @@ def slow_events(count: int) -> Webhook:
 
 def test_a_dry_run_of_a_backfill_keeps_to_its_time_and_says_what_it_could_not_judge() -> None:
     filters, began = since_long_ago(slow_events(20)), time.thread_time()
-    found = runs.preview(RunKind.BACKFILL, filters, seconds=0.5)
+    found = runs.preview("backfill", filters, seconds=0.5)
     assert time.thread_time() - began < 1.5
     assert (found.count, found.is_complete, found.is_stopped) == (0, False, True)
     assert 1 <= found.unjudged < 20
@@ -361,7 +362,7 @@ def test_a_dry_run_of_a_backfill_keeps_to_its_time_and_says_what_it_could_not_ju
 
 def test_a_dry_run_is_not_complete_with_an_event_that_it_could_not_judge(admin_client: Client, api: APIClient) -> None:
     webhook = slow_events(1)
-    found = runs.preview(RunKind.BACKFILL, since_long_ago(webhook))
+    found = runs.preview("backfill", since_long_ago(webhook))
     assert (found.count, found.unjudged, found.is_complete, found.is_stopped) == (0, 1, False, False)
     answer = api.post(f"/api/webhooks/webhooks/{webhook.pk}/backfill/", {"hours": 1, "dry_run": True}, format="json")
     assert {name: answer.json()[name] for name in ("count", "unjudged", "is_complete", "note")} == {
@@ -384,7 +385,7 @@ def test_the_time_limit_of_a_job_ends_the_judging_of_a_backfill(monkeypatch: pyt
 
     monkeypatch.setattr(backfills, "wants", slow)
     with pytest.raises(JobTimeoutException):
-        runs.preview(RunKind.BACKFILL, since_long_ago(new))
+        runs.preview("backfill", since_long_ago(new))
 
 
 def test_a_recovery_sends_what_failed_since_a_time(inbox: Inbox, user: User) -> None:
@@ -402,14 +403,14 @@ def test_a_recovery_sends_what_failed_since_a_time(inbox: Inbox, user: User) -> 
     Event.objects.filter(object_id=thing.pk).update(error=LOOP_PROTECTION)
     make_event(other, object_id="other", error="KeyError", data="")
     filters = runs.since_filters(webhook, timezone.now() - timedelta(hours=1))
-    found = runs.preview(RunKind.RECOVER, filters)
+    found = runs.preview("recover", filters)
     assert (found.deliveries, found.events, found.count) == (1, 1, 2)
     assert all(one.name for one in found.sample)
-    run = finished(runs.start(RunKind.RECOVER, filters, user))
+    run = finished(runs.start("recover", filters, user))
     assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 2, 2, 0)
     assert [one.json["data"]["name"] for one in inbox.received() if "replay_of" in one.json] == ["a"] * 2
     assert Delivery.objects.get(pk=old.pk).state == State.FAILED
-    assert runs.preview(RunKind.RECOVER, filters).count == 0
+    assert runs.preview("recover", filters).count == 0
     assert LogEntry.objects.latest("pk").object_repr == f"Recovered 2 deliveries and events of {webhook}"
 
 

@@ -21,9 +21,9 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook, rename
 from tests.support.users import api_client, make_user
 from tests.testapp.models import Thing
-from webhooks.delivery.runs.acts import TimeLeft
+from webhooks.delivery.runs.kinds import TimeLeft
 from webhooks.management import base
-from webhooks.models import Event, Run, RunKind, RunState, Skip, Webhook
+from webhooks.models import Event, Run, RunState, Skip, Webhook
 from webhooks.models.ids import first_at, new_id, position_of
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
@@ -39,11 +39,11 @@ def filters(webhook: Webhook, **more: Any) -> dict[str, Any]:
 
 
 def preview(webhook: Webhook, **more: Any) -> Preview:
-    return runs.preview(RunKind.RECOVER_SKIPPED, filters(webhook, **more))
+    return runs.preview("recover_skipped", filters(webhook, **more))
 
 
 def recover(webhook: Webhook, **more: Any) -> Run:
-    return finished(runs.start(RunKind.RECOVER_SKIPPED, filters(webhook, **more)))
+    return finished(runs.start("recover_skipped", filters(webhook, **more)))
 
 
 def mend(webhook: Webhook, conditions: Any = RIGHT) -> None:
@@ -76,7 +76,7 @@ def test_each_object_that_matches_now_is_sent_once_as_it_is_now(webhook: Webhook
 
 def test_what_was_recovered_is_not_recovered_again(webhook: Webhook, inbox: Inbox) -> None:
     mend(webhook)
-    run = runs.start(RunKind.RECOVER_SKIPPED, filters(webhook))
+    run = runs.start("recover_skipped", filters(webhook))
     finished(run)
     assert preview(webhook).events == 1, "the one that did not match"
     assert recover(webhook).done == 0
@@ -121,7 +121,7 @@ def test_the_changes_of_other_rules_models_and_times_are_left_out(webhook: Webho
     assert preview(webhook, rule=Rule.CONDITION).events == 3
     assert preview(webhook, rule=Rule.DISABLED).events == 0
     future = {"created_after": (timezone.now() + timedelta(days=1)).isoformat()}
-    assert runs.preview(RunKind.RECOVER_SKIPPED, filters(webhook) | future).events == 0
+    assert runs.preview("recover_skipped", filters(webhook) | future).events == 0
     webhook.object_types.clear()
     assert preview(webhook).events == 0
 
@@ -189,7 +189,7 @@ def test_a_position_is_the_place_of_an_id() -> None:
 
 
 def test_a_run_ends_without_its_webhook(webhook: Webhook) -> None:
-    run = runs.start(RunKind.RECOVER_SKIPPED, filters(webhook))
+    run = runs.start("recover_skipped", filters(webhook))
     Webhook.objects.all().delete()
     assert finished(run).problem == "the webhook was deleted"
 

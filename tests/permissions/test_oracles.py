@@ -25,11 +25,12 @@ from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from users.models import User
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, SkipFilterForm
 from webhooks.api.deliveries import DeliveryFilters
-from webhooks.api.events import EventFilters
+from webhooks.api.events import EventFilters, SkipFilters
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight import paging
-from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
+from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.models.ids import first_id
+from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.retries import name_of
 from webhooks.security.encryption import unveil
 
@@ -146,14 +147,25 @@ def test_no_filter_of_rest_finds_hidden_rows(hidden: Webhook, name: str) -> None
             assert_same(partial(client.get, f"{API}/{part}/?{query}"), partial(hide, hidden))
     if name in DeliveryFilters().fields:
         assert_same(partial(client.post, f"{API}/deliveries/retry/?{query}"), partial(hide, hidden))
-    for kind in RunKind:
-        filters = EventFilters if kind == RunKind.REPLAY else DeliveryFilters
-        if kind in (RunKind.RECOVER, RunKind.BACKFILL) or name not in filters().fields:
+    for kind in RUN_KINDS:
+        filters = EventFilters if kind == "replay" else DeliveryFilters
+        if kind in ("recover", "backfill") or name not in filters().fields:
             continue
         chosen = given | ({"state": [given["state"]]} if "state" in given else {})
         body = {"kind": kind, "filters": chosen, "dry_run": True}
         status, _text = assert_same(partial(client.post, f"{API}/runs/", body, format="json"), partial(hide, hidden))
         assert status < 500
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("name", sorted(SkipFilters().fields))
+def test_no_filter_of_the_skips_of_a_webhook_finds_hidden_rows(hidden: Webhook, name: str) -> None:
+    seen = Webhook.objects.get(name="CMDB")
+    make_site_skip(seen, KEY, object_repr=NAME, username=USER, request_id=REQUEST, action="deleted")
+    query = urlencode(with_type(name, values(hidden)))
+    url = f"{API}/webhooks/{seen.pk}/skips/?{query}"
+    assert_same(partial(api_client(viewer()).get, url), partial(hide, hidden))
+    assert api_client(make_user(is_superuser=True)).get(url).json()["results"] or name == "created_before"
 
 
 @pytest.mark.one_database
@@ -316,7 +328,7 @@ def test_a_run_of_a_user_who_may_view_no_deliveries_takes_no_filter_by_what_they
 
 @pytest.mark.one_database
 def test_the_problem_of_a_run_names_an_event_only_to_those_who_may_view_it(hidden: Webhook) -> None:
-    run = Run.objects.create(kind=RunKind.REPLAY, requested_by="root", problem=f"{NAME}: the object is gone")
+    run = Run.objects.create(kind="replay", requested_by="root", problem=f"{NAME}: the object is gone")
     about, page = f"{API}/runs/{run.pk}/", reverse("admin:rq_webhooks_run_change", args=[run.pk])
     stranger, root = viewer(), make_user(is_superuser=True)
     for user, names_it in ((stranger, False), (root, True)):
@@ -328,7 +340,7 @@ def test_the_problem_of_a_run_names_an_event_only_to_those_who_may_view_it(hidde
 
 @pytest.mark.one_database
 def test_the_page_of_a_run_links_to_no_list_with_a_filter_that_the_user_does_not_have(change: Delivery) -> None:
-    run = Run.objects.create(kind=RunKind.RETRY, requested_by="root", filters={"user": "ann"})
+    run = Run.objects.create(kind="retry", requested_by="root", filters={"user": "ann"})
     page = reverse("admin:rq_webhooks_run_change", args=[run.pk])
     for but, is_linked in (("view_event", False), ("view_skip", True)):
         shown = browser(viewer(but)).get(page).content.decode()

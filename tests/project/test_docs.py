@@ -15,13 +15,17 @@ from standardwebhooks.webhooks import Webhook as Reference
 
 import webhooks
 from webhooks import payloads
+from webhooks.api.base import query_filters
 from webhooks.conditions import OPERATORS
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight.why import Cause
+from webhooks.management.base import help_of
 from webhooks.models import Event, Webhook
+from webhooks.models.filters import FILTERS, Filter
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import SETTINGS
+from webhooks.operations.kinds import RUN_KINDS
 from webhooks.security import signing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +95,36 @@ def test_every_setting_of_a_webhook_is_described_for_the_form_and_for_rest() -> 
     assert {name for cell in FIRST_CELL.findall(section) for name in cell.lower().split(", ")} >= labels
     section = page("rest-api.md").partition("### Fields")[2].partition("\n### ")[0]
     assert {name for cell in FIRST_CELL.findall(section) for name in re.findall(r"`(\w+)`", cell)} >= {*SETTINGS}
+
+
+def test_every_filter_and_every_option_of_a_run_is_described_with_its_texts() -> None:
+    table = {}
+    for name, one in FILTERS.items():
+        of = [rows for rows in one.queries if name in query_filters(rows)().fields and (name, rows) != IN_THE_ADDRESS]
+        if of:
+            table[name] = f"{', '.join(of)} | {one.help} |"
+    assert plain(rows_of("rest-api.md", "Filters")) == table
+    taken = [one for one in FILTERS.values() if any(one.name in kind.filters for kind in RUN_KINDS.values())]
+    options = {f"{one.command_option} {option_value(one)}".strip(): f"{help_of(one)} |" for one in taken}
+    shown = plain(rows_of("commands.md", "Retry, resend, replay and backfill"))
+    others = {"--dry-run", "--no-wait", "--resume", "--all"}
+    assert {name: text for name, text in shown.items() if name not in others} == options
+
+
+IN_THE_ADDRESS = ("webhook", "skips")
+
+
+def rows_of(name: str, title: str) -> dict[str, str]:
+    return dict(ROW.findall(page(name).partition(f"\n## {title}\n")[2].partition("\n## ")[0]))
+
+
+def plain(table: dict[str, str]) -> dict[str, str]:
+    """Without links."""
+    return {name: re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text) for name, text in table.items()}
+
+
+def option_value(one: Filter) -> str:
+    return "" if one.type == "flag" else one.metavar or one.name.upper()
 
 
 def test_every_public_name_is_on_the_page_of_the_python_api() -> None:

@@ -19,8 +19,8 @@ from tests.support.inbox import ROOT
 from tests.support.makers import make_site_deliveries, make_webhook
 from users.models import User
 from webhooks.insight.wording import count_of, number
-from webhooks.models import Delivery, RunKind
-from webhooks.operations import retries, runs
+from webhooks.models import Delivery
+from webhooks.operations import kinds, runs
 
 LANGUAGES = sorted(path.name for path in (ROOT / "webhooks/locale").iterdir())
 PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|\{\w+\}")
@@ -79,8 +79,8 @@ def test_the_history_is_english_whoever_acts(db: None, redis: object) -> None:
     webhook, user = make_webhook(Site, name="CMDB"), User.objects.create_superuser("admin")
     make_site_deliveries(webhook, 1)
     with translation.override("de"):
-        retries.retry(Delivery.objects.all(), user)
-        run = runs.start(RunKind.RETRY, {"webhook": webhook.pk}, user)
+        kinds.RETRY.perform(Delivery.objects.all(), user)
+        run = runs.start("retry", {"webhook": webhook.pk}, user)
     assert [(entry.object_repr, entry.get_change_message()) for entry in LogEntry.objects.order_by("pk")] == [
         (str(Delivery.objects.for_list().get()), "Retried."),
         ("retry of deliveries of CMDB", f"Started run {run.pk}."),

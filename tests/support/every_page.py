@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
-from webhooks.models import Delivery, Event, Run, RunKind, RunState, State, Webhook
-from webhooks.operations.run_filters import OF_WEBHOOK
+from webhooks.models import Delivery, Event, Run, RunState, State, Webhook
+from webhooks.operations.kinds import OF_WEBHOOK
 
 ANSWER = json.dumps({"error": "invalid signature", "hint": "compare the secret " * 12})
 
@@ -48,8 +48,8 @@ def fill() -> None:
     make_site_event(41, "Rack A-17", error=error, data="", webhook_ids=[fine.pk])
     make_site_skip(fine, username="jane.doe")
     columns = {"filters": {"webhook": paused.pk}, "requested_by": "admin", "counts": {str(paused.pk): 1204}}
-    Run.objects.create(kind=RunKind.RETRY, state=RunState.PAUSED, total=1204, done=810, **columns)
-    Run.objects.create(kind=RunKind.DISCARD, state=RunState.DONE, total=1204, done=1204, finished_at=now, **columns)
+    Run.objects.create(kind="retry", state=RunState.PAUSED, total=1204, done=810, **columns)
+    Run.objects.create(kind="discard", state=RunState.DONE, total=1204, done=1204, finished_at=now, **columns)
 
 
 def one_of_each_kind() -> list[str]:

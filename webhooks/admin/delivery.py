@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partialmethod
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -19,16 +19,19 @@ from webhooks.admin import delivery_sections as sections
 from webhooks.admin.display import delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
-from webhooks.admin.run_start import DONE, question_context
+from webhooks.admin.run_start import question_context
 from webhooks.admin.what_changed import change_context
 from webhooks.db import index_plans
 from webhooks.insight.paging import Found, find_deliveries
 from webhooks.insight.wording import number
-from webhooks.models import Delivery, Event, RunKind
+from webhooks.models import Delivery, Event
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
+from webhooks.models.filters import SUPERSEDED
 from webhooks.models.queue import OPEN_STATES, State
-from webhooks.operations import retries, runs
+from webhooks.operations import runs
+from webhooks.operations.kinds import OF_DELIVERIES
+from webhooks.operations.retries import DeliveryKind
 from webhooks.permissions import redaction
 from webhooks.permissions.redaction import Redaction, explain
 
@@ -38,14 +41,6 @@ MAX_ATTEMPTS = 50
 # To find the delivery before and after, the page reads this many events of the object each way.
 NEIGHBOURS = 100
 
-# The operation of each action, and why it skips some deliveries.
-OPERATIONS = {"retry": retries.retry, "resend": retries.resend, "discard": retries.discard}
-WHY_SKIPPED = {
-    "retry": gettext_lazy("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook"),
-    "resend": gettext_lazy("only finished deliveries can be resent, and none of a deleted webhook"),
-    "discard": gettext_lazy("finished deliveries, and deliveries that a worker is sending, cannot be discarded"),
-}
-
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
@@ -54,13 +49,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
     filter_form = DeliveryFilterForm
     noun = "delivery"
     change_form_template = "rq_webhooks/admin/delivery/page.html"
-    actions = ("retry_chosen", "resend_chosen", "discard_chosen")
-    buttons = ("retry", "resend", "discard")
-    run_kinds = {
-        "retry_chosen": RunKind.RETRY,
-        "resend_chosen": RunKind.RESEND,
-        "discard_chosen": RunKind.DISCARD,
-    }
+    run_kinds: ClassVar = {f"{name}_chosen": name for name in OF_DELIVERIES}
+    actions = tuple(run_kinds)
+    buttons = tuple(OF_DELIVERIES)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
@@ -119,42 +110,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
         )
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
-        next_page = request.get_full_path() if self.has_retry_permission(request) else None
+        next_page = request.get_full_path() if self.has_act_permission("retry", request) else None
         for row in rows:
             row.next_page = next_page
-
-    # Retry, resend and discard
-
-    has_retry_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "retry")
-    has_resend_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "resend")
-    has_discard_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "discard")
-
-    @admin.action(description=gettext_lazy("Retry the selected deliveries"), permissions=["retry"])
-    def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        act(request, "retry", chosen)
-
-    @admin.action(description=gettext_lazy("Resend the selected deliveries"), permissions=["resend"])
-    def resend_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        act(request, "resend", chosen)
-
-    @admin.action(description=gettext_lazy("Discard the selected deliveries"), permissions=["discard"])
-    def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
-        """From the list, ask first. The button of one delivery asks by itself."""
-        if "action" in request.POST and "confirmed" not in request.POST:
-            return self._confirm_discard(request, permissions.allowed(request.user, "discard", chosen))
-        act(request, "discard", chosen)
-        return None
-
-    def _confirm_discard(self, request: HttpRequest, chosen: Any) -> HttpResponse:
-        rows = list(chosen.discardable())
-        sample = [runs.Named(row.pk, str(row)) for row in rows]
-        preview = runs.Preview(len(rows), sample=sample, webhooks={row.webhook_id for row in rows})
-        context = question_context(self, request, RunKind.DISCARD, preview) | {
-            "rows": rows,
-            "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
-            "list_url": request.get_full_path(),
-        }
-        return page(request, "rq_webhooks/admin/run/start.html", context)
 
     # One delivery
 
@@ -162,18 +120,50 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return delivery_context(obj, request.user, request.GET.get("attempt", ""))
 
 
-def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
-    """Retry, resend or discard the chosen deliveries that the user may change, oldest first, and show the result."""
-    permitted: Any = permissions.allowed(request.user, name, chosen)
-    count, superseded = permitted.count(), 0
-    if "action" in request.POST and name != "discard":  # from the list: the button of one delivery sends it on demand
-        superseded = permitted.superseded().count()
-        permitted = permitted.not_superseded()
-    changed = OPERATIONS[name](permitted, request.user)
-    if count - superseded or not superseded:
-        show_result(request, DONE[RunKind(name)], changed, count - superseded - changed, WHY_SKIPPED[name])
-    if superseded:
-        messages.warning(request, runs.superseded_note(superseded))
+# Retry, resend, discard and what else changes deliveries
+
+
+def _action(kind: DeliveryKind) -> Any:
+    """The action of the list. A dangerous one asks first; the button of one delivery asks by itself."""
+
+    @admin.action(description=kind.action_label, permissions=[kind.operation])
+    def perform(model_admin: DeliveryAdmin, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
+        permitted: Any = permissions.allowed(request.user, kind.operation, chosen)
+        is_of_list = "action" in request.POST  # the button of one delivery sends a superseded one, too
+        if is_of_list and kind.is_dangerous and "confirmed" not in request.POST:
+            return _confirm(model_admin, request, kind, permitted)
+        count, superseded = permitted.count(), 0
+        if is_of_list and SUPERSEDED in kind.filters:
+            superseded = permitted.superseded().count()
+            permitted = permitted.not_superseded()
+        changed = kind.perform(permitted, request.user)  # the oldest first
+        if count - superseded or not superseded:
+            show_result(request, kind.done, changed, count - superseded - changed, kind.why_left)
+        if superseded:
+            messages.warning(request, runs.superseded_note(superseded))
+        return None
+
+    return perform
+
+
+def _confirm(model_admin: DeliveryAdmin, request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpResponse:
+    rows = list(kind.choose(permitted))
+    sample = [runs.Named(row.pk, str(row)) for row in rows]
+    preview = runs.Preview(len(rows), sample=sample, webhooks={row.webhook_id for row in rows})
+    context = question_context(model_admin, request, kind, preview) | {
+        "rows": rows,
+        "action_name": f"{kind.name}_chosen",
+        "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
+        "list_url": request.get_full_path(),
+    }
+    return page(request, "rq_webhooks/admin/run/start.html", context)
+
+
+for _kind in OF_DELIVERIES.values():
+    setattr(DeliveryAdmin, f"{_kind.name}_chosen", _action(_kind))
+    _may = partialmethod(ReadOnlyAdmin.has_act_permission, _kind.operation)
+    for _name in {_kind.name, _kind.operation}:  # ``button_view`` and Django's actions ask for these
+        setattr(DeliveryAdmin, f"has_{_name}_permission", _may)
 
 
 # The page of one delivery

@@ -29,7 +29,7 @@ from webhooks.db import to_db_time, to_utc
 from webhooks.insight.paging import Found, find_events, find_skips
 from webhooks.insight.why.rows import near, skip_ids_around
 from webhooks.insight.wording import number, skip_reason
-from webhooks.models import Delivery, Event, RunKind, Skip, State
+from webhooks.models import Delivery, Event, Skip, State
 from webhooks.models.event import EventQuerySet, label_of_action
 from webhooks.operations import replays
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
@@ -78,7 +78,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     change_form_template = "rq_webhooks/admin/event.html"
     actions = ("replay_chosen",)
     buttons = ("replay",)
-    run_kinds = {"replay_chosen": RunKind.REPLAY}
+    run_kinds = {"replay_chosen": "replay"}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         return permissions.visible_events(request.user, super().get_queryset(request))
@@ -270,7 +270,7 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         super().describe_list(request, context)
         chosen = context["cl"].form.chosen if context["cl"].form.is_valid() else {}
         webhook = permissions.visible_webhooks(request.user).filter(pk=chosen.get("webhook", 0)).first()
-        if webhook and may_begin(request.user, RunKind.RECOVER_SKIPPED):
+        if webhook and may_begin(request.user, "recover_skipped"):
             since = {"since": request.GET["created_after"]} if "created_after" in chosen else {"hours": "168"}
             rule = {"rule": chosen["rule"]} if "rule" in chosen else {}
             context["recover_url"] = f"{page_url('recover_skipped', webhook)}?{urlencode(since | rule)}"

@@ -3,7 +3,7 @@ REST API and in runs, so "all that match" means the same everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -17,17 +17,17 @@ from django.utils.dateparse import parse_datetime
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans, to_utc
-from webhooks.error_kinds import ErrorKind
 from webhooks.insight.wording import exact_time, local_time
-from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
-from webhooks.models.event import PING, label_of_action
-from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models import Delivery, Event, RunState, Skip
+from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, Rows, filters_of
+from webhooks.models.queue import OPEN_STATES
+from webhooks.models.run import kind_choices
 from webhooks.models.selection import filter_time
-from webhooks.models.skip import Rule
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]
@@ -138,12 +138,13 @@ class ListForm(forms.Form):
     @cached_property
     def chosen(self) -> dict[str, Any]:
         """The filters that are set, as ``models.selection`` and runs read them."""
-        found = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
-        return {name: self.as_filter(name, value) for name, value in found.items()}
+        given = [(name, value) for name, value in self.cleaned_data.items() if value not in ("", None)]
+        # Earlier fields outweigh later ones: a search means more than a model.
+        return {name: one for field in reversed(given) for name, one in self.as_filters(*field).items()}
 
-    def as_filter(self, name: str, value: Any) -> Any:
-        """A valid value of a field as a JSON value."""
-        return value
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        """What the valid value of a field means, in plain JSON."""
+        return {name: value}
 
     def active(self) -> Iterator[tuple[str, str, str]]:
         """For each filter that is set: its label, its value in words, and the address of the list without it."""
@@ -166,20 +167,14 @@ class ListForm(forms.Form):
 
 
 class FilterForm(ListForm):
-    """The filters that events, deliveries and skips share."""
+    """The declared filters of deliveries, events or skips, a search, and spans of time."""
 
+    filters: ClassVar[dict[str, Filter]]
     searched: ClassVar[type[Event | Skip]] = Event
     """The rows with the objects that a search term may mean."""
 
     q = forms.CharField(label=_("Search"), required=False, max_length=255)
-    object_type = ChosenField(label=_("Model"), required=False)
-    action = ChosenField(label=_("Action"), required=False)
-    object_id = forms.CharField(label=_("Object's id"), required=False, max_length=255)
-    user = forms.CharField(label=_("User"), required=False, max_length=150)
-    request_id = forms.CharField(label=_("Request's id"), required=False, max_length=200)
     within = ChosenField(label=_("Time"), required=False)
-    created_after = MomentField(label=_("From"), required=False)
-    created_before = MomentField(label=_("Until"), required=False)
 
     def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
         super().__init__(request, also)
@@ -188,24 +183,16 @@ class FilterForm(ListForm):
             self.fields[name].label = f"{self.fields[name].label} ({zone})"
 
     def offers(self) -> dict[str, Choices]:
-        names = [*Action.values, *registry.custom_events(), PING]
+        offered = {name: one for name, one in self.filters.items() if name in self.fields}
         return {
-            "object_type": [(label, label) for label in registry.registered_models()],
-            "action": [(name, label_of_action(name)) for name in names],
             "within": [(name, label) for name, (label, _span) in SPANS.items()],
+            **{name: list(one.choices()) for name, one in offered.items() if one.choices()},
+            **{name: self.webhooks() for name, one in offered.items() if one.type == "webhook"},
         }
 
     def webhooks(self) -> Choices:
         rows = permissions.visible_webhooks(self.user_of_request).order_by("name")
         return [(str(pk), name) for pk, name in rows.values_list("pk", "name")]
-
-    @cached_property
-    def chosen(self) -> dict[str, Any]:
-        found = dict(super().chosen)
-        span, term = found.pop("within", None), found.pop("q", "")
-        if span in SPANS:
-            found["created_after"] = (datetime.now(UTC) - SPANS[span][1]).isoformat()
-        return found | (meaning_of(term, self.searched, self.user_of_request) if term else {})
 
     def fixed(self) -> dict[str, str]:
         """The query parameters of these filters. "The last hour" becomes the time when it began."""
@@ -214,10 +201,19 @@ class FilterForm(ListForm):
             given["created_after"] = self.chosen["created_after"]
         return given
 
-    def as_filter(self, name: str, value: Any) -> Any:
-        if isinstance(value, datetime):
-            return filter_time(value)
-        return value.lower() if name == "object_type" else value
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        match self.filters[name].type if name in self.filters else name:
+            case "q":
+                return meaning_of(value, self.searched, self.user_of_request)
+            case "within":
+                return {"created_after": (datetime.now(UTC) - SPANS[value][1]).isoformat()} if value in SPANS else {}
+            case "moment":
+                value = filter_time(value)
+            case "model":
+                value = value.lower()
+            case "choices":
+                value = [value]
+        return {name: value}
 
 
 def meaning_of(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
@@ -247,64 +243,81 @@ class WebhookField(ChosenField):
         return int(chosen) if chosen else ""
 
 
+class FlagField(forms.NullBooleanField):
+    widget = PlainSelect(choices=[("", _("any")), ("true", _("yes")), ("false", _("no"))])
+
+
+FIELDS: dict[str, type[forms.Field]] = {
+    "webhook": WebhookField,
+    "number": forms.IntegerField,
+    "flag": FlagField,
+    "moment": MomentField,
+}
+
+
+def field_of(one: Filter) -> forms.Field:
+    declared: dict[str, Any] = {"label": capfirst(one.label), "required": False}
+    if one.type == "number":
+        declared |= {"min_value": one.bounds[0], "max_value": one.bounds[1]}
+    if one.type == "text" and not one.choices():
+        return forms.CharField(max_length=255, **declared)
+    return FIELDS.get(one.type, ChosenField)(**declared)
+
+
+# The filters that lists have in another field: the search, and the state of events.
+IN_OTHER_FIELDS = {"name": "q", "failed": "state", "replayed": "state"}
+
+
+def lists(rows: Rows) -> Callable[[type[FilterForm]], type[FilterForm]]:
+    """Gives a form the declared filters of these rows."""
+
+    def declare(form: type[FilterForm]) -> type[FilterForm]:
+        form.filters = filters_of(rows, internal=True)
+        names = [name for name in form.filters if name not in IN_OTHER_FIELDS]
+        form.base_fields |= {name: field_of(form.filters[name]) for name in names}
+        form.field_order = ("q", *(name for name in names if name not in TIMES), "within")
+        return form
+
+    return declare
+
+
+@lists("deliveries")
 class DeliveryFilterForm(FilterForm):
-    state = ChosenField(label=_("State"), required=False)
-    webhook = WebhookField(label=_("Webhook"), required=False)
-    error_kind = ChosenField(label=_("Error"), required=False)
-    status = forms.IntegerField(label=_("HTTP status"), required=False, min_value=100, max_value=999)
-
-    field_order = ("q", "state", "webhook", "error_kind", "status")
-
     @classmethod
     def hidden_fields_of(cls, user: Any) -> Collection[str]:
-        return () if permissions.may_view_events(user) else permissions.ACTOR_FILTERS
+        return () if permissions.may_view_events(user) else ACTOR_FILTERS
 
     def offers(self) -> dict[str, Choices]:
+        offers = super().offers()
         # Who sees a part of the deliveries does not learn which kinds the others have.
-        is_partial = permissions.is_partial(self.user_of_request)
-        kinds = {*(ErrorKind if is_partial else Delivery.objects.error_kinds()), self.data.get("error_kind")}
-        return super().offers() | {
-            "state": [("open", _("not finished")), *((state.value, state.label) for state in State)],
-            "webhook": self.webhooks(),
-            "error_kind": [(kind.value, kind.label) for kind in ErrorKind if kind in kinds],
-        }
+        if not permissions.is_partial(self.user_of_request):
+            kinds = {*Delivery.objects.error_kinds(), self.data.get("error_kind")}
+            offers["error_kind"] = [(kind, label) for kind, label in offers["error_kind"] if kind in kinds]
+        return offers | {"state": [("open", _("not finished")), *offers["state"]]}
 
-    def as_filter(self, name: str, value: Any) -> Any:
-        if name == "state":
-            return [*OPEN_STATES] if value == "open" else [value]
-        return super().as_filter(name, value)
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        return {"state": [*OPEN_STATES]} if (name, value) == ("state", "open") else super().as_filters(name, value)
 
 
 # The filters that a state of the list of events means.
 EVENT_STATES = {"failed": {"failed": True}, "replayed": {"replayed": True}, "recorded": {"failed": False}}
 
 
+@lists("events")
 class EventFilterForm(FilterForm):
     state = ChosenField(label=_("State"), required=False)
-
-    field_order = ("q", "state")
 
     def offers(self) -> dict[str, Choices]:
         states = [("failed", _("failed")), ("replayed", _("failed and replayed")), ("recorded", _("recorded"))]
         return super().offers() | {"state": states}
 
-    @cached_property
-    def chosen(self) -> dict[str, Any]:
-        found = dict(super().chosen)
-        state = found.pop("state", "")
-        return found | EVENT_STATES.get(state, {})
+    def as_filters(self, name: str, value: Any) -> dict[str, Any]:
+        return EVENT_STATES.get(value, {}) if name == "state" else super().as_filters(name, value)
 
 
+@lists("skips")
 class SkipFilterForm(FilterForm):
     searched = Skip
-
-    rule = ChosenField(label=_("Reason"), required=False)
-    webhook = WebhookField(label=_("Webhook"), required=False)
-
-    field_order = ("q", "rule", "webhook")
-
-    def offers(self) -> dict[str, Choices]:
-        return super().offers() | {"rule": list(Rule.choices), "webhook": self.webhooks()}
 
 
 class RunFilterForm(ListForm):
@@ -312,4 +325,4 @@ class RunFilterForm(ListForm):
     kind = ChosenField(label=_("Kind"), required=False)
 
     def offers(self) -> dict[str, Choices]:
-        return {"state": list(RunState.choices), "kind": list(RunKind.choices)}
+        return {"state": list(RunState.choices), "kind": kind_choices()}

@@ -36,7 +36,7 @@ from webhooks.db import index_plans
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.paging import Found
 from webhooks.insight.wording import count_of, number
-from webhooks.models import RunKind, Webhook
+from webhooks.models import Webhook
 from webhooks.models.selection import rows_in_order
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
@@ -99,7 +99,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     """The rows, as ``count_of`` counts them."""
     buttons: ClassVar[Sequence[str]] = ()
     """Names of actions with a button on the page of one row: "retry" runs ``retry_chosen()``."""
-    run_kinds: ClassVar[dict[str, RunKind]] = {}
+    run_kinds: ClassVar[dict[str, str]] = {}
     """The kind of run that does an action with all rows that match the filters."""
 
     class Media:
@@ -262,9 +262,9 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
     return HttpResponseRedirect(address) if is_own else redirect(page, *args)
 
 
-def start_url(kind: RunKind, **filters: Any) -> str:
+def start_url(kind: str, **filters: Any) -> str:
     """The address of the page that shows what a run would do, and begins it, with the filters as the list has them."""
-    return f"{reverse('admin:rq_webhooks_run_add')}?{urlencode({'kind': kind.value} | filters)}"
+    return f"{reverse('admin:rq_webhooks_run_add')}?{urlencode({'kind': kind} | filters)}"
 
 
 def as_uuid(term: str) -> uuid.UUID | None:

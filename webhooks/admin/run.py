@@ -21,9 +21,11 @@ from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
+from webhooks.delivery.runs.kinds import kind_of
 from webhooks.insight.paging import Found, read_page
 from webhooks.insight.wording import exact_time, number
-from webhooks.models import Run, RunKind, RunState
+from webhooks.models import Run, RunState
+from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
 
@@ -194,14 +196,17 @@ def rows_url(run: Run, user: Any) -> str:
     """The list with the rows that match the filters of a run now. Empty if no list of the user has all of the
     filters."""
     chosen = without_options(run.filters)
-    if not permissions.may_view_events(user) and not permissions.ACTOR_FILTERS.isdisjoint(chosen):
+    if not permissions.may_view_events(user) and not ACTOR_FILTERS.isdisjoint(chosen):
         return ""
     filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
-    if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
+    listed = kind_of(run).listed
+    if not listed:
+        return ""
+    if listed == "event":
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}
-        return list_url("event", **filters, **state) if "webhook" not in filters else ""
-    if run.kind == RunKind.RECOVER_SKIPPED:
+        return list_url("event", **filters, **state)
+    if listed == "skip":
         return list_url("skip", **filters)
     states = filters.pop("state", [])
     if len(states) > 1:

@@ -21,91 +21,22 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext_lazy
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, state_word
+from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
-from webhooks.delivery.runs.acts import PERMISSIONS
-from webhooks.error_kinds import KINDS
+from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
 from webhooks.insight.wording import count_of, exact_time, local_time, number
-from webhooks.models import Run, RunKind, Webhook
-from webhooks.models.event import label_of_action
-from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
+from webhooks.models import Run, Webhook
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED, Filter
+from webhooks.models.selection import without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
-from webhooks.operations.run_filters import FILTERS, RefusedFilter
-
-# The question of the page, without webhooks as long as they are not all known, and the consequence of a yes.
-QUESTIONS: dict[RunKind, Any] = {
-    RunKind.RETRY: ngettext_lazy(
-        "Retry %(rows)s delivery of %(webhooks)s?", "Retry %(rows)s deliveries of %(webhooks)s?", "count"
-    ),
-    RunKind.RESEND: ngettext_lazy(
-        "Resend %(rows)s delivery of %(webhooks)s?", "Resend %(rows)s deliveries of %(webhooks)s?", "count"
-    ),
-    RunKind.DISCARD: ngettext_lazy(
-        "Discard %(rows)s delivery of %(webhooks)s?", "Discard %(rows)s deliveries of %(webhooks)s?", "count"
-    ),
-    RunKind.REPLAY: ngettext_lazy("Replay %(rows)s event?", "Replay %(rows)s events?", "count"),
-}
-SHORT_QUESTIONS: dict[RunKind, Any] = QUESTIONS | {
-    RunKind.RETRY: ngettext_lazy("Retry %(rows)s delivery?", "Retry %(rows)s deliveries?", "count"),
-    RunKind.RESEND: ngettext_lazy("Resend %(rows)s delivery?", "Resend %(rows)s deliveries?", "count"),
-    RunKind.DISCARD: ngettext_lazy("Discard %(rows)s delivery?", "Discard %(rows)s deliveries?", "count"),
-}
-CONSEQUENCES = {
-    RunKind.RETRY: gettext_lazy("They are sent again, in the order of their lanes, with the data they had."),
-    RunKind.RESEND: gettext_lazy(
-        "They are sent again, in the order of their lanes, with the data they had. Receivers get succeeded ones twice, "
-        "with the same webhook-id."
-    ),
-    RunKind.DISCARD: gettext_lazy(
-        "Their receivers do not get these changes. A discarded delivery can be retried until it is deleted."
-    ),
-    RunKind.REPLAY: gettext_lazy("Their objects are captured as they are today, as new events."),
-    RunKind.RECOVER: gettext_lazy(
-        "Sends what this webhook should have sent and did not: failed deliveries again, and events that failed before "
-        "they had a delivery. What the receiver accepted is not sent again, and what a user discarded is not sent."
-    ),
-    RunKind.BACKFILL: gettext_lazy(
-        "Sends this webhook the stored events that match its current settings and that it never got, for example "
-        "events from before it was created."
-    ),
-    RunKind.RECOVER_SKIPPED: gettext_lazy(
-        "Sends the objects of changes that this webhook skipped, for example because of a wrong condition: each object "
-        "once, as it is now, if the webhook wants it now. What the webhook got later is left out."
-    ),
-}
-
-# The names of the filters. The title of a run names its webhook.
-NAMES = {
-    "state": gettext_lazy("state"),
-    "error_kind": gettext_lazy("error"),
-    "status": gettext_lazy("HTTP status"),
-    "object_type": gettext_lazy("model"),
-    "object_id": gettext_lazy("object's id"),
-    "action": gettext_lazy("action"),
-    "request_id": gettext_lazy("request"),
-    "user": gettext_lazy("user"),
-    "name": gettext_lazy("name contains"),
-    "failed": gettext_lazy("failed"),
-    "rule": gettext_lazy("reason"),
-    "created_after": gettext_lazy("since %(time)s"),
-    "created_before": gettext_lazy("before %(time)s"),
-    EACH: gettext_lazy("each event of an object"),
-    SUPERSEDED: gettext_lazy("superseded ones, too"),
-}
-
-# Runs of few deliveries are done at once. The result says it.
-AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
-DONE = {
-    RunKind.RETRY: AGAIN,
-    RunKind.RESEND: AGAIN,
-    RunKind.DISCARD: ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count"),
-}
+from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+from webhooks.operations.run_filters import RefusedFilter
 
 # A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
 COUNT_SECONDS = 0.03
@@ -120,31 +51,25 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     A button of another page posts the address to return to as ``next``. If there are many rows, ask first.
     """
     kind, filters = read_run(request)
-    if not all(permissions.has_perm(request.user, one) for one in PERMISSIONS[kind]):
+    if kind.missing_permissions(request.user):
         raise PermissionDenied
     try:
-        # Few rows are changed at once. A run needs another permission.
-        is_many = kind not in DONE or not without_options(filters)
-        may_run = permissions.has_perm(request.user, "rq_webhooks.add_run")
         if request.method == "POST":
-            is_run = is_many or runs.few_rows(kind, filters, request.user) is None
-            if is_run and "next" in request.POST:
-                return redirect(request.get_full_path())
-            if is_run and not may_run:
-                raise PermissionDenied
             return _start(request, kind, filters)
         shown = preview_context(request, kind, filters, takes_all=True)
-        is_run = is_many or shown["preview"].is_more_than(runs.AT_ONCE)
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
+    # Few deliveries are changed at once. A run needs another permission.
+    may_be_few = kind.name in OF_DELIVERIES and without_options(filters)
+    is_run = not may_be_few or shown["preview"].is_more_than(runs.AT_ONCE)
     chosen = permissions.visible_webhooks(request.user).filter(pk=filters.get("webhook", 0)).first()
     context = question_context(model_admin, request, kind, shown["preview"], chosen) | {
         **shown,
         "webhook": chosen,
         "filters": filters_in_words(filters),
         "is_run": is_run,
-        "may_start": may_run or not is_run,
+        "may_start": not is_run or permissions.has_perm(request.user, ADD_RUN),
     }
     return page(request, "rq_webhooks/admin/run/start.html", context)
 
@@ -155,13 +80,13 @@ def question_context(
     """The context of a page that asks before it acts on the rows of a preview, of the ``chosen`` webhook or of any."""
     return model_admin.admin_site.each_context(request) | {
         "title": _question(kind, preview, chosen),
-        "consequence": CONSEQUENCES[kind],
+        "consequence": kind.consequence,
         "button": capfirst(kind.label),
-        "is_dangerous": kind == RunKind.DISCARD,
+        "is_dangerous": kind.is_dangerous,
         "preview": preview,
         "may_start": True,
         "list_url": _list_url(kind),
-        "list_name": _("Events") if kind == RunKind.REPLAY else _("Deliveries"),
+        "list_name": _("Events") if kind.listed == "event" else _("Deliveries"),
     }
 
 
@@ -172,13 +97,13 @@ def _question(kind: RunKind, preview: runs.Preview, chosen: Webhook | None) -> s
     count, rows = shown_count(preview)
     words = {"count": count, "rows": rows}
     if chosen:
-        return str(QUESTIONS[kind] % {**words, "webhooks": chosen})
+        return str(kind.question % {**words, "webhooks": chosen})
     if not preview.is_complete:
-        return str(SHORT_QUESTIONS[kind] % words)
+        return str(kind.short_question % words)
     webhooks: Any = count_of(len(preview.webhooks), "webhook")
     if len(preview.webhooks) == 1:
         webhooks = Webhook.with_deleted.filter(pk__in=preview.webhooks).first() or ""
-    return str(QUESTIONS[kind] % {**words, "webhooks": webhooks})
+    return str(kind.question % {**words, "webhooks": webhooks})
 
 
 def shown_count(preview: runs.Preview) -> tuple[int, str]:
@@ -191,35 +116,33 @@ def shown_count(preview: runs.Preview) -> tuple[int, str]:
 
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
-    result: Run | int
-    key = request.POST.get("nonce", "")
+    if "next" in request.POST and runs.few_rows(kind.name, filters, request.user) is None:
+        return redirect(request.get_full_path())
+    takes_all = not without_options(filters)
     try:
-        if kind in DONE and without_options(filters):
-            result = runs.act(kind, filters, request.user, key)
-        else:
-            result = runs.start(kind, filters, request.user, takes_all=not without_options(filters), request_key=key)
+        result = runs.act(kind.name, filters, request.user, request.POST.get("nonce", ""), takes_all)
     except runs.RunExists as found:
         return show_existing(request, found)
     if isinstance(result, Run):
         show_run(request, result)
         return redirect("admin:rq_webhooks_run_change", result.pk)
-    show_result(request, DONE[kind], result)
+    show_result(request, OF_DELIVERIES[kind.name].done, result)
     return redirect_back(request, _list_url(kind))
 
 
 def _list_url(kind: RunKind) -> str:
-    return reverse(f"admin:rq_webhooks_{'event' if kind == RunKind.REPLAY else 'delivery'}_changelist")
+    return reverse(f"admin:rq_webhooks_{kind.listed}_changelist")
 
 
 def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
     """The kind of a run, and its filters as the list reads them. Raises Http404 for a run that no list offers."""
-    kind = request.GET.get("kind")
-    form_class = EventFilterForm if kind == RunKind.REPLAY else DeliveryFilterForm
+    kind = RUN_KINDS.get(request.GET.get("kind", ""))
+    form_class = EventFilterForm if kind and kind.listed == "event" else DeliveryFilterForm
     form = form_class(request, {"kind", "count", *OPTIONS})
-    if kind not in QUESTIONS or not form.is_valid():
+    if kind is None or kind.is_of_webhook or not form.is_valid():
         raise Http404(_("There is no such run."))
-    options = {name: True for name in OPTIONS if name in request.GET and name in FILTERS[RunKind(kind)]}
-    return RunKind(kind), form.chosen | options
+    options = {name: True for name in OPTIONS if name in request.GET and name in kind.filters}
+    return kind, form.chosen | options
 
 
 # Recover, Backfill and Recover skipped
@@ -265,24 +188,24 @@ class SkippedForm(SinceForm):
     )
 
 
-def may_begin(user: Any, kind: RunKind) -> bool:
+def may_begin(user: Any, kind: str) -> bool:
     """Whether the user may begin runs of this kind."""
-    return all(permissions.has_perm(user, one) for one in (*PERMISSIONS[kind], "rq_webhooks.add_run"))
+    return not RUN_KINDS[kind].missing_permissions(user, ADD_RUN)
 
 
 def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
     """The form, the dry run of a chosen time, or with POST the begun run."""
-    if not may_begin(request.user, kind):
+    if not may_begin(request.user, kind.name):
         raise PermissionDenied
     given = request.POST if request.method == "POST" else request.GET
-    form_class = SkippedForm if kind == RunKind.RECOVER_SKIPPED else SinceForm
+    form_class = SkippedForm if "rule" in kind.filters else SinceForm
     form = form_class(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
     form.fields["since"].label = _("Since (%(zone)s)") % {"zone": timezone.get_current_timezone_name()}
     act = capfirst(kind.label)
     context |= {
         "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
         "act": act,
-        "meaning": CONSEQUENCES[kind],
+        "meaning": kind.consequence,
         "form": form,
         "webhook": webhook,
         "is_sent_later": not webhook.enabled or webhook.is_paused,
@@ -293,7 +216,8 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
         filters = runs.since_filters(webhook, since) | rule
         if request.method == "POST":
             try:
-                show_run(request, runs.start(kind, filters, request.user, request_key=request.POST.get("nonce", "")))
+                key = request.POST.get("nonce", "")
+                show_run(request, runs.start(kind.name, filters, request.user, request_key=key))
             except runs.RunExists as found:
                 return show_existing(request, found)
             return redirect("admin:rq_webhooks_webhook_change", webhook.pk)
@@ -302,7 +226,7 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
             "heading": _heading(context["preview"], kind),
             "since": exact_time(since),
             "rule": rule.get("rule", ""),
-            "is_judged_later": kind == RunKind.RECOVER_SKIPPED,
+            "is_judged_later": kind.is_judged_later,
             "posted": local_time(since).isoformat(timespec="seconds"),  # with its offset: an hour of autumn comes twice
         }
     return page(request, "rq_webhooks/admin/run/recover.html", context)
@@ -312,7 +236,7 @@ def _heading(preview: runs.Preview, kind: RunKind) -> str:
     """Such as "49,950 would be sent"."""
     if not preview.may_take_any:
         return _("Nothing to send")
-    if kind == RunKind.RECOVER_SKIPPED:  # workers judge the conditions
+    if kind.is_judged_later:
         text = _("at most %(rows)s would be sent") if preview.is_complete else _("%(rows)s would be looked at")
         return capfirst(text % {"rows": shown_count(preview)[1]})
     return capfirst(_("%(rows)s would be sent") % {"rows": shown_count(preview)[1]})
@@ -328,17 +252,18 @@ def preview_context(
     ``?count=``: then it counts for longer."""
     counts_all = "count" in request.GET
     seconds = runs.PREVIEW_SECONDS if counts_all else COUNT_SECONDS
-    preview = runs.preview(kind, filters, request.user, takes_all=takes_all, seconds=seconds)
+    preview = runs.preview(kind.name, filters, request.user, takes_all=takes_all, seconds=seconds)
     count, shown = shown_count(preview)
     more = count - len(preview.sample)
+    options = () if kind.is_of_webhook else kind.filters
     return {
         "preview": preview,
         "shown": shown,
         "more": number(more) if more > 0 and preview.is_complete else "",
         "counts_on": preview.is_stopped and not counts_all,
         "count_url": f"?{request.GET.urlencode()}&count=all",
-        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if kind == RunKind.REPLAY else "",
-        "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if kind in QUESTIONS else "",
+        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if EACH in options else "",
+        "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if SUPERSEDED in options else "",
         "nonce": uuid.uuid4().hex,  # the button of a page begins one run
     }
 
@@ -359,21 +284,16 @@ def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:
     """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
-    return [_filter_text(name, value) for name, value in filters.items() if name != "webhook"]
+    return [_in_words(one, filters[name]) for name, one in FILTERS.items() if name in filters and name != "webhook"]
 
 
-def _filter_text(name: str, value: Any) -> str:
-    match name:
-        case "each" | "superseded":
-            return str(NAMES[name])
-        case "created_after" | "created_before":
-            return str(NAMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
-        case "state":
-            value = ", ".join(map(state_word, value))
-        case "error_kind" if value in KINDS:
-            value = KINDS[value].label
-        case "rule":
-            value = Rule(value).label
-        case "action":
-            value = label_of_action(value)
-    return f"{NAMES.get(name, name)}: {value}"
+def _in_words(one: Filter, value: Any) -> str:
+    labels = dict(one.choices())
+    match one.type:
+        case "moment":
+            value = exact_time(to_utc(datetime.fromisoformat(value)))
+        case "choices":
+            value = ", ".join(str(labels.get(chosen, chosen)) for chosen in value)
+        case _:
+            value = labels.get(value, value)
+    return str(one.words) % {"label": one.label, "value": value}

@@ -29,7 +29,6 @@ from webhooks.insight.alarms import Alarm, Problem
 from webhooks.insight.counts import EACH_CAP, TOTAL_CAP
 from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import exact_time, number
-from webhooks.models import RunKind
 from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.permissions.redaction import Redaction
@@ -188,7 +187,7 @@ class _Buttons:
         self._may_retry = permissions.has_perm(user, "rq_webhooks.retry_delivery")
         self._may_add = permissions.has_perm(user, "rq_webhooks.add_webhook")
         self._may_view_skips = permissions.may_view_skips(user)
-        self._may_recover = may_begin(user, RunKind.RECOVER_SKIPPED)
+        self._may_recover = may_begin(user, "recover_skipped")
         self._may_change = Redaction(user).may_change
 
     def of(self, alarm: Alarm) -> Iterator[Button]:

@@ -31,7 +31,7 @@ from webhooks.insight.overview import Overview
 from webhooks.insight.statistics import Recent
 from webhooks.insight.status import Status
 from webhooks.insight.wording import clock_time, number, span
-from webhooks.models import Event, Run, RunKind
+from webhooks.models import Event, Run
 from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
 from webhooks.operations.runs import name_webhooks, summary, time_left
@@ -229,7 +229,7 @@ def _group(group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dic
 
 def retry_url(**filters: Any) -> str:
     """The address that retries the failed deliveries with these filters, if there are few, and else asks first."""
-    return start_url(RunKind.RETRY, state=State.FAILED.value, **filters)
+    return start_url("retry", state=State.FAILED.value, **filters)
 
 
 # Runs, workers, database

@@ -28,17 +28,17 @@ from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
 from webhooks import permissions
-from webhooks.api.fields import header, refuse_unknown
+from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField, header, refuse_unknown
 from webhooks.db import index_plans
 from webhooks.insight.paging import Found
 from webhooks.models import Event, Run
+from webhooks.models.filters import Filter, Rows, filters_of, incomplete
 from webhooks.models.selection import filter_time, rows_in_order
 from webhooks.operations import runs
 from webhooks.permissions.redaction import Redaction
 from webhooks.text import replace_half_surrogates
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
-REPEATABLE = {"state"}  # the parameters that may be given several times
 KEY: Any = {"min_value": 1, "max_value": 2**63 - 1, "required": False}  # of a filter by a primary key
 
 
@@ -49,8 +49,14 @@ class QueryFilters(serializers.Serializer[Any]):
         """From query parameters, or from a dictionary of a JSON body."""
         # A dictionary: REST framework would ignore an empty value of a QueryDict, as in a form.
         if isinstance(given, QueryDict):
-            given = given.dict() | {name: given.getlist(name) for name in REPEATABLE & given.keys()}
+            given = given.dict() | {name: given.getlist(name) for name in self.repeatable() & given.keys()}
         super().__init__(data=given or {})
+
+    @classmethod
+    def repeatable(cls) -> set[str]:
+        """The parameters that may be given several times."""
+        fields: dict[str, Any] = cls._declared_fields
+        return {name for name, one in fields.items() if isinstance(one, MultipleChoiceField)}
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -66,6 +72,46 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return filter_time(value)
     return sorted(value) if isinstance(value, set) else value
+
+
+class LabelField(serializers.CharField):
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(data).lower()
+
+
+FIELDS: dict[str, Any] = {
+    "model": LabelField,
+    "webhook": serializers.IntegerField,
+    "choice": ChoiceField,
+    "choices": MultipleChoiceField,
+    "number": serializers.IntegerField,
+    "flag": serializers.BooleanField,
+    "moment": MomentField,
+}
+
+
+def field_of(one: Filter) -> Any:
+    """The query parameter for a filter."""
+    declared: dict[str, Any] = {"required": False, "help_text": one.help}
+    match one.type:
+        case "number" | "webhook":
+            declared |= {"min_value": one.bounds[0], "max_value": one.bounds[1]}
+        case "choice" | "choices":
+            declared |= {"choices": one.choices()}
+    return FIELDS.get(one.type, serializers.CharField)(**declared)
+
+
+class RowFilters(QueryFilters):
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if problems := incomplete(attrs):
+            raise ValidationError(problems)
+        return attrs
+
+
+def query_filters(rows: Rows, *but: str) -> type[QueryFilters]:
+    """The query parameters for all filters of these rows, except some."""
+    fields = {name: field_of(one) for name, one in filters_of(rows).items() if name not in but}
+    return type(f"{rows.capitalize()}Filters", (RowFilters,), fields)
 
 
 class NewestFirst(CursorPagination):
@@ -168,12 +214,12 @@ class StrictViewSet(GenericViewSet[Any]):
         super().initial(request, *args, **kwargs)
         if not self.action:  # the method is not allowed
             return
-        filters = self.filters_class().fields if self.action in ("list", "retry_many", "summary", "why") else ()
-        known = [*filters, *(("cursor", "limit") if self.action == "list" else ())]
+        filters = self.filters_class if self.action in ("list", "retry_many", "summary", "why") else QueryFilters
+        known = [*filters().fields, *(("cursor", "limit") if self.action == "list" else ())]
         framework = {api_settings.URL_FORMAT_OVERRIDE, api_settings.VERSION_PARAM}  # REST framework reads these
         refuse_unknown(set(request.query_params) - framework, known, "query parameter")
         for name, values in request.query_params.lists():
-            if len(values) > 1 and name not in REPEATABLE:
+            if len(values) > 1 and name not in filters.repeatable():
                 raise ValidationError({name: ["Give it once."]})
 
     def handle_exception(self, exc: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as NotPermitted
@@ -18,21 +17,19 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 from webhooks import payloads, permissions
 from webhooks.api.base import (
     IDEMPOTENCY_KEY,
-    KEY,
     Conflict,
     LongListViewSet,
+    query_filters,
     redaction_of,
     refuse_body,
     repeated_run,
     request_key_of,
     sees_payload,
 )
-from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json, refuse_actor_filters
+from webhooks.api.events import EventSummarySerializer, parse_json, refuse_actor_filters
 from webhooks.api.fields import (
-    ChoiceField,
     ErrorKindField,
     MomentField,
-    MultipleChoiceField,
     NamedSerializer,
     RowSerializer,
     StateField,
@@ -40,11 +37,12 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
-from webhooks.error_kinds import ErrorKind
 from webhooks.insight.paging import Found, find_deliveries
-from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
+from webhooks.models import Attempt, BodyKind, Delivery, Run, State
 from webhooks.models.attempt import sent_bodies
-from webhooks.operations import retries, runs
+from webhooks.operations import runs
+from webhooks.operations.kinds import OF_DELIVERIES
+from webhooks.operations.retries import DeliveryKind
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions.redaction import explain
 
@@ -183,13 +181,7 @@ class RetriedSerializer(NamedSerializer):
     )
 
 
-class DeliveryFilters(ChangeFilters):
-    state = MultipleChoiceField(choices=State.choices, required=False, help_text=_("May be repeated."))
-    error_kind = ChoiceField(list(ErrorKind), required=False, help_text=_("The kind of its last failure."))
-    status = serializers.IntegerField(
-        min_value=100, max_value=999, required=False, help_text=_("The HTTP status of its last answer.")
-    )
-    webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook."))
+DeliveryFilters = query_filters("deliveries")
 
 
 @extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))
@@ -210,40 +202,13 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
     def get_serializer_class(self) -> Any:
         return DeliveryDetailSerializer if self.detail else DeliverySerializer
 
-    @extend_schema(request=None)
-    @action(detail=True, methods=["post"], operation="retry")
-    def retry(self, request: Request, pk: str, **kwargs: Any) -> Response:
-        """Send a failed or discarded delivery again, or a pending one now, before its next attempt is due."""
-        refusal = _(
-            "Delivery %(id)s is %(state)s. You can only retry a failed or discarded delivery, or one between attempts, "
-            "of a webhook that is not deleted."
-        )
-        return self._perform(retries.retry, refusal)
-
-    @extend_schema(request=None)
-    @action(detail=True, methods=["post"], operation="resend")
-    def resend(self, request: Request, pk: str, **kwargs: Any) -> Response:
-        """Send a finished delivery again, one that succeeded too: under its ``webhook-id``, in the order of its lane.
-        The request has the header ``X-Webhook-Redelivery: true``."""
-        refusal = _(
-            "Delivery %(id)s is %(state)s. You can only resend a finished delivery, of a webhook that is not deleted."
-        )
-        return self._perform(retries.resend, refusal)
-
-    @extend_schema(request=None)
-    @action(detail=True, methods=["post"], operation="discard")
-    def discard(self, request: Request, pk: str, **kwargs: Any) -> Response:
-        """End a delivery without sending it."""
-        refusal = _("Delivery %(id)s is %(state)s. You can only discard a waiting, pending or failed delivery.")
-        return self._perform(retries.discard, refusal)
-
-    def _perform(self, perform: Callable[[Any, Any], int], refusal: Any) -> Response:
+    def _perform(self, kind: DeliveryKind) -> Response:
         refuse_body(self.request)
         delivery = self.get_object()
         if not permissions.may(self.request.user, self.operation, delivery):
             raise PermissionDenied
-        if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user):
-            raise Conflict(refusal % {"id": delivery.pk, "state": State(delivery.state).label})
+        if not kind.perform(Delivery.objects.filter(pk=delivery.pk), self.request.user):
+            raise Conflict(kind.refusal % {"id": delivery.pk, "state": State(delivery.state).label})
         return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(
@@ -264,15 +229,30 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
             raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
         superseded = 0
         try:
-            superseded = runs.count_superseded(RunKind.RETRY, filters.chosen, request.user)
-            done = runs.act(RunKind.RETRY, filters.chosen, request.user, request_key_of(request))
+            superseded = runs.count_superseded("retry", filters.chosen, request.user)
+            done = runs.act("retry", filters.chosen, request.user, request_key_of(request))
         except RefusedFilter as refused:
             raise ValidationError({refused.filter: [str(refused)]}) from None
         except NotPermitted as refused:
             raise PermissionDenied(str(refused)) from None
         except runs.RunExists as found:
-            done = repeated_run(found, RunKind.RETRY, filters.chosen)
+            done = repeated_run(found, "retry", filters.chosen)
         if isinstance(done, Run):
             shown = RetriedSerializer({"retried": 0, "run": done.pk, "superseded": superseded}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)
         return Response(RetriedSerializer({"retried": done, "run": None, "superseded": superseded}).data)
+
+
+def _act(kind: DeliveryKind) -> Any:
+    """The action that changes one delivery."""
+
+    def perform(self: DeliveryViewSet, request: Request, pk: str, **kwargs: Any) -> Response:
+        return self._perform(kind)
+
+    perform.__name__ = kind.name
+    view = action(detail=True, methods=["post"], operation=kind.operation)(perform)
+    return extend_schema(request=None, description=kind.meaning_of_one)(view)
+
+
+for _name, _kind in OF_DELIVERIES.items():
+    setattr(DeliveryViewSet, _name, _act(_kind))

@@ -22,12 +22,12 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import permissions
-from webhooks.api.base import KEY, Conflict, LongListViewSet, QueryFilters, refuse_body, sees_payload
-from webhooks.api.fields import ChoiceField, MomentField, RowSerializer, RuleField, extend_schema, extend_schema_view
+from webhooks.api.base import Conflict, LongListViewSet, query_filters, refuse_body, sees_payload
+from webhooks.api.fields import RowSerializer, RuleField, extend_schema, extend_schema_view
 from webhooks.insight.paging import Found, find_events, find_skips
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip
-from webhooks.models.skip import Rule
+from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.operations import replays
 from webhooks.operations.run_filters import needs_permission
 from webhooks.text import replace_half_surrogates
@@ -127,50 +127,15 @@ class SkipSerializer(RowSerializer[Skip]):
         return skip_reason(skip, self._shows_actual())
 
 
-class ObjectFilters(QueryFilters):
-    object_type = serializers.CharField(required=False, help_text=_("The label of a model, such as dcim.site."))
-    object_id = serializers.CharField(required=False, help_text=_("The key of an object. Give object_type as well."))
-
-    def validate_object_type(self, value: str) -> str:
-        return value.lower()
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if "object_id" in attrs and "object_type" not in attrs:
-            raise ValidationError({"object_id": _("Give object_type as well: ids of different models are the same.")})
-        return attrs
-
-
-class SkipFilters(ObjectFilters):
-    rule = ChoiceField(Rule.choices, required=False, help_text=_("What said no."))
-
-
-class ChangeFilters(ObjectFilters):
-    """The filters by the change that happened, which deliveries share with events."""
-
-    action = serializers.CharField(required=False, help_text=_("created, updated, deleted, or the name of an event."))
-    request_id = serializers.CharField(required=False, help_text=_("The id of the request that made the change."))
-    name = serializers.CharField(
-        required=False, help_text=_("A part of the name of the object, in capital or small letters.")
-    )
-    user = serializers.CharField(required=False, help_text=_("The name of the user who made the change."))
-    created_after = MomentField(required=False, help_text=_("The first time that is included."))
-    created_before = MomentField(required=False, help_text=_("The first time that is not included any more."))
+EventFilters = query_filters("events")
+SkipFilters = query_filters("skips", "webhook")  # the address has it
 
 
 def refuse_actor_filters(user: Any, given: Collection[str]) -> None:
     """Raise ValidationError for the filters of deliveries that show who made a change, if the user may not see that."""
-    if not permissions.may_view_events(user):
-        refused = permissions.ACTOR_FILTERS.intersection(given)
-        problems = {name: [needs_permission(name, "rq_webhooks.view_event")] for name in sorted(refused)}
-        if problems:
-            raise ValidationError(problems)
-
-
-class EventFilters(ChangeFilters):
-    failed = serializers.BooleanField(required=False, help_text=_("Whether it failed and was not replayed."))
-    webhook = serializers.IntegerField(
-        **KEY, help_text=_("The id of a webhook that matched it, or has a delivery of it.")
-    )
+    refused = sorted(ACTOR_FILTERS.intersection(given))
+    if refused and not permissions.may_view_events(user):
+        raise ValidationError({name: [needs_permission(name, "rq_webhooks.view_event")] for name in refused})
 
 
 @extend_schema_view(list=extend_schema(parameters=[SkipFilters]))

@@ -19,10 +19,11 @@ from webhooks import registry
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight.alarms import Level, Problem
 from webhooks.insight.why import Cause, Target
-from webhooks.models import RunKind, RunState, State
+from webhooks.models import RunState, State
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import DisabledReason
+from webhooks.operations.kinds import RUN_KINDS
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 
@@ -174,7 +175,7 @@ LevelField = _named("RqWebhookLevel", list(Level))
 ProblemField = _named("RqWebhookProblem", list(Problem))
 CauseField = _named("RqWebhookCause", Cause.choices)
 TargetField = _named("RqWebhookTarget", Target.choices)
-RunKindField = _named("RqWebhookRunKind", RunKind.choices)
+RunKindField = _named("RqWebhookRunKind", [(kind.name, kind.label) for kind in RUN_KINDS.values()])
 RunStateField = _named("RqWebhookRunState", RunState.choices)
 
 

@@ -12,8 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import KEY, QueryFilters, StrictViewSet
-from webhooks.api.events import ObjectFilters
+from webhooks.api.base import KEY, QueryFilters, RowFilters, StrictViewSet, field_of
 from webhooks.api.fields import (
     CauseField,
     ChoiceField,
@@ -34,6 +33,7 @@ from webhooks.insight import statistics
 from webhooks.insight.status import read_status
 from webhooks.insight.why import UnknownObject, why
 from webhooks.models import Delivery, Webhook
+from webhooks.models.filters import FILTERS
 from webhooks.models.statistic import Period
 
 
@@ -179,9 +179,11 @@ class StatisticFilters(QueryFilters):
         return datetime.fromtimestamp(int(first.timestamp()) // period * period, UTC)
 
 
-class WhyFilters(ObjectFilters):
+class WhyFilters(RowFilters):
     """One question: an object, an event, a request, or a webhook alone."""
 
+    object_type = field_of(FILTERS["object_type"])
+    object_id = field_of(FILTERS["object_id"])
     event = serializers.IntegerField(**KEY, help_text=_("The id of an event."))
     request_id = serializers.CharField(required=False, help_text=_("The id of an HTTP request, or of an actor()."))
     webhook = serializers.IntegerField(

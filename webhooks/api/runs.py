@@ -24,6 +24,7 @@ from webhooks.api.base import (
     Conflict,
     QueryFilters,
     StrictViewSet,
+    field_of,
     refuse_body,
     repeated_run,
     request_key_of,
@@ -42,12 +43,12 @@ from webhooks.api.fields import (
     extend_schema_view,
     refuse_unknown,
 )
-from webhooks.delivery.runs.acts import PERMISSIONS
-from webhooks.models import Run, RunKind, RunState
-from webhooks.models.selection import OPTIONS
-from webhooks.models.skip import Rule
+from webhooks.delivery.runs.kinds import SINCE_FILTERS, RunKind
+from webhooks.models import Run, RunState
+from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED
 from webhooks.operations import runs
-from webhooks.operations.run_filters import NEEDED, RefusedFilter
+from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
+from webhooks.operations.run_filters import RefusedFilter
 
 MAX_HOURS = 24 * 3660  # ten years
 
@@ -90,16 +91,15 @@ class NewRunSerializer(StartSerializer):
     ``state`` is a list."""
 
     # The others have separate URLs, because they need a webhook and a time.
-    kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in NEEDED])
+    kind = RunKindField([(kind.name, kind.label) for kind in RUN_KINDS.values() if not kind.is_of_webhook])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
-    each = serializers.BooleanField(
-        default=False, help_text=_("Replay each event of an object. Default: the newest one only.")
-    )
-    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
+    each = serializers.BooleanField(default=False, help_text=FILTERS[EACH].help)
+    superseded = serializers.BooleanField(default=False, help_text=FILTERS[SUPERSEDED].help)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        filters_class: type[QueryFilters] = EventFilters if attrs["kind"] == RunKind.REPLAY else DeliveryFilters
+        are_events = RUN_KINDS[attrs["kind"]].listed == "event"
+        filters_class: type[QueryFilters] = EventFilters if are_events else DeliveryFilters
         filters = filters_class(attrs["filters"])
         try:
             refuse_unknown(list(attrs["filters"]), list(filters.fields), "filter")
@@ -127,21 +127,17 @@ class SinceSerializer(StartSerializer):
         return attrs | {"since": since}
 
 
-class RecoverSerializer(SinceSerializer):
-    """As for a backfill. ``each`` and ``superseded`` are as for a run."""
-
-    each = serializers.BooleanField(default=False, help_text=_("Replay each event of an object."))
-    superseded = serializers.BooleanField(default=False, help_text=_("Send superseded deliveries, too."))
-
-
-class RecoverSkippedSerializer(SinceSerializer):
-    """As for a backfill."""
-
-    rule = ChoiceField(Rule.choices, required=False, help_text=_("Only changes that this rule refused."))
+def since_serializer(kind: RunKind) -> type[SinceSerializer]:
+    """The body of a request that begins a run of one webhook: the time, and what else the kind takes."""
+    chosen = {name: field_of(FILTERS[name]) for name in kind.filters if name not in SINCE_FILTERS}
+    if not chosen:
+        return SinceSerializer
+    name = "".join(map(str.capitalize, kind.name.split("_")))
+    return type(f"{name}Serializer", (SinceSerializer,), chosen)
 
 
 class RunFilters(QueryFilters):
-    kind = ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
+    kind = ChoiceField(RunKindField.every, required=False, help_text=_("What it does."))
     state = MultipleChoiceField(
         choices=RunState.choices, source="state__in", required=False, help_text=_("May be repeated.")
     )
@@ -173,13 +169,6 @@ class RunPreviewSerializer(NamedSerializer):
     sample = NamedRowSerializer(many=True)
 
 
-# The body of a request for a run of one webhook.
-SINCE_SERIALIZERS: dict[RunKind, type[SinceSerializer]] = {
-    RunKind.RECOVER: RecoverSerializer,
-    RunKind.BACKFILL: SinceSerializer,
-    RunKind.RECOVER_SKIPPED: RecoverSkippedSerializer,
-}
-
 # The description of an action that begins a run.
 BEGINS: dict[str, Any] = {
     "responses": {201: RunSerializer, 200: RunPreviewSerializer},
@@ -207,43 +196,9 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         given.is_valid(raise_exception=True)
         return self._start(given.validated_data["kind"], given.validated_data["filters"], given)
 
-    @extend_schema(
-        operation_id="webhooks_webhooks_recover",
-        request=RecoverSerializer,
-        **BEGINS,
-    )
-    def recover(self, request: Request, webhook: str, **kwargs: Any) -> Response:
-        """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
-        events that failed before they had deliveries."""
-        return self._start_since(RunKind.RECOVER, webhook)
-
-    @extend_schema(
-        operation_id="webhooks_webhooks_backfill",
-        request=SinceSerializer,
-        **BEGINS,
-    )
-    def backfill(self, request: Request, webhook: str, **kwargs: Any) -> Response:
-        """Send a webhook the stored events from a time on that match its models, actions and conditions of today, and
-        that it did not get. It may be a new webhook."""
-        return self._start_since(RunKind.BACKFILL, webhook)
-
-    @extend_schema(operation_id="webhooks_webhooks_recover_skipped", request=RecoverSkippedSerializer, **BEGINS)
-    def recover_skipped(self, request: Request, webhook: str, **kwargs: Any) -> Response:
-        """Send a webhook the objects of changes that it skipped from a time on: each object once, as it is now, if it
-        matches the conditions of today."""
-        return self._start_since(RunKind.RECOVER_SKIPPED, webhook)
-
-    def _start_since(self, kind: RunKind, pk: str) -> Response:
-        given = SINCE_SERIALIZERS[kind](data=self.request.data)
-        given.is_valid(raise_exception=True)
-        webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=pk)
-        options = {name: True for name in OPTIONS if given.validated_data.get(name)}
-        options |= {name: given.validated_data[name] for name in ("rule",) if name in given.validated_data}
-        return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]) | options, given)
-
     def _start(self, kind: str, filters: dict[str, Any], given: Any) -> Response:
         user = self.request.user
-        if missing := [one for one in PERMISSIONS[RunKind(kind)] if not permissions.has_perm(user, one)]:
+        if missing := RUN_KINDS[kind].missing_permissions(user):
             refusal = _("A run of %(kind)s requires the permission %(permissions)s.")
             raise PermissionDenied(refusal % {"kind": kind, "permissions": ", ".join(missing)})
         takes_all = given.validated_data.get("all", False)
@@ -284,3 +239,24 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         if not change(run, self.request.user):
             raise Conflict(refusal % {"id": run.pk, "state": run.get_state_display()})
         return Response(self.get_serializer(run).data)
+
+
+def _of_webhook(kind: RunKind) -> Any:
+    """The action that begins a run of one webhook."""
+    serializer_class = since_serializer(kind)
+
+    @extend_schema(
+        operation_id=f"webhooks_webhooks_{kind.name}", description=kind.meaning, request=serializer_class, **BEGINS
+    )
+    def begin(self: RunViewSet, request: Request, webhook: str, **kwargs: Any) -> Response:
+        given = serializer_class(data=request.data)
+        given.is_valid(raise_exception=True)
+        found: Any = get_object_or_404(permissions.visible_webhooks(request.user), pk=webhook)
+        chosen = {name: value for name, value in given.validated_data.items() if value and name in kind.filters}
+        return self._start(kind.name, runs.since_filters(found, given.validated_data["since"]) | chosen, given)
+
+    return begin
+
+
+for _name in OF_WEBHOOK:
+    setattr(RunViewSet, _name, _of_webhook(RUN_KINDS[_name]))

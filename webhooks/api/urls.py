@@ -1,5 +1,7 @@
 """The URLs of the REST API: ``path("api/webhooks/", include("webhooks.api.urls"))``."""
 
+from typing import Any
+
 from django.urls import path
 from rest_framework.routers import DefaultRouter
 
@@ -8,6 +10,7 @@ from webhooks.api.events import EventViewSet, SkipViewSet
 from webhooks.api.reports import StatisticViewSet, StatusViewSet, WhyViewSet
 from webhooks.api.runs import RunViewSet
 from webhooks.api.webhooks import WebhookViewSet
+from webhooks.operations.kinds import OF_WEBHOOK
 
 app_name = "webhooks-api"
 
@@ -23,16 +26,17 @@ statistics = StatisticViewSet.as_view({"get": "summary"})
 status = StatusViewSet.as_view({"get": "current"})
 why = WhyViewSet.as_view({"get": "why"})
 
-recover, backfill, recover_skipped = (
-    RunViewSet.as_view({"post": name}) for name in ("recover", "backfill", "recover_skipped")
-)
+
+def of_webhook(kind: str) -> Any:
+    """The address that begins a run of one webhook."""
+    view = RunViewSet.as_view({"post": kind})
+    return path(f"webhooks/<str:webhook>/{kind}/", view, name=f"webhook-{kind.replace('_', '-')}")
+
 
 urlpatterns = [
     *router.urls,
     path("statistics/", statistics, name="statistics"),
     path("status/", status, name="status"),
     path("why/", why, name="why"),
-    path("webhooks/<str:webhook>/recover/", recover, name="webhook-recover"),
-    path("webhooks/<str:webhook>/backfill/", backfill, name="webhook-backfill"),
-    path("webhooks/<str:webhook>/recover_skipped/", recover_skipped, name="webhook-recover-skipped"),
+    *map(of_webhook, OF_WEBHOOK),
 ]

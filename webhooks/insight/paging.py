@@ -21,18 +21,14 @@ from webhooks import permissions
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip
+from webhooks.models.filters import EVENT_FILTERS, TIMES, select
 from webhooks.models.selection import (
-    EVENT_COLUMNS,
-    TIMES,
     Filters,
     are_found_by_events,
     are_queued,
     deliveries_in_order,
     events_in_order,
     queue_in_order,
-    select_deliveries,
-    select_events,
-    select_skips,
     skips_in_order,
 )
 from webhooks.security.encryption import Unreadable, unveil, veil
@@ -200,7 +196,7 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, coun
 
 def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
     """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
-    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS and name not in indexed}
+    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS and name not in indexed}
     rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
     is_partial = permissions.is_partial(user)
     if not (of_events or rest or is_partial):
@@ -208,23 +204,23 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
 
     # A query for each table: old statistics mislead a join.
     def keep(keys: list[Any]) -> Collection[Any]:
-        rows = select_deliveries(rest, Delivery.objects.filter(Among("id", keys, "uuid")))
+        rows = select("deliveries", rest, Delivery.objects.filter(Among("id", keys, "uuid")))
         found = dict(permissions.found_deliveries(user, rows, filters).order_by().values_list("pk", "event_id"))
         if not of_events:
             return found
         events = Event.objects.filter(Among("id", set(found.values()))).order_by()
-        wanted = set(select_events(of_events, events).values_list("pk", flat=True))
+        wanted = set(select("events", of_events, events).values_list("pk", flat=True))
         return [pk for pk, event in found.items() if event in wanted]
 
     return keep
 
 
 def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
-    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS}
-    rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
+    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS}
+    rest = {name: value for name, value in filters.items() if name not in EVENT_FILTERS}
     ordered, indexed = events_in_order(of_events, Event.objects.all())
-    matching: Any = select_events(of_events) if of_events.keys() - indexed else None
-    deliveries = permissions.found_deliveries(user, select_deliveries(rest, Delivery.objects.all()), filters)
+    matching: Any = select("events", of_events) if of_events.keys() - indexed else None
+    deliveries = permissions.found_deliveries(user, select("deliveries", rest), filters)
     with index_plans(Delivery.objects.db, may_sort=True):
         return read_page_by_events(ordered, matching, deliveries, before, size)
 
@@ -238,7 +234,7 @@ def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: 
     rest = {name: value for name, value in filters.items() if name not in indexed}
     matching = None
     if rest or permissions.is_partial(user):
-        matching = permissions.visible_events(user, select_events(rest))
+        matching = permissions.visible_events(user, select("events", rest))
     is_scattered = bool(indexed - TIMES)
     with index_plans(Event.objects.db, may_sort=is_scattered):
         return read_page(ordered, matching, before, size, is_scattered=is_scattered, counts=counts)
@@ -251,6 +247,6 @@ def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: b
     rest = {name: value for name, value in filters.items() if name not in indexed}
     matching = None
     if rest or permissions.is_partial(user):
-        matching = permissions.visible_skips(user, select_skips(rest, skips))
+        matching = permissions.visible_skips(user, select("skips", rest, skips))
     with index_plans(Skip.objects.db, may_sort="object_id" in filters):
         return read_page(ordered, matching, before, size, counts=counts)

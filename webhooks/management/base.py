@@ -18,14 +18,14 @@ from django.db import Error
 from django.utils import translation
 
 from webhooks.db import to_utc
-from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.insight.wording import count_of, sentence
-from webhooks.models import Run, RunKind, RunState, State, Webhook
-from webhooks.models.selection import EACH, SUPERSEDED, filter_time, without_options
-from webhooks.models.skip import Rule
+from webhooks.models import Run, RunState, Webhook
+from webhooks.models.filters import FILTERS, Filter
+from webhooks.models.selection import filter_time, without_options
 from webhooks.operations import retries, runs, webhooks
-from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
+from webhooks.operations.kinds import RUN_KINDS
+from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions import Operator
 from webhooks.text import clean, one_line
 
@@ -105,51 +105,52 @@ def moment(text: str) -> str:
         raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
 
 
-# The option for each filter of a run.
-OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "webhook": ("--webhook", {"metavar": "NAME", "help": "The name or the id of a webhook."}),
-    "state": ("--state", {"action": "append", "choices": State.values, "help": "May be repeated."}),
-    "error_kind": (
-        "--error-kind",
-        {"choices": [kind.value for kind in ErrorKind], "metavar": "KIND", "help": "The kind of the last error."},
-    ),
-    "status": ("--status", {"type": int, "help": "The HTTP status of the last answer."}),
-    "failed": ("--failed", {"action": "store_true", "default": None, "help": "Only events that failed."}),
-    "object_type": ("--object-type", {"metavar": "LABEL", "type": str.lower, "help": "A model, such as dcim.site."}),
-    "object_id": ("--object-id", {"metavar": "KEY", "help": "The key of an object. Give --object-type as well."}),
-    "action": ("--action", {"help": "created, updated, deleted, or the name of a custom event."}),
-    "request_id": ("--request-id", {"metavar": "ID", "help": "The request that made the change."}),
-    "name": ("--object-name", {"metavar": "TEXT", "help": "A part of the name of an object."}),
-    "user": ("--user", {"metavar": "NAME", "help": "The user who made the change."}),
-    "rule": ("--rule", {"choices": Rule.values, "help": "Only changes that this rule refused."}),
-    "created_after": (
-        "--since", {"type": moment, "metavar": "TIME", "help": "The first time that is in: 2h ago, or in ISO format."},
-    ),
-    "created_before": (
-        "--until", {"type": moment, "metavar": "TIME", "help": "The first time that is not: 2h ago, or in ISO format."},
-    ),
-    SUPERSEDED: (
-        "--superseded", {"action": "store_true", "default": None, "help": "Send superseded deliveries, too."},
-    ),
-    EACH: (
-        "--each", {"action": "store_true", "default": None, "help": "Each event of an object, not only the newest."},
-    ),
-}  # fmt: skip
+# What commands take beside what a filter says.
+ALSO = {"webhook": "Its name will do, too.", "moment": "Write 30m, 2h or 7d for a time ago, or the ISO format."}
+
+
+def help_of(one: Filter) -> str:
+    with translation.override("en"):
+        return f"{one.help} {ALSO.get(one.type, '')}".strip()
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "flag": {"action": "store_true", "default": None},
+    "choices": {"action": "append"},
+    "number": {"type": int},
+    "model": {"type": str.lower},
+    "moment": {"type": moment},
+}
+
+
+def add_filter(parser: CommandParser, one: Filter, required: bool) -> None:
+    """Add the option for a filter of a run."""
+    declared = {"dest": one.name, "required": required, "help": help_of(one), **ARGUMENTS.get(one.type, {})}
+    if one.type in ("choice", "choices"):
+        declared["choices"] = [value for value, _label in one.choices()]
+    if one.metavar:
+        declared["metavar"] = one.metavar
+    parser.add_argument(one.command_option, **declared)
 
 
 class RunCommand(DatabaseCommand):
     """Begins a run of a kind, and shows its progress until it has ended."""
 
-    kind: ClassVar[RunKind]
+    kind: ClassVar[str]
+    """The name of the kind of run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kind = RUN_KINDS[self.kind]
+        self.help = f"{self._kind.meaning} Workers do it in the background; the command shows their progress."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        needed = NEEDED.get(self.kind, ())
-        for name in FILTERS[self.kind]:
-            option, texts = OPTIONS[name]
-            parser.add_argument(option, dest=name, required=name in needed, **texts)
-        if not needed:
+        for name, one in FILTERS.items():
+            if name in self._kind.filters:
+                add_filter(parser, one, required=name in self._kind.needed)
+        if not self._kind.needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
-        if self.kind in (RunKind.RETRY, RunKind.RECOVER):
+        if self._kind.takes_pending:
             parser.add_argument("--resume", action="store_true", help="Resume the webhook, if it is paused.")
         parser.add_argument("--dry-run", action="store_true", help="Count the rows and change nothing.")
         parser.add_argument("--no-wait", action="store_true", help="Return at once. Workers execute the run.")
@@ -161,29 +162,24 @@ class RunCommand(DatabaseCommand):
             if options["dry_run"]:
                 self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
                 return
-            run = runs.start(self.kind, **choice, requested_by=self._name)
+            run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
             if options.get("resume"):
-                self._resume(filters)
+                chosen = Webhook.objects.filter(pk=filters["webhook"])
+                for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
+                    self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
         except RefusedFilter as refused:
-            option = f"{OPTIONS[refused.filter][0]}: " if refused.filter else ""
+            option = f"{FILTERS[refused.filter].command_option}: " if refused.filter else ""
             raise CommandError(f"{option}{refused}") from None
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:
             self._wait(run)
 
-    @property
-    def _name(self) -> str:
-        return f"manage.py webhooks_{self.kind}"
-
-    def _resume(self, filters: dict[str, Any]) -> None:
-        chosen = Webhook.objects.filter(pk=filters["webhook"]) if "webhook" in filters else Webhook.objects.none()
-        for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
-            self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
-
     def _show_preview(self, found: runs.Preview) -> None:
-        numbers = _numbers(self.kind, found)
+        # Such as "12 deliveries and 1 event" for a run that takes both.
+        counts = (found.deliveries, found.events) if len(self._kind.nouns) > 1 else (found.count,)
+        numbers = " and ".join(map(count_of, counts, self._kind.nouns))
         if not found.is_complete:
             numbers = f"At least {numbers}"
         if found.is_stopped:
@@ -197,7 +193,7 @@ class RunCommand(DatabaseCommand):
             self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
-        found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
+        found = {name: options[name] for name in self._kind.filters if options.get(name) is not None}
         check_utf8(*found.values())
         chosen = without_options(found)
         if chosen and options.get("all"):
@@ -230,10 +226,8 @@ class RunCommand(DatabaseCommand):
             self._show(run)
             self.stdout.write("")
         skipped = f", {run.skipped:,} skipped" if run.skipped else ""
-        self.stdout.write(f"{runs.PAST[self.kind]} {run.done:,}, {run.failed:,} failed{skipped}.")
-        if self.kind in (RunKind.RETRY, RunKind.RECOVER) and (
-            held := retries.held_back(run.filters.get("webhook"), None)
-        ):
+        self.stdout.write(f"{self._kind.past} {run.done:,}, {run.failed:,} failed{skipped}.")
+        if self._kind.takes_pending and (held := retries.held_back(run.filters.get("webhook"), None)):
             hint = " Or repeat the command with --resume." if "Resume" in held else ""
             self.stdout.write(f"{held}{hint}")
         if run.state != RunState.DONE or run.failed:
@@ -245,13 +239,3 @@ class RunCommand(DatabaseCommand):
         line = f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {run.taken:,} of {total} ({run.state})"
         self.stdout.write(line, ending="")
         self.stdout.flush()
-
-
-def _numbers(kind: RunKind, found: runs.Preview) -> str:
-    """Such as "12 deliveries", or "12 deliveries and 1 event" for a run that takes both."""
-    both = [count_of(found.deliveries, "delivery"), count_of(found.events, "event")]
-    if kind == RunKind.RECOVER_SKIPPED:
-        return count_of(found.events, "object")
-    if kind == RunKind.RECOVER:
-        return " and ".join(both)
-    return both[runs.ROW[kind] == "event"]

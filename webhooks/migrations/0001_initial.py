@@ -6,6 +6,7 @@ import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
 import webhooks.models.ids
+import webhooks.models.run
 import webhooks.models.validation
 import webhooks.security.encryption
 from django.db import migrations, models
@@ -321,7 +322,7 @@ class Migration(migrations.Migration):
             name='Run',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('retry', 'retry'), ('resend', 'resend'), ('discard', 'discard'), ('replay', 'replay'), ('recover', 'recover'), ('backfill', 'backfill'), ('recover_skipped', 'recover skipped')], max_length=20, verbose_name='kind')),
+                ('kind', models.CharField(choices=webhooks.models.run.kind_choices, max_length=20, verbose_name='kind')),
                 ('filters', models.JSONField(db_default={}, default=dict, help_text='As in the lists of the REST API.', verbose_name='filters')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='requested by')),
                 ('is_restricted', models.BooleanField(db_default=False, default=False, help_text='Whether it takes only rows on which the user may act.')),
@@ -338,7 +339,7 @@ class Migration(migrations.Migration):
                 ('counted_event', models.BigIntegerField(db_default=0, default=0, help_text='The last event up to which its rows are counted, until there is a total.')),
                 ('counts', models.JSONField(db_default={}, default=dict, help_text='Rows that it found, by webhook. 0: of events.')),
                 ('cursors', models.JSONField(db_default={}, default=dict, help_text='The last event that it has taken, by webhook. 0: of events.')),
-                ('note', models.JSONField(db_default={}, default=dict, help_text='The step that a worker is in, see delivery.runs.notes.')),
+                ('note', models.JSONField(db_default={}, default=dict, help_text='The step that a worker is in, see delivery.runs.risky.')),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, verbose_name='created')),
                 ('resumed_at', models.DateTimeField(blank=True, help_text='Empty: it was never resumed.', null=True)),
                 ('taken_before', models.PositiveIntegerField(db_default=0, default=0, help_text='Rows that it was past when it was resumed.')),

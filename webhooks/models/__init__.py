@@ -7,7 +7,8 @@ delivery, attempt        an event for one webhook; one HTTP request
 queue                    a narrow row for each delivery that is not finished or has failed
 lanes                    the locks of objects, and the next delivery of each
 worker                   workers with their leases and transactions; the last sweep
-run, selection           actions on many rows; the filters that choose them, also for lists
+run                      actions on many rows
+filters, selection       the filters of deliveries, events and skips, declared once; choosing rows by them
 statistic                counts and times by minute and hour
 validation               the rules for a webhook
 ids                      ids that begin with a time
@@ -20,7 +21,7 @@ from webhooks.models.attempt import Attempt, Body, BodyKind
 from webhooks.models.delivery import Delivery
 from webhooks.models.event import Action, Event, Undispatched
 from webhooks.models.queue import QueuedDelivery, State
-from webhooks.models.run import Run, RunKind, RunState
+from webhooks.models.run import Run, RunState
 from webhooks.models.skip import Skip
 from webhooks.models.statistic import Statistic, StatisticDelta
 from webhooks.models.webhook import ContentType, Method, Webhook
@@ -28,5 +29,5 @@ from webhooks.models.worker import Sweep, Worker
 
 __all__ = [
     "Action", "Attempt", "Body", "BodyKind", "ContentType", "Delivery", "Event", "Method", "QueuedDelivery", "Run",
-    "RunKind", "RunState", "Skip", "State", "Statistic", "StatisticDelta", "Sweep", "Undispatched", "Webhook", "Worker",
+    "RunState", "Skip", "State", "Statistic", "StatisticDelta", "Sweep", "Undispatched", "Webhook", "Worker",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import F, Q
@@ -14,17 +14,15 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.db import DatabaseNow
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
 
+if TYPE_CHECKING:
+    from webhooks.delivery.runs.kinds import RunKind
 
-class RunKind(models.TextChoices):
-    """The act of a run on each row that its filters choose."""
+run_kinds: dict[str, RunKind] = {}
+"""The kinds of runs by name. ``operations.kinds`` has the list, and Django's start registers it here."""
 
-    RETRY = "retry", _("retry")
-    RESEND = "resend", _("resend")
-    DISCARD = "discard", _("discard")
-    REPLAY = "replay", _("replay")
-    RECOVER = "recover", _("recover")
-    BACKFILL = "backfill", _("backfill")
-    RECOVER_SKIPPED = "recover_skipped", _("recover skipped")
+
+def kind_choices() -> list[tuple[str, Any]]:
+    return [(kind.name, kind.label) for kind in run_kinds.values()]
 
 
 class RunState(models.TextChoices):
@@ -72,7 +70,7 @@ class Run(models.Model):
     half done: no row is taken twice, and none is left out.
     """
 
-    kind = models.CharField(_("kind"), max_length=20, choices=RunKind.choices)
+    kind = models.CharField(_("kind"), max_length=20, choices=kind_choices)
     filters = models.JSONField(
         _("filters"), default=dict, db_default={}, help_text=_("As in the lists of the REST API.")
     )
@@ -112,7 +110,7 @@ class Run(models.Model):
         default=dict, db_default={}, help_text=_("The last event that it has taken, by webhook. 0: of events.")
     )
     note = models.JSONField(
-        default=dict, db_default={}, help_text=_("The step that a worker is in, see delivery.runs.notes.")
+        default=dict, db_default={}, help_text=_("The step that a worker is in, see delivery.runs.risky.")
     )
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
     resumed_at = models.DateTimeField(null=True, blank=True, help_text=_("Empty: it was never resumed."))

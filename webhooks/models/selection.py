@@ -1,8 +1,4 @@
-"""Choose deliveries, events and skips by filters, which the lists of the admin, the REST API and the runs share.
-
-Filters are a dictionary of plain JSON values, so a run can store them. The filters of ``webhooks.api``
-and of ``webhooks.admin`` validate them.
-"""
+"""Choose deliveries, events and skips by ``filters``, and by the index that finds them in the order of their ids."""
 
 from __future__ import annotations
 
@@ -10,48 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 
 from webhooks import registry
-from webhooks.db import Among, index_plans, to_db_time, to_utc
-from webhooks.models.attempt import Attempt
-from webhooks.models.delivery import Delivery, DeliveryQuerySet
+from webhooks.db import Among, index_plans, to_utc
+from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import OVERLAP, Event, EventQuerySet
-from webhooks.models.ids import first_id
+from webhooks.models.filters import EVENT_FILTERS, OPTIONS, TIMES, select
 from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
 from webhooks.models.skip import Skip
 
 Filters = Mapping[str, Any]
 M = TypeVar("M", bound=Model)
-
-# The column of an event for each filter that deliveries and events share, or the lookup.
-EVENT_COLUMNS = {
-    "object_type": "object_type",
-    "object_id": "object_id",
-    "action": "action",
-    "request_id": "request_id",
-    "user": "username",
-    "name": "object_repr__icontains",
-}
-DELIVERY_FILTERS = (
-    *EVENT_COLUMNS, "webhook", "state", "error_kind", "status", "created_after", "created_before",
-)  # fmt: skip
-SINCE_FILTERS = ("webhook", "created_after", "created_before")
-EVENT_FILTERS = (*EVENT_COLUMNS, "webhook", "failed", "created_after", "created_before")
-
-# The options of runs, among their filters. A run that replays events takes the newest one of each object, unless it has
-# this.
-EACH = "each"
-
-# A run that sends deliveries again leaves out the superseded ones, unless it has this.
-SUPERSEDED = "superseded"
-
-OPTIONS = (EACH, SUPERSEDED)
-
-# The filters of deliveries that need no other column than the id: it begins with the time.
-TIMES = {"created_after", "created_before"}
-
 
 # No id has an earlier or a later time, and computing with such a time could overflow.
 FIRST_TIME, LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
@@ -69,42 +36,10 @@ def without_options(filters: Filters) -> Filters:
     return {name: value for name, value in filters.items() if name not in OPTIONS}
 
 
-def select_deliveries(filters: Filters, deliveries: DeliveryQuerySet | None = None) -> DeliveryQuerySet:
-    """The deliveries that match all of these filters."""
-    found: Any = Delivery.objects.all() if deliveries is None else deliveries
-    for name, value in filters.items():
-        found = found.in_states(*value) if name == "state" else found.filter(_condition(name, value))
-    return found  # type: ignore[no-any-return]
-
-
 def are_queued(filters: Filters) -> bool:
     """Whether the queue has all deliveries that match: it has none that succeeded or were discarded."""
     states = filters.get("state", ())
     return bool(states) and {*states} <= {*QUEUED_STATES}
-
-
-def select_skips(filters: Filters, skips: QuerySet[Skip]) -> QuerySet[Skip]:
-    """The skips that match all of these filters."""
-    return skips.filter(*(_condition(name, value, "") for name, value in filters.items()))
-
-
-def _condition(name: str, value: Any, of_event: str = "event__") -> Any:
-    """The condition for one filter of deliveries or skips except ``state``. Skips have the columns of their event."""
-    match name:
-        case "webhook":
-            return Q(webhook=value)
-        case "error_kind" | "rule":
-            return Q(**{name: value})
-        case "status":
-            last = Attempt.objects.filter(delivery=OuterRef("pk"), number=OuterRef("attempt_count"))
-            has_status = Exists(last.filter(status=value))
-            # An answer that is an error has a kind: so the database looks up fewer attempts.
-            return Q(has_status) if value < 400 else ~Q(error_kind="") & Q(has_status)
-        case "created_after":  # ids have an index, times have none
-            return Q(pk__gte=first_id(datetime.fromisoformat(value)))
-        case "created_before":
-            return Q(pk__lt=first_id(datetime.fromisoformat(value)))
-    return Q(**{f"{of_event}{EVENT_COLUMNS[name]}": value})
 
 
 # Each of these functions narrows rows by the filters that one index finds in the order of the ids. It returns the rows,
@@ -116,7 +51,7 @@ def deliveries_in_order(filters: Filters, deliveries: DeliveryQuerySet) -> tuple
     if filters.get("state") == [State.DISCARDED]:
         names = {"state"}
     chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return select_deliveries(chosen, deliveries).order_by("-pk"), {*chosen}
+    return select("deliveries", chosen, deliveries).order_by("-pk"), {*chosen}
 
 
 def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any, set[str]]:
@@ -125,12 +60,7 @@ def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any
     if (keys := _few_queued(filters, found)) is not None:
         return found.filter(pk__in=keys).order_by("-pk"), indexed
     chosen = {name: filters[name] for name in filters.keys() & {"webhook", *TIMES}}
-    return queue_of(chosen, found).order_by("-pk"), indexed | chosen.keys()
-
-
-def queue_of(filters: Filters, queue: QueuedDeliveryQuerySet) -> QueuedDeliveryQuerySet:
-    """The rows of the queue that match filters by webhook and time."""
-    return queue.filter(*(_condition(name, value) for name, value in filters.items()))
+    return select("deliveries", chosen, found).order_by("-pk"), indexed | chosen.keys()
 
 
 # The index of each state that begins with the webhook, by the column that follows.
@@ -168,15 +98,21 @@ def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[s
     elif (keys := _few_keys(filters)) is not None:
         found = found.filter(Among("id", keys))
         indexed.add("object_type" if "object_type" in filters else "failed")
-    times = {name: filters[name] for name in indexed & TIMES}
-    return select_events(times, found).order_by("-pk"), indexed & filters.keys()
+    found = select("events", {name: filters[name] for name in indexed & TIMES}, found)
+    # Times have no index: find the ids that belong to them first, by another query.
+    if "created_after" in filters:
+        found = found.filter(pk__gte=Event.objects.first_since(datetime.fromisoformat(filters["created_after"])))
+    if "created_before" in filters:
+        last = datetime.fromisoformat(filters["created_before"]) + 2 * OVERLAP
+        found = found.filter(pk__lt=Event.objects.first_since(last))
+    return found.order_by("-pk"), indexed & filters.keys()
 
 
 def skips_in_order(filters: Filters, skips: QuerySet[Skip]) -> tuple[Any, set[str]]:
     names = {"object_type", "object_id"} if "object_id" in filters else {"webhook"}
     found = skips.filter(_of_object(filters)) if "object_id" in filters else skips
     chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return select_skips(chosen, found).order_by("-pk"), {*chosen}
+    return select("skips", chosen, found).order_by("-pk"), {*chosen}
 
 
 def _of_object(filters: Filters) -> Q:
@@ -200,11 +136,11 @@ def few_failed() -> list[int] | None:
 
 def are_found_by_events(filters: Filters) -> bool:
     """Whether the events are the best way to the deliveries: an index finds the events, or they alone decide."""
-    if filters.keys() & {"object_id", "request_id"} or (filters and filters.keys() <= EVENT_COLUMNS.keys()):
+    if filters.keys() & {"object_id", "request_id"} or (filters and filters.keys() <= EVENT_FILTERS):
         return True
     if "object_type" in filters:
         return _few_keys(filters) is not None
-    return "name" in filters and filters.keys() <= {*EVENT_COLUMNS, "webhook"}
+    return "name" in filters and filters.keys() <= {*EVENT_FILTERS, "webhook"}
 
 
 def rows_in_order(rows: QuerySet[M], keys: Sequence[Any]) -> list[M]:
@@ -212,35 +148,3 @@ def rows_in_order(rows: QuerySet[M], keys: Sequence[Any]) -> list[M]:
     chosen: Any = rows.by_table() if isinstance(rows, DeliveryQuerySet) else rows.order_by()
     found = {row.pk: row for row in chosen.filter(pk__in=keys)}
     return [found[key] for key in keys if key in found]
-
-
-def select_events(filters: Filters, events: EventQuerySet | None = None, finds_times: bool = True) -> EventQuerySet:
-    """The events that match all of these filters.
-
-    Times have no index, so it finds the ids that belong to them first, by another query. A caller that looks at few ids
-    itself passes ``finds_times=False``.
-    """
-    found: Any = Event.objects.all() if events is None else events
-    for name, value in filters.items():
-        match name:
-            case "webhook":
-                deliveries = Delivery.objects.filter(event=OuterRef("pk"), webhook=value)
-                matched = Event.objects.matched_by(value).filter(pk=OuterRef("pk"))
-                found = found.filter(Exists(deliveries) | Exists(matched))
-            case "failed":
-                found = found.failed() if value else found.filter(error="")
-            case "replayed":
-                found = found.replayed()
-            case "created_after":
-                moment = datetime.fromisoformat(value)
-                found = found.filter(timestamp__gte=to_db_time(moment))
-                if finds_times:
-                    found = found.filter(pk__gte=Event.objects.first_since(moment))
-            case "created_before":
-                moment = datetime.fromisoformat(value)
-                found = found.filter(timestamp__lt=to_db_time(moment))
-                if finds_times:
-                    found = found.filter(pk__lt=Event.objects.first_since(moment + 2 * OVERLAP))
-            case _:
-                found = found.filter(**{EVENT_COLUMNS[name]: value})
-    return found  # type: ignore[no-any-return]

@@ -1,7 +1,4 @@
-"""Backfill: send a webhook the stored events that it wants and did not get. Workers do it, in runs.
-
-Importing this adds the act to ``delivery.runs.acts``.
-"""
+"""Backfill: send a webhook the stored events that it wants and did not get. Workers do it, in runs."""
 
 from __future__ import annotations
 
@@ -11,28 +8,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from django.db.models import Exists, OuterRef, Q
+from django.utils.translation import gettext_lazy as _
 
 from webhooks import payloads
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
-from webhooks.delivery.runs.acts import (
+from webhooks.delivery.runs.kinds import (
     EVENTS,
+    SINCE_FILTERS,
     Applied,
-    EventAct,
+    EventKind,
     Key,
     Look,
     Portion,
     Position,
     TimeLeft,
-    acts,
     events_of,
     keys_of,
     next_events,
     webhook_of,
 )
 from webhooks.errors import reraise_job_timeout
-from webhooks.models import Action, Delivery, Event, Run, RunKind, Webhook
+from webhooks.models import Action, Delivery, Event, Run, Webhook
 from webhooks.models.event import EventQuerySet
 from webhooks.registry import label_of
 from webhooks.text import last_line
@@ -52,9 +50,29 @@ class Judged:
     problem: str = ""
 
 
-class BackfillAct(EventAct):
+class Backfill(EventKind):
     """Send a webhook the stored events that it wants and did not get."""
 
+    name = "backfill"
+    label = _("backfill")
+    past = "Backfilled"
+    meaning = (
+        "Sends a webhook the stored events, from a time on, that match its models, actions and conditions of today, "
+        "and that it did not get. It may be a new webhook."
+    )
+    consequence = _(
+        "Sends this webhook the stored events that match its current settings and that it never got, for example "
+        "events from before it was created."
+    )
+    summary = _("backfill of events")
+    summary_of = _("backfill of events for %(webhooks)s")
+    link = _("Backfill…")
+
+    listed = ""
+    nouns = ("event",)
+    filters = SINCE_FILTERS
+    needed = ("webhook", "created_after")
+    permissions = ("rq_webhooks.resend_delivery",)
     is_sent = True
 
     def key(self, run: Run) -> int:
@@ -150,6 +168,3 @@ def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:
             chosen["webhooks"].append(webhook.pk)
             event.serializers = json.dumps(outputs)
             event.save(update_fields=["serializers"])
-
-
-acts[RunKind.BACKFILL] = BackfillAct()

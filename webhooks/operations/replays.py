@@ -1,13 +1,10 @@
-"""Replay events: capture their objects again. With the runs that replay and recover many.
-
-Importing this adds the acts of these runs to ``delivery.runs.acts``.
-"""
+"""Replay events: capture their objects again. With the run that replays many."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,33 +12,31 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, TextField
 from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy
 
 from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize, subscriptions
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
 from webhooks.db import Among, DatabaseNow
-from webhooks.delivery.runs.acts import (
+from webhooks.delivery.runs.kinds import (
     EVENTS,
-    Act,
     Applied,
-    DeliveryAct,
-    EventAct,
+    EventKind,
     Key,
     Look,
     Portion,
     Position,
     TimeLeft,
-    acts,
     events_of,
     next_events,
     user_of,
 )
 from webhooks.errors import reraise_job_timeout
 from webhooks.insight import history
-from webhooks.models import Action, Event, Run, RunKind
-from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
-from webhooks.models.selection import EACH, few_failed, without_options
+from webhooks.models import Action, Event, Run
+from webhooks.models.event import EventQuerySet
+from webhooks.models.filters import EACH, filters_of
+from webhooks.models.selection import few_failed, without_options
 from webhooks.text import dumps, last_line
 from webhooks.workers import jobs
 
@@ -175,10 +170,25 @@ def _matching_webhooks(original: Event, columns: dict[str, Any]) -> list[int]:
 # Runs
 
 
-class ReplayAct(EventAct):
+class Replay(EventKind):
     """Capture the objects of events again, as new events with the data of today."""
 
+    name = "replay"
+    label = gettext_lazy("replay")
+    past = "Replayed"
+    meaning = "Captures the objects of events again, as new events with the data of today."
+    consequence = gettext_lazy("Their objects are captured as they are today, as new events.")
+    summary = gettext_lazy("replay of events")
+    summary_of = gettext_lazy("replay of events of %(webhooks)s")
+    question = short_question = ngettext_lazy("Replay %(rows)s event?", "Replay %(rows)s events?", "count")
+
+    listed = "event"
+    nouns = ("event",)
+    filters = (*filters_of("events"), EACH)
+    permissions = ("rq_webhooks.replay_event",)
     is_sent = False
+    are_failed = False
+    """Whether all of its events have failed."""
 
     def events(self, run: Run) -> EventQuerySet:
         """The newest event of each object and of the same webhooks: replays of the others would have the same data."""
@@ -192,8 +202,7 @@ class ReplayAct(EventAct):
 
     def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
         """An index has the failed events: if there are few, it looks at all of them at once."""
-        are_failed = run.kind == RunKind.RECOVER or run.filters.get("failed")
-        keys = few_failed() if are_failed else None
+        keys = few_failed() if self.are_failed or run.filters.get("failed") else None
         begin, until = next_events(run, after, size)
         conditions = Q(pk__gt=begin, pk__lte=until)
         if keys is not None:
@@ -214,10 +223,12 @@ class ReplayAct(EventAct):
         same = [pk for pk, ids in of_object.values_list("pk", "webhook_ids") if ids == newest.webhook_ids]
         Event.objects.filter(pk__in=same).update(replayed_at=DatabaseNow())
 
+    def replayable(self, run: Run) -> EventQuerySet:
+        """The events that match the filters and can be replayed."""
+        return events_of(run, without_options(run.filters)).replayable()
+
     def _all(self, run: Run) -> EventQuerySet:
-        found: EventQuerySet = events_of(run, without_options(run.filters)).replayable()
-        if run.kind == RunKind.RECOVER:  # a replay of a chain that was stopped would begin it again
-            found = found.failed().exclude(error__startswith=LOOP_PROTECTION)
+        found = self.replayable(run)
         if run.is_restricted:
             found = permissions.allowed(user_of(run), "replay", found)  # type: ignore[assignment]
         return found
@@ -246,40 +257,3 @@ class ReplayAct(EventAct):
 def _with_webhooks(events: EventQuerySet) -> EventQuerySet:
     """With the ids of their webhooks as text, which every database can compare."""
     return events.alias(webhooks=Cast("webhook_ids", TextField()))
-
-
-class RecoverAct(Act):
-    """Send everything of a webhook that failed: retry deliveries, and replay events that failed before they had any."""
-
-    is_sent = True
-
-    def __init__(self) -> None:
-        self._deliveries, self._events = DeliveryAct(RunKind.RETRY), ReplayAct()
-
-    def is_risky(self, webhook: int) -> bool:
-        return self._act(webhook).is_risky(webhook)
-
-    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        return self._deliveries.count(run, after, until) | self._events.count(run, after, until)
-
-    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        return self._act(webhook).keys(run, webhook, after, until, limit)
-
-    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
-        """First at the deliveries, then at the events."""
-        if isinstance(after, int):
-            return self._events.look(run, after, size, limit, time_left)
-        look = self._deliveries.look(run, after, size, limit, time_left)
-        return replace(look, until=run.counted_event, is_last=False) if look.is_last else look
-
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        applied = Applied()
-        for portion in portions:
-            applied.add(self._act(portion.webhook).apply(run, [portion], token, time_left))
-        return applied
-
-    def _act(self, webhook: int) -> Act:
-        return self._events if webhook == EVENTS else self._deliveries
-
-
-acts |= {RunKind.REPLAY: ReplayAct(), RunKind.RECOVER: RecoverAct()}

@@ -1,20 +1,31 @@
-"""Retry, resend and discard deliveries, and how to send the ones that need no retry."""
+"""Change deliveries, a few at once or many in a run, and say how to send the ones that need no retry.
+
+``kinds`` has the kinds: retry, resend and discard.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
 
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet, Value
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
+from webhooks.db import Among, DatabaseNow, to_db_time
+from webhooks.delivery.runs.kinds import Applied, Key, Look, Portion, Position, RunKind, TimeLeft, next_events, user_of
 from webhooks.insight import history
 from webhooks.insight.wording import number
-from webhooks.models import Delivery, QueuedDelivery, Webhook
+from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
 from webhooks.models.columns import USERNAME_LENGTH
-from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.models.queue import OPEN_STATES
+from webhooks.models.delivery import DeliveryQuerySet, superseded_column
+from webhooks.models.filters import SUPERSEDED, TIMES, filters_of, select
+from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
+from webhooks.models.resend_sql import Resent
+from webhooks.models.selection import are_queued, without_options
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
@@ -27,24 +38,8 @@ MOST_COUNTED = 10_000
 # Who asked, if no user did: a command or other code.
 PROGRAM = "a program"
 
-
-def retry(deliveries: DeliveryQuerySet, user: Any = None) -> int:
-    """Send failed and discarded deliveries again, in their lanes. Pending ones get their next attempt now.
-
-    A paused webhook is probed at once. A ``user`` gets entries in the history. Returns the number of deliveries, at
-    most ``MAX_CHANGED``.
-    """
-    return _change(deliveries.retriable(), lambda chosen: chosen.retry(name_of(user)), user, "Retried.", probes=True)
-
-
-def resend(deliveries: DeliveryQuerySet, user: Any = None) -> int:
-    """Send finished deliveries again, including succeeded ones, in their lanes. Otherwise as ``retry``."""
-    return _change(deliveries.resendable(), lambda chosen: chosen.resend(name_of(user)), user, "Resent.", probes=True)
-
-
-def discard(deliveries: DeliveryQuerySet, user: Any = None) -> int:
-    """End deliveries without sending them, unless they are being sent. ``user`` and the result are as for ``retry``."""
-    return _change(deliveries.discardable(), DeliveryQuerySet.discard, user, "Discarded.", probes=False)
+# A look reads the first rows among so many deliveries for each. If these are too few, it reads all.
+PER_FIRST = 5
 
 
 def name_of(user: Any) -> str:
@@ -52,19 +47,201 @@ def name_of(user: Any) -> str:
     return clean(username_of(user), USERNAME_LENGTH) or PROGRAM
 
 
-def _change(
-    deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int], user: Any, done: str, probes: bool
-) -> int:
-    """The first ones of each lane come first, if there are too many."""
-    webhooks = dict(deliveries.order_by("event_id", "pk").values_list("pk", "webhook")[:MAX_CHANGED])
-    chosen = Delivery.objects.filter(pk__in=webhooks.keys())
-    changed = change(chosen)
-    if probes:
-        Webhook.objects.filter(pk__in=set(webhooks.values())).probe()
-    if user is not None and changed:
-        history.record(user, list(Delivery.objects.for_list().filter(pk__in=webhooks.keys())), history.CHANGE, done)
-    jobs.wake_on_commit()
-    return changed
+class DeliveryKind(RunKind):
+    """A kind of run that changes deliveries. The same act can change a few of them at once."""
+
+    listed = "delivery"
+    nouns = ("delivery",)
+    filters = (*filters_of("deliveries"),)
+    is_sent = True
+
+    operation: ClassVar[str]
+    """The operation of ``permissions`` on a delivery: "retry" needs ``rq_webhooks.retry_delivery``."""
+    queued: ClassVar[Sequence[State]] = ()
+    """The states of its rows without a filter by state, if the queue has all of them."""
+    decided_at: ClassVar[str] = "discarded_at"
+    """The time of the opposite decision. If a user took it after the run began, the run leaves the delivery out."""
+
+    action_label: ClassVar[Any]
+    """The action in the list of deliveries."""
+    done: ClassVar[Any]
+    """What happened to ``%(number)s`` deliveries at once."""
+    why_left: ClassVar[Any]
+    """Why the admin left out some of the chosen deliveries."""
+    meaning_of_one: ClassVar[str]
+    """What the REST API says about the operation on one delivery, in English."""
+    refusal: ClassVar[Any]
+    """Why the REST API cannot do it to the delivery ``%(id)s``, which is ``%(state)s``."""
+
+    choose: ClassVar[staticmethod[[DeliveryQuerySet], DeliveryQuerySet]]
+    """The ones of these deliveries that it can change."""
+    change: ClassVar[staticmethod[[DeliveryQuerySet, str], int]]
+    """Changes a few deliveries, as the user of this name asked. Returns how many it changed."""
+    change_locked: ClassVar[staticmethod[..., Resent]]
+    """Changes deliveries whose rows and lanes are locked. Called as ``resend_sql.resend``."""
+
+    # A few at once
+
+    def perform(self, deliveries: DeliveryQuerySet, user: Any = None) -> int:
+        """Change deliveries now, at most ``MAX_CHANGED``. Returns how many it changed.
+
+        If they are sent, paused webhooks are probed at once. A ``user`` gets entries in the history.
+        """
+        # The first ones of each lane come first, if there are too many.
+        first = self.choose(deliveries).order_by("event_id", "pk")
+        webhooks = dict(first.values_list("pk", "webhook")[:MAX_CHANGED])
+        changed = self.change(Delivery.objects.filter(pk__in=webhooks.keys()), name_of(user))
+        if self.is_sent:
+            Webhook.objects.filter(pk__in=set(webhooks.values())).probe()
+        if user is not None and changed:
+            rows = list(Delivery.objects.for_list().filter(pk__in=webhooks.keys()))
+            history.record(user, rows, history.CHANGE, f"{self.past}.")
+        jobs.wake_on_commit()
+        return changed
+
+    # The rows of a run
+
+    def rows(self, run: Run, user: Any = None) -> DeliveryQuerySet:
+        """The deliveries that a run takes. With a ``user``, those on which the user may act.
+
+        A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
+        state.
+        """
+        rows: Any = select("deliveries", without_options(run.filters))
+        if user is not None:
+            rows = permissions.allowed(user, self.operation, permissions.found_deliveries(user, rows, run.filters))
+        if self._leaves_superseded(run):
+            rows = rows.not_superseded()
+        return self.choose(rows if "state" in run.filters else rows.filter(discarded_at=None))
+
+    def superseded(self, run: Run, user: Any = None) -> DeliveryQuerySet:
+        """The superseded deliveries that the run leaves out."""
+        if not self._leaves_superseded(run):
+            return Delivery.objects.none()
+        return self.rows(_with_superseded(run), user).superseded()
+
+    def _leaves_superseded(self, run: Run) -> bool:
+        """Whether the run leaves out superseded deliveries: the receiver would end with their old state."""
+        return SUPERSEDED in self.filters and SUPERSEDED not in run.filters
+
+    def _rows_of_run(self, run: Run) -> DeliveryQuerySet:
+        return self.rows(run, user_of(run) if run.is_restricted else None)
+
+    def _between(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
+        return self._rows_of_run(run).filter(Selective(event__gt=after), Selective(event__lte=until))
+
+    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
+        rows = self._between(run, after, until).order_by().values("webhook").annotate(count=Count("pk"))
+        return {row["webhook"]: row["count"] for row in rows}
+
+    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
+        rows = self._between(run, after, until).filter(webhook=webhook).order_by("event_id")
+        return [Key(*row) for row in rows.values_list("event_id", "pk")[:limit]]
+
+    # The preview of a run
+
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        """In two or three queries, however many webhooks have rows.
+
+        The queue has few of the stored deliveries. If all rows are there, it looks at these, by their ids, which follow
+        the time. Otherwise it looks at all deliveries of some events.
+        """
+        if (queue := self._queue(run)) is None:
+            begin, until = next_events(run, after, size)
+            look = Look(until, until >= run.last_event, {}, [])
+            self._add(look, run, limit, [Selective(event__gt=begin), Selective(event__lte=until)])
+            return look
+        rows = queue.order_by("pk") if after is None else queue.filter(pk__gt=after).order_by("pk")
+        keys = list(rows.values_list("pk", flat=True)[:size])
+        look = Look(keys[-1] if keys else after, len(keys) < size, {}, [])
+        if keys:
+            of_run = [Q(event__gt=run.counted_event), Q(event__lte=run.last_event)]
+            few = keys[: PER_FIRST * limit]
+            self._add(look, run, limit, [Among("id", keys, "uuid"), *of_run], [Among("id", few, "uuid"), *of_run])
+        return look
+
+    def _queue(self, run: Run) -> QueuedDeliveryQuerySet | None:
+        """The rows of the queue that have all deliveries of the run, and others. None if it does not have them all."""
+        states = run.filters.get("state") or self.queued
+        if not states or not are_queued({"state": states}):
+            return None
+        chosen = {name: value for name, value in run.filters.items() if name in ("webhook", *TIMES)}
+        return select("deliveries", chosen, QueuedDelivery.objects.in_states(*states))  # type: ignore[no-any-return]
+
+    def _add(
+        self, look: Look, run: Run, limit: int, conditions: Sequence[Any], few: Sequence[Any] | None = None
+    ) -> None:
+        """Count the rows that meet the conditions, and read the first ones. Mostly, enough of these meet ``few``."""
+        superseded: Any = Value(False)
+        counted = run
+        if self._leaves_superseded(run):
+            superseded, counted = superseded_column(), _with_superseded(run)
+        rows = self._rows_of_run(counted).filter(*conditions).order_by().annotate(read_superseded=superseded)
+        counts = rows.values("webhook", "read_superseded").annotate(count=Count("pk"))
+        for webhook, is_superseded, count in counts.values_list("webhook", "read_superseded", "count"):
+            if is_superseded:
+                look.superseded += count
+            else:
+                look.counts[webhook] = count
+        wanted = min(limit, sum(look.counts.values()))
+        for chosen in (few, conditions) if few else (conditions,):
+            if len(look.first) < wanted:
+                first = self._rows_of_run(run).filter(*chosen).order_by("event_id").values_list("event_id", "pk")
+                look.first = [Key(*row) for row in first[:limit]]
+
+    def rows_of_index(self, run: Run) -> list[QuerySet[Any]] | None:
+        """A delivery fails after it was created: so those of a time are among the ones that failed since."""
+        filters = dict(without_options(run.filters))
+        states = filters.pop("state", None)
+        if states is None and filters.keys() == {"error_kind"}:
+            return [select("deliveries", filters)]
+        takes_pending = states is None and self.takes_pending
+        names = {"webhook", "created_after"} if takes_pending else {"webhook", "created_after", "error_kind"}
+        if not (takes_pending or states == [State.FAILED]) or not filters.keys() <= names:
+            return None
+        queue = QueuedDelivery.objects.failed()
+        if since := filters.pop("created_after", ""):
+            queue = queue.filter(failed_at__gte=to_db_time(datetime.fromisoformat(since)))
+        counted: list[QuerySet[Any]] = [queue.filter(**filters)]
+        if takes_pending:
+            counted.append(QueuedDelivery.objects.filter(**filters, due_at__gt=DatabaseNow()))
+        return counted
+
+    # A step of a run
+
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+        using, ids = Delivery.objects.db, [key.id for portion in portions for key in portion.keys]
+        # The rows were read some time ago, and a user may have decided since. With the locks of the lanes and of the
+        # rows, no user can change them before the step does.
+        lanes.lock_of(using, ids)
+        chosen = self._rows_of_run(run).filter(Among("id", ids, "uuid")).order_by()
+        chosen = chosen.exclude(**{f"{self.decided_at}__gte": run.created})  # even if its state matches again
+        ids = list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+        free = {portion.webhook: portion.free for portion in portions}
+        changed = self.change_locked(using, ids, run.requested_by, free, token, is_locked=True)
+        return Applied(changed.changed, claimed=changed.claimed)
+
+
+def _with_superseded(run: Run) -> Run:
+    """The same run, unsaved, with the superseded deliveries."""
+    return Run(
+        filters=run.filters | {SUPERSEDED: True},
+        **{name: getattr(run, name) for name in ("kind", "requested_by", "is_restricted", "is_by_user")},
+    )
+
+
+class Selective(ExpressionWrapper):
+    """A condition on one column that few rows meet. SQLite then looks up rows by its index.
+
+    SQLite has no statistics, and believes that a webhook or a kind of error has few deliveries.
+    """
+
+    def __init__(self, **condition: Any) -> None:
+        super().__init__(Q(**condition), BooleanField())
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
+        condition, parameters = self.as_sql(compiler, connection)
+        return f"likelihood({condition}, 0.000001)", parameters
 
 
 def held_back(webhook_id: Any, user: Any) -> str:

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
-from webhooks.error_kinds import ErrorKind
-from webhooks.models import Action, Delivery, Event, RunKind, State
-from webhooks.models.event import PING
-from webhooks.models.queue import ENDED_STATES
-from webhooks.models.selection import (
-    DELIVERY_FILTERS,
-    EACH,
-    EVENT_COLUMNS,
-    EVENT_FILTERS,
-    SINCE_FILTERS,
-    SUPERSEDED,
-    without_options,
-)
-from webhooks.models.skip import Rule
-
-# The filters that a run of a kind can have, and the ones that it needs.
-FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
-FILTERS |= dict.fromkeys((RunKind.RETRY, RunKind.RESEND), (*DELIVERY_FILTERS, SUPERSEDED))
-FILTERS |= {
-    RunKind.REPLAY: (*EVENT_FILTERS, EACH),
-    RunKind.RECOVER: (*SINCE_FILTERS, EACH, SUPERSEDED),
-    RunKind.BACKFILL: SINCE_FILTERS,
-    RunKind.RECOVER_SKIPPED: (*SINCE_FILTERS, "rule"),
-}
-OF_WEBHOOK = (RunKind.RECOVER, RunKind.BACKFILL, RunKind.RECOVER_SKIPPED)
-NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys(OF_WEBHOOK, ("webhook", "created_after"))
-
-# The states of the deliveries that a run of a kind can take.
-STATES: dict[RunKind, Sequence[State]] = {
-    RunKind.RETRY: (State.FAILED, State.DISCARDED, State.PENDING),
-    RunKind.RESEND: ENDED_STATES,
-    RunKind.DISCARD: (State.WAITING, State.PENDING, State.FAILED),
-}
+from webhooks.delivery.runs.kinds import RunKind
+from webhooks.models import Delivery, Event
+from webhooks.models.filters import FILTERS, Filter, incomplete
+from webhooks.models.selection import without_options
 
 
 class RefusedFilter(ValueError):
@@ -53,11 +24,12 @@ class RefusedFilter(ValueError):
 
 def needed_permission(kind: RunKind, name: str) -> str:
     """The permission that a filter needs, because the number of the rows says what they have; "" without one."""
-    if name in permissions.ACTOR_FILTERS:
-        return "rq_webhooks.view_event"
-    if name not in {*EVENT_COLUMNS, "error_kind", "status", "failed"}:
-        return ""
-    return "rq_webhooks.view_event" if kind == RunKind.REPLAY else "rq_webhooks.view_delivery"
+    match FILTERS[name].needs:
+        case "nothing":
+            return ""
+        case "rows":
+            return f"rq_webhooks.view_{kind.listed}"
+    return "rq_webhooks.view_event"
 
 
 def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool, user: Any = None) -> None:
@@ -65,16 +37,17 @@ def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool, user: Any 
     and webhooks that they may not view."""
     user = user or permissions.Operator("webhooks")
     for name in filters:
-        if name not in FILTERS[kind]:
-            raise RefusedFilter(name, _("A run of %(kind)s has no filter %(name)s.") % {"kind": kind, "name": name})
+        if name not in kind.filters:
+            text = _("A run of %(kind)s has no filter %(name)s.")
+            raise RefusedFilter(name, text % {"kind": kind.name, "name": name})
         if (needed := needed_permission(kind, name)) and not permissions.has_perm(user, needed):
             raise RefusedFilter(name, needs_permission(name, needed))
     if not without_options(filters) and not takes_all:
         raise RefusedFilter("", _("Give at least one filter, or say that the run takes all rows."))
-    if "object_id" in filters and "object_type" not in filters:
-        raise RefusedFilter("object_id", _("Give object_type as well: ids of different models are the same."))
+    for name, problem in incomplete(filters).items():
+        raise RefusedFilter(name, problem)
     for name, value in filters.items():
-        if problem := _filter_problem(kind, name, value, user):
+        if problem := _filter_problem(kind, FILTERS[name], value, user):
             raise RefusedFilter(name, problem)
 
 
@@ -93,29 +66,28 @@ def _is_known_webhook(user: Any, pk: Any) -> bool:
     return bool(permissions.visible_deliveries(user, of_webhook).exists())
 
 
-def _filter_problem(kind: RunKind, name: str, value: Any, user: Any) -> str:
+def _filter_problem(kind: RunKind, one: Filter, value: Any, user: Any) -> str:
     """Why no row can have this value; empty if one can. A user may be deleted since, or be the name of a script."""
-    match name:
-        case _ if value == "":
-            return _("An empty text is no filter.")
-        case "status" if not 100 <= value <= 999:
-            return _("An HTTP status is a number from 100 to 999.")
+    if value == "":
+        return _("An empty text is no filter.")
+    match one.type:
+        case "number":
+            least, most = one.bounds
+            text = _("Must be a number from %(least)s to %(most)s.")
+            return "" if isinstance(value, int) and least <= value <= most else text % {"least": least, "most": most}
         case "webhook":
             return "" if _is_known_webhook(user, value) else _("There is no webhook %(id)s.") % {"id": value}
-        case "object_type":
+        case "model":
             # A model that is not registered any more may have stored events.
             is_registered = registry.registration_by_label(value) is not None
             stored = Event.objects.filter(object_type=value)
             is_known = is_registered or permissions.of_viewable_objects(user, stored).exists()
             text = _("No registered model and no stored event has the label %(model)s.")
             return "" if is_known else text % {"model": value}
-        case "action" | "error_kind" | "rule":
-            choices = {"error_kind": [*ErrorKind], "rule": Rule.values}.get(
-                name, [*Action.values, PING, *registry.custom_events()]
-            )
+        case "choice" | "text" if choices := [choice for choice, _label in one.choices()]:
             text = _("“{input}” is not one of these: {choices}.")
             return "" if value in choices else text.format(input=value, choices=", ".join(choices))
-        case "state" if not {*value} & {*STATES[kind]}:
+        case "choices" if not {*value} & {*kind.states}:
             text = _("A run of %(kind)s takes only these states: %(states)s.")
-            return text % {"kind": kind, "states": ", ".join(STATES[kind])}
+            return text % {"kind": kind.name, "states": ", ".join(kind.states)}
     return ""

@@ -16,37 +16,23 @@ from typing import Any, NamedTuple
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, OperationalError, transaction
-from django.db.models import QuerySet
-from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.db import DatabaseNow, index_plans, savepoint, to_db_time
-from webhooks.delivery.runs.acts import (
-    ADD_RUN,
-    EVENTS,
-    Key,
-    Look,
-    Position,
-    TimeLeft,
-    acts,
-    rows_of,
-    superseded_of,
-)
-from webhooks.delivery.runs.pace import Pace
-from webhooks.delivery.runs.steps import run_ended
+from webhooks.db import DatabaseNow, index_plans, savepoint
+from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Key, Look, Pace, Position, RunKind, TimeLeft, kind_of
 from webhooks.errors import is_statement_timeout
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
-from webhooks.models import Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
+from webhooks.models import Event, Run, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
-from webhooks.models.selection import filter_time, select_deliveries, without_options
-from webhooks.operations import backfills, replays, retries, run_filters, skipped  # noqa: F401 # three add their acts
+from webhooks.models.selection import filter_time, without_options
+from webhooks.operations import retries, run_filters
+from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
 from webhooks.operations.retries import PROGRAM, name_of
-from webhooks.operations.run_filters import NEEDED
 from webhooks.workers import jobs
 
 # Up to this many rows are changed at once, without a run.
@@ -61,40 +47,6 @@ QUERY_SECONDS, PREVIEW_SECONDS, SHORTEST_QUERY_SECONDS = 3.0, 10.0, 0.05
 
 # Seconds after which the speed of a run can be measured. Before one percent of the rows, it cannot.
 SETTLED = 3
-
-# What a run did: the beginning of its entry in the history.
-PAST = {
-    RunKind.RETRY: "Retried",
-    RunKind.RESEND: "Resent",
-    RunKind.DISCARD: "Discarded",
-    RunKind.REPLAY: "Replayed",
-    RunKind.RECOVER: "Recovered",
-    RunKind.BACKFILL: "Backfilled",
-    RunKind.RECOVER_SKIPPED: "Recovered",
-}
-# A run in words: without a webhook, and with its webhooks.
-SUMMARIES = {
-    RunKind.RETRY: (gettext_lazy("retry of deliveries"), gettext_lazy("retry of deliveries of %(webhooks)s")),
-    RunKind.RESEND: (gettext_lazy("resend of deliveries"), gettext_lazy("resend of deliveries of %(webhooks)s")),
-    RunKind.DISCARD: (gettext_lazy("discard of deliveries"), gettext_lazy("discard of deliveries of %(webhooks)s")),
-    RunKind.REPLAY: (gettext_lazy("replay of events"), gettext_lazy("replay of events of %(webhooks)s")),
-    RunKind.RECOVER: (
-        gettext_lazy("recovery of deliveries and events"),
-        gettext_lazy("recovery of deliveries and events of %(webhooks)s"),
-    ),
-    RunKind.BACKFILL: (gettext_lazy("backfill of events"), gettext_lazy("backfill of events for %(webhooks)s")),
-    RunKind.RECOVER_SKIPPED: (
-        gettext_lazy("recovery of skipped changes"),
-        gettext_lazy("recovery of skipped changes of %(webhooks)s"),
-    ),
-}
-# The rows of a run, as ``count_of`` counts them.
-ROW = dict.fromkeys(RunKind, "delivery") | {
-    RunKind.REPLAY: "event",
-    RunKind.RECOVER: "delivery or event",
-    RunKind.BACKFILL: "event",
-    RunKind.RECOVER_SKIPPED: "object",
-}
 
 
 class Named(NamedTuple):
@@ -200,7 +152,7 @@ def start(
 
 def is_same(run: Run, kind: str, filters: Mapping[str, Any]) -> bool:
     """Whether a run does this, but for its first time: a request may say how many hours to go back."""
-    times = ("created_after",) if NEEDED.get(RunKind(kind)) else ()
+    times = ("created_after",) if RUN_KINDS[kind].is_of_webhook else ()
     ours, theirs = ({name: one[name] for name in one if name not in times} for one in (run.filters, filters))
     return run.kind == kind and ours == theirs
 
@@ -209,22 +161,26 @@ def _digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def act(kind: str, filters: Mapping[str, Any], user: Any = None, request_key: str = "") -> Run | int:
-    """Retry, resend or discard what the filters choose. Returns the number of few deliveries, and for many a run.
+def act(
+    kind: str, filters: Mapping[str, Any], user: Any = None, request_key: str = "", takes_all: bool = False
+) -> Run | int:
+    """Do it at once to few deliveries, and return how many it changed. For many, and for events, begin a run.
 
-    Raises PermissionDenied for many, if the user may not begin runs."""
+    Raises PermissionDenied if the user may not begin runs."""
     rows = few_rows(kind, filters, user)
     if rows is not None:
-        return getattr(retries, RunKind(kind).value)(rows, user)  # type: ignore[no-any-return]
+        return OF_DELIVERIES[kind].perform(rows, user)
     if user is not None and not permissions.has_perm(user, ADD_RUN):
         text = _("More than %(most)s deliveries need a run. A run requires the permission %(permission)s.")
         raise PermissionDenied(text % {"most": AT_ONCE, "permission": ADD_RUN})
-    return start(kind, filters, user, request_key=request_key)
+    return start(kind, filters, user, takes_all=takes_all, request_key=request_key)
 
 
 def few_rows(kind: str, filters: Mapping[str, Any], user: Any = None) -> DeliveryQuerySet | None:
-    """The deliveries that ``act`` changes at once. None if there are many."""
-    rows = rows_of(kind, _new(kind, filters, user, takes_all=False), user)
+    """The deliveries that ``act`` changes at once. None if there are many, or without filters."""
+    if kind not in OF_DELIVERIES or not without_options(filters):
+        return None
+    rows = OF_DELIVERIES[kind].rows(_new(kind, filters, user, takes_all=False), user)
     return rows if rows[: AT_ONCE + 1].count() <= AT_ONCE else None
 
 
@@ -243,7 +199,7 @@ def preview(
 
     def look() -> Look:
         with savepoint(using):  # PostgreSQL may stop it
-            return acts[kind].look(run, after, pace.events, SAMPLE - len(oldest), time_left)
+            return RUN_KINDS[kind].look(run, after, pace.events, SAMPLE - len(oldest), time_left)
 
     with index_plans(using, may_sort=True, seconds=max(SHORTEST_QUERY_SECONDS, min(QUERY_SECONDS, seconds))):
         while not (is_done or found.is_stopped):
@@ -261,25 +217,43 @@ def preview(
         if found.is_stopped:
             found.at_most = _at_most(run)
     oldest.sort(key=lambda key: key.event_id)
-    names = acts[kind].names(oldest, user)
+    names = RUN_KINDS[kind].names(oldest, user)
     found.sample = [Named(key.id, names.get(key.id, "")) for key in oldest]
+    found.note = _note(found, RUN_KINDS[kind], filters, user, problem)
+    return found
+
+
+def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any, problem: str) -> str:
+    """See ``Preview.note``."""
     if found.unjudged:
         text = ngettext(
             "%(count)s event could not be judged: %(reason)s.",
             "%(count)s events could not be judged: %(reason)s.",
             found.unjudged,
         )
-        found.note = text % {"count": number(found.unjudged), "reason": problem}
-    elif found.unreadable:
-        found.note = unreadable_note(found.unreadable)
-    elif found.left_out or found.superseded:
-        texts = [_left_out(found.left_out)] if found.left_out else []
-        found.note = " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
-    elif not found.count and "user" in filters and _is_no_user(filters["user"], user):
-        found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
-    elif not found.count and kind in (RunKind.RETRY, RunKind.RECOVER):
-        found.note = retries.held_back(filters.get("webhook"), user)
-    return found
+        return text % {"count": number(found.unjudged), "reason": problem}
+    if found.unreadable:
+        text = ngettext(
+            "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver "
+            "by hand.",
+            "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
+            "receiver by hand.",
+            found.unreadable,
+        )
+        return text % {"count": number(found.unreadable)}
+    if found.left_out or found.superseded:
+        left_out = ngettext(
+            "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
+            "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
+            found.left_out,
+        )
+        texts = [left_out % {"count": number(found.left_out)}] if found.left_out else []
+        return " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
+    if found.count:
+        return ""
+    if "user" in filters and _is_no_user(filters["user"], user):
+        return _("There is no user “%(user)s”.") % {"user": filters["user"]}
+    return retries.held_back(filters.get("webhook"), user) if kind.takes_pending else ""
 
 
 def _is_no_user(name: str, user: Any) -> bool:
@@ -291,10 +265,9 @@ def _is_no_user(name: str, user: Any) -> bool:
 def _at_most(run: Run) -> int | None:
     """How many rows match the filters, superseded ones included. Indexes count them without a look at each.
 
-    None if no index has the filters, or if counting takes too long. A delivery fails after it was created: so those
-    of a time are among the ones that failed since.
+    None if no index has the filters, or if counting takes too long.
     """
-    if run.is_restricted or (counted := _counted_by_index(run)) is None:
+    if run.is_restricted or (counted := kind_of(run).rows_of_index(run)) is None:
         return None
     try:
         with savepoint(Event.objects.db):
@@ -303,37 +276,6 @@ def _at_most(run: Run) -> int | None:
         if not is_statement_timeout(error):
             raise
         return None
-
-
-def _counted_by_index(run: Run) -> list[QuerySet[Any]] | None:
-    """The rows that ``_at_most`` counts. None if no index has the filters."""
-    filters = dict(without_options(run.filters))
-    states = filters.pop("state", None)
-    if states is None and filters.keys() == {"error_kind"}:
-        return [select_deliveries(filters)]
-    takes_pending = states is None and run.kind in (RunKind.RETRY, RunKind.RECOVER)
-    names = {"webhook", "created_after"} if takes_pending else {"webhook", "created_after", "error_kind"}
-    if not (takes_pending or states == [State.FAILED]) or not filters.keys() <= names:
-        return None
-    queue, events = QueuedDelivery.objects.failed(), Event.objects.failed()
-    if since := filters.pop("created_after", ""):
-        moment = to_db_time(datetime.fromisoformat(since))
-        queue, events = queue.filter(failed_at__gte=moment), events.filter(timestamp__gte=moment)
-    counted: list[QuerySet[Any]] = [queue.filter(**filters)]
-    if takes_pending:
-        counted.append(QueuedDelivery.objects.filter(**filters, due_at__gt=DatabaseNow()))
-    if run.kind == RunKind.RECOVER:
-        counted.append(events)
-    return counted
-
-
-def _left_out(count: int) -> str:
-    text = ngettext(
-        "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
-        "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
-        count,
-    )
-    return text % {"count": number(count)}
 
 
 def superseded_note(count: int) -> str:
@@ -346,27 +288,15 @@ def superseded_note(count: int) -> str:
     return text % {"count": number(count)}
 
 
-def unreadable_note(count: int) -> str:
-    """How many objects cannot be read, and why."""
-    text = ngettext(
-        "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver by "
-        "hand.",
-        "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
-        "receiver by hand.",
-        count,
-    )
-    return text % {"count": number(count)}
-
-
 def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) -> int:
     """How many superseded deliveries ``act`` with the same arguments leaves out, up to ``AT_ONCE``."""
-    return superseded_of(kind, _new(kind, filters, user, takes_all=False), user)[:AT_ONCE].count()
+    return OF_DELIVERIES[kind].superseded(_new(kind, filters, user, takes_all=False), user)[:AT_ONCE].count()
 
 
 def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
-    run_filters.check(RunKind(kind), filters, takes_all, user)
+    run_filters.check(RUN_KINDS[kind], filters, takes_all, user)
     since = datetime.fromisoformat(filters["created_after"]) if "created_after" in filters else None
-    before, last = acts[kind].bounds(since)
+    before, last = RUN_KINDS[kind].bounds(since)
     return Run(
         kind=kind,
         filters=dict(filters),
@@ -413,9 +343,8 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
 
 def summary(run: Run) -> str:
     """A run in words: "retry of deliveries of CMDB sync"."""
-    without_webhook, with_webhooks = SUMMARIES[RunKind(run.kind)]
-    webhooks = _names_of_webhooks(run)
-    return str(with_webhooks) % {"webhooks": webhooks} if webhooks else str(without_webhook)
+    kind, webhooks = kind_of(run), _names_of_webhooks(run)
+    return str(kind.summary_of) % {"webhooks": webhooks} if webhooks else str(kind.summary)
 
 
 def _names_of_webhooks(run: Run) -> str:
@@ -468,11 +397,11 @@ def time_left(run: Run) -> str:
     return _("%(speed)s/s, about %(time)s left") % words
 
 
-@receiver(run_ended)
-def _record_end(sender: Any, run: Run, **kwargs: Any) -> None:
-    kind = RunKind(run.kind)
+def record_end(sender: Any, run: Run, **kwargs: Any) -> None:
+    """Add the entry in the history for a run that is done or failed."""
+    kind = kind_of(run)
     with in_english():
         webhooks = _names_of_webhooks(run)
-        what = f"{PAST[kind]} {count_of(run.done, ROW[kind])}" + (f" of {webhooks}" if webhooks else "")
+        what = f"{kind.past} {count_of(run.done, ' or '.join(kind.nouns))}" + (f" of {webhooks}" if webhooks else "")
     message = f"Ended run {run.pk}." if run.state == RunState.DONE else f"Run {run.pk} failed: {run.problem}."
     history.record_summary(history.user_named(run.requested_by), Run, what, history.CHANGE, message)

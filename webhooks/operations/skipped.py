@@ -1,7 +1,7 @@
 """Recover skipped: send a webhook the objects of changes that it skipped, as they are now. Workers do it, in runs.
 
 After a wrong condition is mended, nothing else has these changes: a skip stores no data. So each object is read again
-and sent once, if the webhook wants it now. Importing this adds the act to ``delivery.runs.acts``.
+and sent once, if the webhook wants it now.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.db import in_chunks
-from webhooks.delivery.runs.acts import (
+from webhooks.delivery.runs.kinds import (
     EVENTS,
-    Act,
+    SINCE_FILTERS,
     Applied,
     Key,
     Look,
     Portion,
     Position,
+    RunKind,
     TimeLeft,
-    acts,
     next_events,
     user_of,
     webhook_of,
 )
 from webhooks.errors import reraise_job_timeout
-from webhooks.models import Action, Delivery, Event, Run, RunKind, Skip, Webhook
+from webhooks.models import Action, Delivery, Event, Run, Skip, Webhook
+from webhooks.models.filters import select
 from webhooks.models.ids import first_at, first_id, position_of
-from webhooks.models.selection import select_skips
 from webhooks.models.skip import Rule
 from webhooks.registry.keys import with_pks
 
@@ -54,9 +55,30 @@ class NotRecoverable(Exception):
     """The object of a skip cannot be sent. The message says why."""
 
 
-class RecoverSkippedAct(Act):
+class RecoverSkipped(RunKind):
     """Send a webhook the objects of the changes that it skipped, each once, as they are now."""
 
+    name = "recover_skipped"
+    label = gettext_lazy("recover skipped")
+    past = "Recovered"
+    meaning = (
+        "Sends a webhook the objects of changes that it skipped, from a time on: each object once, as it is now, if it "
+        "matches the conditions of today. Use it after a wrong condition was corrected."
+    )
+    consequence = gettext_lazy(
+        "Sends the objects of changes that this webhook skipped, for example because of a wrong condition: each object "
+        "once, as it is now, if the webhook wants it now. What the webhook got later is left out."
+    )
+    summary = gettext_lazy("recovery of skipped changes")
+    summary_of = gettext_lazy("recovery of skipped changes of %(webhooks)s")
+    link = gettext_lazy("Recover skipped…")
+
+    listed = "skip"
+    nouns = ("object",)
+    filters = (*SINCE_FILTERS, "rule")
+    needed = ("webhook", "created_after")
+    permissions = ("rq_webhooks.replay_event",)
+    is_judged_later = True
     is_sent = False
     # A position has 20 bits below the millisecond. So a query looks at three quarters of an hour at first.
     stride = 1 << 28
@@ -143,7 +165,7 @@ class RecoverSkippedAct(Act):
     def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
         """The skips that the filters choose, of changes that the webhook wants but for its conditions."""
         models = [registry.label_of(one) for one in webhook.object_types.all()]
-        found = select_skips(run.filters, Skip.objects.all()).filter(object_type__in=models, action__in=webhook.actions)
+        found = select("skips", run.filters, Skip.objects.filter(object_type__in=models, action__in=webhook.actions))
         still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
         found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
         return permissions.visible_skips(user_of(run), found) if run.is_restricted else found
@@ -215,6 +237,3 @@ def _existing(skips: Iterable[Skip]) -> list[Skip]:
             known.update(rows.filter(with_pks(registration.model, chunk)).values_list("pk", flat=True))
         found.update((label, text) for text, pk in keys.items() if pk in known)
     return [skip for skip in skips if (skip.object_type, skip.object_id) in found]
-
-
-acts[RunKind.RECOVER_SKIPPED] = RecoverSkippedAct()

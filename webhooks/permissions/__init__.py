@@ -32,6 +32,7 @@ from webhooks.conf import conf
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
+from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.queue import QueuedDeliveryQuerySet
 from webhooks.permissions.unfiltered import is_unfiltered
 from webhooks.registry.keys import key_text_sql, with_pks
@@ -129,10 +130,6 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
     if _hides_objects(user):
         deliveries = deliveries.filter(event__in=of_viewable_objects(user, Event.objects.all()))
     return deliveries
-
-
-# The filters by who made a change. Only users who may view its Event see that.
-ACTOR_FILTERS = frozenset({"user", "request_id"})
 
 
 def found_deliveries(user: Any, deliveries: QuerySet[Delivery], filters: Collection[str]) -> QuerySet[Delivery]:

@@ -27,7 +27,7 @@ from scripts.benchmark.targets import (
 )
 from scripts.benchmark.workloads.backlog import CLAIM_SIZE, STATUS_PAGE, claiming
 from tests.support.waiting import until
-from webhooks.models import Delivery, QueuedDelivery, Run, RunKind, RunState, Webhook
+from webhooks.models import Delivery, QueuedDelivery, Run, RunState, Webhook
 from webhooks.operations import runs
 
 WEBHOOKS = 50
@@ -118,7 +118,7 @@ def _without_vacuum() -> Iterator[None]:
 
 def _recover(bench: Bench) -> None:
     """Retry and discard by runs of a worker, until all is sent."""
-    for run_kind, error_kind in ((RunKind.RETRY, TO_RETRY), (RunKind.DISCARD, TO_DISCARD)):
+    for run_kind, error_kind in (("retry", TO_RETRY), ("discard", TO_DISCARD)):
         runs.start(run_kind, {"state": ["failed"], "error_kind": error_kind}, requested_by="admin")
     patience = 30 + RETRIED / MINIMUM_RATE
     with bench.workers():

@@ -33,12 +33,12 @@ from webhooks.forms import WebhookForm, initial_values
 from webhooks.forms.sections import BOXES
 from webhooks.forms.webhook import unused_fields
 from webhooks.insight.wording import count_of, number, sentence, why_disabled
-from webhooks.models import RunKind, Webhook
+from webhooks.models import Webhook
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.webhook import TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
-from webhooks.operations.run_filters import OF_WEBHOOK
+from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
 from webhooks.permissions import redaction
 
@@ -215,7 +215,7 @@ class WebhookAdmin(WebhookListAdmin):
             of_webhook("try", trial),
             of_webhook("ping", ping),
             *(of_webhook(name, switch, name=name) for name in ("enable", "pause", "resume")),
-            *(of_webhook(kind.value, run, kind=kind) for kind in OF_WEBHOOK),
+            *(of_webhook(kind, run, kind=kind) for kind in OF_WEBHOOK),
             *super().get_urls(),
         ]
 
@@ -251,11 +251,11 @@ class WebhookAdmin(WebhookListAdmin):
 
     # A dry run may read for seconds.
     @method_decorator(transaction.non_atomic_requests)
-    def run_view(self, request: HttpRequest, object_id: str, kind: RunKind) -> HttpResponse:
+    def run_view(self, request: HttpRequest, object_id: str, kind: str) -> HttpResponse:
         """Choose the time of a recovery or backfill, see a preview, and begin it."""
         webhook = self._get(request, object_id, "view")
         context = self.admin_site.each_context(request) | {"model_name": self.opts.verbose_name_plural}
-        return recover_view(request, webhook, kind, context)
+        return recover_view(request, webhook, RUN_KINDS[kind], context)
 
     def switch_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Enable, pause or resume the webhook."""

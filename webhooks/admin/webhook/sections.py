@@ -36,11 +36,12 @@ from webhooks.insight.counts import EACH_CAP, open_count
 from webhooks.insight.silence import read_silences
 from webhooks.insight.statistics import Figures
 from webhooks.insight.wording import number
-from webhooks.models import Delivery, RunKind, Webhook
+from webhooks.models import Delivery, Webhook
 from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
+from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.permissions import redaction
 
 # Deliveries at the top of the page, the newest.
@@ -115,12 +116,7 @@ def _buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
 
 def _links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]:
     """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
-    labels = {
-        RunKind.RECOVER: _("Recover since…"),
-        RunKind.BACKFILL: _("Backfill…"),
-        RunKind.RECOVER_SKIPPED: _("Recover skipped…"),
-    }
-    found = [(page_url(kind.value, webhook), text) for kind, text in labels.items() if may_begin(user, kind)]
+    found = [(page_url(kind, webhook), str(RUN_KINDS[kind].link)) for kind in OF_WEBHOOK if may_begin(user, kind)]
     if may_copy:
         found.append((f"{reverse('admin:rq_webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
     with suppress(NoReverseMatch):  # the site may leave out webhooks.urls

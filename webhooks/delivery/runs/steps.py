@@ -4,7 +4,7 @@ A step is one transaction. It locks the run, changes the next few rows, and move
 that it puts back into the queue are claimed in the same transaction, as far as this worker has capacity for them.
 
 A step that judges events, or calls the project's code, may end or stall its worker. It takes nothing else, is noted
-before, and has a time limit: see ``notes`` and ``time_limit``.
+before, and has a time limit: see ``risky``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from __future__ import annotations
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from django.db import Error, connections
+from django.db import Error
 from django.dispatch import Signal
 from django.utils import translation
 
@@ -25,21 +24,24 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically, fetch_all, is_postgresql
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.clock import elapsed
-from webhooks.delivery.runs.acts import (
+from webhooks.delivery.runs.kinds import (
     EVENTS,
-    Act,
     Applied,
     Key,
+    Pace,
     Portion,
+    RunKind,
     RunRefused,
     TimeLeft,
-    acts,
     approve,
-    seconds_of_step,
+    kind_of,
 )
-from webhooks.delivery.runs.notes import LOSSES_ALLOWED, Note, describe_losses, is_taken, limited
-from webhooks.delivery.runs.pace import Pace
-from webhooks.delivery.runs.time_limit import Stalled, time_limit
+from webhooks.delivery.runs.risky import (
+    LOSSES_ALLOWED,
+    Note,
+    counting_loss,
+    time_limit,
+)
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.queue import ClaimedRow
@@ -138,7 +140,7 @@ class Runs:
             return 0
         self._turn += 1
         run = list(self._open.values())[self._turn % len(self._open)]
-        if acts[run.kind].is_sent and not may_send:
+        if kind_of(run).is_sent and not may_send:
             return 0
         try:
             with translation.override("en"):  # problems are stored, and read in many languages
@@ -177,31 +179,31 @@ class Runs:
 
     def _take_step(self, run: Run) -> int | None:
         """Returns how many rows it took. None if another worker has taken the step: the next one may be free."""
-        act = acts[run.kind]
+        kind = kind_of(run)
         if run.total is None:
-            return self._count(run, act)
+            return self._count(run, kind)
         cursors = {int(webhook): after for webhook, after in run.cursors.items()}
-        counts, receivers = self._choose(act, list(cursors))
+        counts, receivers = self._choose(kind, list(cursors))
         if cursors and not counts:
             return 0
         portions, began = list[Portion](), elapsed()
         for webhook, count in counts.items():
-            portion = self._portion(run, act, webhook, cursors[webhook], count, webhook in receivers)
+            portion = self._portion(run, kind, webhook, cursors[webhook], count, webhook in receivers)
             if portion is None:
                 return 1
             portions.append(portion)
             if elapsed() - began > READ_SECONDS:
                 break
-        risky = [portion for portion in portions if portion.keys and act.is_risky(portion.webhook)]
+        risky = [portion for portion in portions if portion.keys and kind.is_risky(portion.webhook)]
         if risky and (len(risky) == len(portions) or self._turn % 2):
-            return self._take_risky_step(run, act, risky[0], receivers)
+            return self._take_risky_step(run, kind, risky[0], receivers)
         portions = [portion for portion in portions if portion not in risky]
         with self._worker.claiming() as token:
             step = atomically(lambda: _take(run.pk, portions, token, self._time_of_step()), Run.objects.db)
         self._claimed = step.claimed, token, receivers
         return self._keep(run, step)
 
-    def _take_risky_step(self, run: Run, act: Act, portion: Portion, receivers: dict[int, Webhook]) -> int | None:
+    def _take_risky_step(self, run: Run, kind: RunKind, portion: Portion, receivers: dict[int, Webhook]) -> int | None:
         """A step that may end or stall this worker. Another one then finds its note."""
         using = Run.objects.db
         with self._worker.claiming() as token:
@@ -210,16 +212,16 @@ class Runs:
             return self._keep(run, noted)
         if not Note.of(noted.run).token:
             return 0  # another worker is in it
-        portion = limited(Note.of(noted.run), portion)
         if Note.of(noted.run).losses:
+            portion = portion.first(1)
             self._worker.hand_back_waiting()  # if this worker ends, too, few others lose a lease
         time_left, began = self._time_of_step(), elapsed()
         with (
-            _counting_loss(run.pk, Note.of(noted.run).token) as stalled,
+            counting_loss(run.pk, Note.of(noted.run).token) as stalled,
             self._worker.claiming() as token,
             time_limit(conf.lease / 3, last=conf.lease),
         ):
-            portion = act.prepare(run, portion, time_left)
+            portion = kind.prepare(run, portion, time_left)
             step = atomically(lambda: _take(run.pk, [portion], token, time_left), using)
         if stalled:
             return 1
@@ -229,14 +231,14 @@ class Runs:
         return self._keep(run, step)
 
     def _time_of_step(self) -> TimeLeft:
-        most = seconds_of_step()
+        most = conf.lease / 6  # to judge and to serialize
         return TimeLeft(min(most, BESIDE_LIVE_SECONDS) if self.are_beside_live else most)
 
-    def _count(self, run: Run, act: Act) -> int | None:
+    def _count(self, run: Run, kind: RunKind) -> int | None:
         """Count the rows of the next events. The last such step stores the total."""
         after = run.counted_event
-        until = min(after + self._pace.events * act.stride, run.last_event)
-        counts = self._read_in_time(lambda: act.count(run, after, until))
+        until = min(after + self._pace.events * kind.stride, run.last_event)
+        counts = self._read_in_time(lambda: kind.count(run, after, until))
         if counts is None:
             return 1
         add = partial(_add_counts, run.pk, after, until, counts)
@@ -254,7 +256,7 @@ class Runs:
         """Read rows in a transaction of the worker. None if PostgreSQL has stopped it: the lease must not end."""
         return self._pace.read(lambda: in_worker_transaction(Run.objects.db, read))
 
-    def _choose(self, act: Act, webhooks: Sequence[int]) -> tuple[dict[int, int], dict[int, Webhook]]:
+    def _choose(self, kind: RunKind, webhooks: Sequence[int]) -> tuple[dict[int, int], dict[int, Webhook]]:
         """Choose the webhooks of the next step. Returns how many rows it takes of each; empty if all are busy. Also
         returns the webhooks that it may claim for.
 
@@ -264,7 +266,7 @@ class Runs:
         left = BESIDE_LIVE if self.are_beside_live else conf.batch
         turn = self._turn % max(1, len(webhooks))
         webhooks = [*webhooks[turn:], *webhooks[:turn]]
-        free = self._worker.capacity(webhooks, len(webhooks)) if act.is_sent else {}
+        free = self._worker.capacity(webhooks, len(webhooks)) if kind.is_sent else {}
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
         if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
             self._webhooks |= Webhook.objects.in_bulk(unknown)
@@ -272,13 +274,15 @@ class Runs:
         receivers = {pk: known[pk] for pk in webhooks if pk in free and pk in known and known[pk].is_sendable}
         counts = {}
         for webhook in webhooks:
-            most = free[webhook] if webhook in receivers else UNCLAIMED if act.is_sent else left
+            most = free[webhook] if webhook in receivers else UNCLAIMED if kind.is_sent else left
             if count := min(left, most, MOST_REPLAYED if webhook == EVENTS else MOST):
                 counts[webhook] = count
                 left -= count
         return counts, receivers
 
-    def _portion(self, run: Run, act: Act, webhook: int, after: int, count: int, is_claimed: bool) -> Portion | None:
+    def _portion(
+        self, run: Run, kind: RunKind, webhook: int, after: int, count: int, is_claimed: bool
+    ) -> Portion | None:
         """The next ``count`` rows of a webhook after a cursor. None if reading them took too long.
 
         Another worker may have moved the cursor since the last step.
@@ -288,10 +292,10 @@ class Runs:
         until = run.last_event
         if not known:
             until, limit = (
-                min(after + self._pace.events * act.stride, until),
+                min(after + self._pace.events * kind.stride, until),
                 max(count, min(READ, READ_OF_ALL // len(run.cursors))),
             )
-            found = self._read_in_time(lambda: act.keys(run, webhook, after, until, limit))
+            found = self._read_in_time(lambda: kind.keys(run, webhook, after, until, limit))
             if found is None:
                 return None
             known = found
@@ -317,7 +321,7 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
     )
     if until >= run.last_event:
         run.save_step(total=sum(run.counts.values()))
-        if acts[run.kind].is_sent:
+        if kind_of(run).is_sent:
             Webhook.objects.filter(pk__in=run.counts).probe()
     return Step(run, 1)
 
@@ -332,7 +336,7 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
     if run.cursors.get(str(portion.webhook)) != portion.after:
         return Step(run, None)
     before = Note.of(run)
-    if is_taken(before, token):
+    if before.is_of_other(token):
         run.note = {}
         return Step(run)
     note = before.begin(token.hex, portion.keys)
@@ -340,7 +344,10 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
         run.save_step(note=note.as_dict())
         return Step(run)
     first = portion.first(1)
-    problem = describe_losses(run.kind, first.keys[0])
+    problem = (
+        f"{kind_of(run).name_of(first.keys[0])}: three workers ended or stalled while they took it; "
+        "look for a crash, a memory limit or a slow serializer in the log of the worker"
+    )
     logger.error("The run %s goes on without an event: %s", run, problem)
     run.save_step(
         note=note.ended(first.until).as_dict(),
@@ -349,32 +356,6 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
         problem=clean(problem, PROBLEM_LENGTH),
     )
     return Step(run, 1)
-
-
-@contextmanager
-def _counting_loss(pk: int, token: str) -> Iterator[list[bool]]:
-    """Count a step as lost that ends with an error of the process or of the database, or that stalls. A worker that is
-    killed cannot do it itself. Yields a list, which is not empty after a step that stalled."""
-    stalled = list[bool]()
-    try:
-        yield stalled
-    except Stalled:
-        logger.warning("A step of run %d took too long, and was rolled back", pk)
-        stalled.append(True)
-        for connection in connections.all(initialized_only=True):
-            if not connection.in_atomic_block:
-                connection.close()  # it may have been interrupted within a statement
-        atomically(lambda: _lose(pk, token), Run.objects.db)
-    except (Error, SystemExit, KeyboardInterrupt):
-        with suppress(Error):  # else the note is found when the lease ends
-            atomically(lambda: _lose(pk, token), Run.objects.db)
-        raise
-
-
-def _lose(pk: int, token: str) -> None:
-    run = Run.objects.select_for_update().filter(pk=pk).first()
-    if run and Note.of(run).token == token:
-        run.save_step(note=Note.of(run).lost().as_dict())
 
 
 def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: TimeLeft) -> Step:
@@ -387,10 +368,8 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
     if run is None:
         return Step(None)
     portions = [portion for portion in portions if run.cursors.get(str(portion.webhook)) == portion.after]
-    note, is_risky = (
-        Note.of(run),
-        any(portion.keys and acts[run.kind].is_risky(portion.webhook) for portion in portions),
-    )
+    note, kind = Note.of(run), kind_of(run)
+    is_risky = any(portion.keys and kind.is_risky(portion.webhook) for portion in portions)
     if (run.cursors and not portions) or (is_risky and note.token != token.hex):
         return Step(run, None)
     cursors = run.cursors | {str(portion.webhook): portion.until for portion in portions}
@@ -400,7 +379,7 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
     portions = [portion for portion in portions if portion.keys]
     count = sum(len(portion.keys) for portion in portions)
     claiming = token if may_claim else None
-    applied = acts[run.kind].apply(run, portions, claiming, time_left) if portions else Applied()
+    applied = kind.apply(run, portions, claiming, time_left) if portions else Applied()
     count -= applied.left
     if is_risky:  # then it is the only one
         [taken] = [portion.first(count) for portion in portions]
