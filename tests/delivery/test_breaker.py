@@ -292,7 +292,7 @@ def test_only_the_probe_of_a_fault_opens_a_new_connection(database: str, inbox: 
     runner = DeliveryRunner("test")
     try:
         runner.run(0.2, wait=False)
-        [held] = runner._claims.held.values()
+        [held] = runner._claims.claimed.values()
         assert not runner._compose(held).connects
         runner._breaker = open_breaker()
         assert runner._compose(held).connects

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, models
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Now
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time
+from webhooks.db import Statement, delete_sql, execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
@@ -79,6 +80,17 @@ _FIRST_SINCE = f"""
     SELECT low FROM halves WHERE low = high
 """
 
+# The event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
+# which PostgreSQL then uses, however old its statistics are.
+_WAITS_FOR = """(
+    SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = (
+        SELECT CASE WHEN found.object_id = rq_webhooks_event.object_id THEN found.id END FROM rq_webhooks_event AS found
+        WHERE found.object_type = rq_webhooks_event.object_type
+            AND (found.object_id, found.id) < (rq_webhooks_event.object_id, rq_webhooks_event.id)
+        ORDER BY found.object_id DESC, found.id DESC LIMIT 1
+    )
+)"""
+
 
 def label_of_action(action: str) -> str:
     """The action in the language of the reader. The name of a custom event stays as it is."""
@@ -122,6 +134,11 @@ class EventQuerySet(models.QuerySet["Event"]):
         """
         begin = connections[self.db].ops.adapt_datetimefield_value(to_db_time(moment - OVERLAP))
         return int(fetch_all(self.db, _FIRST_SINCE, [begin, begin])[0][0])
+
+    def with_waits_for(self) -> EventQuerySet:
+        """With the id of the event before, of the same object, if no worker has dispatched that one."""
+        waits_for: Any = RawSQL(_WAITS_FOR, (), models.BigIntegerField())  # noqa: S611 # nosec B611 # a constant
+        return self.annotate(waits_for=waits_for)
 
     def for_list(self) -> EventQuerySet:
         """Leave out large columns. ``has_data`` replaces ``data``, which ``Event.failure`` needs."""
@@ -258,6 +275,26 @@ class Event(models.Model):
         return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
 
 
+class UndispatchedManager(WriteDBManager["Undispatched"]):
+    """The statements of workers."""
+
+    _FROM = "SELECT event_id FROM rq_webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
+
+    def lowest(self, begin: int) -> int | None:
+        """The id of the first one that is not below ``begin``."""
+        found = fetch_all(self.db, f"{self._FROM} LIMIT 1", [begin])
+        return int(found[0][0]) if found else None
+
+    def lock_sql(self, begin: int, most: int) -> Statement:
+        """Lock up to ``most`` ids that are not below ``begin``, in order, without those that other workers have
+        locked."""
+        skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(self.db) else ""
+        return f"{self._FROM} LIMIT %s {skips_locked}", [begin, most]
+
+    def delete_sql(self, ids: Collection[int]) -> Statement:
+        return delete_sql(self.db, "rq_webhooks_undispatched", "event_id", ids)
+
+
 class Undispatched(models.Model):
     """An Event that no worker has dispatched yet. Inserted with it, and deleted by the dispatch.
 
@@ -268,7 +305,7 @@ class Undispatched(models.Model):
         Event, on_delete=models.CASCADE, primary_key=True, related_name="undispatched", db_constraint=False
     )
 
-    objects = WriteDBManager()
+    objects = UndispatchedManager()
 
     class Meta:
         base_manager_name = "objects"
