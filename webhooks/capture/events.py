@@ -38,7 +38,6 @@ from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
-from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
@@ -176,8 +175,8 @@ def _record_update(state: TransactionState, change: Change, history: ObjectHisto
 
 def _record_deletion(state: TransactionState, change: Change, history: ObjectHistory, is_first: bool) -> None:
     """Record a deletion while the row can still be read. ``is_first``: it is the object's first change."""
-    if not is_first and state.prechange(change.key) is None:
-        state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
+    if not is_first:
+        state.prechange.give_up(change.key)
     state.begin_deletion(change)
     if state.batch is None:
         record_now(state, change)

@@ -273,7 +273,7 @@ def _reason(error: Exception) -> str:
 def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> Payload:
     """Serialize the object of a change with one serializer."""
     needs = state.needs_prechange(change.key)
-    prechange = state.prechange(change.key) if needs else None
+    prechange = state.prechange.get(change.key) if needs else None
     payload = serialize(change.registration, instance, serializer, prechange)
     if change.action == Action.DELETED and needs:
         _remember_deleted(state, change.key, payload, prechange)
@@ -288,4 +288,4 @@ def _remember_deleted(state: TransactionState, key: Key, payload: Payload, prech
     if prechange is None or payload.prechange:
         known = prechange.snapshot if prechange and prechange.snapshot else {}
         snapshot = json.loads(payload.prechange or payload.snapshot) | known
-        state.set_prechange(key, PrechangeState(snapshot=snapshot))
+        state.prechange.keep(key, PrechangeState(snapshot=snapshot))
