@@ -288,6 +288,16 @@ def insert_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
     return f"INSERT INTO {table} ({names}) SELECT {names} FROM {json_rows_sql(using, columns, table)} WHERE 1 = 1"
 
 
+def insert_row_sql(columns: Sequence[str], table: str) -> str:
+    """An INSERT of one row. It has a parameter for each column."""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})"
+
+
+def with_new_sql(insert: str, also: str) -> str:
+    """An INSERT that returns ids, and one that reads them from ``new``, as one statement of PostgreSQL."""
+    return f"WITH new AS ({insert}), also AS ({also}) SELECT id FROM new"
+
+
 def rows_by_id_sql(using: str) -> str:
     """A subquery of one row: a JSON object of rows by UUID, see ``rows_by_id``. Read it with ``value_by_id_sql``.
 

@@ -262,8 +262,8 @@ def test_a_name_that_resolves_again_lets_the_worker_try_the_others_at_once(
     names |= dict.fromkeys(hosts, fail_to_look_up)
     three_webhooks(inbox, hosts)
     with worker() as runner:
-        until(lambda: runner.run(0.2) or len(runner._claims.avoided) == 3, 20, "three failures")
-        avoided = runner._claims.avoided
+        until(lambda: runner.run(0.2) or len(runner._avoided._by_id) == 3, 20, "three failures")
+        avoided = runner._avoided._by_id
         for pk, wait in zip(avoided, (0, 3600, 3600), strict=True):
             avoided[pk] = replace(avoided[pk], until=running.elapsed() + wait)
         names |= {host: ["127.0.0.1"] for host in hosts}

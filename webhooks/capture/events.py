@@ -222,7 +222,9 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
             with transaction.atomic(state.using):
                 serialized = serialized or serialize.serialize_object(state, change, [*merged.candidates])
                 if not serialized:
-                    _record_gone(state, merged)
+                    deleted = merged.history.deleted
+                    if deleted and change.action != Action.DELETED:  # else no signal announced the deletion
+                        record_now(state, replace(change, action=Action.DELETED), deleted)
                     return
                 refused = _write_events(state, merged, serialized)
         except Exception as error:
@@ -248,12 +250,6 @@ def is_gone(change: Change, using: str) -> bool:
     """Whether an object has no row, although its deletion is not the change. Then its deletion is recorded already, and
     stays."""
     return change.action != Action.DELETED and not serialize.exists(change, using)
-
-
-def _record_gone(state: TransactionState, merged: MergedChange) -> None:
-    """Record the deletion of an object that has no row any more, if it was seen. Else no signal announced it."""
-    if merged.history.deleted and merged.change.action != Action.DELETED:
-        record_now(state, replace(merged.change, action=Action.DELETED), merged.history.deleted)
 
 
 def merge(state: TransactionState, change: Change) -> MergedChange:

@@ -7,31 +7,25 @@ import uuid
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, QueryByKeys, atomically
 from webhooks.delivery import pause_policy
+from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
-from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.queue import ClaimedRow, DueWebhook
 from webhooks.models.worker import begin_transaction
-from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
-from webhooks.security import encryption
 
 logger = get_logger(__name__)
-
-# A worker that cannot send because of a fault of our own avoids the webhook for so many seconds, each time for longer.
-AVOID_SECONDS = (5.0, 15.0, 60.0)
 
 # A worker takes a new token after so many seconds. Rows that a crash of the database has put back under the old one,
 # for their records were lost, then lose their lease.
@@ -101,24 +95,12 @@ def load_claimed(
     return loaded
 
 
-@dataclass(frozen=True)
-class Avoided:
-    """A webhook that this worker leaves to others: it cannot decrypt its secrets, or look up the name of its host."""
-
-    kind: ErrorKind
-    since: datetime
-    until: float
-    times: int
-
-
 class WorkerClaims:
     """The deliveries that one worker process holds. It gives them to its sender. Not thread-safe."""
 
-    def __init__(self, sender: Sender[ClaimedDelivery], name: str = "") -> None:
-        self._sender, self._name = sender, name
+    def __init__(self, sender: Sender[ClaimedDelivery], avoided: AvoidedWebhooks, name: str = "") -> None:
+        self._sender, self._avoided, self._name = sender, avoided, name
         self.claimed: dict[uuid.UUID, ClaimedDelivery] = {}
-        self.avoided: dict[int, Avoided] = {}
-        """By the id of the webhook."""
         self.has_early = False
         self._token: uuid.UUID | None = None
         self._registered = 0.0
@@ -192,43 +174,17 @@ class WorkerClaims:
         webhook = random.choice(due)  # noqa: S311 # nosec B311 # fair turns
         return self._claim({webhook: 1}, webhook.has.index(True))
 
-    def avoid(self, webhook: Webhook, outcome: Outcome) -> None:
-        """Leave a webhook to other workers for a while, each time for longer."""
-        known = self.avoided.get(webhook.pk)
-        if known and elapsed() < known.until:
-            return
-        kind, times = KINDS[outcome.kind], known.times if known else 0
-        if not known and kind == ErrorKind.SECRET:
-            keys = ", ".join(encryption.key_names())
-            logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", outcome.reason, keys)
-        elif not known:
-            logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, outcome.reason)
-        until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]
-        self.avoided[webhook.pk] = Avoided(kind, known.since if known else outcome.started_at, until, times + 1)
-        self.hand_back_waiting(lambda delivery: delivery.webhook.pk == webhook.pk)
-
-    def avoid_no_longer(self, webhook: Webhook) -> None:
-        """An attempt shows that the fault is over. If name servers failed, the other names may resolve, too."""
-        over = self.avoided.pop(webhook.pk, None)
-        if over and over.kind == ErrorKind.RESOLVER:
-            for pk, one in self.avoided.items():
-                if one.kind == ErrorKind.RESOLVER:
-                    self.avoided[pk] = replace(one, until=elapsed())
-
-    def avoids(self, webhook_id: int) -> bool:
-        return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
-
     def capacity(self, webhooks: Iterable[int], among: int) -> dict[int, int]:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
         that this worker does not avoid."""
         share = max(1, conf.batch // max(1, among))
-        return {pk: self._sender.capacity(pk, share) for pk in webhooks if not self.avoids(pk)}
+        return {pk: self._sender.capacity(pk, share) for pk in webhooks if pk not in self._avoided}
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""
         with self._floors.look() as floors:
             due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
-        return [webhook for webhook in due if not self.avoids(webhook.id)]
+        return [webhook for webhook in due if webhook.id not in self._avoided]
 
     def add(
         self,

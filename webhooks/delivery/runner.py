@@ -14,11 +14,10 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from django.db import DataError
-from django.utils.translation import gettext_noop
 
 from webhooks.conf import conf
 from webhooks.db import atomically
-from webhooks.delivery.breaker import Breaker, Fault
+from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.clock import DatabaseClock, elapsed
 from webhooks.delivery.compose import compose
@@ -46,15 +45,6 @@ RECORD_EVERY = 0.02
 # Seconds to wait for outcomes if the caller waits for wake-ups meanwhile, or if new events must pass a run.
 SHORT_WAIT = 0.005
 
-# A webhook that this worker avoids is a fault no longer after so many seconds without another try.
-FORGOTTEN_AFTER = 600
-
-# Faults of our own that concern single webhooks, as the first part of "… since 12:04".
-AVOIDED = {
-    ErrorKind.SECRET: gettext_noop("The worker cannot decrypt the secrets of some webhooks"),
-    ErrorKind.RESOLVER: gettext_noop("The worker cannot look up the names of some receivers"),
-}
-
 # A template may name another host for each delivery. If one cannot be looked up, only its delivery waits (seconds).
 LOOKED_UP_AGAIN_AFTER = 60
 
@@ -78,7 +68,8 @@ class DeliveryRunner:
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
         self._sender = Sender(queue, self._compose, self._clock.now, _longest)
-        self._claims = WorkerClaims(self._sender, self._worker)
+        self._avoided = AvoidedWebhooks()
+        self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[ClaimedDelivery] = Breaker()
         self._floors = ScanFloors()
@@ -101,7 +92,7 @@ class DeliveryRunner:
 
     def has_more(self) -> bool:
         """Whether something is due now that this worker can send."""
-        return not self._breaker.fault and has_more(self._claims.avoids)
+        return not self._breaker.fault and has_more(self._avoided.__contains__)
 
     @property
     def can_send(self) -> bool:
@@ -117,11 +108,7 @@ class DeliveryRunner:
     def faults(self) -> list[Fault]:
         """The faults of our own that this worker meets now."""
         found = [self._breaker.fault] if self._breaker.fault else []
-        avoided = [one for one in self._claims.avoided.values() if elapsed() < one.until + FORGOTTEN_AFTER]
-        for kind, text in AVOIDED.items():
-            if since := [one.since for one in avoided if one.kind == kind]:
-                found.append(Fault(kind, text, min(since)))
-        return found
+        return found + self._avoided.faults
 
     def run(self, seconds: float, wait: bool = True, is_woken: bool = False) -> None:
         """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
@@ -259,16 +246,18 @@ class DeliveryRunner:
         """Keep outcomes to be recorded. Hand deliveries back that failed by a fault of our own."""
         before = self._breaker.fault
         counted, handed_back = self._breaker.judge(ended, elapsed(), uses_proxy=bool(conf.proxy))
-        postponed = []
+        postponed, is_avoiding = [], False
         for delivery, outcome in counted:
             if outcome.kind == ErrorKind.RESOLVER and _host_is_from_template(delivery, outcome):
                 postponed.append(delivery)
-            elif outcome.kind in AVOIDED:
-                self._claims.avoid(delivery.webhook, outcome)
+            elif outcome.kind in AVOIDED_TEXTS:
+                is_avoiding |= self._avoided.add(delivery.webhook, outcome)
                 handed_back.append(delivery)
             else:
-                self._claims.avoid_no_longer(delivery.webhook)
+                self._avoided.discard(delivery.webhook)
                 self._outcomes.append((delivery, outcome))
+        if is_avoiding:
+            self._claims.hand_back_waiting(lambda one: one.webhook.pk in self._avoided)
         self._claims.hand_back(handed_back)
         self._claims.hand_back(postponed, LOOKED_UP_AGAIN_AFTER)
         if (fault := self._breaker.fault) and fault != before:

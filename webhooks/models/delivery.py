@@ -235,19 +235,9 @@ class DeliveryManager(_DeliveryManager):
         now = now_sql(using)
         columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
         given = json_rows_sql(using, columns, "rq_webhooks_queue")
-        rows = json.dumps(
-            [
-                {
-                    "delivery_id": one.id.hex,
-                    "event_id": one.event_id,
-                    "webhook_id": one.webhook_id,
-                    "lane": one.lane,
-                    "state": State.SENDING if one.id in claimed else one.state,
-                    "overtaken": one.overtaken,
-                }
-                for one in deliveries
-            ]
-        )
+        states = [State.SENDING if one.id in claimed else one.state for one in deliveries]
+        values = [(one.id.hex, *one[1:4], state, one.overtaken) for one, state in zip(deliveries, states, strict=True)]
+        rows = json.dumps([dict(zip(columns, row, strict=True)) for row in values])
         # The queue first: then no statement needs the answer of another. Foreign keys are checked at the commit. With
         # old statistics, PostgreSQL would read all deliveries for NOT EXISTS.
         queue = f"""

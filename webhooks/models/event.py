@@ -14,7 +14,17 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import Statement, delete_sql, execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time
+from webhooks.db import (
+    Statement,
+    delete_sql,
+    execute,
+    fetch_all,
+    insert_row_sql,
+    insert_rows_sql,
+    is_postgresql,
+    to_db_time,
+    with_new_sql,
+)
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
@@ -67,14 +77,16 @@ NAMES: dict[str, Any] = {
 
 
 # Halves the range of ids until one is left. The parameters are two times.
-_IS_BEFORE = "(SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)"
-_FIRST_SINCE = f"""
+_FIRST_SINCE = """
     WITH RECURSIVE halves (low, high) AS (
         SELECT COALESCE((SELECT MIN(id) FROM rq_webhooks_event), 0),
             COALESCE((SELECT MAX(id) FROM rq_webhooks_event), 0) + 1
         UNION ALL
-        SELECT CASE WHEN {_IS_BEFORE} THEN (low + high) / 2 + 1 ELSE low END,
-            CASE WHEN {_IS_BEFORE} THEN high ELSE (low + high) / 2 END
+        SELECT
+            CASE WHEN (SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)
+                THEN (low + high) / 2 + 1 ELSE low END,
+            CASE WHEN (SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)
+                THEN high ELSE (low + high) / 2 END
         FROM halves WHERE low < high
     )
     SELECT low FROM halves WHERE low = high
@@ -250,10 +262,9 @@ class Event(models.Model):
     def insert(self, using: str) -> None:
         """Insert a new row, to be dispatched. Each change of an object pays for it: ``save()`` costs twice as much."""
         connection, columns = connections[using], self._columns()
-        names = ", ".join(str(column.column) for column in columns)
         values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]
-        statement = f"INSERT INTO rq_webhooks_event ({names}) VALUES ({', '.join(['%s'] * len(columns))}) RETURNING id"
-        [self.pk] = _insert_undispatched(using, statement, values)
+        statement = insert_row_sql([str(column.column) for column in columns], "rq_webhooks_event")
+        [self.pk] = _insert_undispatched(using, f"{statement} RETURNING id", values)
         self._state.adding, self._state.db = False, using
 
     @classmethod
@@ -318,12 +329,9 @@ class Undispatched(models.Model):
 def _insert_undispatched(using: str, statement: str, parameters: Sequence[Any]) -> list[int]:
     """Insert events by a statement that returns their ids, to be dispatched. Returns the ids in order."""
     if is_postgresql(using):
-        statement = f"""
-            WITH new AS ({statement}),
-                undispatched AS (INSERT INTO rq_webhooks_undispatched (event_id) SELECT id FROM new)
-            SELECT id FROM new
-        """
-        return sorted(pk for (pk,) in fetch_all(using, statement, parameters))
+        statement = with_new_sql(statement, "INSERT INTO rq_webhooks_undispatched (event_id) SELECT id FROM new")
     ids = sorted(pk for (pk,) in fetch_all(using, statement, parameters))
-    execute(using, "INSERT INTO rq_webhooks_undispatched (event_id) SELECT value FROM json_each(%s)", [json.dumps(ids)])
+    if not is_postgresql(using):
+        undispatched = "INSERT INTO rq_webhooks_undispatched (event_id) SELECT value FROM json_each(%s)"
+        execute(using, undispatched, [json.dumps(ids)])
     return ids
