@@ -18,14 +18,11 @@ from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
-from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.queue import ClaimedRow, DueWebhook
 from webhooks.models.worker import begin_transaction
 from webhooks.payloads import Bodies
-
-logger = get_logger(__name__)
 
 # A worker takes a new token after so many seconds. Rows that a crash of the database has put back under the old one,
 # for their records were lost, then lose their lease.
