@@ -45,8 +45,10 @@ def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str,
 
 def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]]:
     """Run statements in turn, in one round trip if the driver can send several at once. Returns the rows of each."""
+    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
     with connections[using].cursor() as cursor:
-        if _sends_several(using, cursor):
+        # psycopg 3 sends several statements with parameters at once, unless it may prepare them.
+        if getattr(cursor.connection, "prepare_threshold", 0) is None and not is_bound_by_server:
             parameters = [value for _, values in statements for value in values]
             cursor.execute("; ".join(statement for statement, _ in statements), parameters)
             found = [_rows(cursor)]
@@ -78,13 +80,6 @@ def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -
     except DatabaseError:
         fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
         raise
-
-
-def _sends_several(using: str, cursor: Any) -> bool:
-    """Whether PostgreSQL's driver sends several statements with parameters at once: psycopg 3, unless it may prepare
-    them."""
-    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
-    return getattr(cursor.connection, "prepare_threshold", 0) is None and not is_bound_by_server
 
 
 def is_postgresql(using: str) -> bool:

@@ -68,7 +68,13 @@ def _dispatch(
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
-    deliveries = _new_deliveries(events, webhooks)
+    deliveries = [
+        _new_delivery(event, webhooks[pk])
+        for event in events
+        if not event.error
+        for pk in dict.fromkeys(event.webhook_ids)
+        if pk in webhooks
+    ]
     firsts = lanes.firsts(deliveries)
     found_ahead = lanes.try_look_ahead(using, firsts.values()) if firsts else {}
     if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
@@ -99,16 +105,6 @@ def _in_turn(events: Iterable[Any]) -> list[Any]:
         if event.waits_for is None or event.waits_for in in_turn:
             in_turn[event.pk] = event
     return list(in_turn.values())
-
-
-def _new_deliveries(events: Sequence[Any], webhooks: Mapping[int, Webhook]) -> list[NewDelivery]:
-    return [
-        _new_delivery(event, webhooks[webhook_id])
-        for event in events
-        if not event.error
-        for webhook_id in dict.fromkeys(event.webhook_ids)
-        if webhook_id in webhooks
-    ]
 
 
 def _new_delivery(event: Any, webhook: Webhook) -> NewDelivery:

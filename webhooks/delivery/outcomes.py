@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import uuid
 from collections import defaultdict
@@ -10,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from webhooks.conf import conf
-from webhooks.db import execute, insert_rows_sql, time_text
+from webhooks.db import time_text
 from webhooks.delivery import counting, pause_policy, retry_policy
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
-from webhooks.models.attempt import URL_LENGTH, Body
+from webhooks.models.attempt import URL_LENGTH, Attempt, Body
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
@@ -103,7 +102,7 @@ def _insert_attempts(
                 "requested_by": delivery.row.requested_by,
             }
         )
-    execute(using, insert_rows_sql(using, list(attempts[0]), "rq_webhooks_attempt"), [json.dumps(attempts)])
+    Attempt.objects.insert(attempts)
 
 
 def _insert_bodies(outcomes: Sequence[tuple[ClaimedDelivery, Outcome]]) -> None:
