@@ -76,7 +76,7 @@ def _dispatch(
         if pk in webhooks
     ]
     firsts = lanes.firsts(deliveries)
-    found_ahead = lanes.try_look_ahead(using, firsts.values()) if firsts else {}
+    found_ahead = lanes.try_look_ahead(using, firsts.values())
     if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
         events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
         left = {event.pk for event in events}
@@ -85,7 +85,7 @@ def _dispatch(
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
     heads &= Delivery.objects.insert(deliveries, heads, token, dispatched)
-    return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
+    return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 
 _events_to_dispatch = QueryByKeys(
@@ -127,14 +127,10 @@ def insert_for(
     taken |= {event.pk for event in events if webhook.pk in event.webhook_ids} & set(coming)
     new = [one for one in new if one.event_id not in taken]
     firsts = lanes.firsts(new)
-    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()) if firsts else {})
+    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()))
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
     inserted = Delivery.objects.insert(new, {one.id for one in heads}, token)
-    return len(inserted), [_claimed_row(one) for one in heads if one.id in inserted]
-
-
-def _claimed_row(one: NewDelivery) -> ClaimedRow:
-    return ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, one.lane is not None)
+    return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
 
 
 def _placed(

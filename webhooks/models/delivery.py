@@ -112,6 +112,10 @@ class NewDelivery(NamedTuple):
     state: str = State.PENDING
     overtaken: bool = False
 
+    @property
+    def claimed_row(self) -> ClaimedRow:
+        return ClaimedRow(self.id, self.webhook_id, self.event_id, self.lane, self.lane is not None)
+
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:

@@ -126,12 +126,12 @@ def look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
 
     Mostly the last delivery of the lane answers that. All of them do not: a lane may have a million, all succeeded.
     """
-    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places)))
+    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places))) if places else {}
 
 
 def try_look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
     """As ``lock`` and ``look_ahead``, but without waiting. Leaves out the lanes with locks that are not free."""
-    if not is_postgresql(using):
+    if not places or not is_postgresql(using):
         return look_ahead(using, places)  # SQLite has one writer
     among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
     numbers = ",".join(map(str, sorted({place.lane for place in places})))
