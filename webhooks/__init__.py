@@ -15,8 +15,8 @@ A change takes one way through these packages, from top to bottom::
     workers        an rqworker runs the wake-up, or looks by itself
     delivery       the Event goes to the webhooks
       dispatch       new Events, in order: a Delivery for each webhook that matched
-      claims         due Deliveries, each under a short lease (SQL in claim_sql)
-      request        the body, plain or from a template (payloads), and its signatures (security)
+      claims         due Deliveries, each under a short lease
+      compose        the request: the body, plain or from a template (payloads), and its signatures (security)
       sender         a thread that only does HTTP
     network        one request to a checked address: an Outcome
     delivery

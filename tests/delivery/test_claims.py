@@ -60,7 +60,7 @@ def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> 
 
 def held_by(claims: WorkerClaims) -> list[int]:
     """The lost leases of the deliveries that a worker holds."""
-    return sorted(claimed.row.lost_leases for claimed in claims.held.values())
+    return sorted(claimed.row.lost_leases for claimed in claims.claimed.values())
 
 
 # A record that a crash of the database loses

@@ -30,7 +30,7 @@ from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sender, sweep
-from webhooks.delivery.claims import HeldDelivery
+from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
@@ -251,19 +251,19 @@ ANSWERS = st.sampled_from(["success"] * 5 + ["error"] * 4 + ["timeout", "overloa
 class Requests:
     """In the place of the senders: requests that end when the machine says so."""
 
-    def __init__(self, most: int, sent: Callable[[HeldDelivery], None]) -> None:
+    def __init__(self, most: int, sent: Callable[[ClaimedDelivery], None]) -> None:
         self._most, self._sent = most, sent
-        self._queue: FairQueue[HeldDelivery] = FairQueue(most)
+        self._queue: FairQueue[ClaimedDelivery] = FairQueue(most)
         self.capacity, self.remove = self._queue.capacity, self._queue.remove
-        self.under_way: list[HeldDelivery] = []
-        self._ended: list[tuple[HeldDelivery, Outcome | None]] = []
+        self.under_way: list[ClaimedDelivery] = []
+        self._ended: list[tuple[ClaimedDelivery, Outcome | None]] = []
         self.send_until = 0.0
 
     @property
     def is_busy(self) -> bool:
         return bool(self.under_way or self._ended)
 
-    def add(self, items: Iterable[tuple[int, HeldDelivery]]) -> None:
+    def add(self, items: Iterable[tuple[int, ClaimedDelivery]]) -> None:
         for webhook, item in items:
             self._queue.add(webhook, item)
         self._begin()
@@ -284,7 +284,7 @@ class Requests:
         self._ended.append((claimed, outcome))
         self._begin()
 
-    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[HeldDelivery, Outcome | None]]:
+    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[ClaimedDelivery, Outcome | None]]:
         ended, self._ended = self._ended, []
         return ended
 
@@ -294,7 +294,7 @@ class Requests:
 
 def tokens_of(*workers: DeliveryRunner) -> set[uuid.UUID]:
     """The tokens of workers, and the tokens of earlier claims that they still hold."""
-    held = {claimed.token for worker in workers for claimed in worker._claims.held.values()}
+    held = {claimed.token for worker in workers for claimed in worker._claims.claimed.values()}
     return held | {worker._claims._token for worker in workers if worker._claims._token}
 
 
@@ -313,9 +313,9 @@ class Machine(RuleBasedStateMachine):
         runner._sender = runner._claims._sender = Requests(3, self.on_sent)  # type: ignore[assignment]
         return runner
 
-    def on_sent(self, claimed: HeldDelivery) -> None:
+    def on_sent(self, claimed: ClaimedDelivery) -> None:
         row = Delivery.objects.get(pk=claimed.id)
-        is_held = QueuedDelivery.objects.held([claimed.token]).filter(pk=claimed.id).exists()
+        is_held = QueuedDelivery.objects.claimed([claimed.token]).filter(pk=claimed.id).exists()
         assert is_held, f"{row.state} was sent, by a claim of the past"
         lane = self.first_sent[row.webhook_id, row.lane]
         if row.pk not in self.sent and row.webhook.ordered and row.pk not in self.ever_discarded:

@@ -19,7 +19,7 @@ from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.models import Attempt, ContentType, State, Webhook
+from webhooks.models import Attempt, MediaType, State, Webhook
 from webhooks.security.encryption import Secret
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -168,7 +168,7 @@ def test_a_retry_signs_with_the_current_secret(
     webhook: Webhook, admin: User, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[0])
-    Webhook.objects.update(payload_url=inbox.url("fail-first/1"), content_type=ContentType.FORM)
+    Webhook.objects.update(payload_url=inbox.url("fail-first/1"), content_type=MediaType.FORM)
     by_code(webhook, admin, NEW)
     Thing.objects.create(name="a")
     drain()

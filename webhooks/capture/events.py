@@ -38,7 +38,6 @@ from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
-from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
@@ -176,8 +175,8 @@ def _record_update(state: TransactionState, change: Change, history: ObjectHisto
 
 def _record_deletion(state: TransactionState, change: Change, history: ObjectHistory, is_first: bool) -> None:
     """Record a deletion while the row can still be read. ``is_first``: it is the object's first change."""
-    if not is_first and state.prechange(change.key) is None:
-        state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
+    if not is_first:
+        state.prechange.give_up(change.key)
     state.begin_deletion(change)
     if state.batch is None:
         record_now(state, change)
@@ -223,7 +222,9 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
             with transaction.atomic(state.using):
                 serialized = serialized or serialize.serialize_object(state, change, [*merged.candidates])
                 if not serialized:
-                    _record_gone(state, merged)
+                    deleted = merged.history.deleted
+                    if deleted and change.action != Action.DELETED:  # else no signal announced the deletion
+                        record_now(state, replace(change, action=Action.DELETED), deleted)
                     return
                 refused = _write_events(state, merged, serialized)
         except Exception as error:
@@ -249,12 +250,6 @@ def is_gone(change: Change, using: str) -> bool:
     """Whether an object has no row, although its deletion is not the change. Then its deletion is recorded already, and
     stays."""
     return change.action != Action.DELETED and not serialize.exists(change, using)
-
-
-def _record_gone(state: TransactionState, merged: MergedChange) -> None:
-    """Record the deletion of an object that has no row any more, if it was seen. Else no signal announced it."""
-    if merged.history.deleted and merged.change.action != Action.DELETED:
-        record_now(state, replace(merged.change, action=Action.DELETED), merged.history.deleted)
 
 
 def merge(state: TransactionState, change: Change) -> MergedChange:

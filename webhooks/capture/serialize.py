@@ -273,19 +273,12 @@ def _reason(error: Exception) -> str:
 def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> Payload:
     """Serialize the object of a change with one serializer."""
     needs = state.needs_prechange(change.key)
-    prechange = state.prechange(change.key) if needs else None
+    prechange = state.prechange.get(change.key) if needs else None
     payload = serialize(change.registration, instance, serializer, prechange)
-    if change.action == Action.DELETED and needs:
-        _remember_deleted(state, change.key, payload, prechange)
-    return payload
-
-
-def _remember_deleted(state: TransactionState, key: Key, payload: Payload, prechange: PrechangeState | None) -> None:
-    """Keep the state of a deleted object: if the transaction creates it again, that is an update of this state.
-
-    Each serializer adds its fields. A field that is known already keeps the value of the first deletion.
-    """
-    if prechange is None or payload.prechange:
+    if change.action == Action.DELETED and needs and (prechange is None or payload.prechange):
+        # If the transaction creates the object again, that is an update of this state. Each serializer adds its fields.
+        # A field that is known already keeps the value of the first deletion.
         known = prechange.snapshot if prechange and prechange.snapshot else {}
         snapshot = json.loads(payload.prechange or payload.snapshot) | known
-        state.set_prechange(key, PrechangeState(snapshot=snapshot))
+        state.prechange.keep(change.key, PrechangeState(snapshot=snapshot))
+    return payload

@@ -105,6 +105,12 @@ class SavepointLog:
         """Remember how to undo a step."""
         self._steps.append((self._connection.savepoint_state, undo))
 
+    def remember(self, known: dict[K, V], key: K, value: V) -> None:
+        """Set an entry of a dictionary, until a rollback."""
+        replaced = known.get(key)
+        known[key] = value
+        self.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
+
     def undo_last(self, undo: Callable[[], object]) -> bool:
         """Undo the last step if it is this one, and no savepoint was begun since. Returns whether it did so."""
         is_last = self._steps[-1:] == [(self._connection.savepoint_state, undo)]
@@ -122,6 +128,38 @@ class SavepointLog:
             _, undo = self._steps.pop()
             undo()
         return self._begun_at >= int(number)
+
+
+class PrechangeStates:
+    """The objects of a transaction as they were before it. A rollback releases the lock of a row, so it drops the state
+    of the object, too."""
+
+    def __init__(self, log: SavepointLog) -> None:
+        self._log = log
+        self._known: dict[Key, PrechangeState] = {}
+        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
+        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
+        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+
+    def get(self, key: Key) -> PrechangeState | None:
+        return self._known.get(key)
+
+    def keep(self, key: Key, prechange: PrechangeState) -> None:
+        self._log.remember(self._known, key, prechange)
+
+    def give_up(self, key: Key) -> None:
+        """Leave it unknown if it was not read yet: the object is changed now."""
+        if key not in self._known:
+            self.keep(key, PrechangeState())
+
+    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
+        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
+        known = self._deleted_keys.get((id(origin), label, field))
+        return known[1] if known else None
+
+    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
+        # With the origin itself, so that no other object gets its id meanwhile.
+        self._log.remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
 
 
 class TransactionState:
@@ -142,15 +180,12 @@ class TransactionState:
         """The objects that the batch is about to delete."""
         self.deleting: dict[Key, tuple[Change, ...]] = {}
         """The deletions that Django has announced, and has not done yet: several if a receiver deletes, too."""
-        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
-        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
-        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
         self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
         """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
-        self._prechange: dict[Key, PrechangeState] = {}
         self._last_actor = Actor()
         self._log = SavepointLog(self.connection)
+        self.prechange = PrechangeStates(self._log)
         self._block: object = None
 
     def __call__(self) -> None:
@@ -208,7 +243,7 @@ class TransactionState:
         history = self._histories.get(change.key)
         if history is None:
             history = ObjectHistory(change.action != Action.CREATED, change.action)
-            self._remember(self._histories, change.key, history)
+            self._log.remember(self._histories, change.key, history)
         return history
 
     def note(self, change: Change) -> ObjectHistory:
@@ -250,13 +285,13 @@ class TransactionState:
         return True
 
     def begin_deletion(self, change: Change) -> None:
-        self._remember(self.deleting, change.key, (*self.deleting.get(change.key, ()), change))
+        self._log.remember(self.deleting, change.key, (*self.deleting.get(change.key, ()), change))
 
     def end_deletion(self, key: Key) -> Change | None:
         """The last deletion of an object that was announced: its row is gone now. None if there was none."""
         *outer, change = self.deleting.get(key, (None,))
         if outer:
-            self._remember(self.deleting, key, tuple(outer))
+            self._log.remember(self.deleting, key, tuple(outer))
         elif change is not None:
             known = self.deleting.pop(key)
             self._log.note(lambda: self.deleting.update({key: known}))
@@ -268,27 +303,6 @@ class TransactionState:
             return False
         history = self._histories.get(key)
         return history is None or history.existed
-
-    def prechange(self, key: Key) -> PrechangeState | None:
-        """The state of an object before the transaction. A rollback releases the row's lock, so it drops this too."""
-        return self._prechange.get(key)
-
-    def set_prechange(self, key: Key, prechange: PrechangeState) -> None:
-        self._remember(self._prechange, key, prechange)
-
-    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
-        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
-        known = self._deleted_keys.get((id(origin), label, field))
-        return known[1] if known else None
-
-    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
-        # With the origin itself, so that no other object gets its id meanwhile.
-        self._remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
-
-    def _remember(self, known: dict[K, V], key: K, value: V) -> None:
-        replaced = known.get(key)
-        known[key] = value
-        self._log.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
 
     def defer(self, batch: list[Entry], entry: Entry) -> None:
         """Leave a change or a custom event to the end of the open batch."""

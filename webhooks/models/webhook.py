@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from django.contrib.contenttypes.models import ContentType as DjangoContentType
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import IntegrityError, models, router, transaction
@@ -36,7 +36,7 @@ NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secr
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
 
-class ContentType(models.TextChoices):
+class MediaType(models.TextChoices):
     """The usual content types. A webhook may have any other."""
 
     JSON = "application/json", "JSON"
@@ -69,7 +69,7 @@ class Webhook(WebhookSecrets, WebhookState):
         help_text=_("While this is off, new changes are not recorded, and what is not sent yet waits."),
     )
     object_types = models.ManyToManyField(
-        DjangoContentType,
+        ContentType,
         related_name="+",
         blank=True,
         verbose_name=_("models"),
@@ -133,7 +133,7 @@ class Webhook(WebhookSecrets, WebhookState):
     content_type = models.CharField(
         _("content type"),
         max_length=100,
-        **default(ContentType.JSON),
+        **default(MediaType.JSON),
         validators=[validation.check_media_type],
         help_text=_(
             "Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other."
@@ -177,7 +177,7 @@ class Webhook(WebhookSecrets, WebhookState):
     objects = ActiveManager()
     with_deleted = WithDeletedManager()
 
-    new_object_types: Collection[DjangoContentType] | None = None
+    new_object_types: Collection[ContentType] | None = None
     """Set by a form or serializer before ``clean``: the models to validate, which are saved after the row."""
 
     class Meta:
@@ -275,7 +275,7 @@ class Webhook(WebhookSecrets, WebhookState):
     @property
     def is_form(self) -> bool:
         """Whether the payload is sent as a form, unless a template writes the body."""
-        return self.content_type.partition(";")[0].strip().lower() == ContentType.FORM
+        return self.content_type.partition(";")[0].strip().lower() == MediaType.FORM
 
     @property
     def has_templates(self) -> bool:

@@ -25,7 +25,7 @@ from webhooks.capture.matching import Budget, EventContext, match, wants
 from webhooks.capture.serialize import serialize_or_error
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
-from webhooks.delivery import request as requests
+from webhooks.delivery import compose
 from webhooks.insight import history
 from webhooks.insight.why import not_chosen
 from webhooks.insight.wording import number, skip_reason
@@ -99,9 +99,9 @@ def try_out(webhook: Webhook, models_chosen: Collection[Any], sample: Sample, us
     bodies = Bodies(event)
     with Renderer() as renderer:
         try:
-            request = requests.compose(webhook, bodies, str(new_id()), renderer, utc_now, is_test=True)
+            request = compose.compose(webhook, bodies, str(new_id()), renderer, utc_now, is_test=True)
         except Refused as refused:
-            problems = requests.problems_by_field(webhook, bodies, renderer) or {"": str(refused)}
+            problems = compose.problems_by_field(webhook, bodies, renderer) or {"": str(refused)}
             return Trial(event, is_wanted, verdict, problems=problems)
     return Trial(event, is_wanted, verdict, request)
 

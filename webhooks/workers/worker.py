@@ -272,16 +272,13 @@ class WebhookWorker(LastingWorker):
             self.register_birth()
         self.set_state(WorkerStatus.IDLE)
         super().heartbeat()
-        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{self._rate():.1f}"}
+        (since, before), self._counted = self._counted, (time.monotonic(), self._runner.attempted)
+        per_minute = 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
+        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{per_minute:.1f}"}
         self.connection.hset(self.key, mapping=report)
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
-
-    def _rate(self) -> float:
-        """The attempts a minute since the last heartbeat."""
-        (since, before), self._counted = self._counted, (time.monotonic(), self._runner.attempted)
-        return 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
 
     # Other jobs
 

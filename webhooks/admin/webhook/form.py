@@ -19,8 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import registry
 from webhooks.insight.wording import exact_time
-from webhooks.models import ContentType as BodyType
-from webhooks.models import Webhook
+from webhooks.models import MediaType, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
 from webhooks.operations.edits import (
     ENTERED_SECRETS,
@@ -231,7 +230,7 @@ class WebhookForm(forms.ModelForm):
 
     def suggestions(self) -> dict[str, list[str]]:
         """Common values of text fields, for the template."""
-        return {"serializer": registry.serializer_names(), "content_type": BodyType.values}
+        return {"serializer": registry.serializer_names(), "content_type": MediaType.values}
 
     def _describe_secrets(self) -> None:
         """Say whether secrets are stored and usable, without showing them."""

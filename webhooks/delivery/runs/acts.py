@@ -15,8 +15,8 @@ from webhooks import permissions
 from webhooks.conf import conf
 from webhooks.db import Among
 from webhooks.delivery.clock import elapsed
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, State, Webhook, lanes, resend_sql
-from webhooks.models.delivery import DeliveryQuerySet, superseded_column
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, RunKind, State, Webhook, lanes
+from webhooks.models.delivery import DeliveryQuerySet, resend, retry, superseded_column
 from webhooks.models.event import EventQuerySet
 from webhooks.models.queue import ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.selection import (
@@ -385,9 +385,9 @@ class DeliveryAct(Act):
         ids = self._still_chosen(run, [key.id for portion in portions for key in portion.keys])
         if self._kind == RunKind.DISCARD:
             return Applied(Delivery.objects.filter(pk__in=ids).discard())
-        change = resend_sql.retry if self._kind == RunKind.RETRY else resend_sql.resend
+        change = retry if self._kind == RunKind.RETRY else resend
         free = {portion.webhook: portion.free for portion in portions}
-        resent = change(using, ids, run.requested_by, free, token, is_locked=True)
+        resent = change(using, ids, run.requested_by, free, token)
         return Applied(resent.changed, claimed=resent.claimed)
 
     def _still_chosen(self, run: Run, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
