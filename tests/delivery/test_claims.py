@@ -227,6 +227,25 @@ def test_the_page_of_a_delivery_names_lost_leases(
 # Sending
 
 
+def test_webhooks_that_may_claim_nothing_leave_their_share_to_the_others(
+    webhook: Webhook,
+    runner: DeliveryRunner,
+    claims: WorkerClaims,
+    webhooks_settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Receivers that hang, for example, or whose answers are costly. With a share for each, a worker claimed a
+    twentieth of a batch of the healthy one at a time."""
+    webhooks_settings(BATCH=40)
+    hung = [make_webhook(Thing, url=webhook.payload_url) for _ in range(19)]
+    for one in hung:
+        make_lost(one, 1, 0)
+    make_lost(webhook, 50, 0)
+    full = {one.pk for one in hung}
+    monkeypatch.setattr(runner._sender, "capacity", lambda pk, share: 0 if pk in full else share)
+    assert claims.claim_due() == 40
+
+
 def test_a_worker_holds_few_suspects_at_a_time_among_other_deliveries(
     webhook: Webhook, runner: DeliveryRunner, claims: WorkerClaims
 ) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.delivery import outcomes as delivering
+from webhooks.delivery import runner as runner_module
 from webhooks.delivery import sender, sweep
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.delivery.clock import elapsed
@@ -75,6 +76,43 @@ def test_hanging_receivers_do_not_hold_up_the_others(inbox: Inbox, webhooks_sett
     for number in range(30):
         make_event(good, object_id=str(number))
     drain_until(good, 30)
+
+
+@pytest.fixture
+def hung_runner(inbox: Inbox) -> Iterator[DeliveryRunner]:
+    """A worker with a request in flight that does not end, and nothing else to do."""
+    runner = DeliveryRunner("test")
+    make_event(make_webhook(Thing, url=inbox.url("hang"), timeout=HOUR))
+    until(lambda: runner.run(5, wait=False) or inbox.received(), 20, "the request")
+    yield runner
+    runner.close(grace=0)
+
+
+def test_a_worker_whose_requests_all_hang_waits_for_a_wake_up_and_for_nothing_else(
+    hung_runner: DeliveryRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new event would have to wait, too."""
+    waits = list[float]()
+    outcomes = hung_runner._sender.outcomes
+    monkeypatch.setattr(
+        hung_runner._sender, "outcomes", lambda wait, **more: waits.append(wait) or outcomes(wait, **more)
+    )
+    hung_runner.run(60, wait=False)
+    assert waits == [0]
+
+
+def test_a_worker_that_is_woken_sends_new_events_before_it_looks_for_other_work(
+    hung_runner: DeliveryRunner, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = list[str]()
+    claim_due = hung_runner._claims.claim_due
+    monkeypatch.setattr(runner_module, "dispatch", lambda *args: steps.append("dispatch") or dispatch(*args))
+    monkeypatch.setattr(hung_runner._claims, "claim_due", lambda: steps.append("claim") or claim_due())
+    good = make_webhook(Thing, url=inbox.url("ok"))
+    make_event(good)
+    hung_runner.run(60, wait=False, is_woken=True)
+    assert steps[:2] == ["dispatch", "claim"]
+    assert len(inbox.received("ok")) == 1
 
 
 def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox) -> None:

@@ -148,7 +148,8 @@ class WorkerClaims:
         self.has_early = not takes_early and any(webhook.is_early for webhook in due)
         if self.has_early:
             due = [webhook for webhook in due if not webhook.is_early]
-        share = max(1, conf.batch // max(1, len(due)))
+        # A webhook that may claim nothing, such as one that hangs, leaves its share to the others.
+        share = self._share(sum(self._sender.capacity(webhook.id, conf.batch) > 0 for webhook in due))
         if only_free:
             busy = {delivery.webhook.pk for delivery in self.claimed.values()}
             due = [webhook for webhook in due if webhook.id not in busy]
@@ -174,8 +175,13 @@ class WorkerClaims:
     def capacity(self, webhooks: Iterable[int], among: int) -> dict[int, int]:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
         that this worker does not avoid."""
-        share = max(1, conf.batch // max(1, among))
+        share = self._share(among)
         return {pk: self._sender.capacity(pk, share) for pk in webhooks if pk not in self._avoided}
+
+    @staticmethod
+    def _share(among: int) -> int:
+        """How many of a batch to claim for each of so many webhooks."""
+        return max(1, conf.batch // max(1, among))
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""

@@ -117,9 +117,10 @@ class DeliveryRunner:
         probably is a new event. Raises django.db.Error if the database is away; call it again later.
         """
         deadline = time.monotonic() + seconds
-        # A worker whose last look found nothing sends new events at once. It looks for other work while the receiver
-        # answers.
-        new_first, self._is_idle = self._is_idle, False
+        # A worker that was woken, or whose last look found nothing, sends new events at once. It looks for other work
+        # while the receiver answers.
+        new_first, self._is_idle = self._is_idle or is_woken, False
+        done = ended = 0
         while not self._stopping and time.monotonic() < deadline:
             with self._claims.in_doubt():
                 self._clock.compare(Delivery.objects.db)
@@ -128,7 +129,9 @@ class DeliveryRunner:
                     done = (self._dispatch(is_woken) if new_first else 0) or self._take_work()
                     new_first = False
                 finally:  # a dispatch that fails must not stop recording and the sweep
-                    ended = self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
+                    # If all that is in flight hangs, the caller had better wait: a wake-up then ends the wait.
+                    short = SHORT_WAIT if done or ended else 0
+                    ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
                     self._sweeper.run_due(idle=time.monotonic() - self._recorded)
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 self._is_idle = not self.is_busy
