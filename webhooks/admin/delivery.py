@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import payloads, permissions
 from webhooks.admin import delivery_sections as sections
-from webhooks.admin.display import delivery_state, object_name, page, when
+from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.run_start import DONE, question_context
@@ -31,6 +31,7 @@ from webhooks.models.queue import OPEN_STATES, State
 from webhooks.operations import retries, runs
 from webhooks.permissions import redaction
 from webhooks.permissions.redaction import Redaction, explain
+from webhooks.templatetags.webhooks_display import delivery_state, object_name, when
 
 # The timeline shows this many attempts, the newest.
 MAX_ATTEMPTS = 50

@@ -18,7 +18,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import payloads
-from webhooks.admin.display import delivery_state, headers_block, json_block, pill, when
 from webhooks.admin.lists import as_key, list_url
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.wording import count_of, exact_time, number
@@ -27,6 +26,7 @@ from webhooks.models.attempt import sent_bodies
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.permissions.redaction import Redaction, explain
+from webhooks.templatetags.webhooks_display import delivery_state, headers_block, json_block, pill, when
 from webhooks.text import REDACTED
 
 # Characters of an answer next to the remedy.

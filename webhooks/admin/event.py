@@ -20,7 +20,6 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
 from webhooks.admin.delivery_sections import next_attempt
-from webhooks.admin.display import delivery_state, json_block, object_name, pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm, SkipFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, page_url
 from webhooks.admin.run_start import may_begin
@@ -33,6 +32,15 @@ from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet, label_of_action
 from webhooks.operations import replays
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
+from webhooks.templatetags.webhooks_display import (
+    delivery_state,
+    json_block,
+    object_name,
+    pill,
+    short,
+    state_word,
+    when,
+)
 from webhooks.text import last_line
 
 # The labels of failed events, by kind of failure.

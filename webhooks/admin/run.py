@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, pill, when
+from webhooks.admin.display import page
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
@@ -26,6 +26,7 @@ from webhooks.insight.wording import exact_time, number
 from webhooks.models import Run, RunKind, RunState
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
+from webhooks.templatetags.webhooks_display import pill, when
 
 PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")
 RESUMED = ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count")

@@ -13,12 +13,12 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
-from webhooks.admin.display import when
 from webhooks.admin.lists import list_url
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.wording import number
 from webhooks.models import Action, Event
 from webhooks.payloads import SendableEvent
+from webhooks.templatetags.webhooks_display import when
 from webhooks.text import json_equal
 
 # A page shows this many lines.

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from webhooks import permissions, registry
-from webhooks.admin.display import page, when
+from webhooks.admin.display import page
 from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
 from webhooks.insight.silence import read_unregistered
@@ -24,6 +24,7 @@ from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Ver
 from webhooks.models import Delivery, Event, State
 from webhooks.models.skip import Rule
 from webhooks.registry.registration import Registration
+from webhooks.templatetags.webhooks_display import when
 from webhooks.text import clean
 
 # The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
