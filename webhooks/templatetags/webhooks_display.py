@@ -17,14 +17,17 @@ from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
-from webhooks.insight import counts
+from webhooks.insight import counts, delivery_page
+from webhooks.insight.event_page import outcomes_in_order
 from webhooks.insight.statistics import Times
+from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
-from webhooks.models import Event, Run, Skip, State, Webhook
+from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE, label_of_action
 from webhooks.operations import runs
 from webhooks.permissions.redaction import label_of_kind
@@ -79,6 +82,51 @@ def delivery_state(state: str, superseded: bool = False) -> SafeString:
     return format_html('{} <span class="wh-quiet">{}</span>', label, _("superseded")) if superseded else label
 
 
+# The labels of failed events, by kind of failure.
+FAILURES = {
+    "loop_protection": gettext_lazy("loop protection"),
+    "filter_error": gettext_lazy("filters failed"),
+    "payload_error": gettext_lazy("payload failed"),
+}
+
+
+@register.filter
+def event_state(event: Event, outcomes: Mapping[str, int]) -> SafeString:
+    """What became of an event, as labels: why it failed, or its deliveries by outcome: "1 failed", "6 succeeded"."""
+    if event.error:
+        is_open = event.replayed_at is None
+        return pill("failed", str(FAILURES[event.failure])) if is_open else pill("waiting", _("replayed"))
+    pills = []
+    for outcome, count in outcomes_in_order(outcomes):
+        shown = number(count)
+        text = f"{shown} {state_word(outcome)}" if outcome else _("%(count)s not sent yet") % {"count": shown}
+        pills.append((pill(outcome or State.PENDING, text),))
+    return format_html_join(" ", "{}", pills) if pills else pill("created", _("recorded"))
+
+
+# The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
+CAUSE_COLOURS = {
+    Cause.SENT: "succeeded",
+    Cause.SENDING: "sending",
+    Cause.DUE: "pending",
+    Cause.RETRYING: "pending",
+    Cause.WAITING: "waiting",
+    Cause.PAUSED: "paused",
+    Cause.HELD: "paused",
+    Cause.FAILED: "failed",
+    Cause.EVENT_FAILED: "failed",
+    Cause.NOT_REGISTERED: "failed",
+    Cause.NOT_DISPATCHED: "waiting",
+    Cause.SKIPPED: "waiting",
+}
+
+
+@register.filter
+def cause_pill(cause: Cause) -> SafeString:
+    """The cause of a verdict as a label."""
+    return pill(CAUSE_COLOURS.get(cause, "discarded"), str(cause.label))
+
+
 @register.filter
 def webhook_state(webhook: Webhook) -> SafeString:
     """A webhook's state as a label: enabled, failing, paused or disabled."""
@@ -97,6 +145,13 @@ def when(moment: datetime | None) -> SafeString | str:
     seconds = (timezone.now() - moment).total_seconds()
     words = (_("%(span)s ago") if seconds >= 0 else _("in %(span)s")) % {"span": span(abs(seconds))}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), words)
+
+
+@register.filter
+def next_attempt(delivery: Delivery) -> SafeString | str:
+    """When a pending delivery is sent: "due now", or "next in 3 min". Empty if it is not pending."""
+    word, at = delivery_page.next_attempt(delivery)
+    return format_html("{} {}", word, when(at)) if at else word
 
 
 @register.filter

@@ -1,4 +1,4 @@
-"""The change on the pages of an event and of a delivery: who made it, when, and the values before and after."""
+"""The change of an event: who made it, when, and the values before and after."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from django.contrib import admin
-from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
-from webhooks import permissions, registry
-from webhooks.admin.lists import list_url
+from webhooks import permissions
 from webhooks.insight.counts import EACH_CAP, capped
-from webhooks.insight.wording import number
 from webhooks.models import Action, Event
 from webhooks.payloads import SendableEvent
-from webhooks.templatetags.webhooks_display import when
+from webhooks.permissions.redaction import WHO_SEES_PAYLOADS
 from webhooks.text import json_equal
 
 # A page shows this many lines.
@@ -33,33 +29,56 @@ LONG = 120
 _MISSING: Any = object()
 
 
-def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: bool) -> dict[str, Any]:
-    """``sent`` is the event with the data of one serializer. A delivery may show the change without the event: then it
-    does not show who made it."""
+@dataclass(frozen=True)
+class Change:
+    """The change as one user may see it. A delivery may show it without the event: then not who made it."""
+
+    event: Event
+    sees_event: bool
+    sees_payload: bool
+    http: str
+    """The HTTP request that made the change: "PATCH /api/dcim/sites/1/"."""
+    request_events: int
+    """How many events the request made. 0 if the user may not view events."""
+    fields: str
+    """The names of the changed fields."""
+    lines: list[Line]
+    """The first values that changed."""
+    more_lines: int
+    is_known: bool
+    """Whether the values before are known: not without snapshots."""
+    who_sees_payloads: ClassVar = WHO_SEES_PAYLOADS
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether the lines are a whole object."""
+        return self.event.action != Action.UPDATED
+
+
+def read_change(event: Event, user: Any, sent: SendableEvent, sees_payload: bool) -> Change:
+    """``sent`` is the event with the data of one serializer."""
     sees_event = permissions.may(user, "view", event)
     lines, is_known = diff_lines(sent) if sees_payload else ([], False)
-    return {
-        "happened": when(event.timestamp),
-        "http": _http(event) if sees_payload else "",
-        "object_url": object_url(event, user),
-        "request_events": _events_of_request(event, user),
-        "sees_event": sees_event,
-        "request_url": list_url("event", request_id=event.request_id) if event.request_id and sees_event else "",
-        "fields": _fields(sent.changed) if sees_event or sees_payload else "",
-        "lines": lines[:MAX_LINES],
-        "more_lines": max(0, len(lines) - MAX_LINES),
-        "is_change_known": is_known,
-        "is_fold": event.action != Action.UPDATED,
-    }
+    return Change(
+        event=event,
+        sees_event=sees_event,
+        sees_payload=sees_payload,
+        http=_http(event) if sees_payload else "",
+        request_events=_events_of_request(event, user),
+        fields=_fields(sent.changed) if sees_event or sees_payload else "",
+        lines=lines[:MAX_LINES],
+        more_lines=max(0, len(lines) - MAX_LINES),
+        is_known=is_known,
+    )
 
 
 def _fields(changed: str) -> str:
-    """The names of the changed fields, which are stored as JSON text."""
+    """``changed`` has the names as JSON text."""
     return ", ".join(json.loads(changed)) or _("nothing") if changed else ""
 
 
 def diff_lines(sent: SendableEvent) -> tuple[list[Line], bool]:
-    """The lines of the difference, and whether it is known: not without snapshots."""
+    """The lines of the difference, and whether it is known."""
     if not sent.snapshots:
         return [], False
     snapshots = json.loads(sent.snapshots)
@@ -70,33 +89,17 @@ def diff_lines(sent: SendableEvent) -> tuple[list[Line], bool]:
 
 
 def _http(event: Event) -> str:
-    """The HTTP request that made the change: "PATCH /api/dcim/sites/1/"."""
     request = json.loads(event.request) if event.request else None
     if not isinstance(request, dict):
         return ""
     return " ".join(str(request[name]) for name in ("method", "path") if request.get(name))
 
 
-def _events_of_request(event: Event, user: Any) -> str:
-    """How many events the request made, if the user may view events."""
+def _events_of_request(event: Event, user: Any) -> int:
     if not event.request_id or not permissions.may_view_events(user):
-        return ""
+        return 0
     rows = permissions.visible_events(user, Event.objects.filter(request_id=event.request_id)).order_by()
-    return number(capped(rows, EACH_CAP).count(), EACH_CAP)
-
-
-def object_url(event: Event, user: Any) -> str:
-    """The object's own page in the admin. Empty if it is deleted, has no page, or the user may not view it."""
-    registration = registry.registration_by_label(event.object_type)
-    if registration is None or event.action == Action.DELETED or not admin.site.is_registered(registration.model):
-        return ""
-    meta = registration.model._meta
-    if not any(permissions.has_perm(user, f"{meta.app_label}.{what}_{meta.model_name}") for what in ("view", "change")):
-        return ""
-    try:
-        return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[event.object_id])
-    except NoReverseMatch:
-        return ""
+    return capped(rows, EACH_CAP).count()
 
 
 # The comparison of two snapshots
