@@ -19,7 +19,7 @@ from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, object_url, show_result
 from webhooks.admin.run_start import DONE, question_context
 from webhooks.insight.delivery_page import read_delivery_page
-from webhooks.insight.paging import Found, find_deliveries
+from webhooks.insight.paging import Found, LongList, list_deliveries
 from webhooks.insight.wording import number
 from webhooks.models import Delivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
@@ -60,11 +60,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     # The list
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Delivery]:
+        rows = self.get_queryset(request)
         term = filters.get("name", filters.get("request_id", ""))
-        if (pk := as_uuid(term)) and self.get_queryset(request).filter(pk=pk).exists():
-            return Found([pk], count=1)
-        return find_deliveries(filters, request.user, before, self.list_per_page)
+        if (pk := as_uuid(term)) and rows.filter(pk=pk).exists():
+            return LongList(lambda *args, **kwargs: Found([pk], count=1), rows)
+        return list_deliveries(filters, request.user, rows)
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:

@@ -22,7 +22,7 @@ from webhooks.admin.lists import ReadOnlyAdmin, object_url, page_url
 from webhooks.admin.run_start import may_begin
 from webhooks.db import to_db_time, to_utc
 from webhooks.insight.event_page import count_outcomes, read_event_page
-from webhooks.insight.paging import Found, find_events, find_skips
+from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import number, skip_reason
 from webhooks.models import Event, RunKind, Skip
 from webhooks.models.event import EventQuerySet, label_of_action
@@ -69,11 +69,9 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     # The list
 
-    def rows_of_list(self, rows: Any) -> Any:
-        return rows.for_list()
-
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return find_events(filters, request.user, before, self.list_per_page)
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Event]:
+        rows: Any = self.get_queryset(request)
+        return list_events(filters, request.user, rows.for_list())
 
     def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
         outcomes = count_outcomes(rows, request.user)
@@ -151,8 +149,8 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
         return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return find_skips(filters, request.user, before, self.list_per_page)
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Skip]:
+        return list_skips(filters, request.user, self.get_queryset(request))
 
     def describe_list(self, request: HttpRequest, context: dict[str, Any]) -> None:
         """Also link to the page that recovers the skipped changes of the webhook in the filters."""

@@ -31,12 +31,10 @@ from django.views.decorators.http import require_POST
 from webhooks import permissions, registry
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
 from webhooks.admin.filters import ListForm
-from webhooks.db import index_plans
 from webhooks.insight.counts import TOTAL_CAP
-from webhooks.insight.paging import Found
+from webhooks.insight.paging import Found, LongList
 from webhooks.insight.wording import count_of, number
 from webhooks.models import Action, Event, RunKind, Webhook
-from webhooks.models.selection import rows_in_order
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
@@ -59,7 +57,7 @@ SEARCH_HELP = gettext_lazy("An object's id or “dcim.site:12”, the id of a re
 
 class KeysetList(ChangeList):
     """The list of an admin page, page by page from the newest row to older ones. ``filter_form`` and
-    ``read_list()`` of the ModelAdmin find the rows of a page."""
+    ``long_list()`` of the ModelAdmin find the rows of a page."""
 
     model_admin: Any
 
@@ -71,8 +69,7 @@ class KeysetList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         self.found = self.model_admin.read_list(request, self.form)
-        with index_plans(self.root_queryset.db):
-            self.result_list: Any = rows_in_order(self.model_admin.rows_of_list(self.root_queryset), self.found.keys)
+        self.result_list: Any = self.found.rows
         self.model_admin.prepare(request, self.result_list)
         count = self.found.count
         self.result_count = len(self.result_list) if count is None else count
@@ -109,13 +106,9 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetList]:
         return KeysetList
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        """A page of the list. Raises ValueError for a cursor of another list."""
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Any]:
+        """The rows that match these filters."""
         raise NotImplementedError
-
-    def rows_of_list(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows with the columns that the list shows."""
-        return rows
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
         """Add to the rows of a page the values that their columns need from the request."""
@@ -125,7 +118,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         if not form.is_valid():
             return Found(count=0)
         try:
-            return self.find(request, form.chosen, request.GET.get("before", ""))
+            return self.long_list(request, form.chosen).page(self.list_per_page, request.GET.get("before", ""))
         except ValueError:
             raise Http404("This page of the list is unknown.") from None
 

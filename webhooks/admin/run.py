@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -21,7 +22,7 @@ from webhooks.admin.display import page
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
-from webhooks.insight.paging import Found, read_page
+from webhooks.insight.paging import LongList, read_page
 from webhooks.insight.wording import exact_time, number
 from webhooks.models import Run, RunKind, RunState
 from webhooks.models.selection import without_options
@@ -71,8 +72,9 @@ class RunAdmin(ReadOnlyAdmin):
 
     # The list
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return read_page(self.get_queryset(request).filter(**filters), None, before, self.list_per_page)
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Run]:
+        rows = self.get_queryset(request)
+        return LongList(partial(read_page, rows.filter(**filters), None), rows)
 
     def prepare(self, request: HttpRequest, rows: list[Run]) -> None:
         runs.name_webhooks(rows, request.user)
