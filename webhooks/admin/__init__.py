@@ -5,8 +5,7 @@ delivery   the list of deliveries, the page of one; retry, resend, discard
 event      the lists of events and of skipped changes, the page of one event; replay
 run        the list of runs, the page of one; pause, resume, cancel
 run_start  the pages that ask before a run begins; Recover and Backfill
-status     the status page
-why        “Why didn't it fire?”
+status     the status page, and “Why didn't it fire?”
 lists      the base class of the lists of deliveries, events, skips and runs; addresses of pages
 filters    the filters above a list
 display    pages without invisible characters

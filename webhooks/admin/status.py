@@ -1,4 +1,4 @@
-"""The status page, /admin/webhook-backend-status/, and its parts, which a script refreshes."""
+"""The status page, /admin/webhook-backend-status/, with its parts, which a script refreshes, and the page of Why."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_safe
 from webhooks import permissions
 from webhooks.admin.display import page
 from webhooks.insight.status_page import read_status_page
+from webhooks.insight.why_page import read_why_page
 from webhooks.operations import runs
 
 # Seconds between two refreshes of the parts.
@@ -47,3 +48,13 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
     shown = read_status_page(request.user, asks_above=runs.AT_ONCE)
     runs.name_webhooks(shown.status.overview.runs, request.user)
     return {"shown": shown, "overview": shown.status.overview, "backend": shown.status.backend}
+
+
+@require_safe
+def why(request: HttpRequest) -> HttpResponse:
+    """“Why didn't it fire?”: the form, and below it the answer to the question in the address."""
+    if not permissions.may_view_webhooks(request.user):
+        raise PermissionDenied
+    shown = read_why_page(request.GET.dict(), request.user)
+    context = {**admin.site.each_context(request), "title": _("Why didn't it fire?"), "shown": shown}
+    return page(request, "rq_webhooks/admin/why.html", context)

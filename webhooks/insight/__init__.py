@@ -2,7 +2,6 @@
 
 status_page, delivery_page, event_page, why_page
              what a page shows to one user, as a dataclass with values: no HTML and no address is in it
-change       who made the change of an event, and the values before and after
 links        the links and buttons of pages, in terms of models
 why          why did nothing arrive?
 status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``

@@ -19,8 +19,8 @@ from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
 from webhooks.db import index_plans
-from webhooks.insight.change import Change, read_change
 from webhooks.insight.counts import EACH_CAP, capped
+from webhooks.insight.event_page import Change, read_change
 from webhooks.insight.wording import number
 from webhooks.models import Attempt, BodyKind, Delivery, Event
 from webhooks.models.attempt import sent_bodies

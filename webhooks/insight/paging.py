@@ -127,12 +127,6 @@ class LongList(Generic[M]):
     def __iter__(self) -> Iterator[M]:
         return iter(self[:])
 
-    def exists(self) -> bool:
-        return bool(self._read_keys(KEYS_AT_ONCE).keys)
-
-    def all(self) -> LongList[M]:
-        return self
-
     def order_by(self, *names: str) -> LongList[M]:
         """The order is fixed: another one would read the whole table."""
         return self

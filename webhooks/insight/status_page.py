@@ -86,14 +86,6 @@ class StatusPage:
     may_steer_runs: bool
 
     @property
-    def hides_webhooks(self) -> bool:
-        return "webhooks" in self.status.overview.hidden
-
-    @property
-    def hides_events(self) -> bool:
-        return "events" in self.status.overview.hidden
-
-    @property
     def oldest_seconds(self) -> float:
         """For how long the oldest delivery or change is due. 0 if there is none."""
         oldest = self.status.overview.oldest
