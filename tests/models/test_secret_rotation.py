@@ -234,7 +234,7 @@ def test_the_admin_reports_an_unreadable_secret_and_accepts_a_new_one(
     client.force_login(admin)
     told = "A value is stored, but nothing is sent: it cannot be decrypted"
     assert told in client.get(reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])).content.decode()
-    status = client.get(reverse("webhooks_backend_status")).context["alarms"]
+    status = client.get(reverse("webhooks_backend_status")).context["shown"].status.alarms
     assert any("The secret of “CMDB” cannot be decrypted" in alarm.text for alarm in status)
     by_admin(webhook, admin, "")
     assert Webhook.objects.get().unreadable == ["secret"], "an empty input keeps it"

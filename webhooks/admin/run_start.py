@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, state_word
+from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
@@ -37,6 +37,7 @@ from webhooks.models.selection import EACH, OPTIONS, SUPERSEDED, without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
+from webhooks.templatetags.webhooks_display import state_word
 
 # The question of the page, without webhooks as long as they are not all known, and the consequence of a yes.
 QUESTIONS: dict[RunKind, Any] = {

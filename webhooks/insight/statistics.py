@@ -138,6 +138,24 @@ class Hours:
     """By the starts of the hours, in UTC."""
     by_webhook: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
+    @property
+    def first(self) -> datetime | None:
+        return min(self.together, default=None)
+
+    @property
+    def attempted(self) -> int:
+        return sum(map(sum, self.together.values()))
+
+    @property
+    def highest(self) -> int:
+        """The attempts of the hour with the most."""
+        return max(map(sum, self.together.values()), default=0)
+
+    @property
+    def busy(self) -> list[tuple[datetime, tuple[int, int]]]:
+        """The hours with attempts, the last one first."""
+        return [(start, column) for start, column in sorted(self.together.items(), reverse=True) if any(column)]
+
 
 def by_hour(webhooks: Collection[int]) -> Hours:
     """The attempts of these webhooks in the last 24 hours, together and each."""

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
+from webhooks.admin.display import EscapeInvisibleMixin
 from webhooks.admin.lists import ModelAdmin, list_url, show_result
 from webhooks.db import index_plans
 from webhooks.insight.alarms import silent_alarms
@@ -31,6 +31,7 @@ from webhooks.network import url_policy
 from webhooks.operations import webhooks
 from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
+from webhooks.templatetags.webhooks_display import EMPTY, short, webhook_state, when
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}

@@ -21,7 +21,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from webhooks import permissions
 from webhooks.admin.display import part
-from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
+from webhooks.admin.lists import page_url, redirect_back, row_url
 from webhooks.admin.run_start import recover_view
 from webhooks.admin.webhook import try_it
 from webhooks.admin.webhook.form import WebhookForm, unused_fields
@@ -40,7 +40,7 @@ from webhooks.operations.edits import changed_secrets, changed_since, secret_tag
 from webhooks.operations.run_filters import OF_WEBHOOK
 from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping, save_changes
 from webhooks.permissions import redaction
-from webhooks.text import clean, username_of
+from webhooks.text import as_key, clean, username_of
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.

@@ -18,16 +18,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
-from webhooks.admin.display import (
-    EMPTY,
-    day_chart,
-    delivery_state,
-    duration,
-    percent,
-    short,
-    webhook_state,
-    when,
-)
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
 from webhooks.conf import conf
@@ -43,6 +33,16 @@ from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.permissions import redaction
+from webhooks.templatetags.webhooks_display import (
+    EMPTY,
+    day_chart,
+    delivery_state,
+    duration,
+    percent,
+    short,
+    webhook_state,
+    when,
+)
 
 # Deliveries at the top of the page, the newest.
 LAST = 5
