@@ -137,8 +137,8 @@ def test_requests_that_code_of_the_project_does_not_return_fail_and_the_next_one
         sender.add([(2, "hangs"), (3, "quick")])
         ended = collect(sender, 22)
         reasons = Counter(outcome and (outcome.kind, outcome.reason) for _, outcome in ended)
-        late = (ErrorKind.AUTH, "the code that adds credentials did not return within 0 s")
-        stuck = (ErrorKind.AUTH, f"the code that adds credentials did not return from {MOST_STUCK} earlier calls")
+        late = (ErrorKind.AUTH, "the code in AUTH or HOOKS did not return within 0 s")
+        stuck = (ErrorKind.AUTH, f"the code in AUTH or HOOKS did not return from {MOST_STUCK} earlier calls")
         assert reasons == {late: MOST_STUCK + 1, stuck: 20 - MOST_STUCK, (ErrorKind.BLOCKED, "quick"): 1}
         assert requests.at_once == MOST_STUCK + 1
         requests.go_on.set()

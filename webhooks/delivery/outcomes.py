@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import connections
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import (
     among_sql,
@@ -34,6 +35,9 @@ from webhooks.models.queue import ClaimedRow
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
+
+# These failures say nothing about the receiver, and use up no schedule.
+NOT_OF_RECEIVER = {ErrorKind.WORKER_ENDED, ErrorKind.VETOED}
 
 # For the columns of an attempt without a request.
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
@@ -74,9 +78,10 @@ def record(
     _insert_bodies(mine)
     given_up = {transition.id for transition in transitions if transition.state == State.FAILED}
     statistics.write(using, mine, numbers, given_up)
+    _announce(using, mine, numbers, given_up, worker)
     by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
     for delivery, outcome in mine:
-        if outcome.kind != ErrorKind.WORKER_ENDED:  # says nothing about the receiver
+        if outcome.kind not in NOT_OF_RECEIVER:
             by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
     stopped = pause_policy.update_all(by_webhook)
@@ -88,10 +93,42 @@ def record(
     return lanes.promote(using, places, token), stopped
 
 
+def _announce(
+    using: str,
+    outcomes: Sequence[tuple[HeldDelivery, Outcome]],
+    numbers: Mapping[uuid.UUID, int],
+    given_up: Collection[uuid.UUID],
+    worker: str,
+) -> None:
+    def finished(chosen: Collection[uuid.UUID]) -> list[hooks.FinishedAttempt]:
+        return [
+            hooks.FinishedAttempt(
+                str(delivery.id),
+                delivery.row.event_id,
+                delivery.webhook.pk,
+                delivery.webhook.name,
+                numbers[delivery.id],
+                outcome.started_at,
+                outcome.duration_ms,
+                outcome.status,
+                outcome.kind,
+                outcome.reason,
+                worker,
+            )
+            for delivery, outcome in outcomes
+            if delivery.id in chosen
+        ]
+
+    hooks.announce("attempt_finished", using, lambda: finished(numbers))
+    hooks.announce("delivery_failed", using, lambda: finished(given_up))
+
+
 def _transition(delivery: HeldDelivery, outcome: Outcome) -> Transition:
     if outcome.succeeded:
         return Transition(delivery.id, State.SUCCEEDED)
-    is_ours = outcome.kind == ErrorKind.WORKER_ENDED
+    is_ours = outcome.kind in NOT_OF_RECEIVER
+    if outcome.kind == ErrorKind.VETOED:
+        return Transition(delivery.id, State.FAILED, 0, outcome.reason, outcome.kind, is_ours)
     if delivery.row.is_early:
         return Transition(delivery.id, State.PENDING, 0, outcome.reason, outcome.kind, is_ours, is_early=True)
     wait = retry_policy.next_wait(

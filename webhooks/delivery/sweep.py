@@ -16,6 +16,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_utc, to_uuid
 from webhooks.delivery import retention, statistics
@@ -58,6 +59,9 @@ SMALLEST_LANE = -(2**63)
 
 Step = Callable[[], int]
 
+looks_for_problems: list[Callable[[], object]] = []
+"""What a sweep calls beside its steps, if a hook wants to know of problems. ``apps`` adds ``insight.problems.look``."""
+
 
 class Sweeper:
     """Runs the steps of the sweep, each in a transaction. One that fails or takes too long stops no other, and then
@@ -89,6 +93,8 @@ class Sweeper:
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
+        if hooks.listed("problem_began") or hooks.listed("problem_ended"):
+            hooks.call_in_background([("look for problems", look) for look in looks_for_problems])
         return self.sweep_urgent() + self._run_all(
             [
                 *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,8 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time
+from webhooks import hooks
+from webhooks.db import execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time, to_utc
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
@@ -26,7 +27,7 @@ PING_OBJECT_TYPE = "webhooks.ping"
 LOOP_PROTECTION = "Loop protection: "
 
 # Columns that may hold much text. Lists do not load them.
-LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
+LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "context", "request", "webhook_ids")
 
 # The columns that a request body is made of, except for the time.
 SENT_COLUMNS = tuple(name for name in SendableEvent.__annotations__ if name != "timestamp")
@@ -155,6 +156,9 @@ class Event(models.Model):
         **EMPTY,
         help_text=_("The names of the fields that an update changed, as JSON text; empty if unknown."),
     )
+    context = models.TextField(
+        **EMPTY, help_text=_("What the hooks of the project added to the payload, as the JSON text that is sent.")
+    )
     username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
     request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
     depth = models.PositiveSmallIntegerField(
@@ -251,6 +255,26 @@ class Event(models.Model):
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using
+
+    @classmethod
+    def announce(cls, events: Iterable[Event], using: str) -> None:
+        """Call the hooks ``event_recorded`` for inserted events, once their transaction is committed."""
+        hooks.announce("event_recorded", using, lambda: [event.as_recorded() for event in events])
+
+    def as_recorded(self) -> hooks.RecordedEvent:
+        """The event as hooks see it."""
+        return hooks.RecordedEvent(
+            self.pk,
+            self.action,
+            self.object_type,
+            self.object_id,
+            self.object_repr,
+            self.username,
+            self.request_id,
+            to_utc(self.timestamp),
+            tuple(self.webhook_ids),
+            self.error,
+        )
 
     @classmethod
     def _columns(cls) -> list[models.Field[Any, Any]]:

@@ -21,6 +21,7 @@ from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.delivery.breaker import Fault
 from webhooks.delivery.runner import DeliveryRunner
@@ -284,6 +285,12 @@ class WebhookWorker(LastingWorker):
         return 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
 
     # Other jobs
+
+    def perform_job(self, *args: Any, **kwargs: Any) -> bool:
+        try:
+            return super().perform_job(*args, **kwargs)
+        finally:
+            hooks.flush()  # its process ends with os._exit
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         with self._surviving_errors():
