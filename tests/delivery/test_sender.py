@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import requests
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
@@ -181,7 +180,7 @@ def test_an_item_with_credentials_of_the_host_is_not_sent_after_the_lease_has_en
 
     def compose(item: str) -> Request:
         sender.send_until = elapsed() - 1
-        return replace(REQUEST, prepared=requests.PreparedRequest())
+        return replace(REQUEST, converse=lambda request, conversation: None)
 
     sent: list[Request] = []
     monkeypatch.setattr("webhooks.delivery.sender.exchange", lambda request, now: sent.append(request))

@@ -97,13 +97,13 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     # Django's own would write LogEntry alone, and leave out the callable in the setting HISTORY.
 
-    def log_addition(self, request: HttpRequest, obj: Webhook, message: Any) -> None:
+    def log_addition(self, request: HttpRequest, obj: Webhook, message: Any) -> None:  # type: ignore[override]
         history.record(request.user, [obj], history.ADDITION, message)
 
-    def log_change(self, request: HttpRequest, obj: Webhook, message: Any) -> None:
+    def log_change(self, request: HttpRequest, obj: Webhook, message: Any) -> None:  # type: ignore[override]
         history.record(request.user, [obj], history.CHANGE, message)
 
-    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:  # type: ignore[override]
         history.record(request.user, queryset, history.DELETION)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[WebhookList]:
