@@ -94,7 +94,7 @@ def _check_paths() -> Iterator[CheckMessage]:
             yield Error(
                 f'WEBHOOKS["HOOKS"] names {path}, which cannot be used: {_describe(error)}',
                 hint="Until it is corrected, its hooks are not called.",
-                id="webhooks.E016",
+                id="webhooks.E017",
             )
     for path in conf.auth.values():
         try:

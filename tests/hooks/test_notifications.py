@@ -357,7 +357,9 @@ def test_hooks_that_nothing_overrides_cost_no_query_and_no_thread(webhook: Webho
         recorded = statements_of(lambda: atomically(lambda: record([(held[0], outcome)], "w"), "default"))
         costs[-1].append(len(recorded))
 
-    costs = list[list[int]]()
+    costs: list[list[int]] = [[]]
+    deliver()  # the first success of a webhook costs more
+    costs.clear()
     for classes in ((), (Unused,), (Recorder,)):
         listed(*classes)
         costs.append([len(statements_of(change))])

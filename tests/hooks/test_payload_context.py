@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
+from django.db import connection, transaction
 
 from tests.support.draining import drain, finished
 from tests.support.inbox import Inbox
@@ -18,7 +18,7 @@ from tests.support.makers import events, make_site_skip, make_webhook
 from tests.support.modes import MODES
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks import registry, send
+from webhooks import actor, registry, send
 from webhooks.capture import watch
 from webhooks.hooks import CapturedChange, Hooks
 from webhooks.models import Event, RunKind, Webhook
@@ -125,8 +125,6 @@ def test_without_a_value_there_is_no_key(inbox: Inbox, listed: Any) -> None:
 def test_a_later_change_in_the_transaction_replaces_the_context(listed: Any) -> None:
     listed(Named)
     make_webhook(Thing)
-    from django.db import transaction
-
     with transaction.atomic():
         thing = Thing.objects.create(name="one")
         thing.name = "two"
@@ -135,8 +133,6 @@ def test_a_later_change_in_the_transaction_replaces_the_context(listed: Any) -> 
 
 
 def test_the_hook_gets_who_changed_what(listed: Any) -> None:
-    from webhooks import actor
-
     listed(Named)
     make_webhook(Thing)
     with actor("jane"):
@@ -227,7 +223,7 @@ def test_a_trial_shows_the_context(listed: Any) -> None:
     listed(Named)
     thing, user = Thing.objects.create(name="one"), User.objects.create_superuser("root")
     webhook = Webhook(name="new", payload_url="http://127.0.0.1:1/", on_updated=True)
-    sample = trial.Sample("updated", registry.registration_by_label("testapp.thing"), thing.pk)
-    tried = trial.try_webhook(webhook, [ContentType.objects.get_for_model(Thing)], sample, user)
+    sample = trial.Sample(registry.registration_by_label("testapp.thing"), thing.pk, "updated")
+    tried = trial.try_out(webhook, [ContentType.objects.get_for_model(Thing)], sample, user)
     assert tried.request is not None
     assert json.loads(tried.request.body)["context"] == {"named": "updated testapp.thing one one"}
