@@ -6,7 +6,7 @@ import json
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -100,24 +100,14 @@ def _announce(
     given_up: Collection[uuid.UUID],
     worker: str,
 ) -> None:
-    def finished(chosen: Collection[uuid.UUID]) -> list[hooks.FinishedAttempt]:
-        return [
-            hooks.FinishedAttempt(
-                str(delivery.id),
-                delivery.row.event_id,
-                delivery.webhook.pk,
-                delivery.webhook.name,
-                numbers[delivery.id],
-                outcome.started_at,
-                outcome.duration_ms,
-                outcome.status,
-                outcome.kind,
-                outcome.reason,
-                worker,
-            )
-            for delivery, outcome in outcomes
-            if delivery.id in chosen
-        ]
+    def finished(chosen: Collection[uuid.UUID]) -> Iterator[hooks.FinishedAttempt]:
+        for delivery, one in outcomes:
+            if delivery.id in chosen:
+                of_webhook = str(delivery.id), delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
+                yield hooks.FinishedAttempt(
+                    *of_webhook, numbers[delivery.id], one.started_at, one.duration_ms, one.status, one.kind, one.reason,
+                    worker,
+                )  # fmt: skip
 
     hooks.announce("attempt_finished", using, lambda: finished(numbers))
     hooks.announce("delivery_failed", using, lambda: finished(given_up))

@@ -263,18 +263,8 @@ class Event(models.Model):
 
     def as_recorded(self) -> hooks.RecordedEvent:
         """The event as hooks see it."""
-        return hooks.RecordedEvent(
-            self.pk,
-            self.action,
-            self.object_type,
-            self.object_id,
-            self.object_repr,
-            self.username,
-            self.request_id,
-            to_utc(self.timestamp),
-            tuple(self.webhook_ids),
-            self.error,
-        )
+        change = self.action, self.object_type, self.object_id, self.object_repr, self.username, self.request_id
+        return hooks.RecordedEvent(self.pk, *change, to_utc(self.timestamp), tuple(self.webhook_ids), self.error)
 
     @classmethod
     def _columns(cls) -> list[models.Field[Any, Any]]:

@@ -261,14 +261,9 @@ class Webhook(WebhookSecrets, WebhookState):
 
     def as_changed(self, user: object = "") -> hooks.WebhookChange:
         """The webhook as hooks see it, after a change by this user, or by a worker."""
+        failure = self.disabled_reason, self.last_failure, self.error_kind
         return hooks.WebhookChange(
-            self.pk,
-            self.name,
-            username_of(user),
-            self.disabled_reason,
-            self.last_failure,
-            self.error_kind,
-            url_policy.redacted(self.payload_url),
+            self.pk, self.name, username_of(user), *failure, url_policy.redacted(self.payload_url)
         )
 
     @property
