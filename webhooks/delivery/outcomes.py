@@ -104,10 +104,10 @@ def _announce(
         for delivery, one in outcomes:
             if delivery.id in chosen:
                 of_webhook = str(delivery.id), delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
+                number, started_at, duration = numbers[delivery.id], one.started_at, one.duration_ms
                 yield hooks.FinishedAttempt(
-                    *of_webhook, numbers[delivery.id], one.started_at, one.duration_ms, one.status, one.kind, one.reason,
-                    worker,
-                )  # fmt: skip
+                    *of_webhook, number, started_at, duration, one.status, one.kind, one.reason, worker
+                )
 
     hooks.announce("attempt_finished", using, lambda: finished(numbers))
     hooks.announce("delivery_failed", using, lambda: finished(given_up))
