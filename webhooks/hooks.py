@@ -7,7 +7,7 @@ no listed class overrides costs nothing: no query, no thread.
 notifications. ``announce`` queues them after the commit, and one thread of the process calls them in order: a slow one
 delays no save and no delivery. A notification comes at most once. It is lost if its process is killed first.
 
-An exception of a hook is a line in the log with the name of the hook, and nothing else.
+If a hook raises, the log has a line with its name, and nothing else happens.
 """
 
 from __future__ import annotations

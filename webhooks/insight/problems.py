@@ -33,7 +33,7 @@ Known = dict[str, dict[str, Any]]
 
 
 def look() -> None:
-    """Compare the alarms with those of the last look, of whatever worker, and call the hooks after the commit."""
+    """Compare the alarms with those of the last look of any worker, and call the hooks after the commit."""
     using = Sweep.objects.db
     if not Sweep.begin_look(LOOK_EVERY):
         return

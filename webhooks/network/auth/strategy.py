@@ -44,7 +44,7 @@ class Strategy:
         raise NotImplementedError
 
     def auth_flow(self, request: Request, credentials: Credentials) -> Generator[Request, Answer, None]:
-        """Yield the request with credentials. What it does after the answer may yield the request once more."""
+        """Yield the request with credentials. After that it gets the answer, and may yield it once more."""
         raise NotImplementedError
 
     def add(self, request: Request, credentials: Credentials) -> Request:
