@@ -12,7 +12,9 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.delivery import sweep
         from webhooks.errors import log_with_time
+        from webhooks.insight import problems
         from webhooks.operations import runs  # noqa: F401 - importing them completes what workers can do
         from webhooks.workers import redis
 
@@ -20,3 +22,4 @@ class WebhooksConfig(AppConfig):
         redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
         signals.connect()
+        sweep.looks_for_problems.append(problems.look)

@@ -275,7 +275,9 @@ def _write_events(state: TransactionState, merged: MergedChange, serialized: Ser
             rows = Event.objects.using(state.using).filter(pk__in=planned.ids, object_type=label, object_id=pk)
             if not planned.columns:
                 rows.delete_undispatched()
+                state.forget_recorded(planned.ids)
             elif rows.filter(undispatched__isnull=False).update(**planned.columns):
+                state.note_recorded(Event(pk=pk, **planned.columns) for pk in planned.ids)
                 continue
         if planned.columns:  # a new Event, or one that a rollback took back unseen
             event = Event(**planned.columns)
@@ -307,6 +309,7 @@ def plan_events(
             columns = payloads.serializer_columns(by_serializer, serialized.columns(merged.action))
             columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
             columns |= {"object_type": label, "object_id": pk, "object_repr": serialized.object_repr}
+            columns |= serialize.context_columns(columns, state.using)
         planned.append(PlannedEvent(ids, columns))
     return planned, found.refusals
 
@@ -360,6 +363,7 @@ def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:
         # SQLite reuses ids, as above.
         found = pending.filter(pk__in=chunk).values_list("pk", "object_type", "object_id")
         pending.filter(pk__in=[row[0] for row in found if row in ours]).delete_undispatched()
+    state.forget_recorded(pk for pk, *_ in ours)
 
 
 @contextmanager
@@ -394,6 +398,7 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
             event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
         with transaction.atomic(using):
             Event.insert_all([event for event in events if event.webhook_ids], using)
+            Event.announce([event for event in events if event.webhook_ids], using)
     except Exception as error:
         _missed.extend(events)
         reraise_job_timeout(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from webhooks import hooks
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor
 from webhooks.capture.matching import Budget
@@ -183,6 +184,8 @@ class TransactionState:
         self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
         """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
+        self._recorded: dict[int, hooks.RecordedEvent] = {}
+        """The Events so far by their ids, if a hook wants to know them after the commit."""
         self._last_actor = Actor()
         self._log = SavepointLog(self.connection)
         self.prechange = PrechangeStates(self._log)
@@ -191,6 +194,9 @@ class TransactionState:
     def __call__(self) -> None:
         if self.has_events:
             jobs.wake_up()
+        if self._recorded:
+            with log_errors(self.using, "The hooks event_recorded cannot be called"):
+                hooks.announce("event_recorded", self.using, self._recorded.values)
         for record, _ in list(self._announced.values()):
             record()
 
@@ -218,6 +224,11 @@ class TransactionState:
         callbacks.append((self._log, self, False))
         self._block = _block_by_hand(self.connection)
         set_current(self.using, self)
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether more than a wake-up is to do after the commit."""
+        return bool(self._announced or self._recorded)
 
     @property
     def is_current(self) -> bool:
@@ -312,6 +323,19 @@ class TransactionState:
     def insert_event(self, event: Event) -> None:
         event.insert(self.using)
         self.has_events = True
+        self.note_recorded([event])
+
+    def note_recorded(self, events: Iterable[Event]) -> None:
+        """Remember Events as they are now, for the hooks after the commit."""
+        if hooks.listed("event_recorded"):
+            for event in events:
+                self._remember(self._recorded, event.pk, event.as_recorded())
+
+    def forget_recorded(self, ids: Iterable[int]) -> None:
+        """Forget Events that were deleted again."""
+        for known in [pk for pk in ids if pk in self._recorded]:
+            event = self._recorded.pop(known)
+            self._log.note(partial(self._recorded.__setitem__, known, event))
 
     def forget_subscriptions(self) -> None:
         """Read them again before their next use, and once more if the edit of the webhook is rolled back."""
@@ -343,7 +367,7 @@ def _block_by_hand(connection: BaseDatabaseWrapper) -> object:
 def _drop_ended_states(callbacks: list[Any]) -> None:
     """Keep one wake-up in place of the states of ended blocks. After ``set_autocommit(False)``, Django keeps callbacks
     until autocommit is on again."""
-    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1]._announced]
+    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1].has_calls]
     callbacks[:] = [one for one in callbacks if one not in ended]
     if any(state.has_events for _, state, _ in ended) and not any(one[1] is jobs.wake_up for one in callbacks):
         callbacks.append((set(), jobs.wake_up, False))

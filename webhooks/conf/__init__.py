@@ -77,6 +77,10 @@ class Settings:
     """The queue in ``RQ_QUEUES`` that wake-ups go to."""
     batch_requests = Setting[bool](False, rules.flag)
     """Record the changes of a request together at its end."""
+    hooks = Setting[Sequence[str]]((), rules.class_paths)
+    """Paths of classes with hooks, see ``webhooks.hooks``."""
+    history = Setting[str]("", rules.optional_path)
+    """The path of a callable that gets each entry of the history, see ``webhooks.insight.history``."""
 
     # Sending
 

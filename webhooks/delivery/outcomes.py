@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import time_text
 from webhooks.delivery import counting, pause_policy, retry_policy
@@ -19,6 +20,9 @@ from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
+
+# These failures say nothing about the receiver, and use up no schedule.
+NOT_OF_RECEIVER = {ErrorKind.WORKER_ENDED, ErrorKind.VETOED}
 
 # For the columns of an attempt without a request.
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
@@ -43,9 +47,10 @@ def record(
     _insert_bodies(mine)
     given_up = {transition.id for transition in transitions if transition.state == State.FAILED}
     StatisticDelta.objects.insert(counting.count(mine, numbers, given_up))
+    _announce(using, mine, numbers, given_up, worker)
     by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
     for delivery, outcome in mine:
-        if outcome.kind != ErrorKind.WORKER_ENDED:  # says nothing about the receiver
+        if outcome.kind not in NOT_OF_RECEIVER:
             by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
     stopped = pause_policy.update_all(by_webhook)
@@ -55,10 +60,32 @@ def record(
     return lanes.promote(using, lanes.places(row for row in in_lane if row.id in ended), token), stopped
 
 
+def _announce(
+    using: str,
+    outcomes: Sequence[tuple[ClaimedDelivery, Outcome]],
+    numbers: Mapping[uuid.UUID, int],
+    given_up: Collection[uuid.UUID],
+    worker: str,
+) -> None:
+    def finished(chosen: Collection[uuid.UUID]) -> Iterator[hooks.FinishedAttempt]:
+        for delivery, one in outcomes:
+            if delivery.id in chosen:
+                of_webhook = str(delivery.id), delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
+                number, started_at, duration = numbers[delivery.id], one.started_at, one.duration_ms
+                yield hooks.FinishedAttempt(
+                    *of_webhook, number, started_at, duration, one.status, one.kind, one.reason, worker
+                )
+
+    hooks.announce("attempt_finished", using, lambda: finished(numbers))
+    hooks.announce("delivery_failed", using, lambda: finished(given_up))
+
+
 def _transition(delivery: ClaimedDelivery, outcome: Outcome) -> Transition:
     if outcome.succeeded:
         return Transition(delivery.id, State.SUCCEEDED)
-    is_ours = outcome.kind == ErrorKind.WORKER_ENDED
+    is_ours = outcome.kind in NOT_OF_RECEIVER
+    if outcome.kind == ErrorKind.VETOED:
+        return Transition(delivery.id, State.FAILED, 0, outcome.reason, outcome.kind, is_ours)
     if delivery.row.is_early:
         return Transition(delivery.id, State.PENDING, 0, outcome.reason, outcome.kind, is_ours, is_early=True)
     wait = retry_policy.next_wait(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from django.db import DataError
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import atomically
 from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
@@ -31,7 +32,7 @@ from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
-from webhooks.network import auth
+from webhooks.network.auth import Credentials, waits
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import usable_descriptors
@@ -49,10 +50,10 @@ SHORT_WAIT = 0.005
 LOOKED_UP_AGAIN_AFTER = 60
 
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
-# renders. The project's code for credentials may wait for another server.
-AUTH = "auth"
+# renders. The project's code for credentials, and its hooks, may wait for another server.
+PROJECT_CODE = "project_code"
 RENDERED_WITHIN = 60  # seconds, the start of the process included
-MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, AUTH: 4}
+MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, PROJECT_CODE: 4}
 
 
 class DeliveryRunner:
@@ -63,7 +64,7 @@ class DeliveryRunner:
         workers."""
         self._worker = (worker or f"{socket.gethostname()}:{os.getpid()}")[:100]
         self._renderer = Renderer()
-        self._uses_auth = bool(conf.auth)
+        self._has_hooks = bool(hooks.listed("request_prepared"))
         most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
@@ -303,7 +304,8 @@ class DeliveryRunner:
     def _slow_group(self, delivery: ClaimedDelivery) -> str:
         if delivery.webhook.has_templates:
             return self._renderer.pace(delivery.webhook.pk)
-        return AUTH if self._uses_auth and auth.path_for(delivery.webhook.payload_url) else ""
+        credentials = Credentials(delivery.webhook.payload_url, delivery.webhook.secret_headers.reveal)
+        return PROJECT_CODE if self._has_hooks or waits(credentials) else ""
 
 
 def _longest(delivery: ClaimedDelivery) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, to_utc
 from webhooks.delivery import counting, retention
@@ -56,6 +57,9 @@ CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
 
 Step = Callable[[], int]
 
+looks_for_problems: list[Callable[[], object]] = []
+"""What a sweep calls beside its steps, if a hook wants to know of problems. ``apps`` adds ``insight.problems.look``."""
+
 
 class Sweeper:
     """Runs the steps of the sweep, each in a transaction. One that fails or takes too long stops no other, and then
@@ -87,6 +91,8 @@ class Sweeper:
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
+        if hooks.listed("problem_began") or hooks.listed("problem_ended"):
+            hooks.call_in_background([("look for problems", look) for look in looks_for_problems])
         return self.sweep_urgent() + self._run_all(
             [
                 *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
+from webhooks import hooks
 from webhooks.db import (
     Statement,
     delete_sql,
@@ -23,6 +24,7 @@ from webhooks.db import (
     insert_rows_sql,
     is_postgresql,
     to_db_time,
+    to_utc,
     with_new_sql,
 )
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
@@ -37,7 +39,7 @@ PING_OBJECT_TYPE = "webhooks.ping"
 LOOP_PROTECTION = "Loop protection: "
 
 # Columns that may hold much text. Lists do not load them.
-LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
+LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "context", "request", "webhook_ids")
 
 # The columns that a request body is made of, except for the time.
 SENT_COLUMNS = tuple(name for name in SendableEvent.__annotations__ if name != "timestamp")
@@ -184,6 +186,9 @@ class Event(models.Model):
         **EMPTY,
         help_text=_("The names of the fields that an update changed, as JSON text; empty if unknown."),
     )
+    context = models.TextField(
+        **EMPTY, help_text=_("What the hooks of the project added to the payload, as the JSON text that is sent.")
+    )
     username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
     request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
     depth = models.PositiveSmallIntegerField(
@@ -279,6 +284,16 @@ class Event(models.Model):
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using
+
+    @classmethod
+    def announce(cls, events: Iterable[Event], using: str) -> None:
+        """Call the hooks ``event_recorded`` for inserted events, once their transaction is committed."""
+        hooks.announce("event_recorded", using, lambda: [event.as_recorded() for event in events])
+
+    def as_recorded(self) -> hooks.RecordedEvent:
+        """The event as hooks see it."""
+        change = self.action, self.object_type, self.object_id, self.object_repr, self.username, self.request_id
+        return hooks.RecordedEvent(self.pk, *change, to_utc(self.timestamp), tuple(self.webhook_ids), self.error)
 
     @classmethod
     def _columns(cls) -> list[models.Field[Any, Any]]:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from webhooks import hooks
 from webhooks.conf.rules import MAX_TIMEOUT
 from webhooks.db import DatabaseNow
 from webhooks.models import validation
@@ -21,6 +22,7 @@ from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
 from webhooks.models.webhook_secrets import WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
+from webhooks.network import url_policy
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
 from webhooks.text import clean, username_of
@@ -243,6 +245,9 @@ class Webhook(WebhookSecrets, WebhookState):
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self.save(using=using)
+            if self.enabled != stored.enabled:
+                name = "webhook_resumed" if self.enabled else "webhook_disabled"
+                hooks.announce(name, using, lambda: [self.as_changed(user)])
             return self.enabled and not stored.enabled
 
     def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:
@@ -253,6 +258,13 @@ class Webhook(WebhookSecrets, WebhookState):
             return
         if any(getattr(self, name) != getattr(stored, name) for name in together.difference(changed)):
             raise IntegrityError(validation.CONFLICT)
+
+    def as_changed(self, user: object = "") -> hooks.WebhookChange:
+        """The webhook as hooks see it, after a change by this user, or by a worker."""
+        failure = self.disabled_reason, self.last_failure, self.error_kind
+        return hooks.WebhookChange(
+            self.pk, self.name, username_of(user), *failure, url_policy.redacted(self.payload_url)
+        )
 
     @property
     def is_paused(self) -> bool:

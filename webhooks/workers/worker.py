@@ -21,6 +21,7 @@ from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.delivery.breaker import Fault
 from webhooks.delivery.runner import DeliveryRunner
@@ -281,6 +282,12 @@ class WebhookWorker(LastingWorker):
             self.run_maintenance_tasks()
 
     # Other jobs
+
+    def perform_job(self, *args: Any, **kwargs: Any) -> bool:
+        try:
+            return super().perform_job(*args, **kwargs)
+        finally:
+            hooks.flush()  # its process ends with os._exit
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         with self._surviving_errors():
