@@ -24,7 +24,8 @@ A change takes one way through these packages, from top to bottom::
       retry_policy   when to send again, or give up
       pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
 
-The admin, the REST API and the management commands ask ``insight`` what they show, and act through ``operations``.
+At named places of this way, ``hooks`` calls code of the host. The admin, the REST API and the management commands ask
+``insight`` what they show, and act through ``operations``.
 ``docs/how-it-works.md`` explains why.
 """
 

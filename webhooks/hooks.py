@@ -32,9 +32,6 @@ from webhooks.errors import get_logger, reraise_job_timeout
 
 logger = get_logger(__name__)
 
-# Hooks of the app itself. They come first.
-BUILT_IN = ("webhooks.delivery.disabled_mail.DisabledMail",)
-
 # Notifications that wait in one process. More are dropped.
 MOST_WAITING = 10_000
 
@@ -255,15 +252,15 @@ def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
 
 def listed(name: str) -> Sequence[Hook]:
     """The hooks of this name, in the order of the setting."""
-    return _overridden((*BUILT_IN, *conf.hooks)).get(name, ())
+    return _overridden(tuple(conf.hooks)).get(name, ())
 
 
-def announce(name: str, using: str, values: Callable[[], Iterable[Any]]) -> None:
+def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:
     """Call the hooks of this name with each of these values, once the open transaction on ``using`` is committed.
 
-    Asks for the values at once, if there is such a hook.
+    Asks for the values at once, if there is such a hook. ``own`` are hooks of the app itself, which come first.
     """
-    if hooks := listed(name):
+    if hooks := (*own, *listed(name)):
         calls = [(hook.name, partial(hook.call, value)) for value in values() for hook in hooks]
         transaction.on_commit(partial(call_in_background, calls), using, robust=True)
 

@@ -396,7 +396,7 @@ Thing.objects.create(name="one")
 
 def test_a_forked_process_makes_its_own_notifications(webhook: Webhook) -> None:
     code = """
-import django, os
+import django, os, threading
 django.setup()
 from django.db import connections
 from tests.testapp.models import Thing
@@ -404,15 +404,20 @@ from webhooks import hooks
 Thing.objects.create(name="parent")
 hooks.flush()
 connections.close_all()
+parent, held = os.getpid(), threading.Event()
+waiting = lambda: print("the parent's, in it:", os.getpid() == parent, flush=True)
+hooks.call_in_background([("held", held.wait), ("waiting", waiting)])
 if pid := os.fork():
     os.waitpid(pid, 0)
+    held.set()
+    hooks.flush()
 else:
     Thing.objects.create(name="child")
     hooks.flush()
     os._exit(0)
 """
     said = run_process(code, '{"HOOKS": ["tests.hooks.printing.Printing"]}')
-    assert said.splitlines() == ["recorded parent", "recorded child"]
+    assert said.splitlines() == ["recorded parent", "recorded child", "the parent's, in it: True"]
 
 
 def run_process(code: str, settings: str = "{}") -> str:

@@ -107,6 +107,9 @@ def test_a_veto_gives_the_delivery_up_and_says_nothing_about_the_receiver(
     listed(Frozen)
     webhook = make_webhook(Thing, url=inbox.url())
     make_event(webhook, object_id="frozen")
+    drain()
+    webhook.refresh_from_db()
+    assert (webhook.failures_in_a_row, webhook.probe_at, webhook.enabled) == (0, None, True)
     make_event(webhook, object_id="free")
     drain()
     vetoed, sent = Delivery.objects.order_by("event_id")
@@ -114,8 +117,6 @@ def test_a_veto_gives_the_delivery_up_and_says_nothing_about_the_receiver(
     assert (vetoed.error_kind, vetoed.reason) == (
         ErrorKind.VETOED, f"{__name__}.Frozen.request_prepared: the network is frozen",
     )  # fmt: skip
-    webhook.refresh_from_db()
-    assert (webhook.failures_in_a_row, webhook.probe_at, webhook.enabled) == (0, None, True)
     assert Attempt.objects.filter(delivery=vetoed).count() == 1
     assert len(inbox.received()) == 1
     listed()

@@ -15,8 +15,6 @@ class DisabledMail(Hooks):
     """Send it to the addresses in ``NOTIFY``, or to Django's ``ADMINS``."""
 
     def webhook_disabled(self, webhook: WebhookChange) -> None:
-        if not webhook.disabled_reason:
-            return  # a user did it
         explanation, name = explain(webhook.error_kind, webhook.receiver), {"name": webhook.name}
         subject = _("Webhook %(name)s was disabled") % name
         reason = DisabledReason(webhook.disabled_reason).label

@@ -28,6 +28,7 @@ from django.utils import timezone
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
+from webhooks.delivery.disabled_mail import DisabledMail
 from webhooks.errors import get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
@@ -38,6 +39,9 @@ logger = get_logger(__name__)
 
 # Another probe may begin after this many seconds, more than any attempt may take.
 PROBE_SECONDS = 180
+
+# No e-mail follows if a user disables a webhook.
+MAIL = hooks.Hook("webhooks.delivery.disabled_mail.DisabledMail", DisabledMail().webhook_disabled)
 
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
@@ -158,7 +162,7 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     webhook.disabled_reason = health.disabled_reason
     if health.disabled_reason:
         logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, health.disabled_reason)
-        _announce("webhook_disabled", webhook)
+        _announce("webhook_disabled", webhook, own=[MAIL])
     elif health.probe_at and not webhook.probe_at:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary)
         _announce("webhook_paused", webhook)
@@ -166,6 +170,6 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
         _announce("webhook_resumed", webhook)
 
 
-def _announce(name: str, *webhooks: Webhook) -> None:
+def _announce(name: str, *webhooks: Webhook, own: Sequence[hooks.Hook] = ()) -> None:
     """Call the hooks of this name for webhooks that this worker has changed."""
-    hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed() for webhook in webhooks])
+    hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed() for webhook in webhooks], own)
