@@ -329,7 +329,7 @@ class TransactionState:
         """Remember Events as they are now, for the hooks after the commit."""
         if hooks.listed("event_recorded"):
             for event in events:
-                self._remember(self._recorded, event.pk, event.as_recorded())
+                self._log.remember(self._recorded, event.pk, event.as_recorded())
 
     def forget_recorded(self, ids: Iterable[int]) -> None:
         """Forget Events that were deleted again."""
