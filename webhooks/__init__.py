@@ -15,8 +15,8 @@ A change takes one way through these packages, from top to bottom::
     workers        an rqworker runs the wake-up, or looks by itself
     delivery       the Event goes to the webhooks
       dispatch       new Events, in order: a Delivery for each webhook that matched
-      claims         due Deliveries, each under a short lease (SQL in claim_sql)
-      request        the body, plain or from a template (payloads), and its signatures (security)
+      claims         due Deliveries, each under a short lease
+      compose        the request: the body, plain or from a template (payloads), and its signatures (security)
       sender         a thread that only does HTTP
     network        one request to a checked address: an Outcome
     delivery
@@ -24,8 +24,9 @@ A change takes one way through these packages, from top to bottom::
       retry_policy   when to send again, or give up
       pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
 
-The admin, the REST API and the management commands ask ``insight`` what they show, and act through ``operations``.
-``forms`` has the form of a webhook for the admin and for pages of other frameworks.
+At named places of this way, ``hooks`` calls code of the host. The admin, the REST API and the management commands ask
+``insight`` what they show, and act through ``operations``. ``forms`` has the form of a webhook for the admin and for
+pages of other frameworks.
 ``docs/how-it-works.md`` explains why.
 """
 

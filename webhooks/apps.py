@@ -12,8 +12,10 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.delivery import sweep
         from webhooks.delivery.runs.steps import run_ended
         from webhooks.errors import log_with_time
+        from webhooks.insight import problems
         from webhooks.models.run import run_kinds
         from webhooks.operations import runs
         from webhooks.operations.kinds import RUN_KINDS
@@ -25,3 +27,4 @@ class WebhooksConfig(AppConfig):
         redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
         signals.connect()
+        sweep.looks_for_problems.append(problems.look)

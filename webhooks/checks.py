@@ -15,11 +15,12 @@ from django.db.migrations.executor import MigrationExecutor
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.insight.silence import Silence, read_unregistered
 from webhooks.insight.wording import registration_remedy
 from webhooks.models import Event, Webhook
-from webhooks.network.auth import load
+from webhooks.network.auth.project_code import load
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.registry.checks import check_models
 from webhooks.text import one_line
@@ -72,7 +73,10 @@ def _check_paths() -> Iterator[CheckMessage]:
     for key, path, result in (
         ("MAY_VIEW", conf.may_view, "no page or response shows events and deliveries"),
         ("MAY_VIEW_ALL", conf.may_view_all, "only superusers can choose the models of a webhook"),
+        ("HISTORY", conf.history, "the log has the entries of the history"),
     ):
+        if not path:
+            continue
         try:
             problem = "" if callable(import_string(path)) else "which cannot be called"
         except Exception as error:
@@ -82,6 +86,15 @@ def _check_paths() -> Iterator[CheckMessage]:
                 f'WEBHOOKS["{key}"] names {path}, {problem}',
                 hint=f"Until it is corrected, {result}.",
                 id="webhooks.E011",
+            )
+    for path in conf.hooks:
+        try:
+            hooks.load(path)
+        except Exception as error:
+            yield Error(
+                f'WEBHOOKS["HOOKS"] names {path}, which cannot be used: {_describe(error)}',
+                hint="Until it is corrected, its hooks are not called.",
+                id="webhooks.E017",
             )
     for path in conf.auth.values():
         try:

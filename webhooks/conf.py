@@ -99,6 +99,11 @@ labels = _list_of(
     'labels such as "dcim.site" or "dcim.*", or "*" for all apps', lambda value: value == "*" or _is_dotted(value)
 )
 dotted_path: Rule = ('must be the path of a callable such as "webhooks.permissions.by_model"', _is_dotted)
+optional_path: Rule = (
+    'must be the path of a callable such as "project.audit.record", or ""',
+    lambda value: value == "" or _is_dotted(value),
+)
+class_paths = _list_of('paths of classes such as "project.hooks.Tracing"', _is_dotted)
 emails = _list_of("e-mail addresses", _is_text)
 fernet_keys = _list_of(
     "keys as Fernet.generate_key() makes them",
@@ -189,6 +194,10 @@ class Settings:
     """The queue in ``RQ_QUEUES`` that wake-ups go to."""
     batch_requests = Setting[bool](False, flag)
     """Record the changes of a request together at its end."""
+    hooks = Setting[Sequence[str]]((), class_paths)
+    """Paths of classes with hooks, see ``webhooks.hooks``."""
+    history = Setting[str]("", optional_path)
+    """The path of a callable that gets each entry of the history, see ``webhooks.insight.history``."""
 
     # Sending
 

@@ -6,6 +6,7 @@ import json
 import random
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,9 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 from django.conf import settings
+from django.core.exceptions import EmptyResultSet
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.models import DateTimeField, F, Func, Lookup, Model, QuerySet
+from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -43,8 +45,10 @@ def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str,
 
 def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]]:
     """Run statements in turn, in one round trip if the driver can send several at once. Returns the rows of each."""
+    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
     with connections[using].cursor() as cursor:
-        if _sends_several(using, cursor):
+        # psycopg 3 sends several statements with parameters at once, unless it may prepare them.
+        if getattr(cursor.connection, "prepare_threshold", 0) is None and not is_bound_by_server:
             parameters = [value for _, values in statements for value in values]
             cursor.execute("; ".join(statement for statement, _ in statements), parameters)
             found = [_rows(cursor)]
@@ -76,13 +80,6 @@ def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -
     except DatabaseError:
         fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
         raise
-
-
-def _sends_several(using: str, cursor: Any) -> bool:
-    """Whether PostgreSQL's driver sends several statements with parameters at once: psycopg 3, unless it may prepare
-    them."""
-    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
-    return getattr(cursor.connection, "prepare_threshold", 0) is None and not is_bound_by_server
 
 
 def is_postgresql(using: str) -> bool:
@@ -187,6 +184,40 @@ class Among(Lookup):
         return f"{column} {condition}", (*parameters, keys_param)
 
 
+class AmongKeys(Lookup):
+    """Whether the primary key of a row is among these, as a condition of the ORM. It has one parameter for each column
+    of the key, so there may be any number of keys."""
+
+    prepare_rhs = False
+
+    def __init__(self, pks: Any, lhs: Any = None) -> None:
+        super().__init__(F("pk") if lhs is None else lhs, pks)
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        columns, parameters = compiler.compile(self.lhs)
+        key = self.lhs.output_field
+        fields, rows = [key], [(pk,) for pk in self.rhs]
+        if isinstance(key, CompositePrimaryKey):
+            columns, fields, rows = f"({columns})", list(key.fields), self.rhs
+        values = [[field.get_db_prep_value(row[n], connection) for row in rows] for n, field in enumerate(fields)]
+        if is_postgresql(connection.alias):
+            arrays = ", ".join(f"%s::{field.rel_db_type(connection)}[]" for field in fields)
+            condition = f"IN (SELECT * FROM unnest({arrays}))" if len(fields) > 1 else f"= ANY ({arrays})"
+            return f"{columns} {condition}", (*parameters, *values)
+        if all(_is_exact_in_json(value) for column in values for value in column):
+            read = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(len(fields)))
+            given = json.dumps(list(zip(*values, strict=True)))
+            return f"{columns} IN (SELECT {read} FROM json_each(%s))", (*parameters, given)
+        row = f"({', '.join(['%s'] * len(fields))})"
+        given_rows = [value for one in zip(*values, strict=True) for value in one]
+        return f"{columns} IN (VALUES {', '.join([row] * len(rows))})", (*parameters, *given_rows)
+
+
+def _is_exact_in_json(value: Any) -> bool:
+    """Whether SQLite reads the same value from JSON. Of the others, it may round numbers, and JSON has no bytes."""
+    return "\0" not in value if isinstance(value, str) else isinstance(value, int)
+
+
 class QueryByKeys:
     """A query of the ORM for rows by their primary keys. It is built once: that takes longer than to run it.
 
@@ -207,6 +238,34 @@ class QueryByKeys:
         return list(compiler.results_iter([found], tuple_expected=True))
 
 
+@contextmanager
+def written_keys(chosen: Collection[type[Model]], using: str) -> Iterator[defaultdict[type[Model], list[Any]]]:
+    """The primary keys that the UPDATE statements of this block write into the tables of these models."""
+    found: defaultdict[type[Model], list[Any]] = defaultdict(list)
+    connection = connections[using]
+    quote = connection.ops.quote_name
+    starts = {f"UPDATE {quote(model._meta.db_table)} SET ": model for model in chosen}
+
+    def add_returning(execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
+        model = next((model for start, model in starts.items() if statement.startswith(start)), None)
+        if model is None:
+            return execute(statement, parameters, many, context)
+        columns = ", ".join(quote(str(field.column)) for field in model._meta.pk_fields)
+        result = execute(f"{statement} RETURNING {columns}", parameters, many, context)
+        rows: Any = QuerySet(model, using=using).values_list(*(field.attname for field in model._meta.pk_fields))
+        compiler = rows.query.get_compiler(using)
+        compiler.as_sql()  # it chooses the converters
+        keys = compiler.results_iter([context["cursor"].fetchall()], tuple_expected=True)
+        found[model] += keys if model._meta.is_composite_pk else (pk for (pk,) in keys)
+        return result
+
+    if not chosen:
+        yield found
+        return
+    with connection.execute_wrapper(add_returning):
+        yield found
+
+
 def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
     """A subquery of rows, in the column types of ``table``. Its parameter is a JSON list with an object for each row.
 
@@ -222,6 +281,71 @@ def insert_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
     """An INSERT of many rows. Its parameter is a JSON list with an object for each row. More clauses may follow."""
     names = ", ".join(columns)
     return f"INSERT INTO {table} ({names}) SELECT {names} FROM {json_rows_sql(using, columns, table)} WHERE 1 = 1"
+
+
+def insert_row_sql(columns: Sequence[str], table: str) -> str:
+    """An INSERT of one row. It has a parameter for each column."""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})"
+
+
+def with_new_sql(insert: str, also: str) -> str:
+    """An INSERT that returns ids, and one that reads them from ``new``, as one statement of PostgreSQL."""
+    return f"WITH new AS ({insert}), also AS ({also}) SELECT id FROM new"
+
+
+def rows_by_id_sql(using: str) -> str:
+    """A subquery of one row: a JSON object of rows by UUID, see ``rows_by_id``. Read it with ``value_by_id_sql``.
+
+    A join would compare each row with each other: nested loops are all that workers allow.
+    """
+    return f"(SELECT {'%s::jsonb' if is_postgresql(using) else '%s'} AS rows) AS given"
+
+
+def value_by_id_sql(using: str, column: str, name: str) -> str:
+    """The value ``name`` of the row with the id in ``column``, as text."""
+    if is_postgresql(using):
+        return f"(given.rows -> {column}::text ->> '{name}')"
+    return f"""json_extract(given.rows, '$."' || {column} || '".{name}')"""
+
+
+def rows_by_id(using: str, rows: Mapping[uuid.UUID, Mapping[str, Any]]) -> str:
+    """The parameter of ``rows_by_id_sql``."""
+    return json.dumps({str(pk) if is_postgresql(using) else pk.hex: row for pk, row in rows.items()})
+
+
+def delete_sql(
+    using: str, table: str, column: str, ids: Collection[Any], column_type: Literal["bigint", "uuid"] = "bigint"
+) -> Statement:
+    """A DELETE of the rows with these ids in the column."""
+    chosen, chosen_param = among_sql(using, ids, column_type)
+    return f"DELETE FROM {table} WHERE {column} {chosen}", [chosen_param]
+
+
+def as_sql(rows: QuerySet[Any]) -> Statement:
+    """The statement of a queryset, as a part of a larger one, and its parameters."""
+    try:
+        statement, parameters = rows.query.get_compiler(rows.db).as_sql()
+    except EmptyResultSet:  # the user may view none
+        return "SELECT NULL WHERE 1 = 0", ()
+    return statement, parameters
+
+
+def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:
+    """A subquery of one ``number`` of these rows, such as "COUNT(*)"."""
+    statement, parameters = as_sql(rows)
+    return f"(SELECT {number} FROM ({statement}) AS counted)", parameters
+
+
+def fingerprint_sql(using: str, *selects: tuple[Sequence[str], str]) -> str:
+    """A SELECT of one text that differs if any of these rows does. Each is some columns, and the tables they are of.
+
+    On PostgreSQL it is a hash. It is sorted there, because a row that is updated moves.
+    """
+    row, text = "json_array", "GROUP_CONCAT(line, '')"
+    if is_postgresql(using):
+        row, text = "ROW", "SHA256(CONVERT_TO(STRING_AGG(line, '' ORDER BY line COLLATE \"C\"), 'UTF8'))"
+    lines = (f"SELECT CAST({row}({', '.join(columns)}) AS text) AS line FROM {tables}" for columns, tables in selects)
+    return f"SELECT COALESCE(CAST({text} AS text), '') FROM ({' UNION ALL '.join(lines)}) AS lines"
 
 
 def uuid_sql(using: str) -> str:
@@ -272,6 +396,11 @@ def stored_time(value: datetime | str) -> datetime:
 def to_db_time(moment: datetime) -> datetime:
     """Convert an aware datetime for a column of the host: naive, in its ``TIME_ZONE``, if ``USE_TZ`` is off."""
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def time_text(using: str, moment: datetime) -> str:
+    """An aware datetime as the text that a column of the host has, for JSON."""
+    return str(connections[using].ops.adapt_datetimefield_value(to_db_time(moment)))
 
 
 # Transactions

@@ -236,8 +236,13 @@ class ErrorKind(StrEnum):
     )
     AUTH = (
         "auth", _("the credentials could not be added"),
-        _("The code in the setting AUTH that adds credentials for {host} failed, or did not return in time."),
+        _("The code in the setting AUTH that adds credentials for {host} failed, or a hook did not return in time."),
         _("Look for its error in the worker's log."),
+    )
+    VETOED = (
+        "vetoed", _("a hook vetoed the request"),
+        _("A hook of the project, from the setting HOOKS, refused to send this to {host}."),
+        _("Read the reason of the attempt. If the cause is gone, retry the delivery."),
     )
     SETTINGS = (
         "settings", _("the settings are invalid"),

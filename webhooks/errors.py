@@ -46,10 +46,13 @@ class OneLine(logging.Filter):
 
 
 class LastResort(logging.StreamHandler[Any]):
-    """Writes warnings and errors with their time, if the host has no handler for them. Python's own writes none."""
+    """Writes records with their time, if the host has no handler for them. Python's own writes none.
+
+    These are warnings, errors and the history: the level of the root logger drops what is less.
+    """
 
     def __init__(self) -> None:
-        logging.Handler.__init__(self, logging.WARNING)  # StreamHandler would keep the stream of this moment
+        logging.Handler.__init__(self, logging.INFO)  # StreamHandler would keep the stream of this moment
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     @property

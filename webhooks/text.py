@@ -7,6 +7,7 @@ import html
 import ipaddress
 import json
 import re
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
@@ -26,6 +27,19 @@ def clean(text: str, length: int | None = None) -> str:
     if not text.isascii():  # nearly all headers of responses are
         text = text.encode("utf-8", "replace").decode()
     return text.replace("\0", "")[:length]
+
+
+def as_uuid(term: str) -> uuid.UUID | None:
+    """The UUID in a request. None if it is not one."""
+    try:
+        return uuid.UUID(term)
+    except ValueError:
+        return None
+
+
+def as_key(term: str) -> int:
+    """The primary key in a request. Returns 0, which no row has, if it is not a number that the database accepts."""
+    return int(term) if term.isdecimal() and len(term) < 19 else 0
 
 
 def short_repr(value: Any) -> str:

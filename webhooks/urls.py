@@ -13,11 +13,11 @@ if not apps.is_installed("django.contrib.admin"):
         "remove webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
     )
 
-from webhooks.admin import status, why
+from webhooks.admin import status
 
 view = admin.site.admin_view
 urlpatterns = [
     path("webhook-backend-status/", view(status.show), name="webhooks_backend_status"),
     path("webhook-backend-status/parts/", view(status.parts), name="webhooks_backend_status_parts"),
-    path("webhook-backend-status/why/", view(why.show), name="webhooks_why"),
+    path("webhook-backend-status/why/", view(status.why), name="webhooks_why"),
 ]

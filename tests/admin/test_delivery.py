@@ -31,9 +31,9 @@ from tests.support.admin_pages import (
 from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from webhooks import payloads
-from webhooks.admin import delivery_sections
 from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight import counts, delivery_page
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING
@@ -305,13 +305,13 @@ class TestOneDelivery:
         shown = page(admin_client, change_of(make_site_delivery(webhook, event=event)))
         table = " ".join(shown.split())
         arrow = '<span class="wh-arrow" aria-hidden="true">→</span>'
-        assert f"status</th> <td><del>active</del> {arrow} <ins>retired" in table
+        assert f"status</th> <td> <del>active</del> {arrow} <ins>retired" in table
         assert '<del>core</del> <ins class="wh-new">new</ins> <span class="wh-quiet">1 more stayed</span>' in table
         assert "owner.team</th>" in shown
         assert "owner.floor</th>" not in shown
         assert "PATCH /api/dcim/sites/1/" in shown
         assert f'href="{reverse("admin:dcim_site_change", args=[1])}">AMS1</a>' in shown
-        assert f'href="{EVENTS}?request_id=r-1">request r-1</a> <span class="wh-quiet">2 events</span>' in shown
+        assert f'href="{EVENTS}?request_id=r-1">request r-1</a> <span class="wh-quiet"> 2 events </span>' in table
 
     @pytest.mark.one_database
     def test_without_snapshots_it_shows_the_names_of_the_changed_fields(
@@ -367,7 +367,8 @@ class TestOneDelivery:
     def test_counts_of_a_lane_have_a_limit(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(delivery_sections, "EACH_CAP", 2)
+        for module in (counts, delivery_page):
+            monkeypatch.setattr(module, "EACH_CAP", 2)
         head, *waiting = [make_site_delivery(webhook, state) for state in (State.PENDING, *[State.WAITING] * 4)]
         assert "2+ deliveries wait behind it" in page(admin_client, change_of(head))
         assert "#2+: this delivery" in page(admin_client, change_of(waiting[-1]))

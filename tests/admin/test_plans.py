@@ -17,10 +17,9 @@ from tests.support.makers import make_webhook
 from tests.support.plans import executed_plans
 from tests.support.users import browser
 from tests.testapp.models import Thing
-from webhooks.admin import status, status_sections
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
-from webhooks.insight import counts, overview, paging
+from webhooks.insight import counts, overview, paging, status_page
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
@@ -43,7 +42,7 @@ def down(
     request: pytest.FixtureRequest, database: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Webhook]:
     """A webhook that was down, with deliveries in every state. Most of the failed ones have just been retried."""
-    for module in (counts, overview, status, status_sections):
+    for module in (counts, overview, status_page):
         monkeypatch.setattr(module, "TOTAL_CAP", TOTAL_CAP, raising=False)
         monkeypatch.setattr(module, "EACH_CAP", EACH_CAP, raising=False)
     monkeypatch.setattr(paging, "TOTAL_CAP", TOTAL_CAP)

@@ -26,10 +26,9 @@ from tests.support.draining import STATE
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
 from users.models import User
-from webhooks.admin import display, status, status_sections
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
-from webhooks.insight import counts, overview
+from webhooks.insight import counts, overview, status_page
 from webhooks.insight import status as backend
 from webhooks.insight.statistics import Recent, Times
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
@@ -38,6 +37,8 @@ from webhooks.models.statistic import DURATION
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations import runs
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.templatetags import webhooks_admin
+from webhooks.templatetags.webhooks_display import EMPTY, duration, rate
 from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json
 
 
@@ -52,7 +53,7 @@ def acts(webhook: Webhook, delivery: Delivery, run: Run) -> list[str]:
 
 
 def found(client: Client) -> list[str]:
-    return [one.text for one in client.get(STATUS).context["alarms"]]
+    return [one.text for one in client.get(STATUS).context["shown"].status.alarms]
 
 
 class TestPage:
@@ -72,12 +73,15 @@ class TestPage:
         dns = make_webhook(Site, name="DNS")
         for one, kind, count in ((webhook, "http_401", 5), (webhook, "refused", 1), (dns, "http_401", 2)):
             make_site_deliveries(one, count, error_kind=kind)
-        groups = admin_client.get(STATUS).context["groups"]
-        assert [(one["webhook"], one["reason"], one["count"], len(one["newest"])) for one in groups] == [
-            ("CMDB", "HTTP 401 Unauthorized", "5", 3),
-            ("DNS", "HTTP 401 Unauthorized", "2", 2),
-            ("CMDB", "connection refused", "1", 1),
+        groups = admin_client.get(STATUS).context["shown"].groups
+        assert [(one.webhook.name, one.found.kind, one.found.count, len(one.newest)) for one in groups] == [
+            ("CMDB", "http_401", 5, 3),
+            ("DNS", "http_401", 2, 2),
+            ("CMDB", "refused", 1, 1),
         ]
+        shown = " ".join(re.sub("<[^>]+>", "", page(admin_client, STATUS)).split())
+        assert "HTTP 401 Unauthorized · CMDB · 5" in shown
+        assert "connection refused · CMDB · 1" in shown
         assert f"{DELIVERIES}?state=failed&amp;webhook={dns.pk}&amp;error_kind=http_401" in page(admin_client, STATUS)
 
     def test_webhooks_come_in_the_order_of_their_trouble_and_the_healthy_ones_are_folded(
@@ -88,19 +92,19 @@ class TestPage:
         make_webhook(Site, name="Zabbix", paused_at=timezone.now())
         make_site_delivery(Webhook.objects.get(name="Zabbix"), State.WAITING)
         make_site_delivery(webhook)
-        context = admin_client.get(STATUS).context
-        shown, folded = ([one["row"].name for one in context[name]] for name in ("webhooks", "folded_webhooks"))
+        found = admin_client.get(STATUS).context["shown"]
+        shown, folded = ([one.webhook.name for one in rows] for rows in (found.webhooks, found.folded_webhooks))
         assert shown[:2] == ["Zabbix", "CMDB"]
-        assert (len(shown), len(folded)) == (status_sections.FEWEST, 4)
+        assert (len(shown), len(folded)) == (status_page.FEWEST, 4)
         assert "4 more without a problem" in page(admin_client, STATUS)
 
     def test_of_many_webhooks_and_reasons_the_worst_are_shown(self, admin_client: Client, webhook: Webhook) -> None:
-        for number in range(status_sections.MOST_ROWS + 2):
+        for number in range(status_page.MOST_ROWS + 2):
             make_site_deliveries(make_webhook(Site, name=f"broken {number}"), 1)
         shown = page(admin_client, STATUS)
         assert "3 more webhooks" in shown
-        assert f"and {status_sections.MOST_ROWS + 2 - status.MAX_FOLDED} more" in shown
-        assert f"{status_sections.MOST_ROWS + 2 - status_sections.MAX_GROUPS} more reasons" in shown
+        assert f"and {status_page.MOST_ROWS + 2 - status_page.MAX_FOLDED} more" in shown
+        assert f"{status_page.MOST_ROWS + 2 - status_page.MAX_GROUPS} more reasons" in shown
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
@@ -133,13 +137,14 @@ class TestPage:
     def test_capped_counts_are_marked(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in (counts, overview, status_sections):
+        for module in (counts, overview, status_page):
             monkeypatch.setattr(module, "TOTAL_CAP", 2, raising=False)
             monkeypatch.setattr(module, "EACH_CAP", 2, raising=False)
         make_site_deliveries(webhook, 5)
-        context = admin_client.get(STATUS).context
-        assert {one["state"]: one["number"] for one in context["states"]} == {"pending": display.EMPTY, "failed": "2+"}
-        assert (context["webhooks"][0]["failed"], context["groups"][0]["count"]) == ("2+", "2+")
+        shown = page(admin_client, STATUS)
+        assert f"Pending {EMPTY} Failed 2+" in words_of(shown, "wh-figures")
+        assert "2+" in words_of(shown, "wh-webhooks")
+        assert "CMDB · 2+" in words_of(shown, "wh-failed")
 
     def test_an_open_run_shows_its_progress_and_the_time_that_is_left(
         self, admin_client: Client, webhook: Webhook
@@ -192,6 +197,7 @@ def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> 
     status = reverse("webhooks_backend_status")
     for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["rq_webhooks"])):
         assert f'href="{status}"' in page(admin_client, address)
+    assert f'href="{status}"' in page(staff("view_webhook", "view_delivery"), WEBHOOKS)
     assert status not in page(staff("view_webhook"), WEBHOOKS)
 
 
@@ -258,7 +264,7 @@ class TestRetry:
         make_site_delivery(webhook, error_kind="refused")
         assert ">Retry 6…</button>" in page(admin_client, STATUS)
         with monkeypatch.context() as capped:
-            for module in (counts, overview, status):
+            for module in (counts, overview, status_page):
                 capped.setattr(module, "EACH_CAP", 2)
             assert ">Retry all…</button>" in page(admin_client, STATUS), "3 is only a cap"
         few = f"{RETRY_ALL}&webhook={webhook.pk}&error_kind=http_401"
@@ -322,16 +328,17 @@ class TestStatistics:
         }
         for ago, row in counts.items():
             StatisticDelta.objects.create(start=(now - ago) // 60 * 60, counts=json.dumps([row]))
-        context = admin_client.get(STATUS).context
-        figures = {name: context[name] for name in ("rate", "percent", "p50", "p95", "delay", "attempted")}
-        assert figures == {
-            "rate": "2.0", "percent": "99 %", "p50": "75 ms", "p95": "98 ms", "delay": "242 ms", "attempted": "1,000",
-        }  # fmt: skip
-        busy, idle = context["webhooks"]
-        assert (busy["percent"], busy["times"], idle["percent"]) == ("99 %", "75 ms / 98 ms", display.EMPTY)
-        assert sum(row["succeeded"] for row in context["hours"]) == 990
-        assert "990 succeeded, 10 failed" in context["chart"]
-        assert "990 succeeded, 10 failed" in busy["trend"]
+        shown = page(admin_client, STATUS)
+        figures = words_of(shown, "wh-figures")
+        assert "Now 2.0/min 24 h 99 % p50 / p95 75 ms / 98 ms Change to request 242 ms" in figures
+        assert "Attempts in 24 hours: 1,000" in figures
+        assert "990 succeeded, 10 failed" in shown.split('<svg class="wh-chart"')[1].split(">")[0]
+        busy, idle = shown.split('id="wh-webhooks"')[1].split("<tbody>")[1].split("</tr>")[:2]
+        assert "99 % 75 ms / 98 ms" in words(busy)
+        assert f"idle enabled {EMPTY} {EMPTY}" in words(idle)
+        assert "990 succeeded, 10 failed" in busy
+        found = admin_client.get(STATUS).context["overview"].hours
+        assert sum(succeeded for _, (succeeded, _) in found.busy) == 990
 
     def test_skipped_changes_are_counted(self, admin_client: Client, webhook: Webhook) -> None:
         now = int(timezone.now().timestamp()) // 60 * 60
@@ -342,7 +349,7 @@ class TestStatistics:
     @pytest.mark.parametrize(
         ("counts", "text"),
         [
-            ({}, display.EMPTY),
+            ({}, EMPTY),
             ({"duration_10": 1}, "5 ms"),
             ({"duration_2500": 1}, "1.8 s"),
             ({"duration_30000": 1}, "20 s"),
@@ -350,13 +357,13 @@ class TestStatistics:
         ],
     )
     def test_times_are_readable(self, counts: dict[str, int], text: str) -> None:
-        assert display.duration(Times(DURATION, Counter(counts)), 0.5) == text
+        assert duration(Times(DURATION, Counter(counts)), 0.5) == text
 
-    @pytest.mark.parametrize(("attempts", "rate"), [(0, "0"), (1, "0.2"), (49, "9.8"), (207, "41"), (8000, "1,600")])
-    def test_rates_are_readable(self, attempts: int, rate: str) -> None:
+    @pytest.mark.parametrize(("attempts", "text"), [(0, "0"), (1, "0.2"), (49, "9.8"), (207, "41"), (8000, "1,600")])
+    def test_rates_are_readable(self, attempts: int, text: str) -> None:
         recent = Recent()
         recent.minutes.add("", {"attempted": attempts})
-        assert status_sections.rate(recent.per_minute) == rate
+        assert rate(recent.per_minute) == text
 
     @pytest.mark.one_database
     def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
@@ -424,20 +431,20 @@ def test_each_cause_has_one_box_with_its_words_and_buttons(
         make_site_delivery(webhook, state, make_site_event(state), **more)
     boss = User.objects.get(email="admin@example.com")
     LogEntry.objects.log_actions(boss.pk, [webhook], CHANGE, [{"changed": {"fields": ["Secret"]}}])
-    context = admin_client.get(STATUS).context
-    [box] = context["boxes"]
-    shown = box_text(page(admin_client, STATUS))
+    found = admin_client.get(STATUS).context["shown"]
+    [box] = found.boxes
+    shown = words_of(page(admin_client, STATUS), "wh-problems")
     assert [text for text in words if text not in shown] == []
-    assert [button.label for button in (*box.buttons, *filter(None, [box.page]))] == labels
-    assert context["webhooks"][0]["row"].name == "CMDB"
+    assert [button.label for button in (*box.links, *filter(None, [box.page]))] == labels
+    assert found.webhooks[0].webhook.name == "CMDB"
 
 
 @pytest.mark.usefixtures("serving")
 def test_an_event_that_failed_names_its_error_and_links_to_it(admin_client: Client, webhook: Webhook) -> None:
     event = make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'")
-    [box] = admin_client.get(STATUS).context["boxes"]
+    [box] = admin_client.get(STATUS).context["shown"].boxes
     assert box.alarm.text == "1 event failed, so nothing was sent. The newest: odd, KeyError: 'rack'"
-    assert (box.buttons[0].label, box.buttons[0].url) == (
+    assert (box.links[0].label, webhooks_admin.address(box.links[0])) == (
         "See the error", reverse("admin:rq_webhooks_event_change", args=[event.pk])
     )  # fmt: skip
 
@@ -448,7 +455,7 @@ def test_without_a_worker_what_waits_is_folded_and_the_time_of_the_last_sweep_is
     swept_at = timezone.now() - timedelta(minutes=6)
     Sweep.objects.update_or_create(pk=1, defaults={"swept_at": swept_at})
     make_site_delivery(webhook, State.PENDING)
-    [box] = admin_client.get(STATUS).context["boxes"]
+    [box] = admin_client.get(STATUS).context["shown"].boxes
     assert (box.alarm.level, box.alarm.since, box.folded) == ("error", swept_at, "1 webhook waits because of this")
     assert "python manage.py rqworker webhooks" in page(admin_client, STATUS)
 
@@ -490,12 +497,14 @@ class TestNotice:
 
     def said(self, client: Client) -> str:
         shown = page(client, reverse("admin:index"))
-        [notice] = re.findall(r'<p class="wh-notice.*?</p>', shown)
-        return html.unescape(re.sub("<[^>]+>", "", notice))
+        [notice] = re.findall(r'(?s)<p class="wh-notice.*?</p>', shown)
+        return words(notice).strip()
 
     def problems(self, client: Client) -> list[str]:
         """The problems on the status page."""
-        return [one.text for one in client.get(STATUS).context["alarms"] if one.level in ("error", "warning")]
+        return [
+            one.text for one in client.get(STATUS).context["shown"].status.alarms if one.level in ("error", "warning")
+        ]
 
     def test_it_links_to_the_status_page_if_all_is_well(
         self, admin_client: Client, webhook: Webhook, serving: None
@@ -571,13 +580,16 @@ class TestNotice:
         options = {**engine["OPTIONS"], "loaders": loaders}
         settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": options}]
         shown = page(admin_client, reverse("admin:index"))
-        assert re.search(r'<p class="wh-notice.*</p>\s*own', shown)
+        assert re.search(r'(?s)<p class="wh-notice.*</p>\s*own', shown)
 
 
-def box_text(shown: str) -> str:
-    """The words of the problems, as a reader sees them."""
-    section = shown.split('id="wh-problems"')[1].split("</section>")[0]
-    return html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", "", section)))
+def words_of(shown: str, section: str) -> str:
+    """The words of a section, as a reader sees them."""
+    return words(shown.split(f'id="{section}"')[1].partition(">")[2].split("</section>")[0])
+
+
+def words(part: str) -> str:
+    return html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", part)))
 
 
 @pytest.fixture

@@ -15,7 +15,14 @@ call_command("check", fail_level="WARNING")
 call_command("migrate", verbosity=0, run_syncdb=True)
 
 from django.contrib.auth import get_user_model  # noqa: E402
+from django.template import Context, Engine  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
+
+from webhooks.insight.delivery_page import read_delivery_page  # noqa: E402
+from webhooks.insight.event_page import read_event_page  # noqa: E402
+from webhooks.insight.paging import list_deliveries  # noqa: E402
+from webhooks.insight.status_page import read_status_page  # noqa: E402
+from webhooks.insight.why_page import read_why_page  # noqa: E402
 
 
 def client_of(email: str, is_operator: bool) -> APIClient:
@@ -55,6 +62,27 @@ answered(other.patch(f"/notes/{note['id']}/", {"text": "second"}), 200)
 call_command("rqworker", "webhooks", burst=True)
 [delivery] = answered(operator.get("/webhooks/deliveries/?state=pending"), 200)["results"]
 answered(operator.post(f"/webhooks/deliveries/{delivery['id']}/retry/"), 200)
+
+# Pages of the host itself show the values of the admin's pages, by templates of its own.
+user = get_user_model().objects.get(email="operator@example.org")
+row = list_deliveries({"state": ["pending"]}, user)[0]
+values = {
+    "status": read_status_page(user, 100),
+    "page": read_delivery_page(row, user),
+    "event": read_event_page(row.event, user),
+    "why": read_why_page({"object_type": "bare_host.note", "object_id": note["id"]}, user),
+}
+filters = Engine(libraries={"webhooks_display": "webhooks.templatetags.webhooks_display"})
+template = """
+    {% load webhooks_display %}
+    {% for one in status.webhooks %}{{ one.webhook.name }}: {{ one.waits|up_to_each }},{% endfor %}
+    {{ page.delivery.state|delivery_state }} {{ page.verdict.reason }} {{ event.event|event_state:event.outcomes }}
+    {% for answer in why.answers %}{% for row in answer.verdicts %}why: {{ row.verdict.cause }}{% endfor %}{% endfor %}
+"""
+shown = filters.from_string(template).render(Context(values))
+for text in ("notes: 1,", ">pending</span>", "connection refused", ">1 not sent yet</span>", "why: due"):
+    assert text in shown, shown
+
 answered(operator.post(f"/webhooks/deliveries/{delivery['id']}/discard/"), 200)
 
 try:

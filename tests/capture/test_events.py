@@ -312,7 +312,7 @@ def test_nothing_of_a_transaction_stays_in_memory_after_its_end(thing: Thing, is
         thing.labels.add(label)
         seen = current_state("default")
         assert seen
-        scope, row = weakref.ref(seen), weakref.ref(seen.prechange(("testapp.thing", str(thing.pk))).row)
+        scope, row = weakref.ref(seen), weakref.ref(seen.prechange.get(("testapp.thing", str(thing.pk))).row)
         del seen
         assert scope()
         assert row()

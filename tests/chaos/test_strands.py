@@ -21,12 +21,10 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.delivery import outcomes
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.outcomes import Transition
 from webhooks.models import Delivery, Event, QueuedDelivery, State, Sweep, lanes
 from webhooks.models.lanes import Place
-from webhooks.models.queue import HEAD_STATES
+from webhooks.models.queue import HEAD_STATES, Transition
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -66,7 +64,7 @@ def succeed(delivery: Delivery) -> None:
     lanes.lock("default", [delivery.lane])
     claim = QueuedDelivery.objects.get(pk=delivery.pk).claim
     assert claim
-    assert outcomes.move_on("default", [Transition(delivery.pk, State.SUCCEEDED)], [claim])
+    assert Delivery.objects.move_on([Transition(delivery.pk, State.SUCCEEDED)], [claim])
     lanes.promote("default", [Place(delivery.webhook_id, delivery.lane, delivery.event_id)], uuid.uuid4())
 
 

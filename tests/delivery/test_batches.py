@@ -17,14 +17,13 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from webhooks.conf import conf
-from webhooks.delivery import claim_sql, scan_floors
-from webhooks.delivery.claim_sql import due_webhooks
-from webhooks.delivery.claims import load_held
+from webhooks.delivery import scan_floors
+from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sender import Sender
-from webhooks.models import Attempt, BodyKind, Delivery, State, Undispatched, Worker
+from webhooks.models import Attempt, BodyKind, QueuedDelivery, State, Undispatched, Worker
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
 
@@ -45,11 +44,10 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     for number in range(size):
         make_event(webhook, object_id=f"{webhook.pk}-{number}")
     token = Worker.objects.register("worker")
-    using = Delivery.objects.db
     dispatched, dispatching = counted(dispatch)
-    [due] = due_webhooks(using)
-    taken, claiming = counted(lambda: claim_sql.claim(using, {due: size}, token))
-    claimed, loading = counted(lambda: load_held(taken, token))
+    [due] = QueuedDelivery.objects.due_webhooks()
+    taken, claiming = counted(lambda: QueuedDelivery.objects.claim({due: size}, token))
+    claimed, loading = counted(lambda: load_claimed(taken, token))
     sent = StoredRequest("POST", "http://h.example/", {}, BodyKind.TEMPLATE, "a" * 64, b"compressed")
     outcomes = [(one, Outcome(datetime.now(UTC), 5, status=200, request=sent)) for one in claimed]
     with transaction.atomic():

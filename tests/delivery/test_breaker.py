@@ -262,8 +262,8 @@ def test_a_name_that_resolves_again_lets_the_worker_try_the_others_at_once(
     names |= dict.fromkeys(hosts, fail_to_look_up)
     three_webhooks(inbox, hosts)
     with worker() as runner:
-        until(lambda: runner.run(0.2) or len(runner._claims.avoided) == 3, 20, "three failures")
-        avoided = runner._claims.avoided
+        until(lambda: runner.run(0.2) or len(runner._avoided._by_id) == 3, 20, "three failures")
+        avoided = runner._avoided._by_id
         for pk, wait in zip(avoided, (0, 3600, 3600), strict=True):
             avoided[pk] = replace(avoided[pk], until=running.elapsed() + wait)
         names |= {host: ["127.0.0.1"] for host in hosts}
@@ -292,7 +292,7 @@ def test_only_the_probe_of_a_fault_opens_a_new_connection(database: str, inbox: 
     runner = DeliveryRunner("test")
     try:
         runner.run(0.2, wait=False)
-        [held] = runner._claims.held.values()
+        [held] = runner._claims.claimed.values()
         assert not runner._compose(held).connects
         runner._breaker = open_breaker()
         assert runner._compose(held).connects

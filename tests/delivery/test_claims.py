@@ -60,7 +60,7 @@ def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> 
 
 def held_by(claims: WorkerClaims) -> list[int]:
     """The lost leases of the deliveries that a worker holds."""
-    return sorted(claimed.row.lost_leases for claimed in claims.held.values())
+    return sorted(claimed.row.lost_leases for claimed in claims.claimed.values())
 
 
 # A record that a crash of the database loses
@@ -225,6 +225,25 @@ def test_the_page_of_a_delivery_names_lost_leases(
 
 
 # Sending
+
+
+def test_webhooks_that_may_claim_nothing_leave_their_share_to_the_others(
+    webhook: Webhook,
+    runner: DeliveryRunner,
+    claims: WorkerClaims,
+    webhooks_settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Receivers that hang, for example, or whose answers are costly. With a share for each, a worker claimed a
+    twentieth of a batch of the healthy one at a time."""
+    webhooks_settings(BATCH=40)
+    hung = [make_webhook(Thing, url=webhook.payload_url) for _ in range(19)]
+    for one in hung:
+        make_lost(one, 1, 0)
+    make_lost(webhook, 50, 0)
+    full = {one.pk for one in hung}
+    monkeypatch.setattr(runner._sender, "capacity", lambda pk, share: 0 if pk in full else share)
+    assert claims.claim_due() == 40
 
 
 def test_a_worker_holds_few_suspects_at_a_time_among_other_deliveries(

@@ -255,7 +255,7 @@ def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(
     make_delivery(webhook)
     make_delivery(webhook, State.SENDING, object_id="2", lease_until=timezone.now() - timedelta(seconds=9))
     make_event(webhook, object_id="3")
-    monkeypatch.setattr(dispatching, "_insert", fail)
+    monkeypatch.setattr(Delivery.objects, "insert", fail)
     work = DeliveryRunner("test")
 
     def have_ended() -> bool:

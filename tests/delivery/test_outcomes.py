@@ -25,8 +25,8 @@ from webhooks.db import atomically
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sweep
-from webhooks.delivery.claims import HeldDelivery
-from webhooks.models import Attempt, ContentType, Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.delivery.claims import ClaimedDelivery
+from webhooks.models import Attempt, Delivery, Event, MediaType, QueuedDelivery, State, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
@@ -65,7 +65,7 @@ def test_a_request_is_signed_so_that_the_receivers_library_accepts_it(inbox: Inb
 
 
 def test_a_form_is_sent_if_the_webhook_says_so(inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url(), content_type=ContentType.FORM)
+    make_webhook(Thing, url=inbox.url(), content_type=MediaType.FORM)
     Thing.objects.create(name="a&b=c")
     drain()
     [received] = inbox.received()
@@ -327,10 +327,10 @@ def test_a_delivery_in_flight_cannot_be_discarded(inbox: Inbox) -> None:
 # Claims that are lost
 
 
-def claimed(delivery: Delivery, token: uuid.UUID | None = None) -> HeldDelivery:
+def claimed(delivery: Delivery, token: uuid.UUID | None = None) -> ClaimedDelivery:
     bodies, webhook = Bodies(delivery.event), Webhook.objects.get(pk=delivery.webhook_id)
     row = ClaimedRow(delivery.pk, webhook.pk, delivery.event_id, delivery.lane, delivery.in_lane)
-    return HeldDelivery(row, token or delivery.queued.claim, webhook, bodies)
+    return ClaimedDelivery(row, token or delivery.queued.claim, webhook, bodies)
 
 
 def outcome(**fields: Any) -> Outcome:
@@ -375,14 +375,14 @@ def test_a_head_that_ends_while_its_lane_grows_releases_the_new_delivery(
     head = claimed(make_delivery(webhook, State.SENDING))
     make_event(webhook)
     has_looked, may_insert = threading.Event(), threading.Event()
-    insert = dispatching._insert
+    insert = Delivery.objects.insert
 
     def insert_later(*args: Any) -> Any:
         has_looked.set()
         assert may_insert.wait(60)
         return insert(*args)
 
-    monkeypatch.setattr(dispatching, "_insert", insert_later)
+    monkeypatch.setattr(Delivery.objects, "insert", insert_later)
     dispatched = Beside(dispatching.dispatch)
     assert has_looked.wait(60)
     recorded = Beside(lambda: atomically(lambda: delivering.record([(head, outcome(**ended))], "worker"), "default"))

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,8 +29,9 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.delivery import outcomes as delivering
+from webhooks.delivery import runner as runner_module
 from webhooks.delivery import sender, sweep
-from webhooks.delivery.claims import HeldDelivery
+from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
@@ -75,6 +76,43 @@ def test_hanging_receivers_do_not_hold_up_the_others(inbox: Inbox, webhooks_sett
     for number in range(30):
         make_event(good, object_id=str(number))
     drain_until(good, 30)
+
+
+@pytest.fixture
+def hung_runner(inbox: Inbox) -> Iterator[DeliveryRunner]:
+    """A worker with a request in flight that does not end, and nothing else to do."""
+    runner = DeliveryRunner("test")
+    make_event(make_webhook(Thing, url=inbox.url("hang"), timeout=HOUR))
+    until(lambda: runner.run(5, wait=False) or inbox.received(), 20, "the request")
+    yield runner
+    runner.close(grace=0)
+
+
+def test_a_worker_whose_requests_all_hang_waits_for_a_wake_up_and_for_nothing_else(
+    hung_runner: DeliveryRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new event would have to wait, too."""
+    waits = list[float]()
+    outcomes = hung_runner._sender.outcomes
+    monkeypatch.setattr(
+        hung_runner._sender, "outcomes", lambda wait, **more: waits.append(wait) or outcomes(wait, **more)
+    )
+    hung_runner.run(60, wait=False)
+    assert waits == [0]
+
+
+def test_a_worker_that_is_woken_sends_new_events_before_it_looks_for_other_work(
+    hung_runner: DeliveryRunner, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = list[str]()
+    claim_due = hung_runner._claims.claim_due
+    monkeypatch.setattr(runner_module, "dispatch", lambda *args: steps.append("dispatch") or dispatch(*args))
+    monkeypatch.setattr(hung_runner._claims, "claim_due", lambda: steps.append("claim") or claim_due())
+    good = make_webhook(Thing, url=inbox.url("ok"))
+    make_event(good)
+    hung_runner.run(60, wait=False, is_woken=True)
+    assert steps[:2] == ["dispatch", "claim"]
+    until(lambda: hung_runner.run(5, wait=False) or inbox.received("ok"), 20, "the request")
 
 
 def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox) -> None:
@@ -251,19 +289,19 @@ ANSWERS = st.sampled_from(["success"] * 5 + ["error"] * 4 + ["timeout", "overloa
 class Requests:
     """In the place of the senders: requests that end when the machine says so."""
 
-    def __init__(self, most: int, sent: Callable[[HeldDelivery], None]) -> None:
+    def __init__(self, most: int, sent: Callable[[ClaimedDelivery], None]) -> None:
         self._most, self._sent = most, sent
-        self._queue: FairQueue[HeldDelivery] = FairQueue(most)
+        self._queue: FairQueue[ClaimedDelivery] = FairQueue(most)
         self.capacity, self.remove = self._queue.capacity, self._queue.remove
-        self.under_way: list[HeldDelivery] = []
-        self._ended: list[tuple[HeldDelivery, Outcome | None]] = []
+        self.under_way: list[ClaimedDelivery] = []
+        self._ended: list[tuple[ClaimedDelivery, Outcome | None]] = []
         self.send_until = 0.0
 
     @property
     def is_busy(self) -> bool:
         return bool(self.under_way or self._ended)
 
-    def add(self, items: Iterable[tuple[int, HeldDelivery]]) -> None:
+    def add(self, items: Iterable[tuple[int, ClaimedDelivery]]) -> None:
         for webhook, item in items:
             self._queue.add(webhook, item)
         self._begin()
@@ -284,7 +322,7 @@ class Requests:
         self._ended.append((claimed, outcome))
         self._begin()
 
-    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[HeldDelivery, Outcome | None]]:
+    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[ClaimedDelivery, Outcome | None]]:
         ended, self._ended = self._ended, []
         return ended
 
@@ -294,7 +332,7 @@ class Requests:
 
 def tokens_of(*workers: DeliveryRunner) -> set[uuid.UUID]:
     """The tokens of workers, and the tokens of earlier claims that they still hold."""
-    held = {claimed.token for worker in workers for claimed in worker._claims.held.values()}
+    held = {claimed.token for worker in workers for claimed in worker._claims.claimed.values()}
     return held | {worker._claims._token for worker in workers if worker._claims._token}
 
 
@@ -313,9 +351,9 @@ class Machine(RuleBasedStateMachine):
         runner._sender = runner._claims._sender = Requests(3, self.on_sent)  # type: ignore[assignment]
         return runner
 
-    def on_sent(self, claimed: HeldDelivery) -> None:
+    def on_sent(self, claimed: ClaimedDelivery) -> None:
         row = Delivery.objects.get(pk=claimed.id)
-        is_held = QueuedDelivery.objects.held([claimed.token]).filter(pk=claimed.id).exists()
+        is_held = QueuedDelivery.objects.claimed([claimed.token]).filter(pk=claimed.id).exists()
         assert is_held, f"{row.state} was sent, by a claim of the past"
         lane = self.first_sent[row.webhook_id, row.lane]
         if row.pk not in self.sent and row.webhook.ordered and row.pk not in self.ever_discarded:

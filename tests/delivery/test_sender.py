@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import requests
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
@@ -137,8 +136,8 @@ def test_requests_that_code_of_the_project_does_not_return_fail_and_the_next_one
         sender.add([(2, "hangs"), (3, "quick")])
         ended = collect(sender, 22)
         reasons = Counter(outcome and (outcome.kind, outcome.reason) for _, outcome in ended)
-        late = (ErrorKind.AUTH, "the code that adds credentials did not return within 0 s")
-        stuck = (ErrorKind.AUTH, f"the code that adds credentials did not return from {MOST_STUCK} earlier calls")
+        late = (ErrorKind.AUTH, "the code in AUTH or HOOKS did not return within 0 s")
+        stuck = (ErrorKind.AUTH, f"the code in AUTH or HOOKS did not return from {MOST_STUCK} earlier calls")
         assert reasons == {late: MOST_STUCK + 1, stuck: 20 - MOST_STUCK, (ErrorKind.BLOCKED, "quick"): 1}
         assert requests.at_once == MOST_STUCK + 1
         requests.go_on.set()
@@ -181,7 +180,7 @@ def test_an_item_with_credentials_of_the_host_is_not_sent_after_the_lease_has_en
 
     def compose(item: str) -> Request:
         sender.send_until = elapsed() - 1
-        return replace(REQUEST, prepared=requests.PreparedRequest())
+        return replace(REQUEST, converse=lambda request, conversation: None)
 
     sent: list[Request] = []
     monkeypatch.setattr("webhooks.delivery.sender.exchange", lambda request, now: sent.append(request))

@@ -594,7 +594,7 @@ def test_a_webhook_of_a_model_that_is_not_registered_is_an_error(monkeypatch: py
         ("webhooks.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
-@pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL"])
+@pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL", "HISTORY"])
 def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, key: str, named: str, problem: str) -> None:
     webhooks_settings(**{key: named})
     error = found()["webhooks.E011"]
@@ -615,6 +615,21 @@ def test_an_unusable_auth_is_an_error(webhooks_settings: Change, named: str, pro
     error = found()["webhooks.E014"]
     assert error.is_serious()
     assert f'WEBHOOKS["AUTH"] names {named}, which cannot be used: {problem}' in error.msg
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        ("nowhere.to.be_found", "No module named 'nowhere'"),
+        ("tests.support.unconfigured.auth", "KeyError: 'CMDB_PASSWORD'"),
+        ("requests.auth.HTTPBasicAuth", "it must be a subclass of webhooks.hooks.Hooks"),
+    ],
+)
+def test_an_unusable_class_of_hooks_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
+    webhooks_settings(HOOKS=[named])
+    error = found()["webhooks.E017"]
+    assert error.is_serious()
+    assert f'WEBHOOKS["HOOKS"] names {named}, which cannot be used: {problem}' in error.msg
 
 
 def test_every_id_of_a_check_has_a_test_here() -> None:

@@ -40,7 +40,7 @@ def run(package: str, *arguments: str, **environment: str) -> str:
     return done.stderr
 
 
-def test_a_host_without_the_admin_and_with_its_own_users_has_everything_but_the_pages(
+def test_a_host_without_the_admin_and_with_its_own_users_has_everything_and_can_show_it_on_its_own_pages(
     tmp_path: Path, redis_url: str, inbox: Inbox
 ) -> None:
     database = str(tmp_path / "db.sqlite3")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS
+from tests.support.inbox import ROOT
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from users.models import User
 from webhooks.insight import history
@@ -154,3 +157,102 @@ def test_a_name_that_no_user_can_have_finds_none(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(type(User.objects), "get_by_natural_key", refuse)
     assert find_user("a program") is None
     assert history.user_named("a program") == "a program"
+
+
+# The callable of the project
+
+
+taken: list[history.HistoryEntry] = []
+
+
+def take(entry: history.HistoryEntry) -> None:
+    taken.append(entry)
+
+
+def fail(entry: history.HistoryEntry) -> None:
+    Webhook.objects.create(name="by the callable")
+    raise LookupError("no such thing")
+
+
+@pytest.fixture
+def callable_of_project(webhooks_settings: Any) -> None:
+    taken.clear()
+    webhooks_settings(HISTORY=f"{__name__}.take")
+
+
+@pytest.mark.usefixtures("callable_of_project")
+def test_the_callable_gets_what_the_admin_shows(admin_client: Client, admin_user: User, delivery: Delivery) -> None:
+    listed(admin_client, WEBHOOKS, "pause", delivery.webhook)
+    pressed(admin_client, delivery, "discard")
+    pressed(admin_client, delivery.webhook, "delete")
+    assert [(one.user, one.verb, one.name, one.message) for one in taken] == [
+        (admin_user, "changed", WEBHOOK, "Paused."),
+        (admin_user, "changed", DELIVERY, "Discarded."),
+        (admin_user, "deleted", WEBHOOK, ""),
+    ]
+    assert [(one.model, one.pk) for one in taken][:2] == [(Webhook, delivery.webhook_id), (Delivery, delivery.pk)]
+    assert len(entries()) == 3, "its pages still show it"
+
+
+@pytest.mark.usefixtures("callable_of_project")
+def test_the_callable_gets_the_edits_of_forms_and_of_the_api(api: APIClient, delivery: Delivery) -> None:
+    address = f"/api/webhooks/webhooks/{delivery.webhook_id}/"
+    assert api.patch(address, {"name": "CMDB", "ordered": False}, format="json").status_code == 200
+    assert [(one.verb, one.name, one.message) for one in taken] == [("changed", "CMDB", "Changed Name and Ordered.")]
+
+
+@pytest.mark.usefixtures("callable_of_project")
+def test_the_callable_gets_the_acts_of_commands_and_no_line_is_logged(
+    delivery: Delivery, caplog: pytest.LogCaptureFixture
+) -> None:
+    retries.retry(Delivery.objects.all(), Operator("webhooks_retry"))
+    assert [(one.username, one.name, one.message) for one in taken] == [
+        ("manage.py webhooks_retry", DELIVERY, "Retried.")
+    ]
+    assert "History:" not in caplog.text
+
+
+def test_an_act_does_not_fail_with_the_callable_and_the_log_has_the_entry(
+    admin_user: User, delivery: Delivery, webhooks_settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhooks_settings(HISTORY=f"{__name__}.fail")
+    pause(Webhook.objects.all(), admin_user)
+    assert Webhook.objects.get().paused_at, "what the callable wrote is rolled back, and nothing else"
+    assert f'WEBHOOKS["HISTORY"]: {__name__}.fail failed' in caplog.text
+    assert f"History: {admin_user.get_username()} changed webhook “{WEBHOOK}” Paused." in caplog.text
+
+
+LOGGING_OF_HOSTS: dict[str, Any] = {
+    "the default of Django": {},
+    "a handler of the root": {
+        "version": 1,
+        "handlers": {"console": {"class": "logging.StreamHandler"}},
+        "root": {"handlers": ["console"], "level": "WARNING"},
+    },
+}
+
+
+@pytest.mark.parametrize("logging", LOGGING_OF_HOSTS.values(), ids=LOGGING_OF_HOSTS)
+def test_a_host_without_the_admin_finds_the_history_in_its_log(logging: dict[str, Any]) -> None:
+    code = f"""
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django_rq", "webhooks"],
+    DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+    RQ_QUEUES={{"webhooks": {{"URL": "redis://127.0.0.1:1/0"}}}},
+    WEBHOOKS={{"ENABLED": True}},
+    LOGGING={logging!r},
+    USE_TZ=True,
+)
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from django.contrib.auth.models import User
+from webhooks.models import Webhook
+from webhooks.operations.webhooks import pause
+Webhook.objects.create(name="CMDB", payload_url="http://127.0.0.1:1/", on_created=True)
+pause(Webhook.objects.all(), User.objects.create_user("jane"))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "History: jane changed webhook “CMDB” Paused." in ran.stderr

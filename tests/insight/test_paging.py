@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.db import connections
 from django.db.models import Model
 from django.http import QueryDict
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.views.generic import ListView
 from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
+from tests.support.users import make_user
 from users.models import User
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
@@ -190,3 +194,79 @@ def test_the_list_of_skips_has_every_match_once(reader: Reader, webhook: Webhook
     assert sorted(created) == sorted(mine[1::2])
     of_object = reader.pages(Skip, "?object_type=dcim.site&object_id=1&rule=condition")
     assert sum(map(len, of_object)) == 5
+
+
+class Newest(ListView):  # type: ignore[type-arg]
+    """A generic list of a host, which knows nothing of cursors."""
+
+    paginate_by = 10
+    template_name = "admin/base_site.html"
+    filters: dict[str, Any] = {}
+
+    def get_queryset(self) -> Any:
+        return paging.list_deliveries(self.filters, self.request.user)
+
+
+def generic_page(user: User, number: int = 1, **filters: Any) -> tuple[Any, list[str]]:
+    """A page of the generic list, and the statements that it took."""
+    request = RequestFactory().get("/", {"page": number})
+    request.user = user
+    with CaptureQueriesContext(connections[Delivery.objects.db]) as captured:
+        response: Any = Newest.as_view(filters=filters)(request)
+        list(response.context_data["object_list"])
+    return response.context_data, [one["sql"] for one in captured if "rq_webhooks" in one["sql"]]
+
+
+class TestGenericViews:
+    def test_django_pages_a_list_and_reads_few_rows(
+        self, admin_user: User, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paging, "KEYS_AT_ONCE", 10)
+        make_rows(webhook)
+        newest_first = list(Delivery.objects.order_by("-pk").values_list("pk", flat=True))
+        seen = list[Any]()
+        for number in range(1, 5):
+            context, statements = generic_page(admin_user, number)
+            assert context["paginator"].count == 40
+            assert context["delivery_list"] == context["object_list"]
+            seen += [one.pk for one in context["object_list"]]
+            assert len(statements) <= 7
+            for sql in statements:
+                limits = {int(one) for one in re.findall(r"LIMIT (\d+)", sql)}
+                assert limits <= ({paging.TOTAL_CAP + 1} if "COUNT(" in sql else {11, 10 * number + 1}), sql
+        assert seen == newest_first
+        assert not context["page_obj"].has_next()
+
+    def test_a_count_and_the_pages_stop_at_the_cap(
+        self, admin_user: User, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paging, "TOTAL_CAP", 25)
+        make_rows(webhook)
+        context, _ = generic_page(admin_user, 3)
+        assert (context["paginator"].count, len(context["object_list"])) == (25, 5)
+
+    def test_filters_that_few_rows_match_end_with_the_rows_that_were_looked_at(
+        self, admin_user: User, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_rows(webhook)
+        monkeypatch.setattr(paging, "LOOK_THROUGH", (2, 10))
+        rows = paging.list_events({"user": "ann"}, admin_user)
+        newest = Event.objects.order_by("-pk")[:12]
+        assert list(rows) == [one for one in newest if one.username == "ann"]
+        assert rows.count() == len(list(rows)) > 0
+        assert rows.is_cut
+
+    def test_a_user_gets_the_rows_that_they_may_view(self, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_rows(webhook)
+        monkeypatch.setattr(paging, "LOOK_THROUGH", (20, 40))
+        assert paging.list_deliveries({}, make_user("view_webhook")).count() == 0
+        events = paging.list_events({}, make_user("view_event"))
+        assert (len(events), events[0]) == (20, Event.objects.latest("pk"))
+
+    def test_another_order_is_not_taken(self, admin_user: User, webhook: Webhook) -> None:
+        make_rows(webhook)
+        rows = paging.list_deliveries({}, admin_user).order_by("pk")
+        assert rows.ordered
+        assert rows[0] == Delivery.objects.latest("pk")
+        with pytest.raises(ValueError, match="Negative"):
+            rows[-3:]

@@ -19,12 +19,11 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import DatabaseNow, atomically, execute, fetch_all
-from webhooks.delivery import claim_sql, outcomes, sweep
-from webhooks.delivery.claims import load_held
-from webhooks.delivery.outcomes import Transition
+from webhooks.delivery import outcomes, sweep
+from webhooks.delivery.claims import load_claimed
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
-from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow
+from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
 
@@ -50,15 +49,15 @@ def due() -> QuerySet[QueuedDelivery]:
 def claim(webhook: Webhook, most: int = 100) -> tuple[list[uuid.UUID], uuid.UUID]:
     token = Worker.objects.register("test")
     with transaction.atomic():
-        chosen = {one: most for one in claim_sql.due_webhooks(USING) if one.id == webhook.pk}
-        return [one.id for one in claim_sql.claim(USING, chosen, token)], token
+        chosen = {one: most for one in QueuedDelivery.objects.due_webhooks() if one.id == webhook.pk}
+        return [one.id for one in QueuedDelivery.objects.claim(chosen, token)], token
 
 
 def record(delivery: Delivery, state: State, wait: float = 0, token: uuid.UUID | None = None) -> bool:
     held = QueuedDelivery.objects.filter(pk=delivery.pk).exclude(claim=None).first()
     token = token or (held.claim if held else None) or uuid.uuid4()
     with transaction.atomic():
-        return bool(outcomes.move_on(USING, [Transition(delivery.pk, state, wait, "why")], [token]))
+        return bool(Delivery.objects.move_on([Transition(delivery.pk, state, wait, "why")], [token]))
 
 
 def promote(*ended: Delivery, token: uuid.UUID | None = None) -> list[ClaimedRow]:
@@ -139,7 +138,7 @@ def test_a_claim_takes_the_longest_due_first_up_to_its_capacity(webhook: Webhook
     make_delivery(webhook, object_id="later", due_at=now + timedelta(seconds=60))
     ids, token = claim(webhook, most=3)
     assert set(ids) == {due[1].pk, due[2].pk, due[0].pk}
-    assert set(QueuedDelivery.objects.held([token]).values_list("pk", flat=True)) == set(ids)
+    assert set(QueuedDelivery.objects.claimed([token]).values_list("pk", flat=True)) == set(ids)
 
 
 def test_a_claim_takes_deliveries_of_its_webhooks_only(webhook: Webhook) -> None:
@@ -152,7 +151,7 @@ def test_a_claim_takes_deliveries_of_its_webhooks_only(webhook: Webhook) -> None
 
 def test_an_empty_claim_takes_nothing(webhook: Webhook) -> None:
     make_delivery(webhook)
-    assert claim_sql.claim(USING, {}, uuid.uuid4()) == []
+    assert QueuedDelivery.objects.claim({}, uuid.uuid4()) == []
     assert claim(webhook, most=0)[0] == []
 
 
@@ -300,7 +299,7 @@ def test_a_retried_delivery_is_next_after_a_later_one_that_a_worker_holds(
     webhooks_settings(RETRY_SCHEDULE=[60] if ended == State.PENDING else [])
     outcome = Outcome(datetime.now(UTC), 1, reason="" if ended == State.SUCCEEDED else "HTTP 500")
     claimed = ClaimedRow(*queued(held).values_list(*CLAIMED_COLUMNS).get())
-    ours = load_held([claimed], held.queued.claim)
+    ours = load_claimed([claimed], held.queued.claim)
     atomically(lambda: outcomes.record([(one, outcome) for one in ours], "test"), USING)
     assert states() == [State.PENDING, State.WAITING if ended == State.PENDING else ended, State.WAITING]
 

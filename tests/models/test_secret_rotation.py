@@ -19,7 +19,7 @@ from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.models import Attempt, ContentType, State, Webhook
+from webhooks.models import Attempt, MediaType, State, Webhook
 from webhooks.security.encryption import Secret
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -168,7 +168,7 @@ def test_a_retry_signs_with_the_current_secret(
     webhook: Webhook, admin: User, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[0])
-    Webhook.objects.update(payload_url=inbox.url("fail-first/1"), content_type=ContentType.FORM)
+    Webhook.objects.update(payload_url=inbox.url("fail-first/1"), content_type=MediaType.FORM)
     by_code(webhook, admin, NEW)
     Thing.objects.create(name="a")
     drain()
@@ -234,7 +234,7 @@ def test_the_admin_reports_an_unreadable_secret_and_accepts_a_new_one(
     client.force_login(admin)
     told = "A value is stored, but nothing is sent: it cannot be decrypted"
     assert told in client.get(reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])).content.decode()
-    status = client.get(reverse("webhooks_backend_status")).context["alarms"]
+    status = client.get(reverse("webhooks_backend_status")).context["shown"].status.alarms
     assert any("The secret of “CMDB” cannot be decrypted" in alarm.text for alarm in status)
     by_admin(webhook, admin, "")
     assert Webhook.objects.get().unreadable == ["secret"], "an empty input keeps it"

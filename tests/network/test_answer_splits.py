@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, Answer
-from webhooks.network.loop import Socket
+from webhooks.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, PARTS_AT_ONCE, Answer
+from webhooks.network.loop import PAUSE, Socket
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import limits_of, outcome_of
@@ -112,7 +113,7 @@ HUGE = OK + b"X: y\r\n" * 99 + b"X: " + b"y" * MAX_HEAD_BYTES + b"\r\n" + b"X: y
 def test_every_split_of_an_answer_gives_the_same_outcome(answer: bytes, cuts: list[int]) -> None:
     whole = read([answer])
     assert read(cut(answer, cuts))[0] == whole[0]
-    assert read([bytes([byte]) for byte in answer])[0] == whole[0]
+    assert read(in_bytes(answer))[0] == whole[0]
 
 
 # What requests accepts, if the status is whole
@@ -192,3 +193,30 @@ def test_an_answer_may_have_10_000_parts(head: bytes, piece: bytes) -> None:
     outcome, _ = read([head + piece * 30_000])
     assert outcome.reason.removeprefix("HTTP 200, but the body could not be read: ") == "the answer has too many parts"
     assert outcome.kind == ErrorKind.ANSWER_TOO_LARGE
+
+
+@pytest.mark.parametrize("piece", [b"1\r\n\0\r\n", b"1;\r\n\0\r\n"], ids=["plain", "with extensions"])
+def test_the_last_part_that_an_answer_may_have_does_not_depend_on_packets(piece: bytes) -> None:
+    reasons = []
+    for count in range(4995, 5001):  # of two parts, and there are four lines of the head and two of the end
+        answer = CHUNKED + count * piece + b"0\r\n\r\n"
+        found = {read(packets)[0].reason for packets in ([answer], [answer[:-7], answer[-7:]], in_bytes(answer))}
+        assert len(found) == 1, (count, found)
+        reasons += found
+    assert [bool(reason) for reason in reasons] == [False] * 3 + [True] * 3
+
+
+def in_bytes(answer: bytes) -> list[bytes]:
+    return [bytes([byte]) for byte in answer]
+
+
+def test_an_answer_pauses_after_a_fixed_number_of_parts() -> None:
+    """The loop gives others a turn meanwhile."""
+    answer, limits = Answer(SENT.keep), limits_of(SENT)
+    steps, left = answer.read(cast(Socket, Packets([CHUNKED + 4000 * b"1\r\n\0\r\n" + b"0\r\n\r\n"])), limits), []
+    with pytest.raises(StopIteration):
+        while True:
+            if next(steps)[1] == PAUSE:
+                left.append(limits.parts)
+    assert len(left) >= 8000 // PARTS_AT_ONCE
+    assert {before - after for before, after in itertools.pairwise(left)} == {PARTS_AT_ONCE}

@@ -16,7 +16,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt
-from webhooks.network.auth import add_auth
+from webhooks.network.auth import Credentials, authenticate
 from webhooks.network.outcome import Refused
 from webhooks.network.request import Request
 
@@ -49,6 +49,11 @@ def set_header(name: str, value: str) -> Any:
         return request
 
     return auth
+
+
+def add_auth(request: Request) -> Request:
+    """The request with credentials, of a webhook without secret headers."""
+    return authenticate(request, Credentials(request.url, str))
 
 
 token, basic = TokenAuth(), HTTPBasicAuth("jane", "password-of-jane")

@@ -27,7 +27,7 @@ from tests.support.servers import free_port
 from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Event, Webhook
-from webhooks.network.auth import add_auth, exchange
+from webhooks.network.auth import Credentials, authenticate, exchange
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.operations import trial
@@ -128,6 +128,11 @@ def again(response: requests.Response, **headers: str) -> requests.Response:
     request.headers.update(headers)
     sent: requests.Response = response.connection.send(request)  # type: ignore[attr-defined]
     return sent
+
+
+def add_auth(request: Request) -> Request:
+    """The request with credentials, of a webhook without secret headers."""
+    return authenticate(request, Credentials(request.url, str))
 
 
 @pytest.fixture

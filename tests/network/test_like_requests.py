@@ -26,7 +26,8 @@ from urllib3.exceptions import DecodeError, HTTPError
 
 from tests.support.figures import Figures
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.auth import Adapter, Received
+from webhooks.network.auth.project_code import Adapter, Received
+from webhooks.network.auth.strategy import Conversation
 from webhooks.network.outcome import explain
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport
@@ -273,7 +274,7 @@ def response_by(adapter: HTTPAdapter, url: str) -> tuple[Any, ...]:
                     content = b""
         except (ConnectionError, ChunkedEncodingError):
             return ("unreadable",)
-        if isinstance(got.raw, Received) and got.raw.error:
+        if isinstance(got.raw, Received) and got.raw.reply.error:
             return ("unreadable",)
         headers = {name.lower(): plain(value) for name, value in got.headers.items()}
         return got.status_code, got.reason.strip(), headers, content, got.url, got.encoding, got.is_redirect
@@ -287,7 +288,9 @@ def outcomes(url: str) -> tuple[Any, Any, bool]:
 
 def responses(url: str) -> tuple[Any, Any, bool]:
     """As ``outcomes``, by our adapter and by that of requests."""
-    ours = response_by(Adapter(Request(url, {}, b"{}", FOREVER, keep=100_000)), url)
+    request = Request(url, {}, b"{}", FOREVER, keep=100_000)
+    with closing(Conversation(request)) as conversation:
+        ours = response_by(Adapter(request, conversation), url)
     return ours, response_by(HTTPAdapter(), url), len(ours) == 1
 
 

@@ -236,7 +236,7 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
     assert client.post(f"{API}/deliveries/{left.pk}/retry/").status_code in (403, 404)
     assert browser(user).post(reverse("admin:rq_webhooks_delivery_retry", args=[left.pk])).status_code == 403
     page = browser(user).get(reverse("admin:rq_webhooks_delivery_change", args=[left.pk]))
-    assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
+    assert (page.context["shown"].may_retry, page.context["shown"].may_discard) == (False, True)
     browser(user).post(RETRY_ALL, {"next": STATUS})
     assert dict(Delivery.objects.values_list("pk", STATE)) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,
@@ -556,10 +556,10 @@ def test_why_does_not_say_whether_a_hidden_object_has_events(user: User, mine: W
     Event.objects.all().delete()
     answers = []
     for _ in range(2):
-        answer = browser(user).get(reverse("webhooks_why"), asked)
-        answers.append((answer.context.get("problem"), len(answer.context.get("answers", ()))))
+        shown = browser(user).get(reverse("webhooks_why"), asked).context["shown"]
+        answers.append((shown.problem, len(shown.answers)))
         make_site_event(hidden.pk, "hidden", object_type="testapp.shelf")
-    assert answers == [(None, 1)] * 2, "it answers about the object with this name"
+    assert answers == [("", 1)] * 2, "it answers about the object with this name"
 
 
 @pytest.mark.one_database

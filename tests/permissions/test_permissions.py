@@ -27,7 +27,6 @@ from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from tests.testapp.models import Gadget, Thing
 from users.models import User
 from webhooks import permissions
-from webhooks.admin.display import EMPTY
 from webhooks.insight.alarms import find_alarms
 from webhooks.insight.overview import Overview
 from webhooks.models import Delivery, Event, State, Webhook
@@ -97,16 +96,14 @@ def test_counts_include_only_visible_objects(webhook: Webhook, permissions: tupl
     user = user_with(*permissions)
     response = browser(user).get(STATUS)
     failed, waiting, odd = {(): (0, 0, 0), ("view_device",): (1, 0, 0), ("view_site",): (7, 1, 1)}[permissions]
-    numbers = {one["state"]: one["number"] for one in response.context["states"]}
-    assert (numbers[State.FAILED], numbers.get(State.WAITING)) == (
-        str(failed) if failed else EMPTY,
-        "1" if waiting else None,
-    )
-    [row] = response.context["webhooks"]
-    assert (row["failed"], row["waits"]) == (str(failed or ""), str(waiting or ""))
-    assert response.context["undispatched"] == str(odd or "")
-    assert len(response.context["failed_events"]) == odd
-    groups = [(one["row"].count, len(one["newest"])) for one in response.context["groups"]]
+    shown = response.context["shown"]
+    numbers = dict(shown.states)
+    assert (numbers[State.FAILED], numbers.get(State.WAITING)) == (failed, waiting or None)
+    [row] = shown.webhooks
+    assert (row.webhook.failed, row.waits) == (failed, waiting)
+    assert response.context["overview"].undispatched == odd
+    assert len(shown.failed_events) == odd
+    groups = [(one.found.count, len(one.newest)) for one in shown.groups]
     assert groups == ([(failed, min(failed, 3))] if failed else [])
     assert "Only deliveries and events of objects that you may view" in response.content.decode()
     listed = browser(user).get(reverse("admin:rq_webhooks_webhook_changelist"))

@@ -19,7 +19,7 @@ from dcim.models import Rack, Site
 from tenancy.models import Tenant
 from tests.support.makers import events, last_data, make_webhook
 from webhooks.conf import conf
-from webhooks.registry.serializer_context import serializer_context
+from webhooks.registry.registration import serializer_context
 
 BASE = "https://netbox.example.org"
 

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from tests.testapp.api.serializers import LabelSerializer
-from webhooks.delivery import request, runner
+from webhooks.delivery import compose, runner
 from webhooks.network.request import Request
 from webhooks.workers.worker import WebhookWorker
 
@@ -20,7 +20,7 @@ PILL = '"pill"'
 
 
 def _poisoned(*arguments: Any) -> Request:
-    composed = request.compose(*arguments)
+    composed = compose.compose(*arguments)
     if PILL.encode() in composed.body:
         os.kill(os.getpid(), signal.SIGKILL)
     return composed

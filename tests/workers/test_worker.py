@@ -97,7 +97,7 @@ def test_a_dead_proxy_is_shown_by_the_status_page_and_charges_no_attempt(
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     until(lambda: read_backend().faults, 30, "the worker to report the proxy")
-    [alarm] = [alarm for alarm in client.get(STATUS).context["alarms"] if "proxy" in alarm.text]
+    [alarm] = [alarm for alarm in client.get(STATUS).context["shown"].status.alarms if "proxy" in alarm.text]
     assert alarm.text == f"The proxy 127.0.0.1:{port} refuses connections."
     assert (alarm.since is not None, alarm.waiting) == (True, 3)
     with closing(Proxy(port=port)):

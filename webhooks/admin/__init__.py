@@ -1,18 +1,16 @@
 """The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
-webhook            the list of webhooks, the page of one with its form and “Try it”
-delivery           the list of deliveries, the page of one; retry, resend, discard
-delivery_sections  the sections of that page: verdict, timeline, lane, one attempt
-event              the lists of events and of skipped changes, the page of one event; replay
-run                the list of runs, the page of one; pause, resume, cancel
-run_start          the pages that ask before a run begins; Recover and Backfill
-status             the status page, and its boxes: problems with their remedies
-status_sections    the figures and tables of that page
-why                “Why didn't it fire?”
-what_changed       the change on the pages of a delivery and of an event, with the comparison of its snapshots
-lists              the base class of the lists of deliveries, events, skips and runs; addresses of pages
-filters            the filters above a list
-display            how states, times, figures, objects, JSON and charts look
+webhook    the list of webhooks, the page of one with its form and “Try it”
+delivery   the list of deliveries, the page of one; retry, resend, discard
+event      the lists of events and of skipped changes, the page of one event; replay
+run        the list of runs, the page of one; pause, resume, cancel
+run_start  the pages that ask before a run begins; Recover and Backfill
+status     the status page, and “Why didn't it fire?”
+lists      the base class of the lists of deliveries, events, skips and runs; addresses of pages
+filters    the filters above a list
+display    pages without invisible characters
+
+``insight`` decides what a page shows, as dataclasses. The filters of ``templatetags`` make text and HTML of them.
 """
 
 from django.contrib import admin

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partialmethod
 from typing import Any, ClassVar
-from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -14,32 +13,25 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import payloads, permissions
-from webhooks.admin import delivery_sections as sections
-from webhooks.admin.display import delivery_state, object_name, page, when
+from webhooks import permissions
+from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
+from webhooks.admin.lists import ReadOnlyAdmin, object_url, show_result
 from webhooks.admin.run_start import question_context
-from webhooks.admin.what_changed import change_context
-from webhooks.db import index_plans
-from webhooks.insight.paging import Found, find_deliveries
+from webhooks.insight.delivery_page import read_delivery_page
+from webhooks.insight.paging import Found, LongList, list_deliveries
 from webhooks.insight.wording import number
-from webhooks.models import Delivery, Event
+from webhooks.models import Delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
 from webhooks.models.filters import SUPERSEDED
-from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
 from webhooks.permissions import redaction
-from webhooks.permissions.redaction import Redaction, explain
-
-# The timeline shows this many attempts, the newest.
-MAX_ATTEMPTS = 50
-
-# To find the delivery before and after, the page reads this many events of the object each way.
-NEIGHBOURS = 100
+from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
+from webhooks.text import as_key, as_uuid
 
 
 @admin.register(Delivery)
@@ -59,11 +51,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     # The list
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Delivery]:
+        rows = self.get_queryset(request)
         term = filters.get("name", filters.get("request_id", ""))
-        if (pk := as_uuid(term)) and self.get_queryset(request).filter(pk=pk).exists():
-            return Found([pk], count=1)
-        return find_deliveries(filters, request.user, before, self.list_per_page)
+        if (pk := as_uuid(term)) and rows.filter(pk=pk).exists():
+            return LongList(lambda *args, **kwargs: Found([pk], count=1), rows)
+        return list_deliveries(filters, request.user, rows)
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:
@@ -84,7 +77,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("attempts"))
     def result(self, delivery: Delivery) -> SafeString:
         error = redaction.label_of_kind(delivery.error_kind)
-        parts = [error, sections.next_attempt(delivery)]
+        parts = [error, next_attempt(delivery)]
         texts = format_html_join("", '<span class="wh-part">{}</span>', ((part,) for part in parts if part))
         count = number(delivery.attempt_count)
         # The title is for a column that is too narrow for the error, the label for small screens without columns.
@@ -117,7 +110,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
     # One delivery
 
     def page_context(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
-        return delivery_context(obj, request.user, request.GET.get("attempt", ""))
+        shown = read_delivery_page(obj, request.user, as_key(request.GET.get("attempt", "")))
+        return {"shown": shown, "object_url": object_url(obj.event, request.user)}
 
 
 # Retry, resend, discard and what else changes deliveries
@@ -164,62 +158,3 @@ for _kind in OF_DELIVERIES.values():
     _may = partialmethod(ReadOnlyAdmin.has_act_permission, _kind.operation)
     for _name in {_kind.name, _kind.operation}:  # ``button_view`` and Django's actions ask for these
         setattr(DeliveryAdmin, f"has_{_name}_permission", _may)
-
-
-# The page of one delivery
-
-
-def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[str, Any]:
-    """The context of the template. ``number_asked`` is the number of the attempt to show; default: the last one."""
-    webhook, redacted = delivery.webhook, Redaction(user)
-    sees_payload = permissions.may_view_payloads(user, delivery.event)
-    visible = permissions.visible_deliveries(user)
-    row = Delivery.objects.filter(pk=delivery.pk)
-    attempts = list(delivery.attempts.order_by("-pk").defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
-    shown = sections.shown_attempt(delivery, number_asked) if attempts else None
-    return {
-        "delivery": delivery,
-        "event": delivery.event,
-        "webhook": webhook,
-        "state_pill": delivery_state(delivery.state, delivery.superseded),
-        "verdict": sections.state_sentence(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
-        "explanation": explain(sections.explained_kind(delivery), webhook.payload_url),
-        "answer": sections.failed_answer(attempts) if sees_payload and redacted.may_change(webhook.pk) else "",
-        "may_see_webhook": permissions.may_view_webhooks(user),
-        "waits_for_webhook": delivery.state in OPEN_STATES and not webhook.is_sendable,
-        "refresh_after": sections.refresh_after(delivery),
-        "may_see_event": permissions.may(user, "view", delivery.event),
-        "url": redacted.url(webhook.pk, webhook.payload_url),
-        "sees_all": redacted.may_change(webhook.pk),
-        "who_sees_all": redaction.WHO_SEES_ALL,
-        "sees_payload": sees_payload,
-        "who_sees_payloads": redaction.WHO_SEES_PAYLOADS,
-        "may_retry": permissions.may(user, "retry", delivery) and row.retriable().exists(),
-        "may_resend": permissions.may(user, "resend", delivery) and row.resendable().exists(),
-        "may_discard": permissions.may(user, "discard", delivery) and row.discardable().exists(),
-        "created": when(delivery.created),
-        "lane": sections.lane_context(delivery, visible, redacted),
-        "timeline": sections.timeline(delivery, attempts[:MAX_ATTEMPTS], shown),
-        "has_more_attempts": len(attempts) > MAX_ATTEMPTS,
-        "attempt": sections.attempt_context(delivery, shown, redacted, sees_payload) if shown else None,
-        "payload_use": sections.payload_use(delivery),
-        "payload": sections.payload(delivery) if sees_payload and not shown else "",
-        **_neighbours(delivery, visible),
-        **change_context(delivery.event, user, payloads.as_sent_to(delivery.event, webhook.pk), sees_payload),
-    }
-
-
-def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, UUID | None]:
-    """The ids of the deliveries of the events before and after, of the same object to the same webhook."""
-    event = delivery.event
-    if not event.object_type:
-        return {"previous": None, "following": None}
-    same = Event.objects.filter(object_type=event.object_type, object_id=event.object_id)
-    earlier, later = same.filter(pk__lt=event.pk).order_by("-pk"), same.filter(pk__gt=event.pk).order_by("pk")
-    found: dict[str, UUID | None] = {}
-    with index_plans(Event.objects.db):
-        for name, events in (("previous", earlier), ("following", later)):
-            keys = list(events.values_list("pk", flat=True)[:NEIGHBOURS])
-            rows = visible.filter(event__in=keys, webhook=delivery.webhook_id).order_by().values_list("event_id", "pk")
-            _, found[name] = min(rows, key=lambda row: abs(row[0] - event.pk), default=(None, None))
-    return found

@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime
 from functools import partialmethod
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, QuerySet, Value
+from django.db.models import QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from webhooks import payloads, permissions
-from webhooks.admin.delivery_sections import next_attempt
-from webhooks.admin.display import delivery_state, json_block, object_name, pill, short, state_word, when
+from webhooks import permissions
 from webhooks.admin.filters import EventFilterForm, SkipFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, list_url, page_url
+from webhooks.admin.lists import ReadOnlyAdmin, object_url, page_url
 from webhooks.admin.run_start import may_begin
-from webhooks.admin.what_changed import change_context
 from webhooks.db import to_db_time, to_utc
-from webhooks.insight.paging import Found, find_events, find_skips
-from webhooks.insight.why.rows import near, skip_ids_around
+from webhooks.insight.event_page import count_outcomes, read_event_page
+from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import number, skip_reason
-from webhooks.models import Delivery, Event, Skip, State
+from webhooks.models import Event, Skip
 from webhooks.models.event import EventQuerySet, label_of_action
 from webhooks.operations import replays
-from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
-from webhooks.text import last_line
-
-# The labels of failed events, by kind of failure.
-FAILURES = {
-    "loop_protection": gettext_lazy("loop protection"),
-    "filter_error": gettext_lazy("filters failed"),
-    "payload_error": gettext_lazy("payload failed"),
-}
-
-# The page of an event shows this many deliveries, and this many skips.
-MAX_DELIVERIES = 100
+from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 
 # The result of a replay names this many events that could not be replayed.
 MAX_NAMED = 5
@@ -85,19 +69,12 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     # The list
 
-    def rows_of_list(self, rows: Any) -> Any:
-        return rows.for_list()
-
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return find_events(filters, request.user, before, self.list_per_page)
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Event]:
+        rows: Any = self.get_queryset(request)
+        return list_events(filters, request.user, rows.for_list())
 
     def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
-        """Count the deliveries of each event by outcome. One that is not sent yet has none."""
-        deliveries = permissions.visible_deliveries(request.user, Delivery.objects.filter(event__in=rows))
-        outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in rows}
-        counted = deliveries.order_by().values_list("event", "outcome").annotate(count=Count("pk"))
-        for pk, outcome, count in counted:
-            outcomes[pk][outcome] = count
+        outcomes = count_outcomes(rows, request.user)
         for event in rows:
             event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
 
@@ -107,11 +84,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, event: Any) -> SafeString:
-        if not event.error:
-            return _outcomes(event.outcomes) or pill("created", _("recorded"))
-        if event.replayed_at is None:
-            return pill("failed", str(FAILURES[event.failure]))
-        return pill("waiting", _("replayed"))
+        return event_state(event, event.outcomes)
 
     # Replay
 
@@ -131,93 +104,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     # One event
 
     def page_context(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        user = request.user
-        sees_payload = permissions.may_view_payloads(user, obj)
-        same = {"object_type": obj.object_type, "object_id": obj.object_id}
-        replayed = Event.objects.filter(**same, pk__gt=obj.pk, replay_of=obj.pk).first() if obj.error else None
-        deliveries = _deliveries(obj, user)
-
-        def visible_id(pk: int | None) -> int | None:
-            return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
-
-        return {
-            "event": obj,
-            "failure_label": FAILURES.get(obj.failure, ""),
-            "last_error": last_line(obj.error),
-            "is_replayed": replayed is not None,
-            "replayed_as": visible_id(replayed.pk if replayed else None),
-            "replay_of": visible_id(obj.replay_of),
-            "may_see_deliveries": permissions.may_view_deliveries(user),
-            "may_ask_why": permissions.may_view_webhooks(user),
-            "may_replay": self.has_replay_permission(request, obj)
-            and Event.objects.replayable().filter(pk=obj.pk).exists(),
-            "is_dispatched": not hasattr(obj, "undispatched"),
-            "sees_payload": sees_payload,
-            "who_sees_payloads": WHO_SEES_PAYLOADS,
-            "deliveries": deliveries,
-            "outcomes": _outcomes(Counter(one["row"].outcome for one in deliveries)) or pill("created", _("recorded")),
-            "skips": _skips(obj, user),
-            "skips_url": list_url("skip", **same) if permissions.may_view_skips(user) else "",
-            **(_payload_context(obj) if sees_payload else {}),
-            **change_context(obj, user, obj, sees_payload),
-        }
-
-
-def _outcomes(counts: Mapping[str, int]) -> SafeString:
-    """Such as "1 failed", "2 not sent yet", "6 succeeded": the deliveries of an event by outcome."""
-    pills = []
-    for outcome in (State.FAILED, "", State.SUCCEEDED, State.DISCARDED):
-        if count := counts.get(outcome):
-            shown = number(count)
-            text = f"{shown} {state_word(outcome)}" if outcome else _("%(count)s not sent yet") % {"count": shown}
-            pills.append((pill(outcome or State.PENDING, text),))
-    return format_html_join(" ", "{}", pills)
-
-
-def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
-    """The deliveries of the event, as far as the user may see them."""
-    redacted = Redaction(user)
-    rows = permissions.visible_deliveries(user, event.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
-    return [
-        {
-            "row": one,
-            "pill": delivery_state(one.state),
-            "reason": short(redacted.error(one.webhook_id, one.reason, one.error_kind), 80),
-            "next": next_attempt(one),
-            "time": when(one.finished_at or one.created),
-        }
-        for one in rows
-    ]
-
-
-def _skips(event: Event, user: Any) -> list[dict[str, Any]]:
-    """Which webhooks did not want the change, and why.
-
-    An object and a time find the skips: they do not name the event. So another change may have left them. Each webhook
-    shows its nearest one, and none if it got the event.
-    """
-    got = {*event.deliveries.order_by().values_list("webhook", flat=True)}
-    if not event.is_loop_protected:  # such an event went to none of the webhooks that wanted it
-        got |= {*event.webhook_ids}
-    chosen = Skip.objects.filter(near(event), skip_ids_around([event])).exclude(webhook__in=got)
-    rows = permissions.visible_skips(user, chosen).select_related("webhook")[:MAX_DELIVERIES]
-    farthest_first = sorted(rows, key=lambda row: abs(row.timestamp - event.timestamp), reverse=True)
-    nearest = {row.webhook_id: row for row in farthest_first}
-    shows_actual = permissions.may_view_payloads(user)
-    return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in nearest.values()]
-
-
-def _payload_context(event: Event) -> dict[str, Any]:
-    names = payloads.webhooks_by_serializer(event) if event.serializers else []
-    outputs = [(name, payloads.as_serialized_by(event, name).data) for name in names]
-    return {
-        "data": json_block(event.data, _("Data")) if event.data and not outputs else "",
-        "serializer_outputs": [
-            {"name": name or _("default"), "data": json_block(data, name or _("default"))} for name, data in outputs
-        ],
-        "snapshots": json_block(event.snapshots, _("Before and after")) if event.snapshots else "",
-        "request_shown": json_block(event.request, _("Request")) if event.request else "",
-    }
+        return {"shown": read_event_page(obj, request.user), "object_url": object_url(obj, request.user)}
 
 
 def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
@@ -262,8 +149,8 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
         return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return find_skips(filters, request.user, before, self.list_per_page)
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Skip]:
+        return list_skips(filters, request.user, self.get_queryset(request))
 
     def describe_list(self, request: HttpRequest, context: dict[str, Any]) -> None:
         """Also link to the page that recovers the skipped changes of the webhook in the filters."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
@@ -19,7 +18,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -29,15 +28,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from webhooks import permissions
+from webhooks import permissions, registry
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
 from webhooks.admin.filters import ListForm
-from webhooks.db import index_plans
 from webhooks.insight.counts import TOTAL_CAP
-from webhooks.insight.paging import Found
+from webhooks.insight.paging import Found, LongList
 from webhooks.insight.wording import count_of, number
-from webhooks.models import Webhook
-from webhooks.models.selection import rows_in_order
+from webhooks.models import Action, Event, Webhook
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
@@ -60,7 +57,7 @@ SEARCH_HELP = gettext_lazy("An object's id or “dcim.site:12”, the id of a re
 
 class KeysetList(ChangeList):
     """The list of an admin page, page by page from the newest row to older ones. ``filter_form`` and
-    ``read_list()`` of the ModelAdmin find the rows of a page."""
+    ``long_list()`` of the ModelAdmin find the rows of a page."""
 
     model_admin: Any
 
@@ -72,8 +69,7 @@ class KeysetList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         self.found = self.model_admin.read_list(request, self.form)
-        with index_plans(self.root_queryset.db):
-            self.result_list: Any = rows_in_order(self.model_admin.rows_of_list(self.root_queryset), self.found.keys)
+        self.result_list: Any = self.found.rows
         self.model_admin.prepare(request, self.result_list)
         count = self.found.count
         self.result_count = len(self.result_list) if count is None else count
@@ -110,13 +106,9 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetList]:
         return KeysetList
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        """A page of the list. Raises ValueError for a cursor of another list."""
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Any]:
+        """The rows that match these filters."""
         raise NotImplementedError
-
-    def rows_of_list(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows with the columns that the list shows."""
-        return rows
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
         """Add to the rows of a page the values that their columns need from the request."""
@@ -126,7 +118,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         if not form.is_valid():
             return Found(count=0)
         try:
-            return self.find(request, form.chosen, request.GET.get("before", ""))
+            return self.long_list(request, form.chosen).page(self.list_per_page, request.GET.get("before", ""))
         except ValueError:
             raise Http404("This page of the list is unknown.") from None
 
@@ -254,6 +246,20 @@ def page_url(name: str, webhook: Webhook) -> str:
     return reverse(f"admin:rq_webhooks_webhook_{name}", args=[webhook.pk])
 
 
+def object_url(event: Event, user: Any) -> str:
+    """The page of an event's object in the admin. Empty if it is deleted, has no page, or the user may not view it."""
+    registration = registry.registration_by_label(event.object_type)
+    if registration is None or event.action == Action.DELETED or not admin.site.is_registered(registration.model):
+        return ""
+    meta = registration.model._meta
+    if not any(permissions.has_perm(user, f"{meta.app_label}.{what}_{meta.model_name}") for what in ("view", "change")):
+        return ""
+    try:
+        return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[event.object_id])
+    except NoReverseMatch:
+        return ""
+
+
 def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
     """Redirect to the page of the pressed button: the address in ``next``, or else the page with this name."""
     address = request.POST.get("next", "")
@@ -265,15 +271,3 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
 def start_url(kind: str, **filters: Any) -> str:
     """The address of the page that shows what a run would do, and begins it, with the filters as the list has them."""
     return f"{reverse('admin:rq_webhooks_run_add')}?{urlencode({'kind': kind} | filters)}"
-
-
-def as_uuid(term: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(term)
-    except ValueError:
-        return None
-
-
-def as_key(term: str) -> int:
-    """The primary key in a request. Returns 0, which no row has, if it is not a number that the database accepts."""
-    return int(term) if term.isdecimal() and len(term) < 19 else 0

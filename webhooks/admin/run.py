@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -17,17 +18,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, pill, when
+from webhooks.admin.display import page
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.delivery.runs.kinds import kind_of
-from webhooks.insight.paging import Found, read_page
+from webhooks.insight.paging import LongList, read_page
 from webhooks.insight.wording import exact_time, number
 from webhooks.models import Run, RunState
 from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
+from webhooks.templatetags.webhooks_display import pill, when
 
 PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")
 RESUMED = ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count")
@@ -72,8 +74,9 @@ class RunAdmin(ReadOnlyAdmin):
 
     # The list
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return read_page(self.get_queryset(request).filter(**filters), None, before, self.list_per_page)
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Run]:
+        rows = self.get_queryset(request)
+        return LongList(partial(read_page, rows.filter(**filters), None), rows)
 
     def prepare(self, request: HttpRequest, rows: list[Run]) -> None:
         runs.name_webhooks(rows, request.user)

@@ -30,10 +30,10 @@ from rest_framework.viewsets import GenericViewSet
 from webhooks import permissions
 from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField, header, refuse_unknown
 from webhooks.db import index_plans
-from webhooks.insight.paging import Found
+from webhooks.insight.paging import Found, LongList
 from webhooks.models import Event, Run
 from webhooks.models.filters import Filter, Rows, filters_of, incomplete
-from webhooks.models.selection import filter_time, rows_in_order
+from webhooks.models.selection import filter_time
 from webhooks.operations import runs
 from webhooks.permissions.redaction import Redaction
 from webhooks.text import replace_half_surrogates
@@ -145,12 +145,11 @@ class LongPages(NewestFirst):
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         self.url, size, filters = request.build_absolute_uri(), self.get_page_size(request), view.read_filters().chosen
         try:
-            found = view.find(filters, request.query_params.get("cursor", ""), size)
+            found: Found = view.long_list(filters).page(size, request.query_params.get("cursor", ""), counts=False)
         except ValueError as error:
             raise NotFound(self.invalid_cursor_message) from error
         self.older = found.older
-        with index_plans(queryset.db):
-            return rows_in_order(queryset, found.keys)
+        return found.rows
 
     def get_next_link(self) -> str | None:
         return replace_query_param(self.url, "cursor", self.older) if self.older else None
@@ -246,12 +245,12 @@ class LongListViewSet(StrictViewSet):
 
     pagination_class = LongPages
 
-    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
-        """A page of the list. Raises ValueError for a cursor of another list."""
+    def long_list(self, filters: dict[str, Any]) -> LongList[Any]:
+        """The rows that match these filters."""
         raise NotImplementedError
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset  # ``find`` reads the filters
+        return queryset  # ``long_list`` reads the filters
 
 
 def refuse_body(request: Request) -> None:

@@ -37,7 +37,7 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
-from webhooks.insight.paging import Found, find_deliveries
+from webhooks.insight.paging import LongList, list_deliveries
 from webhooks.models import Attempt, BodyKind, Delivery, Run, State
 from webhooks.models.attempt import sent_bodies
 from webhooks.operations import runs
@@ -195,9 +195,9 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
         deliveries = Delivery.objects.for_detail() if self.detail else Delivery.objects.for_list()
         return permissions.visible_deliveries(self.request.user, deliveries)
 
-    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+    def long_list(self, filters: dict[str, Any]) -> LongList[Delivery]:
         refuse_actor_filters(self.request.user, filters)
-        return find_deliveries(filters, self.request.user, before, size, counts=False)
+        return list_deliveries(filters, self.request.user, self.get_queryset())
 
     def get_serializer_class(self) -> Any:
         return DeliveryDetailSerializer if self.detail else DeliverySerializer

@@ -24,7 +24,7 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 from webhooks import permissions
 from webhooks.api.base import Conflict, LongListViewSet, query_filters, refuse_body, sees_payload
 from webhooks.api.fields import RowSerializer, RuleField, extend_schema, extend_schema_view
-from webhooks.insight.paging import Found, find_events, find_skips
+from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip
 from webhooks.models.filters import ACTOR_FILTERS
@@ -150,9 +150,9 @@ class SkipViewSet(LongListViewSet, ListModelMixin):
         webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=self.kwargs["webhook"])
         return permissions.visible_skips(self.request.user).filter(webhook=webhook)
 
-    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
+    def long_list(self, filters: dict[str, Any]) -> LongList[Skip]:
         of_webhook = filters | {"webhook": self.kwargs["webhook"]}
-        return find_skips(of_webhook, self.request.user, before, size, counts=False)
+        return list_skips(of_webhook, self.request.user, self.get_queryset())
 
 
 @extend_schema_view(list=extend_schema(parameters=[EventFilters]))
@@ -166,8 +166,8 @@ class EventViewSet(LongListViewSet, ReadOnlyModelViewSet[Event]):
         events = Event.objects.all() if self.detail else Event.objects.for_list()
         return permissions.visible_events(self.request.user, events)
 
-    def find(self, filters: dict[str, Any], before: str, size: int) -> Found:
-        return find_events(filters, self.request.user, before, size, counts=False)
+    def long_list(self, filters: dict[str, Any]) -> LongList[Event]:
+        return list_events(filters, self.request.user, self.get_queryset())
 
     def get_serializer_class(self) -> Any:
         return EventDetailSerializer if self.detail else EventSerializer

@@ -103,6 +103,7 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
             skips.replace(change, merged.action, merged.actor, name, refusals)
     events.delete_pending(state, replaced)
     Event.insert_all([event for _, event in new], state.using)
+    state.note_recorded(event for _, event in new)
     skips.store()
     for event_ids, event in new:
         event_ids.append(event.pk)

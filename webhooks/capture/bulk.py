@@ -18,10 +18,10 @@ from webhooks.capture.prechange import read_prechange
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import can_lock, in_chunks
+from webhooks.db import AmongKeys, can_lock, in_chunks, written_keys
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Action, Event
-from webhooks.registry.keys import AmongKeys, is_same_pk, key_text, with_pks, written_keys
+from webhooks.registry.keys import is_same_pk, key_text, with_pks
 from webhooks.registry.registration import Registration
 
 M = TypeVar("M", bound=models.Model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -54,7 +54,9 @@ class RequestActor:
         http, (user, username) = self.http, self._user()
         request_id = self._part("id", lambda: str(getattr(http, "id", None) or "")) or self.fallback_id
         # Django parses the query only now, and may refuse it: too many parameters, for example.
-        query = self._part("query parameters", lambda: _texts(getattr(http, "GET", {})))
+        query = self._part(
+            "query parameters", lambda: {str(key): str(value) for key, value in getattr(http, "GET", {}).items()}
+        )
         request = {
             "id": request_id,
             "method": self._part("method", lambda: _text(getattr(http, "method", None))),
@@ -118,10 +120,6 @@ class RequestActor:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in values.items()}
 
 
 def parse_depth(header: str) -> int:

@@ -38,7 +38,6 @@ from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
-from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
@@ -176,8 +175,8 @@ def _record_update(state: TransactionState, change: Change, history: ObjectHisto
 
 def _record_deletion(state: TransactionState, change: Change, history: ObjectHistory, is_first: bool) -> None:
     """Record a deletion while the row can still be read. ``is_first``: it is the object's first change."""
-    if not is_first and state.prechange(change.key) is None:
-        state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
+    if not is_first:
+        state.prechange.give_up(change.key)
     state.begin_deletion(change)
     if state.batch is None:
         record_now(state, change)
@@ -223,7 +222,9 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
             with transaction.atomic(state.using):
                 serialized = serialized or serialize.serialize_object(state, change, [*merged.candidates])
                 if not serialized:
-                    _record_gone(state, merged)
+                    deleted = merged.history.deleted
+                    if deleted and change.action != Action.DELETED:  # else no signal announced the deletion
+                        record_now(state, replace(change, action=Action.DELETED), deleted)
                     return
                 refused = _write_events(state, merged, serialized)
         except Exception as error:
@@ -251,12 +252,6 @@ def is_gone(change: Change, using: str) -> bool:
     return change.action != Action.DELETED and not serialize.exists(change, using)
 
 
-def _record_gone(state: TransactionState, merged: MergedChange) -> None:
-    """Record the deletion of an object that has no row any more, if it was seen. Else no signal announced it."""
-    if merged.history.deleted and merged.change.action != Action.DELETED:
-        record_now(state, replace(merged.change, action=Action.DELETED), merged.history.deleted)
-
-
 def merge(state: TransactionState, change: Change) -> MergedChange:
     """Merge a change with the object's earlier ones in the transaction."""
     history, action = state.begin_history(change), change.action
@@ -280,7 +275,9 @@ def _write_events(state: TransactionState, merged: MergedChange, serialized: Ser
             rows = Event.objects.using(state.using).filter(pk__in=planned.ids, object_type=label, object_id=pk)
             if not planned.columns:
                 rows.delete_undispatched()
+                state.forget_recorded(planned.ids)
             elif rows.filter(undispatched__isnull=False).update(**planned.columns):
+                state.note_recorded(Event(pk=pk, **planned.columns) for pk in planned.ids)
                 continue
         if planned.columns:  # a new Event, or one that a rollback took back unseen
             event = Event(**planned.columns)
@@ -312,6 +309,7 @@ def plan_events(
             columns = payloads.serializer_columns(by_serializer, serialized.columns(merged.action))
             columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
             columns |= {"object_type": label, "object_id": pk, "object_repr": serialized.object_repr}
+            columns |= serialize.context_columns(columns, state.using)
         planned.append(PlannedEvent(ids, columns))
     return planned, found.refusals
 
@@ -365,6 +363,7 @@ def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:
         # SQLite reuses ids, as above.
         found = pending.filter(pk__in=chunk).values_list("pk", "object_type", "object_id")
         pending.filter(pk__in=[row[0] for row in found if row in ours]).delete_undispatched()
+    state.forget_recorded(pk for pk, *_ in ours)
 
 
 @contextmanager
@@ -399,6 +398,7 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
             event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
         with transaction.atomic(using):
             Event.insert_all([event for event in events if event.webhook_ids], using)
+            Event.announce([event for event in events if event.webhook_ids], using)
     except Exception as error:
         _missed.extend(events)
         reraise_job_timeout(error)

@@ -65,20 +65,19 @@ def _read(
 ) -> None:
     keys = {(registration.label, key_text(pk)): pk for pk in map(registration.normalize_pk, pks)}
     keys = {key: pk for key, pk in keys.items() if state.needs_prechange(key)}
-    unread = [pk for key, pk in keys.items() if state.prechange(key) is None and state.history(key) is None]
-    known = [prechange for prechange in map(state.prechange, keys) if prechange]
+    unread = [pk for key, pk in keys.items() if state.prechange.get(key) is None and state.history(key) is None]
+    known = [prechange for prechange in map(state.prechange.get, keys) if prechange]
     try:
         if unread or any(prechange.lacks(relation) for prechange in known for relation in relations):
             with savepoint(state.using) if in_savepoint else nullcontext():
                 _read_rows(state, registration, unread)
                 # In separate queries, after the lock: a statement that waited for it sees other tables as before.
-                _read_relations(filter(None, map(state.prechange, keys)), relations)
+                _read_relations(filter(None, map(state.prechange.get, keys)), relations)
     finally:
         for key in keys:
-            if state.prechange(key) is None:
-                # It was not read before the first change. The row may have half of the change by now.
-                state.set_prechange(key, PrechangeState())
-            state.prechange(key).edited.update(relations)  # type: ignore[union-attr]
+            # If it was not read before the first change, the row may have half of the change by now.
+            state.prechange.give_up(key)
+            state.prechange.get(key).edited.update(relations)  # type: ignore[union-attr]
 
 
 def read_pointing(model: type[models.Model], instance: models.Model, using: str, origin: Any) -> None:
@@ -112,8 +111,8 @@ def _read_pointing(
     read_prechange({registration: pks[:MAX_POINTING]}, state.using)
     for pk in map(registration.normalize_pk, pks[MAX_POINTING:]):
         unread = (registration.label, key_text(pk))
-        if state.history(unread) is None and state.prechange(unread) is None:
-            state.set_prechange(unread, PrechangeState())
+        if state.history(unread) is None:
+            state.prechange.give_up(unread)
 
 
 def _keys_to_read(
@@ -124,13 +123,13 @@ def _keys_to_read(
     key = getattr(instance, target)
     if origin is instance:
         return {key}
-    known = state.deleted_keys(origin, registration.label, field)
+    known = state.prechange.deleted_keys(origin, registration.label, field)
     is_first = known is None
     if known is None:
         known = _read_keys(origin, instance, target, state.using)
-        state.set_deleted_keys(origin, registration.label, field, known)
+        state.prechange.set_deleted_keys(origin, registration.label, field, known)
     if key not in known:
-        state.nulled.add((registration.label, field))
+        state.prechange.nulled.add((registration.label, field))
     return known if is_first else set()
 
 
@@ -165,12 +164,12 @@ def _read_rows(state: TransactionState, registration: Registration, pks: list[An
             row = rows.get(pk)
             if row is not None and _may_be_nulled(state, registration, row):
                 row = None
-            state.set_prechange((registration.label, pk), PrechangeState(row))
+            state.prechange.keep((registration.label, pk), PrechangeState(row))
 
 
 def _may_be_nulled(state: TransactionState, registration: Registration, row: models.Model) -> bool:
     """Whether a deletion in this transaction may have changed a foreign key of a row before it was read."""
-    fields = [field for label, field in state.nulled if label == registration.label]
+    fields = [field for label, field in state.prechange.nulled if label == registration.label]
     return any(
         field.remote_field.on_delete is not models.SET_NULL or getattr(row, field.attname) is None for field in fields
     )

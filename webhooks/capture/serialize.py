@@ -7,6 +7,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -14,9 +15,9 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
-from webhooks import registry
+from webhooks import hooks, registry
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.capture.watch import Watch
+from webhooks.capture.watch import Watch, log_if_slow
 from webhooks.conf import conf
 from webhooks.db import can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
@@ -29,6 +30,9 @@ from webhooks.registry.sources import without_hidden
 from webhooks.text import NotJSONSerializable, TooLong, clean, dumps, last_line
 
 logger = get_logger(__name__)
+
+# The columns of an Event that the hooks ``payload_context`` get, in their order.
+OF_CHANGE = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "data")
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,32 @@ def serialize_or_error(
         return clean(last_line(f"{type(error).__name__}: {error}"))
 
 
+def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
+    """The column ``context`` of a new Event with these columns, from the hooks. Empty if there is no such hook.
+
+    A hook that fails, takes longer than ``SERIALIZE_TIMEOUT`` or returns too much is logged, and its keys are left out:
+    they are an extra, and the change must reach the receiver all the same.
+    """
+    if not (found := hooks.listed("payload_context")):
+        return {}
+    change = hooks.CapturedChange(*(columns.get(name, "") for name in OF_CHANGE))
+    room = conf.payload_bytes - len(change.data_json) - len(columns.get("snapshots", ""))
+    first, context, text = monotonic(), dict[str, Any](), ""
+    for hook in found:
+        began = monotonic()
+        message = "The hook %s failed, so the payload of %s %s goes without its context"
+        with log_errors(using, message, hook.name, change.object_type, change.object_id), transaction.atomic(using):
+            with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+                more = context | dict(hook.method(change) or {})
+            if (took := monotonic() - first) > conf.serialize_timeout:
+                raise Unsendable(f"it took {took:.0f} s; SERIALIZE_TIMEOUT allows {conf.serialize_timeout:g}")
+            written = dumps(more, most=max(room, 1)) if more else ""
+            refuse_too_large("the payload with the context", conf.payload_bytes - room + len(written))
+            text, context = written, more
+        log_if_slow(f"hook {hook.name}", began)
+    return {"context": text}
+
+
 def stored_snapshot(registration: Registration, instance: models.Model) -> str:
     """A snapshot of the columns of an object as JSON, under their own names: for a model without a serializer."""
     return _json_text(registration, snapshots.stored_columns(registration, instance), is_exact=True)
@@ -273,19 +303,12 @@ def _reason(error: Exception) -> str:
 def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> Payload:
     """Serialize the object of a change with one serializer."""
     needs = state.needs_prechange(change.key)
-    prechange = state.prechange(change.key) if needs else None
+    prechange = state.prechange.get(change.key) if needs else None
     payload = serialize(change.registration, instance, serializer, prechange)
-    if change.action == Action.DELETED and needs:
-        _remember_deleted(state, change.key, payload, prechange)
-    return payload
-
-
-def _remember_deleted(state: TransactionState, key: Key, payload: Payload, prechange: PrechangeState | None) -> None:
-    """Keep the state of a deleted object: if the transaction creates it again, that is an update of this state.
-
-    Each serializer adds its fields. A field that is known already keeps the value of the first deletion.
-    """
-    if prechange is None or payload.prechange:
+    if change.action == Action.DELETED and needs and (prechange is None or payload.prechange):
+        # If the transaction creates the object again, that is an update of this state. Each serializer adds its fields.
+        # A field that is known already keeps the value of the first deletion.
         known = prechange.snapshot if prechange and prechange.snapshot else {}
         snapshot = json.loads(payload.prechange or payload.snapshot) | known
-        state.set_prechange(key, PrechangeState(snapshot=snapshot))
+        state.prechange.keep(change.key, PrechangeState(snapshot=snapshot))
+    return payload

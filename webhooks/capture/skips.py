@@ -14,7 +14,7 @@ from functools import partial
 from webhooks.capture.context import Actor
 from webhooks.capture.transaction import Change, TransactionState
 from webhooks.conf import conf
-from webhooks.db import among_sql, execute_safely, savepoint
+from webhooks.db import savepoint
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip, StatisticDelta
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
@@ -58,8 +58,7 @@ class Skips:
         using = self._state.using
         with log_errors(using, "The changes that webhooks skip cannot be recorded"):
             if self._outdated:
-                listed, ids = among_sql(using, self._outdated, "uuid")
-                execute_safely(using, f"DELETE FROM rq_webhooks_skip WHERE id {listed}", [ids])
+                Skip.delete_all(self._outdated, using)
             Skip.store_all([skip for skips in self._new.values() for skip in skips], using)
             if self._dropped:
                 with savepoint(using):

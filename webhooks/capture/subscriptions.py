@@ -17,7 +17,7 @@ from webhooks import conditions, registry
 from webhooks.capture.context import Actor
 from webhooks.conditions import ConditionError
 from webhooks.conf import conf
-from webhooks.db import execute, fetch_all, fetch_each, is_postgresql, to_utc
+from webhooks.db import execute, fetch_all, fetch_each, fingerprint_sql, is_postgresql, to_utc
 from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models import Action, Webhook
 from webhooks.models.skip import Refusal, Rule
@@ -232,7 +232,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
         for pk, *label in chosen.values_list("webhook_id", "contenttype__app_label", "contenttype__model"):
             labels_by_pk[pk].append(".".join(label))
         # Another transaction may have edited a webhook in between.
-        is_same = fetch_all(using, _fingerprint_sql(has_locks, with_names))[0][0] == fingerprint
+        is_same = fetch_all(using, _fingerprint_sql(using, with_names))[0][0] == fingerprint
         if has_locks:
             transaction.set_rollback(True, using)
     for webhook in webhooks:
@@ -269,30 +269,23 @@ _COLUMNS = (
 
 
 @cache
-def _fingerprint_sql(for_postgresql: bool, with_names: bool) -> str:
+def _fingerprint_sql(using: str, with_names: bool) -> str:
     """A text that differs if ``read`` would return anything else. Without the names of content types, it takes three
-    quarters of the time.
-
-    On PostgreSQL it is a hash. It is sorted there, because a row that is updated moves, and workers update webhooks.
-    """
+    quarters of the time."""
     templates = " || ' ' || ".join(TEMPLATE_FIELDS)
-    columns = f"{', '.join(_COLUMNS)}, ({templates} LIKE '%%snapshots%%' OR {templates} LIKE '%%changed%%')"
-    row, text = "json_array", "GROUP_CONCAT(line, '')"
-    if for_postgresql:
-        row, text = "ROW", "SHA256(CONVERT_TO(STRING_AGG(line, '' ORDER BY line COLLATE \"C\"), 'UTF8'))"
-    names = f"UNION ALL SELECT CAST({row}(id, app_label, model) AS text) FROM django_content_type"
-    return f"""
-        SELECT COALESCE(CAST({text} AS text), '') FROM (
-            SELECT CAST({row}({columns}) AS text) AS line FROM rq_webhooks_webhook WHERE deleted_at IS NULL
-            UNION ALL SELECT CAST({row}(webhook_id, contenttype_id) AS text) FROM rq_webhooks_webhook_object_types
-            {names if with_names else ""}
-        ) AS lines
-    """
+    shows_prechange = f"({templates} LIKE '%%snapshots%%' OR {templates} LIKE '%%changed%%')"
+    parts: list[tuple[Sequence[str], str]] = [
+        ((*_COLUMNS, shows_prechange), "rq_webhooks_webhook WHERE deleted_at IS NULL"),
+        (("webhook_id", "contenttype_id"), "rq_webhooks_webhook_object_types"),
+    ]
+    if with_names:
+        parts.append((("id", "app_label", "model"), "django_content_type"))
+    return fingerprint_sql(using, *parts)
 
 
 def read_fingerprint(using: str, with_names: bool) -> str:
     """The fingerprint as of now, in one round trip."""
-    query = _fingerprint_sql(is_postgresql(using), with_names)
+    query = _fingerprint_sql(using, with_names)
     if not is_postgresql(using):
         return str(fetch_all(using, query)[0][0])
     connection = connections[using]

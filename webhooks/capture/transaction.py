@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from webhooks import hooks
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor
 from webhooks.capture.matching import Budget
@@ -105,6 +106,12 @@ class SavepointLog:
         """Remember how to undo a step."""
         self._steps.append((self._connection.savepoint_state, undo))
 
+    def remember(self, known: dict[K, V], key: K, value: V) -> None:
+        """Set an entry of a dictionary, until a rollback."""
+        replaced = known.get(key)
+        known[key] = value
+        self.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
+
     def undo_last(self, undo: Callable[[], object]) -> bool:
         """Undo the last step if it is this one, and no savepoint was begun since. Returns whether it did so."""
         is_last = self._steps[-1:] == [(self._connection.savepoint_state, undo)]
@@ -122,6 +129,38 @@ class SavepointLog:
             _, undo = self._steps.pop()
             undo()
         return self._begun_at >= int(number)
+
+
+class PrechangeStates:
+    """The objects of a transaction as they were before it. A rollback releases the lock of a row, so it drops the state
+    of the object, too."""
+
+    def __init__(self, log: SavepointLog) -> None:
+        self._log = log
+        self._known: dict[Key, PrechangeState] = {}
+        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
+        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
+        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+
+    def get(self, key: Key) -> PrechangeState | None:
+        return self._known.get(key)
+
+    def keep(self, key: Key, prechange: PrechangeState) -> None:
+        self._log.remember(self._known, key, prechange)
+
+    def give_up(self, key: Key) -> None:
+        """Leave it unknown if it was not read yet: the object is changed now."""
+        if key not in self._known:
+            self.keep(key, PrechangeState())
+
+    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
+        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
+        known = self._deleted_keys.get((id(origin), label, field))
+        return known[1] if known else None
+
+    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
+        # With the origin itself, so that no other object gets its id meanwhile.
+        self._log.remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
 
 
 class TransactionState:
@@ -142,20 +181,22 @@ class TransactionState:
         """The objects that the batch is about to delete."""
         self.deleting: dict[Key, tuple[Change, ...]] = {}
         """The deletions that Django has announced, and has not done yet: several if a receiver deletes, too."""
-        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
-        """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
-        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
         self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
         """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
         self._histories: dict[Key, ObjectHistory] = {}
-        self._prechange: dict[Key, PrechangeState] = {}
+        self._recorded: dict[int, hooks.RecordedEvent] = {}
+        """The Events so far by their ids, if a hook wants to know them after the commit."""
         self._last_actor = Actor()
         self._log = SavepointLog(self.connection)
+        self.prechange = PrechangeStates(self._log)
         self._block: object = None
 
     def __call__(self) -> None:
         if self.has_events:
             jobs.wake_up()
+        if self._recorded:
+            with log_errors(self.using, "The hooks event_recorded cannot be called"):
+                hooks.announce("event_recorded", self.using, self._recorded.values)
         for record, _ in list(self._announced.values()):
             record()
 
@@ -185,6 +226,11 @@ class TransactionState:
         set_current(self.using, self)
 
     @property
+    def has_calls(self) -> bool:
+        """Whether more than a wake-up is to do after the commit."""
+        return bool(self._announced or self._recorded)
+
+    @property
     def is_current(self) -> bool:
         """Whether its transaction is the open one."""
         connection = self.connection
@@ -208,7 +254,7 @@ class TransactionState:
         history = self._histories.get(change.key)
         if history is None:
             history = ObjectHistory(change.action != Action.CREATED, change.action)
-            self._remember(self._histories, change.key, history)
+            self._log.remember(self._histories, change.key, history)
         return history
 
     def note(self, change: Change) -> ObjectHistory:
@@ -250,13 +296,13 @@ class TransactionState:
         return True
 
     def begin_deletion(self, change: Change) -> None:
-        self._remember(self.deleting, change.key, (*self.deleting.get(change.key, ()), change))
+        self._log.remember(self.deleting, change.key, (*self.deleting.get(change.key, ()), change))
 
     def end_deletion(self, key: Key) -> Change | None:
         """The last deletion of an object that was announced: its row is gone now. None if there was none."""
         *outer, change = self.deleting.get(key, (None,))
         if outer:
-            self._remember(self.deleting, key, tuple(outer))
+            self._log.remember(self.deleting, key, tuple(outer))
         elif change is not None:
             known = self.deleting.pop(key)
             self._log.note(lambda: self.deleting.update({key: known}))
@@ -269,27 +315,6 @@ class TransactionState:
         history = self._histories.get(key)
         return history is None or history.existed
 
-    def prechange(self, key: Key) -> PrechangeState | None:
-        """The state of an object before the transaction. A rollback releases the row's lock, so it drops this too."""
-        return self._prechange.get(key)
-
-    def set_prechange(self, key: Key, prechange: PrechangeState) -> None:
-        self._remember(self._prechange, key, prechange)
-
-    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
-        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
-        known = self._deleted_keys.get((id(origin), label, field))
-        return known[1] if known else None
-
-    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
-        # With the origin itself, so that no other object gets its id meanwhile.
-        self._remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
-
-    def _remember(self, known: dict[K, V], key: K, value: V) -> None:
-        replaced = known.get(key)
-        known[key] = value
-        self._log.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
-
     def defer(self, batch: list[Entry], entry: Entry) -> None:
         """Leave a change or a custom event to the end of the open batch."""
         batch.append(entry)
@@ -298,6 +323,19 @@ class TransactionState:
     def insert_event(self, event: Event) -> None:
         event.insert(self.using)
         self.has_events = True
+        self.note_recorded([event])
+
+    def note_recorded(self, events: Iterable[Event]) -> None:
+        """Remember Events as they are now, for the hooks after the commit."""
+        if hooks.listed("event_recorded"):
+            for event in events:
+                self._log.remember(self._recorded, event.pk, event.as_recorded())
+
+    def forget_recorded(self, ids: Iterable[int]) -> None:
+        """Forget Events that were deleted again."""
+        for known in [pk for pk in ids if pk in self._recorded]:
+            event = self._recorded.pop(known)
+            self._log.note(partial(self._recorded.__setitem__, known, event))
 
     def forget_subscriptions(self) -> None:
         """Read them again before their next use, and once more if the edit of the webhook is rolled back."""
@@ -329,7 +367,7 @@ def _block_by_hand(connection: BaseDatabaseWrapper) -> object:
 def _drop_ended_states(callbacks: list[Any]) -> None:
     """Keep one wake-up in place of the states of ended blocks. After ``set_autocommit(False)``, Django keeps callbacks
     until autocommit is on again."""
-    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1]._announced]
+    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1].has_calls]
     callbacks[:] = [one for one in callbacks if one not in ended]
     if any(state.has_events for _, state, _ in ended) and not any(one[1] is jobs.wake_up for one in callbacks):
         callbacks.append((set(), jobs.wake_up, False))

@@ -28,7 +28,15 @@ SLOW_SECONDS = 1.0
 
 LISTS = ListSerializer, ListField, ManyRelatedField
 
-_logged: set[tuple[str, str]] = set()
+_logged: set[str] = set()
+
+
+def log_if_slow(what: str, began: float) -> None:
+    """Log code of the project that takes long, in a transaction that waits for it."""
+    took = monotonic() - began
+    if took > SLOW_SECONDS and what not in _logged:
+        _logged.add(what)
+        logger.warning("The %s took %.1f s, and the save waited for it. This process logs it once", what, took)
 
 
 class Watch:
@@ -51,16 +59,7 @@ class Watch:
 
     def log_if_slow(self) -> None:
         """Log a serializer that takes long: each save waits for it."""
-        took, key = monotonic() - self._began, (self._registration.label, self._name)
-        if took > SLOW_SECONDS and key not in _logged:
-            _logged.add(key)
-            title = self._name or "(default)"
-            logger.warning(
-                "The serializer %s of %s took %.1f s, and the save waited for it. This process logs it once",
-                title,
-                self._registration.label,
-                took,
-            )
+        log_if_slow(f"serializer {self._name or '(default)'} of {self._registration.label}", self._began)
 
     def _follow(self, serializer: Any, counts: bool) -> None:
         for name, field in serializer_fields(serializer).items():

@@ -1,4 +1,4 @@
-"""Tell faults of our own proxy, route, system and settings from faults of receivers. Pure.
+"""Tell faults of our own proxy, route, system and settings from faults of receivers.
 
 A fault of our own must not use up the retries of deliveries, nor pause their webhooks. Their outcomes are not counted,
 and the deliveries are handed back.
@@ -12,15 +12,15 @@ route, behind the proxy                 failures of two hosts, while no other ho
 
 During a fault, the worker sends one delivery every ``PROBE_EVERY`` seconds. The first one that works ends the fault.
 
-A name server that fails is no fault of this kind: other names may resolve, and kept connections need none. The runner
-leaves such webhooks alone for a while, see ``claims``.
+A name server that fails is no fault of this kind: other names may resolve, and kept connections need none. Nor is a
+secret that this worker cannot decrypt. The worker avoids the webhooks that have such a fault, each for a while.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -28,8 +28,14 @@ from urllib.parse import urlsplit
 from django.utils.text import capfirst
 from django.utils.translation import gettext_noop as _
 
+from webhooks.delivery.clock import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind
+from webhooks.errors import get_logger
+from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
+from webhooks.security import encryption
+
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -57,6 +63,17 @@ TEXTS = {
     ErrorKind.SETTINGS: _("The worker sends nothing because a setting is invalid"),
     ErrorKind.UNREACHABLE: _("The worker's machine has no route to the receivers"),
     ErrorKind.PROXY_TARGET: _("The proxy connects to no receiver"),
+}
+
+# A worker avoids a webhook for so many seconds, each time for longer. That is a fault no longer after so many seconds
+# without another try.
+AVOID_SECONDS = (5.0, 15.0, 60.0)
+FORGOTTEN_AFTER = 600
+
+# The kinds of faults for which a worker avoids a webhook, as the first part of "… since 12:04".
+AVOIDED_TEXTS = {
+    ErrorKind.SECRET: _("The worker cannot decrypt the secrets of some webhooks"),
+    ErrorKind.RESOLVER: _("The worker cannot look up the names of some receivers"),
 }
 
 
@@ -114,7 +131,9 @@ class Breaker(Generic[T]):
                 counted.append((item, outcome))
         for kind in DOUBTFUL:
             alike = [one for one in self._doubts if one.outcome.kind == kind and not self._counts(one, now)]
-            if len({_host(one.outcome) for one in alike}) > 1 and now - alike[0].ended >= PATIENCE:
+            requests = [one.outcome.request for one in alike]
+            hosts = {(urlsplit(request.url).hostname or "") if request else "" for request in requests}
+            if len(hosts) > 1 and now - alike[0].ended >= PATIENCE:
                 self._open(alike[0].outcome, now)
         doubts, self._doubts = self._doubts, []
         for place, one in enumerate(doubts):
@@ -156,5 +175,52 @@ def _working(outcome: Outcome) -> set[ErrorKind]:
     return working
 
 
-def _host(outcome: Outcome) -> str:
-    return (urlsplit(outcome.request.url).hostname or "") if outcome.request else ""
+@dataclass(frozen=True)
+class Avoided:
+    kind: ErrorKind
+    since: datetime
+    until: float
+    times: int
+
+
+class AvoidedWebhooks:
+    """The webhooks that one worker avoids, by their ids, each for a while."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, Avoided] = {}
+
+    def __contains__(self, webhook_id: int) -> bool:
+        return webhook_id in self._by_id and elapsed() < self._by_id[webhook_id].until
+
+    def add(self, webhook: Webhook, outcome: Outcome) -> bool:
+        """Avoid a webhook, each time for longer. Returns whether it was not avoided just now."""
+        if webhook.pk in self:
+            return False
+        known = self._by_id.get(webhook.pk)
+        kind, times = KINDS[outcome.kind], known.times if known else 0
+        if not known and kind == ErrorKind.SECRET:
+            keys = ", ".join(encryption.key_names())
+            logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", outcome.reason, keys)
+        elif not known:
+            logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, outcome.reason)
+        until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]
+        self._by_id[webhook.pk] = Avoided(kind, known.since if known else outcome.started_at, until, times + 1)
+        return True
+
+    def discard(self, webhook: Webhook) -> None:
+        """An attempt shows that the fault is over. If name servers failed, the other names may resolve, too."""
+        over = self._by_id.pop(webhook.pk, None)
+        if over and over.kind == ErrorKind.RESOLVER:
+            for pk, one in self._by_id.items():
+                if one.kind == ErrorKind.RESOLVER:
+                    self._by_id[pk] = replace(one, until=elapsed())
+
+    @property
+    def faults(self) -> list[Fault]:
+        """One for each kind that this worker meets now."""
+        now, found = elapsed(), list[Fault]()
+        for kind, text in AVOIDED_TEXTS.items():
+            alike = [one for one in self._by_id.values() if one.kind == kind and now < one.until + FORGOTTEN_AFTER]
+            if alike:
+                found.append(Fault(kind, text, min(one.since for one in alike)))
+        return found

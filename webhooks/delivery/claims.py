@@ -7,32 +7,22 @@ import uuid
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, QueryByKeys, atomically
-from webhooks.delivery import claim_sql, pause_policy
-from webhooks.delivery.claim_sql import DueWebhook, due_webhooks
+from webhooks.delivery import pause_policy
+from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
-from webhooks.error_kinds import KINDS, ErrorKind
-from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
-from webhooks.models.queue import ClaimedRow
+from webhooks.models.queue import ClaimedRow, DueWebhook
 from webhooks.models.worker import begin_transaction
-from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
-from webhooks.security import encryption
-
-logger = get_logger(__name__)
-
-# A worker that cannot send because of a fault of our own avoids the webhook for so many seconds, each time for longer.
-AVOID_SECONDS = (5.0, 15.0, 60.0)
 
 # A worker takes a new token after so many seconds. Rows that a crash of the database has put back under the old one,
 # for their records were lost, then lose their lease.
@@ -43,7 +33,7 @@ SUSPECTS = {1: 10, 2: 1}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldDelivery:
+class ClaimedDelivery:
     """A delivery that this worker has claimed with its token. Two claims of one delivery are not equal."""
 
     row: ClaimedRow
@@ -71,12 +61,12 @@ SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp"))  # type: 
 _events_to_send = QueryByKeys(lambda: Event.objects.annotate(time=TIME).values_list(*SENT_COLUMNS, "time"))
 
 
-def load_held(
+def load_claimed(
     rows: Sequence[ClaimedRow],
     token: uuid.UUID,
     webhooks: Mapping[int, Webhook] | None = None,
     events: Iterable[Any] | None = None,
-) -> list[HeldDelivery]:
+) -> list[ClaimedDelivery]:
     """Load claimed rows with their events and webhooks, unless these are given. Leaves out rows that were deleted a
     moment ago."""
     using = Delivery.objects.db
@@ -98,28 +88,16 @@ def load_held(
         bodies = shared.get((event.pk, serializer))
         if bodies is None:
             bodies = shared[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))
-        loaded.append(HeldDelivery(row, token, webhook, bodies))
+        loaded.append(ClaimedDelivery(row, token, webhook, bodies))
     return loaded
-
-
-@dataclass(frozen=True)
-class Avoided:
-    """A webhook that this worker leaves to others: it cannot decrypt its secrets, or look up the name of its host."""
-
-    kind: ErrorKind
-    since: datetime
-    until: float
-    times: int
 
 
 class WorkerClaims:
     """The deliveries that one worker process holds. It gives them to its sender. Not thread-safe."""
 
-    def __init__(self, sender: Sender[HeldDelivery], name: str = "") -> None:
-        self._sender, self._name = sender, name
-        self.held: dict[uuid.UUID, HeldDelivery] = {}
-        self.avoided: dict[int, Avoided] = {}
-        """By the id of the webhook."""
+    def __init__(self, sender: Sender[ClaimedDelivery], avoided: AvoidedWebhooks, name: str = "") -> None:
+        self._sender, self._avoided, self._name = sender, avoided, name
+        self.claimed: dict[uuid.UUID, ClaimedDelivery] = {}
         self.has_early = False
         self._token: uuid.UUID | None = None
         self._registered = 0.0
@@ -131,7 +109,7 @@ class WorkerClaims:
         """The token for new claims. Registers the worker at the first.
 
         After an error, it is unknown whether the claims were committed. So the next ones get another token, and the
-        lease of this one ends after the last delivery that is held under it.
+        lease of this one ends after the last delivery that is claimed under it.
         """
         if self._token is None:
             self._token, self._registered = Worker.objects.register(self._name), elapsed()
@@ -148,14 +126,14 @@ class WorkerClaims:
             self._token = None
             raise
 
-    def holds(self, delivery: HeldDelivery) -> bool:
+    def holds(self, delivery: ClaimedDelivery) -> bool:
         """Whether this claim counts. If its lease ended, this worker may hold the delivery under a later claim."""
-        return self.held.get(delivery.id) is delivery
+        return self.claimed.get(delivery.id) is delivery
 
-    def forget(self, deliveries: Iterable[HeldDelivery]) -> None:
+    def forget(self, deliveries: Iterable[ClaimedDelivery]) -> None:
         for delivery in deliveries:
             if self.holds(delivery):
-                del self.held[delivery.id]
+                del self.claimed[delivery.id]
 
     def claim_due(self, only_free: bool = False, takes_early: bool = False) -> int:
         """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many.
@@ -170,14 +148,15 @@ class WorkerClaims:
         self.has_early = not takes_early and any(webhook.is_early for webhook in due)
         if self.has_early:
             due = [webhook for webhook in due if not webhook.is_early]
-        share = max(1, conf.batch // max(1, len(due)))
+        # A webhook that may claim nothing, such as one that hangs, leaves its share to the others.
+        share = self._share(sum(self._sender.capacity(webhook.id, conf.batch) > 0 for webhook in due))
         if only_free:
-            busy = {delivery.webhook.pk for delivery in self.held.values()}
+            busy = {delivery.webhook.pk for delivery in self.claimed.values()}
             due = [webhook for webhook in due if webhook.id not in busy]
         clean = [webhook for webhook in due if webhook.has[0]]
         count = self._claim({webhook: self._sender.capacity(webhook.id, share) for webhook in clean})
         for lost, most in SUSPECTS.items():
-            free = most - sum(delivery.row.lost_leases == lost for delivery in self.held.values())
+            free = most - sum(delivery.row.lost_leases == lost for delivery in self.claimed.values())
             # The probe of a paused webhook is a suspect only if nothing else is due.
             suspected = [webhook for webhook in due if webhook.has[lost] and not (webhook.is_probe and webhook.has[0])]
             if suspected and free > 0:
@@ -193,43 +172,22 @@ class WorkerClaims:
         webhook = random.choice(due)  # noqa: S311 # nosec B311 # fair turns
         return self._claim({webhook: 1}, webhook.has.index(True))
 
-    def avoid(self, webhook: Webhook, outcome: Outcome) -> None:
-        """Leave a webhook to other workers for a while, each time for longer."""
-        known = self.avoided.get(webhook.pk)
-        if known and elapsed() < known.until:
-            return
-        kind, times = KINDS[outcome.kind], known.times if known else 0
-        if not known and kind == ErrorKind.SECRET:
-            keys = ", ".join(encryption.key_names())
-            logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", outcome.reason, keys)
-        elif not known:
-            logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, outcome.reason)
-        until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]
-        self.avoided[webhook.pk] = Avoided(kind, known.since if known else outcome.started_at, until, times + 1)
-        self.hand_back_waiting(lambda held: held.webhook.pk == webhook.pk)
-
-    def avoid_no_longer(self, webhook: Webhook) -> None:
-        """An attempt shows that the fault is over. If name servers failed, the other names may resolve, too."""
-        over = self.avoided.pop(webhook.pk, None)
-        if over and over.kind == ErrorKind.RESOLVER:
-            for pk, one in self.avoided.items():
-                if one.kind == ErrorKind.RESOLVER:
-                    self.avoided[pk] = replace(one, until=elapsed())
-
-    def avoids(self, webhook_id: int) -> bool:
-        return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
-
     def capacity(self, webhooks: Iterable[int], among: int) -> dict[int, int]:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
         that this worker does not avoid."""
-        share = max(1, conf.batch // max(1, among))
-        return {pk: self._sender.capacity(pk, share) for pk in webhooks if not self.avoids(pk)}
+        share = self._share(among)
+        return {pk: self._sender.capacity(pk, share) for pk in webhooks if pk not in self._avoided}
+
+    @staticmethod
+    def _share(among: int) -> int:
+        """How many of a batch to claim for each of so many webhooks."""
+        return max(1, conf.batch // max(1, among))
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""
         with self._floors.look() as floors:
-            due = due_webhooks(Delivery.objects.db, floors, self._floors.note)
-        return [webhook for webhook in due if not self.avoids(webhook.id)]
+            due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
+        return [webhook for webhook in due if webhook.id not in self._avoided]
 
     def add(
         self,
@@ -240,8 +198,8 @@ class WorkerClaims:
     ) -> None:
         """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end. ``webhooks``
         by id and ``events`` are theirs, if the caller has just read them."""
-        loaded = load_held(rows, token, webhooks, events) if rows else []
-        self.held |= {delivery.id: delivery for delivery in loaded}
+        loaded = load_claimed(rows, token, webhooks, events) if rows else []
+        self.claimed |= {delivery.id: delivery for delivery in loaded}
         self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
 
     def renew(self) -> None:
@@ -255,26 +213,26 @@ class WorkerClaims:
         if self._token and now - self._registered > TOKEN_SECONDS:
             Worker.objects.filter(token=self._token).update(name="")  # its lease ends, but the worker does not
             self._token = None
-        tokens = {delivery.token for delivery in self.held.values()} | ({self._token} if self._token else set())
+        tokens = {delivery.token for delivery in self.claimed.values()} | ({self._token} if self._token else set())
         if lost := tokens - Worker.objects.renew(tokens) if tokens else set():
             self.forget(self._sender.remove(lambda delivery: delivery.token in lost))
             self._token = None if self._token in lost else self._token
         self._renewed = now
         self._sender.send_until = now + conf.lease
-        if held := {delivery.webhook.pk for delivery in self.held.values()}:
-            stopped = set(Webhook.objects.filter(pk__in=held).stopped().values_list("pk", flat=True))
+        if webhooks := {delivery.webhook.pk for delivery in self.claimed.values()}:
+            stopped = set(Webhook.objects.filter(pk__in=webhooks).stopped().values_list("pk", flat=True))
             if stopped:
                 self.hand_back_waiting(lambda delivery: delivery.webhook.pk in stopped)
 
-    def hand_back(self, deliveries: Collection[HeldDelivery], wait: float | None = None) -> None:
+    def hand_back(self, deliveries: Collection[ClaimedDelivery], wait: float | None = None) -> None:
         """Hand deliveries back, to be sent in ``wait`` seconds if that is given. No attempt is counted, and the probe
         of a paused webhook is due again. If the database is away, they are lost with the lease."""
         if not deliveries:
             return
         ids, tokens = [delivery.id for delivery in deliveries], {delivery.token for delivery in deliveries}
-        held = QueuedDelivery.objects.filter(pk__in=ids).held(tokens)
+        claimed = QueuedDelivery.objects.filter(pk__in=ids).claimed(tokens)
         try:
-            atomically(lambda: held.release(wait), QueuedDelivery.objects.db)
+            atomically(lambda: claimed.release(wait), QueuedDelivery.objects.db)
         except BaseException:
             self._token = None  # it must not be renewed for them
             raise
@@ -283,16 +241,16 @@ class WorkerClaims:
         pause_policy.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
 
     def close(self) -> None:
-        """Hand back all held deliveries, and end the lease.
+        """Hand back all deliveries, and end the lease.
 
         The sweep deletes the row. If a crash of the database has lost records, it also takes their deliveries back.
         """
-        self.hand_back(list(self.held.values()))
+        self.hand_back(list(self.claimed.values()))
         if self._token:
             Worker.objects.filter(token=self._token).update(lease_until=DatabaseNow())
             self._token = None
 
-    def hand_back_waiting(self, is_unwanted: Callable[[HeldDelivery], bool] = lambda delivery: True) -> None:
+    def hand_back_waiting(self, is_unwanted: Callable[[ClaimedDelivery], bool] = lambda delivery: True) -> None:
         """Hand back what waits to be sent."""
         self.hand_back(self._sender.remove(is_unwanted))
 
@@ -305,9 +263,8 @@ class WorkerClaims:
         using = Delivery.objects.db
 
         def claim(token: uuid.UUID) -> list[ClaimedRow]:
-            return (
-                claim_sql.claim(using, normal | probes, token, lost_leases) if begin_transaction(using, token) else []
-            )
+            may_claim = begin_transaction(using, token)
+            return QueuedDelivery.objects.claim(normal | probes, token, lost_leases) if may_claim else []
 
         with self.claiming() as token:
             rows = atomically(lambda: claim(token), using)

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import namedtuple
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
-
-from django.db.models import BigIntegerField, QuerySet
-from django.db.models.expressions import RawSQL
+from typing import Any
 
 from webhooks.conf import conf
-from webhooks.db import (
-    QueryByKeys,
-    Statement,
-    among_sql,
-    atomically,
-    fetch_all,
-    fetch_each,
-    is_postgresql,
-    json_rows_sql,
-    now_sql,
-    to_utc,
-    to_uuid,
-    uuid_sql,
-)
+from webhooks.db import QueryByKeys, atomically, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
+from webhooks.models.delivery import NewDelivery
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
@@ -39,20 +23,6 @@ from webhooks.models.worker import begin_sql
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
 NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for"))  # type: ignore[misc]
-
-# New events from an id on, in order.
-UNDISPATCHED = "SELECT event_id FROM rq_webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
-
-
-class NewDelivery(NamedTuple):
-    """A delivery and its row in the queue. ``lane`` is None if its webhook is not ordered."""
-
-    id: uuid.UUID
-    event_id: int
-    webhook_id: int
-    lane: int | None
-    state: str = State.PENDING
-    overtaken: bool = False
 
 
 def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = None, skips_look: bool = False) -> int:
@@ -76,11 +46,10 @@ def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = Non
 def _first(floors: ScanFloors) -> int | None:
     """The id of the first new Event. A look without a transaction: most find nothing, and write nothing."""
     with floors.look() as known:
-        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [known.get(0, 0)])
-    for (lowest,) in found:
+        lowest = Undispatched.objects.lowest(known.get(0, 0))
+    if lowest is not None:
         floors.note(0, lowest)
-        return int(lowest)
-    return None
+    return lowest
 
 
 def _dispatch(
@@ -88,9 +57,7 @@ def _dispatch(
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
     """Returns the Events, the claimed rows, and the webhooks by id."""
     using = Event.objects.db
-    # Events that other workers have locked are skipped.
-    skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
-    new = f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch]
+    new = Undispatched.objects.lock_sql(first, conf.batch)
     [(may_claim, *_)], found = fetch_each(using, begin_sql(using, token), new)
     if not found:
         return [], [], {}
@@ -101,40 +68,34 @@ def _dispatch(
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
-    deliveries = _new_deliveries(events, webhooks)
-    firsts = _firsts(deliveries)
-    found_ahead = lanes.try_look_ahead(using, firsts.values()) if firsts else {}
+    deliveries = [
+        _new_delivery(event, webhooks[pk])
+        for event in events
+        if not event.error
+        for pk in dict.fromkeys(event.webhook_ids)
+        if pk in webhooks
+    ]
+    firsts = lanes.firsts(deliveries)
+    found_ahead = lanes.try_look_ahead(using, firsts.values())
     if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
         events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
         left = {event.pk for event in events}
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
     deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
-    chosen, chosen_param = among_sql(using, [*gone, *(event.pk for event in events)])
-    dispatched = f"DELETE FROM rq_webhooks_undispatched WHERE event_id {chosen}", [chosen_param]
-    heads &= _insert(using, deliveries, heads, token, dispatched)
-    return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
+    dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
+    heads &= Delivery.objects.insert(deliveries, heads, token, dispatched)
+    return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 
-# The Event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
-# which PostgreSQL then uses, however old its statistics are.
-WAITS_FOR = """(
-    SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = (
-        SELECT CASE WHEN found.object_id = rq_webhooks_event.object_id THEN found.id END FROM rq_webhooks_event AS found
-        WHERE found.object_type = rq_webhooks_event.object_type
-            AND (found.object_id, found.id) < (rq_webhooks_event.object_id, rq_webhooks_event.id)
-        ORDER BY found.object_id DESC, found.id DESC LIMIT 1
+_events_to_dispatch = QueryByKeys(
+    lambda: (
+        Event.objects.order_by("pk")
+        .annotate(time=TIME)
+        .with_waits_for()
+        .values_list(*READ_COLUMNS, "time", "waits_for")
     )
-)"""
-
-
-def _read_events() -> QuerySet[Event, Any]:
-    waits_for: Any = RawSQL(WAITS_FOR, (), BigIntegerField())  # noqa: S611 # nosec B611 # a constant
-    events = Event.objects.order_by("pk").annotate(time=TIME, waits_for=waits_for)
-    return events.values_list(*READ_COLUMNS, "time", "waits_for")
-
-
-_events_to_dispatch = QueryByKeys(_read_events)
+)
 
 
 def _in_turn(events: Iterable[Any]) -> list[Any]:
@@ -144,16 +105,6 @@ def _in_turn(events: Iterable[Any]) -> list[Any]:
         if event.waits_for is None or event.waits_for in in_turn:
             in_turn[event.pk] = event
     return list(in_turn.values())
-
-
-def _new_deliveries(events: Sequence[Any], webhooks: Mapping[int, Webhook]) -> list[NewDelivery]:
-    return [
-        _new_delivery(event, webhooks[webhook_id])
-        for event in events
-        if not event.error
-        for webhook_id in dict.fromkeys(event.webhook_ids)
-        if webhook_id in webhooks
-    ]
 
 
 def _new_delivery(event: Any, webhook: Webhook) -> NewDelivery:
@@ -175,24 +126,11 @@ def insert_for(
     coming = Undispatched.objects.filter(event__in=[one.event_id for one in new]).values_list("event_id", flat=True)
     taken |= {event.pk for event in events if webhook.pk in event.webhook_ids} & set(coming)
     new = [one for one in new if one.event_id not in taken]
-    firsts = _firsts(new)
-    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()) if firsts else {})
+    firsts = lanes.firsts(new)
+    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()))
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
-    inserted = _insert(using, new, {one.id for one in heads}, token)
-    return len(inserted), [_claimed_row(one) for one in heads if one.id in inserted]
-
-
-def _claimed_row(one: NewDelivery) -> ClaimedRow:
-    return ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, one.lane is not None)
-
-
-def _firsts(deliveries: Sequence[NewDelivery]) -> dict[Lane, Place]:
-    """The first delivery of each lane."""
-    firsts: dict[Lane, Place] = {}
-    for one in deliveries:
-        if one.lane is not None:
-            firsts.setdefault((one.webhook_id, one.lane), Place(one.webhook_id, one.lane, one.event_id))
-    return firsts
+    inserted = Delivery.objects.insert(new, {one.id for one in heads}, token)
+    return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
 
 
 def _placed(
@@ -222,51 +160,3 @@ def _claimed(
             free[one.webhook_id] -= 1
             chosen.add(one.id)
     return chosen
-
-
-def _insert(
-    using: str,
-    deliveries: Sequence[NewDelivery],
-    claimed: Collection[uuid.UUID],
-    token: uuid.UUID | None,
-    *others: Statement,
-) -> set[uuid.UUID]:
-    """Insert deliveries and their rows in the queue, and run ``others``, in one round trip. A delivery that is there
-    already stays as it is. Returns the new ones."""
-    now = now_sql(using)
-    columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
-    given = json_rows_sql(using, columns, "rq_webhooks_queue")
-    rows = json.dumps(
-        [
-            {
-                "delivery_id": one.id.hex,
-                "event_id": one.event_id,
-                "webhook_id": one.webhook_id,
-                "lane": one.lane,
-                "state": State.SENDING if one.id in claimed else one.state,
-                "overtaken": one.overtaken,
-            }
-            for one in deliveries
-        ]
-    )
-    # The queue first: then no statement needs the answer of another. Foreign keys are checked at the commit. With old
-    # statistics, PostgreSQL would read all deliveries for NOT EXISTS.
-    queue = f"""
-        INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
-        SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
-            CASE WHEN state = 'pending' THEN {now} END, 0, 0
-        FROM {given} WHERE (SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL
-        ON CONFLICT (delivery_id) DO NOTHING RETURNING delivery_id
-    """
-    names = ("event_id", "webhook_id", "lane")
-    delivery = f"""
-        INSERT INTO rq_webhooks_delivery (id, {", ".join(names)}, created, outcome, attempt_count, reason)
-        SELECT delivery_id, {", ".join(names)}, {now}, '', 0, '' FROM {given} WHERE 1 = 1 ON CONFLICT (id) DO NOTHING
-    """
-    inserted, *_ = fetch_each(
-        using,
-        (queue, [token.hex if token else None, rows]),
-        (delivery, [rows]),
-        *others,
-    )
-    return {to_uuid(pk) for (pk,) in inserted}

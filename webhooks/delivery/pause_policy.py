@@ -16,32 +16,32 @@ as after any other failure.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
-from django.core.mail import mail_admins, send_mail
-from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
+from webhooks.delivery.disabled_mail import DisabledMail
 from webhooks.errors import get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
 from webhooks.network.outcome import Outcome
-from webhooks.permissions.redaction import Explanation, explain
 
 logger = get_logger(__name__)
 
 # Another probe may begin after this many seconds, more than any attempt may take.
 PROBE_SECONDS = 180
+
+# No e-mail follows if a user disables a webhook.
+MAIL = hooks.Hook("webhooks.delivery.disabled_mail.DisabledMail", DisabledMail().webhook_disabled)
 
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
@@ -123,6 +123,7 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
         Webhook.objects.filter(pk__in=recovered).record_success()
         if resumed := [pk for pk in recovered if locked[pk].probe_at]:
             QueuedDelivery.objects.hasten_heads(resumed)
+            _announce("webhook_resumed", *(locked[pk] for pk in resumed))
     return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
 
 
@@ -157,35 +158,18 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
         error_kind=failure.kind,
         **switched,
     )
+    webhook.last_failure, webhook.error_kind = failure.summary, failure.kind
+    webhook.disabled_reason = health.disabled_reason
     if health.disabled_reason:
         logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, health.disabled_reason)
-        explanation = explain(failure.kind, webhook.payload_url)
-
-        def send_mail_in_thread() -> None:  # a mail server may be slow, and the worker has leases to renew
-            arguments = (webhook.name, DisabledReason(health.disabled_reason), failure.summary, explanation)
-            threading.Thread(target=_send_mail, args=arguments, name="webhooks-mail", daemon=True).start()
-
-        transaction.on_commit(send_mail_in_thread, using=Webhook.objects.db, robust=True)
+        _announce("webhook_disabled", webhook, own=[MAIL])
     elif health.probe_at and not webhook.probe_at:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary)
+        _announce("webhook_paused", webhook)
+    elif webhook.probe_at and not health.probe_at:
+        _announce("webhook_resumed", webhook)
 
 
-def _send_mail(name: str, reason: DisabledReason, failure: str, explanation: Explanation) -> None:
-    subject = _("Webhook %(name)s was disabled") % {"name": name}
-    paragraphs = (
-        _("The webhook %(name)s was disabled: %(reason)s.") % {"name": name, "reason": reason.label},
-        _("The last attempt: %(reason)s") % {"reason": failure},
-        f"{explanation.cause}\n{explanation.remedy}",
-        _(
-            "Its deliveries are kept. Fix the cause, then enable the webhook in the admin to send them, or discard "
-            "them there."
-        ),
-    )
-    text = "\n\n".join(paragraphs)
-    try:
-        if conf.notify:
-            send_mail(subject, text, None, list(conf.notify))
-        else:
-            mail_admins(subject, text)
-    except Exception:
-        logger.exception("The e-mail that says that webhook %s was disabled could not be sent", name)
+def _announce(name: str, *webhooks: Webhook, own: Sequence[hooks.Hook] = ()) -> None:
+    """Call the hooks of this name for webhooks that this worker has changed."""
+    hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed() for webhook in webhooks], own)

@@ -13,8 +13,8 @@ from django.db.models import Exists, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, fetch_all
-from webhooks.delivery import statistics
+from webhooks.db import DatabaseNow
+from webhooks.delivery import counting
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import (
     Attempt,
@@ -32,7 +32,7 @@ from webhooks.models import (
 )
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.ids import first_id
-from webhooks.models.statistic import Period, unix_time_sql
+from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
 
 # Rows that a step deletes at a time. A worker delivers nothing meanwhile.
@@ -43,8 +43,6 @@ EVENTS_AT_ONCE = 1000
 
 # One sweep looks whether this many webhooks have too many skips.
 COUNTED_WEBHOOKS = 10
-
-DAY = 86_400  # seconds
 
 
 def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
@@ -107,7 +105,7 @@ def purge_skips(floors: ScanFloors | None = None) -> int:
         older = Skip.objects.filter(webhook=pk, pk__lte=border).order_by("pk")
         ids += older.values_list("pk", flat=True)[:PIECE]
     ids = ids[:PIECE]
-    statistics.delete_skips(ids)
+    counting.delete_skips(ids)
     return len(ids)
 
 
@@ -119,16 +117,8 @@ def purge_runs() -> int:
 
 def purge_statistics() -> int:
     """Delete statistics after the retention of their period."""
-    using, deleted = Statistic.objects.db, 0
-    for period, days in ((Period.MINUTE, statistics.MINUTE_DAYS), (Period.HOUR, conf.statistic_days)):
-        end = f"{unix_time_sql(using)} - {int(days * DAY)}"
-        statement = f"""
-            DELETE FROM rq_webhooks_statistic WHERE id IN (
-                SELECT id FROM rq_webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
-            ) RETURNING id
-        """
-        deleted += len(fetch_all(using, statement, [PIECE]))
-    return deleted
+    periods = ((Period.MINUTE, counting.MINUTE_DAYS), (Period.HOUR, conf.statistic_days))
+    return sum(Statistic.objects.delete_old(period, days, PIECE) for period, days in periods)
 
 
 def purge(deliveries: DeliveryQuerySet, most: int) -> int:

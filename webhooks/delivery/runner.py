@@ -14,26 +14,25 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from django.db import DataError
-from django.utils.translation import gettext_noop
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import atomically
-from webhooks.delivery.breaker import Breaker, Fault
-from webhooks.delivery.claim_sql import due_webhooks
-from webhooks.delivery.claims import HeldDelivery, WorkerClaims
+from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
+from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.clock import DatabaseClock, elapsed
+from webhooks.delivery.compose import compose
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.outcomes import record
-from webhooks.delivery.request import compose
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import MANY, Sender
 from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
-from webhooks.models import Delivery, Run, Undispatched
-from webhooks.network import auth
+from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
+from webhooks.network.auth import Credentials, waits
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import usable_descriptors
@@ -47,23 +46,14 @@ RECORD_EVERY = 0.02
 # Seconds to wait for outcomes if the caller waits for wake-ups meanwhile, or if new events must pass a run.
 SHORT_WAIT = 0.005
 
-# A webhook that this worker avoids is a fault no longer after so many seconds without another try.
-FORGOTTEN_AFTER = 600
-
-# Faults of our own that concern single webhooks, as the first part of "… since 12:04".
-AVOIDED = {
-    ErrorKind.SECRET: gettext_noop("The worker cannot decrypt the secrets of some webhooks"),
-    ErrorKind.RESOLVER: gettext_noop("The worker cannot look up the names of some receivers"),
-}
-
 # A template may name another host for each delivery. If one cannot be looked up, only its delivery waits (seconds).
 LOOKED_UP_AGAIN_AFTER = 60
 
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
-# renders. The project's code for credentials may wait for another server.
-AUTH = "auth"
+# renders. The project's code for credentials, and its hooks, may wait for another server.
+PROJECT_CODE = "project_code"
 RENDERED_WITHIN = 60  # seconds, the start of the process included
-MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, AUTH: 4}
+MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, PROJECT_CODE: 4}
 
 
 class DeliveryRunner:
@@ -74,17 +64,18 @@ class DeliveryRunner:
         workers."""
         self._worker = (worker or f"{socket.gethostname()}:{os.getpid()}")[:100]
         self._renderer = Renderer()
-        self._uses_auth = bool(conf.auth)
+        self._has_hooks = bool(hooks.listed("request_prepared"))
         most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
         self._sender = Sender(queue, self._compose, self._clock.now, _longest)
-        self._claims = WorkerClaims(self._sender, self._worker)
+        self._avoided = AvoidedWebhooks()
+        self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
-        self._breaker: Breaker[HeldDelivery] = Breaker()
+        self._breaker: Breaker[ClaimedDelivery] = Breaker()
         self._floors = ScanFloors()
         self._sweeper = Sweeper()
-        self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
+        self._outcomes: list[tuple[ClaimedDelivery, Outcome]] = []
         self.attempted = 0
         """The attempts that it has recorded."""
         self._stopping = self._is_idle = self._is_behind = False
@@ -93,7 +84,7 @@ class DeliveryRunner:
     @property
     def is_busy(self) -> bool:
         """Whether the worker holds any delivery."""
-        return bool(self._claims.held)
+        return bool(self._claims.claimed)
 
     @property
     def is_idle(self) -> bool:
@@ -102,7 +93,7 @@ class DeliveryRunner:
 
     def has_more(self) -> bool:
         """Whether something is due now that this worker can send."""
-        return not self._breaker.fault and has_more(self._claims.avoids)
+        return not self._breaker.fault and has_more(self._avoided.__contains__)
 
     @property
     def can_send(self) -> bool:
@@ -118,11 +109,7 @@ class DeliveryRunner:
     def faults(self) -> list[Fault]:
         """The faults of our own that this worker meets now."""
         found = [self._breaker.fault] if self._breaker.fault else []
-        avoided = [one for one in self._claims.avoided.values() if elapsed() < one.until + FORGOTTEN_AFTER]
-        for kind, text in AVOIDED.items():
-            if since := [one.since for one in avoided if one.kind == kind]:
-                found.append(Fault(kind, text, min(since)))
-        return found
+        return found + self._avoided.faults
 
     def run(self, seconds: float, wait: bool = True, is_woken: bool = False) -> None:
         """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
@@ -131,9 +118,10 @@ class DeliveryRunner:
         probably is a new event. Raises django.db.Error if the database is away; call it again later.
         """
         deadline = time.monotonic() + seconds
-        # A worker whose last look found nothing sends new events at once. It looks for other work while the receiver
-        # answers.
-        new_first, self._is_idle = self._is_idle, False
+        # A worker that was woken, or whose last look found nothing, sends new events at once. It looks for other work
+        # while the receiver answers.
+        new_first, self._is_idle = self._is_idle or is_woken, False
+        done = ended = 0
         while not self._stopping and time.monotonic() < deadline:
             with self._claims.in_doubt():
                 self._clock.compare(Delivery.objects.db)
@@ -142,7 +130,9 @@ class DeliveryRunner:
                     done = (self._dispatch(is_woken) if new_first else 0) or self._take_work()
                     new_first = False
                 finally:  # a dispatch that fails must not stop recording and the sweep
-                    ended = self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
+                    # If all that is in flight hangs, the caller had better wait: a wake-up then ends the wait.
+                    short = SHORT_WAIT if done or ended else 0
+                    ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
                     self._sweeper.run_due(idle=time.monotonic() - self._recorded)
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 self._is_idle = not self.is_busy
@@ -155,8 +145,8 @@ class DeliveryRunner:
         as long as two requests.
         """
         self._claims.hand_back_waiting()
-        in_flight = set(self._claims.held.values())
-        while not self._stopping and not in_flight.isdisjoint(self._claims.held.values()):
+        in_flight = set(self._claims.claimed.values())
+        while not self._stopping and not in_flight.isdisjoint(self._claims.claimed.values()):
             self._claims.renew()
             if not self._breaker.fault:
                 self._claims.claim_due(only_free=True)
@@ -204,8 +194,8 @@ class DeliveryRunner:
         With ``claim_next``, also claim what comes next.
         """
         ended = self._wait_for_outcomes(wait)
-        self._judge([(held, outcome) for held, outcome in ended if outcome])
-        self._claims.hand_back([held for held, outcome in ended if not outcome])  # too late to be sent
+        self._judge([(delivery, outcome) for delivery, outcome in ended if outcome])
+        self._claims.hand_back([delivery for delivery, outcome in ended if not outcome])  # too late to be sent
         if claim_next:
             self._dispatch_during_run()
         is_late = time.monotonic() - self._recorded > RECORD_EVERY
@@ -213,7 +203,7 @@ class DeliveryRunner:
             self._record(claim_next and not self._breaker.fault)
         return len(ended)
 
-    def _wait_for_outcomes(self, wait: float) -> list[tuple[HeldDelivery, Outcome | None]]:
+    def _wait_for_outcomes(self, wait: float) -> list[tuple[ClaimedDelivery, Outcome | None]]:
         """The requests that ended within ``wait`` seconds, None for one that came too late to be sent."""
         if not self._sender.is_busy:
             if self.is_busy or self.faults:
@@ -256,20 +246,22 @@ class DeliveryRunner:
         """Dispatch new events if there is a run, too. Between all parts of the loop, so that events wait for one."""
         return self._dispatch() if self._runs.are_beside_live else 0
 
-    def _judge(self, ended: Sequence[tuple[HeldDelivery, Outcome]]) -> None:
+    def _judge(self, ended: Sequence[tuple[ClaimedDelivery, Outcome]]) -> None:
         """Keep outcomes to be recorded. Hand deliveries back that failed by a fault of our own."""
         before = self._breaker.fault
         counted, handed_back = self._breaker.judge(ended, elapsed(), uses_proxy=bool(conf.proxy))
-        postponed = []
-        for held, outcome in counted:
-            if outcome.kind == ErrorKind.RESOLVER and _host_is_from_template(held, outcome):
-                postponed.append(held)
-            elif outcome.kind in AVOIDED:
-                self._claims.avoid(held.webhook, outcome)
-                handed_back.append(held)
+        postponed, is_avoiding = [], False
+        for delivery, outcome in counted:
+            if outcome.kind == ErrorKind.RESOLVER and _host_is_from_template(delivery, outcome):
+                postponed.append(delivery)
+            elif outcome.kind in AVOIDED_TEXTS:
+                is_avoiding |= self._avoided.add(delivery.webhook, outcome)
+                handed_back.append(delivery)
             else:
-                self._claims.avoid_no_longer(held.webhook)
-                self._outcomes.append((held, outcome))
+                self._avoided.discard(delivery.webhook)
+                self._outcomes.append((delivery, outcome))
+        if is_avoiding:
+            self._claims.hand_back_waiting(lambda one: one.webhook.pk in self._avoided)
         self._claims.hand_back(handed_back)
         self._claims.hand_back(postponed, LOOKED_UP_AGAIN_AFTER)
         if (fault := self._breaker.fault) and fault != before:
@@ -280,7 +272,7 @@ class DeliveryRunner:
 
     def _record(self, claim_next: bool = False) -> None:
         """Record outcomes. With ``claim_next``, claim what waits behind them in the same transaction."""
-        self._outcomes = [(held, outcome) for held, outcome in self._outcomes if self._claims.holds(held)]
+        self._outcomes = [(delivery, outcome) for delivery, outcome in self._outcomes if self._claims.holds(delivery)]
         if not self._outcomes:
             return
         stopped: set[int] = set()
@@ -294,38 +286,41 @@ class DeliveryRunner:
         except DataError:
             # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
             logger.exception("Attempts could not be stored; their deliveries are sent again")
-        self._claims.forget(held for held, _ in self._outcomes)
+        self._claims.forget(delivery for delivery, _ in self._outcomes)
         self._outcomes = []
         self._recorded = time.monotonic()
         if stopped:
             self._runs.forget(stopped)
-            self._claims.hand_back_waiting(lambda held: held.webhook.pk in stopped)
+            self._claims.hand_back_waiting(lambda delivery: delivery.webhook.pk in stopped)
 
-    def _compose(self, held: HeldDelivery) -> Request:
-        is_redelivery = bool(held.row.requested_by)
-        request = compose(held.webhook, held.bodies, str(held.id), self._renderer, self._clock.now, is_redelivery)
+    def _compose(self, delivery: ClaimedDelivery) -> Request:
+        is_redelivery = bool(delivery.row.requested_by)
+        request = compose(
+            delivery.webhook, delivery.bodies, str(delivery.id), self._renderer, self._clock.now, is_redelivery
+        )
         # During a fault, this is a probe. Over a kept connection it would say nothing about name servers and routes.
         return replace(request, connects=True) if self._breaker.fault else request
 
-    def _slow_group(self, held: HeldDelivery) -> str:
-        if held.webhook.has_templates:
-            return self._renderer.pace(held.webhook.pk)
-        return AUTH if self._uses_auth and auth.path_for(held.webhook.payload_url) else ""
+    def _slow_group(self, delivery: ClaimedDelivery) -> str:
+        if delivery.webhook.has_templates:
+            return self._renderer.pace(delivery.webhook.pk)
+        credentials = Credentials(delivery.webhook.payload_url, delivery.webhook.secret_headers.reveal)
+        return PROJECT_CODE if self._has_hooks or waits(credentials) else ""
 
 
-def _longest(held: HeldDelivery) -> float:
+def _longest(delivery: ClaimedDelivery) -> float:
     """Seconds within which the project's code must have made a request, and sent it if it wants to see the answer."""
-    rendering = RENDERED_WITHIN if held.webhook.has_templates else 0
-    return 2 * (held.webhook.timeout or conf.timeout) + rendering
+    rendering = RENDERED_WITHIN if delivery.webhook.has_templates else 0
+    return 2 * (delivery.webhook.timeout or conf.timeout) + rendering
 
 
-def _host_is_from_template(held: HeldDelivery, outcome: Outcome) -> bool:
+def _host_is_from_template(delivery: ClaimedDelivery, outcome: Outcome) -> bool:
     host = (urlsplit(outcome.request.url).hostname if outcome.request else None) or ""
-    return is_template(held.webhook.payload_url) and host not in held.webhook.payload_url.lower()
+    return is_template(delivery.webhook.payload_url) and host not in delivery.webhook.payload_url.lower()
 
 
 def has_more(is_avoided: Callable[[int], bool] = lambda webhook_id: False) -> bool:
     """Whether something is due now, except deliveries of webhooks that are avoided, by their ids."""
     if Undispatched.objects.exists() or Run.objects.running().exists():
         return True
-    return not all(is_avoided(webhook.id) for webhook in due_webhooks(Delivery.objects.db))
+    return not all(is_avoided(webhook.id) for webhook in QueuedDelivery.objects.due_webhooks())

@@ -253,7 +253,7 @@ class Sender(Generic[T]):
             self._queue.prepared(job.webhook, job.item, job.group)
             self._wake()
         request = composed.result
-        if isinstance(request, Request) and request.prepared and elapsed() < self.send_until:
+        if isinstance(request, Request) and request.converse and elapsed() < self.send_until:
             composed = composed._replace(result=exchange(request, self._now))
         with self._lock:
             if not self._is_given_up(job):
@@ -278,9 +278,9 @@ class Sender(Generic[T]):
                     self._queue.prepared(job.webhook, job.item, job.group)
                 self._queue.ended(job.webhook, timed_out=True)
                 seconds = self._longest(job.item)
-                reason = f"the code that adds credentials did not return within {seconds:.0f} s"
+                reason = f"the code in AUTH or HOOKS did not return within {seconds:.0f} s"
                 self._ended.append((job.item, self._refused(reason, ErrorKind.AUTH, seconds)))
-                logger.error("The code that adds credentials to webhook %s did not return", job.webhook)
+                logger.error("The code in AUTH or HOOKS for webhook %s did not return", job.webhook)
                 self._wake()
 
     def _refused(self, reason: str, kind: ErrorKind, seconds: float = 0) -> Outcome:
@@ -301,7 +301,7 @@ class Sender(Generic[T]):
 
 
 def _refuse_stuck(item: object) -> Request:
-    reason = f"the code that adds credentials did not return from {MOST_STUCK} earlier calls"
+    reason = f"the code in AUTH or HOOKS did not return from {MOST_STUCK} earlier calls"
     raise Refused(reason, ErrorKind.AUTH)
 
 

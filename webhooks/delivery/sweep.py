@@ -16,10 +16,11 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
 
+from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_utc, to_uuid
-from webhooks.delivery import retention, statistics
-from webhooks.delivery.claims import load_held
+from webhooks.db import DatabaseNow, to_utc
+from webhooks.delivery import counting, retention
+from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
@@ -54,9 +55,10 @@ QUIET_AFTER = 1.0
 # Lanes that one check looks at, and the seconds that it may take: a worker delivers nothing meanwhile.
 CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
 
-SMALLEST_LANE = -(2**63)
-
 Step = Callable[[], int]
+
+looks_for_problems: list[Callable[[], object]] = []
+"""What a sweep calls beside its steps, if a hook wants to know of problems. ``apps`` adds ``insight.problems.look``."""
 
 
 class Sweeper:
@@ -89,6 +91,8 @@ class Sweeper:
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
+        if hooks.listed("problem_began") or hooks.listed("problem_ended"):
+            hooks.call_in_background([("look for problems", look) for look in looks_for_problems])
         return self.sweep_urgent() + self._run_all(
             [
                 *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),
@@ -109,7 +113,7 @@ class Sweeper:
 
     def sweep_urgent(self) -> int:
         """Run the steps that deliveries or pages wait for."""
-        steps: list[Step] = [expire_leases, unblock_lanes, partial(statistics.add_up, MOST, self._skips, self._deltas)]
+        steps: list[Step] = [expire_leases, unblock_lanes, partial(counting.add_up, MOST, self._skips, self._deltas)]
         return sum(map(self._run, steps))
 
     def _run_all(self, steps: Iterable[Step]) -> int:
@@ -162,19 +166,19 @@ def expire_leases() -> int:
     Worker.objects.filter(pk__in=ended).delete()
     # Separate statements, after the lock: a worker that was claiming has committed its claims by now.
     ended_by_step = Run.objects.tokens_in_steps().intersection(ended)
-    count = QueuedDelivery.objects.held(ended_by_step).release()
-    held = QueuedDelivery.objects.held(ended.keys() - ended_by_step)
+    count = QueuedDelivery.objects.claimed(ended_by_step).release()
+    claimed = QueuedDelivery.objects.claimed(ended.keys() - ended_by_step)
     outcomes = []
     kind = ErrorKind.WORKER_ENDED
-    for token, *columns in held.filter(lost_leases__gte=LOST_LEASES_ALLOWED).values_list("claim", *CLAIMED_COLUMNS):
+    for token, *columns in claimed.filter(lost_leases__gte=LOST_LEASES_ALLOWED).values_list("claim", *CLAIMED_COLUMNS):
         outcome = Outcome(to_utc(ended[token].lease_until), 0, reason=kind.english, kind=kind)
         row = ClaimedRow(*columns)._replace(failures=_worker_ended_in_a_row(columns[0]))
-        outcomes += [(one, outcome) for one in load_held([row], token)]
+        outcomes += [(one, outcome) for one in load_claimed([row], token)]
         logger.error("Delivery %s failed: %s", columns[0], kind.english)
     if outcomes:
         record(outcomes, worker="")
     # The deliveries of a webhook that is being deleted get no attempt.
-    return count + len(outcomes) + held.release(lost_leases=F("lost_leases") + 1)
+    return count + len(outcomes) + claimed.release(lost_leases=F("lost_leases") + 1)
 
 
 def _worker_ended_in_a_row(delivery_id: uuid.UUID) -> int:
@@ -186,7 +190,7 @@ def _worker_ended_in_a_row(delivery_id: uuid.UUID) -> int:
 def unblock_lanes() -> int:
     """Let deliveries pass a failing head that has blocked its lane for too long."""
     using = QueuedDelivery.objects.db
-    heads = _blocking_heads(using, conf.lane_wait, MOST)
+    heads = lanes.blocking_heads(using, conf.lane_wait, MOST)
     if not heads:
         return 0
     lanes.lock(using, (place.lane for place in heads.values()))
@@ -197,25 +201,6 @@ def unblock_lanes() -> int:
     QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
     lanes.promote(using, [heads[pk] for pk in ids])
     return len(ids)
-
-
-def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
-    """Up to ``most`` heads that have failed for longer than ``seconds``, while their webhooks were sent to."""
-    since = now_sql(using, -seconds)
-    condition = f"""
-        item.failing_since < {since} AND item.state = 'pending' AND item.in_lane AND webhook.enabled
-        AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
-        AND (webhook.resumed_at IS NULL OR webhook.resumed_at <= {since})
-    """
-    rows = "SELECT item.delivery_id, item.webhook_id, item.lane, item.event_id FROM rq_webhooks_queue AS item"
-    if is_postgresql(using):
-        # One range of an index for each webhook, against old statistics.
-        of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.failing_since LIMIT {most:d}"
-        statement = f"SELECT found.* FROM rq_webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
-    else:
-        statement = f"{rows} JOIN rq_webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
-    found = fetch_all(using, f"{statement} LIMIT {most:d}")
-    return {to_uuid(pk): Place(*place) for pk, *place in found}
 
 
 class LaneCheck:
@@ -233,16 +218,16 @@ class LaneCheck:
         """Returns how many lanes got a head."""
         using, began, left, promoted = QueuedDelivery.objects.db, elapsed(), self._most, 0
         begin, _ = Sweep.get_or_begin()
-        after = (0, SMALLEST_LANE)
+        after = (0, lanes.SMALLEST)
         webhooks = Webhook.with_deleted.filter(pk__gte=begin.next_webhook).order_by("pk")
         for pk in webhooks.values_list("pk", flat=True):
-            first = begin.next_lane if pk == begin.next_webhook else SMALLEST_LANE
-            seen, headless = _headless_lanes(using, pk, first, left)
+            first = begin.next_lane if pk == begin.next_webhook else lanes.SMALLEST
+            seen, headless = lanes.headless_lanes(using, pk, first, left)
             lanes.lock(using, headless)
             promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
             left -= max(1, len(seen))  # to look at a webhook without lanes is a query, too
             if left <= 0:
-                after = (pk, seen[-1] + 1) if seen and seen[-1] < lanes.LARGEST else (pk + 1, SMALLEST_LANE)
+                after = (pk, seen[-1] + 1) if seen and seen[-1] < lanes.LARGEST else (pk + 1, lanes.SMALLEST)
                 break
         if after != (begin.next_webhook, begin.next_lane):
             Sweep.objects.filter(pk=1).update(next_webhook=after[0], next_lane=after[1])
@@ -250,26 +235,3 @@ class LaneCheck:
             fitting = looked_at * CHECK_SECONDS / max(elapsed() - began, 0.001)
             self._most = min(CHECKED_LANES, max(1, int(fitting)))
         return promoted
-
-
-def _headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:
-    """Look at up to ``most`` lanes of a webhook, from the lane ``first`` on. Returns them, and the lanes that may
-    have no head: the first delivery in order is waiting. Behind one that was retried, there may be a head."""
-    following = "SELECT lane FROM rq_webhooks_queue WHERE webhook_id = %s AND lane {} ORDER BY lane LIMIT 1"
-    found = fetch_all(
-        using,
-        f"""
-        WITH RECURSIVE lanes (lane) AS (
-            SELECT ({following.format(">= %s")})
-            UNION ALL SELECT ({following.format("> lanes.lane")}) FROM lanes WHERE lanes.lane IS NOT NULL
-        )
-        SELECT lane, (
-            SELECT state FROM rq_webhooks_queue AS queued
-            WHERE webhook_id = %s AND queued.lane = lanes.lane
-                AND in_lane AND state IN ('waiting', 'pending', 'sending')
-            ORDER BY event_id LIMIT 1
-        ) FROM lanes WHERE lane IS NOT NULL LIMIT %s
-        """,
-        [webhook_id, first, webhook_id, webhook_id, most],
-    )
-    return [lane for lane, _ in found], [lane for lane, state in found if state == "waiting"]

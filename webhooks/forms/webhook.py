@@ -24,8 +24,7 @@ from webhooks import registry
 from webhooks.conditions import OPERATORS
 from webhooks.forms.sections import FIELD_ORDER
 from webhooks.insight.wording import exact_time
-from webhooks.models import ContentType as BodyType
-from webhooks.models import Webhook
+from webhooks.models import MediaType, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.operations.edits import (
@@ -274,7 +273,7 @@ class WebhookForm(forms.ModelForm):
         self._describe_secrets()
         for name in unused_fields(self.instance):
             self.fields.pop(name, None)
-        for name, values in {"serializer": registry.serializer_names(), "content_type": BodyType.values}.items():
+        for name, values in {"serializer": registry.serializer_names(), "content_type": MediaType.values}.items():
             if name in self.fields:
                 self.fields[name].widget.suggestions = values
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.core.exceptions import EmptyResultSet
 from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery
-from django.db.models.expressions import RawSQL
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
@@ -29,15 +27,6 @@ def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
     Order the rows as only their index does: with ``index_plans``, PostgreSQL then reads no others.
     """
     return rows.values("pk")[: cap + 1]
-
-
-def as_sql(rows: QuerySet[Any]) -> Statement:
-    """The statement of a queryset, as a part of a larger one, and its parameters."""
-    try:
-        statement, parameters = rows.query.get_compiler(rows.db).as_sql()
-    except EmptyResultSet:  # the user may view none
-        return "SELECT NULL WHERE 1 = 0", ()
-    return statement, parameters
 
 
 class CappedCount(Subquery):
@@ -108,29 +97,8 @@ class FailedGroup:
 
 
 def failed_groups_sql(user: Any) -> Statement:
-    """The statement of ``failed_groups``. Its first parameter, the webhooks, is missing.
-
-    Goes through an index from one reason of a webhook to the next.
-    """
-    queue = permissions.visible_queue(user)
-    chosen, _ = among_sql(queue.db, ())
-    kind = "SELECT MIN(error_kind) FROM rq_webhooks_queue WHERE failed_at IS NOT NULL AND webhook_id"
-    own = queue.failed().filter(webhook=RawSQL("reason.webhook_id", ()), error_kind=RawSQL("reason.kind", ()))
-    count, count_params = as_sql(capped(own.order_by("failed_at"), EACH_CAP))
-    first, first_params = as_sql(own.order_by("failed_at").values("failed_at")[:1])
-    last, last_params = as_sql(own.order_by("-failed_at").values("failed_at")[:1])
-    statement = f"""
-        WITH RECURSIVE reason AS (
-            SELECT id AS webhook_id, ({kind} = rq_webhooks_webhook.id) AS kind
-            FROM rq_webhooks_webhook WHERE id {chosen}
-            UNION ALL
-            SELECT webhook_id, ({kind} = reason.webhook_id AND error_kind > reason.kind) FROM reason
-            WHERE kind IS NOT NULL
-        )
-        SELECT webhook_id, kind, (SELECT COUNT(*) FROM ({count}) AS counted), ({first}), ({last})
-        FROM reason WHERE kind IS NOT NULL
-    """
-    return statement, [*count_params, *first_params, *last_params]
+    """The statement of ``failed_groups``. Its first parameter, the webhooks, is missing."""
+    return permissions.visible_queue(user).failed_groups_sql(EACH_CAP)
 
 
 def failed_groups(webhooks: Collection[int], statement: Statement) -> list[FailedGroup]:

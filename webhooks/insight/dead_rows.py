@@ -6,9 +6,11 @@ past the dead rows. SQLite has neither.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 
 from django.apps import apps
 from django.utils.translation import gettext as _
@@ -134,6 +136,15 @@ class VacuumState:
     """The database's user, as SQL writes it."""
     sees_all: bool = True
     """Whether this user may see since when the transactions of other users are open."""
+    patience_s: ClassVar = PATIENCE
+
+    @property
+    def shown_tables(self) -> Sequence[Table]:
+        return self.tables[:MAX_SHOWN]
+
+    @property
+    def is_in_trouble(self) -> bool:
+        return bool(self.open) or any(table.needs_vacuum for table in self.tables)
 
     @property
     def dead(self) -> int:

@@ -1,28 +1,35 @@
 """The history: who changed which webhook, delivery or event.
 
 Entries are rows of Django's ``LogEntry``, which the admin shows. Without the admin, or for a user who is not a row of
-``AUTH_USER_MODEL``, an entry is one line in the log. No entry has a secret: a change lists the names of fields only.
-Entries are in English: they are stored, and read in many languages.
+``AUTH_USER_MODEL``, an entry is one line in the log. The callable in the setting HISTORY gets each entry, too; then
+none is in the log. No entry has a secret: a change lists the names of fields only. Entries are in English: they are
+stored, and read in many languages.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.db import models
+from django.db import models, transaction
 from django.utils import translation
-from django.utils.text import capfirst
+from django.utils.module_loading import import_string
+from django.utils.text import capfirst, get_text_list
 
-from webhooks.errors import get_logger
+from webhooks.conf import conf
+from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Webhook
 from webhooks.permissions import find_user
 from webhooks.text import username_of
 
 logger = get_logger(__name__)
+if logger.level == logging.NOTSET:
+    logger.setLevel(logging.INFO)  # the default level of the root logger would drop the history
 
 ADDITION, CHANGE, DELETION = 1, 2, 3  # the numbers of LogEntry
 VERBS = {ADDITION: "added", CHANGE: "changed", DELETION: "deleted"}
@@ -30,15 +37,33 @@ VERBS = {ADDITION: "added", CHANGE: "changed", DELETION: "deleted"}
 Message = str | list[Any]  # text, or the admin's JSON format
 
 
-def record(user: Any, rows: Sequence[models.Model], flag: int, message: Message = "") -> None:
+@dataclass(frozen=True)
+class HistoryEntry:
+    """An entry, as the callable in the setting HISTORY gets it."""
+
+    user: Any
+    """A user of the project, or the name of a command."""
+    username: str
+    verb: str
+    """ "added", "changed" or "deleted"."""
+    model: type[models.Model]
+    pk: Any
+    """The key of the row. None if the entry is about many rows."""
+    name: str
+    """The row in words, or how many rows."""
+    message: str
+    """Such as "Retried." or "Changed Name and URL."."""
+
+
+def record(user: Any, rows: Iterable[models.Model], flag: int, message: Message = "") -> None:
     """Add one entry for each of these rows, which are of one model."""
-    log_entries = _log_entries(user)
+    rows = list(rows)
     with translation.override("en"):
+        log_entries = _log_entries(user)
         if log_entries and rows:
             log_entries.log_actions(user.pk, rows, flag, message)
-        elif not log_entries:
-            for row in rows:
-                _log(user, type(row), str(row), flag, message)
+        if conf.history or not log_entries:
+            _publish([_entry(user, type(row), row.pk, str(row), flag, message) for row in rows], bool(log_entries))
 
 
 def record_summary(user: Any, model: type[models.Model], summary: str, flag: int, message: str) -> None:
@@ -48,8 +73,39 @@ def record_summary(user: Any, model: type[models.Model], summary: str, flag: int
         log_entries.create(
             user_id=user.pk, content_type=content_type, object_repr=name, action_flag=flag, change_message=message
         )
-    else:
-        _log(user, model, summary, flag, message)
+    _publish([_entry(user, model, None, summary, flag, message)], bool(log_entries))
+
+
+def _entry(user: Any, model: type[models.Model], pk: Any, name: str, flag: int, message: Message) -> HistoryEntry:
+    text = message if isinstance(message, str) else " ".join(_in_words(act) for act in message)
+    return HistoryEntry(user, username_of(user), VERBS[flag], model, pk, name, text)
+
+
+def _in_words(act: dict[str, Any]) -> str:
+    """One act in the admin's format, such as "Changed Name and URL."."""
+    [(verb, details)] = act.items()
+    fields = get_text_list(list(map(str, details.get("fields", ()))), "and")
+    return f"{capfirst(verb)} {fields}".strip() + "."
+
+
+def _publish(entries: Iterable[HistoryEntry], is_stored: bool) -> None:
+    """Give entries to the callable of the project, else to the log. An error of the callable is logged, and leaves the
+    transaction of the act as it is."""
+    if conf.history:
+        try:
+            with transaction.atomic(Webhook.objects.db):
+                take = import_string(conf.history)
+                for entry in entries:
+                    take(entry)
+            return
+        except Exception as error:
+            reraise_job_timeout(error)
+            logger.exception('WEBHOOKS["HISTORY"]: %s failed', conf.history)
+    elif is_stored:
+        return
+    for one in entries:
+        kind = one.model._meta.verbose_name_raw
+        logger.info("History: %s %s %s “%s” %s", one.username, one.verb, kind, one.name, one.message)
 
 
 def newest_of_webhooks(webhooks: Collection[int]) -> Iterable[Any]:
@@ -75,12 +131,6 @@ def _log_entries(user: Any) -> Any:
     from django.contrib.admin.models import LogEntry
 
     return LogEntry.objects
-
-
-def _log(user: Any, model: type[models.Model], name: str, flag: int, message: Message) -> None:
-    logger.info(
-        "History: %s %s %s “%s” %s", username_of(user), VERBS[flag], model._meta.verbose_name_raw, name, message
-    )
 
 
 def field_values(row: models.Model) -> dict[str, Any]:

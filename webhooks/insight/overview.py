@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from django.db.models import OuterRef, Prefetch, QuerySet
 
 from webhooks import permissions, registry
 from webhooks.conf import conf
-from webhooks.db import Among, DatabaseNow, Statement, fetch_all, index_plans, is_postgresql
+from webhooks.db import Among, DatabaseNow, Statement, aggregate_sql, as_sql, fetch_all, index_plans, is_postgresql
 from webhooks.insight import statistics
 from webhooks.insight.counts import (
     EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
     SendingCount,
-    as_sql,
     capped,
     failed_groups,
     failed_groups_sql,
@@ -242,12 +242,8 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
     counted = [*(by_state[state] for state in states), failed_events, deleted]
     parts = [("COUNT(*)", capped(rows, TOTAL_CAP)) for rows in counted]
     parts.append(("COALESCE(SUM(sending), 0)", _sending(queue)))
-    statements, parameters = list[str](), list[Any]()
-    for number, rows in parts:
-        statement, its_parameters = as_sql(rows)
-        statements.append(f"(SELECT {number} FROM ({statement}) AS counted)")
-        parameters += its_parameters
-    return f"SELECT {', '.join(statements)}", parameters
+    statements, parameters = zip(*(aggregate_sql(number, rows) for number, rows in parts), strict=True)
+    return f"SELECT {', '.join(statements)}", [*chain.from_iterable(parameters)]
 
 
 def _sending(queue: QueuedDeliveryQuerySet) -> QuerySet[Any]:

@@ -8,14 +8,14 @@ it found, and says how far it looked. If it found nothing, a client asks for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q, QuerySet, UUIDField
+from django.db.models import Model, Q, QuerySet, UUIDField
 
 from webhooks import permissions
 from webhooks.db import Among, index_plans
@@ -29,9 +29,12 @@ from webhooks.models.selection import (
     deliveries_in_order,
     events_in_order,
     queue_in_order,
+    rows_in_order,
     skips_in_order,
 )
 from webhooks.security.encryption import Unreadable, unveil, veil
+
+M = TypeVar("M", bound=Model)
 
 # A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
 # less than rows that an index finds here and there.
@@ -44,9 +47,13 @@ EVENTS_AT_ONCE, ROUNDS = 500, 4
 KEY_DIGITS = 18
 
 
+# A list that generic views page reads the keys of at least so many rows.
+KEYS_AT_ONCE = 100
+
+
 @dataclass(frozen=True)
 class Found:
-    """The primary keys of one page of a list, the newest first."""
+    """One page of a list: its primary keys, the newest first, and its rows."""
 
     keys: list[Any] = field(default_factory=list)
     older: str = ""
@@ -55,6 +62,8 @@ class Found:
     """Whether the page ends because it looked through enough rows: it may have found fewer than fit."""
     count: int | None = None
     """The number of rows in the whole list, one more than ``TOTAL_CAP`` if there are more. None: not counted."""
+    rows: list[Any] = field(default_factory=list)
+    """Only ``LongList.page`` reads them."""
 
     @property
     def is_empty_so_far(self) -> bool:
@@ -66,6 +75,69 @@ Find = Callable[..., Found]
 
 Keep = Callable[[list[Any]], Collection[Any]]
 """Takes the keys of some rows, and returns the ones that match."""
+
+
+class LongList(Generic[M]):
+    """The rows of a long table that match some filters and that a user may view, the newest first.
+
+    ``page()`` reads by a cursor, and takes the same time for every page.
+
+    Views without cursors use it as a queryset, such as Django's ``ListView`` and ``Paginator``, or django-tables2. They
+    get no further than ``TOTAL_CAP`` rows. If few rows match the filters, they get the matches among the rows that one
+    page looks through: then ``is_cut`` says whether older ones may match.
+    """
+
+    ordered = True
+
+    def __init__(self, find: Find, rows: QuerySet[M]) -> None:
+        """``find`` takes a cursor and a size. ``rows`` has the columns that a page shows."""
+        self.model, self._find, self._rows = rows.model, find, rows
+        self._found, self._read = Found(), 0  # the first keys, and how many were asked for
+
+    def page(self, size: int, before: str = "", *, counts: bool = True) -> Found:
+        """The page of this size after a cursor. Raises ValueError for a cursor of another list."""
+        found = self._find(before, size, counts=counts)
+        return replace(found, rows=self._rows_of(found.keys))
+
+    def count(self) -> int:
+        """The number of rows, or of matches among the rows that it looked through, at most ``TOTAL_CAP``."""
+        if self._read_keys(KEYS_AT_ONCE).count is not None:
+            return min(self._found.count or 0, TOTAL_CAP)
+        return len(self._read_keys(TOTAL_CAP).keys)
+
+    __len__ = count
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether older rows may match, which it did not look at."""
+        return self._read_keys(KEYS_AT_ONCE).is_cut
+
+    def __getitem__(self, part: Any) -> Any:
+        if not isinstance(part, slice):
+            return self[part : part + 1][0]
+        start, stop = part.start or 0, TOTAL_CAP if part.stop is None else min(part.stop, TOTAL_CAP)
+        if start < 0 or stop < 0 or part.step is not None:
+            raise ValueError("Negative indexes and steps are not supported.")
+        return self._rows_of(self._read_keys(stop).keys[start:stop])
+
+    def __iter__(self) -> Iterator[M]:
+        return iter(self[:])
+
+    def order_by(self, *names: str) -> LongList[M]:
+        """The order is fixed: another one would read the whole table."""
+        return self
+
+    def _read_keys(self, count: int) -> Found:
+        if count > self._read and (not self._read or self._found.older):
+            count = max(count, KEYS_AT_ONCE)
+            known = self._found.count
+            found = self._find("", count, counts=not self._read)
+            self._found, self._read = replace(found, count=found.count if known is None else known), count
+        return self._found
+
+    def _rows_of(self, keys: Sequence[Any]) -> list[M]:
+        with index_plans(self._rows.db):
+            return rows_in_order(self._rows, keys)
 
 
 def read_page(
@@ -157,8 +229,26 @@ def read_page_by_events(
     return Found([pk for _, pk in keys], cursor, bool(cursor), count)
 
 
-# Each of these finds a page of the rows that match the filters and that the user may view. ``counts`` is as for
-# ``read_page``. Raises ValueError for a cursor of another list.
+# The lists of the rows that match the filters and that the user may view. ``rows`` has the columns that a page shows.
+
+
+def list_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery] | None = None) -> LongList[Delivery]:
+    rows = permissions.visible_deliveries(user, Delivery.objects.for_list()) if rows is None else rows
+    return LongList(partial(find_deliveries, filters, user), rows)
+
+
+def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None) -> LongList[Event]:
+    rows = permissions.visible_events(user, Event.objects.for_list()) if rows is None else rows
+    return LongList(partial(find_events, filters, user), rows)
+
+
+def list_skips(filters: Filters, user: Any, rows: QuerySet[Skip] | None = None) -> LongList[Skip]:
+    rows = permissions.visible_skips(user).select_related("webhook") if rows is None else rows
+    return LongList(partial(find_skips, filters, user), rows)
+
+
+# Each of these finds the keys of a page of such a list. ``counts`` is as for ``read_page``. Raises ValueError for a
+# cursor of another list.
 
 
 def concealed(find: Find) -> Find:

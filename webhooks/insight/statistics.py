@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from webhooks.db import among_sql, fetch_all
 from webhooks.models import Statistic
-from webhooks.models.statistic import (
-    COLUMNS,
-    DELAY,
-    DURATION,
-    LONGEST,
-    Histogram,
-    Period,
-    deltas_sql,
-    merged_sql,
-    unix_time_sql,
-)
-
-DAY = 86_400  # seconds
+from webhooks.models.statistic import DELAY, DURATION, LONGEST, Histogram, Period
 
 # The rate is the average of the last full minutes.
 RATE_MINUTES = 5
@@ -137,15 +123,8 @@ class Recent:
 
 def recent(webhooks: Collection[int]) -> tuple[Recent, dict[int, Recent]]:
     """The recent attempts of these webhooks in all, and of each."""
-    now = unix_time_sql(Statistic.objects.db)
-    minute = f"{now} / {Period.MINUTE} * {Period.MINUTE}"
-    condition = f"""(
-        period = {Period.HOUR} AND start > {now} - {DAY}
-        OR period = {Period.MINUTE} AND start >= {minute} - {RATE_MINUTES * Period.MINUTE} AND start < {minute}
-    )"""
     together, by_webhook = Recent(), defaultdict[int, Recent](Recent)
-    keys = ("webhook_id", "period", "error_kind")
-    for (webhook, period, kind), counts in _sums(keys, webhooks, condition):
+    for (webhook, period, kind), counts in Statistic.objects.recent(webhooks, RATE_MINUTES):
         for one in (together, by_webhook[webhook]):
             (one.day if period == Period.HOUR else one.minutes).add(kind, counts)
     return together, by_webhook
@@ -159,6 +138,24 @@ class Hours:
     """By the starts of the hours, in UTC."""
     by_webhook: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
+    @property
+    def first(self) -> datetime | None:
+        return min(self.together, default=None)
+
+    @property
+    def attempted(self) -> int:
+        return sum(map(sum, self.together.values()))
+
+    @property
+    def highest(self) -> int:
+        """The attempts of the hour with the most."""
+        return max(map(sum, self.together.values()), default=0)
+
+    @property
+    def busy(self) -> list[tuple[datetime, tuple[int, int]]]:
+        """The hours with attempts, the last one first."""
+        return [(start, column) for start, column in sorted(self.together.items(), reverse=True) if any(column)]
+
 
 def by_hour(webhooks: Collection[int]) -> Hours:
     """The attempts of these webhooks in the last 24 hours, together and each."""
@@ -166,9 +163,7 @@ def by_hour(webhooks: Collection[int]) -> Hours:
     starts = [this_hour - timedelta(hours=ago) for ago in reversed(range(24))]
     first, count = int(starts[0].timestamp()), len(starts)
     by_webhook = {webhook: [(0, 0)] * count for webhook in webhooks}
-    outcomes = [f"SUM(CASE WHEN error_kind {is_it} '' THEN attempted END)" for is_it in ("=", "<>")]
-    condition = f"period = {Period.HOUR} AND start >= {first}"
-    for webhook, start, good, bad in _select(["webhook_id", "start"], outcomes, webhooks, condition):
+    for webhook, start, good, bad in Statistic.objects.outcomes_by_hour(webhooks, first):
         place = (start - first) // Period.HOUR
         if place < count:  # another machine's clock may be ahead
             by_webhook[webhook][place] = int(good or 0), int(bad or 0)
@@ -185,35 +180,8 @@ def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[
     first = int(since.timestamp())
     total, by_start = Figures(), defaultdict[int, Figures](Figures)
     condition = f"period = {period} AND start >= {first}"
-    for (start, kind), counts in _sums(("start", "error_kind"), webhooks, condition):
+    for (start, kind), counts in Statistic.objects.sums(("start", "error_kind"), webhooks, condition):
         by_start[start].start = datetime.fromtimestamp(start, UTC)
         for one in (total, by_start[start]):
             one.add(kind, counts)
     return total, [figures for _, figures in sorted(by_start.items())]
-
-
-def _sums(
-    keys: Sequence[str], webhooks: Collection[int], condition: str
-) -> Iterator[tuple[Sequence[Any], dict[str, int]]]:
-    """The counts above 0, for each value of these columns."""
-    size = len(keys)
-    for row in _select(keys, list(map(merged_sql, COLUMNS)), webhooks, condition):
-        yield row[:size], {name: int(n) for name, n in zip(COLUMNS, row[size:], strict=True) if n}
-
-
-def _select(
-    keys: Sequence[str], sums: Sequence[str], webhooks: Collection[int], condition: str
-) -> list[tuple[Any, ...]]:
-    """Sum up the statistics and deltas of webhooks that meet the condition, for each value of these columns."""
-    using = Statistic.objects.db
-    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *COLUMNS])
-    chosen, chosen_param = among_sql(using, webhooks)
-    # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
-    where = f"WHERE webhook_id {chosen} AND {condition}"
-    sql = f"""
-        SELECT {", ".join([*keys, *sums])} FROM (
-            SELECT {columns} FROM rq_webhooks_statistic {where}
-            UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
-        ) AS counted GROUP BY {", ".join(keys)}
-    """
-    return fetch_all(using, sql, [chosen_param] * 2)

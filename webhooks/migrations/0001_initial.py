@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
                 ('serializers', models.TextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
                 ('snapshots', models.TextField(blank=True, db_default='', default='', help_text='The state before and after, as the JSON text that is sent.', verbose_name='snapshots')),
                 ('changed', models.TextField(blank=True, db_default='', default='', help_text='The names of the fields that an update changed, as JSON text; empty if unknown.', verbose_name='changed')),
+                ('context', models.TextField(blank=True, db_default='', default='', help_text='What the hooks of the project added to the payload, as the JSON text that is sent.')),
                 ('username', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='username')),
                 ('request_id', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='request id')),
                 ('depth', models.PositiveSmallIntegerField(db_default=1, default=1, help_text='1 if no webhook caused the change, else one more than the depth of the causing event.', verbose_name='depth')),
@@ -175,6 +176,8 @@ class Migration(migrations.Migration):
                 ('last_event', models.BigIntegerField(db_default=0, default=0)),
                 ('next_webhook', models.BigIntegerField(db_default=0, default=0)),
                 ('next_lane', models.BigIntegerField(db_default=0, default=0)),
+                ('looked_at', models.DateTimeField(null=True)),
+                ('problems', models.JSONField(db_default={}, default=dict)),
             ],
             options={
                 'default_permissions': (),

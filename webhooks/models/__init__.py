@@ -4,7 +4,7 @@ webhook, webhook_states  what an admin defines; enabled, paused, probed, disable
 webhook_secrets          the secrets of a webhook, and the overlap of two
 event, skip              a committed change; a change that a webhook did not want
 delivery, attempt        an event for one webhook; one HTTP request
-queue                    a narrow row for each delivery that is not finished or has failed
+queue                    a narrow row for each delivery that is not finished or has failed; claims
 lanes                    the locks of objects, and the next delivery of each
 worker                   workers with their leases and transactions; the last sweep
 run                      actions on many rows
@@ -14,7 +14,7 @@ validation               the rules for a webhook
 ids                      ids that begin with a time
 columns                  options and managers that the tables share
 
-Workers and users change rows by the SQL in ``lanes`` and ``resend_sql``.
+The SQL of a table is in the module of its model. ``lanes`` has the SQL that keeps deliveries in order.
 """
 
 from webhooks.models.attempt import Attempt, Body, BodyKind
@@ -24,10 +24,10 @@ from webhooks.models.queue import QueuedDelivery, State
 from webhooks.models.run import Run, RunState
 from webhooks.models.skip import Skip
 from webhooks.models.statistic import Statistic, StatisticDelta
-from webhooks.models.webhook import ContentType, Method, Webhook
+from webhooks.models.webhook import MediaType, Method, Webhook
 from webhooks.models.worker import Sweep, Worker
 
 __all__ = [
-    "Action", "Attempt", "Body", "BodyKind", "ContentType", "Delivery", "Event", "Method", "QueuedDelivery", "Run",
+    "Action", "Attempt", "Body", "BodyKind", "Delivery", "Event", "MediaType", "Method", "QueuedDelivery", "Run",
     "RunState", "Skip", "State", "Statistic", "StatisticDelta", "Sweep", "Undispatched", "Webhook", "Worker",
 ]  # fmt: skip

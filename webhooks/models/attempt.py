@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import payloads
+from webhooks.db import execute, insert_rows_sql
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager
 from webhooks.models.delivery import Delivery
 
@@ -22,6 +25,12 @@ class BodyKind(models.TextChoices):
     PAYLOAD = "payload", _("the payload as JSON")
     FORM = "form", _("the payload as a form")
     TEMPLATE = "template", _("the body template")
+
+
+class AttemptManager(WriteDBManager["Attempt"]):
+    def insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows, each with the same columns, in one statement."""
+        execute(self.db, insert_rows_sql(self.db, list(rows[0]), "rq_webhooks_attempt"), [json.dumps(rows)])
 
 
 class Attempt(models.Model):
@@ -57,7 +66,7 @@ class Attempt(models.Model):
         help_text=_("Who asked to send it again. Empty: the worker sent it by itself."),
     )
 
-    objects = WriteDBManager()
+    objects = AttemptManager()
 
     class Meta:
         verbose_name, verbose_name_plural = _("attempt"), _("attempts")

@@ -1,10 +1,13 @@
-"""Deliveries of events to webhooks, and their states."""
+"""Deliveries of events to webhooks, the changes of their states, and the SQL of their table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import models
 from django.db.models import Case, Func, Prefetch, Q, When
@@ -13,14 +16,36 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all
-from webhooks.models import lanes, resend_sql
+from webhooks.db import (
+    Among,
+    DatabaseNow,
+    Statement,
+    among_sql,
+    atomically,
+    fetch_all,
+    fetch_each,
+    json_rows_sql,
+    now_sql,
+    rows_by_id,
+    rows_by_id_sql,
+    to_uuid,
+    uuid_sql,
+    value_by_id_sql,
+)
+from webhooks.models import lanes
 from webhooks.models.columns import EMPTY, WriteDBManager
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
-from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
-from webhooks.models.resend_sql import Resent
+from webhooks.models.queue import (
+    ENDED_STATES,
+    PUT_BACK,
+    QUEUED_STATES,
+    ClaimedRow,
+    QueuedDelivery,
+    State,
+    Transition,
+)
 from webhooks.models.webhook import Webhook
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 
@@ -77,6 +102,21 @@ def superseded_column() -> Case:
     return Case(When(SUPERSEDED, then=True), default=False, output_field=models.BooleanField())
 
 
+class NewDelivery(NamedTuple):
+    """A delivery and its row in the queue. ``lane`` is None if its webhook is not ordered."""
+
+    id: uuid.UUID
+    event_id: int
+    webhook_id: int
+    lane: int | None
+    state: str = State.PENDING
+    overtaken: bool = False
+
+    @property
+    def claimed_row(self) -> ClaimedRow:
+        return ClaimedRow(self.id, self.webhook_id, self.event_id, self.lane, self.lane is not None)
+
+
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
@@ -130,15 +170,20 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
         Pending deliveries get their next attempt now, and keep their place in the schedule.
         """
-        return self._send_again(resend_sql.retry, requested_by)
+        return self._send_again(retry, requested_by)
 
     def resend(self, requested_by: str) -> int:
         """Put finished deliveries back into their lanes, including succeeded ones, with a new retry schedule."""
-        return self._send_again(resend_sql.resend, requested_by)
+        return self._send_again(resend, requested_by)
 
     def _send_again(self, change: Callable[..., Resent], requested_by: str) -> int:
         ids = list(self.values_list("pk", flat=True))
-        return atomically(lambda: change(self.db, ids, requested_by), self.db).changed
+
+        def lock_and_change() -> int:
+            lanes.lock_of(self.db, ids)
+            return change(self.db, ids, requested_by).changed
+
+        return atomically(lock_and_change, self.db)
 
     def discard(self) -> int:
         """End deliveries without sending them, unless they are being sent. The next ones in their lanes move up."""
@@ -146,16 +191,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         def end() -> int:
             ids = list(self.discardable().values_list("pk", flat=True))
             lanes.lock_of(self.db, ids)
-            chosen, chosen_param = among_sql(self.db, ids, "uuid")
-            gone = fetch_all(
-                self.db,
-                f"""
-                DELETE FROM rq_webhooks_queue
-                WHERE delivery_id {chosen} AND state IN ('waiting', 'pending', 'failed')
-                RETURNING delivery_id, webhook_id, lane, event_id, in_lane AND state = 'pending'
-                """,
-                [chosen_param],
-            )
+            gone = QueuedDelivery.objects.db_manager(self.db).discard(ids)
             rows = self.model.objects.using(self.db).filter(pk__in=[row[0] for row in gone])
             rows.update(outcome=State.DISCARDED, finished_at=DatabaseNow(), discarded_at=DatabaseNow())
             lanes.promote(self.db, [Place(*place) for _, *place, was_head in gone if was_head])
@@ -181,6 +217,102 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             """,
         )
         return {kind for (kind,) in found}
+
+
+_DeliveryManager = WriteDBManager.from_queryset(DeliveryQuerySet)
+
+
+class DeliveryManager(_DeliveryManager):
+    """The statements of workers."""
+
+    def insert(
+        self,
+        deliveries: Sequence[NewDelivery],
+        claimed: Collection[uuid.UUID],
+        token: uuid.UUID | None,
+        *others: Statement,
+    ) -> set[uuid.UUID]:
+        """Insert deliveries and their rows in the queue, and run ``others``, in one round trip. Those in ``claimed``
+        belong to the worker with the ``token``. A delivery that is there already stays as it is. Returns the new
+        ones."""
+        using = self.db
+        now = now_sql(using)
+        columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
+        given = json_rows_sql(using, columns, "rq_webhooks_queue")
+        states = [State.SENDING if one.id in claimed else one.state for one in deliveries]
+        values = [(one.id.hex, *one[1:4], state, one.overtaken) for one, state in zip(deliveries, states, strict=True)]
+        rows = json.dumps([dict(zip(columns, row, strict=True)) for row in values])
+        # The queue first: then no statement needs the answer of another. Foreign keys are checked at the commit. With
+        # old statistics, PostgreSQL would read all deliveries for NOT EXISTS.
+        queue = f"""
+            INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
+            SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
+                CASE WHEN state = 'pending' THEN {now} END, 0, 0
+            FROM {given} WHERE (SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL
+            ON CONFLICT (delivery_id) DO NOTHING RETURNING delivery_id
+        """
+        delivery = f"""
+            INSERT INTO rq_webhooks_delivery
+                (id, event_id, webhook_id, lane, created, outcome, attempt_count, reason)
+            SELECT delivery_id, event_id, webhook_id, lane, {now}, '', 0, '' FROM {given} WHERE 1 = 1
+            ON CONFLICT (id) DO NOTHING
+        """
+        inserted, *_ = fetch_each(using, (queue, [token.hex if token else None, rows]), (delivery, [rows]), *others)
+        return {to_uuid(pk) for (pk,) in inserted}
+
+    def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+        """Write transitions. Returns the numbers of the attempts by delivery, for deliveries that are still claimed
+        under these tokens. The others stay as they are."""
+        mine = QueuedDelivery.objects.db_manager(self.db).move_on(transitions, tokens)
+        succeeded = [one.id for one in transitions if one.state == State.SUCCEEDED and one.id in mine]
+        failed = [one for one in transitions if one.state != State.SUCCEEDED and one.id in mine]
+        return self._note_successes(succeeded) | self._note_failures(failed)
+
+    def _note_successes(self, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+        if not ids:
+            return {}
+        chosen, chosen_param = among_sql(self.db, ids, "uuid")
+        found = fetch_all(
+            self.db,
+            f"""
+            UPDATE rq_webhooks_delivery SET
+                outcome = 'succeeded', attempt_count = attempt_count + 1, reason = '', error_kind = '',
+                finished_at = {now_sql(self.db)}
+            WHERE id {chosen} RETURNING id, attempt_count
+            """,
+            [chosen_param],
+        )
+        return {to_uuid(pk): number for pk, number in found}
+
+    def _note_failures(self, transitions: Collection[Transition]) -> dict[uuid.UUID, int]:
+        if not transitions:
+            return {}
+        using = self.db
+        rows = {
+            one.id: {
+                "outcome": "" if one.state == State.PENDING else one.state,
+                "reason": one.reason,
+                "error_kind": one.error_kind,
+            }
+            for one in transitions
+        }
+        chosen, chosen_param = among_sql(using, rows, "uuid")
+        outcome, reason, kind = (value_by_id_sql(using, "id", name) for name in ("outcome", "reason", "error_kind"))
+        found = fetch_all(
+            using,
+            f"""
+            UPDATE rq_webhooks_delivery SET
+                outcome = {outcome},
+                attempt_count = attempt_count + 1,
+                reason = {reason},
+                error_kind = {kind},
+                finished_at = CASE WHEN {outcome} = '' THEN NULL ELSE {now_sql(using)} END
+            FROM {rows_by_id_sql(using)}
+            WHERE id {chosen} RETURNING id, attempt_count
+            """,
+            [rows_by_id(using, rows), chosen_param],
+        )
+        return {to_uuid(pk): number for pk, number in found}
 
 
 class Delivery(models.Model):
@@ -210,7 +342,7 @@ class Delivery(models.Model):
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
     discarded_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = WriteDBManager.from_queryset(DeliveryQuerySet)()
+    objects = DeliveryManager()
 
     class Meta:
         base_manager_name = "objects"
@@ -279,3 +411,116 @@ class Delivery(models.Model):
     @property
     def lost_leases(self) -> int:
         return self._queued.lost_leases if self._queued else 0
+
+
+# Sent again
+
+
+class Resent(NamedTuple):
+    """The number of deliveries to send again, and the ones that the worker has claimed."""
+
+    changed: int
+    claimed: list[ClaimedRow]
+
+
+class Finished(NamedTuple):
+    """A delivery that was finished until now."""
+
+    id: uuid.UUID
+    webhook_id: int
+    lane: int | None
+    event_id: int
+
+
+def retry(
+    using: str,
+    ids: Collection[uuid.UUID],
+    requested_by: str,
+    free: Mapping[int, int] | None = None,
+    token: uuid.UUID | None = None,
+) -> Resent:
+    """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
+
+    Pending ones keep their place in the schedule. The rest as for ``resend``."""
+    later = QueuedDelivery.objects.using(using).filter(Among("delivery", ids, "uuid"), due_at__gt=DatabaseNow())
+    forward = list(later.filter(state=State.PENDING).select_for_update(no_key=True).values_list(*FORWARD, named=True))
+    if forward:
+        _bring_forward(using, forward, requested_by)
+    resent = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
+    return Resent(len(forward) + resent.changed, resent.claimed)
+
+
+FORWARD = ("delivery_id", "webhook_id", "lane", "event_id", "in_lane")
+
+
+def _bring_forward(using: str, pending: Sequence[Any], requested_by: str) -> None:
+    """Make the next attempts of pending deliveries due now. One that has left its lane returns to it."""
+    queue = QueuedDelivery.objects.using(using)
+    every = queue.filter(Among("delivery", [one.delivery_id for one in pending], "uuid"))
+    every.update(due_at=DatabaseNow(), requested_by=requested_by, requested_at=DatabaseNow())
+    headless = lanes.step_back(using, lanes.firsts(pending).values())
+    beside = [one for one in pending if one.lane is not None and not one.in_lane]
+    is_ordered = lanes.ordered(using, {Place(one.webhook_id, one.lane, 0) for one in beside})
+    back = [one for one in beside if (one.webhook_id, one.lane) in is_ordered]
+    if back:
+        chosen = queue.filter(Among("delivery", [one.delivery_id for one in back], "uuid"))
+        chosen.update(state=State.WAITING, in_lane=True, overtaken=True, due_at=None)
+    lanes.repair(using, {*headless, *(Place(one.webhook_id, one.lane, 0) for one in back)})
+
+
+def resend(
+    using: str,
+    ids: Collection[uuid.UUID],
+    requested_by: str,
+    free: Mapping[int, int] | None = None,
+    token: uuid.UUID | None = None,
+    outcomes: Collection[str] = ENDED_STATES,
+) -> Resent:
+    """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
+
+    They go before later ones of their lanes that were not accepted yet, unless a worker holds one.
+
+    A worker claims heads with its ``token``, of each webhook up to the number in ``free``. Call it in a transaction
+    that has the locks of their lanes.
+    """
+    finished = _take_outcomes(using, ids, outcomes)
+    firsts = lanes.firsts(finished).values()
+    headless = lanes.step_back(using, firsts)
+    is_ordered = lanes.ordered(using, firsts)  # the lanes of ordered webhooks, each with whether it is busy
+    queued = list[dict[str, Any]]()
+    claimed = list[ClaimedRow]()
+    left = Counter(free)
+    busy = {lane for lane, is_busy in is_ordered.items() if is_busy}
+    for one in finished:
+        lane = (one.webhook_id, one.lane) if one.lane is not None else None
+        in_lane = lane in is_ordered
+        state, claim = State.PENDING, None
+        if lane in busy:
+            state = State.WAITING
+        elif token and left[one.webhook_id] > 0:
+            left[one.webhook_id] -= 1
+            state, claim = State.SENDING, token.hex
+            row = ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, in_lane, requested_by=requested_by)
+            claimed.append(row)
+        if in_lane and lane:
+            busy.add(lane)
+        values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
+        queued.append(dict(zip(PUT_BACK, values, strict=True)))
+    QueuedDelivery.objects.db_manager(using).put_back(queued)
+    lanes.repair(using, headless)
+    return Resent(len(finished), claimed)
+
+
+def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[str]) -> list[Finished]:
+    """The deliveries that had one of these outcomes, in the order of their events. Now they have none."""
+    chosen, chosen_param = among_sql(using, ids, "uuid")
+    placeholders = ", ".join(["%s"] * len(outcomes))
+    found = fetch_all(
+        using,
+        f"""
+        UPDATE rq_webhooks_delivery SET outcome = '', finished_at = NULL, discarded_at = NULL
+        WHERE id {chosen} AND outcome IN ({placeholders}) RETURNING id, webhook_id, lane, event_id
+        """,
+        [chosen_param, *outcomes],
+    )
+    return sorted((Finished(to_uuid(pk), *rest) for pk, *rest in found), key=lambda one: one.event_id)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, models
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Now
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time
+from webhooks import hooks
+from webhooks.db import (
+    Statement,
+    delete_sql,
+    execute,
+    fetch_all,
+    insert_row_sql,
+    insert_rows_sql,
+    is_postgresql,
+    to_db_time,
+    to_utc,
+    with_new_sql,
+)
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
@@ -26,7 +39,7 @@ PING_OBJECT_TYPE = "webhooks.ping"
 LOOP_PROTECTION = "Loop protection: "
 
 # Columns that may hold much text. Lists do not load them.
-LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
+LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "context", "request", "webhook_ids")
 
 # The columns that a request body is made of, except for the time.
 SENT_COLUMNS = tuple(name for name in SendableEvent.__annotations__ if name != "timestamp")
@@ -66,18 +79,31 @@ NAMES: dict[str, Any] = {
 
 
 # Halves the range of ids until one is left. The parameters are two times.
-_IS_BEFORE = "(SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)"
-_FIRST_SINCE = f"""
+_FIRST_SINCE = """
     WITH RECURSIVE halves (low, high) AS (
         SELECT COALESCE((SELECT MIN(id) FROM rq_webhooks_event), 0),
             COALESCE((SELECT MAX(id) FROM rq_webhooks_event), 0) + 1
         UNION ALL
-        SELECT CASE WHEN {_IS_BEFORE} THEN (low + high) / 2 + 1 ELSE low END,
-            CASE WHEN {_IS_BEFORE} THEN high ELSE (low + high) / 2 END
+        SELECT
+            CASE WHEN (SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)
+                THEN (low + high) / 2 + 1 ELSE low END,
+            CASE WHEN (SELECT timestamp < %s FROM rq_webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)
+                THEN high ELSE (low + high) / 2 END
         FROM halves WHERE low < high
     )
     SELECT low FROM halves WHERE low = high
 """
+
+# The event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
+# which PostgreSQL then uses, however old its statistics are.
+_WAITS_FOR = """(
+    SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = (
+        SELECT CASE WHEN found.object_id = rq_webhooks_event.object_id THEN found.id END FROM rq_webhooks_event AS found
+        WHERE found.object_type = rq_webhooks_event.object_type
+            AND (found.object_id, found.id) < (rq_webhooks_event.object_id, rq_webhooks_event.id)
+        ORDER BY found.object_id DESC, found.id DESC LIMIT 1
+    )
+)"""
 
 
 def label_of_action(action: str) -> str:
@@ -123,6 +149,11 @@ class EventQuerySet(models.QuerySet["Event"]):
         begin = connections[self.db].ops.adapt_datetimefield_value(to_db_time(moment - OVERLAP))
         return int(fetch_all(self.db, _FIRST_SINCE, [begin, begin])[0][0])
 
+    def with_waits_for(self) -> EventQuerySet:
+        """With the id of the event before, of the same object, if no worker has dispatched that one."""
+        waits_for: Any = RawSQL(_WAITS_FOR, (), models.BigIntegerField())  # noqa: S611 # nosec B611 # a constant
+        return self.annotate(waits_for=waits_for)
+
     def for_list(self) -> EventQuerySet:
         """Leave out large columns. ``has_data`` replaces ``data``, which ``Event.failure`` needs."""
         has_data = models.Case(models.When(data="", then=False), default=True, output_field=models.BooleanField())
@@ -154,6 +185,9 @@ class Event(models.Model):
         _("changed"),
         **EMPTY,
         help_text=_("The names of the fields that an update changed, as JSON text; empty if unknown."),
+    )
+    context = models.TextField(
+        **EMPTY, help_text=_("What the hooks of the project added to the payload, as the JSON text that is sent.")
     )
     username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
     request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
@@ -233,10 +267,9 @@ class Event(models.Model):
     def insert(self, using: str) -> None:
         """Insert a new row, to be dispatched. Each change of an object pays for it: ``save()`` costs twice as much."""
         connection, columns = connections[using], self._columns()
-        names = ", ".join(str(column.column) for column in columns)
         values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]
-        statement = f"INSERT INTO rq_webhooks_event ({names}) VALUES ({', '.join(['%s'] * len(columns))}) RETURNING id"
-        [self.pk] = _insert_undispatched(using, statement, values)
+        statement = insert_row_sql([str(column.column) for column in columns], "rq_webhooks_event")
+        [self.pk] = _insert_undispatched(using, f"{statement} RETURNING id", values)
         self._state.adding, self._state.db = False, using
 
     @classmethod
@@ -253,9 +286,39 @@ class Event(models.Model):
             event._state.adding, event._state.db = False, using
 
     @classmethod
+    def announce(cls, events: Iterable[Event], using: str) -> None:
+        """Call the hooks ``event_recorded`` for inserted events, once their transaction is committed."""
+        hooks.announce("event_recorded", using, lambda: [event.as_recorded() for event in events])
+
+    def as_recorded(self) -> hooks.RecordedEvent:
+        """The event as hooks see it."""
+        change = self.action, self.object_type, self.object_id, self.object_repr, self.username, self.request_id
+        return hooks.RecordedEvent(self.pk, *change, to_utc(self.timestamp), tuple(self.webhook_ids), self.error)
+
+    @classmethod
     def _columns(cls) -> list[models.Field[Any, Any]]:
         """All columns except the id, which the database sets."""
         return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
+
+
+class UndispatchedManager(WriteDBManager["Undispatched"]):
+    """The statements of workers."""
+
+    _FROM = "SELECT event_id FROM rq_webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
+
+    def lowest(self, begin: int) -> int | None:
+        """The id of the first one that is not below ``begin``."""
+        found = fetch_all(self.db, f"{self._FROM} LIMIT 1", [begin])
+        return int(found[0][0]) if found else None
+
+    def lock_sql(self, begin: int, most: int) -> Statement:
+        """Lock up to ``most`` ids that are not below ``begin``, in order, without those that other workers have
+        locked."""
+        skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(self.db) else ""
+        return f"{self._FROM} LIMIT %s {skips_locked}", [begin, most]
+
+    def delete_sql(self, ids: Collection[int]) -> Statement:
+        return delete_sql(self.db, "rq_webhooks_undispatched", "event_id", ids)
 
 
 class Undispatched(models.Model):
@@ -268,7 +331,7 @@ class Undispatched(models.Model):
         Event, on_delete=models.CASCADE, primary_key=True, related_name="undispatched", db_constraint=False
     )
 
-    objects = WriteDBManager()
+    objects = UndispatchedManager()
 
     class Meta:
         base_manager_name = "objects"
@@ -281,12 +344,9 @@ class Undispatched(models.Model):
 def _insert_undispatched(using: str, statement: str, parameters: Sequence[Any]) -> list[int]:
     """Insert events by a statement that returns their ids, to be dispatched. Returns the ids in order."""
     if is_postgresql(using):
-        statement = f"""
-            WITH new AS ({statement}),
-                undispatched AS (INSERT INTO rq_webhooks_undispatched (event_id) SELECT id FROM new)
-            SELECT id FROM new
-        """
-        return sorted(pk for (pk,) in fetch_all(using, statement, parameters))
+        statement = with_new_sql(statement, "INSERT INTO rq_webhooks_undispatched (event_id) SELECT id FROM new")
     ids = sorted(pk for (pk,) in fetch_all(using, statement, parameters))
-    execute(using, "INSERT INTO rq_webhooks_undispatched (event_id) SELECT value FROM json_each(%s)", [json.dumps(ids)])
+    if not is_postgresql(using):
+        undispatched = "INSERT INTO rq_webhooks_undispatched (event_id) SELECT value FROM json_each(%s)"
+        execute(using, undispatched, [json.dumps(ids)])
     return ids

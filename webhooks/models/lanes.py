@@ -37,6 +37,19 @@ class Place(NamedTuple):
     event_id: int
 
 
+def places(deliveries: Iterable[Any]) -> list[Place]:
+    """The places of those that have a lane."""
+    return [Place(one.webhook_id, one.lane, one.event_id) for one in deliveries if one.lane is not None]
+
+
+def firsts(deliveries: Iterable[Any]) -> dict[Lane, Place]:
+    """The first place in each lane."""
+    found: dict[Lane, Place] = {}
+    for place in sorted(places(deliveries), key=lambda one: one.event_id):
+        found.setdefault((place.webhook_id, place.lane), place)
+    return found
+
+
 def lane_of(object_type: str, object_id: str) -> int:
     """The number of an object's lane in each webhook. Two objects with one number would share their lanes."""
     digest = hashlib.blake2b(f"{object_type}:{object_id}".encode(), digest_size=8).digest()
@@ -62,7 +75,7 @@ def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
     fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM ({objects}) AS locked", [chosen_param])
 
 
-LARGEST = 2**63 - 1
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 # The last delivery in the lane of ``given``, as a subquery. It compares and sorts by whole places. With a condition for
 # each column and old statistics, PostgreSQL may take the index of the events, and read all deliveries of other lanes.
@@ -113,12 +126,12 @@ def look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
 
     Mostly the last delivery of the lane answers that. All of them do not: a lane may have a million, all succeeded.
     """
-    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places)))
+    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places))) if places else {}
 
 
 def try_look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
     """As ``lock`` and ``look_ahead``, but without waiting. Leaves out the lanes with locks that are not free."""
-    if not is_postgresql(using):
+    if not places or not is_postgresql(using):
         return look_ahead(using, places)  # SQLite has one writer
     among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
     numbers = ",".join(map(str, sorted({place.lane for place in places})))
@@ -276,3 +289,48 @@ def _make_heads(
         [claimable_param, claimable_param, token.hex if token else None, claimable_param, chosen_param],
     )
     return claimed_rows(row[:-1] for row in found if row[-1] == "sending")
+
+
+# For the sweep
+
+
+def blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
+    """Up to ``most`` heads that have failed for longer than ``seconds``, while their webhooks were sent to."""
+    since = now_sql(using, -seconds)
+    condition = f"""
+        item.failing_since < {since} AND item.state = 'pending' AND item.in_lane AND webhook.enabled
+        AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
+        AND (webhook.resumed_at IS NULL OR webhook.resumed_at <= {since})
+    """
+    rows = "SELECT item.delivery_id, item.webhook_id, item.lane, item.event_id FROM rq_webhooks_queue AS item"
+    if is_postgresql(using):
+        # One range of an index for each webhook, against old statistics.
+        of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.failing_since LIMIT {most:d}"
+        statement = f"SELECT found.* FROM rq_webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
+    else:
+        statement = f"{rows} JOIN rq_webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
+    found = fetch_all(using, f"{statement} LIMIT {most:d}")
+    return {to_uuid(pk): Place(*place) for pk, *place in found}
+
+
+def headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:
+    """Look at up to ``most`` lanes of a webhook, from the lane ``first`` on. Returns them, and the lanes that may
+    have no head: the first delivery in order is waiting. Behind one that was retried, there may be a head."""
+    following = "SELECT lane FROM rq_webhooks_queue WHERE webhook_id = %s AND lane {} ORDER BY lane LIMIT 1"
+    found = fetch_all(
+        using,
+        f"""
+        WITH RECURSIVE lanes (lane) AS (
+            SELECT ({following.format(">= %s")})
+            UNION ALL SELECT ({following.format("> lanes.lane")}) FROM lanes WHERE lanes.lane IS NOT NULL
+        )
+        SELECT lane, (
+            SELECT state FROM rq_webhooks_queue AS queued
+            WHERE webhook_id = %s AND queued.lane = lanes.lane
+                AND in_lane AND state IN ('waiting', 'pending', 'sending')
+            ORDER BY event_id LIMIT 1
+        ) FROM lanes WHERE lane IS NOT NULL LIMIT %s
+        """,
+        [webhook_id, first, webhook_id, webhook_id, most],
+    )
+    return [lane for lane, _ in found], [lane for lane, state in found if state == "waiting"]

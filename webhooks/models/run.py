@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from webhooks import hooks
 from webhooks.db import DatabaseNow
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
 
@@ -155,6 +156,15 @@ class Run(models.Model):
         if self.state == RunState.DONE:
             return 100
         return None if self.total is None else min(100, 100 * self.taken // max(1, self.total))
+
+    def announce(self) -> None:
+        """Call the hooks ``run_finished``, once the transaction that ends it is committed."""
+
+        def finished() -> list[hooks.FinishedRun]:
+            counts = self.done, self.failed, self.skipped
+            return [hooks.FinishedRun(self.pk, self.kind, self.state, *counts, self.requested_by, self.problem)]
+
+        hooks.announce("run_finished", Run.objects.db, finished)
 
     def save_step(self, **columns: Any) -> None:
         """Write what a step has changed."""

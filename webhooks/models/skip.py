@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import uuid
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute_safely, insert_rows_sql
+from webhooks.db import delete_sql, execute_safely, insert_rows_sql
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.models.ids import new_id
 from webhooks.models.webhook import Webhook
@@ -154,3 +155,8 @@ class Skip(models.Model):
         statement = f"{insert_rows_sql(using, columns, 'rq_webhooks_skip')} ON CONFLICT (id) DO UPDATE SET {replaced}"
         for rows in json_parts(skips, using):
             execute_safely(using, statement, [rows])
+
+    @classmethod
+    def delete_all(cls, ids: Collection[uuid.UUID], using: str) -> None:
+        """Delete skips by their ids. An error leaves the open transaction usable."""
+        execute_safely(using, *delete_sql(using, "rq_webhooks_skip", "id", ids, "uuid"))

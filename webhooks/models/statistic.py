@@ -1,11 +1,14 @@
-"""Statistics of each webhook by minute and hour: counts of attempts and skips, and histograms of times."""
+"""Statistics of each webhook by minute and hour: counts of attempts and skips, and histograms of times.
+
+``delivery.counting`` writes them, and ``insight.statistics`` reads them.
+"""
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -14,7 +17,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from webhooks.db import is_postgresql, to_utc
+from webhooks.db import among_sql, execute, fetch_all, is_postgresql, to_utc
 from webhooks.models.columns import EMPTY, WriteDBManager, default
 from webhooks.models.webhook import Webhook
 
@@ -86,6 +89,89 @@ class Period(models.IntegerChoices):
     HOUR = 3600, "hour"
 
 
+# The columns that identify a row.
+KEY = ("webhook_id", "period", "start", "error_kind")
+
+DAY = 86_400  # seconds
+
+
+class StatisticManager(WriteDBManager["Statistic"]):
+    def sums(
+        self, keys: Sequence[str], webhooks: Collection[int], condition: str
+    ) -> Iterator[tuple[Sequence[Any], dict[str, int]]]:
+        """The counts above 0 of these webhooks, for each value of the columns ``keys``. ``condition`` is SQL."""
+        size = len(keys)
+        for row in self._select(keys, list(map(merged_sql, COLUMNS)), webhooks, condition):
+            yield row[:size], {name: int(n) for name, n in zip(COLUMNS, row[size:], strict=True) if n}
+
+    def recent(self, webhooks: Collection[int], minutes: int) -> Iterator[tuple[Sequence[Any], dict[str, int]]]:
+        """The sums by webhook, period and error kind: of the last 24 hours by hour, of the last full minutes by
+        minute."""
+        now = unix_time_sql(self.db)
+        minute = f"{now} / {Period.MINUTE} * {Period.MINUTE}"
+        condition = f"""(
+            period = {Period.HOUR} AND start > {now} - {DAY}
+            OR period = {Period.MINUTE} AND start >= {minute} - {minutes * Period.MINUTE} AND start < {minute}
+        )"""
+        return self.sums(("webhook_id", "period", "error_kind"), webhooks, condition)
+
+    def outcomes_by_hour(self, webhooks: Collection[int], first: int) -> list[tuple[Any, ...]]:
+        """The webhook, the start of the hour, and how many attempts succeeded and failed, from ``first`` on."""
+        outcomes = [f"SUM(CASE WHEN error_kind {is_it} '' THEN attempted END)" for is_it in ("=", "<>")]
+        return self._select(("webhook_id", "start"), outcomes, webhooks, f"period = {Period.HOUR} AND start >= {first}")
+
+    def _select(
+        self, keys: Sequence[str], sums: Sequence[str], webhooks: Collection[int], condition: str
+    ) -> list[tuple[Any, ...]]:
+        """Sum up the statistics and deltas of webhooks that meet the condition, for each value of these columns."""
+        columns = ", ".join([*KEY, *COLUMNS])
+        chosen, chosen_param = among_sql(self.db, webhooks)
+        # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
+        where = f"WHERE webhook_id {chosen} AND {condition}"
+        statement = f"""
+            SELECT {", ".join([*keys, *sums])} FROM (
+                SELECT {columns} FROM rq_webhooks_statistic {where}
+                UNION ALL SELECT {columns} FROM ({deltas_sql(self.db)}) AS deltas {where}
+            ) AS counted GROUP BY {", ".join(keys)}
+        """
+        return fetch_all(self.db, statement, [chosen_param] * 2)
+
+    def add(self, deltas: Collection[int]) -> None:
+        """Add the deltas with these ids. A webhook that is deleted has none any more."""
+        chosen, chosen_param = among_sql(self.db, deltas)
+        keys, names = ", ".join(KEY), ", ".join(COLUMNS)
+        sums = ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in COLUMNS)
+        greatest = "GREATEST" if is_postgresql(self.db) else "MAX"
+        added = ", ".join(
+            f"{name} = {greatest}(total.{name}, excluded.{name})"
+            if name in LONGEST
+            else f"{name} = total.{name} + excluded.{name}"
+            for name in COLUMNS
+        )
+        # Sorted, so that two workers cannot deadlock.
+        execute(
+            self.db,
+            f"""
+            INSERT INTO rq_webhooks_statistic AS total ({keys}, {names})
+            SELECT {keys}, {sums} FROM ({deltas_sql(self.db, f"WHERE delta.id {chosen}")}) AS deltas
+            WHERE webhook_id IN (SELECT id FROM rq_webhooks_webhook)
+            GROUP BY {keys} ORDER BY {keys}
+            ON CONFLICT ({keys}) DO UPDATE SET {added}
+            """,
+            [chosen_param],
+        )
+
+    def delete_old(self, period: Period, days: float, most: int) -> int:
+        """Delete up to ``most`` rows of this period that are older than so many days. Returns how many there were."""
+        end = f"{unix_time_sql(self.db)} - {int(days * DAY)}"
+        statement = f"""
+            DELETE FROM rq_webhooks_statistic WHERE id IN (
+                SELECT id FROM rq_webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
+            ) RETURNING id
+        """
+        return len(fetch_all(self.db, statement, [most]))
+
+
 class Statistic(models.Model):
     """The attempts of a webhook in one minute or hour with one error kind. The successful ones have none, and neither
     have skips.
@@ -101,7 +187,7 @@ class Statistic(models.Model):
     given_up = models.PositiveIntegerField(**default(0), help_text="Attempts after which their delivery failed.")
     skipped = models.PositiveIntegerField(**default(0), help_text="Changes that the webhook did not want.")
 
-    objects = WriteDBManager()
+    objects = StatisticManager()
 
     class Meta:
         base_manager_name = "objects"
@@ -122,6 +208,19 @@ for _column in (*BUCKETS, *TOTALS, *LONGEST):
     Statistic.add_to_class(_column, _kind(**default(0)))
 
 
+class StatisticDeltaManager(WriteDBManager["StatisticDelta"]):
+    def insert(self, counts: Sequence[Mapping[str, int | str]]) -> None:
+        """Insert these rows of ``Statistic`` as one delta of the current minute."""
+        if not counts:
+            return
+        minute = f"{unix_time_sql(self.db)} / {Period.MINUTE} * {Period.MINUTE}"
+        execute(
+            self.db,
+            f"INSERT INTO rq_webhooks_statisticdelta (start, counts) VALUES ({minute}, %s)",
+            [json.dumps(counts, separators=(",", ":"))],
+        )
+
+
 class StatisticDelta(models.Model):
     """The counts of attempts that were recorded together, or of skips. The sweep adds them to the statistics.
 
@@ -131,7 +230,7 @@ class StatisticDelta(models.Model):
     start = models.BigIntegerField(help_text="The Unix time of the minute.")
     counts = models.TextField(help_text="A JSON list of rows of ``Statistic``, with the columns that are not 0.")
 
-    objects = WriteDBManager()
+    objects = StatisticDeltaManager()
 
     class Meta:
         base_manager_name = "objects"

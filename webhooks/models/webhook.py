@@ -7,7 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.contenttypes.models import ContentType as DjangoContentType
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import IntegrityError, models, router, transaction
@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from webhooks import hooks
 from webhooks.conf import MAX_TIMEOUT
 from webhooks.db import DatabaseNow
 from webhooks.models import validation
@@ -23,6 +24,7 @@ from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
+from webhooks.network import url_policy
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
 from webhooks.text import clean, username_of
@@ -71,7 +73,7 @@ NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secr
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
 
-class ContentType(models.TextChoices):
+class MediaType(models.TextChoices):
     """The usual content types. A webhook may have any other."""
 
     JSON = "application/json", "JSON"
@@ -104,7 +106,7 @@ class Webhook(WebhookSecrets, WebhookState):
         help_text=_("While this is off, new changes are not recorded, and what is not sent yet waits."),
     )
     object_types = models.ManyToManyField(
-        DjangoContentType,
+        ContentType,
         related_name="+",
         blank=True,
         verbose_name=_("models"),
@@ -168,7 +170,7 @@ class Webhook(WebhookSecrets, WebhookState):
     content_type = models.CharField(
         _("content type"),
         max_length=100,
-        **default(ContentType.JSON),
+        **default(MediaType.JSON),
         validators=[validation.check_media_type],
         help_text=_(
             "Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other."
@@ -212,7 +214,7 @@ class Webhook(WebhookSecrets, WebhookState):
     objects = ActiveManager()
     with_deleted = WithDeletedManager()
 
-    new_object_types: Collection[DjangoContentType] | None = None
+    new_object_types: Collection[ContentType] | None = None
     """Set by a form or serializer before ``clean``: the models to validate, which are saved after the row."""
 
     class Meta:
@@ -317,6 +319,9 @@ class Webhook(WebhookSecrets, WebhookState):
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self._write(using=using)
+            if self.enabled != stored.enabled:
+                name = "webhook_resumed" if self.enabled else "webhook_disabled"
+                hooks.announce(name, using, lambda: [self.as_changed(user)])
             return self.enabled and not stored.enabled
 
     def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:
@@ -327,6 +332,13 @@ class Webhook(WebhookSecrets, WebhookState):
             return
         if any(getattr(self, name) != getattr(stored, name) for name in together.difference(changed)):
             raise IntegrityError(validation.CONFLICT)
+
+    def as_changed(self, user: object = "") -> hooks.WebhookChange:
+        """The webhook as hooks see it, after a change by this user, or by a worker."""
+        failure = self.disabled_reason, self.last_failure, self.error_kind
+        return hooks.WebhookChange(
+            self.pk, self.name, username_of(user), *failure, url_policy.redacted(self.payload_url)
+        )
 
     @property
     def is_paused(self) -> bool:
@@ -349,7 +361,7 @@ class Webhook(WebhookSecrets, WebhookState):
     @property
     def is_form(self) -> bool:
         """Whether the payload is sent as a form, unless a template writes the body."""
-        return self.content_type.partition(";")[0].strip().lower() == ContentType.FORM
+        return self.content_type.partition(";")[0].strip().lower() == MediaType.FORM
 
     @property
     def has_templates(self) -> bool:

@@ -58,13 +58,16 @@ class Sweep(models.Model):
     """The time of the last sweep, and how far its checks have come. One row: workers use it to agree on the next sweep.
 
     ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries. The others are
-    the webhook and the lane where the next check for lanes without a head begins.
+    the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the alarms at
+    ``looked_at``, see ``insight.problems``.
     """
 
     swept_at = models.DateTimeField()
     last_event = models.BigIntegerField(default=0, db_default=0)
     next_webhook = models.BigIntegerField(default=0, db_default=0)
     next_lane = models.BigIntegerField(default=0, db_default=0)
+    looked_at = models.DateTimeField(null=True)
+    problems = models.JSONField(default=dict, db_default={})
 
     objects = WriteDBManager()
 
@@ -85,6 +88,14 @@ class Sweep(models.Model):
         if in_worker_transaction(cls.objects.db, lambda: due.update(swept_at=DatabaseNow())):
             return True
         return cls.get_or_begin()[1]
+
+    @classmethod
+    def begin_look(cls, interval: float) -> bool:
+        """Whether the caller should look for alarms now, as ``begin`` says it for the sweep."""
+        cls.get_or_begin()
+        is_old = Q(looked_at=None) | Q(looked_at__lt=DatabaseNow(-interval))
+        due = cls.objects.filter(is_old | Q(looked_at__gt=DatabaseNow(interval)), pk=1)
+        return bool(in_worker_transaction(cls.objects.db, lambda: due.update(looked_at=DatabaseNow())))
 
     @classmethod
     def get_or_begin(cls) -> tuple[Sweep, bool]:

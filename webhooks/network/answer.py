@@ -31,7 +31,7 @@ MAX_BODY_BYTES = 65_536
 REST_SECONDS = 1.0
 
 # Parts of an answer that are read before another one may have a turn.
-PARTS_AT_ONCE = 64
+PARTS_AT_ONCE = 256
 
 _MAX_CHUNK_LINE = 65_536
 _SWITCHING_PROTOCOLS = 101
@@ -41,6 +41,7 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*))?"
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 _MAX_CHUNK_SIZE = 16**15
+_PLAIN_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
 
 _CHUNKS, _TO_THE_END = -1.0, math.inf
 
@@ -165,19 +166,41 @@ class Answer:
                 raise http.client.IncompleteRead(b"")
             piece = incoming.take(int(min(left, len(incoming.buffer))))
             left -= len(piece)
-            self._read_bytes += len(piece)
-            if room := self._stored - len(self._coded):
-                self._coded += piece[:room]
+            self._add(piece)
+
+    def _add(self, piece: bytes | bytearray) -> None:
+        """Add the next bytes of the body, as far as they are wanted."""
+        self._read_bytes += len(piece)
+        if room := self._stored - len(self._coded):
+            self._coded += piece[:room]
 
     def _read_chunks(self, incoming: _Incoming) -> Steps[None]:
         """RFC 9112, section 7.1."""
-        while size := self._chunk_size((yield from incoming.line(_MAX_CHUNK_LINE))):
+        while True:
+            incoming.charge_chunks(self._take_plain_chunks(incoming.buffer, incoming.chunks_at_once))
+            if not (size := self._chunk_size((yield from incoming.line(_MAX_CHUNK_LINE)))):
+                break
             yield from self._read(incoming, size)
             if (line := (yield from incoming.line(2))) != b"\r\n":
                 if line in (b"", b"\r"):
                     raise http.client.IncompleteRead(b"")
                 raise Refused(f"{NO_HTTP}: a chunk does not end after its size", ErrorKind.INVALID_HTTP)
         yield from self._skip_trailer(incoming)
+
+    def _take_plain_chunks(self, buffer: bytearray, most: int) -> int:
+        """Take chunks in their usual form that have arrived as a whole, up to ``most``. Returns how many.
+
+        A quarter of the processor time of reading them line by line. The result is the same.
+        """
+        count = begin = 0
+        while count < most and (found := _PLAIN_CHUNK_SIZE.match(buffer, begin)):
+            end = found.end() + int(found[1], 16)
+            if end == found.end() or buffer[end : end + 2] != b"\r\n":
+                break
+            self._add(buffer[found.end() : end])
+            count, begin = count + 1, end + 2
+        del buffer[:begin]
+        return count
 
     def _chunk_size(self, line: bytes) -> int:
         """The number in the first line of a chunk. ``requests`` accepts more than the strict form, and others may see
@@ -297,6 +320,15 @@ class _Incoming:
             if not (yield from self.more()):
                 return self.take(searched)
         return self.take(min(end, most + 1))
+
+    @property
+    def chunks_at_once(self) -> int:
+        """How many chunks may be read before another answer may have a turn. Each has two lines."""
+        return self._limits.parts % PARTS_AT_ONCE // 2
+
+    def charge_chunks(self, count: int) -> None:
+        """Count chunks of the answer, up to ``chunks_at_once``."""
+        self._limits.parts -= 2 * count
 
     def _charge(self, parts: int) -> bool:
         """Count parts of the answer. Returns whether others should have a turn."""

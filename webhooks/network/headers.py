@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 
@@ -81,6 +82,20 @@ def parse(text: str) -> dict[str, str]:
         names.add(name.lower())
         found[name] = value
     return found
+
+
+def merged(fields: Mapping[str, str], lines: str) -> dict[str, str]:
+    """These headers, and the ones of the lines, which replace others of their names. Raises as ``parse``."""
+    names = names_in(lines)
+    return {name: value for name, value in fields.items() if name.lower() not in names} | parse(lines)
+
+
+def changed_lines(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """The headers that code set or changed, as lines. Raises ValueError for a line break."""
+    changed = {name: value for name, value in after.items() if before.get(name) != value}
+    if any("\n" in f"{name}{value}" for name, value in changed.items()):
+        raise ValueError("it sets a header with a line break in it")
+    return "\n".join(f"{name}: {value}" for name, value in changed.items())
 
 
 def parse_rendered(line: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Many requests at once in one thread. Each is a generator that yields the socket that it waits for.
 
 A receiver decides how much work its answer is. So each answer has a small allowance of processor time. Beyond it, the
-answer is costly: all costly answers take turns, and together they get a twentieth of the time of the thread.
+answer is costly: all costly answers take turns, and together they get a fiftieth of the time of the thread.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ Steps = Generator[tuple["Socket", int], None, T]
 # Seconds of processor time for one answer, ten times what a usual one takes.
 ALLOWANCE = 0.001
 
-# Seconds by the clock after which the processor time of an answer is measured. Another thread may have used them: a
-# thread waits for its turn for 5 ms and more.
+# The processor time of an answer is measured after so many seconds by the clock, steps or parts. Another thread may
+# have used the seconds: a thread waits for its turn for 5 ms and more. A usual answer has few steps and a dozen parts.
 SUSPECT = 0.01
+SUSPECT_STEPS = 16
+SUSPECT_PARTS = 100
 
-# After a step of a costly answer, the others rest for so many times as long: they get a twentieth of the time.
-REST = 19
+# After a step of a costly answer, all of them rest for so many times as long: they get a fiftieth of the time.
+REST = 49
+
+# After a turn, they rest for so many seconds at least. To wake up for one byte costs more than to read it, and more
+# bytes arrive meanwhile.
+MIN_REST = 0.005
 
 # The parts that one answer may have: chunks, lines of headers, interim answers.
 MAX_PARTS = 10_000
@@ -40,10 +46,14 @@ class Limits:
     the work of chunks of one byte, so each answer may have ``parts``, too.
 
     To read the processor time of a thread takes ten times as long as to read a clock. So the steps of an answer are
-    first measured by a clock, which also counts the time of other threads. Once that is much, the measure is exact.
+    first measured by a clock, which also counts the time of other threads. Once that is much, or the answer has many
+    steps or parts, the measure is exact.
     """
 
-    __slots__ = ("_since", "_used", "begin", "end", "has_connected", "is_costly", "is_exact", "parts", "room")
+    __slots__ = (
+        "_last_step", "_since", "_steps", "_used", "begin", "end", "has_connected", "is_costly", "is_exact", "parts",
+        "room",
+    )  # fmt: skip
 
     def __init__(self, seconds: float, room: int = 0) -> None:
         self.begin = time.monotonic()
@@ -51,7 +61,8 @@ class Limits:
         self.has_connected = False
         """Whether the attempt opened a connection. False if it used a kept one."""
         self.is_costly = self.is_exact = False
-        self._used = 0.0
+        self._used = self._last_step = 0.0
+        self._steps = 0
         self._since: float | None = None
 
     @property
@@ -63,6 +74,11 @@ class Limits:
     def cost(self) -> float:
         """Seconds of processor time of the answer, or 0 if they are few."""
         return self.used if self.is_exact else 0.0
+
+    @property
+    def rest(self) -> float:
+        """Seconds that all costly answers rest after the last step of this one."""
+        return REST * self._last_step if self.is_costly else 0.0
 
     def expect(self, is_costly: bool) -> None:
         """Measure exactly from now on. Without an allowance, if the answer is expected to be costly."""
@@ -76,7 +92,7 @@ class Limits:
 
     def begin_answer(self) -> None:
         """What came before, such as a TLS handshake, is no part of the answer."""
-        self._used, self.parts = 0.0, MAX_PARTS
+        self._used, self._steps, self.parts = 0.0, 0, MAX_PARTS
         if self._since is not None:
             self._since = self._now()
 
@@ -86,11 +102,13 @@ class Limits:
         try:
             return steps.throw(error) if error else next(steps)
         finally:
-            self._used += self._now() - self._since
+            self._last_step = self._now() - self._since
+            self._used += self._last_step
             self._since = None
+            self._steps += 1
             if self.is_exact:
                 self.is_costly |= self._used > ALLOWANCE
-            elif self._used > SUSPECT:
+            elif self._used > SUSPECT or self._steps > SUSPECT_STEPS or self.parts < MAX_PARTS - SUSPECT_PARTS:
                 self.is_exact, self._used = True, 0.0
 
     def _now(self) -> float:
@@ -130,11 +148,9 @@ def run(steps: Steps[T], limits: Limits) -> T:
     error: Exception | None = None
     try:
         while True:
-            before = time.thread_time()
             sock, event = limits.step(steps, error)
             if limits.is_costly:
-                rest = REST * (time.thread_time() - before)
-                time.sleep(max(0.0, min(rest, limits.end - time.monotonic())))
+                time.sleep(max(0.0, min(max(limits.rest, MIN_REST), limits.end - time.monotonic())))
             left = limits.end - time.monotonic()
             is_late = left <= 0 if event == PAUSE else not is_ready(sock, event, left)
             error = TimeoutError("the deadline has passed") if is_late else None
@@ -189,7 +205,8 @@ class Loop:
         if now >= self._next_end:
             self._end_late_tasks()
         if self._costly and now >= self._next_costly:
-            self._step_costly()
+            self._step(next(iter(self._costly)))
+            self._next_costly = max(self._next_costly, now + MIN_REST)
 
     def wake(self) -> None:
         """End a ``poll`` that waits."""
@@ -214,15 +231,19 @@ class Loop:
 
     def _step(self, task: Task, error: Exception | None = None) -> None:
         self._costly.pop(task, None)
+        limits = task.limits
         try:
-            sock, event = task.limits.step(task.steps, error)
-            while event == PAUSE and not task.limits.is_costly:
-                sock, event = task.limits.step(task.steps)
+            sock, event = limits.step(task.steps, error)
+            while event == PAUSE and not limits.is_costly:
+                sock, event = limits.step(task.steps)
         except StopIteration as end:
             self._tasks.discard(task)
             task.done(end.value)
             return
-        self._next_end = min(self._next_end, task.limits.end)
+        finally:
+            if rest := limits.rest:
+                self._next_costly = max(self._next_costly, time.monotonic()) + rest
+        self._next_end = min(self._next_end, limits.end)
         if event == PAUSE:
             self._wait_for_turn(task, sock)
             return
@@ -234,14 +255,10 @@ class Loop:
         sock.event, sock.task = event, task
 
     def _wait_for_turn(self, task: Task, sock: Socket) -> None:
-        sock.unwatch()  # more may have come: that is no news
+        """Nothing reads the socket meanwhile. What comes is read together, and once its buffer is full, the receiver
+        has to wait."""
+        sock.unwatch()
         self._costly[task] = None
-
-    def _step_costly(self) -> None:
-        task = next(iter(self._costly))
-        begin = time.thread_time()
-        self._step(task)
-        self._next_costly = time.monotonic() + REST * (time.thread_time() - begin)
 
     def _end_late_tasks(self) -> None:
         now = time.monotonic()

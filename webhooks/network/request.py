@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-
-import requests
+from typing import Any
 
 from webhooks.text import REDACTED
 
@@ -55,8 +54,9 @@ class Request:
     """Whether to store the body, because it cannot be created again."""
     connects: bool = False
     """Whether to resolve the name and open a connection, instead of sending over a kept one."""
-    prepared: requests.PreparedRequest | None = field(default=None, repr=False)
-    """The same request with hooks of the project's code. Send it by ``auth.exchange``."""
+    converse: Callable[[Request, Any], Any] | None = field(default=None, repr=False)
+    """Set by a strategy that wants to see the answer. Send it by ``auth.exchange`` in the same thread: the strategy may
+    keep something for its thread."""
 
     def stored(self) -> StoredRequest:
         """Its parts for the database. Takes a few microseconds for each KB."""

@@ -18,7 +18,7 @@ from django.utils.translation import ngettext_lazy
 
 from webhooks.db import to_db_time
 from webhooks.delivery.runs.kinds import EVENTS, SINCE_FILTERS, Applied, Key, Look, Portion, Position, RunKind, TimeLeft
-from webhooks.models import Delivery, Event, Run, State, resend_sql
+from webhooks.models import Delivery, Event, Run, State, delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.models.filters import EACH, SUPERSEDED
@@ -63,7 +63,7 @@ class Retry(DeliveryKind):
 
     choose = staticmethod(DeliveryQuerySet.retriable)
     change = staticmethod(DeliveryQuerySet.retry)
-    change_locked = staticmethod(resend_sql.retry)
+    change_locked = staticmethod(delivery.retry)
 
 
 class Resend(DeliveryKind):
@@ -101,7 +101,7 @@ class Resend(DeliveryKind):
 
     choose = staticmethod(DeliveryQuerySet.resendable)
     change = staticmethod(DeliveryQuerySet.resend)
-    change_locked = staticmethod(resend_sql.resend)
+    change_locked = staticmethod(delivery.resend)
 
 
 class Discard(DeliveryKind):
@@ -140,8 +140,8 @@ class Discard(DeliveryKind):
         return chosen.discard()
 
     @staticmethod
-    def change_locked(using: str, ids: Sequence[uuid.UUID], *others: Any, **options: Any) -> resend_sql.Resent:
-        return resend_sql.Resent(Delivery.objects.filter(pk__in=ids).discard(), [])
+    def change_locked(using: str, ids: Sequence[uuid.UUID], *others: Any, **options: Any) -> delivery.Resent:
+        return delivery.Resent(Delivery.objects.filter(pk__in=ids).discard(), [])
 
 
 class ReplayFailed(Replay):

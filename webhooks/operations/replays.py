@@ -104,6 +104,7 @@ def replay_one(original: Event, webhook: int | None = None, opened: datetime | N
             event = Event(replay_of=original.pk, webhook_ids=_matching_webhooks(original, columns), **columns)
             if event.webhook_ids:
                 event.insert(Event.objects.db)
+                Event.announce([event], Event.objects.db)
             if original.error:
                 Event.objects.filter(pk=original.pk).update(replayed_at=DatabaseNow())
     except NotReplayable as reason:
@@ -141,7 +142,7 @@ def _current_columns(original: Event) -> dict[str, Any]:
     """The data columns of the new event. Raises NotReplayable if the object is gone."""
     if original.is_loop_protected or original.action not in (Action.CREATED, Action.UPDATED):
         if original.data or original.action != Action.DELETED:
-            return {name: getattr(original, name) for name in (*payloads.SERIALIZED_COLUMNS, "serializers")}
+            return {name: getattr(original, name) for name in (*payloads.SERIALIZED_COLUMNS, "serializers", "context")}
         return {"data": dumps({"id": original.object_id, "display": original.object_repr})}
     registration, instance = serialize.reread_stored(original.object_type, original.object_id)
     if instance is None:
@@ -150,7 +151,9 @@ def _current_columns(original: Event) -> dict[str, Any]:
     for name in chosen:
         prechange = payloads.stored_prechange(original, name) if original.action == Action.UPDATED else None
         texts[name] = serialize.serialize(registration, instance, name, prechange).columns()
-    return payloads.serializer_columns(chosen, texts) | {"object_repr": registration.name_of(instance)}
+    columns = payloads.serializer_columns(chosen, texts) | {"object_repr": registration.name_of(instance)}
+    about = {name: getattr(original, name) for name in KEPT_COLUMNS}
+    return columns | serialize.context_columns(about | columns, Event.objects.db)
 
 
 def _matching_webhooks(original: Event, columns: dict[str, Any]) -> list[int]:

@@ -21,10 +21,9 @@ from webhooks.insight import history
 from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
 from webhooks.models.columns import USERNAME_LENGTH
-from webhooks.models.delivery import DeliveryQuerySet, superseded_column
+from webhooks.models.delivery import DeliveryQuerySet, Resent, superseded_column
 from webhooks.models.filters import SUPERSEDED, TIMES, filters_of, select
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
-from webhooks.models.resend_sql import Resent
 from webhooks.models.selection import are_queued, without_options
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs
@@ -78,7 +77,7 @@ class DeliveryKind(RunKind):
     change: ClassVar[staticmethod[[DeliveryQuerySet, str], int]]
     """Changes a few deliveries, as the user of this name asked. Returns how many it changed."""
     change_locked: ClassVar[staticmethod[..., Resent]]
-    """Changes deliveries whose rows and lanes are locked. Called as ``resend_sql.resend``."""
+    """Changes deliveries whose rows and lanes are locked. Called as ``models.delivery.resend``."""
 
     # A few at once
 
@@ -218,7 +217,7 @@ class DeliveryKind(RunKind):
         chosen = chosen.exclude(**{f"{self.decided_at}__gte": run.created})  # even if its state matches again
         ids = list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
         free = {portion.webhook: portion.free for portion in portions}
-        changed = self.change_locked(using, ids, run.requested_by, free, token, is_locked=True)
+        changed = self.change_locked(using, ids, run.requested_by, free, token)
         return Applied(changed.changed, claimed=changed.claimed)
 
 

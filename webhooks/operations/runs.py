@@ -328,7 +328,9 @@ def resume(run: Run, user: Any = None) -> bool:
 
 def cancel(run: Run, user: Any = None) -> bool:
     """End a run; its changes stay. Returns whether it had not ended before."""
-    return _change(run, RunQuerySet.cancel, user, "Cancelled")
+    if is_cancelled := _change(run, RunQuerySet.cancel, user, "Cancelled"):
+        run.announce()
+    return is_cancelled
 
 
 def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str) -> bool:

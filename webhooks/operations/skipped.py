@@ -200,7 +200,10 @@ def _recover(webhook: Webhook, skip: Skip) -> bool:
     )
     if not wants(Filters.of(webhook), EventContext.of_stored(event, webhook.serializer)):
         return False
+    for name, value in serialize.context_columns(vars(event), Event.objects.db).items():
+        setattr(event, name, value)
     event.insert(Event.objects.db)
+    Event.announce([event], Event.objects.db)
     return True
 
 

@@ -22,10 +22,10 @@ from django.utils.translation import ngettext
 from webhooks import payloads, permissions, registry
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.capture.matching import Budget, EventContext, match, wants
-from webhooks.capture.serialize import serialize_or_error
+from webhooks.capture.serialize import context_columns, serialize_or_error
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
-from webhooks.delivery import request as requests
+from webhooks.delivery import compose
 from webhooks.insight import history
 from webhooks.insight.why import not_chosen
 from webhooks.insight.wording import number, skip_reason
@@ -99,9 +99,9 @@ def try_out(webhook: Webhook, models_chosen: Collection[Any], sample: Sample, us
     bodies = Bodies(event)
     with Renderer() as renderer:
         try:
-            request = requests.compose(webhook, bodies, str(new_id()), renderer, utc_now, is_test=True)
+            request = compose.compose(webhook, bodies, str(new_id()), renderer, utc_now, is_test=True)
         except Refused as refused:
-            problems = requests.problems_by_field(webhook, bodies, renderer) or {"": str(refused)}
+            problems = compose.problems_by_field(webhook, bodies, renderer) or {"": str(refused)}
             return Trial(event, is_wanted, verdict, problems=problems)
     return Trial(event, is_wanted, verdict, request)
 
@@ -111,7 +111,7 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
     if trial.request is None:
         raise ValueError("There is no request to send.")
     request = replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS))
-    if request.prepared:
+    if request.converse:
         outcome = exchange(request)
     else:
         with closing(Transport()) as transport:
@@ -153,7 +153,8 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
     if isinstance(payload, str):
         event.error = payload
         return event
-    for name, text in payload.columns(sample.action == Action.DELETED).items():
+    columns = payload.columns(sample.action == Action.DELETED)
+    for name, text in (columns | context_columns(vars(event) | columns, Event.objects.db)).items():
         setattr(event, name, text)
     return event
 

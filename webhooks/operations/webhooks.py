@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from webhooks import hooks
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
 from webhooks.insight import history
@@ -179,6 +180,11 @@ def _save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None
             QueuedDelivery.objects.hasten_heads([webhook.pk])
 
 
+def _announce(name: str, webhooks: Iterable[Webhook], user: Any) -> None:
+    """Call the hooks of this name for webhooks that a user has changed."""
+    hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed(user) for webhook in webhooks])
+
+
 def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Webhook]:
     """Enable or disable webhooks. Deliveries that waited for it are sent. Returns the webhooks that it changed.
 
@@ -209,6 +215,7 @@ def pause(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
         paused = list(webhooks.pausable().select_for_update(no_key=True, of=("self",)))
         Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).pause(user)
         history.record(user, paused, history.CHANGE, "Paused.")
+        _announce("webhook_paused", paused, user)
     return paused
 
 
@@ -222,6 +229,7 @@ def resume(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
         paused = webhooks.paused().select_for_update(no_key=True, of=("self",))
         resumed = [webhook for webhook in paused if not why_not_started(user, webhook)]
         history.record(user, resumed, history.CHANGE, "Resumed.")
+        _announce("webhook_resumed", resumed, user)
         if resumed:
             pks = [webhook.pk for webhook in resumed]
             Webhook.objects.filter(pk__in=pks).resume()

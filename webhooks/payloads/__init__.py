@@ -47,6 +47,7 @@ class SendableEvent(Protocol):
     data: str
     snapshots: str
     changed: str
+    context: str
     serializers: str
 
 
@@ -80,7 +81,8 @@ def _envelope(event: SendableEvent) -> dict[str, Any]:
 
 
 def _json_texts(event: SendableEvent) -> dict[str, str]:
-    return {
+    context = {"context": event.context} if event.context else {}
+    return context | {
         "request": event.request or "null",
         "data": event.data or "null",
         "snapshots": event.snapshots or snapshots_json(None, None),

@@ -152,12 +152,9 @@ def _writes_all(field: Any, column: Any) -> bool:
     while is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
         field, column = inner, getattr(column, "base_field", column)
     is_partial = isinstance(field, BooleanField | IntegerField | BaseSerializer) or "format" in field._kwargs
-    return is_stock(_class_of(field)) and not is_partial and not _rounds(field, column)
-
-
-def _rounds(field: Any, column: Any) -> bool:
     places, stored = getattr(field, "decimal_places", None), getattr(column, "decimal_places", None)
-    return places is not None and (stored is None or places < stored)
+    is_rounded = places is not None and (stored is None or places < stored)
+    return is_stock(_class_of(field)) and not is_partial and not is_rounded
 
 
 class _Shown:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -16,7 +14,7 @@ from django.db import connections, models
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils import timezone
 
-from webhooks.db import is_postgresql, to_db_time, to_utc
+from webhooks.db import AmongKeys, to_db_time, to_utc
 
 
 def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
@@ -77,40 +75,6 @@ def with_pks(model: type[models.Model], pks: Collection[Any]) -> Any:
     return AmongKeys(pks) if isinstance(model._meta.pk, models.CompositePrimaryKey) else models.Q(pk__in=pks)
 
 
-class AmongKeys(models.Lookup):
-    """Whether the primary key of a row is among these, as a condition of the ORM. It has one parameter for each column
-    of the key, so there may be any number of keys."""
-
-    prepare_rhs = False
-
-    def __init__(self, pks: Any, lhs: Any = None) -> None:
-        super().__init__(models.F("pk") if lhs is None else lhs, pks)
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        columns, parameters = compiler.compile(self.lhs)
-        key = self.lhs.output_field
-        fields, rows = [key], [(pk,) for pk in self.rhs]
-        if isinstance(key, models.CompositePrimaryKey):
-            columns, fields, rows = f"({columns})", list(key.fields), self.rhs
-        values = [[field.get_db_prep_value(row[n], connection) for row in rows] for n, field in enumerate(fields)]
-        if is_postgresql(connection.alias):
-            arrays = ", ".join(f"%s::{field.rel_db_type(connection)}[]" for field in fields)
-            condition = f"IN (SELECT * FROM unnest({arrays}))" if len(fields) > 1 else f"= ANY ({arrays})"
-            return f"{columns} {condition}", (*parameters, *values)
-        if all(_is_exact_in_json(value) for column in values for value in column):
-            read = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(len(fields)))
-            given = json.dumps(list(zip(*values, strict=True)))
-            return f"{columns} IN (SELECT {read} FROM json_each(%s))", (*parameters, given)
-        row = f"({', '.join(['%s'] * len(fields))})"
-        given_rows = [value for one in zip(*values, strict=True) for value in one]
-        return f"{columns} IN (VALUES {', '.join([row] * len(rows))})", (*parameters, *given_rows)
-
-
-def _is_exact_in_json(value: Any) -> bool:
-    """Whether SQLite reads the same value from JSON. Of the others, it may round numbers, and JSON has no bytes."""
-    return "\0" not in value if isinstance(value, str) else isinstance(value, int)
-
-
 def key_text_sql(model: type[models.Model], using: str) -> Any:
     """``key_text`` of the primary key of a row, as an expression of the ORM."""
     key = model._meta.pk
@@ -137,33 +101,3 @@ class _JSONText(models.Func):
 
     def as_postgresql(self, compiler: Any, connection: Any) -> Any:
         return self.as_sql(compiler, connection, template="to_json(%(expressions)s)::text")
-
-
-@contextmanager
-def written_keys(
-    chosen: Collection[type[models.Model]], using: str
-) -> Iterator[defaultdict[type[models.Model], list[Any]]]:
-    """The primary keys that the UPDATE statements of this block write into the tables of these models."""
-    found: defaultdict[type[models.Model], list[Any]] = defaultdict(list)
-    connection = connections[using]
-    quote = connection.ops.quote_name
-    starts = {f"UPDATE {quote(model._meta.db_table)} SET ": model for model in chosen}
-
-    def add_returning(execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
-        model = next((model for start, model in starts.items() if statement.startswith(start)), None)
-        if model is None:
-            return execute(statement, parameters, many, context)
-        columns = ", ".join(quote(str(field.column)) for field in model._meta.pk_fields)
-        result = execute(f"{statement} RETURNING {columns}", parameters, many, context)
-        rows: Any = models.QuerySet(model, using=using).values_list(*(field.attname for field in model._meta.pk_fields))
-        compiler = rows.query.get_compiler(using)
-        compiler.as_sql()  # it chooses the converters
-        keys = compiler.results_iter([context["cursor"].fetchall()], tuple_expected=True)
-        found[model] += keys if model._meta.is_composite_pk else (pk for (pk,) in keys)
-        return result
-
-    if not chosen:
-        yield found
-        return
-    with connection.execute_wrapper(add_returning):
-        yield found

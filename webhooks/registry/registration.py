@@ -1,4 +1,4 @@
-"""One registered model: its serializers, and its excluded and sensitive fields."""
+"""One registered model: its serializers with their context, and its excluded and sensitive fields."""
 
 from __future__ import annotations
 
@@ -8,21 +8,59 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from django.apps import apps
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DatabaseError, models
+from django.http import HttpRequest
 from django.utils.module_loading import import_string
+from rest_framework.request import Request
+from rest_framework.settings import api_settings
 
+from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
 from webhooks.registry.keys import key_text, normalize_pk
-from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
 
 NAME_LENGTH = 200  # characters of the name of an object
 
 # The modules of an app that may have its serializers: the first in NetBox-style projects, the second in most others.
 _SERIALIZER_MODULES = ("api.serializers", "serializers")
+
+
+class SiteRequest(HttpRequest):
+    """A GET of the site's root without cookies, session, user or headers.
+
+    The payload must not depend on the user of the change. With the setting ``BASE_URL``, URLs are absolute, else paths.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__()
+        self.method, self.path, self.path_info = "GET", "/", "/"
+        self.user = AnonymousUser()
+        self.base_url = base_url
+
+    def build_absolute_uri(self, location: str | None = None) -> str:
+        path = self.get_full_path() if location is None else str(location)
+        return urljoin(self.base_url, path) if self.base_url else path
+
+    def get_host(self) -> str:
+        # Without the check of ALLOWED_HOSTS, because it comes from the settings.
+        return urlsplit(self.base_url).netloc
+
+    def _get_scheme(self) -> str:
+        return urlsplit(self.base_url).scheme or "http"
+
+
+def serializer_context() -> dict[str, Any]:
+    """Return the context of a serializer, as a view of REST framework would."""
+    request = Request(SiteRequest(conf.base_url), authenticators=[])
+    versioning: Any = api_settings.DEFAULT_VERSIONING_CLASS
+    request.version = api_settings.DEFAULT_VERSION
+    request.versioning_scheme = versioning() if versioning else None
+    return {"request": request, "format": None}
 
 
 @dataclass(frozen=True, eq=False)

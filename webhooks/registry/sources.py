@@ -66,7 +66,8 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
     if isinstance(value, Mapping):
         fields = serializer_fields(field)
         if fields:
-            model = _model_of(field) or model
+            named = getattr(getattr(field, "Meta", None), "model", None)
+            model = named if isinstance(named, type) and issubclass(named, models.Model) else model
         shown = {}
         for key, item in value.items():
             # A key that is no field may hold the fields: a serializer may write an envelope.
@@ -79,12 +80,6 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
     if isinstance(value, list | tuple | Iterator | ValuesView):
         return [_without_hidden(registration, item, inner, model) for item in value]
     return value
-
-
-def _model_of(serializer: Any) -> Model | None:
-    """The model that a serializer names in its ``Meta``."""
-    model = getattr(getattr(serializer, "Meta", None), "model", None)
-    return model if isinstance(model, type) and issubclass(model, models.Model) else None
 
 
 def _model_read(serializer: Any) -> Model | None:

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.errors import describe_error, get_logger, reraise_job_timeout
@@ -224,4 +225,5 @@ def _drain_slice() -> int:
         runner.finish()
     finally:
         runner.close(grace=0)
+        hooks.flush()  # the process of the job ends with os._exit
     return runner.attempted

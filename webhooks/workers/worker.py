@@ -21,6 +21,7 @@ from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
+from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.delivery.breaker import Fault
 from webhooks.delivery.runner import DeliveryRunner
@@ -272,18 +273,21 @@ class WebhookWorker(LastingWorker):
             self.register_birth()
         self.set_state(WorkerStatus.IDLE)
         super().heartbeat()
-        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{self._rate():.1f}"}
+        (since, before), self._counted = self._counted, (time.monotonic(), self._runner.attempted)
+        per_minute = 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
+        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{per_minute:.1f}"}
         self.connection.hset(self.key, mapping=report)
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
 
-    def _rate(self) -> float:
-        """The attempts a minute since the last heartbeat."""
-        (since, before), self._counted = self._counted, (time.monotonic(), self._runner.attempted)
-        return 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
-
     # Other jobs
+
+    def perform_job(self, *args: Any, **kwargs: Any) -> bool:
+        try:
+            return super().perform_job(*args, **kwargs)
+        finally:
+            hooks.flush()  # its process ends with os._exit
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         with self._surviving_errors():

@@ -19,9 +19,7 @@ from scripts.benchmark.deliveries import deliver_to
 from scripts.benchmark.measure import Condition, Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
-from webhooks.delivery import claim_sql
-from webhooks.delivery.claim_sql import due_webhooks
-from webhooks.models import Delivery, Webhook, Worker
+from webhooks.models import Delivery, QueuedDelivery, Webhook, Worker
 from webhooks.models.worker import begin_transaction
 
 CLAIM_SIZE = 100
@@ -73,10 +71,10 @@ def claiming(webhook: Webhook) -> Iterator[Work]:
 def claim() -> list[uuid.UUID]:
     """Find the webhooks with due deliveries and claim from them, like a worker."""
     using, token = Delivery.objects.db, Worker.objects.register("benchmark")
-    capacity = dict.fromkeys(due_webhooks(using), CLAIM_SIZE)
+    capacity = dict.fromkeys(QueuedDelivery.objects.due_webhooks(), CLAIM_SIZE)
     with transaction.atomic(using):
         begin_transaction(using, token)
-        return [one.id for one in claim_sql.claim(using, capacity, token)]
+        return [one.id for one in QueuedDelivery.objects.claim(capacity, token)]
 
 
 A_CLAIM = f"a claim of {CLAIM_SIZE} with {BEHIND:,} waiting behind"

@@ -23,7 +23,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from webhooks import permissions
 from webhooks.admin.display import part
-from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
+from webhooks.admin.lists import page_url, redirect_back, row_url
 from webhooks.admin.run_start import recover_view
 from webhooks.admin.webhook import try_it
 from webhooks.admin.webhook.list import WebhookListAdmin
@@ -41,6 +41,7 @@ from webhooks.network import url_policy
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
 from webhooks.permissions import redaction
+from webhooks.text import as_key
 
 # Fields that users without permission to change the webhook do not see.
 HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}

@@ -16,16 +16,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.admin.display import (
-    EMPTY,
-    day_chart,
-    delivery_state,
-    duration,
-    percent,
-    short,
-    webhook_state,
-    when,
-)
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
 from webhooks.db import index_plans
@@ -43,6 +33,16 @@ from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.permissions import redaction
+from webhooks.templatetags.webhooks_display import (
+    EMPTY,
+    day_chart,
+    delivery_state,
+    duration,
+    percent,
+    short,
+    webhook_state,
+    when,
+)
 
 # Deliveries at the top of the page, the newest.
 LAST = 5

@@ -15,7 +15,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry, text
-from webhooks.admin.display import headers_block, indent, json_block, part
+from webhooks.admin.display import part
 from webhooks.conf import conf
 from webhooks.db import index_plans
 from webhooks.forms import WebhookForm
@@ -30,6 +30,7 @@ from webhooks.operations.trial import NoSample, Sample, Trial
 from webhooks.permissions.redaction import explain
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
+from webhooks.templatetags.webhooks_display import headers_block, indent, json_block
 
 # The names of the controls. The form of the webhook has none of these.
 MODEL, OBJECT, FIND, ACTION, DO = "try_model", "try_object", "try_find", "try_action", "try"

@@ -401,5 +401,7 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
 def _end(pk: int, state: RunState, problem: str) -> RunState:
     ended = {"state": state, "problem": clean(problem, PROBLEM_LENGTH), "finished_at": DatabaseNow()}
     if Run.objects.running().filter(pk=pk).update(**ended):
-        run_ended.send(Run, run=Run.objects.get(pk=pk))
+        run = Run.objects.get(pk=pk)
+        run_ended.send(Run, run=run)
+        run.announce()
     return state

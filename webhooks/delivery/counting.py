@@ -1,64 +1,33 @@
 """Count the attempts and the skips of each webhook by minute and hour.
 
-``write`` inserts the counts of a group of attempts, ``count_skips`` the counts of skips. ``roll_up`` adds both to the
-statistics.
+The transaction that records attempts inserts what ``count`` returns. ``count_skips`` inserts the counts of skips.
+``roll_up`` adds both to the statistics.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from django.db.models import QuerySet
 
-from webhooks.db import among_sql, execute, is_postgresql, to_utc
+from webhooks.db import to_utc
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Skip, Statistic, StatisticDelta
-from webhooks.models.statistic import (
-    COLUMNS,
-    DELAY,
-    DURATION,
-    LONGEST,
-    Period,
-    deltas_sql,
-    merged_sql,
-    minute_of,
-    unix_time_sql,
-)
+from webhooks.models.statistic import DELAY, DURATION, minute_of
 from webhooks.network.outcome import Outcome
 
 if TYPE_CHECKING:
-    from webhooks.delivery.claims import HeldDelivery
-
-KEY = ("webhook_id", "period", "start", "error_kind")
+    from webhooks.delivery.claims import ClaimedDelivery
 
 # Statistics by minute are stored for a day; those by hour for ``STATISTIC_DAYS``.
 MINUTE_DAYS = 1
 
 
-def write(
-    using: str,
-    attempts: Sequence[tuple[HeldDelivery, Outcome]],
-    numbers: Mapping[uuid.UUID, int],
-    given_up: Collection[uuid.UUID],
-) -> None:
-    """Insert the counts of attempts: one row in the transaction that records them. ``numbers`` has the numbers of the
-    attempts by delivery, and ``given_up`` the ids of the deliveries that failed with theirs."""
-    if not attempts:
-        return
-    minute = f"{unix_time_sql(using)} / {Period.MINUTE} * {Period.MINUTE}"
-    execute(
-        using,
-        f"INSERT INTO rq_webhooks_statisticdelta (start, counts) VALUES ({minute}, %s)",
-        [json.dumps(count(attempts, numbers, given_up), separators=(",", ":"))],
-    )
-
-
 def count(
-    attempts: Iterable[tuple[HeldDelivery, Outcome]],
+    attempts: Iterable[tuple[ClaimedDelivery, Outcome]],
     numbers: Mapping[uuid.UUID, int],
     given_up: Collection[uuid.UUID],
 ) -> list[dict[str, int | str]]:
@@ -123,35 +92,8 @@ def roll_up(most: int, floors: ScanFloors | None = None) -> int:
 
     Each delta counts exactly once: the transaction that adds it deletes it. Several workers may do this at once.
     """
-    using = Statistic.objects.db
     ids = (floors or ScanFloors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
     if ids:
-        _add(using, ids)
-        StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)
+        Statistic.objects.add(ids)
+        StatisticDelta.objects.filter(pk__in=ids)._raw_delete(StatisticDelta.objects.db)
     return len(ids)
-
-
-def _add(using: str, deltas: Collection[int]) -> None:
-    """Add deltas to the statistics. A webhook that is deleted has none any more."""
-    chosen, chosen_param = among_sql(using, deltas)
-    keys, names = ", ".join(KEY), ", ".join(COLUMNS)
-    sums = ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in COLUMNS)
-    greatest = "GREATEST" if is_postgresql(using) else "MAX"
-    added = ", ".join(
-        f"{name} = {greatest}(total.{name}, excluded.{name})"
-        if name in LONGEST
-        else f"{name} = total.{name} + excluded.{name}"
-        for name in COLUMNS
-    )
-    # Sorted, so that two workers cannot deadlock.
-    execute(
-        using,
-        f"""
-        INSERT INTO rq_webhooks_statistic AS total ({keys}, {names})
-        SELECT {keys}, {sums} FROM ({deltas_sql(using, f"WHERE delta.id {chosen}")}) AS deltas
-        WHERE webhook_id IN (SELECT id FROM rq_webhooks_webhook)
-        GROUP BY {keys} ORDER BY {keys}
-        ON CONFLICT ({keys}) DO UPDATE SET {added}
-        """,
-        [chosen_param],
-    )

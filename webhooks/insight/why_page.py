@@ -1,46 +1,26 @@
-"""“Why didn't it fire?”: a page that asks about an object, an event, a delivery, a request or a webhook."""
+"""What “Why didn't it fire?” shows: the form, and the answer to a question about an object, an event or a request."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from django.apps import apps
-from django.contrib import admin
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_safe
 
 from webhooks import permissions, registry
-from webhooks.admin.display import page, when
-from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
+from webhooks.insight.links import Link
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.models import Delivery, Event, State
 from webhooks.models.skip import Rule
 from webhooks.registry.registration import Registration
-from webhooks.text import clean
-
-# The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
-COLOURS = {
-    Cause.SENT: "succeeded",
-    Cause.SENDING: "sending",
-    Cause.DUE: "pending",
-    Cause.RETRYING: "pending",
-    Cause.WAITING: "waiting",
-    Cause.PAUSED: "paused",
-    Cause.HELD: "paused",
-    Cause.FAILED: "failed",
-    Cause.EVENT_FAILED: "failed",
-    Cause.NOT_REGISTERED: "failed",
-    Cause.NOT_DISPATCHED: "waiting",
-    Cause.SKIPPED: "waiting",
-}
+from webhooks.text import as_key, as_uuid, clean
 
 # These verdicts need nothing to be done, so they come last.
 LAST = (Cause.SENT, Cause.NOT_CHOSEN)
@@ -48,33 +28,74 @@ LAST = (Cause.SENT, Cause.NOT_CHOSEN)
 MAX_NAMED = 5  # objects with the same name that are offered
 
 
-@require_safe
-def show(request: HttpRequest) -> HttpResponse:
-    """The form, and below it the answer to the question in the address."""
-    if not permissions.may_view_webhooks(request.user):
-        raise PermissionDenied
-    offered = [one for one in _registrations(request.user) if permissions.may_view_model(request.user, one.model)]
-    asked = {name: clean(str(value).strip()) for name, value in request.GET.items()}
-    context: dict[str, Any] = {
-        **admin.site.each_context(request),
-        "title": _("Why didn't it fire?"),
-        "asked": asked,
-        "models": [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered],
-        "webhooks": permissions.visible_webhooks(request.user).order_by("name").values_list("pk", "name"),
-        "webhook": as_key(asked.get("webhook", "")),
-    }
+@dataclass
+class WhyPage:
+    """The form with what was asked, and the answer to it."""
+
+    asked: Mapping[str, str]
+    models: Sequence[tuple[str, str]]
+    """The labels and names of the models that the form offers."""
+    webhooks: Sequence[tuple[int, str]]
+    """The ids and names of the webhooks that the form offers."""
+    webhook: int
+    """The chosen one, or 0."""
+    objects: Sequence[tuple[str, str, str]] = ()
+    """The model, id and name of several objects that have the name that was entered."""
+    problem: str = ""
+    """Why the question cannot be answered."""
+    answers: list[Answer] = field(default_factory=list)
+    is_asked: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A change and its verdicts."""
+
+    change: StoredChange | None
+    verdicts: list[VerdictRow]
+    others: list[Verdict]
+    """The verdicts of webhooks without its model or action, if there are others."""
+
+    @property
+    def name(self) -> str:
+        """Such as "AMS1 updated"."""
+        change = self.change
+        return str(Event(action=change.action, object_repr=change.object_repr or change.object_id)) if change else ""
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """A verdict with the way out of it, as far as the user may go it."""
+
+    verdict: Verdict
+    button: Link | None
+    """Ends it."""
+    link: Link | None
+    """The page where the way out begins."""
+
+
+def read_why_page(given: Mapping[str, Any], user: Any) -> WhyPage:
+    """Answer the question in these parameters of an address, such as ``object_type`` and ``object_id``."""
+    asked = {name: clean(str(value).strip()) for name, value in given.items()}
+    offered = [one for one in _registrations(user) if permissions.may_view_model(user, one.model)]
+    shown = WhyPage(
+        asked=asked,
+        models=[(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered],
+        webhooks=list(permissions.visible_webhooks(user).order_by("name").values_list("pk", "name")),
+        webhook=as_key(asked.get("webhook", "")),
+    )
     try:
-        question = _question(request.user, asked)
-        verdicts = why(**question, user=request.user) if question else []
+        question = _question(user, asked)
+        verdicts = why(**question, user=user) if question else []
     except _SeveralObjects as found:
-        context["objects"] = found.objects
+        shown.objects = found.objects
     except UnknownObject as unknown:
-        context["problem"] = str(unknown)
+        shown.problem = str(unknown)
     else:
         groups = groupby(verdicts, key=lambda one: one.change)
-        context["answers"] = [_answer(change, list(group), request.user) for change, group in groups]
-        context["is_asked"] = bool(question)
-    return page(request, "rq_webhooks/admin/why.html", context)
+        shown.answers = [_answer(change, list(group), user) for change, group in groups]
+        shown.is_asked = bool(question)
+    return shown
 
 
 def _registrations(user: Any) -> list[Registration]:
@@ -160,60 +181,40 @@ def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
 # The answer
 
 
-def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> dict[str, Any]:
-    """A change and its verdicts. Webhooks without its model or action are named together, if there are others."""
+def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> Answer:
     others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
     shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
-    return {
-        "change": change,
-        "name": _name(change) if change else "",
-        "when": when(change.timestamp) if change else "",
-        "verdicts": [_row(one, user) for one in sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))],
-        "others": others if len(shown) < len(verdicts) else [],
-    }
+    in_order = sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))
+    rows = [VerdictRow(one, _button(one, user), _link(one, user)) for one in in_order]
+    return Answer(change, rows, others if len(shown) < len(verdicts) else [])
 
 
-def _name(change: StoredChange) -> str:
-    """Such as "AMS1 updated"."""
-    return str(Event(action=change.action, object_repr=change.object_repr or change.object_id))
-
-
-def _row(verdict: Verdict, user: Any) -> dict[str, Any]:
-    return {
-        "verdict": verdict,
-        "colour": COLOURS.get(verdict.cause, "discarded"),
-        "button": _button(verdict, user),
-        "link": _link(verdict, user),
-    }
-
-
-def _button(verdict: Verdict, user: Any) -> tuple[str, str] | None:
-    """The address and the label of the button that ends this, if the user may press it."""
+def _button(verdict: Verdict, user: Any) -> Link | None:
+    """The button that ends this, if the user may press it."""
     webhook = verdict.webhook
     if verdict.cause == Cause.PAUSED and permissions.may(user, "change", webhook):
-        return page_url("resume", webhook), _("Resume the webhook")
+        return Link(_("Resume the webhook"), "webhook", webhook.pk, "resume", posts=True)
     is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
     if is_retriable and permissions.may(user, "retry", Delivery(pk=verdict.delivery)):
         label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
-        return reverse("admin:rq_webhooks_delivery_retry", args=[verdict.delivery]), label
+        return Link(label, "delivery", verdict.delivery, "retry", posts=True)
     has_failed = verdict.event and verdict.cause == Cause.EVENT_FAILED
     if has_failed and permissions.may(user, "replay", Event(pk=verdict.event)):
-        return reverse("admin:rq_webhooks_event_replay", args=[verdict.event]), _("Replay the event")
+        return Link(_("Replay the event"), "event", verdict.event, "replay", posts=True)
     return None
 
 
-def _link(verdict: Verdict, user: Any) -> tuple[str, str] | None:
-    """The address and the label of the page where the way out begins."""
+def _link(verdict: Verdict, user: Any) -> Link | None:
+    """The page where the way out begins, if the user may view it."""
+    label = ""
     match verdict.target:
         case Target.WEBHOOK:
             is_disabled = verdict.cause == Cause.HELD or verdict.rule == Rule.DISABLED
             label = _("Enable the webhook") if is_disabled else _("Open the webhook")
-            return row_url("webhook", verdict.target_id), label
         case Target.DELIVERY if permissions.may_view_deliveries(user):
             label = _("Open the earlier delivery") if verdict.behind else _("Open the delivery")
-            return row_url("delivery", verdict.target_id), label
         case Target.EVENT if permissions.may_view_events(user):
-            return row_url("event", verdict.target_id), _("Open the event")
+            label = _("Open the event")
         case Target.STATUS if permissions.may_view_deliveries(user):
-            return reverse("webhooks_backend_status"), _("Open the status page")
-    return None
+            label = _("Open the status page")
+    return Link(label, str(verdict.target), verdict.target_id or None) if label else None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from webhooks import payloads
+from webhooks import hooks, payloads
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import BodyKind, Webhook
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import headers, url_policy
-from webhooks.network.auth import add_auth
+from webhooks.network.auth import Credentials, authenticate
 from webhooks.network.headers import DEPTH, REDELIVERY, TEST
 from webhooks.network.outcome import Refused
 from webhooks.network.request import Request
@@ -45,18 +47,11 @@ def compose(
     """
     url, (body_kind, body) = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
     additional = tuple(headers_of(webhook, event, renderer).items())
-    part = "secret headers"
-    try:
-        secret_lines = webhook.secret_headers.reveal()
-        fields = _merged(webhook.content_type, conf.user_agent, additional, secret_lines)
-        part = "secret"
+    fields = _merged(webhook.content_type, conf.user_agent, additional)
+    with _refusing_unusable(webhook, "secret"):
         moment = now()
         secret, previous = webhook.secret.reveal(), webhook.overlapping_secret(moment)
         signatures = signing.headers(secret, message_id, int(moment.timestamp()), body, previous=previous)
-    except (ValueError, Unreadable) as error:
-        # Saved without validation, or no key decrypts it. In words only: an error report would show the secret.
-        kind = ErrorKind.SECRET if isinstance(error, Unreadable) else ErrorKind.INVALID_SECRET
-        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
     # Only the sender may set these headers, so the webhook has no other ones of their names.
     fields = {**fields, **signatures, DEPTH: str(event.depth)}
     if is_redelivery:
@@ -71,22 +66,44 @@ def compose(
         verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
         keep=conf.response_bytes,
         method=webhook.http_method,
-        hidden=headers.secrets_in(secret_lines),
-        secret_names=headers.names_in(secret_lines),
         body_kind=body_kind,
         stores_body=body_kind == BodyKind.TEMPLATE,
     )
-    return add_auth(request) if conf.auth else request
+    for hook in hooks.listed("request_prepared"):
+        request = _prepared_by(hook, request, webhook, message_id, is_test)
+    with _refusing_unusable(webhook, "secret headers"):
+        return authenticate(request, Credentials(url, webhook.secret_headers.reveal))
+
+
+@contextmanager
+def _refusing_unusable(webhook: Webhook, part: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, Unreadable) as error:
+        # Saved without validation, or no key decrypts it. In words only: an error report would show the secret.
+        kind = ErrorKind.SECRET if isinstance(error, Unreadable) else ErrorKind.INVALID_SECRET
+        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
+
+
+def _prepared_by(hook: hooks.Hook, request: Request, webhook: Webhook, message_id: str, is_test: bool) -> Request:
+    """The request with the headers that a hook sets. Raises Refused for a veto. A hook that fails sets none."""
+
+    def prepare(request: Request) -> Request:
+        method, url, fields, body = request.method, request.url, dict(request.headers), request.body
+        hook.method(hooks.PreparedRequest(webhook.pk, webhook.name, message_id, method, url, fields, body, is_test))
+        return replace(request, headers=headers.merged(request.headers, headers.changed_lines(request.headers, fields)))
+
+    try:
+        return hooks.Hook(hook.name, prepare).call(request) or request
+    except hooks.Veto as veto:
+        raise Refused(f"{hook.name}: {veto}", ErrorKind.VETOED) from None
 
 
 @functools.lru_cache(maxsize=256)
-def _merged(
-    content_type: str, user_agent: str, additional: Collection[tuple[str, str]], secret_lines: str
-) -> dict[str, str]:
+def _merged(content_type: str, user_agent: str, additional: Collection[tuple[str, str]]) -> dict[str, str]:
     """The headers that do not depend on the event, cached: do not change them. A later one replaces an earlier one of
     its name, in upper or lower case."""
     fields = [("Content-Type", content_type), ("User-Agent", user_agent), *additional]
-    fields += headers.parse(secret_lines).items()
     return dict({name.lower(): (name, value) for name, value in fields}.values())
 
 

@@ -19,7 +19,7 @@ from tests.support.makers import events, make_event, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Thing
 from webhooks.db import to_utc
-from webhooks.delivery import request
+from webhooks.delivery import compose
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
 from webhooks.network.outcome import Refused
@@ -237,7 +237,7 @@ def test_a_webhook_without_templates_starts_no_process(monkeypatch: pytest.Monke
     monkeypatch.setattr(templates, "_started", None)
     webhook = make_webhook(Thing, url="http://h.example/{x}", additional_headers="X-A: 1")
     event = Bodies(make_event(webhook, data=DATA))
-    composed = request.compose(webhook, event, "1", Renderer(), timezone.now)
+    composed = compose.compose(webhook, event, "1", Renderer(), timezone.now)
     assert (composed.url, composed.headers["X-A"]) == ("http://h.example/{x}", "1")
     assert "context" not in vars(event)
 
@@ -246,16 +246,16 @@ def test_templates_of_one_event_share_its_context() -> None:
     webhook = make_webhook(Thing, url="http://h.example/{{ data.id }}", body_template="{{ data.id }}")
     event = Bodies(make_event(webhook, data=DATA))
     with Renderer() as renderer:
-        request.compose(webhook, event, "1", renderer, timezone.now)
+        compose.compose(webhook, event, "1", renderer, timezone.now)
         seen = event.context
-        request.compose(webhook, event, "2", renderer, timezone.now)
+        compose.compose(webhook, event, "2", renderer, timezone.now)
     assert event.context is seen
 
 
 def test_a_url_that_is_not_spelt_plainly_is_never_sent_to() -> None:
     webhook = make_webhook(Thing, url="http://h.example{{ ':0' }}/")
     with pytest.raises(Refused, match="The port of the URL"), Renderer() as renderer:
-        request.url_of(webhook, Bodies(make_event(webhook, data=DATA)), renderer)
+        compose.url_of(webhook, Bodies(make_event(webhook, data=DATA)), renderer)
 
 
 def test_a_secret_header_replaces_an_additional_one_of_its_name_in_upper_or_lower_case(inbox: Inbox) -> None:

@@ -1,0 +1,166 @@
+"""``request_prepared``: headers of the host, and vetoes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.draining import drain, states, work_for
+from tests.support.inbox import Inbox
+from tests.support.makers import make_event, make_webhook
+from tests.testapp.models import Thing
+from webhooks.delivery import runner
+from webhooks.error_kinds import ErrorKind
+from webhooks.hooks import Hooks, PreparedRequest, Veto
+from webhooks.models import Attempt, Delivery, State, Webhook
+from webhooks.operations import retries
+
+pytestmark = pytest.mark.usefixtures("database")
+
+prepared: list[PreparedRequest] = []
+released = threading.Event()
+
+
+class Tracing(Hooks):
+    def request_prepared(self, request: PreparedRequest) -> None:
+        prepared.append(request)
+        request.headers["X-Trace"] = request.message_id
+        request.headers["x-a"] = "changed"
+
+
+class Signing(Hooks):
+    """Sets a header that belongs to the signature."""
+
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["webhook-id"] = "another"
+
+
+class Splitting(Hooks):
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["X-B"] = "1\r\nX-C: 2"
+
+
+class Raising(Hooks):
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["X-B"] = "1"
+        raise LookupError("no such thing")
+
+
+class Frozen(Hooks):
+    def request_prepared(self, request: PreparedRequest) -> None:
+        if b'"id":"frozen"' in request.body.replace(b" ", b""):
+            raise Veto("the network is frozen")
+
+
+class Hanging(Hooks):
+    def request_prepared(self, request: PreparedRequest) -> None:
+        if "hangs" in request.url:
+            released.wait(60)
+
+
+@pytest.fixture
+def listed(webhooks_settings: Any) -> Callable[..., None]:
+    prepared.clear()
+    released.clear()
+    return lambda *classes: webhooks_settings(HOOKS=[f"{__name__}.{one.__name__}" for one in classes])
+
+
+def test_headers_of_hooks_are_sent_and_stored(inbox: Inbox, listed: Any) -> None:
+    listed(Tracing)
+    webhook = make_webhook(
+        Thing, url=inbox.url(), additional_headers="X-A: 1", secret_headers="Authorization: Bearer of-the-webhook"
+    )
+    make_event(webhook)
+    drain()
+    [received] = inbox.received()
+    delivery = Delivery.objects.get()
+    assert (received.headers["x-trace"], received.headers["x-a"]) == (str(delivery.pk), "changed")
+    assert received.headers["authorization"] == "Bearer of-the-webhook"
+    stored = Attempt.objects.get().request_headers
+    assert (stored["X-Trace"], stored["x-a"]) == (str(delivery.pk), "changed")
+    [request] = prepared
+    assert "Authorization" not in request.headers, "secrets are not for hooks"
+    assert (request.webhook_id, request.webhook_name, request.method) == (webhook.pk, webhook.name, "POST")
+    assert (request.url, request.body, request.is_test) == (webhook.payload_url, received.body, False)
+
+
+@pytest.mark.parametrize("broken", [Signing, Splitting, Raising])
+def test_a_hook_that_fails_sets_no_header_and_the_request_is_sent(
+    broken: Any, inbox: Inbox, listed: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    listed(broken, Tracing)
+    make_event(make_webhook(Thing, url=inbox.url()))
+    drain()
+    [received] = inbox.received()
+    assert received.headers["webhook-id"] == received.headers["x-trace"] == str(Delivery.objects.get().pk)
+    assert "x-b" not in received.headers
+    assert f"The hook {__name__}.{broken.__name__}.request_prepared failed" in app_log.text
+
+
+def test_a_veto_gives_the_delivery_up_and_says_nothing_about_the_receiver(
+    inbox: Inbox, listed: Any, webhooks_settings: Any, redis: Any
+) -> None:
+    webhooks_settings(PAUSE_AFTER=1)
+    listed(Frozen)
+    webhook = make_webhook(Thing, url=inbox.url())
+    make_event(webhook, object_id="frozen")
+    drain()
+    webhook.refresh_from_db()
+    assert (webhook.failures_in_a_row, webhook.probe_at, webhook.enabled) == (0, None, True)
+    make_event(webhook, object_id="free")
+    drain()
+    vetoed, sent = Delivery.objects.order_by("event_id")
+    assert (vetoed.state, sent.state) == (State.FAILED, State.SUCCEEDED)
+    assert (vetoed.error_kind, vetoed.reason) == (
+        ErrorKind.VETOED, f"{__name__}.Frozen.request_prepared: the network is frozen",
+    )  # fmt: skip
+    assert Attempt.objects.filter(delivery=vetoed).count() == 1
+    assert len(inbox.received()) == 1
+    listed()
+    assert retries.retry(Delivery.objects.filter(pk=vetoed.pk)) == 1
+    drain()
+    assert states() == [State.SUCCEEDED] * 2
+
+
+def test_after_a_veto_the_next_delivery_of_the_object_goes(inbox: Inbox, listed: Any) -> None:
+    listed(Frozen)
+    webhook = make_webhook(Thing, url=inbox.url())
+    make_event(webhook, object_id="1", data='{"id": "frozen"}')
+    make_event(webhook, object_id="1", data='{"id": "free"}')
+    drain()
+    assert states() == [State.FAILED, State.SUCCEEDED]
+
+
+def test_a_hook_that_hangs_fails_its_attempt_and_keeps_no_other_webhook_waiting(
+    inbox: Inbox, listed: Any, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_longest", lambda held: 0.3)
+    webhooks_settings(RETRY_SCHEDULE=[])
+    listed(Hanging)
+    hangs, quick = make_webhook(Thing, url=inbox.url("ok/hangs")), make_webhook(Thing, url=inbox.url("ok/quick"))
+    make_event(hangs, quick)
+    drain()
+    released.set()
+    assert [(one.webhook_id, one.state) for one in Delivery.objects.order_by("webhook")] == [
+        (hangs.pk, State.FAILED), (quick.pk, State.SUCCEEDED),
+    ]  # fmt: skip
+    failed = Delivery.objects.get(webhook=hangs)
+    assert (failed.error_kind, failed.reason) == (ErrorKind.AUTH, "the code in AUTH or HOOKS did not return within 0 s")
+
+
+def test_a_vetoed_probe_leaves_the_webhook_paused(inbox: Inbox, listed: Any, webhooks_settings: Any) -> None:
+    webhooks_settings(PAUSE_AFTER=1, RETRY_SCHEDULE=[0.01, 0.01])
+    webhook = make_webhook(Thing, url=inbox.url("status/503"))
+    make_event(webhook, object_id="frozen")
+    work_for(1)
+    webhook.refresh_from_db()
+    assert webhook.is_paused
+    listed(Frozen)
+    Webhook.objects.probe()
+    drain()
+    webhook.refresh_from_db()
+    assert states() == [State.FAILED]
+    assert webhook.is_paused

@@ -1,0 +1,133 @@
+"""Workers notice alarms that begin and end, once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from rq import Queue, Worker
+
+from tests.support.makers import make_site_delivery, make_webhook
+from tests.testapp.models import Thing
+from webhooks import hooks
+from webhooks.delivery.sweep import Sweeper
+from webhooks.hooks import Hooks, NoticedProblem
+from webhooks.insight import problems
+from webhooks.insight.alarms import Alarm, Level, Problem
+from webhooks.models import Delivery, State, Sweep, Webhook
+from webhooks.workers.status import CLASS_FIELD
+
+pytestmark = pytest.mark.usefixtures("database")
+
+calls: list[tuple[str, NoticedProblem]] = []
+
+
+class Recorder(Hooks):
+    def problem_began(self, problem: NoticedProblem) -> None:
+        calls.append(("began", problem))
+
+    def problem_ended(self, problem: NoticedProblem) -> None:
+        calls.append(("ended", problem))
+
+
+@pytest.fixture(autouse=True)
+def live_worker(redis: Any, webhooks_settings: Any) -> Iterator[Any]:
+    calls.clear()
+    webhooks_settings(HOOKS=[f"{__name__}.Recorder"], REDIS_TIMEOUT=2)
+    worker = Worker([Queue("webhooks", connection=redis)], name="w-1", connection=redis)
+    worker.register_birth()
+    redis.hset(worker.key, CLASS_FIELD, "webhooks.workers.WebhookWorker")
+    yield worker
+    assert hooks.flush(20)
+
+
+def look() -> list[tuple[str, str]]:
+    """What the next look of a worker announces: began or ended, and the problem."""
+    calls.clear()
+    Sweep.objects.update(looked_at=None)
+    Sweeper().sweep()
+    assert hooks.flush(20)
+    return [(what, problem.problem) for what, problem in calls]
+
+
+def test_a_problem_begins_once_and_ends_once() -> None:
+    webhook = make_webhook(Thing, name="CMDB")
+    assert look() == []
+    delivery = make_site_delivery(webhook, State.FAILED)
+    assert look() == [("began", "failed_deliveries")]
+    [(_, began)] = calls
+    assert (began.level, began.webhook_id) == ("warning", webhook.pk)
+    assert began.text.startswith("1 delivery of “CMDB” failed")
+    assert began.remedy
+    assert look() == [], "it goes on"
+    Delivery.objects.filter(pk=delivery.pk).delete()
+    assert look() == [("ended", "failed_deliveries")]
+    assert calls[0][1] == began
+    assert look() == []
+
+
+def test_a_worker_that_starts_and_an_empty_redis_announce_nothing_again(redis: Any, live_worker: Any) -> None:
+    make_site_delivery(make_webhook(Thing), State.FAILED)
+    assert look() == [("began", "failed_deliveries")]
+    redis.flushdb()
+    assert look() == [("began", "no_worker")], "each look is by a new sweeper, as of a new worker"
+    live_worker.register_birth()
+    redis.hset(live_worker.key, CLASS_FIELD, "webhooks.workers.WebhookWorker")
+    assert look() == [("ended", "no_worker")]
+
+
+def test_all_workers_together_look_once_in_a_while() -> None:
+    make_site_delivery(make_webhook(Thing), State.FAILED)
+    assert look() == [("began", "failed_deliveries")]
+    Webhook.objects.all().update(enabled=False)
+    calls.clear()
+    Sweeper().sweep()
+    assert hooks.flush(20)
+    assert calls == [], "another worker has just looked"
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the next looks find these alarms."""
+    return lambda *alarms: monkeypatch.setattr(problems, "find_alarms", lambda *args: list(alarms))
+
+
+def alarm(problem: Problem, webhook: int | None = None, *consequences: Alarm, level: Level = Level.ERROR) -> Alarm:
+    return Alarm(problem=problem, text=problem, webhook_id=webhook, consequences=consequences, level=level)
+
+
+def test_what_follows_from_a_problem_is_silent_until_it_is_all_that_is_left(found: Any) -> None:
+    paused = [alarm(Problem.PAUSED, 1), alarm(Problem.PAUSED, 2)]
+    found(alarm(Problem.FAULT, None, *paused))
+    assert look() == [("began", "fault")]
+    found(*paused[:1])
+    assert look() == [("began", "paused"), ("ended", "fault")]
+    found(alarm(Problem.FAULT, None, *paused))
+    assert look() == [("began", "fault")], "the first webhook was announced before"
+    found()
+    assert sorted(look()) == [("ended", "fault"), ("ended", "paused")], "the other one never was"
+
+
+def test_notes_are_no_problems(found: Any) -> None:
+    found(alarm(Problem.PAUSED_BY_USER, 1, level=Level.NOTE))
+    assert look() == []
+
+
+def test_a_look_that_fails_is_logged_and_the_next_one_finds_the_problem(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_site_delivery(make_webhook(Thing), State.FAILED)
+    with monkeypatch.context() as broken:
+        broken.setattr(problems, "read_backend", lambda: 1 / 0)
+        assert look() == []
+    assert "The hook look for problems failed" in app_log.text
+    assert look() == [("began", "failed_deliveries")]
+
+
+def test_without_such_hooks_a_sweep_does_not_look(webhooks_settings: Any) -> None:
+    webhooks_settings(HOOKS=[])
+    make_site_delivery(make_webhook(Thing), State.FAILED)
+    assert look() == []
+    assert Sweep.objects.get_or_create(pk=1, defaults={"swept_at": Now()})[0].looked_at is None

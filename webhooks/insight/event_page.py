@@ -1,0 +1,275 @@
+"""What the page of an event shows: its change, what became of it, the webhooks that skipped it, and its payload.
+
+The change has who made it, when, and the values before and after.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from django.db.models import Count
+from django.utils.translation import gettext as _
+
+from webhooks import payloads, permissions
+from webhooks.insight.counts import EACH_CAP, capped
+from webhooks.insight.why.rows import near, skip_ids_around
+from webhooks.insight.wording import skip_reason
+from webhooks.models import Action, Delivery, Event, Skip, State
+from webhooks.payloads import SendableEvent
+from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
+from webhooks.text import json_equal
+
+# The page of an event shows this many deliveries, and this many skips.
+MAX_DELIVERIES = 100
+
+# A page shows this many lines.
+MAX_LINES = 100
+
+# Of a list, a line names this many members that it lost, and this many that it got.
+MAX_MEMBERS = 50
+
+# A longer value is folded.
+LONG = 120
+
+_MISSING: Any = object()
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """An event as one user may see it."""
+
+    event: Event
+    change: Change
+    is_dispatched: bool
+    is_replayed: bool
+    replayed_as: int | None
+    """The event that replayed it, if the user may view it."""
+    replay_of: int | None
+    """The event that it replays, if the user may view it."""
+    deliveries: list[tuple[Delivery, str]]
+    """With the reason why the last attempt failed."""
+    skips: list[tuple[Skip, str]]
+    """The webhooks that did not want the change, and why."""
+    payload: Payload | None
+    """None if the user may not view it."""
+    may_see_deliveries: bool
+    may_see_skips: bool
+    may_ask_why: bool
+    may_replay: bool
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """The number of its deliveries by outcome."""
+        return Counter(delivery.outcome for delivery, _ in self.deliveries)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The stored JSON texts of an event."""
+
+    outputs: list[tuple[str, str]]
+    """The output of each serializer, with its name. Without a name if there is only one."""
+    snapshots: str
+    request: str
+
+
+def read_event_page(event: Event, user: Any) -> EventPage:
+    same = {"object_type": event.object_type, "object_id": event.object_id}
+    replayed = Event.objects.filter(**same, pk__gt=event.pk, replay_of=event.pk).first() if event.error else None
+    sees_payload, redacted = permissions.may_view_payloads(user, event), Redaction(user)
+    deliveries = permissions.visible_deliveries(user, event.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
+
+    def visible_id(pk: int | None) -> int | None:
+        return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
+
+    return EventPage(
+        event=event,
+        change=read_change(event, user, event, sees_payload),
+        is_dispatched=not hasattr(event, "undispatched"),
+        is_replayed=replayed is not None,
+        replayed_as=visible_id(replayed.pk if replayed else None),
+        replay_of=visible_id(event.replay_of),
+        deliveries=[(one, redacted.error(one.webhook_id, one.reason, one.error_kind)) for one in deliveries],
+        skips=_skips(event, user),
+        payload=_payload(event) if sees_payload else None,
+        may_see_deliveries=permissions.may_view_deliveries(user),
+        may_see_skips=permissions.may_view_skips(user),
+        may_ask_why=permissions.may_view_webhooks(user),
+        may_replay=permissions.may(user, "replay", event) and Event.objects.replayable().filter(pk=event.pk).exists(),
+    )
+
+
+def count_outcomes(events: Sequence[Event], user: Any) -> dict[int, dict[str, int]]:
+    """The number of deliveries of each event by outcome. One that is not sent yet has none."""
+    deliveries = permissions.visible_deliveries(user, Delivery.objects.filter(event__in=events))
+    outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in events}
+    for pk, outcome, count in deliveries.order_by().values_list("event", "outcome").annotate(count=Count("pk")):
+        outcomes[pk][outcome] = count
+    return outcomes
+
+
+def outcomes_in_order(outcomes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The outcomes that there are, the ones that need an admin first."""
+    order = (State.FAILED, "", State.SUCCEEDED, State.DISCARDED)
+    return [(outcome, outcomes[outcome]) for outcome in order if outcomes.get(outcome)]
+
+
+def _skips(event: Event, user: Any) -> list[tuple[Skip, str]]:
+    """An object and a time find the skips: they do not name the event. So another change may have left them. Each
+    webhook shows its nearest one, and none if it got the event."""
+    got = {*event.deliveries.order_by().values_list("webhook", flat=True)}
+    if not event.is_loop_protected:  # such an event went to none of the webhooks that wanted it
+        got |= {*event.webhook_ids}
+    chosen = Skip.objects.filter(near(event), skip_ids_around([event])).exclude(webhook__in=got)
+    rows = permissions.visible_skips(user, chosen).select_related("webhook")[:MAX_DELIVERIES]
+    farthest_first = sorted(rows, key=lambda row: abs(row.timestamp - event.timestamp), reverse=True)
+    nearest = {row.webhook_id: row for row in farthest_first}
+    shows_actual = permissions.may_view_payloads(user)
+    return [(row, skip_reason(row, shows_actual)) for row in nearest.values()]
+
+
+def _payload(event: Event) -> Payload:
+    names = payloads.webhooks_by_serializer(event) if event.serializers else []
+    outputs = [(name or _("default"), payloads.as_serialized_by(event, name).data) for name in names]
+    return Payload(outputs or [("", event.data)], event.snapshots, event.request)
+
+
+# The change
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change as one user may see it. A delivery may show it without the event: then not who made it."""
+
+    event: Event
+    sees_event: bool
+    sees_payload: bool
+    http: str
+    """The HTTP request that made the change: "PATCH /api/dcim/sites/1/"."""
+    request_events: int
+    """How many events the request made. 0 if the user may not view events."""
+    fields: str
+    """The names of the changed fields."""
+    lines: list[Line]
+    """The first values that changed."""
+    more_lines: int
+    is_known: bool
+    """Whether the values before are known: not without snapshots."""
+    who_sees_payloads: ClassVar = WHO_SEES_PAYLOADS
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether the lines are a whole object."""
+        return self.event.action != Action.UPDATED
+
+
+def read_change(event: Event, user: Any, sent: SendableEvent, sees_payload: bool) -> Change:
+    """``sent`` is the event with the data of one serializer."""
+    sees_event = permissions.may(user, "view", event)
+    lines, is_known = diff_lines(sent) if sees_payload else ([], False)
+    changed = json.loads(sent.changed) if sent.changed else None
+    return Change(
+        event=event,
+        sees_event=sees_event,
+        sees_payload=sees_payload,
+        http=_http(event) if sees_payload else "",
+        request_events=_events_of_request(event, user),
+        fields=", ".join(changed) or _("nothing") if changed is not None and (sees_event or sees_payload) else "",
+        lines=lines[:MAX_LINES],
+        more_lines=max(0, len(lines) - MAX_LINES),
+        is_known=is_known,
+    )
+
+
+def diff_lines(sent: SendableEvent) -> tuple[list[Line], bool]:
+    """The lines of the difference, and whether it is known."""
+    if not sent.snapshots:
+        return [], False
+    snapshots = json.loads(sent.snapshots)
+    before, after = snapshots.get("prechange"), snapshots.get("postchange")
+    if sent.action == Action.UPDATED and (before is None or after is None):
+        return [], False
+    return diff(before, after), True
+
+
+def _http(event: Event) -> str:
+    request = json.loads(event.request) if event.request else None
+    if not isinstance(request, dict):
+        return ""
+    return " ".join(str(request[name]) for name in ("method", "path") if request.get(name))
+
+
+def _events_of_request(event: Event, user: Any) -> int:
+    if not event.request_id or not permissions.may_view_events(user):
+        return 0
+    rows = permissions.visible_events(user, Event.objects.filter(request_id=event.request_id)).order_by()
+    return capped(rows, EACH_CAP).count()
+
+
+# The comparison of two snapshots
+
+
+@dataclass(frozen=True)
+class Line:
+    """One value that changed. ``before`` and ``after`` are texts; None if there was no such value."""
+
+    path: str
+    before: str | None = None
+    after: str | None = None
+    gone: list[str] = field(default_factory=list)
+    """Members that a list lost. Then ``before`` and ``after`` are None."""
+    new: list[str] = field(default_factory=list)
+    """Members that a list got."""
+    kept: int = 0
+    """The number of members that a list kept."""
+    more: int = 0
+    """The number of members that it lost or got and that the line does not name."""
+
+    @property
+    def is_list(self) -> bool:
+        return bool(self.gone or self.new)
+
+    @property
+    def is_long(self) -> bool:
+        return any(len(value or "") > LONG for value in (self.before, self.after))
+
+
+def diff(before: Any, after: Any) -> list[Line]:
+    """The lines for two snapshots, in the order of their keys. None means that there is no object."""
+    return list(_lines("", {} if before is None else before, {} if after is None else after))
+
+
+def _lines(path: str, before: Any, after: Any) -> Iterator[Line]:
+    if before is not _MISSING and after is not _MISSING and json_equal(before, after):
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = [*before, *(name for name in after if name not in before)]
+        for name in sorted(names) if path else names:
+            yield from _lines(f"{path}.{name}" if path else name, before.get(name, _MISSING), after.get(name, _MISSING))
+    elif isinstance(before, list) and isinstance(after, list) and (line := _members(path, before, after)):
+        yield line
+    else:
+        old, new = (None if value is _MISSING else as_text(value) for value in (before, after))
+        yield Line(path, old, new)
+
+
+def _members(path: str, before: list[Any], after: list[Any]) -> Line | None:
+    """The members that a list lost and got. None if only their order changed."""
+    old, now = Counter(map(as_text, before)), Counter(map(as_text, after))
+    gone, new = list((old - now).elements()), list((now - old).elements())
+    if not gone and not new:
+        return None
+    named = gone[:MAX_MEMBERS], new[:MAX_MEMBERS]
+    more = len(gone) + len(new) - sum(map(len, named))
+    return Line(path, gone=named[0], new=named[1], kept=len(before) - len(gone), more=more)
+
+
+def as_text(value: Any) -> str:
+    """A value as it is shown: text as it is, unless it is empty or has blanks at its ends, and other values as JSON."""
+    if isinstance(value, str) and value and value == value.strip():
+        return value
+    return json.dumps(value, ensure_ascii=False)
