@@ -412,7 +412,7 @@ def test_a_webhook_that_is_deleted_during_a_roll_up_leaves_nothing(
         real(*args)
         tries.append(args)
         if len(tries) == 1:
-            Beside(Webhook.objects.filter(pk=webhook.pk).delete).join()
+            Beside(Webhook.objects.filter(pk=webhook.pk).delete_rows).join()
 
     real = Statistic.objects.add
     monkeypatch.setattr(Statistic.objects, "add", add_and_delete)
