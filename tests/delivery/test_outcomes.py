@@ -309,6 +309,7 @@ def test_a_webhook_can_be_deleted_while_a_request_is_in_flight(inbox: Inbox) -> 
     inbox.release()
     worker.join()
     drain()
+    sweep.sweep()
     assert [delivery.webhook for delivery in Delivery.objects.all()] == [other]
     assert states() == [State.SUCCEEDED]
 

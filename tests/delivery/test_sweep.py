@@ -73,6 +73,8 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
 
 def enable(webhook: Webhook) -> None:
     Webhook.objects.update(enabled=False)
+    webhook.refresh_from_db()
+    webhook.enabled = True
     webhook.save()
 
 

@@ -177,7 +177,7 @@ def test_each_way_to_write_the_field_encrypts(webhook: Webhook) -> None:
     webhook.secret = Secret("by bulk")
     Webhook.objects.bulk_update([webhook], ["secret"])
     assert Webhook.objects.get().secret == "by bulk" != column()
-    Webhook.objects.all().delete()
+    Webhook.with_deleted.all().delete_rows()
     Webhook.objects.bulk_create([Webhook(name="x", secret="created", on_created=True, payload_url="http://x/")])
     assert encryption.decrypt(column()) == "created" != column()
 

@@ -68,7 +68,7 @@ class WebhookSecrets(models.Model):
             self.previous_secret_until = timezone.now() + timedelta(seconds=conf.secret_overlap)
 
     def forget_previous_secret(self) -> None:
-        """Sign with the current secret only. Does not save."""
+        """Sign with the current secret only. To save it, give "previous_secret" to ``save_settings``."""
         self.previous_secret, self.previous_secret_until = Secret(), None
 
     def overlapping_secret(self, now: datetime) -> str:
