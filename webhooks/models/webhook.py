@@ -47,8 +47,6 @@ SECTIONS = {
     "delivery": ("ordered", "timeout"),
 }  # fmt: skip
 SETTINGS = tuple(chain.from_iterable(SECTIONS.values()))
-# Those in the row itself. Workers write its other columns, and ``enabled``.
-COLUMNS = tuple(name for name in SETTINGS if name != "object_types")
 
 # Only users who may change a webhook see these, for they may contain tokens.
 TOKEN_FIELDS = ("additional_headers", "body_template")
