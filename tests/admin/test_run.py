@@ -311,6 +311,15 @@ def test_the_page_of_a_run_leads_to_what_matches_now(admin_client: Client, kind:
         assert list(listed.context["cl"].result_list) == [event]
 
 
+def test_the_page_of_a_backfill_leads_to_no_list_because_no_filter_finds_what_a_webhook_did_not_get(
+    admin_client: Client,
+) -> None:
+    run = runs.start("backfill", runs.since_filters(make_webhook(Thing), datetime.now(UTC)))
+    shown = admin_client.get(page_of(run)).content.decode()
+    assert "backfill of events" in shown
+    assert "What matches now" not in shown
+
+
 def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client) -> None:
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.FAILED)
