@@ -28,7 +28,7 @@ from webhooks.db import atomically
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
 from webhooks.hooks import FinishedAttempt, FinishedRun, Hooks, RecordedEvent, WebhookChange
-from webhooks.models import Event, QueuedDelivery, RunKind, State, Webhook
+from webhooks.models import Event, QueuedDelivery, State, Webhook
 from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
 from webhooks.network.outcome import Outcome
 from webhooks.operations import replays, runs
@@ -260,10 +260,10 @@ def test_what_a_user_does_to_a_webhook_is_announced(webhook: Webhook, listed: An
 def test_the_end_of_a_run_is_announced(webhook: Webhook, listed: Any, redis: Any) -> None:
     listed(Recorder)
     make_delivery(webhook, State.FAILED)
-    run = finished(runs.start(RunKind.RETRY, {}, takes_all=True, requested_by="jane"))
+    run = finished(runs.start("retry", {}, takes_all=True, requested_by="jane"))
     [ended] = called("run_finished")
     assert (ended.id, ended.kind, ended.state, ended.done, ended.requested_by) == (run.pk, "retry", "done", 1, "jane")
-    cancelled = runs.start(RunKind.RESEND, {}, takes_all=True)
+    cancelled = runs.start("resend", {}, takes_all=True)
     assert runs.cancel(cancelled)
     assert [(one.id, one.state) for one in called("run_finished")[1:]] == [(cancelled.pk, "cancelled")]
 

@@ -21,7 +21,7 @@ from users.models import User
 from webhooks import actor, registry, send
 from webhooks.capture import watch
 from webhooks.hooks import CapturedChange, Hooks
-from webhooks.models import Event, RunKind, Webhook
+from webhooks.models import Event, Webhook
 from webhooks.operations import replays, runs, trial
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -215,7 +215,7 @@ def test_recovered_skips_have_a_context(listed: Any, redis: Any) -> None:
     webhook = make_webhook(Thing)
     make_site_skip(webhook, thing.pk, object_type="testapp.thing")
     listed(Named)
-    finished(runs.start(RunKind.RECOVER_SKIPPED, {"webhook": webhook.pk}, takes_all=True))
+    finished(runs.start("recover_skipped", {"webhook": webhook.pk}, takes_all=True))
     assert context() == {"named": "updated testapp.thing one one"}
 
 

@@ -16,7 +16,7 @@ from webhooks.delivery import runner
 from webhooks.error_kinds import ErrorKind
 from webhooks.hooks import Hooks, PreparedRequest, Veto
 from webhooks.models import Attempt, Delivery, State, Webhook
-from webhooks.operations import retries
+from webhooks.operations import kinds
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -120,7 +120,7 @@ def test_a_veto_gives_the_delivery_up_and_says_nothing_about_the_receiver(
     assert Attempt.objects.filter(delivery=vetoed).count() == 1
     assert len(inbox.received()) == 1
     listed()
-    assert retries.retry(Delivery.objects.filter(pk=vetoed.pk)) == 1
+    assert kinds.RETRY.perform(Delivery.objects.filter(pk=vetoed.pk)) == 1
     drain()
     assert states() == [State.SUCCEEDED] * 2
 

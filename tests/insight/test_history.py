@@ -22,7 +22,7 @@ from tests.support.makers import make_site_delivery, make_site_event, make_webho
 from users.models import User
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.operations import kinds, retries
+from webhooks.operations import kinds
 from webhooks.operations.webhooks import pause, set_enabled
 from webhooks.permissions import Operator, find_user
 
@@ -205,7 +205,7 @@ def test_the_callable_gets_the_edits_of_forms_and_of_the_api(api: APIClient, del
 def test_the_callable_gets_the_acts_of_commands_and_no_line_is_logged(
     delivery: Delivery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    retries.retry(Delivery.objects.all(), Operator("webhooks_retry"))
+    kinds.RETRY.perform(Delivery.objects.all(), Operator("webhooks_retry"))
     assert [(one.username, one.name, one.message) for one in taken] == [
         ("manage.py webhooks_retry", DELIVERY, "Retried.")
     ]

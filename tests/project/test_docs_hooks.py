@@ -20,7 +20,7 @@ from users.models import User
 from webhooks import hooks
 from webhooks.delivery.sweep import Sweeper
 from webhooks.hooks import Hooks
-from webhooks.models import Attempt, Delivery, RunKind, State, Sweep, Webhook
+from webhooks.models import Attempt, Delivery, State, Sweep, Webhook
 from webhooks.operations import runs
 from webhooks.operations.webhooks import pause, resume, set_enabled
 
@@ -82,7 +82,7 @@ def test_alerts_are_logged(example: ModuleType, inbox: Inbox, redis: Any, caplog
     pause(chosen, user)
     resume(chosen, user)
     set_enabled(chosen, user, enabled=False)
-    finished(runs.start(RunKind.DISCARD, {}, takes_all=True))
+    finished(runs.start("discard", {}, takes_all=True))
     Sweeper().sweep()
     assert hooks.flush(20)
     make_site_delivery(webhook, State.FAILED)

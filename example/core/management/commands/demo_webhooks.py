@@ -3,10 +3,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
-from django.contrib.contenttypes.models import ContentType as DjangoContentType
+from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
-from webhooks.models import ContentType, Webhook
+from webhooks.models import MediaType, Webhook
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,13 @@ class Plan:
     name: str
     models: tuple[str, ...]
     path: str
-    content_type: ContentType = ContentType.JSON
+    content_type: MediaType = MediaType.JSON
     prechange: bool = False
 
 
 PLANS = (
     Plan("Sites and racks", ("dcim.site", "dcim.rackgroup", "dcim.rack"), "sites", prechange=True),
-    Plan("Prefixes and addresses", ("ipam.prefix", "ipam.ipaddress"), "addresses", ContentType.FORM),
+    Plan("Prefixes and addresses", ("ipam.prefix", "ipam.ipaddress"), "addresses", MediaType.FORM),
     Plan("Tenants, to a receiver that fails twice", ("tenancy.tenant",), "tenants/fails-2-times"),
     Plan("Circuits, to a receiver that always fails", ("circuits.circuit",), "circuits/always-fails"),
 )
@@ -51,4 +51,4 @@ class Command(BaseCommand):
         }
         webhook, _ = Webhook.objects.update_or_create(name=plan.name, defaults=values)
         models = map(apps.get_model, plan.models)
-        webhook.object_types.set(DjangoContentType.objects.get_for_models(*models).values())
+        webhook.object_types.set(ContentType.objects.get_for_models(*models).values())
