@@ -322,7 +322,9 @@ class Requests:
         self._ended.append((claimed, outcome))
         self._begin()
 
-    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[ClaimedDelivery, Outcome | None]]:
+    def outcomes(
+        self, wait: float, collects: bool = True, only_new: bool = False
+    ) -> list[tuple[ClaimedDelivery, Outcome | None]]:
         ended, self._ended = self._ended, []
         return ended
 

@@ -20,6 +20,9 @@ from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport
 
+# Seconds that no test waits: longer than its time limit.
+HOUR = 3600
+
 REQUEST = Request("http://192.0.2.1/", {}, b"", 60)
 
 
@@ -106,6 +109,19 @@ def test_a_receiver_that_answers_at_once_gets_few_connections(inbox: Inbox, monk
         sender.add([(number % 20, "ok") for number in range(600)])
         assert all(outcome and outcome.succeeded for _, outcome in collect(sender, 600))
     assert len({one.connection for one in inbox.received()}) == STARTED_AT_ONCE
+
+
+def test_who_waits_for_new_items_does_not_wait_for_earlier_ones_that_hang(inbox: Inbox) -> None:
+    with open_sender(8, sending_to(inbox)) as sender:
+        sender.add([(1, "hang"), (2, "hang")])
+        until(lambda: len(inbox.received()) == 2, 20, "the requests that hang")
+        assert sender.outcomes(0, only_new=True) == []
+        sender.add([(1, "ok"), (3, "ok")])
+        began = elapsed()
+        ended = sender.outcomes(HOUR, only_new=True)
+        assert sorted(item for item, _ in ended) == ["ok", "ok"]
+        assert sender.outcomes(HOUR, only_new=True) == []
+        assert elapsed() - began < HOUR / 2
 
 
 def test_items_that_wait_to_be_prepared_do_not_hold_up_the_others() -> None:

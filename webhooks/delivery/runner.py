@@ -210,7 +210,8 @@ class DeliveryRunner:
                 time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
             wait = 0
         is_hurried = self._runs.are_beside_live
-        return self._sender.outcomes(min(wait, SHORT_WAIT if is_hurried else RECORD_EVERY), collects=not is_hurried)
+        most = SHORT_WAIT if is_hurried else RECORD_EVERY
+        return self._sender.outcomes(min(wait, most), collects=not is_hurried, only_new=wait <= SHORT_WAIT)
 
     def _take_work(self) -> int:
         """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""

@@ -90,6 +90,8 @@ class Sender(Generic[T]):
         self._transport: Transport  # from the first item on
         self._composed: deque[_Composed[T]] = deque()  # by other threads
         self._jobs: dict[_Job[T], None] = {}  # in the order in which they began
+        self._new: Counter[int] = Counter()  # items in flight since the last call of ``outcomes``, by webhook
+        self._wants_new = False
         self._stuck: Counter[int] = Counter()  # the threads of each webhook whose requests were given up
         self._ended: list[tuple[T, Outcome | None]] = []
         self._lock = threading.Lock()  # guards the attributes above, except for the transport
@@ -138,21 +140,23 @@ class Sender(Generic[T]):
         with self._lock:
             return self._queue.remove(is_unwanted)
 
-    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[T, Outcome | None]]:
+    def outcomes(self, wait: float, collects: bool = True, only_new: bool = False) -> list[tuple[T, Outcome | None]]:
         """The items that have ended, with their outcomes; None for an item that it was too late to send.
 
-        Waits up to ``wait`` seconds for many outcomes or for all. If it ``collects``, it waits a little longer while
-        receivers are fast.
+        Waits up to ``wait`` seconds for many outcomes or for all. With ``only_new``, not for items that an earlier call
+        has waited for: their receivers may hang. If it ``collects``, it waits a little longer while receivers are fast.
         """
         if self.is_busy:
             self._start()
         self._give_up_late()
         with self._lock:
+            self._wants_new = only_new
             self._has_news.wait_for(self._is_news, wait)
             is_fast = self._queue.ready() and time.monotonic() - self._last_end < FAST_SECONDS
             if collects and wait > 0 and is_fast:
                 self._has_news.wait_for(self._is_news, COLLECT_SECONDS)
             ended, self._ended = self._ended, []
+            self._new.clear()
         return ended
 
     def close(self) -> None:
@@ -164,7 +168,8 @@ class Sender(Generic[T]):
             self._transport.wake()
 
     def _is_news(self) -> bool:
-        return len(self._ended) >= MANY or not (self._queue.in_flight or self._queue.ready())
+        is_sending = self._new if self._wants_new else self._queue.in_flight
+        return len(self._ended) >= MANY or not (is_sending or self._queue.ready())
 
     def _wake(self) -> None:
         if self._sleeps:
@@ -203,6 +208,8 @@ class Sender(Generic[T]):
             with self._lock:
                 composed = self._composed.popleft() if self._composed else None
                 job = None if composed else self._queue.take()
+                if job:
+                    self._new[job[0]] += 1
                 self._sleeps = not (started or composed or job)
             if job:
                 webhook, item, group = job
@@ -227,6 +234,10 @@ class Sender(Generic[T]):
     def _end(self, webhook: int, item: T, outcome: Outcome | None) -> None:
         with self._lock:
             self._queue.ended(webhook, outcome is not None and outcome.timed_out, outcome.cost if outcome else 0.0)
+            if self._new[webhook] > 1:
+                self._new[webhook] -= 1
+            else:
+                del self._new[webhook]
             self._ended.append((item, outcome))
             self._last_end = time.monotonic()
             if self._is_news():
