@@ -233,8 +233,9 @@ def echo(connection: Connection, request: Request, code: str = "200", *_: str) -
 
 
 def parrot(connection: Connection, request: Request, *_: str) -> bool:
-    """Repeats the request's headers instead of a status line."""
-    connection.sock.sendall("; ".join(f"{name}={value}" for name, value in request["headers"]).encode() + b"\r\n\r\n")
+    """Repeats the request's headers instead of a status line, the last one first: secrets come last."""
+    fields = "; ".join(f"{name}={value}" for name, value in reversed(request["headers"]))
+    connection.sock.sendall(fields.encode() + b"\r\n\r\n")
     return False
 
 

@@ -232,7 +232,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
         for pk, *label in chosen.values_list("webhook_id", "contenttype__app_label", "contenttype__model"):
             labels_by_pk[pk].append(".".join(label))
         # Another transaction may have edited a webhook in between.
-        is_same = fetch_all(using, _fingerprint_sql(using, with_names))[0][0] == fingerprint
+        is_same = fetch_all(using, _fingerprint_sql(is_postgresql(using), with_names))[0][0] == fingerprint
         if has_locks:
             transaction.set_rollback(True, using)
     for webhook in webhooks:
@@ -269,7 +269,7 @@ _COLUMNS = (
 
 
 @cache
-def _fingerprint_sql(using: str, with_names: bool) -> str:
+def _fingerprint_sql(for_postgresql: bool, with_names: bool) -> str:
     """A text that differs if ``read`` would return anything else. Without the names of content types, it takes three
     quarters of the time."""
     templates = " || ' ' || ".join(TEMPLATE_FIELDS)
@@ -280,13 +280,14 @@ def _fingerprint_sql(using: str, with_names: bool) -> str:
     ]
     if with_names:
         parts.append((("id", "app_label", "model"), "django_content_type"))
-    return fingerprint_sql(using, *parts)
+    return fingerprint_sql(for_postgresql, *parts)
 
 
 def read_fingerprint(using: str, with_names: bool) -> str:
     """The fingerprint as of now, in one round trip."""
-    query = _fingerprint_sql(using, with_names)
-    if not is_postgresql(using):
+    for_postgresql = is_postgresql(using)
+    query = _fingerprint_sql(for_postgresql, with_names)
+    if not for_postgresql:
         return str(fetch_all(using, query)[0][0])
     connection = connections[using]
     begin, end = "BEGIN", [("ROLLBACK", ())]
