@@ -210,7 +210,7 @@ def provoke(search: Search, browser: Client, api: APIClient, monkeypatch: pytest
         raise RuntimeError("planted: it breaks here")
 
     broken = []
-    for name in ("save", "full_clean", "replace_secret", "clean"):
+    for name in ("_write", "full_clean", "replace_secret", "clean"):
         with monkeypatch.context() as patched:
             patched.setattr(Webhook, name, breaks)
             broken.append(browser.post(change, form(**secrets)))
