@@ -56,8 +56,8 @@ class AdminWebhookForm(WebhookForm):
     class Media:
         js = ("rq_webhooks/try_it.js",)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
+        super().__init__(data, files, **kwargs)  # named: Django's error reports would show ``*args``
         for name, field in self.fields.items():
             attrs, look = field.widget.attrs, "vURLField" if name == "payload_url" else "vTextField"
             if isinstance(field.widget, forms.Textarea):
