@@ -106,7 +106,7 @@ def test_code_that_fails_or_does_more_is_refused_without_its_text(
     assert refused.value.kind == ErrorKind.AUTH
     assert str(refused.value) == f"{__name__}.{name} failed: {reason}"
     [record] = caplog.records
-    assert record.getMessage() == f'WEBHOOKS["AUTH"]: {__name__}.{name} failed for https://hooks.example.com/…'
+    assert record.getMessage() == f"The authentication by {__name__}.{name} failed for https://hooks.example.com/…"
 
 
 released = threading.Event()

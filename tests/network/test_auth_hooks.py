@@ -397,7 +397,7 @@ def test_a_hook_that_fails_or_does_more_is_refused(
     assert outcome.reason == f"{__name__}.chosen failed: {reason}"
     assert len(receiver.requests) == 1
     [record] = caplog.records
-    assert record.getMessage().startswith(f'WEBHOOKS["AUTH"]: {__name__}.chosen failed for http://127.0.0.1:')
+    assert record.getMessage().startswith(f"The authentication by {__name__}.chosen failed for http://127.0.0.1:")
 
 
 def test_a_forbidden_address_is_blocked(receiver: Receiver, send: Any, webhooks_settings: Any) -> None:

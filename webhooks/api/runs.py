@@ -45,7 +45,7 @@ from webhooks.api.fields import (
 )
 from webhooks.delivery.runs.kinds import SINCE_FILTERS, RunKind
 from webhooks.models import Run, RunState
-from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED
+from webhooks.models.filters import FILTERS, OPTIONS
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
@@ -94,8 +94,10 @@ class NewRunSerializer(StartSerializer):
     kind = RunKindField([(kind.name, kind.label) for kind in RUN_KINDS.values() if not kind.is_of_webhook])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
-    each = serializers.BooleanField(default=False, help_text=FILTERS[EACH].help)
-    superseded = serializers.BooleanField(default=False, help_text=FILTERS[SUPERSEDED].help)
+
+    def get_fields(self) -> dict[str, Any]:
+        options = {name: serializers.BooleanField(default=False, help_text=FILTERS[name].help) for name in OPTIONS}
+        return super().get_fields() | options
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         are_events = RUN_KINDS[attrs["kind"]].listed == "event"

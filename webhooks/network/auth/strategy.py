@@ -78,10 +78,10 @@ def refusing_failures(path: str, url: str) -> Iterator[None]:
     """``path`` names the code, or the strategy."""
     try:
         yield
-    except NotAnswered:
+    except (NotAnswered, Refused):
         raise
     except Exception as error:  # the project's code may raise any; its text may hold secrets
-        logger.exception('WEBHOOKS["AUTH"]: %s failed for %s', path, url_policy.redacted(url))
+        logger.exception("The authentication by %s failed for %s", path, url_policy.redacted(url))
         reason = f"{error}" if isinstance(error, Unsupported) else f"{type(error).__name__}, see the worker's log"
         raise Refused(f"{path} failed: {reason}", ErrorKind.AUTH) from None
 
