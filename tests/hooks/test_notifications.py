@@ -80,6 +80,33 @@ class Hanging(Hooks):
     attempt_finished = event_recorded  # type: ignore[assignment]
 
 
+class Exiting(Hooks):
+    def event_recorded(self, event: RecordedEvent) -> None:
+        sys.exit("gone")
+
+
+class Unreadable(Hooks):
+    """Raises as soon as its methods are looked up."""
+
+    @property
+    def event_recorded(self) -> Any:  # type: ignore[override]
+        raise LookupError("no such thing")
+
+
+class Awaited(Hooks):
+    """Nothing would await its method."""
+
+    async def event_recorded(self, event: RecordedEvent) -> None:  # type: ignore[override]
+        calls.append(("awaited", event))
+
+
+class Chosen(Hooks):
+    """Overrides a method in its instance."""
+
+    def __init__(self) -> None:
+        self.event_recorded = lambda event: calls.append(("chosen", event))  # type: ignore[method-assign]
+
+
 class Unused(Hooks):
     pass
 
@@ -288,6 +315,30 @@ def test_a_class_that_cannot_be_used_takes_nothing_from_the_others(
     Thing.objects.create(name="one")
     assert recorded() == [("created", "one")]
     assert 'WEBHOOKS["HOOKS"]: project.absent.Hooks cannot be used' in app_log.text
+
+
+@pytest.mark.parametrize("broken", [Unreadable, Awaited])
+def test_a_class_with_a_method_that_cannot_be_called_is_not_used(
+    broken: type[Hooks], webhook: Webhook, listed: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    listed(broken, Recorder)
+    Thing.objects.create(name="one")
+    drain()
+    assert (recorded(), states()) == ([("created", "one")], [State.SUCCEEDED])
+    assert f'WEBHOOKS["HOOKS"]: {__name__}.{broken.__name__} cannot be used' in app_log.text
+
+
+def test_a_method_of_an_instance_is_a_hook(webhook: Webhook, listed: Any) -> None:
+    listed(Chosen)
+    Thing.objects.create(name="one")
+    assert [event.object_name for event in called("chosen")] == ["one"]
+
+
+def test_a_hook_that_exits_ends_no_thread(webhook: Webhook, listed: Any, app_log: pytest.LogCaptureFixture) -> None:
+    listed(Exiting, Recorder)
+    Thing.objects.create(name="one")
+    assert recorded() == [("created", "one")]
+    assert f"The hook {__name__}.Exiting.event_recorded failed" in app_log.text
 
 
 def test_a_hook_that_hangs_delays_no_save_and_no_delivery(webhook: Webhook, listed: Any, inbox: Inbox) -> None:
