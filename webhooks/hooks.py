@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
@@ -243,7 +243,10 @@ def load(path: str) -> dict[str, Hook]:
     return {name: Hook(f"{path}.{name}", method) for name, method in overridden.items()}
 
 
-@lru_cache(maxsize=8)
+_loaded: dict[Sequence[str], dict[str, list[Hook]]] = {}
+"""The hooks of each value of the setting so far."""
+
+
 def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
     """The methods that these classes override, by their names."""
     found: dict[str, list[Hook]] = {}
@@ -258,7 +261,10 @@ def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
 
 def listed(name: str) -> Sequence[Hook]:
     """The hooks of this name, in the order of the setting."""
-    return _overridden(tuple(conf.hooks)).get(name, ())
+    paths = tuple(conf.hooks)
+    if paths not in _loaded:
+        _loaded.setdefault(paths, _overridden(paths))  # if several threads load them at once, all use the same
+    return _loaded[paths].get(name, ())
 
 
 def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:
