@@ -71,7 +71,7 @@ def log_with_time() -> None:
         logger.addHandler(LastResort())
 
 
-def reraise_job_timeout(error: Exception) -> None:
+def reraise_job_timeout(error: BaseException) -> None:
     """Raise the error again if it is the time limit of an rq or Celery job.
 
     Call it wherever the app handles every Exception. A timeout is raised once: if the app handled it, the job would run

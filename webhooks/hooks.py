@@ -13,6 +13,7 @@ If a hook raises, the log has a line with its name, and nothing else happens.
 from __future__ import annotations
 
 import atexit
+import inspect
 import json
 import os
 import threading
@@ -21,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
@@ -221,38 +222,49 @@ class Hook(NamedTuple):
             return self.method(value)
         except Veto:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() would end the thread of others, too
             reraise_job_timeout(error)
             logger.exception("The hook %s failed", self.name)
 
 
-def load(path: str) -> Hooks:
-    """Raises what the import and the class raise, and TypeError for anything but a subclass of ``Hooks``."""
+def load(path: str) -> dict[str, Hook]:
+    """The methods that this class overrides, by their names. Raises what the import and the class raise, and TypeError
+    for anything but a subclass of ``Hooks``, and for an asynchronous method: nothing would await it."""
     found = import_string(path)
     if not (isinstance(found, type) and issubclass(found, Hooks)):
         raise TypeError("it must be a subclass of webhooks.hooks.Hooks")
-    return found()
+    hooks = found()
+    methods = {name: getattr(hooks, name) for name in vars(Hooks) if not name.startswith("_")}
+    overridden = {
+        name: method for name, method in methods.items() if getattr(method, "__func__", None) is not vars(Hooks)[name]
+    }
+    if is_async := [name for name, method in overridden.items() if inspect.iscoroutinefunction(method)]:
+        raise TypeError(f"its method {is_async[0]} must not be asynchronous")
+    return {name: Hook(f"{path}.{name}", method) for name, method in overridden.items()}
 
 
-@lru_cache(maxsize=8)
+_loaded: dict[Sequence[str], dict[str, list[Hook]]] = {}
+"""The hooks of each value of the setting so far."""
+
+
 def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
     """The methods that these classes override, by their names."""
     found: dict[str, list[Hook]] = {}
     for path in paths:
         try:
-            hooks = load(path)
+            for name, hook in load(path).items():
+                found.setdefault(name, []).append(hook)
         except Exception:
             logger.exception('WEBHOOKS["HOOKS"]: %s cannot be used', path)
-            continue
-        for name in vars(Hooks):
-            if not name.startswith("_") and getattr(type(hooks), name) is not getattr(Hooks, name):
-                found.setdefault(name, []).append(Hook(f"{path}.{name}", getattr(hooks, name)))
     return found
 
 
 def listed(name: str) -> Sequence[Hook]:
     """The hooks of this name, in the order of the setting."""
-    return _overridden(tuple(conf.hooks)).get(name, ())
+    paths = tuple(conf.hooks)
+    if paths not in _loaded:
+        _loaded.setdefault(paths, _overridden(paths))  # if several threads load them at once, all use the same
+    return _loaded[paths].get(name, ())
 
 
 def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:
@@ -344,7 +356,7 @@ class Notifier:
                 logger.exception("The hook %s failed", name)
             if (took := time.monotonic() - began) > SLOW_SECONDS:
                 logger.warning("The hook %s took %.0f s, and other hooks waited for it", name, took)
-            if not self._waiting:
+            if not self._waiting or self._thread is not me:
                 connections.close_all()  # of this thread: a hook may have used the database
             with self._news:
                 if self._thread is not me:

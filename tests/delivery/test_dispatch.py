@@ -13,6 +13,7 @@ from django.utils import timezone
 from tests.support.draining import STATE, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.replicated import Replicated
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
@@ -293,16 +294,6 @@ def test_a_backfill_leaves_an_event_to_the_dispatch_that_comes(webhook: Webhook)
 
 def test_a_backfill_takes_an_undispatched_event_that_its_webhook_did_not_match(webhook: Webhook) -> None:
     assert backfill(webhook, make_event(make_webhook(Thing))) == 1
-
-
-class Replicated:
-    """Django's own example: reads go to a replica, which does not exist here."""
-
-    def db_for_read(self, model: Any, **hints: Any) -> str:
-        return "replica"
-
-    def db_for_write(self, model: Any, **hints: Any) -> str:
-        return "default"
 
 
 def test_workers_read_where_they_write(settings: Any, inbox: Inbox) -> None:

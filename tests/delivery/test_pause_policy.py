@@ -395,6 +395,15 @@ def test_after_a_failure_a_webhook_that_a_user_has_stopped_gets_nothing(database
         assert pause_policy.update_all({webhook: [FAILED], other: [FAILED]}) == {webhook.pk}
 
 
+def test_a_name_with_a_line_break_does_not_stop_the_mail(database: str, mailoutbox: list[Any]) -> None:
+    webhook = make_webhook(Thing)
+    Webhook.objects.update(name="CMDB\nBcc: ann@example.org")  # a form refuses it
+    with transaction.atomic():
+        pause_policy.update_all({webhook: [failed(410)]})
+    until(lambda: mailoutbox, 5, "the e-mail")
+    assert "\n" not in mailoutbox[0].subject
+
+
 def test_a_late_failure_of_a_disabled_webhook_changes_nothing(database: str, mailoutbox: list[Any]) -> None:
     webhook = make_webhook(Thing)
     Webhook.objects.update(enabled=False, disabled_by="root")

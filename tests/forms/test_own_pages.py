@@ -48,6 +48,19 @@ def test_the_form_has_the_same_fields_as_the_page_of_the_admin() -> None:
     assert in_admin == own
 
 
+def test_a_plain_dictionary_of_values_shows_the_models_that_another_user_chose() -> None:
+    webhook = make_webhook(Site)
+    values = {
+        "name": "renamed",
+        "payload_url": webhook.payload_url,
+        "on_created": "on",
+        "opened": '{"object_types": []}',
+    }
+    form = WebhookForm(values, instance=webhook, user=make_user(is_superuser=True))
+    assert "object_types" in form.errors
+    assert form["object_types"].value() == [str(ContentType.objects.get_for_model(Site).pk)]
+
+
 def test_a_form_needs_a_user() -> None:
     with pytest.raises(TypeError, match="user"):
         WebhookForm()  # type: ignore[call-arg]
@@ -127,6 +140,16 @@ def test_settings_that_the_user_has_not_read_are_not_replaced() -> None:
     with pytest.raises(StaleSettings):
         save(Webhook.objects.get(), {"timeout": 6}, tags=tags)
     assert Webhook.objects.get().timeout == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["nonsense", "deleted_at", "failures_in_a_row", "pk", "previous_secret", "object_types"]
+)
+def test_a_value_that_is_no_setting_is_refused(name: str) -> None:
+    webhook = make_webhook(Site, name="CMDB")
+    with pytest.raises(TypeError, match=name):
+        save(webhook, {"name": "renamed", name: 1})
+    assert Webhook.objects.get().name == "CMDB"
 
 
 def test_models_stay_if_none_are_given() -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.testapp.models import Thing
 from users.models import User
 from webhooks import hooks, registry, send
 from webhooks.db import atomically
+from webhooks.delivery import pause_policy
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
 from webhooks.hooks import FinishedAttempt, FinishedRun, Hooks, RecordedEvent, WebhookChange
@@ -78,6 +80,43 @@ class Hanging(Hooks):
         released.wait(60)
 
     attempt_finished = event_recorded  # type: ignore[assignment]
+
+
+class Exiting(Hooks):
+    def event_recorded(self, event: RecordedEvent) -> None:
+        sys.exit("gone")
+
+
+class Unreadable(Hooks):
+    """Raises as soon as its methods are looked up."""
+
+    @property
+    def event_recorded(self) -> Any:  # type: ignore[override]
+        raise LookupError("no such thing")
+
+
+class Awaited(Hooks):
+    """Nothing would await its method."""
+
+    async def event_recorded(self, event: RecordedEvent) -> None:  # type: ignore[override]
+        calls.append(("awaited", event))
+
+
+class Chosen(Hooks):
+    """Overrides a method in its instance."""
+
+    def __init__(self) -> None:
+        self.event_recorded = lambda event: calls.append(("chosen", event))  # type: ignore[method-assign]
+
+
+class Loading(Hooks):
+    """Takes its time to be made."""
+
+    def __init__(self) -> None:
+        time.sleep(0.05)
+
+    def event_recorded(self, event: RecordedEvent) -> None:
+        calls.append(("loaded", self))
 
 
 class Unused(Hooks):
@@ -230,6 +269,18 @@ def test_a_worker_that_pauses_and_resumes_a_webhook_announces_it(
     assert (resumed.name, resumed.username) == ("CMDB", "")
 
 
+@pytest.mark.parametrize("stopped", [{"enabled": False}, {"paused_at": timezone.now()}])
+def test_a_late_success_does_not_announce_a_webhook_that_stays_stopped(
+    stopped: dict[str, Any], webhook: Webhook, listed: Any
+) -> None:
+    listed(Recorder)
+    Webhook.objects.update(failures_in_a_row=9, probe_at=timezone.now(), **stopped)
+    with transaction.atomic():
+        pause_policy.update_all({Webhook.objects.get(): [Outcome(timezone.now(), 1)]})
+    assert called("webhook_resumed") == []
+    assert not Webhook.objects.get().failures_in_a_row
+
+
 def test_a_worker_that_disables_a_webhook_announces_it(inbox: Inbox, webhook: Webhook, listed: Any) -> None:
     listed(Recorder)
     Webhook.objects.update(payload_url=inbox.url("status/410"))
@@ -288,6 +339,37 @@ def test_a_class_that_cannot_be_used_takes_nothing_from_the_others(
     Thing.objects.create(name="one")
     assert recorded() == [("created", "one")]
     assert 'WEBHOOKS["HOOKS"]: project.absent.Hooks cannot be used' in app_log.text
+
+
+@pytest.mark.parametrize("broken", [Unreadable, Awaited])
+def test_a_class_with_a_method_that_cannot_be_called_is_not_used(
+    broken: type[Hooks], webhook: Webhook, listed: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    listed(broken, Recorder)
+    Thing.objects.create(name="one")
+    drain()
+    assert (recorded(), states()) == ([("created", "one")], [State.SUCCEEDED])
+    assert f'WEBHOOKS["HOOKS"]: {__name__}.{broken.__name__} cannot be used' in app_log.text
+
+
+def test_a_method_of_an_instance_is_a_hook(webhook: Webhook, listed: Any) -> None:
+    listed(Chosen)
+    Thing.objects.create(name="one")
+    assert [event.object_name for event in called("chosen")] == ["one"]
+
+
+def test_threads_that_need_a_hook_at_once_use_the_same_instance(listed: Any) -> None:
+    listed(Loading)
+    with ThreadPoolExecutor() as pool:
+        found = [*pool.map(lambda _: hooks.listed("event_recorded")[0].method, range(4))]
+    assert len({id(method.__self__) for method in found}) == 1  # type: ignore[attr-defined]
+
+
+def test_a_hook_that_exits_ends_no_thread(webhook: Webhook, listed: Any, app_log: pytest.LogCaptureFixture) -> None:
+    listed(Exiting, Recorder)
+    Thing.objects.create(name="one")
+    assert recorded() == [("created", "one")]
+    assert f"The hook {__name__}.Exiting.event_recorded failed" in app_log.text
 
 
 def test_a_hook_that_hangs_delays_no_save_and_no_delivery(webhook: Webhook, listed: Any, inbox: Inbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from tests.support.draining import drain, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
+from tests.support.waiting import until
 from tests.testapp.models import Thing
+from webhooks.db import fetch_all
 from webhooks.delivery import runner
 from webhooks.error_kinds import ErrorKind
 from webhooks.hooks import Hooks, PreparedRequest, Veto
@@ -47,6 +50,19 @@ class Raising(Hooks):
     def request_prepared(self, request: PreparedRequest) -> None:
         request.headers["X-B"] = "1"
         raise LookupError("no such thing")
+
+
+class Exiting(Hooks):
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["X-B"] = "1"
+        sys.exit("gone")
+
+
+class Counting(Hooks):
+    """Uses the database."""
+
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["X-Count"] = str(Thing.objects.count())
 
 
 class Frozen(Hooks):
@@ -87,7 +103,7 @@ def test_headers_of_hooks_are_sent_and_stored(inbox: Inbox, listed: Any) -> None
     assert (request.url, request.body, request.is_test) == (webhook.payload_url, received.body, False)
 
 
-@pytest.mark.parametrize("broken", [Signing, Splitting, Raising])
+@pytest.mark.parametrize("broken", [Signing, Splitting, Raising, Exiting])
 def test_a_hook_that_fails_sets_no_header_and_the_request_is_sent(
     broken: Any, inbox: Inbox, listed: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
@@ -164,3 +180,24 @@ def test_a_vetoed_probe_leaves_the_webhook_paused(inbox: Inbox, listed: Any, web
     webhook.refresh_from_db()
     assert states() == [State.FAILED]
     assert webhook.is_paused
+
+
+@pytest.mark.postgresql
+def test_a_hook_uses_the_database_again_after_it_was_restarted(inbox: Inbox, listed: Any) -> None:
+    listed(Counting)
+    webhook = make_webhook(Thing, url=inbox.url())
+    sender = runner.DeliveryRunner()
+    make_event(webhook, object_id="1")
+    sender.run(3)
+    others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+    def sessions(column: str = "pid") -> list[Any]:
+        return fetch_all("default", f"SELECT {column} FROM {others}")
+
+    assert sessions("pg_terminate_backend(pid)"), "the hook has a connection"
+    for number in range(2, 5):
+        make_event(webhook, object_id=str(number))
+        sender.run(3)
+    sender.close(grace=0)
+    assert "x-count" in inbox.received()[-1].headers, "only the first one meets the closed connection"
+    until(lambda: not sessions(), 10, "the thread to close its connection")

@@ -623,6 +623,7 @@ def test_an_unusable_auth_is_an_error(webhooks_settings: Change, named: str, pro
         ("nowhere.to.be_found", "No module named 'nowhere'"),
         ("tests.support.unconfigured.auth", "KeyError: 'CMDB_PASSWORD'"),
         ("requests.auth.HTTPBasicAuth", "it must be a subclass of webhooks.hooks.Hooks"),
+        ("tests.hooks.test_notifications.Awaited", "its method event_recorded must not be asynchronous"),
     ],
 )
 def test_an_unusable_class_of_hooks_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:

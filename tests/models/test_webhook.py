@@ -20,6 +20,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_delivery, make_webhook
+from tests.support.replicated import Replicated
 from tests.support.threads import Beside
 from users.models import User
 from webhooks.delivery import pause_policy, sweep
@@ -310,6 +311,44 @@ def test_an_instance_that_was_saved_or_read_again_counts_as_unchanged(database: 
     Webhook.objects.update(timeout=8)
     webhook.save()
     assert (Webhook.objects.get().timeout, Webhook.objects.get().enabled) == (8, False)
+
+
+def test_a_stale_instance_keeps_lists_and_conditions_that_another_user_saved(database: str) -> None:
+    make_webhook(Site, name="old")
+    stale = Webhook.objects.get()
+    Webhook.objects.update(conditions={"attr": "name", "value": 1}, changed_fields=["name"])
+    stale.name = "renamed"
+    stale.save()
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.conditions, stored.changed_fields) == (
+        "renamed", {"attr": "name", "value": 1}, ["name"],
+    )  # fmt: skip
+    stored.conditions["value"] = True
+    stored.save()
+    assert Webhook.objects.get().conditions["value"] is True, "1 and True are equal"
+
+
+def test_a_save_that_was_rolled_back_writes_again(database: str) -> None:
+    make_webhook(Site, name="old")
+    webhook = Webhook.objects.get()
+    webhook.name = "renamed"
+    with pytest.raises(LookupError), transaction.atomic():
+        webhook.save()
+        raise LookupError
+    webhook.save()
+    assert (webhook.name, Webhook.objects.get().name) == ("renamed", "renamed")
+
+
+def test_a_webhook_that_was_read_from_a_replica_is_written_to_the_other_database(database: str, settings: Any) -> None:
+    make_webhook(Site, name="CMDB", enabled=False)
+    settings.DATABASE_ROUTERS = [Replicated()]
+    webhook = Webhook.objects.get()
+    webhook._state.db = "replica"
+    webhook.enabled = True
+    webhook.save()
+    assert Webhook.objects.get().resumed_at
+    webhook._state.db = "replica"
+    assert webhook.delete()[0] == 1
 
 
 def test_a_save_of_one_field_leaves_other_changes_for_the_next_save(database: str) -> None:

@@ -40,7 +40,7 @@ def example(webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
     listed = [name for name, one in vars(module).items() if isinstance(one, type) and issubclass(one, Hooks)]
     paths = [f"{module.__name__}.{name}" for name in listed if name != "Hooks"]
     webhooks_settings(HOOKS=paths, HISTORY=f"{module.__name__}.record", RETRY_SCHEDULE=[])
-    hooks._overridden.cache_clear()
+    hooks._loaded.clear()
     return module
 
 

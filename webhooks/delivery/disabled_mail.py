@@ -9,6 +9,7 @@ from webhooks.conf import conf
 from webhooks.hooks import Hooks, WebhookChange
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.permissions.redaction import explain
+from webhooks.text import one_line
 
 
 class DisabledMail(Hooks):
@@ -16,7 +17,7 @@ class DisabledMail(Hooks):
 
     def webhook_disabled(self, webhook: WebhookChange) -> None:
         explanation, name = explain(webhook.error_kind, webhook.receiver), {"name": webhook.name}
-        subject = _("Webhook %(name)s was disabled") % name
+        subject = one_line(_("Webhook %(name)s was disabled") % name)  # code can save a name with a line break
         reason = DisabledReason(webhook.disabled_reason).label
         paragraphs = (
             _("The webhook %(name)s was disabled: %(reason)s.") % {**name, "reason": reason},

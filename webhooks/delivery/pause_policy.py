@@ -121,10 +121,15 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
     locked = chosen.select_for_update(no_key=True).annotate(now=DatabaseNow()).order_by("pk").in_bulk()
     if recovered := succeeded & locked.keys():
         Webhook.objects.filter(pk__in=recovered).record_success()
-        if resumed := [pk for pk in recovered if locked[pk].probe_at]:
+        if resumed := [pk for pk in recovered if locked[pk].probe_at and _is_started(locked[pk])]:
             QueuedDelivery.objects.hasten_heads(resumed)
             _announce("webhook_resumed", *(locked[pk] for pk in resumed))
     return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
+
+
+def _is_started(webhook: Webhook) -> bool:
+    """Whether it gets deliveries once its receiver works: a user or another worker may have stopped it meanwhile."""
+    return webhook.enabled and webhook.paused_at is None
 
 
 def _may_change(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
@@ -166,7 +171,7 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     elif health.probe_at and not webhook.probe_at:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary)
         _announce("webhook_paused", webhook)
-    elif webhook.probe_at and not health.probe_at:
+    elif webhook.probe_at and not health.probe_at and _is_started(webhook):
         _announce("webhook_resumed", webhook)
 
 

@@ -17,6 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
+from django.db import close_old_connections, connections
 from django.utils import translation
 
 from webhooks.delivery.clock import elapsed
@@ -347,4 +348,6 @@ class _Composers(Generic[T]):
         translation.activate(STORED)
         while (job := self._jobs.get()) is not None:
             self._work(job)
+            close_old_connections()  # of this thread: code of the project may use a database, which may be restarted
             self._idle.release()
+        connections.close_all()

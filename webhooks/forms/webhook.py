@@ -369,7 +369,8 @@ class WebhookForm(forms.ModelForm):
         self.data = data
         key, value = self.add_prefix(name), self.fields[name].prepare_value(self.stored[name])
         if isinstance(value, list):
-            data.setlist(key, [*map(str, value)])
+            values = [*map(str, value)]
+            data.setlist(key, values) if hasattr(data, "setlist") else data.update({key: values})
         elif value is False:
             data.pop(key, None)  # a box that is not ticked
         else:

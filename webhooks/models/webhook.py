@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from functools import partial
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -232,22 +234,26 @@ class Webhook(WebhookSecrets, WebhookState):
         return self.name
 
     _loaded: Mapping[str, Any] = MappingProxyType({})
-    """The settings as they were read or written last, for ``save``. Without JSON: code may change a list in place."""
+    """The settings as they were read, or written and committed, last: see ``_settings``. For ``save``."""
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
         webhook = super().from_db(*args, **kwargs)
-        webhook._remember()
+        webhook._remember(webhook._settings())
         return webhook
 
     def refresh_from_db(self, using: Any = None, fields: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
         super().refresh_from_db(using, fields, **kwargs)
-        self._remember(fields)
+        self._remember(self._settings(fields))
 
-    def _remember(self, fields: Collection[str] | None = None) -> None:
-        names = [name for name in SETTINGS if not isinstance(self._meta.get_field(name), models.JSONField)]
-        known = [name for name in names if name in self.__dict__ and (fields is None or name in fields)]
-        self._loaded = {**self._loaded, **{name: self.__dict__[name] for name in known}}
+    def _settings(self, fields: Collection[str] | None = None) -> dict[str, Any]:
+        """The settings of this instance, JSON as text: code may change a list in place."""
+        names = [name for name in SETTINGS if name in self.__dict__ and (fields is None or name in fields)]
+        values = {name: self.__dict__[name] for name in names}
+        return {name: [json.dumps(one)] if isinstance(one, list | dict) else one for name, one in values.items()}
+
+    def _remember(self, settings: Mapping[str, Any]) -> None:
+        self._loaded = {**self._loaded, **settings}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Insert or update the row. An update writes the settings that changed since this instance was loaded.
@@ -259,13 +265,14 @@ class Webhook(WebhookSecrets, WebhookState):
         if is_new or kwargs.get("update_fields") is not None:
             self._write(*args, **kwargs)
             return
-        names = {name for name in SETTINGS if name in self.__dict__}
-        kept = {name for name, value in self._loaded.items() if name in names and self.__dict__[name] == value}
-        self.save_settings(names - kept, using=kwargs.get("using"))
+        settings = self._settings().items()
+        changed = {name for name, value in settings if name not in self._loaded or self._loaded[name] != value}
+        self.save_settings(changed, using=kwargs.get("using"))
 
     def _write(self, *args: Any, **kwargs: Any) -> None:
         fields = kwargs.get("update_fields")
-        rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
+        using = kwargs.get("using") or router.db_for_write(Webhook, instance=self)
+        rows = type(self).objects.using(using).filter(pk=self.pk)
         was_enabled: bool | None = None
         if "enabled" in (self.__dict__ if fields is None else fields):
             was_enabled = rows.values_list("enabled", flat=True).first() if self.pk else None
@@ -282,14 +289,17 @@ class Webhook(WebhookSecrets, WebhookState):
                 self.disabled_at = timezone.now()
             if fields is not None:
                 kwargs["update_fields"] = {*fields, *written}
-        super().save(*args, **kwargs)
-        if was_enabled is False and self.enabled:
-            rows.update(resumed_at=DatabaseNow())
-        self._remember(kwargs.get("update_fields"))
+        with transaction.atomic(using):
+            super().save(*args, **kwargs)
+            if was_enabled is False and self.enabled:
+                rows.update(resumed_at=DatabaseNow())
+            # Not before: a transaction that is rolled back may be tried again, and must write them again.
+            transaction.on_commit(partial(self._remember, self._settings(kwargs.get("update_fields"))), using)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Hide and disable the webhook at once. The sweep deletes its deliveries and then the row."""
-        return Webhook.objects.using(using or self._state.db).filter(pk=self.pk).delete()
+        using = using or router.db_for_write(Webhook, instance=self)
+        return Webhook.objects.using(using).filter(pk=self.pk).delete()
 
     delete.alters_data = True  # type: ignore[attr-defined]
 

@@ -22,7 +22,7 @@ from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, NORMALIZED_FIELDS, TOKEN_FIELDS
+from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, NORMALIZED_FIELDS, SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import edits
@@ -92,9 +92,11 @@ def save_webhook(
     To notice another user's change, give the settings as the user read them: ``opened`` of the form, or the ``tags``
     of ``edits.settings_tag``. ``is_checked`` says that ``check_webhook`` or the form has accepted the values.
 
-    Raises ValidationError with the errors by field, OutsidePermission, ChangedMeanwhile, and Webhook.DoesNotExist if it
-    was deleted meanwhile.
+    Raises ValidationError with the errors by field, OutsidePermission, ChangedMeanwhile, Webhook.DoesNotExist if it was
+    deleted meanwhile, and TypeError for a value that is no setting.
     """
+    if unknown := values.keys() - {*SETTINGS, FORGET} | values.keys() & {"object_types"}:
+        raise TypeError(f"These are no settings that values may have: {', '.join(sorted(unknown))}")
     values = dict(values if is_checked else check_webhook(webhook, values, object_types, user))
     changed = {name.removeprefix("forget_") for name, value in values.items() if name != FORGET or value}
     act = "add" if webhook._state.adding else "change"

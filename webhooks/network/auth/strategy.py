@@ -80,7 +80,7 @@ def refusing_failures(path: str, url: str) -> Iterator[None]:
         yield
     except (NotAnswered, Refused):
         raise
-    except Exception as error:  # the project's code may raise any; its text may hold secrets
+    except (Exception, SystemExit) as error:  # the project's code may raise any; its text may hold secrets
         logger.exception("The authentication by %s failed for %s", path, url_policy.redacted(url))
         reason = f"{error}" if isinstance(error, Unsupported) else f"{type(error).__name__}, see the worker's log"
         raise Refused(f"{path} failed: {reason}", ErrorKind.AUTH) from None
