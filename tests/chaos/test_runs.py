@@ -34,7 +34,7 @@ from webhooks.operations import runs
 pytestmark = pytest.mark.slow
 
 OBJECTS = 40
-URL = "slow/0.01"
+URL = "slow/0.05"  # so that a worker holds deliveries most of the time
 
 # What dead workers held is to be taken back soon, and a run is to take many steps.
 WORKER = {"LEASE": 6, "SWEEP_INTERVAL": 0.5, "BATCH": 5}
