@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.db.models import ProtectedError
 from django.utils import timezone
 
 from tests.support.draining import states
@@ -18,6 +19,7 @@ from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models.webhook_states import WebhookQuerySet
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -128,3 +130,23 @@ def test_a_worker_deletes_more_at_once_while_nothing_is_sent(
         worker.run(5, wait=False)
         assert Delivery.objects.count() == count
     worker.close(grace=0)
+
+
+def test_a_webhook_that_a_row_of_the_project_protects_keeps_no_other_from_being_deleted(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    protected = webhook
+    make_webhook(Thing, name="other")
+
+    def delete_rows(rows: WebhookQuerySet) -> int:
+        if rows.filter(pk=protected.pk).exists():
+            raise ProtectedError("Ticket.webhook refers to it", set())
+        return real(rows)
+
+    real = WebhookQuerySet.delete_rows
+    monkeypatch.setattr(WebhookQuerySet, "delete_rows", delete_rows)
+    Webhook.objects.all().delete()
+    sweep.sweep()
+    assert list(Webhook.with_deleted.values_list("pk", flat=True)) == [protected.pk]
+    [record] = app_log.records
+    assert record.getMessage().endswith("stays hidden and is not deleted: Ticket.webhook refers to it")

@@ -9,13 +9,15 @@ import random
 from datetime import timedelta
 from itertools import takewhile
 
+from django.db import IntegrityError
 from django.db.models import Exists, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow
+from webhooks.db import DatabaseNow, savepoint
 from webhooks.delivery import counting
 from webhooks.delivery.scan_floors import ScanFloors
+from webhooks.errors import get_logger
 from webhooks.models import (
     Attempt,
     Body,
@@ -34,6 +36,8 @@ from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
+
+logger = get_logger(__name__)
 
 # Rows that a step deletes at a time. A worker delivers nothing meanwhile.
 PIECE = 200
@@ -153,7 +157,17 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
         # A worker that adds a delivery meanwhile waits for this lock, and then finds no webhook.
         locked = webhooks.filter(pk=pk).select_for_update(skip_locked=True).first()
         if locked and not locked.deliveries.exists():
-            Statistic.objects.filter(webhook=pk)._raw_delete(webhooks.db)
-            webhooks.filter(pk=pk).delete_rows()
-            gone += 1
+            gone += _delete_row(locked, webhooks)
     return gone
+
+
+def _delete_row(webhook: Webhook, webhooks: WebhookQuerySet) -> bool:
+    """Returns whether it could be deleted: a model of the project may refer to it, with ``PROTECT``."""
+    try:
+        with savepoint(webhooks.db):
+            Statistic.objects.filter(webhook=webhook.pk)._raw_delete(webhooks.db)
+            webhooks.filter(pk=webhook.pk).delete_rows()
+    except IntegrityError as error:  # so is ProtectedError
+        logger.error("Webhook %s stays hidden and is not deleted: %s", webhook, error.args[0])
+        return False
+    return True
