@@ -26,7 +26,7 @@ from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
 from tests.support.waiting import OverTime
 from tests.support.workers import LOGS, Workers
-from webhooks import registry
+from webhooks import hooks, registry
 from webhooks.capture import events
 from webhooks.insight import status
 from webhooks.payloads import snapshots
@@ -166,7 +166,9 @@ def databases(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterato
 def django_db_setup(request: pytest.FixtureRequest, databases: servers.Databases, django_db_blocker: Any) -> str:
     """A migrated database, made the default one; pytest-django's own fixtures build on it."""
     with django_db_blocker.unblock():
+        hooks.flush()
         databases.make_default(request.param)
+        hooks._begin_anew()  # the thread for hooks has a connection to the database before
     ContentType.objects.clear_cache()
     vendor: str = request.param
     return vendor
