@@ -142,6 +142,7 @@ def no_earlier_calls() -> Iterator[None]:
 
 @pytest.fixture
 def listed(webhooks_settings: Any) -> Callable[..., None]:
+    hooks._loaded.clear()  # a class that cannot be used is logged when it is loaded
     return lambda *classes: webhooks_settings(HOOKS=[f"{__name__}.{one.__name__}" for one in classes])
 
 
