@@ -129,6 +129,6 @@ def table_writes() -> Writes:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT SUM(n_tup_ins + n_tup_upd + n_tup_del), SUM(n_tup_upd), SUM(n_tup_hot_upd), "
-            "pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') FROM pg_stat_user_tables WHERE relname LIKE 'webhooks%'"
+            "pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') FROM pg_stat_user_tables WHERE relname LIKE 'rq_webhooks%'"
         )
         return Writes(*(int(value) for value in cursor.fetchone()))
