@@ -27,4 +27,4 @@ class WebhooksConfig(AppConfig):
         redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
         signals.connect()
-        sweep.looks_for_problems.append(problems.look)
+        sweep.problems_due.connect(problems.look)

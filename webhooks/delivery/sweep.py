@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
+from django.dispatch import Signal
 
 from webhooks import hooks
 from webhooks.conf import conf
@@ -57,8 +58,8 @@ CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
 
 Step = Callable[[], int]
 
-looks_for_problems: list[Callable[[], object]] = []
-"""What a sweep calls beside its steps, if a hook wants to know of problems. ``apps`` adds ``insight.problems.look``."""
+problems_due = Signal()
+"""Sent in the thread for hooks, now and then, if a hook wants to know of problems."""
 
 
 class Sweeper:
@@ -92,7 +93,7 @@ class Sweeper:
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
         if hooks.listed("problem_began") or hooks.listed("problem_ended"):
-            hooks.call_in_background([("look for problems", look) for look in looks_for_problems])
+            hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
         return self.sweep_urgent() + self._run_all(
             [
                 *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),

@@ -32,7 +32,7 @@ Known = dict[str, dict[str, Any]]
 """Problems by a key that stays the same from look to look. ``is_announced`` is True after ``problem_began``."""
 
 
-def look() -> None:
+def look(**kwargs: Any) -> None:
     """Compare the alarms with those of the last look of any worker, and call the hooks after the commit."""
     using = Sweep.objects.db
     if not Sweep.begin_look(LOOK_EVERY):

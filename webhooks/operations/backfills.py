@@ -16,6 +16,7 @@ from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
 from webhooks.delivery.runs.kinds import (
     EVENTS,
+    NEEDED_SINCE,
     SINCE_FILTERS,
     Applied,
     EventKind,
@@ -71,7 +72,7 @@ class Backfill(EventKind):
     listed = ""
     nouns = ("event",)
     filters = SINCE_FILTERS
-    needed = ("webhook", "created_after")
+    needed = NEEDED_SINCE
     permissions = ("rq_webhooks.resend_delivery",)
     is_sent = True
 

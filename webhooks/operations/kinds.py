@@ -17,7 +17,18 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
 from webhooks.db import to_db_time
-from webhooks.delivery.runs.kinds import EVENTS, SINCE_FILTERS, Applied, Key, Look, Portion, Position, RunKind, TimeLeft
+from webhooks.delivery.runs.kinds import (
+    EVENTS,
+    NEEDED_SINCE,
+    SINCE_FILTERS,
+    Applied,
+    Key,
+    Look,
+    Portion,
+    Position,
+    RunKind,
+    TimeLeft,
+)
 from webhooks.models import Delivery, Event, Run, State, delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
@@ -177,7 +188,7 @@ class Recover(RunKind):
     listed = "delivery"
     nouns = ("delivery", "event")
     filters = (*SINCE_FILTERS, EACH, SUPERSEDED)
-    needed = ("webhook", "created_after")
+    needed = NEEDED_SINCE
     takes_pending = True
     permissions = ("rq_webhooks.retry_delivery", "rq_webhooks.replay_event")
     is_sent = True

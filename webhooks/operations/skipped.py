@@ -26,6 +26,7 @@ from webhooks.capture.subscriptions import Filters
 from webhooks.db import in_chunks
 from webhooks.delivery.runs.kinds import (
     EVENTS,
+    NEEDED_SINCE,
     SINCE_FILTERS,
     Applied,
     Key,
@@ -76,7 +77,7 @@ class RecoverSkipped(RunKind):
     listed = "skip"
     nouns = ("object",)
     filters = (*SINCE_FILTERS, "rule")
-    needed = ("webhook", "created_after")
+    needed = NEEDED_SINCE
     permissions = ("rq_webhooks.replay_event",)
     is_judged_later = True
     is_sent = False

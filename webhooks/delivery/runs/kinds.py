@@ -32,6 +32,7 @@ ADD_RUN = "rq_webhooks.add_run"
 
 # The filters of each kind of run of one webhook.
 SINCE_FILTERS = ("webhook", *sorted(TIMES))
+NEEDED_SINCE = ("webhook", "created_after")
 
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
