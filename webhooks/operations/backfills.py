@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
@@ -19,15 +20,12 @@ from webhooks.delivery.runs.kinds import (
     NEEDED_SINCE,
     SINCE_FILTERS,
     Applied,
-    EventKind,
+    ExaminedKind,
     Key,
     Look,
     Portion,
-    Position,
     TimeLeft,
     events_of,
-    keys_of,
-    next_events,
     webhook_of,
 )
 from webhooks.errors import reraise_job_timeout
@@ -40,18 +38,14 @@ READ = 50  # events that one query reads to judge their conditions, with their d
 
 
 @dataclass
-class Judged:
-    """The events that the webhook wants, of ``count`` that were judged. ``failed`` of them could not be judged, the
-    last one for this ``reason``. ``problem`` is the reason with the event."""
+class Judged(Applied):
+    """The events that the webhook wants. ``failed`` could not be judged, the last one for this ``reason``."""
 
     wanted: list[Event] = field(default_factory=list)
-    count: int = 0
-    failed: int = 0
     reason: str = ""
-    problem: str = ""
 
 
-class Backfill(EventKind):
+class Backfill(ExaminedKind):
     """Send a webhook the stored events that it wants and did not get."""
 
     name = "backfill"
@@ -75,11 +69,12 @@ class Backfill(EventKind):
     needed = NEEDED_SINCE
     permissions = ("rq_webhooks.resend_delivery",)
     is_sent = True
+    examined = READ
 
     def key(self, run: Run) -> int:
         return run.filters["webhook"]  # type: ignore[no-any-return]
 
-    def events(self, run: Run) -> EventQuerySet:
+    def rows(self, run: Run) -> EventQuerySet:
         """The events with a model and an action that the webhook wants, without a delivery to it."""
         webhook = webhook_of(run)
         models = [label_of(one) for one in webhook.object_types.all()]
@@ -89,13 +84,10 @@ class Backfill(EventKind):
         found = events_of(run, filters).filter(is_wanted, ~has_delivery, error="")
         return found.exclude(username__in=webhook.excluded_usernames)
 
-    def is_risky(self, webhook: int) -> bool:
-        return True  # it judges conditions
-
     def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
         """Judge the events before the transaction: that may take long, and others wait for the locks of a step."""
-        judged = _judge(webhook_of(run), self.events(run), portion.keys, time_left)
-        return portion.first(judged.count)._replace(prepared=judged)
+        judged = self._judge(webhook_of(run), self.rows(run), portion.keys, time_left)
+        return portion.first(len(portion.keys) - judged.left)._replace(prepared=judged)
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         [portion], receiver = portions, webhook_of(run)
@@ -104,42 +96,27 @@ class Backfill(EventKind):
         done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
         return Applied(done, judged.failed, judged.problem, claimed)
 
-    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+    def examine(self, run: Run, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
-        webhook, candidates = webhook_of(run), self.events(run)
-        begin, until = next_events(run, after, size)
-        found = Look(until, until >= run.last_event, {EVENTS: 0}, [])
-        while keys := keys_of(candidates, begin, until, READ):
-            judged = _judge(webhook, candidates, keys, time_left)
-            found.counts[EVENTS] += len(judged.wanted)
-            found.first += [Key(event.pk, event.pk) for event in judged.wanted[: limit - len(found.first)]]
-            found.unjudged += judged.failed
-            found.problem = judged.reason or found.problem
-            begin = keys[judged.count - 1].event_id
-            if time_left.is_over:
-                found.until, found.is_last = begin, begin >= run.last_event
-                break
-        return found
+        judged = self._judge(webhook_of(run), rows, keys, time_left)
+        found.counts[EVENTS] += len(judged.wanted)
+        found.first += [self.key_of(event.pk) for event in judged.wanted]
+        found.unjudged += judged.failed
+        found.problem = judged.reason or found.problem
+        return judged.left
 
-
-def _judge(webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
-    """Judge the conditions of the webhook for these events, as they were: at least one, and more until the time is
-    over."""
-    judged, filters = Judged(), Filters.of(webhook)
-    for event in _read(candidates, keys):
-        if judged.count and time_left.is_over:
-            judged.count = sum(key.event_id < event.pk for key in keys)
-            return judged
-        is_wanted, problem = _judge_one(webhook, filters, event)
-        judged.count += 1
-        if problem:
-            judged.failed += 1
-            judged.reason = last_line(problem)
-            judged.problem = f"event {event.pk} ({event.object_repr or event}): {judged.reason}"
-        elif is_wanted:
-            judged.wanted.append(event)
-    judged.count = len(keys)
-    return judged
+    def _judge(self, webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
+        """Judge the conditions of the webhook for these events, as they were."""
+        judged, filters = Judged(), Filters.of(webhook)
+        for event in self.in_time(_read(candidates, keys), keys, time_left, judged):
+            is_wanted, problem = _judge_one(webhook, filters, event)
+            if problem:
+                judged.failed += 1
+                judged.reason = last_line(problem)
+                judged.problem = f"event {event.pk} ({event.object_repr or event}): {judged.reason}"
+            elif is_wanted:
+                judged.wanted.append(event)
+        return judged
 
 
 def _read(candidates: EventQuerySet, keys: Sequence[Key]) -> Iterator[Event]:

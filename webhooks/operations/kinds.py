@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -213,7 +212,9 @@ class Recover(RunKind):
         if isinstance(after, int):
             return self._events.look(run, after, size, limit, time_left)
         look = RETRY.look(run, after, size, limit, time_left)
-        return replace(look, until=run.counted_event, is_last=False) if look.is_last else look
+        if look.until == run.last_event:
+            look.until = run.counted_event
+        return look
 
     def rows_of_index(self, run: Run) -> list[QuerySet[Any]] | None:
         deliveries = RETRY.rows_of_index(run)

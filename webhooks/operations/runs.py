@@ -22,7 +22,7 @@ from django.utils.translation import ngettext
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, index_plans, savepoint
-from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Key, Look, Pace, Position, RunKind, TimeLeft, kind_of
+from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
 from webhooks.errors import is_statement_timeout
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
@@ -57,26 +57,14 @@ class Named(NamedTuple):
 
 
 @dataclass
-class Preview:
+class Preview(Look):
     """What a run would take: the numbers of deliveries and events, and the oldest ones of them."""
 
-    deliveries: int = 0
-    events: int = 0
     sample: list[Named] = field(default_factory=list)
-    webhooks: set[int] = field(default_factory=set)
-    """The ids of the webhooks that have the deliveries."""
     is_stopped: bool = False
     """Whether the time was over before all rows were counted."""
-    left_out: int = 0
-    """Rows that match the filters, but that the run only takes if it is asked to: see ``note``."""
-    superseded: int = 0
-    """Superseded deliveries that the run leaves out in the same way."""
     at_most: int | None = None
     """If the count was stopped, no more rows than these match. None if that is not known."""
-    unreadable: int = 0
-    """Objects that are deleted, or whose model is not registered: the run cannot read them."""
-    unjudged: int = 0
-    """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
     """Why some events could not be judged, or objects not read. Or why nothing matches, if a filter names a user who
     does not exist, or the webhook holds its deliveries back.
@@ -85,7 +73,20 @@ class Preview:
 
     @property
     def count(self) -> int:
-        return self.deliveries + self.events
+        return self.counts.total()
+
+    @property
+    def events(self) -> int:
+        return self.counts[EVENTS]
+
+    @property
+    def deliveries(self) -> int:
+        return self.count - self.events
+
+    @property
+    def webhooks(self) -> set[int]:
+        """The ids of the webhooks that have the deliveries."""
+        return {*self.counts} - {EVENTS}
 
     @property
     def is_complete(self) -> bool:
@@ -193,37 +194,28 @@ def preview(
     """
     run = _new(kind, filters, user, takes_all)
     using, pace, time_left = Event.objects.db, Pace(is_hurried=seconds < 1), TimeLeft(seconds)
-    found, oldest, problem = Preview(), list[Key](), ""
-    after: Position = None
-    is_done = run.counted_event >= run.last_event
+    found, is_done = Preview(), run.counted_event >= run.last_event
 
     def look() -> Look:
         with savepoint(using):  # PostgreSQL may stop it
-            return RUN_KINDS[kind].look(run, after, pace.events, SAMPLE - len(oldest), time_left)
+            return RUN_KINDS[kind].look(run, found.until, pace.events, SAMPLE - len(found.first), time_left)
 
     with index_plans(using, may_sort=True, seconds=max(SHORTEST_QUERY_SECONDS, min(QUERY_SECONDS, seconds))):
         while not (is_done or found.is_stopped):
             if part := pace.read(look):
-                found.events += part.counts.pop(EVENTS, 0)
-                found.deliveries += sum(part.counts.values())
-                found.webhooks.update(part.counts)
-                found.unjudged += part.unjudged
-                found.left_out += part.left_out
-                found.superseded += part.superseded
-                found.unreadable += part.unreadable
-                oldest += part.first
-                after, is_done, problem = part.until, part.is_last, part.problem or problem
+                found.add(part)
+                is_done = found.until == run.last_event
             found.is_stopped = not is_done and time_left.is_over
         if found.is_stopped:
             found.at_most = _at_most(run)
-    oldest.sort(key=lambda key: key.event_id)
-    names = RUN_KINDS[kind].names(oldest, user)
-    found.sample = [Named(key.id, names.get(key.id, "")) for key in oldest]
-    found.note = _note(found, RUN_KINDS[kind], filters, user, problem)
+    found.first.sort(key=lambda key: key.event_id)
+    names = RUN_KINDS[kind].names(found.first, user)
+    found.sample = [Named(key.id, names.get(key.id, "")) for key in found.first]
+    found.note = _note(found, RUN_KINDS[kind], filters, user)
     return found
 
 
-def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any, problem: str) -> str:
+def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) -> str:
     """See ``Preview.note``."""
     if found.unjudged:
         text = ngettext(
@@ -231,7 +223,7 @@ def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any, 
             "%(count)s events could not be judged: %(reason)s.",
             found.unjudged,
         )
-        return text % {"count": number(found.unjudged), "reason": problem}
+        return text % {"count": number(found.unjudged), "reason": found.problem}
     if found.unreadable:
         text = ngettext(
             "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,19 +24,16 @@ from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
-from webhooks.db import in_chunks
 from webhooks.delivery.runs.kinds import (
     EVENTS,
     NEEDED_SINCE,
     SINCE_FILTERS,
     Applied,
+    ExaminedKind,
     Key,
     Look,
     Portion,
-    Position,
-    RunKind,
     TimeLeft,
-    next_events,
     user_of,
     webhook_of,
 )
@@ -49,14 +47,12 @@ from webhooks.registry.keys import with_pks
 # A skip may be stored by another machine, with a clock that is this much ahead.
 CLOCKS = timedelta(seconds=10)
 
-READ = 200  # skips whose objects a preview looks up at once
-
 
 class NotRecoverable(Exception):
     """The object of a skip cannot be sent. The message says why."""
 
 
-class RecoverSkipped(RunKind):
+class RecoverSkipped(ExaminedKind):
     """Send a webhook the objects of the changes that it skipped, each once, as they are now."""
 
     name = "recover_skipped"
@@ -83,6 +79,10 @@ class RecoverSkipped(RunKind):
     is_sent = False
     # A position has 20 bits below the millisecond. So a query looks at three quarters of an hour at first.
     stride = 1 << 28
+    examined = 200
+
+    def key_of(self, pk: uuid.UUID) -> Key:
+        return Key(position_of(pk), pk)
 
     def bounds(self, since: datetime | None) -> tuple[int, int]:
         last = position_of(first_id(timezone.now() + CLOCKS))
@@ -91,9 +91,6 @@ class RecoverSkipped(RunKind):
         if since is not None:
             begin = max(begin, min(position_of(first_id(since)), last))
         return begin - 1, last
-
-    def is_risky(self, webhook: int) -> bool:
-        return True  # it calls the project's serializers, and judges conditions
 
     def name_of(self, key: Key) -> str:
         skip = Skip.objects.filter(pk=key.id).first()
@@ -105,39 +102,23 @@ class RecoverSkipped(RunKind):
         found = Skip.objects.in_bulk([key.id for key in keys])
         return {pk: f"{skip.object_repr} ({skip})".strip() for pk, skip in found.items()}
 
-    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        return {EVENTS: _between(self._skips(run), after, until).count()}
+    def between(self, rows: QuerySet[Any], after: int, until: int) -> QuerySet[Any]:
+        return rows.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1)).order_by("pk")
 
-    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        found = _between(self._skips(run), after, until).values_list("pk", flat=True)
-        return [Key(position_of(pk), pk) for pk in found[:limit]]
-
-    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+    def examine(self, run: Run, rows: QuerySet[Skip], keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
         """Looks up the objects, and does not judge the conditions: for that, each object had to be serialized."""
-        begin, until = next_events(run, after, size * self.stride)
-        found, skips = Look(until, until >= run.last_event, {EVENTS: 0}, []), self._skips(run)
-        while rows := list(_between(skips, begin, until)[:READ]):
-            existing = _existing(rows)
-            found.counts[EVENTS] += len(existing)
-            found.unreadable += len(rows) - len(existing)
-            found.first += [Key(position_of(skip.pk), skip.pk) for skip in existing[: limit - len(found.first)]]
-            begin = position_of(rows[-1].pk)
-            if len(rows) < READ:
-                break
-            if time_left.is_over:
-                found.until, found.is_last = begin, begin >= run.last_event
-                break
-        return found
+        skips = Skip.objects.filter(pk__in=[key.id for key in keys]).order_by("pk")
+        existing = _existing(skips)
+        found.counts[EVENTS] += len(existing)
+        found.unreadable += len(keys) - len(existing)
+        found.first += [self.key_of(skip.pk) for skip in existing]
+        return 0
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        [portion], webhook, applied, taken = portions, webhook_of(run), Applied(), 0
+        [portion], webhook, applied = portions, webhook_of(run), Applied()
         # Two skips may have the same position. So this takes the range, and not only the rows of the portion.
-        for skip in _between(self._skips(run), portion.after, portion.until):
-            position = position_of(skip.pk)
-            if taken and taken != position and time_left.is_over:
-                applied.left = sum(key.event_id >= position for key in portion.keys)
-                break
-            taken = position
+        rows = self.between(self.rows(run), portion.after, portion.until)
+        for skip in self.in_time(rows, portion.keys, time_left, applied):
             try:
                 with transaction.atomic(Event.objects.db):
                     applied.done += _recover(webhook, skip)
@@ -149,7 +130,7 @@ class RecoverSkipped(RunKind):
                 applied.problem = f"{skip.object_repr or skip}: {reason}"
         return applied
 
-    def _skips(self, run: Run) -> QuerySet[Skip]:
+    def rows(self, run: Run) -> QuerySet[Skip]:
         """The newest skip of each object, if the webhook wants such changes now and got nothing later of the object."""
         webhook = webhook_of(run)
         chosen = self._chosen(run, webhook)
@@ -170,11 +151,6 @@ class RecoverSkipped(RunKind):
         still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
         found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
         return permissions.visible_skips(user_of(run), found) if run.is_restricted else found
-
-
-def _between(skips: QuerySet[Skip], after: int, until: int) -> QuerySet[Skip]:
-    """These skips after one position and up to another one, in order."""
-    return skips.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1)).order_by("pk")
 
 
 def _recover(webhook: Webhook, skip: Skip) -> bool:
@@ -226,18 +202,12 @@ def _existing(skips: Iterable[Skip]) -> list[Skip]:
         by_model[skip.object_type].append(skip)
     found = set[tuple[str, str]]()
     for label, group in by_model.items():
-        registration = registry.registration_by_label(label)
-        if registration is None:
-            continue
-        keys = {}
-        for skip in group:
-            try:
-                keys[skip.object_id] = registration.normalize_pk(skip.object_id)
-            except ValidationError:
-                continue  # the model has other keys since
-        rows = registration.model._base_manager.using(Event.objects.db)
-        known = set[Any]()
-        for chunk in in_chunks(Event.objects.db, list(keys.values())):
-            known.update(rows.filter(with_pks(registration.model, chunk)).values_list("pk", flat=True))
-        found.update((label, text) for text, pk in keys.items() if pk in known)
+        if registration := registry.registration_by_label(label):
+            keys = dict[Any, str]()
+            for skip in group:
+                with suppress(ValidationError):  # the model has other keys since
+                    keys[registration.normalize_pk(skip.object_id)] = skip.object_id
+            rows = registration.model._base_manager.using(Event.objects.db)
+            known = rows.filter(with_pks(registration.model, [*keys])).values_list("pk", flat=True)
+            found.update((label, keys.get(pk, "")) for pk in known)
     return [skip for skip in skips if (skip.object_type, skip.object_id) in found]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -89,21 +90,31 @@ Position = int | uuid.UUID | None
 
 @dataclass
 class Look:
-    """What a run would take of some rows, up to the position ``until``: the numbers by webhook, and the first rows.
+    """What a run would take of some rows, up to the position ``until``: the last event of the run if no rows follow."""
 
-    ``is_last`` says that no rows follow. ``unjudged`` events may be wanted or not: judging them failed, for the reason
-    in ``problem``. ``left_out`` match the filters, but the run leaves them out unless it is asked to take them. So do
-    ``superseded`` deliveries. Rows that are ``unreadable`` have objects that cannot be read."""
-
-    until: Position
-    is_last: bool
-    counts: dict[int, int]
-    first: list[Key]
+    until: Position = None
+    counts: Counter[int] = field(default_factory=Counter)
+    """The numbers of rows, by webhook or ``EVENTS``."""
+    first: list[Key] = field(default_factory=list)
+    """The first rows."""
     unjudged: int = 0
-    problem: str = ""
+    """Events that the run may take or not: their conditions could not be judged."""
     left_out: int = 0
+    """Rows that match the filters, but that the run only takes if it is asked to."""
     superseded: int = 0
+    """Superseded deliveries that the run leaves out in the same way."""
     unreadable: int = 0
+    """Objects that are deleted, or whose model is not registered: the run cannot read them."""
+    problem: str = ""
+    """Why the last of the ``unjudged`` events could not be judged."""
+
+    def add(self, other: Look) -> None:
+        """Add what the next look has found."""
+        self.until, self.problem = other.until, other.problem or self.problem
+        self.counts += other.counts
+        self.first += other.first
+        for name in ("unjudged", "left_out", "superseded", "unreadable"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class TimeLeft:
@@ -320,24 +331,75 @@ def next_events(run: Run, after: Position, size: int) -> tuple[int, int]:
 
 
 class EventKind(RunKind):
-    """A kind of run that takes events."""
+    """A kind of run that takes events, or other rows with a position, one after the other.
+
+    It judges them, or calls the project's code, so its steps are risky: each takes one portion.
+    """
 
     @abstractmethod
-    def events(self, run: Run) -> EventQuerySet:
+    def rows(self, run: Run) -> QuerySet[Any]:
         """The events that the run takes."""
+
+    def between(self, rows: QuerySet[Any], after: int, until: int) -> QuerySet[Any]:
+        """These rows after one position and up to another one, in order."""
+        return rows.filter(pk__gt=after, pk__lte=until).order_by("pk")
+
+    def key_of(self, pk: Any) -> Key:
+        """The key of a row, by its id."""
+        return Key(pk, pk)
 
     def key(self, run: Run) -> int:
         """The key of its rows: ``EVENTS``, or the webhook that gets them."""
         return EVENTS
 
+    def is_risky(self, webhook: int) -> bool:
+        return True
+
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        return {self.key(run): self.events(run).filter(pk__gt=after, pk__lte=until).count()}
+        return {self.key(run): self.between(self.rows(run), after, until).count()}
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        return keys_of(self.events(run), after, until, limit)
+        return self._keys_of(self.rows(run), after, until, limit)
+
+    def _keys_of(self, rows: QuerySet[Any], after: int, until: int, limit: int) -> list[Key]:
+        found = self.between(rows, after, until).values_list("pk", flat=True)
+        return [self.key_of(pk) for pk in found[:limit]]
+
+    def in_time(self, rows: Iterable[Any], keys: Sequence[Key], time_left: TimeLeft, applied: Applied) -> Iterator[Any]:
+        """The first of these rows, and more until the time is over. Then it notes how many of the keys are left.
+
+        Rows may share a position: it yields all of them, or none."""
+        last = None
+        for row in rows:
+            position = self.key_of(row.pk).event_id
+            if last not in (None, position) and time_left.is_over:
+                applied.left = sum(key.event_id >= position for key in keys)
+                return
+            last = position
+            yield row
 
 
-def keys_of(events: EventQuerySet, after: int, until: int, limit: int) -> list[Key]:
-    """The next of these events, after one and up to another one."""
-    found = events.filter(pk__gt=after, pk__lte=until).order_by("pk")
-    return [Key(pk, pk) for pk in found.values_list("pk", flat=True)[:limit]]
+class ExaminedKind(EventKind):
+    """A kind of run that cannot count its rows with a query alone: a preview examines each of them."""
+
+    examined: ClassVar[int]
+    """Rows that ``examine`` gets at once."""
+
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        begin, until = next_events(run, after, size * self.stride)
+        found, rows = Look(until), self.rows(run)
+        while keys := self._keys_of(rows, begin, until, self.examined):
+            left = self.examine(run, rows, keys, found, time_left)
+            if not left and len(keys) < self.examined:
+                break
+            begin = keys[-1 - left].event_id
+            if time_left.is_over:
+                found.until = begin
+                break
+        del found.first[limit:]
+        return found
+
+    @abstractmethod
+    def examine(self, run: Run, rows: QuerySet[Any], keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
+        """Add what the run would take of these rows to a look: of one at least, and of more until the time is over.
+        Returns how many are left."""
