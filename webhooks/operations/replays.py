@@ -182,7 +182,6 @@ class Replay(EventKind):
     meaning = "Captures the objects of events again, as new events with the data of today."
     consequence = gettext_lazy("Their objects are captured as they are today, as new events.")
     summary = gettext_lazy("replay of events")
-    summary_of = gettext_lazy("replay of events of %(webhooks)s")
     question = short_question = ngettext_lazy("Replay %(rows)s event?", "Replay %(rows)s events?", "count")
 
     listed = "event"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet, Value
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext_lazy
 
 from webhooks import permissions
 from webhooks.db import Among, DatabaseNow, to_db_time
@@ -52,7 +52,6 @@ class DeliveryKind(RunKind):
     listed = "delivery"
     nouns = ("delivery",)
     filters = (*filters_of("deliveries"),)
-    is_sent = True
 
     operation: ClassVar[str]
     """The operation of ``permissions`` on a delivery: "retry" needs ``rq_webhooks.retry_delivery``."""
@@ -235,27 +234,24 @@ class Selective(ExpressionWrapper):
         return f"likelihood({condition}, 0.000001)", parameters
 
 
+PAUSED = ngettext_lazy(
+    "%(count)s delivery waits, because the webhook is paused. Resume the webhook: this sends it.",
+    "%(count)s deliveries wait, because the webhook is paused. Resume the webhook: this sends them.",
+    "number",
+)
+DISABLED = ngettext_lazy(
+    "%(count)s delivery waits, because the webhook is disabled. Enable the webhook: this sends it.",
+    "%(count)s deliveries wait, because the webhook is disabled. Enable the webhook: this sends them.",
+    "number",
+)
+
+
 def held_back(webhook_id: Any, user: Any) -> str:
     """How to send deliveries that need no retry, because only their webhook holds them back; empty without any that the
     user may view."""
-    every = user is None  # a command
-    webhooks: Any = Webhook.objects if every else permissions.visible_webhooks(user)
-    queue = QueuedDelivery.objects.all() if every else permissions.visible_queue(user)
-    webhook = webhooks.filter(pk=webhook_id).first()
-    waits = queue.filter(webhook=webhook_id).in_states(*OPEN_STATES)
+    webhook = permissions.visible_webhooks(user).filter(pk=webhook_id).first()
+    waits = permissions.visible_queue(user).filter(webhook=webhook_id).in_states(*OPEN_STATES)
     if webhook is None or webhook.is_sendable or not (count := waits[: MOST_COUNTED + 1].count()):
         return ""
-    if webhook.enabled:
-        text = ngettext(
-            "%(count)s delivery waits, because the webhook is paused. Resume the webhook: this sends it.",
-            "%(count)s deliveries wait, because the webhook is paused. Resume the webhook: this sends them.",
-            count,
-        )
-    else:
-        text = ngettext(
-            "%(count)s delivery waits, because the webhook is disabled. Enable the webhook: this sends it.",
-            "%(count)s deliveries wait, because the webhook is disabled. Enable the webhook: this sends them.",
-            count,
-        )
-    is_all = count <= MOST_COUNTED
-    return text % {"count": number(count) if is_all else _("More than %(count)s") % {"count": number(MOST_COUNTED)}}
+    shown = number(count) if count <= MOST_COUNTED else _("More than %(count)s") % {"count": number(MOST_COUNTED)}
+    return str((PAUSED if webhook.enabled else DISABLED) % {"number": count, "count": shown})

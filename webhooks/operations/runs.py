@@ -18,7 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext_lazy
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, index_plans, savepoint
@@ -209,49 +209,26 @@ def preview(
         if found.is_stopped:
             found.at_most = _at_most(run)
     found.first.sort(key=lambda key: key.event_id)
-    names = RUN_KINDS[kind].names(found.first, user)
+    viewer = user or permissions.Operator("webhooks")
+    names = RUN_KINDS[kind].names(found.first, viewer)
     found.sample = [Named(key.id, names.get(key.id, "")) for key in found.first]
-    found.note = _note(found, RUN_KINDS[kind], filters, user)
+    found.note = _note(found, RUN_KINDS[kind], filters, viewer)
     return found
 
 
 def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) -> str:
     """See ``Preview.note``."""
-    if found.unjudged:
-        text = ngettext(
-            "%(count)s event could not be judged: %(reason)s.",
-            "%(count)s events could not be judged: %(reason)s.",
-            found.unjudged,
-        )
-        return text % {"count": number(found.unjudged), "reason": found.problem}
-    if found.unreadable:
-        text = ngettext(
-            "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver "
-            "by hand.",
-            "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
-            "receiver by hand.",
-            found.unreadable,
-        )
-        return text % {"count": number(found.unreadable)}
-    if found.left_out or found.superseded:
-        left_out = ngettext(
-            "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
-            "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
-            found.left_out,
-        )
-        texts = [left_out % {"count": number(found.left_out)}] if found.left_out else []
-        return " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
+    for names in (("unjudged",), ("unreadable",), ("left_out", "superseded")):
+        counts = {name: getattr(found, name) for name in names if getattr(found, name)}
+        if counts:
+            return " ".join(note(name, count, found.problem) for name, count in counts.items())
     if found.count:
         return ""
-    if "user" in filters and _is_no_user(filters["user"], user):
+    # Who may not view users does not learn it.
+    may_know = "user" in filters and permissions.may_view_model(user, get_user_model())
+    if may_know and permissions.find_user(filters["user"]) is None:
         return _("There is no user “%(user)s”.") % {"user": filters["user"]}
     return retries.held_back(filters.get("webhook"), user) if kind.takes_pending else ""
-
-
-def _is_no_user(name: str, user: Any) -> bool:
-    """Whether there is no user of this name. Who may not view users does not learn it."""
-    may_know = user is None or permissions.may_view_model(user, get_user_model())
-    return may_know and isinstance(history.user_named(name), str)
 
 
 def _at_most(run: Run) -> int | None:
@@ -270,14 +247,36 @@ def _at_most(run: Run) -> int | None:
         return None
 
 
-def superseded_note(count: int) -> str:
-    """How many superseded deliveries are left out, and why."""
-    text = ngettext(
+# What a preview says about the rows that it does not count.
+NOTES = {
+    "unjudged": ngettext_lazy(
+        "%(count)s event could not be judged: %(reason)s.",
+        "%(count)s events could not be judged: %(reason)s.",
+        "number",
+    ),
+    "unreadable": ngettext_lazy(
+        "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver by "
+        "hand.",
+        "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
+        "receiver by hand.",
+        "number",
+    ),
+    "left_out": ngettext_lazy(
+        "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
+        "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
+        "number",
+    ),
+    "superseded": ngettext_lazy(
         "It leaves out %(count)s superseded delivery: its receiver has a later state of the object.",
         "It leaves out %(count)s superseded deliveries: their receivers have later states of the objects.",
-        count,
-    )
-    return text % {"count": number(count)}
+        "number",
+    ),
+}
+
+
+def note(name: str, count: int, reason: str = "") -> str:
+    """A sentence about so many ``superseded`` or other rows, see ``NOTES``."""
+    return str(NOTES[name] % {"number": count, "count": number(count), "reason": reason})
 
 
 def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) -> int:
@@ -338,7 +337,7 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
 def summary(run: Run) -> str:
     """A run in words: "retry of deliveries of CMDB sync"."""
     kind, webhooks = kind_of(run), _names_of_webhooks(run)
-    return str(kind.summary_of) % {"webhooks": webhooks} if webhooks else str(kind.summary)
+    return str(kind.summary_of % {"run": kind.summary, "webhooks": webhooks} if webhooks else kind.summary)
 
 
 def _names_of_webhooks(run: Run) -> str:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from django.db import OperationalError
 from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions
 from webhooks.delivery.clock import elapsed
@@ -75,13 +76,6 @@ class Applied:
     problem: str = ""
     claimed: list[ClaimedRow] = field(default_factory=list)
     left: int = 0
-
-    def add(self, other: Applied) -> None:
-        self.done += other.done
-        self.failed += other.failed
-        self.problem = other.problem or self.problem
-        self.claimed += other.claimed
-        self.left += other.left
 
 
 Position = int | uuid.UUID | None
@@ -181,8 +175,8 @@ class RunKind(ABC):
     """What the page before the run says about it."""
     summary: ClassVar[Any]
     """A run in words."""
-    summary_of: ClassVar[Any]
-    """A run in words, with the names of its ``%(webhooks)s``."""
+    summary_of: ClassVar[Any] = _("%(run)s of %(webhooks)s")
+    """The summary of a run, with the names of its webhooks."""
     question: ClassVar[Any] = ""
     """What the page asks before a run of ``%(rows)s`` of a list, and perhaps of ``%(webhooks)s``."""
     short_question: ClassVar[Any] = ""
@@ -213,7 +207,7 @@ class RunKind(ABC):
 
     # Steps
 
-    is_sent: ClassVar[bool]
+    is_sent: ClassVar[bool] = True
     """Whether its rows are sent at once, so that a step takes only as many as the worker has capacity for."""
 
     stride: ClassVar[int] = 1
@@ -246,11 +240,11 @@ class RunKind(ABC):
         return f"event {key.event_id} ({event.name if event else ''})"
 
     def names(self, keys: Sequence[Key], user: Any) -> dict[Any, str]:
-        """The names of rows by id, as far as the user may view them. Without a user, of all."""
+        """The names of rows by id, as far as the user may view them."""
         found = dict[Any, Any]()
-        if user is None or permissions.may_view_events(user):
+        if permissions.may_view_events(user):
             found |= Event.objects.for_list().in_bulk([key.id for key in keys if key.id == key.event_id])
-        if user is None or permissions.may_view_deliveries(user):
+        if permissions.may_view_deliveries(user):
             found |= Delivery.objects.for_list().in_bulk([key.id for key in keys if key.id != key.event_id])
         return {pk: str(row) for pk, row in found.items()}
 
@@ -276,7 +270,8 @@ class RunKind(ABC):
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         """Change these rows, if they still match. Claim of each webhook up to ``free`` rows with the ``token``.
 
-        Looks at one risky row at least, and at more until the time is over."""
+        The rows are of one risky portion, or of any number of others. Looks at one risky row at least, and at more
+        until the time is over."""
 
     @abstractmethod
     def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
@@ -377,29 +372,3 @@ class EventKind(RunKind):
                 return
             last = position
             yield row
-
-
-class ExaminedKind(EventKind):
-    """A kind of run that cannot count its rows with a query alone: a preview examines each of them."""
-
-    examined: ClassVar[int]
-    """Rows that ``examine`` gets at once."""
-
-    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
-        begin, until = next_events(run, after, size * self.stride)
-        found, rows = Look(until), self.rows(run)
-        while keys := self._keys_of(rows, begin, until, self.examined):
-            left = self.examine(run, rows, keys, found, time_left)
-            if not left and len(keys) < self.examined:
-                break
-            begin = keys[-1 - left].event_id
-            if time_left.is_over:
-                found.until = begin
-                break
-        del found.first[limit:]
-        return found
-
-    @abstractmethod
-    def examine(self, run: Run, rows: QuerySet[Any], keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
-        """Add what the run would take of these rows to a look: of one at least, and of more until the time is over.
-        Returns how many are left."""
