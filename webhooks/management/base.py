@@ -105,7 +105,7 @@ def moment(text: str) -> str:
         raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
 
 
-# What commands take beside what a filter says.
+# Added to the help of a filter: a command also accepts these values.
 ALSO = {"webhook": "Its name will do, too.", "moment": "Write 30m, 2h or 7d for a time ago, or the ISO format."}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +61,7 @@ WEBHOOKS, RULES = "webhooks", "event rules"
 WEBHOOKS_PATH, RULES_PATH = "/api/extras/webhooks/", "/api/extras/event-rules/"
 
 
-# What is read
+# Reading
 
 
 class Item(dict[str, Any]):
@@ -220,7 +220,7 @@ def _check_status(url: str, response: requests.Response) -> None:
         raise UnreadableSource(problem)
 
 
-# What is planned
+# Planning
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
     return names + (["object_types"] if object_types != set(plan.object_types) else [])
 
 
-# The translation
+# Translating
 
 
 class _NoEquivalent(Exception):
