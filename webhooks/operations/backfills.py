@@ -66,9 +66,9 @@ class ExaminedKind(EventKind):
 
     def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
         begin, until = next_events(run, after, size * self.stride)
-        found, rows = Look(until), self.rows(run)
+        found, webhook, rows = Look(until), webhook_of(run), self.rows(run)
         while keys := self._keys_of(rows, begin, until, self.examined):
-            left = self.examine(run, rows, keys, found, time_left)
+            left = self.examine(webhook, rows, keys, found, time_left)
             if not left and len(keys) < self.examined:
                 break
             begin = keys[-1 - left].event_id
@@ -79,8 +79,8 @@ class ExaminedKind(EventKind):
         return found
 
     @abstractmethod
-    def examine(self, run: Run, rows: QuerySet[Any], keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
-        """Add what the run would take of these rows to a look: of one at least, and of more until the time is over.
+    def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
+        """Add to a look what the run would take of these rows: of one at least, and of more until the time is over.
         Returns how many are left."""
 
 
@@ -135,7 +135,7 @@ class Backfill(ExaminedKind):
 
     def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
         """Judge the events before the transaction: that may take long, and others wait for the locks of a step."""
-        judged = self._judge(run, self.rows(run), portion.keys, time_left)
+        judged = self._judge(webhook_of(run), self.rows(run), portion.keys, time_left)
         return portion.first(len(portion.keys) - judged.left)._replace(prepared=judged)
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
@@ -145,19 +145,18 @@ class Backfill(ExaminedKind):
         done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
         return Applied(done, judged.failed, judged.problem, claimed)
 
-    def examine(self, run: Run, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
+    def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
-        judged = self._judge(run, rows, keys, time_left)
+        judged = self._judge(webhook, rows, keys, time_left)
         found.counts[EVENTS] += len(judged.wanted)
         found.first += [self.key_of(event.pk) for event in judged.wanted]
         found.unjudged += judged.failed
         found.problem = judged.reason or found.problem
         return judged.left
 
-    def _judge(self, run: Run, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
+    def _judge(self, webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
         """Judge the conditions of the webhook for these events, as they were."""
-        judged, webhook = Judged(), webhook_of(run)
-        filters = Filters.of(webhook)
+        judged, filters = Judged(), Filters.of(webhook)
         for event in self.in_time(self._read(candidates, keys), keys, time_left, judged):
             is_wanted, problem = _judge_one(webhook, filters, event)
             if problem:
@@ -256,7 +255,7 @@ class RecoverSkipped(ExaminedKind):
     def between(self, rows: QuerySet[Any], after: int, until: int) -> QuerySet[Any]:
         return rows.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1)).order_by("pk")
 
-    def examine(self, run: Run, rows: QuerySet[Skip], keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
+    def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
         """Looks up the objects, and does not judge the conditions: for that, each object had to be serialized."""
         skips = Skip.objects.filter(pk__in=[key.id for key in keys]).order_by("pk")
         existing = _existing(skips)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
@@ -23,7 +23,6 @@ from django.utils.translation import ngettext_lazy
 from webhooks import permissions
 from webhooks.db import DatabaseNow, index_plans, savepoint
 from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
-from webhooks.errors import is_statement_timeout
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, Run, RunState, Webhook
@@ -106,11 +105,9 @@ class RunExists(Exception):
     """An open ``run`` does the same already, or with ``is_repeated`` the same request has begun it before."""
 
     def __init__(self, run: Run, is_repeated: bool = False) -> None:
-        text = (
-            _("This request has begun run %(id)s already.")
-            if is_repeated
-            else _("Run %(id)s does the same and has not ended yet. Wait for it, or cancel it first.")
-        )
+        text = _("Run %(id)s does the same and has not ended yet. Wait for it, or cancel it first.")
+        if is_repeated:
+            text = _("This request has begun run %(id)s already.")
         super().__init__(text % {"id": run.pk})
         self.run, self.is_repeated = run, is_repeated
 
@@ -207,7 +204,7 @@ def preview(
                 is_done = found.until == run.last_event
             found.is_stopped = not is_done and time_left.is_over
         if found.is_stopped:
-            found.at_most = _at_most(run)
+            found.at_most = pace.read(lambda: _at_most(run))
     found.first.sort(key=lambda key: key.event_id)
     viewer = user or permissions.Operator("webhooks")
     names = RUN_KINDS[kind].names(found.first, viewer)
@@ -234,17 +231,12 @@ def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) 
 def _at_most(run: Run) -> int | None:
     """How many rows match the filters, superseded ones included. Indexes count them without a look at each.
 
-    None if no index has the filters, or if counting takes too long.
+    None if no index has the filters.
     """
     if run.is_restricted or (counted := kind_of(run).rows_of_index(run)) is None:
         return None
-    try:
-        with savepoint(Event.objects.db):
-            return sum(rows.count() for rows in counted)
-    except OperationalError as error:
-        if not is_statement_timeout(error):
-            raise
-        return None
+    with savepoint(Event.objects.db):
+        return sum(rows.count() for rows in counted)
 
 
 # What a preview says about the rows that it does not count.
@@ -319,9 +311,7 @@ def resume(run: Run, user: Any = None) -> bool:
 
 def cancel(run: Run, user: Any = None) -> bool:
     """End a run; its changes stay. Returns whether it had not ended before."""
-    if is_cancelled := _change(run, RunQuerySet.cancel, user, "Cancelled"):
-        run.announce()
-    return is_cancelled
+    return _change(run, RunQuerySet.cancel, user, "Cancelled")
 
 
 def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str) -> bool:
@@ -330,6 +320,8 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
             return False
         run.refresh_from_db()
         history.record_summary(user or PROGRAM, Run, summary(run), history.CHANGE, f"{done} run {run.pk}.")
+        if not run.is_open:
+            run.announce()
         jobs.wake_on_commit()
     return True
 
