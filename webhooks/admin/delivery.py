@@ -135,7 +135,7 @@ def _action(kind: DeliveryKind) -> Any:
         if count - superseded or not superseded:
             show_result(request, kind.done, changed, count - superseded - changed, kind.why_left)
         if superseded:
-            messages.warning(request, runs.note("superseded", superseded))
+            messages.warning(request, runs.superseded_note(superseded))
         return None
 
     return perform

@@ -218,7 +218,7 @@ def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) 
     for names in (("unjudged",), ("unreadable",), ("left_out", "superseded")):
         counts = {name: getattr(found, name) for name in names if getattr(found, name)}
         if counts:
-            return " ".join(note(name, count, found.problem) for name, count in counts.items())
+            return " ".join(_sentence(name, count, found.problem) for name, count in counts.items())
     if found.count:
         return ""
     # Who may not view users does not learn it.
@@ -266,9 +266,13 @@ NOTES = {
 }
 
 
-def note(name: str, count: int, reason: str = "") -> str:
-    """A sentence about so many ``superseded`` or other rows, see ``NOTES``."""
+def _sentence(name: str, count: int, reason: str = "") -> str:
     return str(NOTES[name] % {"number": count, "count": number(count), "reason": reason})
+
+
+def superseded_note(count: int) -> str:
+    """How many superseded deliveries are left out, and why."""
+    return _sentence("superseded", count)
 
 
 def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) -> int:
