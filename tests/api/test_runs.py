@@ -173,6 +173,16 @@ def test_an_event_is_replayed_with_the_data_of_today(api: APIClient) -> None:
     assert client_of("view_event").post(url).status_code == 403
 
 
+@pytest.mark.parametrize(("error", "statuses"), [("", [201, 201]), ("KeyError", [201, 409])])
+def test_each_request_replays_an_event_again_unless_it_failed(api: APIClient, error: str, statuses: list[int]) -> None:
+    make_webhook(Thing)
+    Thing.objects.create(name="a")
+    Event.objects.update(error=error)
+    url = f"{API}/events/{Event.objects.get().pk}/replay/"
+    assert [api.post(url, HTTP_IDEMPOTENCY_KEY="1").status_code for _ in statuses] == statuses
+    assert Event.objects.exclude(replay_of=None).count() == statuses.count(201)
+
+
 def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
     webhook = failed_ones()
     url = f"{API}/webhooks/{webhook.pk}"

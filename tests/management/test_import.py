@@ -22,9 +22,17 @@ from hypothesis import strategies as st
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.management import import_plans
-from webhooks.management.import_plans import ESCAPING, Plan, Skipped, preview, translate
-from webhooks.management.import_source import Responses, UnreadableSource, read
+from webhooks.management import imports
+from webhooks.management.imports import (
+    ESCAPING,
+    Plan,
+    Responses,
+    Skipped,
+    UnreadableSource,
+    preview,
+    read,
+    translate,
+)
 from webhooks.models import Webhook
 
 CAPTURED = Path(__file__).parents[1] / "captured"
@@ -426,8 +434,8 @@ class TestCommand:
         used: list[Any] = []
         atomic = transaction.atomic
         monkeypatch.setattr(router, "db_for_write", lambda model, **hints: used.append(model) or "default")
-        monkeypatch.setattr(import_plans.transaction, "atomic", lambda using: used.append(using) or atomic(using))
-        import_plans.create([])
+        monkeypatch.setattr(imports.transaction, "atomic", lambda using: used.append(using) or atomic(using))
+        imports.create([])
         assert used == [Webhook, "default"]
 
     def test_a_dry_run_creates_nothing(self, one_rule: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partialmethod
 from typing import Any, ClassVar
 
@@ -143,7 +144,7 @@ def _action(kind: DeliveryKind) -> Any:
 def _confirm(model_admin: DeliveryAdmin, request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpResponse:
     rows = list(kind.choose(permitted))
     sample = [runs.Named(row.pk, str(row)) for row in rows]
-    preview = runs.Preview(len(rows), sample=sample, webhooks={row.webhook_id for row in rows})
+    preview = runs.Preview(counts=Counter(row.webhook_id for row in rows), sample=sample)
     context = question_context(model_admin, request, kind, preview) | {
         "rows": rows,
         "action_name": f"{kind.name}_chosen",

@@ -1,7 +1,6 @@
 """The management commands.
 
-commands       one module for each
-base           the shared parts: errors of the database, and the start and progress of a run
-import_plans   webhooks of NetBox and Nautobot, translated for ``webhooks_import``
-import_source  the webhooks as their REST APIs give them, or as files
+commands  one module for each
+base      the shared parts: errors of the database, and the start and progress of a run
+imports   webhooks of NetBox and Nautobot, read and translated for ``webhooks_import``
 """

@@ -105,7 +105,7 @@ def moment(text: str) -> str:
         raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
 
 
-# What commands take beside what a filter says.
+# Added to the help of a filter: a command also accepts these values.
 ALSO = {"webhook": "Its name will do, too.", "moment": "Write 30m, 2h or 7d for a time ago, or the ISO format."}
 
 
@@ -141,7 +141,7 @@ class RunCommand(DatabaseCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._kind = RUN_KINDS[self.kind]
+        self._kind, self._operator = RUN_KINDS[self.kind], Operator(f"webhooks_{self.kind}")
         self.help = f"{self._kind.meaning} Workers do it in the background; the command shows their progress."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -162,10 +162,10 @@ class RunCommand(DatabaseCommand):
             if options["dry_run"]:
                 self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
                 return
-            run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
+            run = runs.start(self.kind, **choice, requested_by=str(self._operator))
             if options.get("resume"):
                 chosen = Webhook.objects.filter(pk=filters["webhook"])
-                for webhook in webhooks.resume(chosen, Operator(f"webhooks_{self.kind}")):
+                for webhook in webhooks.resume(chosen, self._operator):
                     self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
         except runs.RunExists as found:
             raise CommandError(str(found)) from None
@@ -227,7 +227,7 @@ class RunCommand(DatabaseCommand):
             self.stdout.write("")
         skipped = f", {run.skipped:,} skipped" if run.skipped else ""
         self.stdout.write(f"{self._kind.past} {run.done:,}, {run.failed:,} failed{skipped}.")
-        if self._kind.takes_pending and (held := retries.held_back(run.filters.get("webhook"), None)):
+        if self._kind.takes_pending and (held := retries.held_back(run.filters.get("webhook"), self._operator)):
             hint = " Or repeat the command with --resume." if "Resume" in held else ""
             self.stdout.write(f"{held}{hint}")
         if run.state != RunState.DONE or run.failed:

@@ -6,8 +6,7 @@ trial        try a webhook on a real object, or its filters on stored events, be
 kinds        the kinds of runs, one class each: retry, resend, discard, recover, and the list of all
 retries      what the kinds that change deliveries share, a few at once or many
 replays      replay events, and the run that replays many
-backfills    the run that sends a webhook the stored events that it did not get
-skipped      the run that sends a webhook the objects of changes that it skipped
+backfills    the runs that send a webhook what it did not get: stored events, or the objects of changes that it skipped
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
 run_filters  check the filters of a run
 """

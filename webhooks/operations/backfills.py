@@ -1,16 +1,30 @@
-"""Backfill: send a webhook the stored events that it wants and did not get. Workers do it, in runs."""
+"""Send a webhook what it did not get: stored events (backfill), or what it skipped (recover skipped). Workers do it.
+
+After a wrong condition is corrected, nothing has the changes that it refused: a skip stores no data. So each object is
+read again and sent once, if the webhook wants it now.
+"""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
 
-from django.db.models import Exists, OuterRef, Q
-from django.utils.translation import gettext_lazy as _
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from webhooks import payloads
+from webhooks import payloads, permissions, registry
+from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.delivery.dispatch import insert_for
@@ -26,60 +40,90 @@ from webhooks.delivery.runs.kinds import (
     Position,
     TimeLeft,
     events_of,
-    keys_of,
     next_events,
+    user_of,
     webhook_of,
 )
 from webhooks.errors import reraise_job_timeout
-from webhooks.models import Action, Delivery, Event, Run, Webhook
+from webhooks.models import Action, Delivery, Event, Run, Skip, Webhook
 from webhooks.models.event import EventQuerySet
+from webhooks.models.filters import select
+from webhooks.models.ids import first_at, first_id, position_of
+from webhooks.models.skip import Rule
 from webhooks.registry import label_of
+from webhooks.registry.keys import with_pks
 from webhooks.text import last_line
 
-READ = 50  # events that one query reads to judge their conditions, with their data
+# A skip may be stored by another machine, with a clock that is this much ahead.
+CLOCKS = timedelta(seconds=10)
+
+
+class ExaminedKind(EventKind):
+    """A kind of run that cannot count its rows with a query alone: a preview examines each of them."""
+
+    examined: ClassVar[int]
+    """Rows that ``examine`` gets at once."""
+
+    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+        begin, until = next_events(run, after, size * self.stride)
+        found, webhook, rows = Look(until), webhook_of(run), self.rows(run)
+        while keys := self._keys_of(rows, begin, until, self.examined):
+            left = self.examine(webhook, rows, keys, found, time_left)
+            if not left and len(keys) < self.examined:
+                break
+            begin = keys[-1 - left].event_id
+            if time_left.is_over:
+                found.until = begin
+                break
+        del found.first[limit:]
+        return found
+
+    @abstractmethod
+    def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
+        """Add to a look what the run would take of these rows: of one at least, and of more until the time is over.
+        Returns how many are left."""
+
+
+# Stored events
 
 
 @dataclass
-class Judged:
-    """The events that the webhook wants, of ``count`` that were judged. ``failed`` of them could not be judged, the
-    last one for this ``reason``. ``problem`` is the reason with the event."""
+class Judged(Applied):
+    """The events that the webhook wants. ``failed`` could not be judged, the last one for this ``reason``."""
 
     wanted: list[Event] = field(default_factory=list)
-    count: int = 0
-    failed: int = 0
     reason: str = ""
-    problem: str = ""
 
 
-class Backfill(EventKind):
+class Backfill(ExaminedKind):
     """Send a webhook the stored events that it wants and did not get."""
 
     name = "backfill"
-    label = _("backfill")
+    label = gettext_lazy("backfill")
     past = "Backfilled"
     meaning = (
         "Sends a webhook the stored events, from a time on, that match its models, actions and conditions of today, "
         "and that it did not get. It may be a new webhook."
     )
-    consequence = _(
+    consequence = gettext_lazy(
         "Sends this webhook the stored events that match its current settings and that it never got, for example "
         "events from before it was created."
     )
-    summary = _("backfill of events")
-    summary_of = _("backfill of events for %(webhooks)s")
-    link = _("Backfill…")
+    summary = gettext_lazy("backfill of events")
+    summary_of = gettext_lazy("%(run)s for %(webhooks)s")
+    link = gettext_lazy("Backfill…")
 
     listed = ""
     nouns = ("event",)
     filters = SINCE_FILTERS
     needed = NEEDED_SINCE
     permissions = ("rq_webhooks.resend_delivery",)
-    is_sent = True
+    examined = 50  # with their data
 
     def key(self, run: Run) -> int:
         return run.filters["webhook"]  # type: ignore[no-any-return]
 
-    def events(self, run: Run) -> EventQuerySet:
+    def rows(self, run: Run) -> EventQuerySet:
         """The events with a model and an action that the webhook wants, without a delivery to it."""
         webhook = webhook_of(run)
         models = [label_of(one) for one in webhook.object_types.all()]
@@ -89,13 +133,10 @@ class Backfill(EventKind):
         found = events_of(run, filters).filter(is_wanted, ~has_delivery, error="")
         return found.exclude(username__in=webhook.excluded_usernames)
 
-    def is_risky(self, webhook: int) -> bool:
-        return True  # it judges conditions
-
     def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
         """Judge the events before the transaction: that may take long, and others wait for the locks of a step."""
-        judged = _judge(webhook_of(run), self.events(run), portion.keys, time_left)
-        return portion.first(judged.count)._replace(prepared=judged)
+        judged = self._judge(webhook_of(run), self.rows(run), portion.keys, time_left)
+        return portion.first(len(portion.keys) - judged.left)._replace(prepared=judged)
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         [portion], receiver = portions, webhook_of(run)
@@ -104,49 +145,33 @@ class Backfill(EventKind):
         done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
         return Applied(done, judged.failed, judged.problem, claimed)
 
-    def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
+    def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
-        webhook, candidates = webhook_of(run), self.events(run)
-        begin, until = next_events(run, after, size)
-        found = Look(until, until >= run.last_event, {EVENTS: 0}, [])
-        while keys := keys_of(candidates, begin, until, READ):
-            judged = _judge(webhook, candidates, keys, time_left)
-            found.counts[EVENTS] += len(judged.wanted)
-            found.first += [Key(event.pk, event.pk) for event in judged.wanted[: limit - len(found.first)]]
-            found.unjudged += judged.failed
-            found.problem = judged.reason or found.problem
-            begin = keys[judged.count - 1].event_id
-            if time_left.is_over:
-                found.until, found.is_last = begin, begin >= run.last_event
-                break
-        return found
+        judged = self._judge(webhook, rows, keys, time_left)
+        found.counts[EVENTS] += len(judged.wanted)
+        found.first += [self.key_of(event.pk) for event in judged.wanted]
+        found.unjudged += judged.failed
+        found.problem = judged.reason or found.problem
+        return judged.left
 
+    def _judge(self, webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
+        """Judge the conditions of the webhook for these events, as they were."""
+        judged, filters = Judged(), Filters.of(webhook)
+        for event in self.in_time(self._read(candidates, keys), keys, time_left, judged):
+            is_wanted, problem = _judge_one(webhook, filters, event)
+            if problem:
+                judged.failed += 1
+                judged.reason = last_line(problem)
+                judged.problem = f"event {event.pk} ({event.object_repr or event}): {judged.reason}"
+            elif is_wanted:
+                judged.wanted.append(event)
+        return judged
 
-def _judge(webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
-    """Judge the conditions of the webhook for these events, as they were: at least one, and more until the time is
-    over."""
-    judged, filters = Judged(), Filters.of(webhook)
-    for event in _read(candidates, keys):
-        if judged.count and time_left.is_over:
-            judged.count = sum(key.event_id < event.pk for key in keys)
-            return judged
-        is_wanted, problem = _judge_one(webhook, filters, event)
-        judged.count += 1
-        if problem:
-            judged.failed += 1
-            judged.reason = last_line(problem)
-            judged.problem = f"event {event.pk} ({event.object_repr or event}): {judged.reason}"
-        elif is_wanted:
-            judged.wanted.append(event)
-    judged.count = len(keys)
-    return judged
-
-
-def _read(candidates: EventQuerySet, keys: Sequence[Key]) -> Iterator[Event]:
-    """These events in their order, as far as they are still candidates."""
-    for start in range(0, len(keys), READ):
-        ids = [key.id for key in keys[start : start + READ]]
-        yield from candidates.filter(pk__in=ids).order_by("pk")
+    def _read(self, candidates: EventQuerySet, keys: Sequence[Key]) -> Iterator[Event]:
+        """These events in their order, as far as they are still candidates."""
+        for start in range(0, len(keys), self.examined):
+            ids = [key.id for key in keys[start : start + self.examined]]
+            yield from candidates.filter(pk__in=ids).order_by("pk")
 
 
 def _judge_one(webhook: Webhook, filters: Filters, event: Event) -> tuple[bool, str]:
@@ -169,3 +194,170 @@ def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:
             chosen["webhooks"].append(webhook.pk)
             event.serializers = json.dumps(outputs)
             event.save(update_fields=["serializers"])
+
+
+# Skipped changes
+
+
+class NotRecoverable(Exception):
+    """The object of a skip cannot be sent. The message says why."""
+
+
+class RecoverSkipped(ExaminedKind):
+    """Send a webhook the objects of the changes that it skipped, each once, as they are now."""
+
+    name = "recover_skipped"
+    label = gettext_lazy("recover skipped")
+    past = "Recovered"
+    meaning = (
+        "Sends a webhook the objects of changes that it skipped, from a time on: each object once, as it is now, if it "
+        "matches the conditions of today. Use it after a wrong condition was corrected."
+    )
+    consequence = gettext_lazy(
+        "Sends the objects of changes that this webhook skipped, for example because of a wrong condition: each object "
+        "once, as it is now, if the webhook wants it now. What the webhook got later is left out."
+    )
+    summary = gettext_lazy("recovery of skipped changes")
+    link = gettext_lazy("Recover skipped…")
+
+    listed = "skip"
+    nouns = ("object",)
+    filters = (*SINCE_FILTERS, "rule")
+    needed = NEEDED_SINCE
+    permissions = ("rq_webhooks.replay_event",)
+    is_judged_later = True
+    is_sent = False
+    # A position has 20 bits below the millisecond. So a query looks at three quarters of an hour at first.
+    stride = 1 << 28
+    examined = 200
+
+    def key_of(self, pk: uuid.UUID) -> Key:
+        return Key(position_of(pk), pk)
+
+    def bounds(self, since: datetime | None) -> tuple[int, int]:
+        last = position_of(first_id(timezone.now() + CLOCKS))
+        first = Skip.objects.order_by("pk").values_list("pk", flat=True).first()
+        begin = position_of(first) if first else last
+        if since is not None:
+            begin = max(begin, min(position_of(first_id(since)), last))
+        return begin - 1, last
+
+    def name_of(self, key: Key) -> str:
+        skip = Skip.objects.filter(pk=key.id).first()
+        return f"skipped change {key.id} ({skip.object_repr or skip})" if skip else f"skipped change {key.id}"
+
+    def names(self, keys: Sequence[Key], user: Any) -> dict[Any, str]:
+        if not permissions.may_view_skips(user):
+            return {}
+        found = Skip.objects.in_bulk([key.id for key in keys])
+        return {pk: f"{skip.object_repr} ({skip})".strip() for pk, skip in found.items()}
+
+    def between(self, rows: QuerySet[Any], after: int, until: int) -> QuerySet[Any]:
+        return rows.filter(pk__gte=first_at(after + 1), pk__lt=first_at(until + 1)).order_by("pk")
+
+    def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
+        """Looks up the objects, and does not judge the conditions: for that, each object had to be serialized."""
+        skips = Skip.objects.filter(pk__in=[key.id for key in keys]).order_by("pk")
+        existing = _existing(skips)
+        found.counts[EVENTS] += len(existing)
+        found.unreadable += len(skips) - len(existing)
+        found.first += [self.key_of(skip.pk) for skip in existing]
+        return 0
+
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+        [portion], webhook, applied = portions, webhook_of(run), Applied()
+        # Two skips may have the same position. So this takes the range, and not only the rows of the portion.
+        rows = self.between(self.rows(run), portion.after, portion.until)
+        for skip in self.in_time(rows, portion.keys, time_left, applied):
+            try:
+                with transaction.atomic(Event.objects.db):
+                    applied.done += _recover(webhook, skip)
+            except Exception as error:
+                reraise_job_timeout(error)
+                applied.failed += 1
+                is_explained = isinstance(error, NotRecoverable | serialize.NotRegistered)
+                reason = str(error) if is_explained else f"{type(error).__name__}: {error}"
+                applied.problem = f"{skip.object_repr or skip}: {reason}"
+        return applied
+
+    def rows(self, run: Run) -> QuerySet[Skip]:
+        """The newest skip of each object, if the webhook wants such changes now and got nothing later of the object."""
+        webhook = webhook_of(run)
+        chosen = self._chosen(run, webhook)
+        of_object = {"object_type": OuterRef("object_type"), "object_id": OuterRef("object_id")}
+        newer = chosen.filter(pk__gt=OuterRef("pk"), pk__lt=first_at(run.last_event + 1), **of_object)
+        later = Event.objects.filter(
+            **of_object, timestamp__gt=OuterRef("timestamp"), action__in=Action.values, error=""
+        )
+        delivery = Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook)
+        undispatched = Event.objects.undispatched().matched_by(webhook.pk).filter(pk=OuterRef("pk"))
+        sent = later.filter(Exists(delivery) | Exists(undispatched))
+        return chosen.exclude(Exists(newer)).exclude(Exists(sent))
+
+    def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
+        """The skips that the filters choose, of changes that the webhook wants but for its conditions."""
+        models = [label_of(one) for one in webhook.object_types.all()]
+        found = select("skips", run.filters, Skip.objects.filter(object_type__in=models, action__in=webhook.actions))
+        still_ignored = Q(rule=Rule.IGNORED_USER, username__in=webhook.excluded_usernames)
+        found = found.exclude(still_ignored).exclude(rule=Rule.LOOP_PROTECTION)
+        return permissions.visible_skips(user_of(run), found) if run.is_restricted else found
+
+
+def _recover(webhook: Webhook, skip: Skip) -> bool:
+    """Store an Event of the object for this webhook. False if the webhook does not want the object as it is now.
+
+    Raises NotRecoverable, NotRegistered, and what the serializer and the conditions raise.
+    """
+    registration, instance = serialize.reread_stored(skip.object_type, skip.object_id)
+    if instance is None:
+        raise NotRecoverable(_("the object is deleted, so it cannot be read: correct the receiver by hand"))
+    action = _action(webhook, skip)
+    if action is None:
+        return False
+    text = serialize.serialize(registration, instance, webhook.serializer).columns()
+    event = Event(
+        action=action,
+        object_type=skip.object_type,
+        object_id=skip.object_id,
+        object_repr=registration.name_of(instance),
+        username=skip.username,
+        request_id=skip.request_id,
+        webhook_ids=[webhook.pk],
+        **payloads.serializer_columns({webhook.serializer: [webhook.pk]}, {webhook.serializer: text}),
+    )
+    if not wants(Filters.of(webhook), EventContext.of_stored(event, webhook.serializer)):
+        return False
+    for name, value in serialize.context_columns(vars(event), Event.objects.db).items():
+        setattr(event, name, value)
+    event.insert(Event.objects.db)
+    Event.announce([event], Event.objects.db)
+    return True
+
+
+def _action(webhook: Webhook, skip: Skip) -> Action | None:
+    """ "created" if the webhook skipped that and got nothing of the object. None if it wants no such change."""
+    of_object = {"object_type": skip.object_type, "object_id": skip.object_id}
+    got = Event.objects.filter(**of_object).filter(
+        Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook))
+    )
+    is_new = Skip.objects.filter(webhook=webhook, action=Action.CREATED, **of_object).exists() and not got.exists()
+    wanted = [Action.CREATED, Action.UPDATED] if is_new else [Action.UPDATED, Action.CREATED]
+    return next((action for action in wanted if action in webhook.actions), None)
+
+
+def _existing(skips: Iterable[Skip]) -> list[Skip]:
+    """The skips with objects that can be read now."""
+    by_model = defaultdict[str, list[Skip]](list)
+    for skip in skips:
+        by_model[skip.object_type].append(skip)
+    found = set[tuple[str, str]]()
+    for label, group in by_model.items():
+        if registration := registry.registration_by_label(label):
+            keys = dict[Any, str]()
+            for skip in group:
+                with suppress(ValidationError):  # the model has other keys since
+                    keys[registration.normalize_pk(skip.object_id)] = skip.object_id
+            rows = registration.model._base_manager.using(Event.objects.db)
+            known = rows.filter(with_pks(registration.model, [*keys])).values_list("pk", flat=True)
+            found.update((label, keys.get(pk, "")) for pk in known)
+    return [skip for skip in skips if (skip.object_type, skip.object_id) in found]

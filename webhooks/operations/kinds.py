@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -34,10 +33,9 @@ from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.models.filters import EACH, SUPERSEDED
 from webhooks.models.queue import ENDED_STATES
-from webhooks.operations.backfills import Backfill
+from webhooks.operations.backfills import Backfill, RecoverSkipped
 from webhooks.operations.replays import Replay
 from webhooks.operations.retries import DeliveryKind
-from webhooks.operations.skipped import RecoverSkipped
 
 
 class Retry(DeliveryKind):
@@ -49,7 +47,6 @@ class Retry(DeliveryKind):
     meaning = "Sends failed deliveries again, and makes the next attempt of pending ones due now."
     consequence = _("They are sent again, in the order of their lanes, with the data they had.")
     summary = _("retry of deliveries")
-    summary_of = _("retry of deliveries of %(webhooks)s")
     question = ngettext_lazy(
         "Retry %(rows)s delivery of %(webhooks)s?", "Retry %(rows)s deliveries of %(webhooks)s?", "count"
     )
@@ -89,7 +86,6 @@ class Resend(DeliveryKind):
         "with the same webhook-id."
     )
     summary = _("resend of deliveries")
-    summary_of = _("resend of deliveries of %(webhooks)s")
     question = ngettext_lazy(
         "Resend %(rows)s delivery of %(webhooks)s?", "Resend %(rows)s deliveries of %(webhooks)s?", "count"
     )
@@ -126,7 +122,6 @@ class Discard(DeliveryKind):
         "Their receivers do not get these changes. A discarded delivery can be retried until it is deleted."
     )
     summary = _("discard of deliveries")
-    summary_of = _("discard of deliveries of %(webhooks)s")
     question = ngettext_lazy(
         "Discard %(rows)s delivery of %(webhooks)s?", "Discard %(rows)s deliveries of %(webhooks)s?", "count"
     )
@@ -182,7 +177,6 @@ class Recover(RunKind):
         "they had a delivery. What the receiver accepted is not sent again, and what a user discarded is not sent."
     )
     summary = _("recovery of deliveries and events")
-    summary_of = _("recovery of deliveries and events of %(webhooks)s")
     link = _("Recover since…")
 
     listed = "delivery"
@@ -191,7 +185,6 @@ class Recover(RunKind):
     needed = NEEDED_SINCE
     takes_pending = True
     permissions = ("rq_webhooks.retry_delivery", "rq_webhooks.replay_event")
-    is_sent = True
 
     def __init__(self) -> None:
         self._events = ReplayFailed()
@@ -213,7 +206,9 @@ class Recover(RunKind):
         if isinstance(after, int):
             return self._events.look(run, after, size, limit, time_left)
         look = RETRY.look(run, after, size, limit, time_left)
-        return replace(look, until=run.counted_event, is_last=False) if look.is_last else look
+        if look.until == run.last_event:
+            look.until = run.counted_event
+        return look
 
     def rows_of_index(self, run: Run) -> list[QuerySet[Any]] | None:
         deliveries = RETRY.rows_of_index(run)
@@ -223,10 +218,7 @@ class Recover(RunKind):
         return [*deliveries, Event.objects.failed().filter(timestamp__gte=since)]
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        applied = Applied()
-        for portion in portions:
-            applied.add(self._part(portion.webhook).apply(run, [portion], token, time_left))
-        return applied
+        return self._part(portions[0].webhook).apply(run, portions, token, time_left)
 
 
 RUN_KINDS: dict[str, RunKind] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,6 @@ from webhooks.delivery.runs.kinds import (
     EVENTS,
     Applied,
     EventKind,
-    Key,
     Look,
     Portion,
     Position,
@@ -182,7 +182,6 @@ class Replay(EventKind):
     meaning = "Captures the objects of events again, as new events with the data of today."
     consequence = gettext_lazy("Their objects are captured as they are today, as new events.")
     summary = gettext_lazy("replay of events")
-    summary_of = gettext_lazy("replay of events of %(webhooks)s")
     question = short_question = ngettext_lazy("Replay %(rows)s event?", "Replay %(rows)s events?", "count")
 
     listed = "event"
@@ -193,7 +192,7 @@ class Replay(EventKind):
     are_failed = False
     """Whether all of its events have failed."""
 
-    def events(self, run: Run) -> EventQuerySet:
+    def rows(self, run: Run) -> EventQuerySet:
         """The newest event of each object and of the same webhooks: replays of the others would have the same data."""
         found = self._all(run)
         if EACH in run.filters:
@@ -211,10 +210,10 @@ class Replay(EventKind):
         if keys is not None:
             until = run.last_event
             conditions = Q(Among("id", [pk for pk in keys if run.counted_event < pk <= until]))
-        found = self.events(run).filter(conditions)
-        look = Look(until, until >= run.last_event, {EVENTS: found.count()}, [])
+        found = self.rows(run).filter(conditions)
+        look = Look(until, Counter({EVENTS: found.count()}))
         if limit:
-            look.first = [Key(pk, pk) for pk in found.order_by("pk").values_list("pk", flat=True)[:limit]]
+            look.first = [self.key_of(pk) for pk in found.order_by("pk").values_list("pk", flat=True)[:limit]]
         if EACH not in run.filters:
             look.left_out = self._all(run).filter(conditions).count() - look.counts[EVENTS]
         return look
@@ -236,25 +235,21 @@ class Replay(EventKind):
             found = permissions.allowed(user_of(run), "replay", found)  # type: ignore[assignment]
         return found
 
-    def is_risky(self, webhook: int) -> bool:
-        return True  # it calls the project's serializers
-
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        ids = [key.id for portion in portions for key in portion.keys]
-        results, left = list[Replayed](), 0
-        for event in self.events(run).filter(pk__in=ids).order_by("pk"):
-            if results and time_left.is_over:
-                left = sum(pk >= event.pk for pk in ids)
-                break
+        [portion], applied = portions, Applied()
+        rows = self.rows(run).filter(pk__in=[key.id for key in portion.keys]).order_by("pk")
+        for event in self.in_time(rows, portion.keys, time_left, applied):
             webhooks = event.webhook_ids
             result = replay_one(event, run.filters.get("webhook"))
             event.webhook_ids = webhooks
-            results.append(result)
-            if event.error and EACH not in run.filters and (result.event or result.is_unmatched):
-                self._close_older(run, event)
-        problems = [one for one in results if one.problem and not one.is_unmatched]
-        last = f"{problems[-1].original.name}: {problems[-1].problem}" if problems else ""
-        return Applied(sum(one.event is not None for one in results), len(problems), last, left=left)
+            if result.event or result.is_unmatched:
+                applied.done += result.event is not None
+                if event.error and EACH not in run.filters:
+                    self._close_older(run, event)
+            else:
+                applied.failed += 1
+                applied.problem = f"{event.name}: {result.problem}"
+        return applied
 
 
 def _with_webhooks(events: EventQuerySet) -> EventQuerySet:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet, Value
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext_lazy
 
 from webhooks import permissions
 from webhooks.db import Among, DatabaseNow, to_db_time
@@ -52,7 +52,6 @@ class DeliveryKind(RunKind):
     listed = "delivery"
     nouns = ("delivery",)
     filters = (*filters_of("deliveries"),)
-    is_sent = True
 
     operation: ClassVar[str]
     """The operation of ``permissions`` on a delivery: "retry" needs ``rq_webhooks.retry_delivery``."""
@@ -100,8 +99,9 @@ class DeliveryKind(RunKind):
 
     # The rows of a run
 
-    def rows(self, run: Run, user: Any = None) -> DeliveryQuerySet:
-        """The deliveries that a run takes. With a ``user``, those on which the user may act.
+    def rows(self, run: Run, user: Any = None, with_superseded: bool = False) -> DeliveryQuerySet:
+        """The deliveries that a run takes, or those that it leaves out as superseded, too. With a ``user``, those on
+        which the user may act.
 
         A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
         state.
@@ -109,33 +109,29 @@ class DeliveryKind(RunKind):
         rows: Any = select("deliveries", without_options(run.filters))
         if user is not None:
             rows = permissions.allowed(user, self.operation, permissions.found_deliveries(user, rows, run.filters))
-        if self._leaves_superseded(run):
+        if self._leaves_superseded(run) and not with_superseded:
             rows = rows.not_superseded()
         return self.choose(rows if "state" in run.filters else rows.filter(discarded_at=None))
 
     def superseded(self, run: Run, user: Any = None) -> DeliveryQuerySet:
         """The superseded deliveries that the run leaves out."""
-        if not self._leaves_superseded(run):
-            return Delivery.objects.none()
-        return self.rows(_with_superseded(run), user).superseded()
+        found = self.rows(run, user, with_superseded=True).superseded()
+        return found if self._leaves_superseded(run) else found.none()
 
     def _leaves_superseded(self, run: Run) -> bool:
         """Whether the run leaves out superseded deliveries: the receiver would end with their old state."""
         return SUPERSEDED in self.filters and SUPERSEDED not in run.filters
 
-    def _rows_of_run(self, run: Run) -> DeliveryQuerySet:
-        return self.rows(run, user_of(run) if run.is_restricted else None)
-
-    def _between(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
-        return self._rows_of_run(run).filter(Selective(event__gt=after), Selective(event__lte=until))
+    def _rows_of_run(self, run: Run, *conditions: Any, with_superseded: bool = False) -> DeliveryQuerySet:
+        user = user_of(run) if run.is_restricted else None
+        return self.rows(run, user, with_superseded).filter(*conditions)
 
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        rows = self._between(run, after, until).order_by().values("webhook").annotate(count=Count("pk"))
-        return {row["webhook"]: row["count"] for row in rows}
+        rows = self._rows_of_run(run, *_between(after, until)).order_by().values("webhook")
+        return dict(rows.annotate(count=Count("pk")).values_list("webhook", "count"))
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        rows = self._between(run, after, until).filter(webhook=webhook).order_by("event_id")
-        return [Key(*row) for row in rows.values_list("event_id", "pk")[:limit]]
+        return _first(self._rows_of_run(run, *_between(after, until), Q(webhook=webhook)), limit)
 
     # The preview of a run
 
@@ -147,17 +143,13 @@ class DeliveryKind(RunKind):
         """
         if (queue := self._queue(run)) is None:
             begin, until = next_events(run, after, size)
-            look = Look(until, until >= run.last_event, {}, [])
-            self._add(look, run, limit, [Selective(event__gt=begin), Selective(event__lte=until)])
-            return look
+            return self._found(run, until, limit, _between(begin, until))
         rows = queue.order_by("pk") if after is None else queue.filter(pk__gt=after).order_by("pk")
         keys = list(rows.values_list("pk", flat=True)[:size])
-        look = Look(keys[-1] if keys else after, len(keys) < size, {}, [])
-        if keys:
-            of_run = [Q(event__gt=run.counted_event), Q(event__lte=run.last_event)]
-            few = keys[: PER_FIRST * limit]
-            self._add(look, run, limit, [Among("id", keys, "uuid"), *of_run], [Among("id", few, "uuid"), *of_run])
-        return look
+        of_run = [Q(event__gt=run.counted_event), Q(event__lte=run.last_event)]
+        chosen = ([Among("id", some, "uuid"), *of_run] for some in (keys[: PER_FIRST * limit], keys))
+        end: Position = keys[-1] if len(keys) == size else run.last_event
+        return self._found(run, end, limit, *chosen) if keys else Look(end)
 
     def _queue(self, run: Run) -> QueuedDeliveryQuerySet | None:
         """The rows of the queue that have all deliveries of the run, and others. None if it does not have them all."""
@@ -167,26 +159,23 @@ class DeliveryKind(RunKind):
         chosen = {name: value for name, value in run.filters.items() if name in ("webhook", *TIMES)}
         return select("deliveries", chosen, QueuedDelivery.objects.in_states(*states))  # type: ignore[no-any-return]
 
-    def _add(
-        self, look: Look, run: Run, limit: int, conditions: Sequence[Any], few: Sequence[Any] | None = None
-    ) -> None:
-        """Count the rows that meet the conditions, and read the first ones. Mostly, enough of these meet ``few``."""
-        superseded: Any = Value(False)
-        counted = run
-        if self._leaves_superseded(run):
-            superseded, counted = superseded_column(), _with_superseded(run)
-        rows = self._rows_of_run(counted).filter(*conditions).order_by().annotate(read_superseded=superseded)
-        counts = rows.values("webhook", "read_superseded").annotate(count=Count("pk"))
-        for webhook, is_superseded, count in counts.values_list("webhook", "read_superseded", "count"):
-            if is_superseded:
-                look.superseded += count
+    def _found(self, run: Run, until: Position, limit: int, *conditions: Sequence[Any]) -> Look:
+        """Count the rows that meet the last of these conditions, and read the first ones. Mostly, enough of these meet
+        the conditions before."""
+        look = Look(until)
+        superseded: Any = superseded_column() if self._leaves_superseded(run) else Value(False)
+        rows = self._rows_of_run(run, *conditions[-1], with_superseded=True).order_by()
+        counts = rows.annotate(read_superseded=superseded).values("webhook", "read_superseded")
+        for row in counts.annotate(count=Count("pk")):
+            if row["read_superseded"]:
+                look.superseded += row["count"]
             else:
-                look.counts[webhook] = count
-        wanted = min(limit, sum(look.counts.values()))
-        for chosen in (few, conditions) if few else (conditions,):
+                look.counts[row["webhook"]] = row["count"]
+        wanted = min(limit, look.counts.total())
+        for chosen in conditions:
             if len(look.first) < wanted:
-                first = self._rows_of_run(run).filter(*chosen).order_by("event_id").values_list("event_id", "pk")
-                look.first = [Key(*row) for row in first[:limit]]
+                look.first = _first(self._rows_of_run(run, *chosen), limit)
+        return look
 
     def rows_of_index(self, run: Run) -> list[QuerySet[Any]] | None:
         """A delivery fails after it was created: so those of a time are among the ones that failed since."""
@@ -221,12 +210,14 @@ class DeliveryKind(RunKind):
         return Applied(changed.changed, claimed=changed.claimed)
 
 
-def _with_superseded(run: Run) -> Run:
-    """The same run, unsaved, with the superseded deliveries."""
-    return Run(
-        filters=run.filters | {SUPERSEDED: True},
-        **{name: getattr(run, name) for name in ("kind", "requested_by", "is_restricted", "is_by_user")},
-    )
+def _first(rows: DeliveryQuerySet, limit: int) -> list[Key]:
+    """The first of these deliveries, in the order of their events."""
+    return [Key(*row) for row in rows.order_by("event_id").values_list("event_id", "pk")[:limit]]
+
+
+def _between(after: int, until: int) -> Sequence[Any]:
+    """Deliveries of the events after one and up to another one."""
+    return [Selective(event__gt=after), Selective(event__lte=until)]
 
 
 class Selective(ExpressionWrapper):
@@ -243,27 +234,24 @@ class Selective(ExpressionWrapper):
         return f"likelihood({condition}, 0.000001)", parameters
 
 
+PAUSED = ngettext_lazy(
+    "%(count)s delivery waits, because the webhook is paused. Resume the webhook: this sends it.",
+    "%(count)s deliveries wait, because the webhook is paused. Resume the webhook: this sends them.",
+    "number",
+)
+DISABLED = ngettext_lazy(
+    "%(count)s delivery waits, because the webhook is disabled. Enable the webhook: this sends it.",
+    "%(count)s deliveries wait, because the webhook is disabled. Enable the webhook: this sends them.",
+    "number",
+)
+
+
 def held_back(webhook_id: Any, user: Any) -> str:
     """How to send deliveries that need no retry, because only their webhook holds them back; empty without any that the
     user may view."""
-    every = user is None  # a command
-    webhooks: Any = Webhook.objects if every else permissions.visible_webhooks(user)
-    queue = QueuedDelivery.objects.all() if every else permissions.visible_queue(user)
-    webhook = webhooks.filter(pk=webhook_id).first()
-    waits = queue.filter(webhook=webhook_id).in_states(*OPEN_STATES)
+    webhook = permissions.visible_webhooks(user).filter(pk=webhook_id).first()
+    waits = permissions.visible_queue(user).filter(webhook=webhook_id).in_states(*OPEN_STATES)
     if webhook is None or webhook.is_sendable or not (count := waits[: MOST_COUNTED + 1].count()):
         return ""
-    if webhook.enabled:
-        text = ngettext(
-            "%(count)s delivery waits, because the webhook is paused. Resume the webhook: this sends it.",
-            "%(count)s deliveries wait, because the webhook is paused. Resume the webhook: this sends them.",
-            count,
-        )
-    else:
-        text = ngettext(
-            "%(count)s delivery waits, because the webhook is disabled. Enable the webhook: this sends it.",
-            "%(count)s deliveries wait, because the webhook is disabled. Enable the webhook: this sends them.",
-            count,
-        )
-    is_all = count <= MOST_COUNTED
-    return text % {"count": number(count) if is_all else _("More than %(count)s") % {"count": number(MOST_COUNTED)}}
+    shown = number(count) if count <= MOST_COUNTED else _("More than %(count)s") % {"count": number(MOST_COUNTED)}
+    return str((PAUSED if webhook.enabled else DISABLED) % {"number": count, "count": shown})

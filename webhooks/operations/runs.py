@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext_lazy
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, index_plans, savepoint
-from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Key, Look, Pace, Position, RunKind, TimeLeft, kind_of
-from webhooks.errors import is_statement_timeout
+from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, Run, RunState, Webhook
@@ -57,26 +56,14 @@ class Named(NamedTuple):
 
 
 @dataclass
-class Preview:
+class Preview(Look):
     """What a run would take: the numbers of deliveries and events, and the oldest ones of them."""
 
-    deliveries: int = 0
-    events: int = 0
     sample: list[Named] = field(default_factory=list)
-    webhooks: set[int] = field(default_factory=set)
-    """The ids of the webhooks that have the deliveries."""
     is_stopped: bool = False
     """Whether the time was over before all rows were counted."""
-    left_out: int = 0
-    """Rows that match the filters, but that the run only takes if it is asked to: see ``note``."""
-    superseded: int = 0
-    """Superseded deliveries that the run leaves out in the same way."""
     at_most: int | None = None
     """If the count was stopped, no more rows than these match. None if that is not known."""
-    unreadable: int = 0
-    """Objects that are deleted, or whose model is not registered: the run cannot read them."""
-    unjudged: int = 0
-    """Events that the run may take or not: their conditions could not be judged."""
     note: str = ""
     """Why some events could not be judged, or objects not read. Or why nothing matches, if a filter names a user who
     does not exist, or the webhook holds its deliveries back.
@@ -85,7 +72,20 @@ class Preview:
 
     @property
     def count(self) -> int:
-        return self.deliveries + self.events
+        return self.counts.total()
+
+    @property
+    def events(self) -> int:
+        return self.counts[EVENTS]
+
+    @property
+    def deliveries(self) -> int:
+        return self.count - self.events
+
+    @property
+    def webhooks(self) -> set[int]:
+        """The ids of the webhooks that have the deliveries."""
+        return {*self.counts} - {EVENTS}
 
     @property
     def is_complete(self) -> bool:
@@ -105,11 +105,9 @@ class RunExists(Exception):
     """An open ``run`` does the same already, or with ``is_repeated`` the same request has begun it before."""
 
     def __init__(self, run: Run, is_repeated: bool = False) -> None:
-        text = (
-            _("This request has begun run %(id)s already.")
-            if is_repeated
-            else _("Run %(id)s does the same and has not ended yet. Wait for it, or cancel it first.")
-        )
+        text = _("Run %(id)s does the same and has not ended yet. Wait for it, or cancel it first.")
+        if is_repeated:
+            text = _("This request has begun run %(id)s already.")
         super().__init__(text % {"id": run.pk})
         self.run, self.is_repeated = run, is_repeated
 
@@ -193,99 +191,88 @@ def preview(
     """
     run = _new(kind, filters, user, takes_all)
     using, pace, time_left = Event.objects.db, Pace(is_hurried=seconds < 1), TimeLeft(seconds)
-    found, oldest, problem = Preview(), list[Key](), ""
-    after: Position = None
-    is_done = run.counted_event >= run.last_event
+    found, is_done = Preview(), run.counted_event >= run.last_event
 
     def look() -> Look:
         with savepoint(using):  # PostgreSQL may stop it
-            return RUN_KINDS[kind].look(run, after, pace.events, SAMPLE - len(oldest), time_left)
+            return RUN_KINDS[kind].look(run, found.until, pace.events, SAMPLE - len(found.first), time_left)
 
     with index_plans(using, may_sort=True, seconds=max(SHORTEST_QUERY_SECONDS, min(QUERY_SECONDS, seconds))):
         while not (is_done or found.is_stopped):
             if part := pace.read(look):
-                found.events += part.counts.pop(EVENTS, 0)
-                found.deliveries += sum(part.counts.values())
-                found.webhooks.update(part.counts)
-                found.unjudged += part.unjudged
-                found.left_out += part.left_out
-                found.superseded += part.superseded
-                found.unreadable += part.unreadable
-                oldest += part.first
-                after, is_done, problem = part.until, part.is_last, part.problem or problem
+                found.add(part)
+                is_done = found.until == run.last_event
             found.is_stopped = not is_done and time_left.is_over
         if found.is_stopped:
-            found.at_most = _at_most(run)
-    oldest.sort(key=lambda key: key.event_id)
-    names = RUN_KINDS[kind].names(oldest, user)
-    found.sample = [Named(key.id, names.get(key.id, "")) for key in oldest]
-    found.note = _note(found, RUN_KINDS[kind], filters, user, problem)
+            found.at_most = pace.read(lambda: _at_most(run))
+    found.first.sort(key=lambda key: key.event_id)
+    viewer = user or permissions.Operator("webhooks")
+    names = RUN_KINDS[kind].names(found.first, viewer)
+    found.sample = [Named(key.id, names.get(key.id, "")) for key in found.first]
+    found.note = _note(found, RUN_KINDS[kind], filters, viewer)
     return found
 
 
-def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any, problem: str) -> str:
+def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) -> str:
     """See ``Preview.note``."""
-    if found.unjudged:
-        text = ngettext(
-            "%(count)s event could not be judged: %(reason)s.",
-            "%(count)s events could not be judged: %(reason)s.",
-            found.unjudged,
-        )
-        return text % {"count": number(found.unjudged), "reason": problem}
-    if found.unreadable:
-        text = ngettext(
-            "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver "
-            "by hand.",
-            "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
-            "receiver by hand.",
-            found.unreadable,
-        )
-        return text % {"count": number(found.unreadable)}
-    if found.left_out or found.superseded:
-        left_out = ngettext(
-            "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
-            "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
-            found.left_out,
-        )
-        texts = [left_out % {"count": number(found.left_out)}] if found.left_out else []
-        return " ".join([*texts, *([superseded_note(found.superseded)] if found.superseded else [])])
+    for names in (("unjudged",), ("unreadable",), ("left_out", "superseded")):
+        counts = {name: getattr(found, name) for name in names if getattr(found, name)}
+        if counts:
+            return " ".join(_sentence(name, count, found.problem) for name, count in counts.items())
     if found.count:
         return ""
-    if "user" in filters and _is_no_user(filters["user"], user):
+    # Who may not view users does not learn it.
+    may_know = "user" in filters and permissions.may_view_model(user, get_user_model())
+    if may_know and permissions.find_user(filters["user"]) is None:
         return _("There is no user “%(user)s”.") % {"user": filters["user"]}
     return retries.held_back(filters.get("webhook"), user) if kind.takes_pending else ""
-
-
-def _is_no_user(name: str, user: Any) -> bool:
-    """Whether there is no user of this name. Who may not view users does not learn it."""
-    may_know = user is None or permissions.may_view_model(user, get_user_model())
-    return may_know and isinstance(history.user_named(name), str)
 
 
 def _at_most(run: Run) -> int | None:
     """How many rows match the filters, superseded ones included. Indexes count them without a look at each.
 
-    None if no index has the filters, or if counting takes too long.
+    None if no index has the filters.
     """
     if run.is_restricted or (counted := kind_of(run).rows_of_index(run)) is None:
         return None
-    try:
-        with savepoint(Event.objects.db):
-            return sum(rows.count() for rows in counted)
-    except OperationalError as error:
-        if not is_statement_timeout(error):
-            raise
-        return None
+    with savepoint(Event.objects.db):
+        return sum(rows.count() for rows in counted)
+
+
+# What a preview says about the rows that it does not count.
+NOTES = {
+    "unjudged": ngettext_lazy(
+        "%(count)s event could not be judged: %(reason)s.",
+        "%(count)s events could not be judged: %(reason)s.",
+        "number",
+    ),
+    "unreadable": ngettext_lazy(
+        "%(count)s more object cannot be read: it is deleted, or its model is not registered. Correct the receiver by "
+        "hand.",
+        "%(count)s more objects cannot be read: they are deleted, or their models are not registered. Correct the "
+        "receiver by hand.",
+        "number",
+    ),
+    "left_out": ngettext_lazy(
+        "It leaves out %(count)s earlier event of the same objects: its replay would have the same data.",
+        "It leaves out %(count)s earlier events of the same objects: their replays would have the same data.",
+        "number",
+    ),
+    "superseded": ngettext_lazy(
+        "It leaves out %(count)s superseded delivery: its receiver has a later state of the object.",
+        "It leaves out %(count)s superseded deliveries: their receivers have later states of the objects.",
+        "number",
+    ),
+}
+
+
+def _sentence(name: str, count: int, reason: str = "") -> str:
+    return str(NOTES[name] % {"number": count, "count": number(count), "reason": reason})
 
 
 def superseded_note(count: int) -> str:
     """How many superseded deliveries are left out, and why."""
-    text = ngettext(
-        "It leaves out %(count)s superseded delivery: its receiver has a later state of the object.",
-        "It leaves out %(count)s superseded deliveries: their receivers have later states of the objects.",
-        count,
-    )
-    return text % {"count": number(count)}
+    return _sentence("superseded", count)
 
 
 def count_superseded(kind: str, filters: Mapping[str, Any], user: Any = None) -> int:
@@ -328,9 +315,7 @@ def resume(run: Run, user: Any = None) -> bool:
 
 def cancel(run: Run, user: Any = None) -> bool:
     """End a run; its changes stay. Returns whether it had not ended before."""
-    if is_cancelled := _change(run, RunQuerySet.cancel, user, "Cancelled"):
-        run.announce()
-    return is_cancelled
+    return _change(run, RunQuerySet.cancel, user, "Cancelled")
 
 
 def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str) -> bool:
@@ -339,6 +324,8 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
             return False
         run.refresh_from_db()
         history.record_summary(user or PROGRAM, Run, summary(run), history.CHANGE, f"{done} run {run.pk}.")
+        if not run.is_open:
+            run.announce()
         jobs.wake_on_commit()
     return True
 
@@ -346,7 +333,7 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
 def summary(run: Run) -> str:
     """A run in words: "retry of deliveries of CMDB sync"."""
     kind, webhooks = kind_of(run), _names_of_webhooks(run)
-    return str(kind.summary_of) % {"webhooks": webhooks} if webhooks else str(kind.summary)
+    return str(kind.summary_of % {"run": kind.summary, "webhooks": webhooks} if webhooks else kind.summary)
 
 
 def _names_of_webhooks(run: Run) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from django.db import OperationalError
 from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions
 from webhooks.delivery.clock import elapsed
@@ -75,13 +77,6 @@ class Applied:
     claimed: list[ClaimedRow] = field(default_factory=list)
     left: int = 0
 
-    def add(self, other: Applied) -> None:
-        self.done += other.done
-        self.failed += other.failed
-        self.problem = other.problem or self.problem
-        self.claimed += other.claimed
-        self.left += other.left
-
 
 Position = int | uuid.UUID | None
 """Where a look ended, and the next one begins: after an event or a delivery. None at the beginning."""
@@ -89,21 +84,31 @@ Position = int | uuid.UUID | None
 
 @dataclass
 class Look:
-    """What a run would take of some rows, up to the position ``until``: the numbers by webhook, and the first rows.
+    """What a run would take of some rows, up to the position ``until``: the last event of the run if no rows follow."""
 
-    ``is_last`` says that no rows follow. ``unjudged`` events may be wanted or not: judging them failed, for the reason
-    in ``problem``. ``left_out`` match the filters, but the run leaves them out unless it is asked to take them. So do
-    ``superseded`` deliveries. Rows that are ``unreadable`` have objects that cannot be read."""
-
-    until: Position
-    is_last: bool
-    counts: dict[int, int]
-    first: list[Key]
+    until: Position = None
+    counts: Counter[int] = field(default_factory=Counter)
+    """The numbers of rows, by webhook or ``EVENTS``."""
+    first: list[Key] = field(default_factory=list)
+    """The first rows."""
     unjudged: int = 0
-    problem: str = ""
+    """Events that the run may take or not: their conditions could not be judged."""
     left_out: int = 0
+    """Rows that match the filters, but that the run only takes if it is asked to."""
     superseded: int = 0
+    """Superseded deliveries that the run leaves out in the same way."""
     unreadable: int = 0
+    """Objects that are deleted, or whose model is not registered: the run cannot read them."""
+    problem: str = ""
+    """Why the last of the ``unjudged`` events could not be judged."""
+
+    def add(self, other: Look) -> None:
+        """Add what the next look has found."""
+        self.until, self.problem = other.until, other.problem or self.problem
+        self.counts += other.counts
+        self.first += other.first
+        for name in ("unjudged", "left_out", "superseded", "unreadable"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class TimeLeft:
@@ -170,8 +175,8 @@ class RunKind(ABC):
     """What the page before the run says about it."""
     summary: ClassVar[Any]
     """A run in words."""
-    summary_of: ClassVar[Any]
-    """A run in words, with the names of its ``%(webhooks)s``."""
+    summary_of: ClassVar[Any] = _("%(run)s of %(webhooks)s")
+    """The summary of a run, with the names of its webhooks."""
     question: ClassVar[Any] = ""
     """What the page asks before a run of ``%(rows)s`` of a list, and perhaps of ``%(webhooks)s``."""
     short_question: ClassVar[Any] = ""
@@ -202,7 +207,7 @@ class RunKind(ABC):
 
     # Steps
 
-    is_sent: ClassVar[bool]
+    is_sent: ClassVar[bool] = True
     """Whether its rows are sent at once, so that a step takes only as many as the worker has capacity for."""
 
     stride: ClassVar[int] = 1
@@ -235,11 +240,11 @@ class RunKind(ABC):
         return f"event {key.event_id} ({event.name if event else ''})"
 
     def names(self, keys: Sequence[Key], user: Any) -> dict[Any, str]:
-        """The names of rows by id, as far as the user may view them. Without a user, of all."""
+        """The names of rows by id, as far as the user may view them."""
         found = dict[Any, Any]()
-        if user is None or permissions.may_view_events(user):
+        if permissions.may_view_events(user):
             found |= Event.objects.for_list().in_bulk([key.id for key in keys if key.id == key.event_id])
-        if user is None or permissions.may_view_deliveries(user):
+        if permissions.may_view_deliveries(user):
             found |= Delivery.objects.for_list().in_bulk([key.id for key in keys if key.id != key.event_id])
         return {pk: str(row) for pk, row in found.items()}
 
@@ -265,7 +270,8 @@ class RunKind(ABC):
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         """Change these rows, if they still match. Claim of each webhook up to ``free`` rows with the ``token``.
 
-        Looks at one risky row at least, and at more until the time is over."""
+        The rows are of one risky portion, or of any number of others. Looks at one risky row at least, and at more
+        until the time is over."""
 
     @abstractmethod
     def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
@@ -320,24 +326,49 @@ def next_events(run: Run, after: Position, size: int) -> tuple[int, int]:
 
 
 class EventKind(RunKind):
-    """A kind of run that takes events."""
+    """A kind of run that takes events, or other rows with a position, one after the other.
+
+    It judges them, or calls the project's code, so its steps are risky: each takes one portion.
+    """
 
     @abstractmethod
-    def events(self, run: Run) -> EventQuerySet:
+    def rows(self, run: Run) -> QuerySet[Any]:
         """The events that the run takes."""
+
+    def between(self, rows: QuerySet[Any], after: int, until: int) -> QuerySet[Any]:
+        """These rows after one position and up to another one, in order."""
+        return rows.filter(pk__gt=after, pk__lte=until).order_by("pk")
+
+    def key_of(self, pk: Any) -> Key:
+        """The key of a row, by its id."""
+        return Key(pk, pk)
 
     def key(self, run: Run) -> int:
         """The key of its rows: ``EVENTS``, or the webhook that gets them."""
         return EVENTS
 
+    def is_risky(self, webhook: int) -> bool:
+        return True
+
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        return {self.key(run): self.events(run).filter(pk__gt=after, pk__lte=until).count()}
+        return {self.key(run): self.between(self.rows(run), after, until).count()}
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        return keys_of(self.events(run), after, until, limit)
+        return self._keys_of(self.rows(run), after, until, limit)
 
+    def _keys_of(self, rows: QuerySet[Any], after: int, until: int, limit: int) -> list[Key]:
+        found = self.between(rows, after, until).values_list("pk", flat=True)
+        return [self.key_of(pk) for pk in found[:limit]]
 
-def keys_of(events: EventQuerySet, after: int, until: int, limit: int) -> list[Key]:
-    """The next of these events, after one and up to another one."""
-    found = events.filter(pk__gt=after, pk__lte=until).order_by("pk")
-    return [Key(pk, pk) for pk in found.values_list("pk", flat=True)[:limit]]
+    def in_time(self, rows: Iterable[Any], keys: Sequence[Key], time_left: TimeLeft, applied: Applied) -> Iterator[Any]:
+        """The first of these rows, and more until the time is over. Then it notes how many of the keys are left.
+
+        Rows may share a position: it yields all of them, or none."""
+        last = None
+        for row in rows:
+            position = self.key_of(row.pk).event_id
+            if last not in (None, position) and time_left.is_over:
+                applied.left = sum(key.event_id >= position for key in keys)
+                return
+            last = position
+            yield row

@@ -9,9 +9,9 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from webhooks.insight.wording import count_of
-from webhooks.management import import_plans, import_source
+from webhooks.management import imports
 from webhooks.management.base import DatabaseCommand
-from webhooks.management.import_plans import ImportPreview, Plan
+from webhooks.management.imports import ImportPreview, Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.webhooks import ChangedMeanwhile
@@ -50,10 +50,10 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            responses = import_source.read(options["sources"], _token(options["token_file"]))
-        except import_source.UnreadableSource as error:
+            responses = imports.read(options["sources"], _token(options["token_file"]))
+        except imports.UnreadableSource as error:
             raise CommandError(one_line(str(error))) from None
-        preview = import_plans.preview(responses, options["disabled"])
+        preview = imports.preview(responses, options["disabled"])
         self._show(preview, responses.missing)
         if options["dry_run"]:
             self._print("Nothing was created: this was a dry run.")
@@ -63,7 +63,7 @@ class Command(DatabaseCommand):
             self._print("Nothing was created.")
         else:
             try:
-                import_plans.create(preview.new)
+                imports.create(preview.new)
             except ChangedMeanwhile:
                 problem = "Nothing was created: another user has just used one of the names. Run it again."
                 raise CommandError(problem) from None

@@ -1,18 +1,21 @@
-"""Webhooks and event rules of NetBox and Nautobot as webhooks of this app: the differences, and their creation.
+"""Webhooks and event rules of NetBox and Nautobot as webhooks of this app: read, translate, compare and create them.
 
-NetBox has event rules, and each uses one webhook: every rule becomes one webhook here. A webhook of Nautobot, or of
-NetBox before 3.7, has its own models and actions.
+They come from files, or page by page from the REST API. NetBox has event rules, and each uses one webhook: every rule
+becomes one webhook here. A webhook of Nautobot, or of NetBox before 3.7, has its own models and actions.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote_to_bytes
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes, urlsplit
 
+import requests
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -20,15 +23,18 @@ from django.db import transaction
 from webhooks import registry
 from webhooks.conf import MAX_TIMEOUT
 from webhooks.errors import get_logger
-from webhooks.management.import_source import Item, Responses
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
-from webhooks.network import headers
+from webhooks.network import headers, url_policy
+from webhooks.network.outcome import explain
 from webhooks.operations.webhooks import check_webhook, save_webhook
 from webhooks.payloads import templates
 from webhooks.permissions import Operator
 from webhooks.registry import label_of
 from webhooks.registry.registration import is_sensitive
+from webhooks.text import clean
+
+T = TypeVar("T")
 
 logger = get_logger(__name__)
 
@@ -47,6 +53,174 @@ ESCAPING = (
 SECRET_WORDS = {"auth", "authorization", "cookie", "key"}
 
 _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
+
+PAGE = 1000  # items, the default maximum of both
+TIMEOUT = 30  # seconds for each read
+
+WEBHOOKS, RULES = "webhooks", "event rules"
+WEBHOOKS_PATH, RULES_PATH = "/api/extras/webhooks/", "/api/extras/event-rules/"
+
+
+# Reading
+
+
+class Item(dict[str, Any]):
+    """A webhook or an event rule, with typed values. A value of another type counts as missing."""
+
+    def typed(self, key: str, default: T) -> T:
+        """The value, if it has the type of the default."""
+        value = self.get(key)
+        return value if isinstance(value, type(default)) else default
+
+    def text(self, key: str) -> str:
+        return clean(self.typed(key, "").strip())
+
+    def texts(self, key: str) -> list[str]:
+        return [one for one in self.typed(key, list[Any]()) if isinstance(one, str)]
+
+    def choice(self, key: str) -> str:
+        """The value of a choice. Some versions write it with its label."""
+        return str(self.typed(key, {"value": self.get(key)}).get("value") or "")
+
+
+class UnreadableSource(Exception):
+    """A source without webhooks, with the reason."""
+
+
+class _NotFound(UnreadableSource):
+    pass
+
+
+@dataclass
+class Responses:
+    """Webhooks and event rules by id. ``counts`` has the number of each that the server reports."""
+
+    webhooks: dict[Any, Item] = field(default_factory=dict)
+    rules: dict[Any, Item] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """A sentence for each list with missing pages."""
+        return [
+            f"only {len(found)} of {self.counts[kind]} {kind} were given: give the files of the other pages too"
+            for kind, found in ((WEBHOOKS, self.webhooks), (RULES, self.rules))
+            if len(found) < self.counts.get(kind, 0)
+        ]
+
+    def add(self, response: Any, source: str) -> None:
+        """Add one response, a list of responses, or a list of items. Raises UnreadableSource."""
+        for one in response if isinstance(response, list) else [response]:
+            if isinstance(one, dict) and isinstance(one.get("results"), list):
+                kinds = {self._add_item(item, source) for item in one["results"]}
+                count = one.get("count")
+                if isinstance(count, int):
+                    self.counts |= dict.fromkeys(kinds, count)
+            else:
+                self._add_item(one, source)
+
+    def _add_item(self, item: Any, source: str) -> str:
+        keys = item.keys() if isinstance(item, dict) else ()
+        kind = WEBHOOKS if "payload_url" in keys else RULES if "action_type" in keys else ""
+        if not kind or not isinstance(item.get("id"), int | str):
+            raise UnreadableSource(
+                f"{source} is no response of {WEBHOOKS_PATH} or {RULES_PATH}: it contains something that is neither a "
+                "webhook nor an event rule"
+            )
+        found = self.webhooks if kind == WEBHOOKS else self.rules
+        known = found.setdefault(item["id"], Item(item))
+        if known.get("name") != item.get("name"):
+            raise UnreadableSource(f"two {kind} have the id {item['id']}: import from one server at a time")
+        return kind
+
+
+def read(sources: Iterable[str], token: str = "") -> Responses:  # nosec B107 # none by default
+    """Read files and URLs. For a URL outside the API, read both lists. Raises UnreadableSource.
+
+    The ``token`` goes only to the server of each URL."""
+    responses = Responses()
+    for source in sources:
+        if source.lower().startswith(("http://", "https://")):
+            for url, response in _fetch_lists(source, token):
+                responses.add(response, url)
+        elif "://" in source:
+            raise UnreadableSource("Only http:// and https:// URLs can be read.")
+        else:
+            try:
+                responses.add(json.loads(Path(source).read_bytes()), source)
+            except OSError as error:
+                raise UnreadableSource(f"{source} cannot be read: {error.strerror}") from error
+            except (ValueError, RecursionError) as error:
+                raise UnreadableSource(f"{source} is no JSON: {error}") from error
+    return responses
+
+
+def _fetch_lists(url: str, token: str) -> Iterator[tuple[str, Any]]:
+    if problem := url_policy.problem(url):
+        raise UnreadableSource(problem)
+    if "/api/extras/" in urlsplit(url).path:
+        yield from _fetch_pages(url, token)
+        return
+    root = url.partition("?")[0].partition("#")[0].rstrip("/").removesuffix("/api")
+    yield from _fetch_pages(root + WEBHOOKS_PATH, token)
+    try:
+        yield from _fetch_pages(root + RULES_PATH, token)
+    except _NotFound:
+        return  # Nautobot, and NetBox before 3.7, have no event rules: webhooks have their own models and actions
+
+
+def _fetch_pages(url: str, token: str) -> Iterator[tuple[str, Any]]:
+    """The pages of a list, found by number: behind a proxy, the ``next`` of a response may name another server."""
+    read = 0
+    while True:
+        response = _fetch(url, token, read)
+        yield url, response
+        page = response if isinstance(response, dict) else {}
+        results, count = page.get("results"), page.get("count")
+        if not results or not isinstance(count, int) or read + len(results) >= count:
+            return
+        read += len(results)
+
+
+def _fetch(url: str, token: str, offset: int) -> Any:
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if token:
+            # NetBox's tokens of version 2 have this prefix. Older ones, and Nautobot's, have another scheme.
+            request.headers["Authorization"] = f"{'Bearer' if token.startswith('nbt_') else 'Token'} {token}"
+        return request
+
+    try:
+        response = requests.get(
+            url,
+            params={"limit": PAGE, "offset": offset},
+            headers={"Accept": "application/json"},
+            auth=authorize,  # also without a token: otherwise requests would read a password from a .netrc
+            timeout=TIMEOUT,
+            allow_redirects=False,
+        )
+    except requests.RequestException as error:
+        raise UnreadableSource(f"{url} cannot be read: {explain(error, TIMEOUT)[1]}") from error
+    _check_status(url, response)
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise UnreadableSource(f"{url} did not answer with JSON: {error}") from error
+
+
+def _check_status(url: str, response: requests.Response) -> None:
+    status = response.status_code
+    problem = f"{url} answered HTTP {status}"
+    if status == 404:
+        raise _NotFound(f"{problem}: there is no such list. Is it the URL of a NetBox or Nautobot?")
+    if status in (401, 403):
+        problem += ": the token needs permission to view webhooks and event rules"
+    if 300 <= status < 400:
+        problem += f", a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed"
+    if status != 200:
+        raise UnreadableSource(problem)
+
+
+# Planning
 
 
 @dataclass(frozen=True)
@@ -128,7 +302,7 @@ def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
     return names + (["object_types"] if object_types != set(plan.object_types) else [])
 
 
-# The translation
+# Translating
 
 
 class _NoEquivalent(Exception):
@@ -178,7 +352,7 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
 def _webhook_fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
     fields = {
         "name": rule.text("name"),
-        "enabled": rule.flag("enabled", True),
+        "enabled": rule.typed("enabled", True),
         **_action_fields(rule, differences),
         **_request_fields(webhook, differences),
         "conditions": rule.get("conditions") or None,
@@ -222,7 +396,7 @@ def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
         chosen = {action: name in given for name, action in ACTIONS.items()}
         others = sorted({*given} - ACTIONS.keys())
     else:
-        chosen = {action: rule.flag(flag, False) for flag, action in FLAGS.items()}
+        chosen = {action: rule.typed(flag, False) for flag, action in FLAGS.items()}
         others = [flag for flag in ("type_job_start", "type_job_end") if rule.get(flag)]
     if not any(chosen.values()):
         raise _NoEquivalent(f"none of its event types has an equivalent here: {', '.join(others) or 'there are none'}")
@@ -233,7 +407,7 @@ def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
 
 def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
     url, credentials = _without_user(webhook.text("payload_url"))
-    lines = "\n".join(webhook.text("additional_headers").splitlines())
+    lines = webhook.text("additional_headers").splitlines()
     additional, secret = _split_headers(lines, credentials, differences)
     if webhook.get("secret") is None:
         differences.append("its secret is not in the response: set it by hand if it has one")
@@ -251,7 +425,7 @@ def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
         "secret_headers": secret,
         "body_template": webhook.text("body_template"),
         "secret": webhook.text("secret"),
-        "ssl_verification": webhook.flag("ssl_verification", True),
+        "ssl_verification": webhook.typed("ssl_verification", True),
         "ca_file_path": webhook.text("ca_file_path"),
         "timeout": timeout,
     }
@@ -266,15 +440,16 @@ def _without_user(url: str) -> tuple[str, str]:
     return found[1] + url[found.end() :], credentials
 
 
-def _split_headers(text: str, credentials: str, differences: list[str]) -> tuple[str, str]:
+def _split_headers(lines: Sequence[str], credentials: str, differences: list[str]) -> tuple[str, str]:
     """Additional and secret headers from header lines and the ``credentials`` of a URL, which take precedence.
 
     Appends to ``differences``, without any value.
     """
     additional: list[str] = []
     secret: dict[str, str] = {}
-    lines = text.split("\n")
-    in_block = _block(lines)
+    # The lines from the first statement or comment of a template to the last.
+    marked = [number for number, line in enumerate(lines) if any(mark in line for mark in ("{%", "%}", "{#", "#}"))]
+    in_block = range(marked[0], marked[-1] + 1) if marked else ()
     for number, line in enumerate(lines):
         name = line.partition(":")[0].strip()
         is_plain = number not in in_block and not templates.is_template(line)
@@ -291,12 +466,6 @@ def _split_headers(text: str, credentials: str, differences: list[str]) -> tuple
         secret["authorization"] = f"Authorization: Basic {credentials}"
         differences.append("the user and password in its URL: they become a secret header, Authorization")
     return "\n".join(additional).strip("\n"), "\n".join(secret.values())
-
-
-def _block(lines: Sequence[str]) -> range:
-    """The numbers of the lines from the first statement or comment of a template to the last."""
-    found = [number for number, line in enumerate(lines) if any(mark in line for mark in ("{%", "%}", "{#", "#}"))]
-    return range(found[0], found[-1] + 1) if found else range(0)
 
 
 def _is_secret(name: str) -> bool:
