@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from webhooks.capture.transaction import (
     in_block,
 )
 from webhooks.conf import conf
-from webhooks.db import in_chunks
+from webhooks.db import MergedSavepoint, in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
@@ -219,19 +219,19 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
     if merged.candidates:
         try:
             # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
-            with transaction.atomic(state.using):
+            with MergedSavepoint(state.using) as savepoint:
                 serialized = serialized or serialize.serialize_object(state, change, [*merged.candidates])
                 if not serialized:
                     deleted = merged.history.deleted
                     if deleted and change.action != Action.DELETED:  # else no signal announced the deletion
                         record_now(state, replace(change, action=Action.DELETED), deleted)
                     return
-                refused = _write_events(state, merged, serialized)
+                refused = _write_events(state, merged, serialized, savepoint)
         except Exception as error:
             reraise_job_timeout(error)
-            with transaction.atomic(state.using):
+            with MergedSavepoint(state.using) as savepoint:
                 serialized = serialize.failed(state, change, error)
-                refused = _write_events(state, merged, serialized)
+                refused = _write_events(state, merged, serialized, savepoint)
         if change.action == Action.DELETED:
             state.edit(merged.history, deleted=serialized)
         name, refusals = serialized.object_repr, refusals | refused
@@ -265,8 +265,10 @@ def merge(state: TransactionState, change: Change) -> MergedChange:
     return MergedChange(change, history, action, actor, state.subscriptions.by_serializer(candidates), refusals)
 
 
-def _write_events(state: TransactionState, merged: MergedChange, serialized: SerializedObject) -> dict[int, Refusal]:
-    """Write the Events of a change. Returns why some candidates do not want it."""
+def _write_events(
+    state: TransactionState, merged: MergedChange, serialized: SerializedObject, savepoint: MergedSavepoint
+) -> dict[int, Refusal]:
+    """Write the Events of a change, as the last step in a savepoint. Returns why some candidates do not want it."""
     events, refusals = plan_events(state, merged, serialized)
     label, pk = merged.change.key
     for planned in events:
@@ -281,7 +283,8 @@ def _write_events(state: TransactionState, merged: MergedChange, serialized: Ser
                 continue
         if planned.columns:  # a new Event, or one that a rollback took back unseen
             event = Event(**planned.columns)
-            state.insert_event(event)
+            with savepoint.last() if planned is events[-1] else nullcontext():  # one statement on PostgreSQL
+                state.insert_event(event)
             planned.ids.append(event.pk)
     return refusals
 
@@ -291,7 +294,7 @@ def plan_events(
 ) -> tuple[list[PlannedEvent], dict[int, Refusal]]:
     """The Events of a change, and why some candidates do not want it.
 
-    The first Event is for the webhooks that match. The second is for the webhooks with filters that failed.
+    One Event is for the webhooks that match, a second one for the webhooks with filters that failed.
     """
     found, planned = _match_candidates(state, merged, serialized), list[PlannedEvent]()
     label, pk = merged.change.key
@@ -310,7 +313,8 @@ def plan_events(
             columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
             columns |= {"object_type": label, "object_id": pk, "object_repr": serialized.object_repr}
             columns |= serialize.context_columns(columns, state.using)
-        planned.append(PlannedEvent(ids, columns))
+        if ids or columns:
+            planned.append(PlannedEvent(ids, columns))
     return planned, found.refusals
 
 
