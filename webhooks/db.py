@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import EmptyResultSet
-from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
 from django.db.transaction import Atomic
 from django.utils import timezone
@@ -81,12 +81,8 @@ def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -
     if not is_postgresql(using) or connections[using].get_autocommit():
         execute(using, statement, parameters)
         return
-    begin, end = "SAVEPOINT webhooks_safely", "RELEASE SAVEPOINT webhooks_safely"
-    try:
-        fetch_each(using, (begin, ()), (statement, parameters), (end, ()))
-    except DatabaseError:
-        fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
-        raise
+    with MergedSavepoint(using) as savepoint, savepoint.last():
+        execute(using, statement, parameters)
 
 
 def is_postgresql(using: str) -> bool:
@@ -436,7 +432,7 @@ def atomically(work: Callable[[], T], using: str) -> T:
 
 def savepoint(using: str) -> AbstractContextManager[Any]:
     """A savepoint in the open transaction. Nothing in autocommit mode: there a failed query ends nothing."""
-    return nullcontext() if connections[using].get_autocommit() else transaction.atomic(using)
+    return nullcontext() if connections[using].get_autocommit() else MergedSavepoint(using)
 
 
 class MergedSavepoint(Atomic):
@@ -447,12 +443,12 @@ class MergedSavepoint(Atomic):
 
     def __init__(self, using: str) -> None:
         super().__init__(using, savepoint=True, durable=False)
-        self._connection = connections[using]
+        self._connection: Any = connections[using]
         self._sid = ""
         self._is_begun = self._is_last = self._is_released = False
 
-    def __enter__(self) -> Self:
-        connection: Any = self._connection
+    def __enter__(self) -> Self:  # type: ignore[override] # the stubs say that Django's returns nothing
+        connection = self._connection
         is_merged = _sends_several(connection.alias, connection.connection) and not connection.needs_rollback
         self.savepoint = not is_merged
         super().__enter__()
@@ -463,7 +459,7 @@ class MergedSavepoint(Atomic):
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        connection: Any = self._connection
+        connection = self._connection
         if self._sid:
             connection.execute_wrappers.remove(self._merge)
             if self._is_released or not (self._is_begun or error or connection.needs_rollback):

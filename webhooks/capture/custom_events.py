@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 
 from webhooks import payloads, registry
-from webhooks.capture import events, serialize
+from webhooks.capture import events
 from webhooks.capture.context import current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
@@ -91,8 +91,8 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
         same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
         for webhook_ids, error in ((found.matched, problem), (found.errored, found.error)):
             if webhook_ids:
-                columns = same | events.metadata_columns(event.action, webhook_ids, error, actor)
-                new.append(Event(**columns, **serialize.context_columns(columns, state.using)))
+                columns = events.complete_columns(state, same, event.action, webhook_ids, error, actor)
+                new.append(Event(**columns))
         refusals |= found.refusals
     skips = skips_of(event, actor, refusals)
     if state.batch is not None:

@@ -90,12 +90,9 @@ def reread_all(
             else:
                 rows = locked
         # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
-        rows = (
-            rows.filter(pk=chunk[0]).order_by()
-            if len(chunk) == 1
-            else rows.filter(with_pks(model, chunk)).order_by("pk")
-        )
-        found |= registration.by_pk(rows)
+        is_single = len(chunk) == 1
+        rows = rows.filter(models.Q(pk=chunk[0]) if is_single else with_pks(model, chunk))
+        found |= registration.by_pk(rows.order_by(*([] if is_single else ["pk"])))
     return found
 
 

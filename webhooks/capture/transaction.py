@@ -112,6 +112,11 @@ class SavepointLog:
         known[key] = value
         self.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
 
+    def forget(self, known: dict[K, V], key: K) -> None:
+        """Remove an entry of a dictionary, until a rollback."""
+        value = known.pop(key)
+        self.note(lambda: known.update({key: value}))
+
     def undo_last(self, undo: Callable[[], object]) -> bool:
         """Undo the last step if it is this one, and no savepoint was begun since. Returns whether it did so."""
         is_last = self._steps[-1:] == [(self._connection.savepoint_state, undo)]
@@ -291,8 +296,7 @@ class TransactionState:
         if announced is None:
             return False
         if not self._log.undo_last(announced[1]):
-            del self._announced[key]
-            self._log.note(lambda: self._announced.update({key: announced}))
+            self._log.forget(self._announced, key)
         return True
 
     def begin_deletion(self, change: Change) -> None:
@@ -304,8 +308,7 @@ class TransactionState:
         if outer:
             self._log.remember(self.deleting, key, tuple(outer))
         elif change is not None:
-            known = self.deleting.pop(key)
-            self._log.note(lambda: self.deleting.update({key: known}))
+            self._log.forget(self.deleting, key)
         return change
 
     def needs_prechange(self, key: Key) -> bool:
@@ -333,9 +336,8 @@ class TransactionState:
 
     def forget_recorded(self, ids: Iterable[int]) -> None:
         """Forget Events that were deleted again."""
-        for known in [pk for pk in ids if pk in self._recorded]:
-            event = self._recorded.pop(known)
-            self._log.note(partial(self._recorded.__setitem__, known, event))
+        for pk in self._recorded.keys() & set(ids):
+            self._log.forget(self._recorded, pk)
 
     def forget_subscriptions(self) -> None:
         """Read them again before their next use, and once more if the edit of the webhook is rolled back."""
