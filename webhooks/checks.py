@@ -51,7 +51,6 @@ def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield from _check_models(Event.objects.db)
         yield from _check_host()
         yield from _check_database(Event.objects.db)
-        yield from _check_requests(Event.objects.db)
 
 
 def _check_setting() -> Iterator[CheckMessage]:
@@ -321,10 +320,7 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
             hint=f'Remove it from DATABASES["{alias}"]["OPTIONS"]: READ COMMITTED is the default.',
             id="webhooks.W008",
         )
-
-
-def _check_requests(alias: str) -> Iterator[CheckMessage]:
-    if connections[alias].settings_dict["ATOMIC_REQUESTS"]:
+    if config["ATOMIC_REQUESTS"]:
         return
     yield Warning(
         "Requests are not atomic: if a process is killed between a save and its signal, the event is lost.",

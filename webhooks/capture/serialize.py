@@ -6,7 +6,7 @@ import json
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -130,7 +130,10 @@ def serialize(
             watch.follow(writer)
             written = writer.data
             watch.data_are_written()
-            payload = _payload(registration, serializer, writer, written, instance, prechange)
+            data = without_hidden(registration, writer, written)
+            text = _json_text(registration, data)  # first: it may be too long
+            taken = snapshots.snapshots_of(registration, serializer, writer, data, instance, prechange)
+            payload = _payload(registration, text, taken)
     except NotJSONSerializable as error:
         raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
     except TooLong as error:
@@ -141,29 +144,15 @@ def serialize(
     return payload
 
 
-def _payload(
-    registration: Registration,
-    serializer: str,
-    writer: Any,
-    written: Any,
-    instance: models.Model,
-    prechange: PrechangeState | None,
-) -> Payload:
-    """The JSON texts of what a serializer has written. Raises NotJSONSerializable, and TooLong."""
-    data = without_hidden(registration, writer, written)
-    text = _json_text(registration, data)  # first: it may be too long
-
-    def write(row: models.Model) -> Any:
-        return registration.build_serializer(serializer, row).data
-
-    taken = snapshots.snapshots_of(registration, writer, data, instance, prechange, write)
-    payload = Payload(text, _json_text(registration, taken.after, is_exact=True))
-    if taken.before is not None:
-        before = _json_text(registration, taken.before, is_exact=True)
-        # Compared as JSON: a difference that JSON does not show is no change.
-        changed = {*snapshots.changed_fields(json.loads(before), json.loads(payload.snapshot)), *taken.unshown}
-        payload = replace(payload, prechange=before, changed=dumps(sorted(changed)))
-    return payload
+def _payload(registration: Registration, data: str, taken: snapshots.Snapshots) -> Payload:
+    """The payload with these snapshots. Raises NotJSONSerializable, and TooLong."""
+    after = _json_text(registration, taken.after, is_exact=True)
+    if taken.before is None:
+        return Payload(data, after)
+    before = _json_text(registration, taken.before, is_exact=True)
+    # Compared as JSON: a difference that JSON does not show is no change.
+    changed = {*snapshots.changed_fields(json.loads(before), json.loads(after)), *taken.unshown}
+    return Payload(data, after, before, dumps(sorted(changed)))
 
 
 def serialize_or_error(
