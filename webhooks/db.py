@@ -449,7 +449,8 @@ class MergedSavepoint(Atomic):
 
     def __enter__(self) -> Self:  # type: ignore[override] # the stubs say that Django's returns nothing
         connection = self._connection
-        is_merged = _sends_several(connection.alias, connection.connection) and not connection.needs_rollback
+        is_nested = connection.in_atomic_block and not connection.needs_rollback
+        is_merged = is_nested and _sends_several(connection.alias, connection.connection)
         self.savepoint = not is_merged
         super().__enter__()
         if is_merged:
@@ -462,10 +463,14 @@ class MergedSavepoint(Atomic):
         connection = self._connection
         if self._sid:
             connection.execute_wrappers.remove(self._merge)
-            if self._is_released or not (self._is_begun or error or connection.needs_rollback):
-                connection.savepoint_ids[-1] = None  # there is none to release
-            elif not self._is_begun:
-                self._begin()  # to roll back to: nothing reached the database, but Django must forget the callbacks
+            if not self._is_begun and (error or connection.needs_rollback):
+                # Nothing reached the database, but Django must forget the callbacks.
+                connection.needs_rollback = False
+                connection.run_on_commit = [one for one in connection.run_on_commit if self._sid not in one[0]]
+            if self._is_released or not self._is_begun:
+                # There is no savepoint, and without one Django would roll back the transaction.
+                connection.savepoint_ids[-1] = None
+                kind = error = traceback = None
         super().__exit__(kind, error, traceback)
 
     @contextmanager

@@ -118,3 +118,22 @@ def test_blocks_and_savepoints_of_django_nest_in_it() -> None:
             with savepoint.last():
                 Thing.objects.create(name="inside")
     assert names() == ["inside", "outside"]
+
+
+def test_without_a_transaction_it_is_one() -> None:
+    with pytest.raises(ZeroDivisionError), MergedSavepoint("default") as savepoint:
+        with savepoint.last():
+            Thing.objects.create(name="inside")
+        raise ZeroDivisionError
+    assert names() == []
+
+
+def test_what_fails_after_the_last_statement_undoes_nothing() -> None:
+    """It is released already, and the transaction goes on."""
+    with transaction.atomic():
+        with pytest.raises(ZeroDivisionError), MergedSavepoint("default") as savepoint:
+            with savepoint.last():
+                Thing.objects.create(name="inside")
+            raise ZeroDivisionError
+        Thing.objects.create(name="after")
+    assert "after" in names()

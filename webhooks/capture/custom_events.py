@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models, router, transaction
+from django.db import models, router
 
 from webhooks import payloads, registry
 from webhooks.capture import events
@@ -14,6 +14,7 @@ from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
+from webhooks.db import MergedSavepoint
 from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import Unsendable, snapshots
@@ -101,7 +102,7 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
             state.defer(state.batch, entry)
         return
     for one in new:
-        with transaction.atomic(state.using):
+        with MergedSavepoint(state.using) as savepoint, savepoint.last():
             state.insert_event(one)
     Skips(state, skips).store()
 
@@ -111,5 +112,5 @@ def _lock_object(state: TransactionState, registration: Registration, event: Eve
     # A row that this transaction changed is locked already.
     if state.connection.features.has_select_for_update and not state.history((event.object_type, event.object_id)):
         message = "%s %s cannot be locked, its events may be out of order"
-        with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):
+        with log_errors(state.using, message, event.object_type, event.object_id), MergedSavepoint(state.using):
             snapshots.read_rows(registration, [registration.normalize_pk(event.object_id)], state.using, lock=True)

@@ -19,7 +19,7 @@ from webhooks import hooks, registry
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch, log_if_slow
 from webhooks.conf import conf
-from webhooks.db import can_lock, in_chunks, savepoint
+from webhooks.db import MergedSavepoint, can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
@@ -181,7 +181,7 @@ def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
     for hook in found:
         began = monotonic()
         message = "The hook %s failed, so the payload of %s %s goes without its context"
-        with log_errors(using, message, hook.name, change.object_type, change.object_id), transaction.atomic(using):
+        with log_errors(using, message, hook.name, change.object_type, change.object_id), MergedSavepoint(using):
             with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
                 more = context | dict(hook.method(change) or {})
             if (took := monotonic() - first) > conf.serialize_timeout:
@@ -264,7 +264,7 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
 def serialize_or_failed(state: TransactionState, change: Change) -> SerializedObject | None:
     """Read and serialize an object with all serializers that webhooks use for its model."""
     try:
-        with transaction.atomic(state.using):
+        with MergedSavepoint(state.using):
             return serialize_object(state, change, state.subscriptions.serializers(change.registration.label))
     except Exception as error:
         reraise_job_timeout(error)
