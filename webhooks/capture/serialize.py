@@ -6,6 +6,7 @@ import json
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -216,22 +217,17 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
         return None
     [instance] = found.values()  # under the key as its field spells it
     serialized = SerializedObject(change.registration.name_of(instance))
-    # One savepoint for all of them is enough, because they only read.
-    savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
     for name in serializers:
         try:
-            serialized.payloads[name] = _serialize(state, change, instance, name)
+            with MergedSavepoint(state.using) if len(serializers) > 1 else nullcontext():
+                serialized.payloads[name] = _serialize(state, change, instance, name)
         except Exception as error:
             reraise_job_timeout(error)
-            if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
+            if len(serialized.errors) == len(serializers) - 1:
                 raise
             title = name or "(default)"
             logger.error("The serializer %s of %s failed, its webhooks get nothing: %s", title, change, error)
             serialized.errors[name] = f"Serializer {title}: {_reason(error)}\n"
-            state.connection.needs_rollback = False
-            state.connection.savepoint_rollback(savepoint_id)
-    if savepoint_id:
-        state.connection.savepoint_commit(savepoint_id)
     return serialized
 
 

@@ -54,10 +54,9 @@ def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None
     They are connected for each class, not for all senders. With any receiver of ``pre_delete``, Django loads rows that
     it could otherwise delete at once.
     """
-    for sender in apps.get_models(include_auto_created=True):
-        if sender is not model and issubclass(sender, model):
+    for sender in (model, *apps.get_models(include_auto_created=True)):  # the model itself may be swapped out
+        if issubclass(sender, model):
             _watch_class(sender)
-    _watch_class(model)
     for field in model._meta.many_to_many:
         if field.remote_field.through is not None:
             _connect_receiver(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
