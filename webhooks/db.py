@@ -485,7 +485,7 @@ class MergedSavepoint(Atomic):
         self._connection._savepoint(self._sid)
 
     def _merge(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
-        if self._is_begun and not self._is_last:
+        if self._is_begun and (self._is_released or not self._is_last):
             return execute(statement, parameters, many, context)
         is_plain = isinstance(statement, str) and not many and not getattr(context["cursor"], "name", None)
         if not is_plain:  # a query of the host, such as one with a cursor of the server
