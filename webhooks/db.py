@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -11,12 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import EmptyResultSet
-from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
+from django.db.transaction import Atomic
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -45,10 +47,8 @@ def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str,
 
 def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]]:
     """Run statements in turn, in one round trip if the driver can send several at once. Returns the rows of each."""
-    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
     with connections[using].cursor() as cursor:
-        # psycopg 3 sends several statements with parameters at once, unless it may prepare them.
-        if getattr(cursor.connection, "prepare_threshold", 0) is None and not is_bound_by_server:
+        if _sends_several(using, cursor.connection):
             parameters = [value for _, values in statements for value in values]
             cursor.execute("; ".join(statement for statement, _ in statements), parameters)
             found = [_rows(cursor)]
@@ -60,6 +60,13 @@ def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]
                 cursor.execute(*statement)
                 found.append(_rows(cursor))
     return found
+
+
+def _sends_several(using: str, driver: Any) -> bool:
+    """Whether a connection of the driver sends several statements at once. psycopg 3 does so with parameters, too,
+    unless it may prepare them."""
+    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
+    return getattr(driver, "prepare_threshold", 0) is None and not is_bound_by_server
 
 
 def _rows(cursor: Any) -> list[tuple[Any, ...]]:
@@ -74,12 +81,8 @@ def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -
     if not is_postgresql(using) or connections[using].get_autocommit():
         execute(using, statement, parameters)
         return
-    begin, end = "SAVEPOINT webhooks_safely", "RELEASE SAVEPOINT webhooks_safely"
-    try:
-        fetch_each(using, (begin, ()), (statement, parameters), (end, ()))
-    except DatabaseError:
-        fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
-        raise
+    with MergedSavepoint(using) as savepoint, savepoint.last():
+        execute(using, statement, parameters)
 
 
 def is_postgresql(using: str) -> bool:
@@ -407,6 +410,8 @@ def time_text(using: str, moment: datetime) -> str:
 
 TRIES = 5
 
+IN_TRANSACTION = 2  # the transaction status of libpq
+
 
 def atomically(work: Callable[[], T], using: str) -> T:
     """Run ``work`` in a transaction, and again if it conflicted with another transaction.
@@ -427,4 +432,76 @@ def atomically(work: Callable[[], T], using: str) -> T:
 
 def savepoint(using: str) -> AbstractContextManager[Any]:
     """A savepoint in the open transaction. Nothing in autocommit mode: there a failed query ends nothing."""
-    return nullcontext() if connections[using].get_autocommit() else transaction.atomic(using)
+    return nullcontext() if connections[using].get_autocommit() else MergedSavepoint(using)
+
+
+class MergedSavepoint(Atomic):
+    """A savepoint in the open transaction that takes no round trip, if the driver can send several statements at once.
+
+    SAVEPOINT goes with the first statement of the block, RELEASE with the one in ``last()``. Otherwise as ``atomic()``.
+    """
+
+    def __init__(self, using: str) -> None:
+        super().__init__(using, savepoint=True, durable=False)
+        self._connection: Any = connections[using]
+        self._sid = ""
+        self._is_begun = self._is_last = self._is_released = False
+
+    def __enter__(self) -> Self:  # type: ignore[override] # the stubs say that Django's returns nothing
+        connection = self._connection
+        is_nested = connection.in_atomic_block and not connection.needs_rollback
+        is_merged = is_nested and _sends_several(connection.alias, connection.connection)
+        self.savepoint = not is_merged
+        super().__enter__()
+        if is_merged:
+            connection.savepoint_state += 1  # the ids of Django's savepoints end in this number
+            self._sid = connection.savepoint_ids[-1] = f"s{threading.get_ident()}_x{connection.savepoint_state}"
+            connection.execute_wrappers.append(self._merge)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        connection = self._connection
+        if self._sid:
+            connection.execute_wrappers.remove(self._merge)
+            if not self._is_begun and (error or connection.needs_rollback):
+                # Nothing reached the database, but Django must forget the callbacks.
+                connection.needs_rollback = False
+                connection.run_on_commit = [one for one in connection.run_on_commit if self._sid not in one[0]]
+            if self._is_released or not self._is_begun:
+                # There is no savepoint, and without one Django would roll back the transaction.
+                connection.savepoint_ids[-1] = None
+                kind = error = traceback = None
+        super().__exit__(kind, error, traceback)
+
+    @contextmanager
+    def last(self) -> Iterator[None]:
+        """The next statement is the last one of the savepoint."""
+        self._is_last = bool(self._sid)
+        yield
+        self._is_last = False
+
+    def _begin(self) -> None:
+        self._is_begun = True
+        self._connection._savepoint(self._sid)
+
+    def _merge(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
+        if self._is_begun and (self._is_released or not self._is_last):
+            return execute(statement, parameters, many, context)
+        is_plain = isinstance(statement, str) and not many and not getattr(context["cursor"], "name", None)
+        if not is_plain:  # a query of the host, such as one with a cursor of the server
+            if not self._is_begun:
+                self._begin()
+            return execute(statement, parameters, many, context)
+        name = self._connection.ops.quote_name(self._sid)
+        begin = "" if self._is_begun else f"SAVEPOINT {name}; "
+        end = f"\n; RELEASE SAVEPOINT {name}" if self._is_last else ""
+        try:
+            result = execute(f"{begin}{statement}{end}", parameters, many, context)
+        except Exception:
+            # If the driver refused a parameter, it sent nothing.
+            self._is_begun |= self._connection.connection.info.transaction_status != IN_TRANSACTION
+            raise
+        self._is_begun, self._is_released = True, self._is_last
+        if begin:
+            context["cursor"].nextset()
+        return result

@@ -16,6 +16,7 @@ from tests.support.draining import drain, finished
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_site_skip, make_webhook
 from tests.support.modes import MODES
+from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks import actor, registry, send
@@ -227,3 +228,16 @@ def test_a_trial_shows_the_context(listed: Any) -> None:
     tried = trial.try_out(webhook, [ContentType.objects.get_for_model(Thing)], sample, user)
     assert tried.request is not None
     assert json.loads(tried.request.body)["context"] == {"named": "updated testapp.thing one one"}
+
+
+@pytest.mark.postgresql
+def test_a_hook_that_asks_the_database_nothing_costs_no_round_trip(listed: Any) -> None:
+    make_webhook(Thing)
+    counts = []
+    for hooks in ([], [Named]):
+        listed(*hooks)
+        with transaction.atomic():
+            Thing.objects.create(name="the first looks the webhooks up")
+            counts.append(len(statements_of(lambda: Thing.objects.create(name="another"))))
+    assert counts[0] == counts[1]
+    assert context() is not None

@@ -28,7 +28,6 @@ from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
 from webhooks.insight.silence import Silence
 from webhooks.models import Webhook
-from webhooks.registry.checks import UNSENDABLE
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.worker import WebhookWorker
@@ -210,7 +209,7 @@ def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[
     assert "tests.testapp.api.serializers.UnregisteredSerializer" in message.msg
     assert "tests.testapp.serializers.UnregisteredSerializer" in message.msg
     assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
-    assert message.hint == UNSENDABLE
+    assert message.hint == checks.UNSENDABLE
     assert "rqworker, runserver and most other commands refuse to start" in message.hint
 
 

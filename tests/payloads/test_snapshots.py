@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, models, transaction
+from django.db import DatabaseError, connection, models, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 from rest_framework import serializers
@@ -450,12 +450,13 @@ def test_the_previous_state_costs_one_query_for_each_object(webhooks: int) -> No
     plain, plain_alone = costs(), alone()
     for _ in range(webhooks):
         make_webhook(Thing, prechange=True)
-    # What a relation held: a savepoint, one query and the release, once for each relation.
-    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 0, 0, 3, 0, 0]
+    # What a relation held: one query and the release, and on SQLite a savepoint, once for each relation.
+    relation = 2 if connection.vendor == "postgresql" else 3
+    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 0, 0, relation, 0, 0]
     assert [ours - one for ours, one in zip(alone(), plain_alone, strict=True)] == [1, 0]
 
 
-def test_the_previous_state_of_a_relation_costs_four_queries(thing: Thing) -> None:
+def test_the_previous_state_of_a_relation_costs_three_round_trips(thing: Thing) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
     course, ship = Course.objects.create(code="b2"), Ship.objects.create(code="a")
     person = Person.objects.create(name="a")
@@ -484,8 +485,9 @@ def test_the_previous_state_of_a_relation_costs_four_queries(thing: Thing) -> No
     plain = costs()
     webhook.prechange = True
     webhook.save()
-    # Savepoint, rows, what the relation held, release.
-    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [4] * len(changes)
+    # Rows, what the relation held, release. On SQLite also the savepoint.
+    more = 3 if connection.vendor == "postgresql" else 4
+    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [more] * len(changes)
 
 
 @pytest.mark.parametrize("serializer", [Brief, Mixed, ByHand, Varying])

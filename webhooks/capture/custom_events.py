@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models, router, transaction
+from django.db import models, router
 
 from webhooks import payloads, registry
-from webhooks.capture import events, serialize
+from webhooks.capture import events
 from webhooks.capture.context import current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
+from webhooks.db import MergedSavepoint
 from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import Unsendable, snapshots
@@ -91,8 +92,8 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
         same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
         for webhook_ids, error in ((found.matched, problem), (found.errored, found.error)):
             if webhook_ids:
-                columns = same | events.metadata_columns(event.action, webhook_ids, error, actor)
-                new.append(Event(**columns, **serialize.context_columns(columns, state.using)))
+                columns = events.complete_columns(state, same, event.action, webhook_ids, error, actor)
+                new.append(Event(**columns))
         refusals |= found.refusals
     skips = skips_of(event, actor, refusals)
     if state.batch is not None:
@@ -101,7 +102,7 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
             state.defer(state.batch, entry)
         return
     for one in new:
-        with transaction.atomic(state.using):
+        with MergedSavepoint(state.using) as savepoint, savepoint.last():
             state.insert_event(one)
     Skips(state, skips).store()
 
@@ -111,5 +112,5 @@ def _lock_object(state: TransactionState, registration: Registration, event: Eve
     # A row that this transaction changed is locked already.
     if state.connection.features.has_select_for_update and not state.history((event.object_type, event.object_id)):
         message = "%s %s cannot be locked, its events may be out of order"
-        with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):
+        with log_errors(state.using, message, event.object_type, event.object_id), MergedSavepoint(state.using):
             snapshots.read_rows(registration, [registration.normalize_pk(event.object_id)], state.using, lock=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from webhooks.capture.transaction import (
     in_block,
 )
 from webhooks.conf import conf
-from webhooks.db import in_chunks
+from webhooks.db import MergedSavepoint, in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
@@ -167,10 +167,7 @@ def _record_update(state: TransactionState, change: Change, history: ObjectHisto
         # A receiver of the project saves the object while it is deleted, such as a counter.
         saved = serialize.serialize_or_failed(state, state.deleting[change.key][-1])
         state.edit(history, deleted=saved or history.deleted)
-    if state.batch is None:
-        record_now(state, change)
-    else:
-        state.defer(state.batch, change)
+    _record_or_defer(state, change)
 
 
 def _record_deletion(state: TransactionState, change: Change, history: ObjectHistory, is_first: bool) -> None:
@@ -178,14 +175,11 @@ def _record_deletion(state: TransactionState, change: Change, history: ObjectHis
     if not is_first:
         state.prechange.give_up(change.key)
     state.begin_deletion(change)
-    if state.batch is None:
-        record_now(state, change)
-    else:
-        if state.subscriptions.has_subscribers(change.registration.model):
-            prepared = state.serialized_for_deletion.pop(change.key, None)
-            found = prepared or serialize.serialize_or_failed(state, change)
-            state.edit(history, deleted=found or history.deleted)
-        state.defer(state.batch, change)
+    if state.batch is not None and state.subscriptions.has_subscribers(change.registration.model):
+        prepared = state.serialized_for_deletion.pop(change.key, None)
+        found = prepared or serialize.serialize_or_failed(state, change)
+        state.edit(history, deleted=found or history.deleted)
+    _record_or_defer(state, change)
 
 
 def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
@@ -201,15 +195,19 @@ def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
         if change is None:
             return
         history = state.begin_history(change)
-        is_changed = history.action != Action.DELETED
-        if is_changed:
+        if history.action != Action.DELETED:
             state.note(change)
-        if is_changed and state.batch is not None:
-            state.defer(state.batch, change)
-        elif is_changed:
-            record_now(state, change, history.deleted)
+            _record_or_defer(state, change, history.deleted)
         if state.batch is None:
             history.deleted = None  # a cascade may have thousands
+
+
+def _record_or_defer(state: TransactionState, change: Change, serialized: SerializedObject | None = None) -> None:
+    """Record a change now, or at the end of the open batch."""
+    if state.batch is None:
+        record_now(state, change, serialized)
+    else:
+        state.defer(state.batch, change)
 
 
 def record_now(state: TransactionState, change: Change, serialized: SerializedObject | None = None) -> None:
@@ -217,21 +215,12 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
     merged = merge(state, change)
     name, refusals = "", merged.refusals
     if merged.candidates:
-        try:
-            # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
-            with transaction.atomic(state.using):
-                serialized = serialized or serialize.serialize_object(state, change, [*merged.candidates])
-                if not serialized:
-                    deleted = merged.history.deleted
-                    if deleted and change.action != Action.DELETED:  # else no signal announced the deletion
-                        record_now(state, replace(change, action=Action.DELETED), deleted)
-                    return
-                refused = _write_events(state, merged, serialized)
-        except Exception as error:
-            reraise_job_timeout(error)
-            with transaction.atomic(state.using):
-                serialized = serialize.failed(state, change, error)
-                refused = _write_events(state, merged, serialized)
+        serialized, refused = _serialize_and_write(state, merged, serialized)
+        if not serialized:
+            deleted = merged.history.deleted
+            if deleted and change.action != Action.DELETED:  # else no signal announced the deletion
+                record_now(state, replace(change, action=Action.DELETED), deleted)
+            return
         if change.action == Action.DELETED:
             state.edit(merged.history, deleted=serialized)
         name, refusals = serialized.object_repr, refusals | refused
@@ -244,6 +233,23 @@ def record_now(state: TransactionState, change: Change, serialized: SerializedOb
         skips = Skips(state)
         skips.replace(change, merged.action, merged.actor, name, refusals)
         skips.store()
+
+
+def _serialize_and_write(
+    state: TransactionState, merged: MergedChange, serialized: SerializedObject | None
+) -> tuple[SerializedObject | None, dict[int, Refusal]]:
+    """Write the Events of a change, or a failed one. Returns the object, and why some candidates do not want it. The
+    object is None if it has no row. Then nothing is written."""
+    try:
+        # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
+        with MergedSavepoint(state.using) as savepoint:
+            serialized = serialized or serialize.serialize_object(state, merged.change, [*merged.candidates])
+            return serialized, _write_events(state, merged, serialized, savepoint) if serialized else {}
+    except Exception as error:
+        reraise_job_timeout(error)
+        with MergedSavepoint(state.using) as savepoint:
+            serialized = serialize.failed(state, merged.change, error)
+            return serialized, _write_events(state, merged, serialized, savepoint)
 
 
 def is_gone(change: Change, using: str) -> bool:
@@ -265,8 +271,10 @@ def merge(state: TransactionState, change: Change) -> MergedChange:
     return MergedChange(change, history, action, actor, state.subscriptions.by_serializer(candidates), refusals)
 
 
-def _write_events(state: TransactionState, merged: MergedChange, serialized: SerializedObject) -> dict[int, Refusal]:
-    """Write the Events of a change. Returns why some candidates do not want it."""
+def _write_events(
+    state: TransactionState, merged: MergedChange, serialized: SerializedObject, savepoint: MergedSavepoint
+) -> dict[int, Refusal]:
+    """Write the Events of a change, as the last step in a savepoint. Returns why some candidates do not want it."""
     events, refusals = plan_events(state, merged, serialized)
     label, pk = merged.change.key
     for planned in events:
@@ -281,7 +289,8 @@ def _write_events(state: TransactionState, merged: MergedChange, serialized: Ser
                 continue
         if planned.columns:  # a new Event, or one that a rollback took back unseen
             event = Event(**planned.columns)
-            state.insert_event(event)
+            with savepoint.last() if planned is events[-1] else nullcontext():  # one statement on PostgreSQL
+                state.insert_event(event)
             planned.ids.append(event.pk)
     return refusals
 
@@ -291,7 +300,7 @@ def plan_events(
 ) -> tuple[list[PlannedEvent], dict[int, Refusal]]:
     """The Events of a change, and why some candidates do not want it.
 
-    The first Event is for the webhooks that match. The second is for the webhooks with filters that failed.
+    One Event is for the webhooks that match, a second one for the webhooks with filters that failed.
     """
     found, planned = _match_candidates(state, merged, serialized), list[PlannedEvent]()
     label, pk = merged.change.key
@@ -307,10 +316,10 @@ def plan_events(
         if webhook_ids:
             by_serializer = state.subscriptions.by_serializer(webhook_ids)
             columns = payloads.serializer_columns(by_serializer, serialized.columns(merged.action))
-            columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
             columns |= {"object_type": label, "object_id": pk, "object_repr": serialized.object_repr}
-            columns |= serialize.context_columns(columns, state.using)
-        planned.append(PlannedEvent(ids, columns))
+            columns = complete_columns(state, columns, merged.action, webhook_ids, error, merged.actor)
+        if ids or columns:
+            planned.append(PlannedEvent(ids, columns))
     return planned, found.refusals
 
 
@@ -329,15 +338,14 @@ def _match_candidates(state: TransactionState, merged: MergedChange, serialized:
     return found
 
 
-def metadata_columns(action: str, webhook_ids: list[int], error: str, actor: Actor) -> dict[str, Any]:
-    """The columns of an Event about who did what, and who wants it."""
-    return actor_columns(actor) | {
-        "action": action,
-        "webhook_ids": webhook_ids,
-        "timestamp": timezone.now(),
-        "depth": min(actor.depth, MAX_DEPTH),
-        "error": error,
-    }
+def complete_columns(
+    state: TransactionState, of_object: dict[str, Any], action: str, webhook_ids: list[int], error: str, actor: Actor
+) -> dict[str, Any]:
+    """The columns of an Event: the given ones of its object, who did what, who wants it, and what the hooks add."""
+    columns = of_object | actor_columns(actor)
+    columns |= {"action": action, "webhook_ids": webhook_ids, "error": error}
+    columns |= {"timestamp": timezone.now(), "depth": min(actor.depth, MAX_DEPTH)}
+    return columns | serialize.context_columns(columns, state.using)
 
 
 def stop_loop(state: TransactionState, found: Match, actor: Actor) -> str:
@@ -396,9 +404,10 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
     try:
         for event in events:
             event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
+        wanted = [event for event in events if event.webhook_ids]
         with transaction.atomic(using):
-            Event.insert_all([event for event in events if event.webhook_ids], using)
-            Event.announce([event for event in events if event.webhook_ids], using)
+            Event.insert_all(wanted, using)
+            Event.announce(wanted, using)
     except Exception as error:
         _missed.extend(events)
         reraise_job_timeout(error)

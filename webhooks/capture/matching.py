@@ -205,5 +205,5 @@ def _has_field_changed(name: str, changed: list[str], event: EventContext) -> bo
     snapshots = event.facts["snapshots"]
     if all(field not in snapshots[side] for side in SIDES):
         return True  # the snapshots do not show the field, so any key in it may have changed
-    before, after = (lookup(snapshots[side][field], steps) if field in snapshots[side] else MISSING for side in SIDES)
+    before, after = (lookup(snapshots[side], [field, *steps]) for side in SIDES)
     return not json_equal(before, after)

@@ -6,7 +6,8 @@ import json
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,7 @@ from webhooks import hooks, registry
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch, log_if_slow
 from webhooks.conf import conf
-from webhooks.db import can_lock, in_chunks, savepoint
+from webhooks.db import MergedSavepoint, can_lock, in_chunks, savepoint
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
@@ -90,12 +91,9 @@ def reread_all(
             else:
                 rows = locked
         # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
-        rows = (
-            rows.filter(pk=chunk[0]).order_by()
-            if len(chunk) == 1
-            else rows.filter(with_pks(model, chunk)).order_by("pk")
-        )
-        found |= registration.by_pk(rows)
+        is_single = len(chunk) == 1
+        rows = rows.filter(models.Q(pk=chunk[0]) if is_single else with_pks(model, chunk))
+        found |= registration.by_pk(rows.order_by(*([] if is_single else ["pk"])))
     return found
 
 
@@ -133,7 +131,10 @@ def serialize(
             watch.follow(writer)
             written = writer.data
             watch.data_are_written()
-            payload = _payload(registration, serializer, writer, written, instance, prechange)
+            data = without_hidden(registration, writer, written)
+            text = _json_text(registration, data)  # first: it may be too long
+            taken = snapshots.snapshots_of(registration, serializer, writer, data, instance, prechange)
+            payload = _payload(registration, text, taken)
     except NotJSONSerializable as error:
         raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
     except TooLong as error:
@@ -144,29 +145,15 @@ def serialize(
     return payload
 
 
-def _payload(
-    registration: Registration,
-    serializer: str,
-    writer: Any,
-    written: Any,
-    instance: models.Model,
-    prechange: PrechangeState | None,
-) -> Payload:
-    """The JSON texts of what a serializer has written. Raises NotJSONSerializable, and TooLong."""
-    data = without_hidden(registration, writer, written)
-    text = _json_text(registration, data)  # first: it may be too long
-
-    def write(row: models.Model) -> Any:
-        return registration.build_serializer(serializer, row).data
-
-    taken = snapshots.snapshots_of(registration, writer, data, instance, prechange, write)
-    payload = Payload(text, _json_text(registration, taken.after, is_exact=True))
-    if taken.before is not None:
-        before = _json_text(registration, taken.before, is_exact=True)
-        # Compared as JSON: a difference that JSON does not show is no change.
-        changed = {*snapshots.changed_fields(json.loads(before), json.loads(payload.snapshot)), *taken.unshown}
-        payload = replace(payload, prechange=before, changed=dumps(sorted(changed)))
-    return payload
+def _payload(registration: Registration, data: str, taken: snapshots.Snapshots) -> Payload:
+    """The payload with these snapshots. Raises NotJSONSerializable, and TooLong."""
+    after = _json_text(registration, taken.after, is_exact=True)
+    if taken.before is None:
+        return Payload(data, after)
+    before = _json_text(registration, taken.before, is_exact=True)
+    # Compared as JSON: a difference that JSON does not show is no change.
+    changed = {*snapshots.changed_fields(json.loads(before), json.loads(after)), *taken.unshown}
+    return Payload(data, after, before, dumps(sorted(changed)))
 
 
 def serialize_or_error(
@@ -195,7 +182,7 @@ def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
     for hook in found:
         began = monotonic()
         message = "The hook %s failed, so the payload of %s %s goes without its context"
-        with log_errors(using, message, hook.name, change.object_type, change.object_id), transaction.atomic(using):
+        with log_errors(using, message, hook.name, change.object_type, change.object_id), MergedSavepoint(using):
             with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
                 more = context | dict(hook.method(change) or {})
             if (took := monotonic() - first) > conf.serialize_timeout:
@@ -230,22 +217,17 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
         return None
     [instance] = found.values()  # under the key as its field spells it
     serialized = SerializedObject(change.registration.name_of(instance))
-    # One savepoint for all of them is enough, because they only read.
-    savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
     for name in serializers:
         try:
-            serialized.payloads[name] = _serialize(state, change, instance, name)
+            with MergedSavepoint(state.using) if len(serializers) > 1 else nullcontext():
+                serialized.payloads[name] = _serialize(state, change, instance, name)
         except Exception as error:
             reraise_job_timeout(error)
-            if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
+            if len(serialized.errors) == len(serializers) - 1:
                 raise
             title = name or "(default)"
             logger.error("The serializer %s of %s failed, its webhooks get nothing: %s", title, change, error)
             serialized.errors[name] = f"Serializer {title}: {_reason(error)}\n"
-            state.connection.needs_rollback = False
-            state.connection.savepoint_rollback(savepoint_id)
-    if savepoint_id:
-        state.connection.savepoint_commit(savepoint_id)
     return serialized
 
 
@@ -278,7 +260,7 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
 def serialize_or_failed(state: TransactionState, change: Change) -> SerializedObject | None:
     """Read and serialize an object with all serializers that webhooks use for its model."""
     try:
-        with transaction.atomic(state.using):
+        with MergedSavepoint(state.using):
             return serialize_object(state, change, state.subscriptions.serializers(change.registration.label))
     except Exception as error:
         reraise_job_timeout(error)

@@ -33,6 +33,8 @@ from webhooks.models import Action, Event, Webhook, webhook_states
 from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration
 
+Model = type[models.Model]
+
 
 def connect() -> None:
     """Connect the receivers for the app's own models always, the others only if webhooks are enabled."""
@@ -48,22 +50,21 @@ def connect() -> None:
         on_registered(None, model)
 
 
-def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None:
+def on_registered(sender: Any, model: Model, **kwargs: Any) -> None:
     """Connect the receivers for a registered model, its proxies, and the models that inherit its rows.
 
     They are connected for each class, not for all senders. With any receiver of ``pre_delete``, Django loads rows that
     it could otherwise delete at once.
     """
-    for sender in apps.get_models(include_auto_created=True):
-        if sender is not model and issubclass(sender, model):
+    for sender in (model, *apps.get_models(include_auto_created=True)):  # the model itself may be swapped out
+        if issubclass(sender, model):
             _watch_class(sender)
-    _watch_class(model)
     for field in model._meta.many_to_many:
         if field.remote_field.through is not None:
             _connect_receiver(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
 
 
-def _watch_class(sender: type[models.Model]) -> None:
+def _watch_class(sender: Model) -> None:
     """Connect the receivers of a model's rows. All but the last see a signal before the receivers of the project."""
     _connect_first(signals.pre_save, on_saving, sender)
     _connect_first(signals.post_save, on_saved, sender)
@@ -86,7 +87,7 @@ def _connect_first(signal: Any, receiver: Any, sender: Any) -> None:
             signal.sender_receivers_cache.clear()
 
 
-def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
+def on_class_prepared(sender: Model, **kwargs: Any) -> None:
     """A model class that is created at runtime may be a proxy or a child of a registered one, or point to one."""
     forget_models()
     if any(issubclass(sender, model) for model in registry.registered_models().values()):
@@ -96,13 +97,13 @@ def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
 # A project may send these signals itself, and leave out arguments.
 
 
-def _using(sender: type[models.Model], instance: models.Model, using: str) -> str:
+def _using(sender: Model, instance: models.Model, using: str) -> str:
     """The database of a change."""
     return using or router.db_for_write(sender, instance=instance)
 
 
 def on_saving(
-    sender: type[models.Model],
+    sender: Model,
     instance: models.Model,
     using: str = "",
     raw: bool = False,
@@ -139,12 +140,7 @@ def _key(registration: Registration, instance: models.Model) -> Any:
 
 
 def on_saved(
-    sender: type[models.Model],
-    instance: models.Model,
-    created: bool = False,
-    using: str = "",
-    raw: bool = False,
-    **kwargs: Any,
+    sender: Model, instance: models.Model, created: bool = False, using: str = "", raw: bool = False, **kwargs: Any
 ) -> None:
     """Record that an instance was created or updated, and the rows that it inherits. Or note it for ``after_saved``."""
     using = _using(sender, instance, using)
@@ -162,12 +158,7 @@ def on_saved(
 
 
 def after_saved(
-    sender: type[models.Model],
-    instance: models.Model,
-    created: bool = False,
-    using: str = "",
-    raw: bool = False,
-    **kwargs: Any,
+    sender: Model, instance: models.Model, created: bool = False, using: str = "", raw: bool = False, **kwargs: Any
 ) -> None:
     """Record a save, with what the receivers of the project have written to the row."""
     if raw:
@@ -178,13 +169,13 @@ def after_saved(
 
 
 def _record_saved(
-    sender: type[models.Model], instance: models.Model, created: bool, using: str, state: TransactionState | None = None
+    sender: Model, instance: models.Model, created: bool, using: str, state: TransactionState | None = None
 ) -> None:
     needs_lock = not registry.save_locks_row(sender)
     record(_saved(sender, instance), _action_of(created), using, state, needs_lock=needs_lock)
 
 
-def _saved(sender: type[models.Model], instance: models.Model) -> dict[Registration, list[Any]]:
+def _saved(sender: Model, instance: models.Model) -> dict[Registration, list[Any]]:
     """The key of the instance and of each row that it inherits. None if a receiver has deleted the instance itself."""
     keys = {one: _key(one, instance) for one in registry.registrations_touched(sender)}
     return {one: [key] for one, key in keys.items() if has_key(key)}
@@ -195,13 +186,7 @@ def _action_of(created: bool) -> Action:
     return Action.CREATED if created else Action.UPDATED
 
 
-def on_deleting(
-    sender: type[models.Model],
-    instance: models.Model,
-    using: str = "",
-    origin: Any = None,
-    **kwargs: Any,
-) -> None:
+def on_deleting(sender: Model, instance: models.Model, using: str = "", origin: Any = None, **kwargs: Any) -> None:
     """Record the deletion of an instance while its row can still be read."""
     using = _using(sender, instance, using)
     read_pointing(sender, instance, using, origin)
@@ -215,7 +200,7 @@ def on_deleting(
         record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=origin is instance)
 
 
-def on_deleted(sender: type[models.Model], instance: models.Model, using: str = "", **kwargs: Any) -> None:
+def on_deleted(sender: Model, instance: models.Model, using: str = "", **kwargs: Any) -> None:
     """Finish the deletion of an instance: its row is gone."""
     registration = registry.registration_of(sender)
     if registration is not None:
@@ -223,11 +208,11 @@ def on_deleted(sender: type[models.Model], instance: models.Model, using: str = 
 
 
 def on_many_to_many_changed(
-    sender: type[models.Model],
+    sender: Model,
     instance: models.Model,
     action: str = "",
     reverse: bool = False,
-    model: type[models.Model] | None = None,
+    model: Model | None = None,
     pk_set: set[Any] | None = None,
     using: str = "",
     **kwargs: Any,

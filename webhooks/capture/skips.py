@@ -67,20 +67,10 @@ class Skips:
 
 def skips_of(event: Event, actor: Actor, refusals: Mapping[int, Refusal]) -> list[Skip]:
     """The skips of an Event of this actor that these webhooks do not want."""
-    username, request_id = clean(actor.username, USERNAME_LENGTH), clean(actor.request_id, REQUEST_ID_LENGTH)
+    same = {name: getattr(event, name) for name in ("timestamp", "action", "object_type", "object_id", "object_repr")}
+    same["username"] = clean(actor.username, USERNAME_LENGTH)
+    same["request_id"] = clean(actor.request_id, REQUEST_ID_LENGTH)
     return [
-        Skip(
-            id=new_id(),
-            webhook_id=webhook_id,
-            timestamp=event.timestamp,
-            action=event.action,
-            object_type=event.object_type,
-            object_id=event.object_id,
-            object_repr=event.object_repr,
-            username=username,
-            request_id=request_id,
-            rule=refusal.rule,
-            detail=refusal.detail,
-        )
-        for webhook_id, refusal in refusals.items()
+        Skip(id=new_id(), webhook_id=pk, rule=refusal.rule, detail=refusal.detail, **same)
+        for pk, refusal in refusals.items()
     ]

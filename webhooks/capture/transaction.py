@@ -112,13 +112,10 @@ class SavepointLog:
         known[key] = value
         self.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
 
-    def undo_last(self, undo: Callable[[], object]) -> bool:
-        """Undo the last step if it is this one, and no savepoint was begun since. Returns whether it did so."""
-        is_last = self._steps[-1:] == [(self._connection.savepoint_state, undo)]
-        if is_last:
-            self._steps.pop()
-            undo()
-        return is_last
+    def forget(self, known: dict[K, V], key: K) -> None:
+        """Remove an entry of a dictionary, until a rollback."""
+        value = known.pop(key)
+        self.note(lambda: known.update({key: value}))
 
     def __contains__(self, sid: str) -> bool:
         """Undo the steps inside this savepoint. Returns whether the log was begun inside it."""
@@ -181,8 +178,8 @@ class TransactionState:
         """The objects that the batch is about to delete."""
         self.deleting: dict[Key, tuple[Change, ...]] = {}
         """The deletions that Django has announced, and has not done yet: several if a receiver deletes, too."""
-        self._announced: dict[Key, tuple[Callable[[], None], Callable[[], object]]] = {}
-        """The saves that are noted and not recorded yet: how to record each, and how to take back the note."""
+        self._announced: dict[Key, Callable[[], None]] = {}
+        """The saves that are noted and not recorded yet, and how to record each."""
         self._histories: dict[Key, ObjectHistory] = {}
         self._recorded: dict[int, hooks.RecordedEvent] = {}
         """The Events so far by their ids, if a hook wants to know them after the commit."""
@@ -197,7 +194,7 @@ class TransactionState:
         if self._recorded:
             with log_errors(self.using, "The hooks event_recorded cannot be called"):
                 hooks.announce("event_recorded", self.using, self._recorded.values)
-        for record, _ in list(self._announced.values()):
+        for record in list(self._announced.values()):
             record()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -281,19 +278,14 @@ class TransactionState:
         """Remember that a save is still to be recorded, after the receivers of the project. If none of them lets it
         come to that, and the transaction is committed nevertheless, ``record`` is called after the commit."""
         if key not in self._announced:
-            take_back = partial(self._announced.pop, key, None)
-            self._announced[key] = (record, take_back)
-            self._log.note(take_back)
+            self._log.remember(self._announced, key, record)
 
     def take_announcement(self, key: Key) -> bool:
         """Forget that a save of this object is still to be recorded. Returns whether it was."""
-        announced = self._announced.get(key)
-        if announced is None:
-            return False
-        if not self._log.undo_last(announced[1]):
-            del self._announced[key]
-            self._log.note(lambda: self._announced.update({key: announced}))
-        return True
+        is_announced = key in self._announced
+        if is_announced:
+            self._log.forget(self._announced, key)
+        return is_announced
 
     def begin_deletion(self, change: Change) -> None:
         self._log.remember(self.deleting, change.key, (*self.deleting.get(change.key, ()), change))
@@ -304,8 +296,7 @@ class TransactionState:
         if outer:
             self._log.remember(self.deleting, key, tuple(outer))
         elif change is not None:
-            known = self.deleting.pop(key)
-            self._log.note(lambda: self.deleting.update({key: known}))
+            self._log.forget(self.deleting, key)
         return change
 
     def needs_prechange(self, key: Key) -> bool:
@@ -333,9 +324,8 @@ class TransactionState:
 
     def forget_recorded(self, ids: Iterable[int]) -> None:
         """Forget Events that were deleted again."""
-        for known in [pk for pk in ids if pk in self._recorded]:
-            event = self._recorded.pop(known)
-            self._log.note(partial(self._recorded.__setitem__, known, event))
+        for pk in self._recorded.keys() & set(ids):
+            self._log.forget(self._recorded, pk)
 
     def forget_subscriptions(self) -> None:
         """Read them again before their next use, and once more if the edit of the webhook is rolled back."""

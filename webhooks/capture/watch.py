@@ -50,8 +50,7 @@ class Watch:
 
     def follow(self, serializer: Any) -> None:
         """Watch the lists of the serializer, and those of nested serializers when they begin to write."""
-        has_all = is_stock(serializer.__class__, "data", "to_representation")
-        self._follow(serializer, has_all)
+        self._follow(serializer, counts=is_stock(serializer.__class__, "data", "to_representation"))
 
     def data_are_written(self) -> None:
         """The items that are written from now on are not in the data."""

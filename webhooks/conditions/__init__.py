@@ -35,18 +35,8 @@ from webhooks.conditions.patterns import MAX_SIZE, Deadline, Pattern, PatternErr
 from webhooks.text import short_repr
 
 __all__ = [
-    "MISSING",
-    "OPERATORS",
-    "SIDES",
-    "WITHOUT_VALUE",
-    "Condition",
-    "ConditionError",
-    "Judgement",
-    "actual_value",
-    "facts",
-    "lookup",
-    "parse",
-    "parse_stored",
+    "MISSING", "OPERATORS", "SIDES", "WITHOUT_VALUE", "Condition", "ConditionError", "Judgement", "actual_value",
+    "facts", "lookup", "parse", "parse_stored",
 ]  # fmt: skip
 
 SECONDS = 0.1  # of CPU time, for an evaluation without another limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
@@ -160,10 +160,8 @@ def _writes_all(field: Any, column: Any) -> bool:
 class _Shown:
     """The columns and relations in the data of a row, by their names there."""
 
-    def __init__(
-        self, registration: Registration, serializer: Any, data: Any, row: models.Model, write: Callable[[Any], Any]
-    ) -> None:
-        self._write = write
+    def __init__(self, registration: Registration, name: str, serializer: Any, data: Any, row: models.Model) -> None:
+        self._registration, self._name = registration, name
         self._old: Mapping[str, Any] | None = None
         self._fields, self.is_stock = serializer_fields(serializer), is_stock(_class_of(serializer), *_OUTPUT)
         self._data, self._row = (data if isinstance(data, Mapping) else {}), row
@@ -228,20 +226,20 @@ class _Shown:
         if self._old is None:
             try:
                 with savepoint(row._state.db or DEFAULT_DB_ALIAS):
-                    written = self._write(row)
+                    written = self._registration.build_serializer(self._name, row).data
             except Exception as error:
                 reraise_job_timeout(error)
                 written = {}
             self._old = written if isinstance(written, Mapping) else {}
         return self._old
 
-    def shows_members(self, registration: Registration, name: str) -> bool:
+    def shows_members(self, name: str) -> bool:
         """Whether the data show the members of a relation as its field writes them. May read them again."""
         one, shown = self.relation_field(name), self._data[name]
         if self.is_stock or one is None:
             return True
         # The serializer may have replaced what its field wrote. No members do not prove that it does not.
-        return bool(shown) and bool(shown == output_of(registration, one, _representation(one, self._row)))
+        return bool(shown) and bool(shown == output_of(self._registration, one, _representation(one, self._row)))
 
 
 @cache
@@ -287,17 +285,16 @@ class Snapshots:
 
 def snapshots_of(
     registration: Registration,
+    name: str,
     serializer: Any,
     data: Any,
     row: models.Model,
     prechange: PrechangeState | None,
-    write: Callable[[Any], Any],
 ) -> Snapshots:
     """The snapshots of a row: columns as they are stored, and many-to-many relations as lists.
 
-    They have the fields in ``data``, the serializer's output without excluded fields. ``write`` returns the output of
-    such a serializer for another row."""
-    shown = _Shown(registration, serializer, data, row, write)
+    They have the fields in ``data``, the output of the ``serializer`` of this name without excluded fields."""
+    shown = _Shown(registration, name, serializer, data, row)
     after = {name: value for name, value in shown.stored.items() if shown.shows(name)}
     for name, relation in sorted(shown.relations.items()):
         has_field = shown.relation_field(name) is not None
@@ -320,7 +317,7 @@ def snapshots_of(
             before[name] = _members(relation, prechange.row)
             continue
         before[name] = _simplified(relation, output_of(registration, one, _representation(one, prechange.row)))
-        if before[name] != after[name] and not shown.shows_members(registration, name):
+        if before[name] != after[name] and not shown.shows_members(name):
             hidden.add(name)
             unshown.append(name)
     return Snapshots(_without(after, hidden), _without(before, hidden), unshown)

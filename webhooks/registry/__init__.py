@@ -118,14 +118,9 @@ def _has_models(label: str) -> bool:
 
 def missing_serializer_paths(label: str, listed: Iterable[str]) -> list[str]:
     """Where the serializer of an unregistered model was looked for, if a pattern of ``MODELS`` matches the model."""
-    app_label, _, name = label.partition(".")
-    if not {"*", f"{app_label}.*"} & {*listed}:
-        return []
-    try:
-        model = apps.get_model(app_label, name)
-    except LookupError:
-        return []
-    return [] if Registration(model).problem else conventional_paths(model)
+    is_meant = not {"*", f"{label.partition('.')[0]}.*"}.isdisjoint(listed)
+    model = _model_of(label) if is_meant else None
+    return [] if model is None or Registration(model).problem else conventional_paths(model)
 
 
 def models_matching(pattern: str) -> list[type[models.Model]]:
@@ -160,21 +155,22 @@ def registration_or_default(model: type[models.Model]) -> Registration:
     return registration_of(model) or Registration(model._meta.concrete_model or model)
 
 
+def _model_of(label: str) -> type[models.Model] | None:
+    try:
+        return apps.get_model(label)
+    except (LookupError, ValueError):
+        return None
+
+
 def is_model(label: str) -> bool:
     """Whether the site has a model with this label, registered or not."""
-    try:
-        apps.get_model(label)
-    except (LookupError, ValueError):
-        return False
-    return True
+    return _model_of(label) is not None
 
 
 def registration_by_label(label: str) -> Registration | None:
     """The registration of "dcim.site"; None if it has none, or there is no such model."""
-    try:
-        return registration_of(apps.get_model(label))
-    except (LookupError, ValueError):
-        return None
+    model = _model_of(label)
+    return registration_of(model) if model else None
 
 
 def unregistered(labels: Iterable[str]) -> list[str]:

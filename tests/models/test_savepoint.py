@@ -1,0 +1,139 @@
+"""``MergedSavepoint``: a savepoint that takes no round trip where the driver can send several statements at once."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from tests.support.statements import statements_of
+from tests.testapp.models import Thing
+from webhooks.db import MergedSavepoint, execute
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def names() -> list[str]:
+    return sorted(Thing.objects.values_list("name", flat=True))
+
+
+def read_and_write() -> None:
+    with MergedSavepoint("default") as savepoint:
+        Thing.objects.get(name="outside")
+        with savepoint.last():
+            Thing.objects.create(name="inside")
+
+
+@pytest.mark.postgresql
+def test_savepoint_and_release_go_with_the_first_and_the_last_statement() -> None:
+    with transaction.atomic():
+        Thing.objects.create(name="outside")
+        [first, last] = statements_of(read_and_write)
+    assert first.startswith("SAVEPOINT ")
+    assert f"RELEASE {first.partition(';')[0]}" in last
+    assert names() == ["inside", "outside"]
+
+
+@pytest.mark.postgresql
+def test_a_block_without_a_last_statement_is_released_at_its_end() -> None:
+    def read() -> None:
+        with MergedSavepoint("default"):
+            names()
+
+    with transaction.atomic():
+        [first, last] = statements_of(read)
+    assert last == f"RELEASE {first.partition(';')[0]}"
+
+
+@pytest.mark.postgresql
+def test_a_block_without_statements_sends_none() -> None:
+    def nothing() -> None:
+        with MergedSavepoint("default"):
+            pass
+
+    with transaction.atomic():
+        assert statements_of(nothing) == []
+
+
+def test_an_error_rolls_back_the_block_alone_and_forgets_its_callbacks() -> None:
+    called = []
+    with transaction.atomic():
+        Thing.objects.create(name="outside")
+        with pytest.raises(ZeroDivisionError), MergedSavepoint("default"):
+            Thing.objects.create(name="inside")
+            transaction.on_commit(lambda: called.append("inside"))
+            raise ZeroDivisionError
+        Thing.objects.create(name="after")
+        transaction.on_commit(lambda: called.append("after"))
+    assert (names(), called) == (["after", "outside"], ["after"])
+
+
+def test_an_error_before_the_first_statement_forgets_callbacks_too() -> None:
+    called = []
+    with transaction.atomic():
+        with pytest.raises(ZeroDivisionError), MergedSavepoint("default"):
+            transaction.on_commit(lambda: called.append("inside"))
+            raise ZeroDivisionError
+        Thing.objects.create(name="after")
+    assert (names(), called) == (["after"], [])
+
+
+@pytest.mark.parametrize("statement", ["SELECT no_column FROM testapp_thing", "SELECT %s"])
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("is_last", [True, False])
+def test_the_transaction_goes_on_after_a_statement_that_fails(statement: str, is_first: bool, is_last: bool) -> None:
+    """The driver itself refuses the second one: it sends nothing."""
+    parameters = [object()] if "%" in statement else []
+    with transaction.atomic():
+        Thing.objects.create(name="outside")
+        with pytest.raises((DatabaseError, TypeError)), MergedSavepoint("default") as savepoint:
+            if not is_first:
+                Thing.objects.create(name="inside")
+            if is_last:
+                with savepoint.last():
+                    execute("default", statement, parameters)
+            execute("default", statement, parameters)
+        Thing.objects.create(name="after")
+    assert names() == ["after", "outside"]
+
+
+def test_the_block_may_begin_with_a_cursor_of_the_server_and_with_many_rows() -> None:
+    with transaction.atomic():
+        Thing.objects.create(name="outside")
+        with pytest.raises(ZeroDivisionError), MergedSavepoint("default"):
+            assert [thing.name for thing in Thing.objects.iterator()] == ["outside"]
+            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), MergedSavepoint("default"), connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO testapp_thing (name, status) VALUES (%s, '')", [("a",), ("b",)])
+            raise ZeroDivisionError
+    assert names() == ["outside"]
+
+
+def test_blocks_and_savepoints_of_django_nest_in_it() -> None:
+    with transaction.atomic():
+        Thing.objects.create(name="outside")
+        with MergedSavepoint("default") as savepoint:
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                Thing.objects.create(name="rolled back")
+                raise ZeroDivisionError
+            with savepoint.last():
+                Thing.objects.create(name="inside")
+    assert names() == ["inside", "outside"]
+
+
+def test_without_a_transaction_it_is_one() -> None:
+    with pytest.raises(ZeroDivisionError), MergedSavepoint("default") as savepoint:
+        with savepoint.last():
+            Thing.objects.create(name="inside")
+        raise ZeroDivisionError
+    assert names() == []
+
+
+def test_what_fails_after_the_last_statement_undoes_nothing() -> None:
+    """It is released already, and the transaction goes on."""
+    with transaction.atomic():
+        with pytest.raises(ZeroDivisionError), MergedSavepoint("default") as savepoint:
+            with savepoint.last():
+                Thing.objects.create(name="inside")
+            raise ZeroDivisionError
+        Thing.objects.create(name="after")
+    assert "after" in names()
