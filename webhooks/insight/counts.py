@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery, UUIDField
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
@@ -72,8 +72,8 @@ def with_open_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet)
         due_since=Subquery(pending.values("due_at")[:1]),
         blocked=CappedCount(blocking),
         blocked_since=Subquery(blocking.values("failing_since")[:1]),
-        blocking=Subquery(blocking.values("pk")[:1]),
-        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1]),
+        blocking=Subquery(blocking.values("pk")[:1], UUIDField()),
+        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1], UUIDField()),
     )
 
 

@@ -22,14 +22,15 @@ from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
-from webhooks.insight import counts, delivery_page
-from webhooks.insight.event_page import outcomes_in_order
+from webhooks.insight import counts
 from webhooks.insight.statistics import Times
 from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE, label_of_action
 from webhooks.operations import runs
+from webhooks.pages import delivery as delivery_page
+from webhooks.pages.event import outcomes_in_order
 from webhooks.permissions.redaction import label_of_kind
 
 register = template.Library()

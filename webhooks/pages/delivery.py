@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -20,13 +20,14 @@ from django.utils.translation import ngettext
 from webhooks import payloads, permissions
 from webhooks.db import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
-from webhooks.insight.event_page import Change, read_change
 from webhooks.insight.wording import number
 from webhooks.models import Attempt, BodyKind, Delivery, Event
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
-from webhooks.permissions.redaction import WHO_SEES_ALL, Explanation, Redaction, explain
+from webhooks.pages.event import Change
+from webhooks.pages.links import acts_on
+from webhooks.permissions.redaction import WHO_SEES_ALL, Redaction, explain
 from webhooks.text import REDACTED
 
 # The timeline shows this many attempts, the newest.
@@ -60,38 +61,44 @@ BODY_FILE = "body.json"
 SET_BY_CURL = {"content-length", "host", "connection", "transfer-encoding"}
 
 
-@dataclass(frozen=True)
 class DeliveryPage:
-    """A delivery as one user may see it."""
+    """A delivery as one user may see it, with the attempt of this number, or else with the last one."""
 
-    delivery: Delivery
-    change: Change
-    verdict: Verdict
-    explanation: Explanation
-    """The cause and the remedy of the error that the delivery has now."""
-    answer: str
-    """The beginning of the answer to the last attempt, if that failed."""
-    refresh_after: int | None
-    """The seconds until the page refreshes itself. None if no worker sends it now or in a few seconds."""
-    timeline: list[Step]
-    has_more_attempts: bool
-    attempt: AttemptShown | None
-    payload: str
-    """The payload before an attempt, as it would be sent or as the body template would get it."""
-    lane: Lane
-    previous: UUID | None
-    """The delivery of the event before, of the same object to the same webhook."""
-    following: UUID | None
-    url: str
-    sees_all: bool
-    """Whether the user sees full URLs, details of errors, headers and answers."""
-    sees_payload: bool
-    may_see_webhook: bool
-    may_see_event: bool
-    may_retry: bool
-    may_resend: bool
-    may_discard: bool
     who_sees_all: ClassVar = WHO_SEES_ALL
+
+    def __init__(self, delivery: Delivery, user: Any, attempt: int = 0) -> None:
+        webhook, event, redacted = delivery.webhook, delivery.event, Redaction(user)
+        visible, newest_first = permissions.visible_deliveries(user), delivery.attempts.order_by("-pk")
+        attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
+        chosen = None
+        if attempts:
+            asked = newest_first.filter(number=attempt).first() if attempt else None
+            chosen = asked or newest_first.first()
+        self.delivery = delivery
+        self.sees_all = redacted.may_change(webhook.pk)
+        """Whether the user sees full URLs, details of errors, headers and answers."""
+        self.sees_payload = permissions.may_view_payloads(user, event)
+        self.may_see_webhook = permissions.may_view_webhooks(user)
+        self.may_see_event = permissions.may(user, "view", event)
+        self.acts = acts_on(delivery, user)
+        """The buttons."""
+        self.change = Change(event, user, payloads.as_sent_to(event, webhook.pk), self.sees_payload)
+        self.verdict = verdict_of(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind))
+        self.explanation = explain(explained_kind(delivery), webhook.payload_url)
+        """The cause and the remedy of the error that the delivery has now."""
+        self.answer = _failed_answer(attempts) if self.sees_payload and self.sees_all else ""
+        """The beginning of the answer to the last attempt, if that failed."""
+        self.refresh_after = _refresh_after(delivery)
+        """The seconds until the page refreshes itself. None if no worker sends it now or in a few seconds."""
+        self.timeline = list(_timeline(delivery, attempts[:MAX_ATTEMPTS], chosen))
+        self.has_more_attempts = len(attempts) > MAX_ATTEMPTS
+        self.attempt = AttemptShown(delivery, chosen, redacted, self.sees_payload) if chosen else None
+        self.payload = _payload(delivery) if self.sees_payload and not chosen else ""
+        """The payload before an attempt, as it would be sent or as the body template would get it."""
+        self.lane = _read_lane(delivery, visible, redacted)
+        self.previous, self.following = _neighbours(delivery, visible)
+        """The deliveries of the events before and after, of the same object to the same webhook."""
+        self.url = redacted.url(webhook.pk, webhook.payload_url)
 
     @property
     def waits_for_webhook(self) -> bool:
@@ -108,44 +115,6 @@ class DeliveryPage:
             case _, True:
                 return _("There was no attempt yet. The template will make the body from this payload:")
         return _("There was no attempt yet. This will be sent:")
-
-
-def read_delivery_page(delivery: Delivery, user: Any, attempt: int = 0) -> DeliveryPage:
-    """Read a delivery with the attempt of this number, or else with the last one."""
-    webhook, event, redacted = delivery.webhook, delivery.event, Redaction(user)
-    sees_all, sees_payload = redacted.may_change(webhook.pk), permissions.may_view_payloads(user, event)
-    visible = permissions.visible_deliveries(user)
-    row = Delivery.objects.filter(pk=delivery.pk)
-    newest_first = delivery.attempts.order_by("-pk")
-    attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
-    shown = None
-    if attempts:
-        asked = newest_first.filter(number=attempt).first() if attempt else None
-        shown = asked or newest_first.first()
-    previous, following = _neighbours(delivery, visible)
-    return DeliveryPage(
-        delivery=delivery,
-        change=read_change(event, user, payloads.as_sent_to(event, webhook.pk), sees_payload),
-        verdict=verdict_of(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
-        explanation=explain(explained_kind(delivery), webhook.payload_url),
-        answer=_failed_answer(attempts) if sees_payload and sees_all else "",
-        refresh_after=_refresh_after(delivery),
-        timeline=_timeline(delivery, attempts[:MAX_ATTEMPTS], shown),
-        has_more_attempts=len(attempts) > MAX_ATTEMPTS,
-        attempt=_read_attempt(delivery, shown, redacted, sees_payload) if shown else None,
-        payload=_payload(delivery) if sees_payload and not shown else "",
-        lane=_read_lane(delivery, visible, redacted),
-        previous=previous,
-        following=following,
-        url=redacted.url(webhook.pk, webhook.payload_url),
-        sees_all=sees_all,
-        sees_payload=sees_payload,
-        may_see_webhook=permissions.may_view_webhooks(user),
-        may_see_event=permissions.may(user, "view", event),
-        may_retry=permissions.may(user, "retry", delivery) and row.retriable().exists(),
-        may_resend=permissions.may(user, "resend", delivery) and row.resendable().exists(),
-        may_discard=permissions.may(user, "discard", delivery) and row.discardable().exists(),
-    )
 
 
 def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> list[UUID | None]:
@@ -248,26 +217,25 @@ class Step:
     """Who requested it."""
 
 
-def _timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> list[Step]:
+def _timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> Iterator[Step]:
     """The steps of a delivery, the oldest first: the change, the attempts, and the end or the next attempt."""
-    steps = [Step(_("changed"), "created", delivery.event.timestamp)]
+    yield Step(_("changed"), "created", delivery.event.timestamp)
     for one in reversed(attempts):
         word, kind = str(one.status or _("no answer")), "succeeded" if one.succeeded else "failed"
         is_shown = shown is not None and one.pk == shown.pk
-        steps.append(Step(word, kind, one.started_at, one.number, is_shown, one.requested_by))
+        yield Step(word, kind, one.started_at, one.number, is_shown, one.requested_by)
     match delivery.state:
         case State.FAILED:
-            steps.append(Step(_("given up"), "failed", delivery.finished_at))
+            yield Step(_("given up"), "failed", delivery.finished_at)
         case State.DISCARDED:
-            steps.append(Step(_("discarded"), "discarded", delivery.discarded_at))
+            yield Step(_("discarded"), "discarded", delivery.discarded_at)
         case State.PENDING:
             word, at = next_attempt(delivery)
-            steps.append(Step(word, "pending", at))
+            yield Step(word, "pending", at)
         case State.WAITING:
-            steps.append(Step(_("waits for its turn"), "waiting"))
+            yield Step(_("waits for its turn"), "waiting")
         case State.SENDING:
-            steps.append(Step(_("being sent"), "sending"))
-    return steps
+            yield Step(_("being sent"), "sending")
 
 
 def next_attempt(delivery: Delivery) -> tuple[str, datetime | None]:
@@ -343,30 +311,35 @@ def _payload(delivery: Delivery) -> str:
     return bodies.body(as_form=webhook.is_form and not webhook.body_template).decode()
 
 
-@dataclass(frozen=True)
 class AttemptShown:
     """One attempt as a user may see it: the request as it was sent, and the response."""
 
-    attempt: Attempt
-    reason: str
-    explanation: Explanation | None
-    """None if the page explains this error already."""
-    url: str
-    request_headers: Mapping[str, Any] | None
-    """None if the user may not see them, as the others."""
-    hides_body: bool
-    body: str | None
-    """None if the user may not see it, or if the stored event does not give the same bytes again."""
-    body_size: int
-    """Bytes."""
-    changed: list[str]
-    """The names of the changed fields."""
-    response_headers: Mapping[str, Any] | None
-    response_body: str
-    curl: str
-    older: int | None
-    """The number of the attempt before."""
-    newer: int | None
+    def __init__(self, delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> None:
+        webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
+        body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
+        numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
+        url = redacted.url(webhook.pk, attempt.url)
+        is_explained = attempt.error_kind == explained_kind(delivery)
+        self.attempt, self.url = attempt, url
+        self.reason = redacted.error(webhook.pk, attempt.reason, attempt.error_kind)
+        self.explanation = None if is_explained else explain(attempt.error_kind, url)
+        """None if the page explains this error already."""
+        self.request_headers = attempt.request_headers if sees_all else None
+        """None if the user may not see them, as the others."""
+        self.hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
+        self.body = None if body is None or self.hides_body else body.decode(errors="replace")
+        """None if the user may not see it, or if the stored event does not give the same bytes again."""
+        self.body_size = len(body or b"")
+        """Bytes."""
+        self.changed = json.loads(payloads.as_sent_to(delivery.event, webhook.pk).changed or "[]")
+        """The names of the changed fields."""
+        self.response_headers = attempt.response_headers if sees_all else None
+        self.response_body = attempt.response_body if sees_all and sees_payload else ""
+        self.curl = ""
+        if sees_all and attempt.url:
+            self.curl = curl(attempt.method, url, attempt.request_headers, self.body)
+        self.older, self.newer = numbers.filter(pk__lt=attempt.pk).last(), numbers.filter(pk__gt=attempt.pk).first()
+        """The numbers of the attempts before and after."""
 
     @property
     def is_long(self) -> bool:
@@ -379,31 +352,6 @@ class AttemptShown:
     @property
     def response_size(self) -> int:
         return len(self.response_body.encode())
-
-
-def _read_attempt(delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> AttemptShown:
-    webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
-    body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
-    hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
-    shown = None if body is None or hides_body else body.decode(errors="replace")
-    url = redacted.url(webhook.pk, attempt.url)
-    numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
-    return AttemptShown(
-        attempt=attempt,
-        reason=redacted.error(webhook.pk, attempt.reason, attempt.error_kind),
-        explanation=None if attempt.error_kind == explained_kind(delivery) else explain(attempt.error_kind, url),
-        url=url,
-        request_headers=attempt.request_headers if sees_all else None,
-        hides_body=hides_body,
-        body=shown,
-        body_size=len(body or b""),
-        changed=json.loads(payloads.as_sent_to(delivery.event, webhook.pk).changed or "[]"),
-        response_headers=attempt.response_headers if sees_all else None,
-        response_body=attempt.response_body if sees_all and sees_payload else "",
-        curl=curl(attempt.method, url, attempt.request_headers, shown) if sees_all and attempt.url else "",
-        older=numbers.filter(pk__lt=attempt.pk).last(),
-        newer=numbers.filter(pk__gt=attempt.pk).first(),
-    )
 
 
 def explained_kind(delivery: Delivery) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -14,11 +14,12 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans
-from webhooks.insight.links import Link
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
-from webhooks.models import Delivery, Event, State
+from webhooks.models import Delivery, Event
 from webhooks.models.skip import Rule
+from webhooks.operations.kinds import RETRY
+from webhooks.pages.links import Link
 from webhooks.registry.registration import Registration
 from webhooks.text import as_key, as_uuid, clean
 
@@ -28,23 +29,38 @@ LAST = (Cause.SENT, Cause.NOT_CHOSEN)
 MAX_NAMED = 5  # objects with the same name that are offered
 
 
-@dataclass
 class WhyPage:
-    """The form with what was asked, and the answer to it."""
+    """The form with what was asked, and the answer to it.
 
-    asked: Mapping[str, str]
-    models: Sequence[tuple[str, str]]
-    """The labels and names of the models that the form offers."""
-    webhooks: Sequence[tuple[int, str]]
-    """The ids and names of the webhooks that the form offers."""
-    webhook: int
-    """The chosen one, or 0."""
-    objects: Sequence[tuple[str, str, str]] = ()
-    """The model, id and name of several objects that have the name that was entered."""
-    problem: str = ""
-    """Why the question cannot be answered."""
-    answers: list[Answer] = field(default_factory=list)
-    is_asked: bool = False
+    ``given`` has the parameters of an address, such as ``object_type`` and ``object_id``.
+    """
+
+    def __init__(self, given: Mapping[str, Any], user: Any) -> None:
+        self.asked = {name: clean(str(value).strip()) for name, value in given.items()}
+        offered = [one for one in _registrations(user) if permissions.may_view_model(user, one.model)]
+        self.models = [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered]
+        """The labels and names of the models that the form offers."""
+        self.webhooks = list(permissions.visible_webhooks(user).order_by("name").values_list("pk", "name"))
+        """The ids and names of the webhooks that the form offers."""
+        self.webhook = as_key(self.asked.get("webhook", ""))
+        """The chosen one, or 0."""
+        self.objects: Sequence[tuple[str, str, str]] = ()
+        """The model, id and name of several objects that have the name that was entered."""
+        self.problem = ""
+        """Why the question cannot be answered."""
+        self.answers: list[Answer] = []
+        self.is_asked = False
+        try:
+            question = _question(user, self.asked)
+            verdicts = why(**question, user=user) if question else []
+        except _SeveralObjects as found:
+            self.objects = found.objects
+        except UnknownObject as unknown:
+            self.problem = str(unknown)
+        else:
+            groups = groupby(verdicts, key=lambda one: one.change)
+            self.answers = [_answer(change, list(group), user) for change, group in groups]
+            self.is_asked = bool(question)
 
 
 @dataclass(frozen=True)
@@ -72,30 +88,6 @@ class VerdictRow:
     """Ends it."""
     link: Link | None
     """The page where the way out begins."""
-
-
-def read_why_page(given: Mapping[str, Any], user: Any) -> WhyPage:
-    """Answer the question in these parameters of an address, such as ``object_type`` and ``object_id``."""
-    asked = {name: clean(str(value).strip()) for name, value in given.items()}
-    offered = [one for one in _registrations(user) if permissions.may_view_model(user, one.model)]
-    shown = WhyPage(
-        asked=asked,
-        models=[(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered],
-        webhooks=list(permissions.visible_webhooks(user).order_by("name").values_list("pk", "name")),
-        webhook=as_key(asked.get("webhook", "")),
-    )
-    try:
-        question = _question(user, asked)
-        verdicts = why(**question, user=user) if question else []
-    except _SeveralObjects as found:
-        shown.objects = found.objects
-    except UnknownObject as unknown:
-        shown.problem = str(unknown)
-    else:
-        groups = groupby(verdicts, key=lambda one: one.change)
-        shown.answers = [_answer(change, list(group), user) for change, group in groups]
-        shown.is_asked = bool(question)
-    return shown
 
 
 def _registrations(user: Any) -> list[Registration]:
@@ -196,8 +188,7 @@ def _button(verdict: Verdict, user: Any) -> Link | None:
         return Link(_("Resume the webhook"), "webhook", webhook.pk, "resume", posts=True)
     is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
     if is_retriable and permissions.may(user, "retry", Delivery(pk=verdict.delivery)):
-        label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
-        return Link(label, "delivery", verdict.delivery, "retry", posts=True)
+        return Link(RETRY.button_in(verdict.state or ""), "delivery", verdict.delivery, RETRY.name, posts=True)
     has_failed = verdict.event and verdict.cause == Cause.EVENT_FAILED
     if has_failed and permissions.may(user, "replay", Event(pk=verdict.event)):
         return Link(_("Replay the event"), "event", verdict.event, "replay", posts=True)
