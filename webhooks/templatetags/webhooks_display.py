@@ -105,27 +105,10 @@ def event_state(event: Event, outcomes: Mapping[str, int]) -> SafeString:
     return format_html_join(" ", "{}", pills) if pills else pill("created", _("recorded"))
 
 
-# The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
-CAUSE_COLOURS = {
-    Cause.SENT: "succeeded",
-    Cause.SENDING: "sending",
-    Cause.DUE: "pending",
-    Cause.RETRYING: "pending",
-    Cause.WAITING: "waiting",
-    Cause.PAUSED: "paused",
-    Cause.HELD: "paused",
-    Cause.FAILED: "failed",
-    Cause.EVENT_FAILED: "failed",
-    Cause.NOT_REGISTERED: "failed",
-    Cause.NOT_DISPATCHED: "waiting",
-    Cause.SKIPPED: "waiting",
-}
-
-
 @register.filter
 def cause_pill(cause: Cause) -> SafeString:
     """The cause of a verdict as a label."""
-    return pill(CAUSE_COLOURS.get(cause, "discarded"), str(cause.label))
+    return pill(cause.colour, str(cause.label))
 
 
 @register.filter

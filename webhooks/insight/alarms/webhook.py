@@ -65,7 +65,7 @@ def silent_alarms(webhook: Any, silence: Silence | None) -> Iterator[Alarm]:
 def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:
     """An alarm about the webhook, with the number of its open deliveries. ``more`` has other attributes."""
     common = {"webhook_id": webhook.pk, "waiting": open_count(webhook)}
-    return Alarm(problem=problem, text=text, remedy=remedy, **common | more)
+    return Alarm(problem, text, remedy, **common | more)
 
 
 def _disabled(webhook: Any) -> Iterator[Alarm]:
