@@ -23,10 +23,10 @@ from webhooks.insight.counts import (
     EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
-    SendingCount,
     capped,
     failed_groups,
     failed_groups_sql,
+    sending_count,
     with_open_counts,
 )
 from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
@@ -122,7 +122,8 @@ def read_for_alarms(user: Any) -> Overview:
         for row in rows:
             row.failed = failed[row.pk]
         counts, failed_events, being_deleted = _counts(user, failed.total())
-        newest_failed_events = _newest_failed_events(user)
+        events = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
+        newest_failed_events = tuple(events.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
     return Overview(
         counts=counts,
         undispatched=undispatched,
@@ -157,11 +158,6 @@ def _webhooks(user: Any) -> tuple[Any, ...]:
     if _shares_statements(user):
         return tuple(Webhook.objects.raw(*_built(_webhooks_sql, user)))
     return tuple(_webhooks_with_counts(user))
-
-
-def _newest_failed_events(user: Any) -> tuple[Event, ...]:
-    failed = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
-    return tuple(failed.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
 
 
 def _newest_failed(queue: QueuedDeliveryQuerySet) -> tuple[QueuedDelivery, ...]:
@@ -254,5 +250,5 @@ def _sending(queue: QueuedDeliveryQuerySet) -> QuerySet[Any]:
     """
     own = queue.filter(webhook=OuterRef("pk"))
     due, new = own.filter(due_at__lte=DatabaseNow()).order_by("due_at"), own.filter(NOT_DUE).order_by("-event_id")
-    sending = SendingCount(due) + SendingCount(new)
+    sending = sending_count(due) + sending_count(new)
     return Webhook.with_deleted.order_by().annotate(sending=sending).values("sending")

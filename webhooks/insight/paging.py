@@ -284,12 +284,19 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, coun
         return read_page(ordered, rest, before, size, is_scattered=is_scattered, counts=counts)
 
 
+def _without(filters: Filters, names: Collection[str]) -> Filters:
+    return {name: value for name, value in filters.items() if name not in names}
+
+
+def _split(filters: Filters) -> tuple[Filters, Filters]:
+    """The filters of events, and the others."""
+    return {name: filters[name] for name in filters if name in EVENT_FILTERS}, _without(filters, EVENT_FILTERS)
+
+
 def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
     """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
-    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS and name not in indexed}
-    rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
-    is_partial = permissions.is_partial(user)
-    if not (of_events or rest or is_partial):
+    of_events, rest = _split(_without(filters, indexed))
+    if not (of_events or rest or permissions.is_partial(user)):
         return None
 
     # A query for each table: old statistics mislead a join.
@@ -306,8 +313,7 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
 
 
 def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
-    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS}
-    rest = {name: value for name, value in filters.items() if name not in EVENT_FILTERS}
+    of_events, rest = _split(filters)
     ordered, indexed = events_in_order(of_events, Event.objects.all())
     matching: Any = select("events", of_events) if of_events.keys() - indexed else None
     deliveries = permissions.found_deliveries(user, select("deliveries", rest), filters)
@@ -321,8 +327,7 @@ def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: 
     if "webhook" in filters and not permissions.visible_webhooks(user).filter(pk=filters["webhook"]).exists():
         return Found(count=0)
     ordered, indexed = events_in_order(filters, events)
-    rest = {name: value for name, value in filters.items() if name not in indexed}
-    matching = None
+    matching, rest = None, _without(filters, indexed)
     if rest or permissions.is_partial(user):
         matching = permissions.visible_events(user, select("events", rest))
     is_scattered = bool(indexed - TIMES)
@@ -334,8 +339,7 @@ def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: 
 def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
     skips = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
     ordered, indexed = skips_in_order(filters, skips)
-    rest = {name: value for name, value in filters.items() if name not in indexed}
-    matching = None
+    matching, rest = None, _without(filters, indexed)
     if rest or permissions.is_partial(user):
         matching = permissions.visible_skips(user, select("skips", rest, skips))
     with index_plans(Skip.objects.db, may_sort="object_id" in filters):

@@ -54,7 +54,7 @@ class WhyPage:
             question = _question(user, self.asked)
             verdicts = why(**question, user=user) if question else []
         except _SeveralObjects as found:
-            self.objects = found.objects
+            [self.objects] = found.args
         except UnknownObject as unknown:
             self.problem = str(unknown)
         else:
@@ -102,11 +102,7 @@ def _registrations(user: Any) -> list[Registration]:
 
 
 class _SeveralObjects(Exception):
-    """Several objects have the name that was entered."""
-
-    def __init__(self, objects: Sequence[tuple[str, str, str]]) -> None:
-        super().__init__()
-        self.objects = objects
+    """Several objects have the name that was entered. The argument has their models, ids and names."""
 
 
 def _question(user: Any, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -141,16 +137,10 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
         events = Event.objects.filter(object_type=label, object_id=given)
         has_event = permissions.of_viewable_objects(user, events).exists()
         named = [] if has_event or registration.find(objects, given) else _named(objects, given)
-    if not named:
-        _check_key(registration, given)
-        return label, given
     if len(named) > 1:
         raise _SeveralObjects([(label, registration.key_of(one), registration.name_of(one)) for one in named])
-    return label, registration.key_of(named[0])
-
-
-def _check_key(registration: Registration, given: str) -> None:
-    """Raises UnknownObject for what no object has as its name, or can have as its id."""
+    if named:
+        return label, registration.key_of(named[0])
     try:
         registration.normalize_pk(given)
     except ValidationError:
@@ -158,7 +148,8 @@ def _check_key(registration: Registration, given: str) -> None:
             "No object of %(model)s has the id or the exact name “%(given)s”, or you may not view it. To ask about a "
             "deleted object, enter its id."
         )
-        raise UnknownObject(text % {"model": registration.label, "given": given}) from None
+        raise UnknownObject(text % {"model": label, "given": given}) from None
+    return label, given
 
 
 def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
