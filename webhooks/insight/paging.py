@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -234,41 +234,35 @@ def read_page_by_events(
 
 def list_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery] | None = None) -> LongList[Delivery]:
     rows = permissions.visible_deliveries(user, Delivery.objects.for_list()) if rows is None else rows
-    return LongList(partial(find_deliveries, filters, user), rows)
+    return LongList(partial(_concealed, _find_deliveries, filters, user), rows)
 
 
 def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None) -> LongList[Event]:
     rows = permissions.visible_events(user, Event.objects.for_list()) if rows is None else rows
-    return LongList(partial(find_events, filters, user), rows)
+    return LongList(partial(_concealed, _find_events, filters, user), rows)
 
 
 def list_skips(filters: Filters, user: Any, rows: QuerySet[Skip] | None = None) -> LongList[Skip]:
     rows = permissions.visible_skips(user).select_related("webhook") if rows is None else rows
-    return LongList(partial(find_skips, filters, user), rows)
+    return LongList(partial(_concealed, _find_skips, filters, user), rows)
+
+
+def _concealed(find: Find, filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+    """The cursor of a page that was cut names a row that the user may be unable to view: encrypt it."""
+    try:
+        found = find(filters, user, unveil(before), size, counts=counts)
+    except Unreadable as error:
+        raise ValueError(f"{before!r} is no cursor") from error
+    if not found.is_cut or permissions.sees_everything(user):
+        return found
+    return replace(found, older=veil(found.older))
 
 
 # Each of these finds the keys of a page of such a list. ``counts`` is as for ``read_page``. Raises ValueError for a
 # cursor of another list.
 
 
-def concealed(find: Find) -> Find:
-    """The cursor of a page that was cut names a row that the user may be unable to view: encrypt it."""
-
-    @wraps(find)
-    def read(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
-        try:
-            found = find(filters, user, unveil(before), size, counts=counts)
-        except Unreadable as error:
-            raise ValueError(f"{before!r} is no cursor") from error
-        if not found.is_cut or permissions.sees_everything(user):
-            return found
-        return replace(found, older=veil(found.older))
-
-    return read
-
-
-@concealed
-def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+def _find_deliveries(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     if are_found_by_events(filters):
         return _find_by_events(filters, user, before, size)
     if not permissions.may_view_deliveries(user):
@@ -321,8 +315,7 @@ def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Foun
         return read_page_by_events(ordered, matching, deliveries, before, size)
 
 
-@concealed
-def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+def _find_events(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
     if "webhook" in filters and not permissions.visible_webhooks(user).filter(pk=filters["webhook"]).exists():
         return Found(count=0)
@@ -335,8 +328,7 @@ def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: 
         return read_page(ordered, matching, before, size, is_scattered=is_scattered, counts=counts)
 
 
-@concealed
-def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+def _find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     skips = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
     ordered, indexed = skips_in_order(filters, skips)
     matching, rest = None, _without(filters, indexed)
