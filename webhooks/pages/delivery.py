@@ -99,10 +99,7 @@ class DeliveryPage:
         self.previous, self.following = _neighbours(delivery, visible)
         """The deliveries of the events before and after, of the same object to the same webhook."""
         self.url = redacted.url(webhook.pk, webhook.payload_url)
-
-    @property
-    def waits_for_webhook(self) -> bool:
-        return self.delivery.state in OPEN_STATES and not self.delivery.webhook.is_sendable
+        self.waits_for_webhook = delivery.state in OPEN_STATES and not webhook.is_sendable
 
     @property
     def payload_use(self) -> str:
@@ -329,29 +326,19 @@ class AttemptShown:
         self.hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
         self.body = None if body is None or self.hides_body else body.decode(errors="replace")
         """None if the user may not see it, or if the stored event does not give the same bytes again."""
-        self.body_size = len(body or b"")
-        """Bytes."""
+        self.is_long, self.body_size = len(self.body or "") > LONG_BODY, len(body or b"")
+        """The size is in bytes."""
         self.changed = json.loads(payloads.as_sent_to(delivery.event, webhook.pk).changed or "[]")
         """The names of the changed fields."""
         self.response_headers = attempt.response_headers if sees_all else None
         self.response_body = attempt.response_body if sees_all and sees_payload else ""
+        self.is_response_long = len(self.response_body) > LONG_BODY
+        self.response_size = len(self.response_body.encode())
         self.curl = ""
         if sees_all and attempt.url:
             self.curl = curl(attempt.method, url, attempt.request_headers, self.body)
         self.older, self.newer = numbers.filter(pk__lt=attempt.pk).last(), numbers.filter(pk__gt=attempt.pk).first()
         """The numbers of the attempts before and after."""
-
-    @property
-    def is_long(self) -> bool:
-        return len(self.body or "") > LONG_BODY
-
-    @property
-    def is_response_long(self) -> bool:
-        return len(self.response_body) > LONG_BODY
-
-    @property
-    def response_size(self) -> int:
-        return len(self.response_body.encode())
 
 
 def explained_kind(delivery: Delivery) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -21,6 +21,7 @@ from webhooks.delivery.runs.kinds import ADD_RUN
 from webhooks.error_kinds import KINDS
 from webhooks.insight.alarms import Alarm, Problem
 from webhooks.insight.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.insight.overview import Overview
 from webhooks.insight.statistics import Recent
 from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import number
@@ -74,7 +75,7 @@ class StatusPage:
         self.may_add_webhooks = acts.may_add
         self.may_steer_runs = permissions.has_perm(user, ADD_RUN)
 
-        self.boxes = [_box(alarm, acts) for alarm in status.alarms[:MAX_BOXES]]
+        self.boxes = [Box(alarm, acts) for alarm in status.alarms[:MAX_BOXES]]
         """The worst alarms."""
         self.unfolded_boxes = len(self.boxes) if len(self.boxes) <= FEW else UNFOLDED
         """How many of them show at once what to do."""
@@ -85,8 +86,7 @@ class StatusPage:
         webhooks = sorted(
             overview.webhooks, key=lambda one: (troubled.get(one.pk, len(troubled)), not one.enabled, one.name)
         )
-        recent, hours = overview.recent_by_webhook, overview.hours.by_webhook
-        rows = [WebhookRow(one, recent.get(one.pk, Recent()), hours.get(one.pk, ())) for one in webhooks]
+        rows = [WebhookRow(one, overview) for one in webhooks]
         unfolded = min(max(len(troubled), FEWEST), MOST_ROWS)
         self.webhooks, self.folded_webhooks = rows[:unfolded], rows[unfolded:]
         """The rows of the table, the worst first, and the rest."""
@@ -94,12 +94,7 @@ class StatusPage:
 
         groups = [one for one in overview.failed_groups if one.webhook_id in acts.webhooks]
         newest = _newest_failed(overview.newest_failed, acts)
-        self.groups = [
-            Group(
-                one, acts.webhooks[one.webhook_id], newest[one.webhook_id, one.kind][:NEWEST_OF_GROUP], acts.may_retry
-            )
-            for one in groups[:MAX_GROUPS]
-        ]
+        self.groups = [Group(one, acts, newest) for one in groups[:MAX_GROUPS]]
         """The failed deliveries by webhook and reason."""
         self.more_groups = max(0, len(groups) - MAX_GROUPS)
         self.ungrouped = [] if groups else [*chain.from_iterable(newest.values())]
@@ -120,20 +115,26 @@ class StatusPage:
 # Problems
 
 
-@dataclass(frozen=True)
 class Box:
     """An alarm as the page shows it."""
 
-    alarm: Alarm
-    links: list[Link]
-    failed: int = 0
-    """Failed deliveries of its webhook, which a fact shows."""
-    consequences: list[Box] = field(default_factory=list)
-    """The first ones of the rest that follows from it, folded."""
-    more: int = 0
-    """How many more follow from it."""
-    page: Link | None = None
-    """The page of its webhook, to follow the remedy, if none of the links leads there."""
+    def __init__(self, alarm: Alarm, acts: _Acts) -> None:
+        self.alarm, self.links = alarm, list(acts.links_of(alarm))
+        self.page = acts.page_of(alarm)
+        """The page of its webhook, to follow the remedy, if none of the links leads there."""
+        self.failed = 0
+        """Failed deliveries of its webhook, which a fact shows."""
+        folded = list[Alarm]()
+        for one in alarm.consequences:
+            if one.webhook_id == alarm.webhook_id and one.problem == Problem.FAILED_DELIVERIES:
+                self.failed = acts.webhooks[one.webhook_id or 0].failed
+                self.links += [link for link in acts.links_of(one) if link.posts]
+            else:
+                folded.append(one)
+        self.consequences = [Box(one, acts) for one in folded[:MAX_FOLDED]]
+        """The first ones of the rest that follows from it, folded."""
+        self.more = max(0, len(folded) - MAX_FOLDED)
+        """How many more follow from it."""
 
     @property
     def facts(self) -> list[str]:
@@ -151,19 +152,6 @@ class Box:
         else:
             text = ngettext("%(count)s more problem because of this", "%(count)s more problems because of this", count)
         return text % {"count": number(count)}
-
-
-def _box(alarm: Alarm, acts: _Acts) -> Box:
-    links, failed, folded = list(acts.links_of(alarm)), 0, list[Alarm]()
-    for one in alarm.consequences:
-        # The box shows failed deliveries of its webhook as a number.
-        if one.webhook_id == alarm.webhook_id and one.problem == Problem.FAILED_DELIVERIES:
-            failed = acts.webhooks[one.webhook_id or 0].failed
-            links += [link for link in acts.links_of(one) if link.posts]
-        else:
-            folded.append(one)
-    consequences, more = [_box(one, acts) for one in folded[:MAX_FOLDED]], max(0, len(folded) - MAX_FOLDED)
-    return Box(alarm, links, failed, consequences, more, acts.page_of(alarm))
 
 
 class _Acts:
@@ -249,38 +237,21 @@ def _page(webhook: Any) -> Link:
 # Webhooks
 
 
-@dataclass(frozen=True)
 class WebhookRow:
     """A webhook with its counts and its recent attempts."""
 
-    webhook: Any
-    recent: Recent
-    hours: Any
-    """Its attempts by hour, see ``Hours``."""
-
-    @property
-    def waits(self) -> int:
-        return open_count(self.webhook)
-
-    @property
-    def is_failing(self) -> bool:
+    def __init__(self, webhook: Any, overview: Overview) -> None:
+        self.webhook, self.waits = webhook, open_count(webhook)
+        self.recent = overview.recent_by_webhook.get(webhook.pk, Recent())
+        self.hours = overview.hours.by_webhook.get(webhook.pk, ())
+        """Its attempts by hour, see ``Hours``."""
+        self.is_failing = bool(webhook.failures_in_a_row and webhook.last_failure_at)
         """Whether its last attempt failed."""
-        return bool(self.webhook.failures_in_a_row and self.webhook.last_failure_at)
-
-    @property
-    def is_bad(self) -> bool:
+        self.is_bad = bool(self.recent.day.failed) and self.is_failing
         """Whether attempts of this day failed, and the last one did."""
-        return bool(self.recent.day.failed) and self.is_failing
-
-    @property
-    def last_error(self) -> str:
-        return label_of_kind(self.webhook.error_kind) or str(self.webhook.last_failure)
-
-    @property
-    def last_at(self) -> datetime | None:
+        self.last_error = label_of_kind(webhook.error_kind) or str(webhook.last_failure)
+        self.last_at = webhook.last_failure_at if self.is_failing else webhook.last_success_at
         """When its last attempt failed or succeeded."""
-        moment: datetime | None = self.webhook.last_failure_at if self.is_failing else self.webhook.last_success_at
-        return moment
 
 
 def _in_order_of_trouble(status: Status) -> dict[int, int]:
@@ -308,31 +279,23 @@ class FailedRow:
     retry: Link | None = None
 
 
-@dataclass(frozen=True)
+Newest = dict[tuple[int, str], list[FailedRow]]
+"""Failed deliveries by webhook and kind of error."""
+
+
 class Group:
     """The failed deliveries of a webhook with one reason."""
 
-    found: FailedGroup
-    webhook: Any
-    newest: list[FailedRow]
-    may_retry: bool
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        return {"webhook": self.found.webhook_id} | ({"error_kind": self.found.kind} if self.found.kind else {})
-
-    @property
-    def all(self) -> Link:
+    def __init__(self, found: FailedGroup, acts: _Acts, newest: Newest) -> None:
+        filters: dict[str, Any] = {"webhook": found.webhook_id} | ({"error_kind": found.kind} if found.kind else {})
+        self.found, self.webhook = found, acts.webhooks[found.webhook_id]
+        self.newest = newest.get((found.webhook_id, found.kind), [])[:NEWEST_OF_GROUP]
+        self.all = Link("", "delivery", filters={"state": "failed", **filters})
         """All of them, as a list."""
-        return Link("", "delivery", filters={"state": "failed", **self.filters})
-
-    @property
-    def retry(self) -> Link | None:
-        return retry_failed(_("Retry…"), **self.filters) if self.may_retry and self.found.kind in KINDS else None
+        self.retry = retry_failed(_("Retry…"), **filters) if acts.may_retry and found.kind in KINDS else None
 
 
-def _newest_failed(deliveries: Iterable[QueuedDelivery], acts: _Acts) -> dict[tuple[int, str], list[FailedRow]]:
-    """By webhook and kind of error."""
+def _newest_failed(deliveries: Iterable[QueuedDelivery], acts: _Acts) -> Newest:
     found = defaultdict[tuple[int, str], list[FailedRow]](list)
     for one in deliveries:
         reason = acts.redacted.error(one.webhook_id, one.delivery.reason, one.error_kind)
