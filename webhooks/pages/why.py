@@ -59,24 +59,24 @@ class WhyPage:
             self.problem = str(unknown)
         else:
             groups = groupby(verdicts, key=lambda one: one.change)
-            self.answers = [_answer(change, list(group), user) for change, group in groups]
+            self.answers = [Answer(change, list(group), user) for change, group in groups]
             self.is_asked = bool(question)
 
 
-@dataclass(frozen=True)
 class Answer:
     """A change and its verdicts."""
 
-    change: StoredChange | None
-    verdicts: list[VerdictRow]
-    others: list[Verdict]
-    """The verdicts of webhooks without its model or action, if there are others."""
-
-    @property
-    def name(self) -> str:
-        """Such as "AMS1 updated"."""
-        change = self.change
-        return str(Event(action=change.action, object_repr=change.object_repr or change.object_id)) if change else ""
+    def __init__(self, change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> None:
+        self.change, self.name = change, ""
+        """The name is such as "AMS1 updated"."""
+        if change:
+            self.name = str(Event(action=change.action, object_repr=change.object_repr or change.object_id))
+        others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
+        shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
+        in_order = sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))
+        self.verdicts = [VerdictRow(one, _button(one, user), _link(one, user)) for one in in_order]
+        self.others = others if len(shown) < len(verdicts) else []
+        """The verdicts of webhooks without its model or action, if there are others."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +161,7 @@ def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
     return list(objects.filter(name=name)[:MAX_NAMED]) if isinstance(field, models.CharField) else []
 
 
-# The answer
-
-
-def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> Answer:
-    others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
-    shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
-    in_order = sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))
-    rows = [VerdictRow(one, _button(one, user), _link(one, user)) for one in in_order]
-    return Answer(change, rows, others if len(shown) < len(verdicts) else [])
+# The ways out
 
 
 def _button(verdict: Verdict, user: Any) -> Link | None:
