@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -95,7 +95,7 @@ class DeliveryPage:
         self.attempt = AttemptShown(delivery, chosen, redacted, self.sees_payload) if chosen else None
         self.payload = _payload(delivery) if self.sees_payload and not chosen else ""
         """The payload before an attempt, as it would be sent or as the body template would get it."""
-        self.lane = _read_lane(delivery, visible, redacted)
+        self.lane = Lane(delivery, visible, redacted)
         self.previous, self.following = _neighbours(delivery, visible)
         """The deliveries of the events before and after, of the same object to the same webhook."""
         self.url = redacted.url(webhook.pk, webhook.payload_url)
@@ -250,54 +250,35 @@ def next_attempt(delivery: Delivery) -> tuple[str, datetime | None]:
 # Who waits behind whom
 
 
-@dataclass(frozen=True)
 class Lane:
-    """The place of a delivery in its lane. Counts are one more than ``EACH_CAP`` if there are more."""
+    """The place of a delivery in its lane. Counts are one more than ``EACH_CAP`` if there are more.
 
-    is_ordered: bool = True
-    """Without an order, it has no lane."""
-    is_open: bool = False
-    """Whether the delivery has not ended."""
-    head: Delivery | None = None
-    """The delivery that is sent first, if it is another one."""
-    head_reason: str = ""
-    """Why its last attempt failed."""
-    between: int = 0
-    """How many wait between the head and the delivery."""
-    behind: list[Delivery] = field(default_factory=list)
-    """The first ones that wait behind the delivery."""
-    behind_count: int = 0
+    The number of queries does not depend on the length of the lane.
+    """
 
-    @property
-    def place(self) -> int:
-        return self.between + (2 if self.head else 1)
+    def __init__(self, delivery: Delivery, deliveries: QuerySet[Delivery], redacted: Redaction) -> None:
+        rows = deliveries.filter(queued__webhook=delivery.webhook_id, queued__lane=delivery.lane)
+        rows = rows.select_related("event", "queued").defer(*(f"event__{name}" for name in LARGE_FIELDS))
+        heads = rows.filter(queued__state__in=HEAD_STATES, queued__in_lane=True).exclude(pk=delivery.pk)
+        waiting, is_waiting = rows.filter(queued__state=State.WAITING), delivery.state == State.WAITING
+        ahead = waiting.filter(queued__event_id__lt=delivery.event_id).order_by()
+        after = waiting.filter(queued__event_id__gt=delivery.event_id).order_by("queued__event_id")
 
-    @property
-    def has_more_behind(self) -> bool:
-        return self.behind_count > len(self.behind)
-
-
-def _read_lane(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: Redaction) -> Lane:
-    """The number of queries does not depend on the length of the lane."""
-    if delivery.lane is None or not delivery.in_lane:
-        return Lane(is_ordered=False)
-    lane = deliveries.filter(queued__webhook=delivery.webhook_id, queued__lane=delivery.lane)
-    lane = lane.select_related("event", "queued").defer(*(f"event__{name}" for name in LARGE_FIELDS))
-    head = lane.filter(queued__state__in=HEAD_STATES, queued__in_lane=True).exclude(pk=delivery.pk).first()
-    reason = redacted.error(head.webhook_id, head.reason, head.error_kind) if head else ""
-    if delivery.state not in OPEN_STATES:
-        return Lane(head=head, head_reason=reason)
-    waiting = lane.filter(queued__state=State.WAITING)
-    ahead = waiting.filter(queued__event_id__lt=delivery.event_id).order_by()
-    after = waiting.filter(queued__event_id__gt=delivery.event_id).order_by("queued__event_id")
-    return Lane(
-        is_open=True,
-        head=head,
-        head_reason=reason,
-        between=capped(ahead, EACH_CAP).count() if delivery.state == State.WAITING else 0,
-        behind=list(after[:NAMED_BEHIND]),
-        behind_count=capped(after.order_by(), EACH_CAP).count(),
-    )
+        self.is_ordered = delivery.lane is not None and delivery.in_lane
+        """Without an order, it has no lane."""
+        self.is_open = self.is_ordered and delivery.state in OPEN_STATES
+        """Whether the delivery has not ended."""
+        self.head = head = heads.first() if self.is_ordered else None
+        """The delivery that is sent first, if it is another one."""
+        self.head_reason = redacted.error(head.webhook_id, head.reason, head.error_kind) if head else ""
+        """Why its last attempt failed."""
+        between = capped(ahead, EACH_CAP).count() if self.is_open and is_waiting else 0
+        self.between, self.place = between, between + (2 if head else 1)
+        """How many wait between the head and the delivery."""
+        self.behind = list(after[:NAMED_BEHIND]) if self.is_open else []
+        """The first ones that wait behind the delivery."""
+        self.behind_count = capped(after.order_by(), EACH_CAP).count() if self.is_open else 0
+        self.has_more_behind = self.behind_count > len(self.behind)
 
 
 # One attempt
