@@ -69,6 +69,8 @@ class StatusPage:
         runs.name_webhooks(overview.runs, user)
         self.states = [(one, overview.counts[one]) for one in STATES if overview.counts[one] or one in ALWAYS]
         """How many deliveries are in a state."""
+        self.oldest_seconds = (status.as_of - overview.oldest).total_seconds() if overview.oldest else 0
+        """For how long the oldest delivery or change is due. 0 if there is none."""
         self.is_partial = permissions.is_partial(user)
         """Whether the user may view some objects only."""
         self.may_ask_why = permissions.may_view_webhooks(user)
@@ -105,12 +107,6 @@ class StatusPage:
         ]
         """The newest ones."""
 
-    @property
-    def oldest_seconds(self) -> float:
-        """For how long the oldest delivery or change is due. 0 if there is none."""
-        oldest = self.status.overview.oldest
-        return (self.status.as_of - oldest).total_seconds() if oldest else 0
-
 
 # Problems
 
@@ -122,12 +118,14 @@ class Box:
         self.alarm, self.links = alarm, list(acts.links_of(alarm))
         self.page = acts.page_of(alarm)
         """The page of its webhook, to follow the remedy, if none of the links leads there."""
-        self.failed = 0
-        """Failed deliveries of its webhook, which a fact shows."""
+        self.facts = alarm.facts(timezone.now())
+        """Since when, how many wait, when the next probe is, and how many deliveries of its webhook failed."""
         folded = list[Alarm]()
         for one in alarm.consequences:
             if one.webhook_id == alarm.webhook_id and one.problem == Problem.FAILED_DELIVERIES:
-                self.failed = acts.webhooks[one.webhook_id or 0].failed
+                failed = acts.webhooks[one.webhook_id or 0].failed
+                text = ngettext("%(count)s failed", "%(count)s failed", failed)
+                self.facts.append(text % {"count": number(failed, EACH_CAP)})
                 self.links += [link for link in acts.links_of(one) if link.posts]
             else:
                 folded.append(one)
@@ -135,13 +133,6 @@ class Box:
         """The first ones of the rest that follows from it, folded."""
         self.more = max(0, len(folded) - MAX_FOLDED)
         """How many more follow from it."""
-
-    @property
-    def facts(self) -> list[str]:
-        """Since when, how many wait, when the next probe is, and how many failed."""
-        shown = {"count": number(self.failed, EACH_CAP)}
-        failed = [ngettext("%(count)s failed", "%(count)s failed", self.failed) % shown] if self.failed else []
-        return [*self.alarm.facts(timezone.now()), *failed]
 
     @property
     def folded(self) -> str:
