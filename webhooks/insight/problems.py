@@ -14,13 +14,16 @@ from typing import Any
 from django.utils import timezone
 
 from webhooks import hooks
+from webhooks.conf import conf
 from webhooks.db import atomically, to_utc
 from webhooks.hooks import NoticedProblem
-from webhooks.insight.alarms import Alarm
+from webhooks.insight.alarms import Alarm, find_alarms
 from webhooks.insight.alarms.causes import MAX_ALARMS
-from webhooks.insight.status import problems_of, read_alarms
+from webhooks.insight.overview import read_for_alarms
+from webhooks.insight.status import problems_of
 from webhooks.models import Sweep
 from webhooks.permissions import Operator
+from webhooks.workers.status import read_backend
 
 # Seconds between two looks of all workers together. Sweeps that look for old rows are 30 s apart.
 LOOK_EVERY = 25
@@ -34,7 +37,7 @@ def look(**kwargs: Any) -> None:
     using = Sweep.objects.db
     if not Sweep.begin_look(LOOK_EVERY):
         return
-    alarms = read_alarms(Operator("a worker"))
+    alarms = find_alarms(read_for_alarms(Operator("a worker")), read_backend(), conf.enabled, timezone.now())
 
     def compare() -> None:
         row = Sweep.objects.select_for_update().get(pk=1)

@@ -82,11 +82,6 @@ def read_status(user: Any) -> Status:
     return Status(now, with_surroundings(alarms, backend), overview, backend)
 
 
-def read_alarms(user: Any) -> list[Alarm]:
-    """The alarms alone, without what happened around them: about ten queries by indexes, and Redis."""
-    return find_alarms(read_for_alarms(user), read_backend(), conf.enabled, timezone.now())
-
-
 # The alarms that this process found last, and when, by user and language: they are texts.
 _latest: dict[Any, tuple[float, list[Alarm]]] = {}
 
@@ -103,10 +98,13 @@ def _keep(user: Any, alarms: list[Alarm]) -> list[Alarm]:
 
 
 def latest_problems(user: Any) -> list[Alarm]:
-    """The errors and warnings of ``read_alarms``, up to ``LATEST_SECONDS`` old: for pages that people open often."""
+    """The errors and warnings of ``read_status``, up to ``LATEST_SECONDS`` old: for pages that people open often.
+
+    It reads no more than the alarms need: about ten queries by indexes, and Redis."""
     found_at, alarms = _latest.get(_key(user), (-math.inf, []))
     if elapsed() - found_at >= LATEST_SECONDS:
-        alarms = _keep(user, read_alarms(user))
+        overview, backend = read_for_alarms(user), read_backend()
+        alarms = _keep(user, find_alarms(overview, backend, conf.enabled, timezone.now()))
     return problems_of(alarms)
 
 
