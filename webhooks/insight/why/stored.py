@@ -66,30 +66,28 @@ def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer
 
 
 def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
-    state, reason = State(delivery.state), viewer.reason(delivery)
+    state, count = State(delivery.state), delivery.attempt_count
+    reason = sentence(viewer.reason(delivery))
+    values = {"id": delivery.pk, "time": exact_time(delivery.finished_at), "count": count, "reason": reason}
     match state:
         case State.SUCCEEDED:
             text = ngettext(
                 "The receiver accepted it at %(time)s, after %(count)d attempt.",
                 "The receiver accepted it at %(time)s, after %(count)d attempts.",
-                delivery.attempt_count,
-            ) % {"time": exact_time(delivery.finished_at), "count": delivery.attempt_count}
+                count,
+            )
             remedy = _("If the receiver does not have it, search its log for the webhook-id %(id)s.")
-            found = Cause.SENT.verdict(webhook, text, remedy % {"id": delivery.pk})
+            found = Cause.SENT.verdict(webhook, text % values, remedy % values)
         case State.FAILED:
             text = ngettext(
                 "It was given up at %(time)s, after %(count)d attempt: %(reason)s",
                 "It was given up at %(time)s, after %(count)d attempts: %(reason)s",
-                delivery.attempt_count,
-            ) % {
-                "time": exact_time(delivery.finished_at),
-                "count": delivery.attempt_count,
-                "reason": sentence(reason),
-            }
+                count,
+            )
             then = _("It is not sent again by itself: retry the delivery.")
-            found = Cause.FAILED.verdict(webhook, text, _remedy(webhook, delivery.error_kind, then))
+            found = Cause.FAILED.verdict(webhook, text % values, _remedy(webhook, delivery.error_kind, then))
         case State.DISCARDED:
-            text = _("It was discarded at %(time)s, and is not sent.") % {"time": exact_time(delivery.finished_at)}
+            text = _("It was discarded at %(time)s, and is not sent.") % values
             found = Cause.DISCARDED.verdict(webhook, text, _("To send it, retry the delivery."))
         case State.SENDING:
             remedy = _("If this lasts for more than a minute, look at the workers on the status page.")
@@ -108,20 +106,16 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
         remedy = _remedy(webhook, kind, _("Enable the webhook: this sends its deliveries."))
         return Cause.HELD.verdict(webhook, join(disabled(webhook), waits), remedy)
     if webhook.paused_at is not None:
-        paused = _("%(user)s paused the webhook at %(time)s.") % {
-            "user": webhook.paused_by or _("A user"),
-            "time": exact_time(webhook.paused_at),
-        }
-        remedy = _("Resume the webhook: this sends its deliveries.")
-        return Cause.PAUSED.verdict(webhook, join(paused, waits), remedy)
+        paused = {"user": webhook.paused_by or _("A user"), "time": exact_time(webhook.paused_at)}
+        text = join(_("%(user)s paused the webhook at %(time)s.") % paused, waits)
+        return Cause.PAUSED.verdict(webhook, text, _("Resume the webhook: this sends its deliveries."))
     if webhook.probe_at is not None:
-        failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
-            "reason": sentence(last_failure(webhook))
-        }
+        failing = _("The webhook is paused because its attempts fail: %(reason)s")
         probed, until = _("The next probe is due."), None
         if to_utc(webhook.probe_at) > datetime.now(UTC):
             probed, until = _("It is probed again at %(time)s."), webhook.probe_at
-        text = join(failing, probed % {"time": exact_time(webhook.probe_at)})
+        reason, time = sentence(last_failure(webhook)), exact_time(webhook.probe_at)
+        text = join(failing % {"reason": reason}, probed % {"time": time})
         then = _("To send at once, resume the webhook.")
         if _is_between_attempts(delivery) and not delivery.in_lane:  # to resume would not change its time
             then = _("To send it at once, retry the delivery.")
@@ -159,11 +153,12 @@ def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer
         return Cause.WAITING.verdict(webhook, text, SEE_WORKERS, target=Target.STATUS)
     if not viewer.sees(head):
         return Cause.WAITING.verdict(webhook, _("It waits behind an earlier delivery of the same object."))
+    text, remedy, until = _("It waits behind the earlier delivery %(id)s of the same object."), str(SEE_WORKERS), None
     if head.reason:
-        behind = _("It waits behind the earlier delivery %(id)s, which failed: %(reason)s")
-    else:
-        behind = _("It waits behind the earlier delivery %(id)s of the same object.")
-    text, until = behind % {"id": head.pk, "reason": sentence(viewer.reason(head))}, None
+        text = _("It waits behind the earlier delivery %(id)s, which failed: %(reason)s")
+        then = _("To end the wait at once, retry or discard that delivery.")
+        remedy = _remedy(webhook, head.error_kind, then)
+    text %= {"id": head.pk, "reason": sentence(viewer.reason(head))}
     if _is_between_attempts(head):
         again = _("That one is tried again at %(time)s.") % {"time": exact_time(head.next_attempt_at)}
         text = join(text, again)
@@ -172,10 +167,6 @@ def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer
         begun = max(to_utc(since), to_utc(webhook.resumed_at)) if webhook.resumed_at else to_utc(since)
         until = to_db_time(begun + timedelta(seconds=conf.lane_wait))
         text = join(text, _("The wait ends at %(time)s at the latest.") % {"time": exact_time(until)})
-    remedy: Any = SEE_WORKERS
-    if head.reason:
-        then = _("To end the wait at once, retry or discard that delivery.")
-        remedy = _remedy(webhook, head.error_kind, then)
     return Cause.WAITING.verdict(webhook, text, remedy, behind=head.pk, until=until)
 
 
@@ -193,10 +184,8 @@ def _of_event(webhook: Webhook, event: Event) -> Verdict:
     if hasattr(event, "undispatched"):
         if not conf.enabled:
             return turned_off(webhook, _("Event %(id)s waits.") % {"id": event.pk})
-        text = _("Event %(id)s is stored since %(time)s, and no worker has taken it yet.") % {
-            "id": event.pk,
-            "time": exact_time(event.timestamp),
-        }
+        text = _("Event %(id)s is stored since %(time)s, and no worker has taken it yet.")
+        text %= {"id": event.pk, "time": exact_time(event.timestamp)}
         return Cause.NOT_DISPATCHED.verdict(webhook, text, SEE_WORKERS)
     text = _("Event %(id)s was for this webhook, but its delivery is not stored any more.") % {"id": event.pk}
     return Cause.DELETED.verdict(webhook, join(text, retention()), _again(event.action))
