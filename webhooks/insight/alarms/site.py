@@ -81,10 +81,9 @@ def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
         )
         yield Alarm(Problem.SILENT_WORKER, text, remedy, since=worker.last_heartbeat)
     if abs(worker.clock_offset) > clock.TOLERANCE:
+        text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
         if worker.clock_offset > 0:
             text = _("The clock of worker “%(name)s” is %(span)s ahead of the database's.")
-        else:
-            text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
         text %= {"name": worker.label, "span": span(abs(worker.clock_offset))}
         remedy = _(
             "Its requests carry the database's time all the same. Let NTP set the clock of its machine, and see "
