@@ -25,8 +25,8 @@ A change takes one way through these packages, from top to bottom::
       pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
 
 At named places of this way, ``hooks`` calls code of the host. The admin, the REST API and the management commands ask
-``insight`` what they show, and act through ``operations``. ``forms`` has the form of a webhook for the admin and for
-pages of other frameworks.
+``insight`` what they show, and act through ``operations``. ``pages`` has what the pages of the admin and of other
+frameworks show, and ``forms`` the form of a webhook for both.
 ``docs/how-it-works.md`` explains why.
 """
 

@@ -33,11 +33,12 @@ from tests.support.makers import make_attempt, make_site_deliveries, make_site_d
 from webhooks import payloads
 from webhooks.db import to_utc
 from webhooks.error_kinds import ErrorKind
-from webhooks.insight import counts, delivery_page
+from webhooks.insight import counts
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import first_id, new_id
+from webhooks.pages import delivery as delivery_page
 from webhooks.text import REDACTED
 
 NASTY = '<script>alert("x")</script>'

@@ -19,8 +19,9 @@ from tests.support.users import browser
 from tests.testapp.models import Thing
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
-from webhooks.insight import counts, overview, paging, status_page
+from webhooks.insight import counts, overview, paging
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
+from webhooks.pages import status as status_page
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 

@@ -28,7 +28,7 @@ from tests.support.servers import free_port
 from users.models import User
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
-from webhooks.insight import counts, overview, status_page
+from webhooks.insight import counts, overview
 from webhooks.insight import status as backend
 from webhooks.insight.statistics import Recent, Times
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
@@ -37,6 +37,7 @@ from webhooks.models.statistic import DURATION
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations import runs
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.pages import status as status_page
 from webhooks.templatetags import webhooks_admin
 from webhooks.templatetags.webhooks_display import EMPTY, duration, rate
 from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from webhooks.insight.event_page import Line, diff
+from webhooks.pages.event import Line, diff
 
 CASES: dict[str, tuple[Any, Any, list[Line]]] = {
     "a value": ({"a": 1, "b": 2}, {"a": 1, "b": 3}, [Line("b", "2", "3")]),

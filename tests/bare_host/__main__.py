@@ -18,11 +18,11 @@ from django.contrib.auth import get_user_model  # noqa: E402
 from django.template import Context, Engine  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
 
-from webhooks.insight.delivery_page import read_delivery_page  # noqa: E402
-from webhooks.insight.event_page import read_event_page  # noqa: E402
 from webhooks.insight.paging import list_deliveries  # noqa: E402
-from webhooks.insight.status_page import read_status_page  # noqa: E402
-from webhooks.insight.why_page import read_why_page  # noqa: E402
+from webhooks.pages.delivery import DeliveryPage  # noqa: E402
+from webhooks.pages.event import EventPage  # noqa: E402
+from webhooks.pages.status import StatusPage  # noqa: E402
+from webhooks.pages.why import WhyPage  # noqa: E402
 
 
 def client_of(email: str, is_operator: bool) -> APIClient:
@@ -67,10 +67,10 @@ answered(operator.post(f"/webhooks/deliveries/{delivery['id']}/retry/"), 200)
 user = get_user_model().objects.get(email="operator@example.org")
 row = list_deliveries({"state": ["pending"]}, user)[0]
 values = {
-    "status": read_status_page(user, 100),
-    "page": read_delivery_page(row, user),
-    "event": read_event_page(row.event, user),
-    "why": read_why_page({"object_type": "bare_host.note", "object_id": note["id"]}, user),
+    "status": StatusPage(user),
+    "page": DeliveryPage(row, user),
+    "event": EventPage(row.event, user),
+    "why": WhyPage({"object_type": "bare_host.note", "object_id": note["id"]}, user),
 }
 filters = Engine(libraries={"webhooks_display": "webhooks.templatetags.webhooks_display"})
 template = """

@@ -8,6 +8,8 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from django.urls import reverse
 
+from tests.support.makers import make_site_delivery, make_webhook
+from users.models import User
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.fields import RunKindField
 from webhooks.delivery.runs.kinds import RunKind
@@ -15,7 +17,8 @@ from webhooks.management.base import RunCommand
 from webhooks.models import Run
 from webhooks.models.filters import FILTERS, filters_of
 from webhooks.models.run import run_kinds
-from webhooks.operations.kinds import OF_DELIVERIES, OF_WEBHOOK, RUN_KINDS
+from webhooks.operations.kinds import OF_DELIVERIES, OF_WEBHOOK, RUN_KINDS, Retry
+from webhooks.pages.delivery import DeliveryPage
 
 kinds = pytest.mark.parametrize("kind", RUN_KINDS.values(), ids=RUN_KINDS)
 
@@ -48,6 +51,24 @@ def test_workers_and_the_column_know_each_kind_of_the_list() -> None:
     assert run_kinds == RUN_KINDS
     assert Run._meta.get_field("kind").choices == [(kind.name, kind.label) for kind in RUN_KINDS.values()]
     assert [name for name, _label in RunKindField.every] == [*RUN_KINDS]
+
+
+def test_a_new_kind_has_its_button_on_the_page_of_a_delivery(admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Annotate(Retry):
+        name, button = "annotate", "Annotate"
+
+    monkeypatch.setitem(OF_DELIVERIES, "annotate", Annotate())
+    shown = DeliveryPage(make_site_delivery(make_webhook()), admin_user)
+    assert [(link.label, link.act) for link in shown.acts] == [
+        ("Retry", "retry"),
+        ("Discard", "discard"),
+        ("Annotate", "annotate"),
+    ]
+
+
+def test_a_dangerous_kind_asks_before_it_acts_on_one_delivery() -> None:
+    for kind in OF_DELIVERIES.values():
+        assert bool(kind.button_question) is bool(kind.button_detail) is kind.is_dangerous
 
 
 @kinds

@@ -236,7 +236,8 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
     assert client.post(f"{API}/deliveries/{left.pk}/retry/").status_code in (403, 404)
     assert browser(user).post(reverse("admin:rq_webhooks_delivery_retry", args=[left.pk])).status_code == 403
     page = browser(user).get(reverse("admin:rq_webhooks_delivery_change", args=[left.pk]))
-    assert (page.context["shown"].may_retry, page.context["shown"].may_discard) == (False, True)
+    acts = {link.act for link in page.context["shown"].acts}
+    assert ("retry" in acts, "discard" in acts) == (False, True)
     browser(user).post(RETRY_ALL, {"next": STATUS})
     assert dict(Delivery.objects.values_list("pk", STATE)) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,

@@ -25,8 +25,9 @@ from django.utils import timezone
 from django.views.generic import UpdateView
 
 from tests.support.html_forms import fields_of
+from tests.support.makers import make_delivery, make_event
 from webhooks.forms import initial_values
-from webhooks.models import Webhook
+from webhooks.models import Delivery, State, Webhook
 from webhooks.permissions import Operator
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-pages.md"
@@ -42,14 +43,17 @@ def fence(title: str) -> str:
 
 
 views: dict[str, Any] = {"__name__": __name__}
-exec(compile(fence("views.py"), str(PAGE), "exec"), views)
-urlpatterns = views["urlpatterns"]
+urlpatterns: list[Any] = []
+for title in ("views.py", "pages.py"):
+    exec(compile(fence(title), str(PAGE), "exec"), views)
+    urlpatterns += views["urlpatterns"]
 # A user model of a host may have no has_perms(), which Django's mixin wants.
-views["WebhookPage"].has_permission = lambda page: page.request.user.has_perm(page.permission_required)
-views["WebhookPage"].raise_exception = True
+for mixin in (views["WebhookPage"], views["ViewerPage"]):
+    mixin.has_permission = lambda page: page.request.user.has_perm(page.permission_required)
+    mixin.raise_exception = True
 
 TEMPLATES = {
-    "webhook_form.html": fence("webhook_form.html"),
+    **{name: fence(name) for name in ("webhook_form.html", "status.html", "delivery.html")},
     "webhook_delete.html": "Delete {{ object }}?",
     "webhooks.html": "{% for webhook in object_list %}{{ webhook }}{% endfor %}",
 }
@@ -275,6 +279,41 @@ def the_pages_are_for_users_with_permission(pages: Pages) -> None:
     assert Webhook.objects.get().name == "CMDB"
 
 
+def failed_delivery(pages: Pages) -> Delivery:
+    model = pages.model._meta.label_lower
+    event = make_event(object_type=model, object_repr="a", dispatched=True)
+    failed = {"reason": "HTTP 503 Service Unavailable", "error_kind": "http_503", "attempt_count": 2}
+    return make_delivery(stored(pages), State.FAILED, event=event, **failed)
+
+
+def the_status_names_a_problem_and_links_to_its_delivery(pages: Pages) -> None:
+    delivery = failed_delivery(pages)
+    Webhook.objects.update(failures_in_a_row=2, error_kind="http_503", last_failure="HTTP 503 Service Unavailable")
+    shown = pages.ask("/status/").content.decode()
+    assert "The last attempt for “CMDB” failed: HTTP 503 Service Unavailable." in shown
+    assert f'<a href="/deliveries/{delivery.pk}/">See request</a>' in shown
+
+
+def a_delivery_is_shown_with_its_buttons_and_retried_and_discarded(pages: Pages) -> None:
+    delivery = failed_delivery(pages)
+    address = f"/deliveries/{delivery.pk}/"
+    shown = pages.ask(address).content.decode()
+    assert "HTTP 503 Service Unavailable" in shown
+    assert buttons_of(shown) == {"retry": "Retry", "discard": "Discard"}
+    assert "“CMDB” does not get this change." in shown
+    for act, state, buttons in (
+        ("retry", State.PENDING, {"discard": "Discard"}),
+        ("discard", State.DISCARDED, {"retry": "Retry"}),
+    ):
+        assert pages.ask(f"{address}{act}/", {}).headers["Location"] == address
+        assert Delivery.objects.get(pk=delivery.pk).state == state
+        assert buttons_of(pages.ask(address).content.decode()) == buttons
+
+
+def buttons_of(shown: str) -> dict[str, str]:
+    return dict(re.findall(r'<form method="post" action="(\w+)/">.*?<button>(.*?)</button>', shown, re.DOTALL))
+
+
 DUTIES: dict[str, Callable[[Pages], None]] = {
     duty.__name__: duty
     for duty in (
@@ -290,5 +329,7 @@ DUTIES: dict[str, Callable[[Pages], None]] = {
         a_copy_begins_with_the_settings_and_without_the_secrets,
         a_deleted_webhook_is_gone_at_once_and_its_name_is_free,
         the_pages_are_for_users_with_permission,
+        the_status_names_a_problem_and_links_to_its_delivery,
+        a_delivery_is_shown_with_its_buttons_and_retried_and_discarded,
     )
 }

@@ -19,7 +19,6 @@ from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, object_url, show_result
 from webhooks.admin.run_start import question_context
-from webhooks.insight.delivery_page import read_delivery_page
 from webhooks.insight.paging import Found, LongList, list_deliveries
 from webhooks.insight.wording import number
 from webhooks.models import Delivery
@@ -30,6 +29,7 @@ from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
+from webhooks.pages.delivery import DeliveryPage
 from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
 from webhooks.text import as_key, as_uuid
@@ -111,7 +111,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     # One delivery
 
     def page_context(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
-        shown = read_delivery_page(obj, request.user, as_key(request.GET.get("attempt", "")))
+        shown = DeliveryPage(obj, request.user, as_key(request.GET.get("attempt", "")))
         return {"shown": shown, "object_url": object_url(obj.event, request.user)}
 
 

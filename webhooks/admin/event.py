@@ -21,12 +21,13 @@ from webhooks.admin.filters import EventFilterForm, SkipFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, object_url, page_url
 from webhooks.admin.run_start import may_begin
 from webhooks.db import to_db_time, to_utc
-from webhooks.insight.event_page import count_outcomes, read_event_page
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import number, skip_reason
 from webhooks.models import Event, Skip
 from webhooks.models.event import EventQuerySet, label_of_action
 from webhooks.operations import replays
+from webhooks.operations.kinds import RUN_KINDS
+from webhooks.pages.event import EventPage, count_outcomes
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 
 # The result of a replay names this many events that could not be replayed.
@@ -104,7 +105,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     # One event
 
     def page_context(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        return {"shown": read_event_page(obj, request.user), "object_url": object_url(obj, request.user)}
+        return {"shown": EventPage(obj, request.user), "object_url": object_url(obj, request.user)}
 
 
 def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
@@ -161,6 +162,7 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
             since = {"since": request.GET["created_after"]} if "created_after" in chosen else {"hours": "168"}
             rule = {"rule": chosen["rule"]} if "rule" in chosen else {}
             context["recover_url"] = f"{page_url('recover_skipped', webhook)}?{urlencode(since | rule)}"
+            context["recover_label"] = RUN_KINDS["recover_skipped"].link
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""

@@ -13,9 +13,8 @@ from django.views.decorators.http import require_safe
 
 from webhooks import permissions
 from webhooks.admin.display import page
-from webhooks.insight.status_page import read_status_page
-from webhooks.insight.why_page import read_why_page
-from webhooks.operations import runs
+from webhooks.pages.status import StatusPage
+from webhooks.pages.why import WhyPage
 
 # Seconds between two refreshes of the parts.
 REFRESH_EVERY = 5
@@ -45,8 +44,7 @@ def parts(request: HttpRequest) -> HttpResponse:
 def _parts(request: HttpRequest) -> dict[str, Any]:
     if not permissions.may_view_deliveries(request.user):
         raise PermissionDenied
-    shown = read_status_page(request.user, asks_above=runs.AT_ONCE)
-    runs.name_webhooks(shown.status.overview.runs, request.user)
+    shown = StatusPage(request.user)
     return {"shown": shown, "overview": shown.status.overview, "backend": shown.status.backend}
 
 
@@ -55,6 +53,6 @@ def why(request: HttpRequest) -> HttpResponse:
     """“Why didn't it fire?”: the form, and below it the answer to the question in the address."""
     if not permissions.may_view_webhooks(request.user):
         raise PermissionDenied
-    shown = read_why_page(request.GET.dict(), request.user)
+    shown = WhyPage(request.GET.dict(), request.user)
     context = {**admin.site.each_context(request), "title": _("Why didn't it fire?"), "shown": shown}
     return page(request, "rq_webhooks/admin/why.html", context)

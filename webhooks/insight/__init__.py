@@ -1,8 +1,5 @@
-"""What users want to know: for the admin, the API and the commands, and for pages of other frameworks.
+"""What users want to know: for ``pages``, the REST API and the commands.
 
-status_page, delivery_page, event_page, why_page
-             what a page shows to one user, as a dataclass with values: no HTML and no address is in it
-links        the links and buttons of pages, in terms of models
 why          why did nothing arrive?
 status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``
 silence      enabled webhooks that send nothing, although nothing fails

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery, UUIDField
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
@@ -29,29 +29,27 @@ def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
     return rows.values("pk")[: cap + 1]
 
 
-class CappedCount(Subquery):
-    """The number of rows, up to ``EACH_CAP + 1``."""
+class Capped(Subquery):
+    """An aggregate of the first ``EACH_CAP + 1`` rows: their number, or another one of this column."""
 
-    column = "pk"
-    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped)"
-    output_field = IntegerField()
+    template = "(SELECT %(aggregate)s FROM (%(subquery)s) capped)"
     empty_result_set_value = 0  # if the user may view no deliveries
 
-    def __init__(self, rows: QuerySet[Any]) -> None:
-        super().__init__(rows.values(self.column)[: EACH_CAP + 1])
+    def __init__(
+        self, rows: QuerySet[Any], aggregate: str = "COUNT(*)", column: str = "pk", output_field: Any = None
+    ) -> None:
+        super().__init__(rows.values(column)[: EACH_CAP + 1], output_field or IntegerField(), aggregate=aggregate)
 
 
-class SendingCount(CappedCount):
-    """How many of the first ``EACH_CAP + 1`` rows are being sent. No index has the state: a claim would rewrite it."""
-
-    column = "state"
-    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped WHERE state = 'sending')"
+def sending_count(rows: QuerySet[Any]) -> Capped:
+    """How many of the first rows are being sent. No index has the state: a claim would rewrite it."""
+    return Capped(rows, "COUNT(*) FILTER (WHERE state = 'sending')", "state")
 
 
 def with_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
     """Annotate webhooks with the counts of ``with_open_counts``, and ``failed``. Read them with ``index_plans``."""
     failed = queue.failed().filter(webhook=OuterRef("pk")).order_by("failed_at")
-    return with_open_counts(webhooks, queue).annotate(failed=CappedCount(failed))
+    return with_open_counts(webhooks, queue).annotate(failed=Capped(failed))
 
 
 def with_open_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
@@ -66,14 +64,14 @@ def with_open_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet)
     pending = own.in_states(State.PENDING).order_by("due_at")
     blocking = own.filter(failing_since__isnull=False).order_by("failing_since")
     return webhooks.annotate(
-        due=CappedCount(own.filter(due_at__isnull=False).order_by("due_at")),
-        waiting=CappedCount(own.in_states(State.WAITING).order_by("event_id")),
+        due=Capped(own.filter(due_at__isnull=False).order_by("due_at")),
+        waiting=Capped(own.in_states(State.WAITING).order_by("event_id")),
         is_retrying=Exists(pending.filter(due_at__gt=DatabaseNow())),
         due_since=Subquery(pending.values("due_at")[:1]),
-        blocked=CappedCount(blocking),
+        blocked=Capped(blocking),
         blocked_since=Subquery(blocking.values("failing_since")[:1]),
-        blocking=Subquery(blocking.values("pk")[:1]),
-        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1]),
+        blocking=Subquery(blocking.values("pk")[:1], UUIDField()),
+        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1], UUIDField()),
     )
 
 

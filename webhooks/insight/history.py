@@ -108,14 +108,12 @@ def _publish(entries: Iterable[HistoryEntry], is_stored: bool) -> None:
         logger.info("History: %s %s %s “%s” %s", one.username, one.verb, kind, one.name, one.message)
 
 
-def newest_of_webhooks(webhooks: Collection[int]) -> Iterable[Any]:
+def newest_of_webhooks(webhooks: Collection[int]) -> Any:
     """The 50 newest rows of LogEntry about these webhooks. Empty without the admin."""
-    if not webhooks or not apps.is_installed("django.contrib.admin"):
+    entries = _all_log_entries()
+    if not webhooks or not entries:
         return []
-    from django.contrib.admin.models import LogEntry
-
-    content_type = ContentType.objects.get_for_model(Webhook)
-    found = LogEntry.objects.filter(content_type=content_type, object_id__in=map(str, webhooks))
+    found = entries.filter(content_type=ContentType.objects.get_for_model(Webhook), object_id__in=map(str, webhooks))
     return found.select_related("user").order_by("-action_time")[:50]
 
 
@@ -126,7 +124,11 @@ def user_named(username: str) -> Any:
 
 def _log_entries(user: Any) -> Any:
     """The manager of LogEntry, or None if there is no admin or no row of this user."""
-    if not apps.is_installed("django.contrib.admin") or not isinstance(user, get_user_model()):
+    return _all_log_entries() if isinstance(user, get_user_model()) else None
+
+
+def _all_log_entries() -> Any:
+    if not apps.is_installed("django.contrib.admin"):
         return None
     from django.contrib.admin.models import LogEntry
 

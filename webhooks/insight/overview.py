@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import chain
@@ -23,10 +23,10 @@ from webhooks.insight.counts import (
     EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
-    SendingCount,
     capped,
     failed_groups,
     failed_groups_sql,
+    sending_count,
     with_open_counts,
 )
 from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
@@ -46,7 +46,7 @@ MAX_NEWEST, MAX_FAILED_EVENTS = 25, 5
 OF_OBJECT = ("object_repr", "object_type", "object_id", "action")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Overview:
     """What the status page shows from the database."""
 
@@ -96,23 +96,20 @@ def read_overview(user: Any) -> Overview:
     keys = [row.pk for row in found.webhooks]
     if found.has_more_webhooks:
         keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
-    recent, by_webhook = statistics.recent(keys)
+    found.recent, found.recent_by_webhook = statistics.recent(keys)
+    found.hours = statistics.by_hour(keys)
     with index_plans(Delivery.objects.db):
-        newest_failed = _newest_failed(permissions.visible_queue(user))
-    return replace(
-        found,
-        newest_failed=newest_failed,
-        runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
-        recent=recent,
-        recent_by_webhook=by_webhook,
-        hours=statistics.by_hour(keys),
-    )
+        found.newest_failed = _newest_failed(permissions.visible_queue(user))
+    open_runs = Run.objects.filter(state__in=OPEN_RUN_STATES)
+    found.runs = tuple(permissions.allowed(user, "view", open_runs)[:MAX_RUNS])
+    return found
 
 
 def read_for_alarms(user: Any) -> Overview:
     """Read what alarms need, as far as the user may see it: no statistics, runs and newest deliveries."""
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
-    undispatched, undispatched_since = _undispatched(user)
+    found = Overview(hidden=tuple(what for what, may_see in sees.items() if not may_see))
+    found.undispatched, found.undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
         rows = _webhooks(user)
         groups = failed_groups([row.pk for row in rows if row.last_failed], _built(failed_groups_sql, user))
@@ -121,24 +118,16 @@ def read_for_alarms(user: Any) -> Overview:
             failed[group.webhook_id] += group.count
         for row in rows:
             row.failed = failed[row.pk]
-        counts, failed_events, being_deleted = _counts(user, failed.total())
-        newest_failed_events = _newest_failed_events(user)
-    return Overview(
-        counts=counts,
-        undispatched=undispatched,
-        undispatched_since=undispatched_since,
-        failed_events=failed_events,
-        newest_failed_events=newest_failed_events,
-        being_deleted=being_deleted,
-        webhooks=rows[:MAX_WEBHOOKS],
-        has_more_webhooks=len(rows) > MAX_WEBHOOKS,
-        failed_groups=tuple(groups),
-        last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
-        silences=read_silences(rows[:MAX_WEBHOOKS]),
-        labels_without_models=tuple(registry.labels_without_models(conf.models)),
-        hidden=tuple(what for what, may_see in sees.items() if not may_see),
-        vacuum=read_vacuum_state(),
-    )
+        found.counts, found.failed_events, found.being_deleted = _counts(user, failed.total())
+        events = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
+        found.newest_failed_events = tuple(events.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
+    found.webhooks, found.has_more_webhooks = rows[:MAX_WEBHOOKS], len(rows) > MAX_WEBHOOKS
+    found.failed_groups = tuple(groups)
+    found.last_sweep = Sweep.objects.values_list("swept_at", flat=True).first()
+    found.silences = read_silences(found.webhooks)
+    found.labels_without_models = tuple(registry.labels_without_models(conf.models))
+    found.vacuum = read_vacuum_state()
+    return found
 
 
 def _undispatched(user: Any) -> tuple[int, datetime | None]:
@@ -157,11 +146,6 @@ def _webhooks(user: Any) -> tuple[Any, ...]:
     if _shares_statements(user):
         return tuple(Webhook.objects.raw(*_built(_webhooks_sql, user)))
     return tuple(_webhooks_with_counts(user))
-
-
-def _newest_failed_events(user: Any) -> tuple[Event, ...]:
-    failed = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
-    return tuple(failed.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
 
 
 def _newest_failed(queue: QueuedDeliveryQuerySet) -> tuple[QueuedDelivery, ...]:
@@ -254,5 +238,5 @@ def _sending(queue: QueuedDeliveryQuerySet) -> QuerySet[Any]:
     """
     own = queue.filter(webhook=OuterRef("pk"))
     due, new = own.filter(due_at__lte=DatabaseNow()).order_by("due_at"), own.filter(NOT_DUE).order_by("-event_id")
-    sending = SendingCount(due) + SendingCount(new)
+    sending = sending_count(due) + sending_count(new)
     return Webhook.with_deleted.order_by().annotate(sending=sending).values("sending")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -234,41 +234,35 @@ def read_page_by_events(
 
 def list_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery] | None = None) -> LongList[Delivery]:
     rows = permissions.visible_deliveries(user, Delivery.objects.for_list()) if rows is None else rows
-    return LongList(partial(find_deliveries, filters, user), rows)
+    return LongList(partial(_concealed, _find_deliveries, filters, user), rows)
 
 
 def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None) -> LongList[Event]:
     rows = permissions.visible_events(user, Event.objects.for_list()) if rows is None else rows
-    return LongList(partial(find_events, filters, user), rows)
+    return LongList(partial(_concealed, _find_events, filters, user), rows)
 
 
 def list_skips(filters: Filters, user: Any, rows: QuerySet[Skip] | None = None) -> LongList[Skip]:
     rows = permissions.visible_skips(user).select_related("webhook") if rows is None else rows
-    return LongList(partial(find_skips, filters, user), rows)
+    return LongList(partial(_concealed, _find_skips, filters, user), rows)
+
+
+def _concealed(find: Find, filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+    """The cursor of a page that was cut names a row that the user may be unable to view: encrypt it."""
+    try:
+        found = find(filters, user, unveil(before), size, counts=counts)
+    except Unreadable as error:
+        raise ValueError(f"{before!r} is no cursor") from error
+    if not found.is_cut or permissions.sees_everything(user):
+        return found
+    return replace(found, older=veil(found.older))
 
 
 # Each of these finds the keys of a page of such a list. ``counts`` is as for ``read_page``. Raises ValueError for a
 # cursor of another list.
 
 
-def concealed(find: Find) -> Find:
-    """The cursor of a page that was cut names a row that the user may be unable to view: encrypt it."""
-
-    @wraps(find)
-    def read(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
-        try:
-            found = find(filters, user, unveil(before), size, counts=counts)
-        except Unreadable as error:
-            raise ValueError(f"{before!r} is no cursor") from error
-        if not found.is_cut or permissions.sees_everything(user):
-            return found
-        return replace(found, older=veil(found.older))
-
-    return read
-
-
-@concealed
-def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+def _find_deliveries(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     if are_found_by_events(filters):
         return _find_by_events(filters, user, before, size)
     if not permissions.may_view_deliveries(user):
@@ -284,12 +278,19 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int, *, coun
         return read_page(ordered, rest, before, size, is_scattered=is_scattered, counts=counts)
 
 
+def _without(filters: Filters, names: Collection[str]) -> Filters:
+    return {name: value for name, value in filters.items() if name not in names}
+
+
+def _split(filters: Filters) -> tuple[Filters, Filters]:
+    """The filters of events, and the others."""
+    return {name: filters[name] for name in filters if name in EVENT_FILTERS}, _without(filters, EVENT_FILTERS)
+
+
 def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
     """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
-    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS and name not in indexed}
-    rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
-    is_partial = permissions.is_partial(user)
-    if not (of_events or rest or is_partial):
+    of_events, rest = _split(_without(filters, indexed))
+    if not (of_events or rest or permissions.is_partial(user)):
         return None
 
     # A query for each table: old statistics mislead a join.
@@ -306,8 +307,7 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
 
 
 def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
-    of_events = {name: value for name, value in filters.items() if name in EVENT_FILTERS}
-    rest = {name: value for name, value in filters.items() if name not in EVENT_FILTERS}
+    of_events, rest = _split(filters)
     ordered, indexed = events_in_order(of_events, Event.objects.all())
     matching: Any = select("events", of_events) if of_events.keys() - indexed else None
     deliveries = permissions.found_deliveries(user, select("deliveries", rest), filters)
@@ -315,14 +315,12 @@ def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Foun
         return read_page_by_events(ordered, matching, deliveries, before, size)
 
 
-@concealed
-def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+def _find_events(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
     if "webhook" in filters and not permissions.visible_webhooks(user).filter(pk=filters["webhook"]).exists():
         return Found(count=0)
     ordered, indexed = events_in_order(filters, events)
-    rest = {name: value for name, value in filters.items() if name not in indexed}
-    matching = None
+    matching, rest = None, _without(filters, indexed)
     if rest or permissions.is_partial(user):
         matching = permissions.visible_events(user, select("events", rest))
     is_scattered = bool(indexed - TIMES)
@@ -330,12 +328,10 @@ def find_events(filters: Filters, user: Any, before: str, size: int, *, counts: 
         return read_page(ordered, matching, before, size, is_scattered=is_scattered, counts=counts)
 
 
-@concealed
-def find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:
+def _find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     skips = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
     ordered, indexed = skips_in_order(filters, skips)
-    rest = {name: value for name, value in filters.items() if name not in indexed}
-    matching = None
+    matching, rest = None, _without(filters, indexed)
     if rest or permissions.is_partial(user):
         matching = permissions.visible_skips(user, select("skips", rest, skips))
     with index_plans(Skip.objects.db, may_sort="object_id" in filters):

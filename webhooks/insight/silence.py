@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, CharField, F, IntegerField, OuterRef, Q, QuerySet, Subquery, UUIDField, Value, When
+from django.db.models import Case, CharField, F, OuterRef, Q, QuerySet, Subquery, UUIDField, Value, When
 from django.db.models.functions import Concat
 
 from webhooks import registry
 from webhooks.db import index_plans
 from webhooks.insight import history
-from webhooks.insight.counts import EACH_CAP, CappedCount
+from webhooks.insight.counts import Capped
 from webhooks.insight.wording import clock_time
 from webhooks.models import Delivery, Skip, Webhook
 from webhooks.models.event import PING
@@ -107,12 +107,15 @@ def _skipping(webhooks: Sequence[Webhook]) -> dict[int, Skipping]:
     using = Webhook.objects.db
     with index_plans(using):
         looked_at = _skipped_last([webhook.pk for webhook in webhooks])
-        rows = list(_since_last_sent(looked_at, _last_sent(looked_at))) if looked_at else []
+        sent = _last_sent(looked_at) if looked_at else {}
+        rows = list(_since_last_sent(looked_at, sent)) if looked_at else []
     filters = Rule.filters()
     found = {
         row.pk: Skipping(row.rule, row.since, row.skipped)
         for row in rows
-        if row.rule == row.other_rule and row.rule in filters and is_surprising(row.skipped, row.sent, row.before)
+        if row.rule == row.other_rule
+        and row.rule in filters
+        and is_surprising(row.skipped, min(WINDOW, sent[row.pk].sent), row.before)
     }
     edits = _edits({pk: one.since for pk, one in found.items()})
     return {pk: replace(one, edit=edits.get(pk, "")) for pk, one in found.items()}
@@ -146,14 +149,15 @@ def _last_sent(webhooks: Sequence[int]) -> dict[int, Any]:
         last=Subquery(newest[:1]),
         first=Subquery(newest[WINDOW - 1 : WINDOW]),
         oldest=Subquery(wanted.order_by("pk").values("pk")[:1]),
-        sent=CappedCount(wanted.order_by("-pk")),
+        sent=Capped(wanted.order_by("-pk")),
     )
     return {row.pk: row for row in rows.only("pk").order_by()}
 
 
 def _since_last_sent(webhooks: Sequence[int], sent: Mapping[int, Any]) -> QuerySet[Any]:
-    """The skips of each of these webhooks since the last change that it wanted: ``skipped``, ``since``, and two rules,
-    which are the same if there is one. ``before`` are the ones in the same time as the last ``WINDOW`` changes."""
+    """The skips of each of these webhooks since the last change that it wanted: ``skipped``, ``since``, and two rules.
+    These are the first and the last one of the alphabet, the same if there is only one. ``before`` are the skips in the
+    same time as the last ``WINDOW`` changes."""
 
     def of_each(values: Mapping[int, uuid.UUID]) -> Case:
         whens = [When(pk=pk, then=Value(value, UUIDField())) for pk, value in values.items()]
@@ -162,38 +166,18 @@ def _since_last_sent(webhooks: Sequence[int], sent: Mapping[int, Any]) -> QueryS
     lowest = uuid.UUID(int=0)
     last = {pk: sent[pk].last or lowest for pk in webhooks}
     first = {pk: sent[pk].first or sent[pk].oldest or lowest for pk in webhooks}
-    count = {pk: min(WINDOW, sent[pk].sent) for pk in webhooks}
     own = Skip.objects.filter(webhook=OuterRef("pk"))
     since = own.filter(pk__gt=OuterRef("last")).order_by("pk")
     before = own.filter(pk__gt=OuterRef("first"), pk__lte=OuterRef("last")).order_by("pk")
     rows: Any = Webhook.objects.filter(pk__in=webhooks).annotate(last=of_each(last), first=of_each(first))
-    annotated: QuerySet[Any] = (
-        rows.only("pk")
-        .order_by()
-        .annotate(
-            sent=Case(*(When(pk=pk, then=Value(one)) for pk, one in count.items()), output_field=IntegerField()),
-            skipped=CappedCount(since),
-            before=CappedCount(before),
-            since=Subquery(since.values("timestamp")[:1]),
-            rule=FirstRule(since),
-            other_rule=LastRule(since),
-        )
+    annotated: QuerySet[Any] = rows.annotate(
+        skipped=Capped(since),
+        before=Capped(before),
+        since=Subquery(since.values("timestamp")[:1]),
+        rule=Capped(since, "MIN(rule)", "rule", CharField()),
+        other_rule=Capped(since, "MAX(rule)", "rule", CharField()),
     )
-    return annotated
-
-
-class FirstRule(Subquery):
-    """The first of the rules of these skips in alphabetical order."""
-
-    template = "(SELECT MIN(rule) FROM (%(subquery)s) capped)"
-    output_field = CharField()
-
-    def __init__(self, skips: QuerySet[Skip]) -> None:
-        super().__init__(skips.values("rule")[: EACH_CAP + 1])
-
-
-class LastRule(FirstRule):
-    template = "(SELECT MAX(rule) FROM (%(subquery)s) capped)"
+    return annotated.only("pk").order_by()
 
 
 def _edits(begun: Mapping[int, datetime]) -> dict[int, str]:

@@ -143,10 +143,6 @@ class Hours:
         return min(self.together, default=None)
 
     @property
-    def attempted(self) -> int:
-        return sum(map(sum, self.together.values()))
-
-    @property
     def highest(self) -> int:
         """The attempts of the hour with the most."""
         return max(map(sum, self.together.values()), default=0)

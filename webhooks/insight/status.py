@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
@@ -61,11 +62,7 @@ class Status:
 
     def figures(self) -> dict[str, Any]:
         """As plain values for JSON. Counts stop at ``TOTAL_CAP``."""
-
-        def capped(count: int) -> int:
-            return min(count, TOTAL_CAP)
-
-        overview = self.overview
+        overview, capped = self.overview, partial(min, TOTAL_CAP)
         return {
             "level": self.level,
             "as_of": self.as_of,
@@ -81,44 +78,33 @@ class Status:
 def read_status(user: Any) -> Status:
     """Read the status as far as the user may see it."""
     now, overview, backend = timezone.now(), read_overview(user), read_backend()
-    alarms = _latest.keep(user, find_alarms(overview, backend, conf.enabled, now))
+    alarms = _keep(user, find_alarms(overview, backend, conf.enabled, now))
     return Status(now, with_surroundings(alarms, backend), overview, backend)
 
 
-class _Latest:
-    """The alarms that this process found for each user in the last seconds."""
-
-    def __init__(self) -> None:
-        self._found: dict[Any, tuple[float, list[Alarm]]] = {}
-
-    def keep(self, user: Any, alarms: list[Alarm]) -> list[Alarm]:
-        if len(self._found) >= MAX_READERS:
-            self._found.clear()
-        self._found[self._key(user)] = (elapsed(), alarms)
-        return alarms
-
-    def get(self, user: Any) -> list[Alarm] | None:
-        found_at, alarms = self._found.get(self._key(user), (-math.inf, None))
-        return alarms if elapsed() - found_at < LATEST_SECONDS else None
-
-    def clear(self) -> None:
-        self._found.clear()
-
-    def _key(self, user: Any) -> Any:
-        return getattr(user, "pk", user), get_language()  # the alarms are texts
+# The alarms that this process found last, and when, by user and language: they are texts.
+_latest: dict[Any, tuple[float, list[Alarm]]] = {}
 
 
-_latest = _Latest()
+def _key(user: Any) -> Any:
+    return getattr(user, "pk", user), get_language()
+
+
+def _keep(user: Any, alarms: list[Alarm]) -> list[Alarm]:
+    if len(_latest) >= MAX_READERS:
+        _latest.clear()
+    _latest[_key(user)] = elapsed(), alarms
+    return alarms
 
 
 def latest_problems(user: Any) -> list[Alarm]:
     """The errors and warnings of ``read_status``, up to ``LATEST_SECONDS`` old: for pages that people open often.
 
     It reads no more than the alarms need: about ten queries by indexes, and Redis."""
-    alarms = _latest.get(user)
-    if alarms is None:
+    found_at, alarms = _latest.get(_key(user), (-math.inf, []))
+    if elapsed() - found_at >= LATEST_SECONDS:
         overview, backend = read_for_alarms(user), read_backend()
-        alarms = _latest.keep(user, find_alarms(overview, backend, conf.enabled, timezone.now()))
+        alarms = _keep(user, find_alarms(overview, backend, conf.enabled, timezone.now()))
     return problems_of(alarms)
 
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext_lazy
 
 from webhooks.db import to_db_time
 from webhooks.delivery.runs.kinds import (
@@ -61,6 +61,7 @@ class Retry(DeliveryKind):
         "Delivery %(id)s is %(state)s. You can only retry a failed or discarded delivery, or one between attempts, "
         "of a webhook that is not deleted."
     )
+    button = _("Retry")
 
     filters = (*DeliveryKind.filters, SUPERSEDED)
     states = (State.FAILED, State.DISCARDED, State.PENDING)
@@ -72,6 +73,9 @@ class Retry(DeliveryKind):
     choose = staticmethod(DeliveryQuerySet.retriable)
     change = staticmethod(DeliveryQuerySet.retry)
     change_locked = staticmethod(delivery.retry)
+
+    def button_in(self, state: str) -> str:
+        return gettext("Retry now") if state == State.PENDING else super().button_in(state)
 
 
 class Resend(DeliveryKind):
@@ -100,6 +104,8 @@ class Resend(DeliveryKind):
     refusal = _(
         "Delivery %(id)s is %(state)s. You can only resend a finished delivery, of a webhook that is not deleted."
     )
+    button = _("Resend")
+    gives_way_to = Retry.name
 
     filters = (*DeliveryKind.filters, SUPERSEDED)
     states = ENDED_STATES
@@ -131,6 +137,9 @@ class Discard(DeliveryKind):
     why_left = _("finished deliveries, and deliveries that a worker is sending, cannot be discarded")
     meaning_of_one = "End a delivery without sending it."
     refusal = _("Delivery %(id)s is %(state)s. You can only discard a waiting, pending or failed delivery.")
+    button = _("Discard")
+    button_question = _("Discard this delivery?")
+    button_detail = _("“%(webhook)s” does not get this change. The next change of the object is sent.")
 
     states = queued = (State.WAITING, State.PENDING, State.FAILED)
     decided_at = "queued__requested_at"

@@ -70,6 +70,14 @@ class DeliveryKind(RunKind):
     """What the REST API says about the operation on one delivery, in English."""
     refusal: ClassVar[Any]
     """Why the REST API cannot do it to the delivery ``%(id)s``, which is ``%(state)s``."""
+    button: ClassVar[Any]
+    """The button of one delivery."""
+    button_question: ClassVar[Any] = ""
+    """What to ask before that, if it is dangerous."""
+    button_detail: ClassVar[Any] = ""
+    """What the ``%(webhook)s`` then does not get."""
+    gives_way_to: ClassVar[str] = ""
+    """The name of another kind: a delivery shows its button alone, if both are possible."""
 
     choose: ClassVar[staticmethod[[DeliveryQuerySet], DeliveryQuerySet]]
     """The ones of these deliveries that it can change."""
@@ -77,6 +85,10 @@ class DeliveryKind(RunKind):
     """Changes a few deliveries, as the user of this name asked. Returns how many it changed."""
     change_locked: ClassVar[staticmethod[..., Resent]]
     """Changes deliveries whose rows and lanes are locked. Called as ``models.delivery.resend``."""
+
+    def button_in(self, state: str) -> str:
+        """The button of a delivery in this state."""
+        return str(self.button)
 
     # A few at once
 

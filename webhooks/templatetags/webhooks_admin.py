@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from django import template
 from django.urls import reverse
 
-from webhooks.insight.links import Link
+from webhooks.pages.links import Link
 
 register = template.Library()
 

@@ -22,14 +22,15 @@ from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
-from webhooks.insight import counts, delivery_page
-from webhooks.insight.event_page import outcomes_in_order
+from webhooks.insight import counts
 from webhooks.insight.statistics import Times
 from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE, label_of_action
 from webhooks.operations import runs
+from webhooks.pages import delivery as delivery_page
+from webhooks.pages.event import outcomes_in_order
 from webhooks.permissions.redaction import label_of_kind
 
 register = template.Library()
@@ -104,27 +105,10 @@ def event_state(event: Event, outcomes: Mapping[str, int]) -> SafeString:
     return format_html_join(" ", "{}", pills) if pills else pill("created", _("recorded"))
 
 
-# The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
-CAUSE_COLOURS = {
-    Cause.SENT: "succeeded",
-    Cause.SENDING: "sending",
-    Cause.DUE: "pending",
-    Cause.RETRYING: "pending",
-    Cause.WAITING: "waiting",
-    Cause.PAUSED: "paused",
-    Cause.HELD: "paused",
-    Cause.FAILED: "failed",
-    Cause.EVENT_FAILED: "failed",
-    Cause.NOT_REGISTERED: "failed",
-    Cause.NOT_DISPATCHED: "waiting",
-    Cause.SKIPPED: "waiting",
-}
-
-
 @register.filter
 def cause_pill(cause: Cause) -> SafeString:
     """The cause of a verdict as a label."""
-    return pill(CAUSE_COLOURS.get(cause, "discarded"), str(cause.label))
+    return pill(cause.colour, str(cause.label))
 
 
 @register.filter

@@ -55,16 +55,16 @@ class Problem(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Alarm:
     """A problem, and the way out."""
 
     problem: Problem
     text: str
     """What is wrong, in a sentence or two."""
-    level: Level = Level.WARNING
     remedy: str = ""
     """What to do."""
+    level: Level = Level.WARNING
     command: str = ""
     """What to type."""
     webhook_id: int | None = None
@@ -93,8 +93,7 @@ class Alarm:
         if self.since:
             facts.append(_("since %(time)s") % {"time": clock_time(self.since)})
         if self.waiting:
-            shown = {"count": number(self.waiting, self._cap)}
-            facts.append(_("%(count)s not sent yet") % shown)
+            facts.append(_("%(count)s not sent yet") % {"count": number(self.waiting, self._cap)})
         if self.probe_at and self.probe_at > now:
             facts.append(_("next probe in %(span)s") % {"span": span((self.probe_at - now).total_seconds())})
         elif self.probe_at and self.waiting:

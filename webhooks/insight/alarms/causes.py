@@ -32,9 +32,6 @@ STOPS = (Problem.TURNED_OFF, Problem.REDIS, Problem.SUSPENDED, *NO_WORKERS)
 # The receiver itself has one of these problems, whichever webhook sends to it.
 OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 
-# Webhooks with one of these problems most likely have it from the same cause, whichever receiver they send to.
-ALONE = (Problem.UNREADABLE, Problem.FAILED_DELIVERIES)
-
 
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
     """The causes of all problems of the site, the worst first. If there are none, one that says that all is well."""
@@ -42,30 +39,45 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     late = [alarm for one in overview.webhooks for alarm in overdue(one, now, bool(backend.serving))]
     general, late = _explain_lateness(general, [*site.undispatched(overview, backend, now), *late])
     general, chains = _explain_failures(general, _chains(overview, late))
-    roots = [replace(first, consequences=tuple(rest)) for first, *rest in chains]
-    only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]
-    unreadable = [alarm for alarm in roots if alarm.problem == Problem.UNREADABLE]
+    failed, roots = _split((_under(*alarms) for alarms in chains), Problem.FAILED_DELIVERIES)
+    # Webhooks with one of these problems most likely have it from the same cause.
+    unreadable, roots = _split(roots, Problem.UNREADABLE)
+    unregistered, silent = _split(
+        (alarm for one in overview.webhooks for alarm in silent_alarms(one, overview.silences.get(one.pk))),
+        Problem.NOT_REGISTERED,
+    )
     unreadable = _of_one_cause(
         unreadable, _("The secrets of %(count)s webhooks cannot be decrypted with the keys in the settings.")
     )
+    unregistered = _of_one_cause(
+        unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
+    )
     general, unreadable = _explain_secrets(general, unreadable)
-    silent = [alarm for one in overview.webhooks for alarm in silent_alarms(one, overview.silences.get(one.pk))]
-    unregistered = [alarm for alarm in silent if alarm.problem == Problem.NOT_REGISTERED]
     found = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.configuration(overview),
-        *(alarm for alarm in silent if alarm.problem != Problem.NOT_REGISTERED),
-        *_of_one_cause(
-            unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
-        ),
+        *silent,
+        *unregistered,
         *unreadable,
-        *_by_receiver([alarm for alarm in roots if alarm.problem not in ALONE], overview),
-        *_failed(only_failed, overview),
+        *_by_receiver(roots, overview),
+        *_failed(failed, overview),
         *site.tables(overview),
     ]
     found.sort(key=lambda alarm: (list(Level).index(alarm.level), -alarm.waiting))
     return found[:MAX_ALARMS] or [_all_well(overview)]
+
+
+def _split(alarms: Iterable[Alarm], problem: Problem) -> tuple[list[Alarm], list[Alarm]]:
+    """The alarms with this problem, and the others."""
+    alarms = list(alarms)
+    return [one for one in alarms if one.problem == problem], [one for one in alarms if one.problem != problem]
+
+
+def _under(cause: Alarm, *alarms: Alarm) -> Alarm:
+    """The cause with these alarms folded under it, and with what follows from each."""
+    flat = ((replace(one, consequences=()), *one.consequences) for one in alarms)
+    return replace(cause, consequences=(*cause.consequences, *chain.from_iterable(flat)))
 
 
 def _explain_lateness(general: list[Alarm], late: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
@@ -80,7 +92,7 @@ def _explain_lateness(general: list[Alarm], late: list[Alarm]) -> tuple[list[Ala
     # With a fault of our own, changes are dispatched all the same.
     explained = late if stop else [alarm for alarm in late if alarm.problem == Problem.OVERDUE]
     silent = [one for one in general if one.problem == Problem.SILENT_WORKER and cause.problem in NO_WORKERS]
-    folded = replace(cause, consequences=(*silent, *explained))
+    folded = _under(cause, *silent, *explained)
     general = [folded if one is cause else one for one in general if one not in silent]
     return general, [alarm for alarm in late if alarm not in explained]
 
@@ -98,15 +110,15 @@ def _chains(overview: Overview, late: Iterable[Alarm]) -> list[list[Alarm]]:
 
 def _explain_failures(general: list[Alarm], chains: list[list[Alarm]]) -> tuple[list[Alarm], list[list[Alarm]]]:
     """Fold the chains of webhooks that fail because of a fault of our own under it. Returns the other chains."""
-    kinds = {alarm.error_kind for alarm in general if alarm.problem == Problem.FAULT}
-    failing, others = defaultdict[str, list[Alarm]](list), list[list[Alarm]]()
-    for first, *rest in chains:
-        if first.problem in OF_RECEIVER and first.error_kind in kinds:
-            failing[first.error_kind] += [first, *rest]
+    failing = {alarm.error_kind: list[Alarm]() for alarm in general if alarm.problem == Problem.FAULT}
+    others = []
+    for alarms in chains:
+        is_explained = alarms[0].problem in OF_RECEIVER and alarms[0].error_kind in failing
+        if is_explained:
+            failing[alarms[0].error_kind] += alarms
         else:
-            others.append([first, *rest])
-    folded = [replace(one, consequences=(*one.consequences, *failing.pop(one.error_kind, ()))) for one in general]
-    return folded, others
+            others.append(alarms)
+    return [_under(one, *failing.pop(one.error_kind, ())) for one in general], others
 
 
 def _explain_secrets(general: list[Alarm], unreadable: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
@@ -117,44 +129,30 @@ def _explain_secrets(general: list[Alarm], unreadable: list[Alarm]) -> tuple[lis
     faults = [one for one in general if (one.problem, one.error_kind) == (Problem.FAULT, ErrorKind.SECRET)]
     if not (faults and unreadable):
         return general, unreadable
-    first, *others = unreadable
-    consequences = (*first.consequences, *chain.from_iterable(map(_flat, faults)))
-    first = replace(first, since=faults[0].since, error_kind=ErrorKind.SECRET.value, consequences=consequences)
-    return [one for one in general if one not in faults], [first, *others]
+    first = replace(unreadable[0], since=faults[0].since, error_kind=ErrorKind.SECRET.value)
+    return [one for one in general if one not in faults], [_under(first, *faults), *unreadable[1:]]
 
 
 def _of_one_cause(alarms: Sequence[Alarm], text: str) -> list[Alarm]:
     """One alarm with this text for all these webhooks: most likely they miss the same key, or the same models."""
     if len(alarms) < 2:
         return list(alarms)
-    waiting, folded = sum(alarm.waiting for alarm in alarms), chain.from_iterable(map(_flat, alarms))
-    first = replace(alarms[0], text=text % {"count": number(len(alarms))}, webhook_id=None, waiting=waiting)
-    return [replace(first, consequences=tuple(folded))]
+    text, waiting = text % {"count": number(len(alarms))}, sum(alarm.waiting for alarm in alarms)
+    return [_under(replace(alarms[0], text=text, webhook_id=None, waiting=waiting, consequences=()), *alarms)]
 
 
 def _by_receiver(alarms: Iterable[Alarm], overview: Overview) -> list[Alarm]:
     """One alarm for all webhooks that fail alike at one receiver: of the one with the most deliveries in trouble."""
     troubled = {webhook.pk: open_count(webhook) + webhook.failed for webhook in overview.webhooks}
-    by_receiver = dict[Any, list[Alarm]]()
+    by_receiver = defaultdict[Any, list[Alarm]](list)
     for alarm in alarms:
         is_alike = alarm.problem in OF_RECEIVER and alarm.error_kind and alarm.receiver
-        key = (alarm.error_kind, alarm.receiver) if is_alike else alarm.webhook_id
-        by_receiver.setdefault(key, []).append(alarm)
+        by_receiver[(alarm.error_kind, alarm.receiver) if is_alike else alarm.webhook_id].append(alarm)
 
     def order(alarm: Alarm) -> Any:
         return -troubled[alarm.webhook_id or 0], alarm.since is None, alarm.since
 
-    return [_merged(sorted(alike, key=order)) for alike in by_receiver.values()]
-
-
-def _merged(alike: Sequence[Alarm]) -> Alarm:
-    first, *others = alike
-    return replace(first, consequences=(*first.consequences, *chain.from_iterable(map(_flat, others))))
-
-
-def _flat(alarm: Alarm) -> tuple[Alarm, ...]:
-    """The alarm alone, and what follows from it."""
-    return replace(alarm, consequences=()), *alarm.consequences
+    return [_under(*sorted(alike, key=order)) for alike in by_receiver.values()]
 
 
 def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
@@ -172,33 +170,23 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
         "%(count)s delivery failed and will not be retried automatically.",
         "%(count)s deliveries failed and will not be retried automatically.",
         count,
-    )
-    return [
-        Alarm(
-            problem=Problem.FAILED_DELIVERIES,
-            text=text % {"count": number(count, cap)},
-            remedy=_("Open one of them to see why it failed. Correct the cause, then retry them."),
-            since=min((alarm.since for alarm in leftover if alarm.since), default=None),
-            consequences=tuple(leftover),
-        )
-    ]
+    ) % {"count": number(count, cap)}
+    remedy = _("Open one of them to see why it failed. Correct the cause, then retry them.")
+    since = min((alarm.since for alarm in leftover if alarm.since), default=None)
+    return [Alarm(Problem.FAILED_DELIVERIES, text, remedy, since=since, consequences=tuple(leftover))]
 
 
 def _all_well(overview: Overview) -> Alarm:
     parts = []
-    if overview.undispatched:
-        parts.append(
-            ngettext("%(count)s new change to send", "%(count)s new changes to send", overview.undispatched)
-            % {"count": number(overview.undispatched, TOTAL_CAP)}
-        )
-    if overview.open:
-        parts.append(
-            ngettext("%(count)s delivery under way", "%(count)s deliveries under way", overview.open)
-            % {"count": number(overview.open, TOTAL_CAP)}
-        )
-    waiting = {"waiting": ", ".join(parts) or _("nothing is waiting")}
-    if overview.hidden:
-        text = _("Nothing is wrong with what you may view: %(waiting)s, and a worker is running.")
-        return Alarm(level=Level.NOTE, problem=Problem.NONE, text=text % waiting)
+    if count := overview.undispatched:
+        text = ngettext("%(count)s new change to send", "%(count)s new changes to send", count)
+        parts.append(text % {"count": number(count, TOTAL_CAP)})
+    if count := overview.open:
+        text = ngettext("%(count)s delivery under way", "%(count)s deliveries under way", count)
+        parts.append(text % {"count": number(count, TOTAL_CAP)})
+    waiting, level = {"waiting": ", ".join(parts) or _("nothing is waiting")}, Level.GOOD
     text = _("All is well: %(waiting)s, nothing has failed, and a worker is running.")
-    return Alarm(level=Level.GOOD, problem=Problem.NONE, text=text % waiting)
+    if overview.hidden:
+        level = Level.NOTE
+        text = _("Nothing is wrong with what you may view: %(waiting)s, and a worker is running.")
+    return Alarm(Problem.NONE, text % waiting, level=level)

@@ -27,51 +27,32 @@ def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[
     """The problems that stop all sending."""
     waiting = overview.open + overview.undispatched
     if not is_enabled:
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.TURNED_OFF,
-            text=_("Webhooks are turned off: changes are not recorded, and nothing is sent. Stored deliveries wait."),
-            remedy=_('Set WEBHOOKS["ENABLED"] = True in the settings, then restart the site and the workers.'),
-            waiting=waiting,
-        )
+        text = _("Webhooks are turned off: changes are not recorded, and nothing is sent. Stored deliveries wait.")
+        remedy = _('Set WEBHOOKS["ENABLED"] = True in the settings, then restart the site and the workers.')
+        yield Alarm(Problem.TURNED_OFF, text, remedy, Level.ERROR, waiting=waiting)
     if backend.error:
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.REDIS,
-            text=_("Redis cannot be used: %(error)s") % {"error": backend.error},
-            remedy=_(
-                "Check that Redis runs, and the setting RQ_QUEUES. Changes are still recorded. A running WebhookWorker "
-                "delivers them without Redis; other workers continue when Redis is back."
-            ),
-            waiting=waiting,
+        text = _("Redis cannot be used: %(error)s") % {"error": backend.error}
+        remedy = _(
+            "Check that Redis runs, and the setting RQ_QUEUES. Changes are still recorded. A running WebhookWorker "
+            "delivers them without Redis; other workers continue when Redis is back."
         )
+        yield Alarm(Problem.REDIS, text, remedy, Level.ERROR, waiting=waiting)
         return
     if backend.is_suspended:
-        yield Alarm(
-            level=Level.WARNING if backend.serving else Level.ERROR,
-            problem=Problem.SUSPENDED,
-            text=_("The workers are suspended (rq suspend). Only a WebhookWorker that started before still delivers."),
-            remedy=_("Resume them, with the URL of your Redis:"),
-            command="rq resume --url redis://…",
-            waiting=waiting,
-        )
+        text = _("The workers are suspended (rq suspend). Only a WebhookWorker that started before still delivers.")
+        remedy, command = _("Resume them, with the URL of your Redis:"), "rq resume --url redis://…"
+        level = Level.WARNING if backend.serving else Level.ERROR
+        yield Alarm(Problem.SUSPENDED, text, remedy, level, command, waiting=waiting)
     # If each has gone silent, the queues that they served are of no interest.
     if all(worker.is_silent for worker in backend.workers):
         problem, text = Problem.NO_WORKER, _("No worker is running, so nothing is delivered.")
     elif not backend.serving and not backend.is_suspended:
         problem = Problem.NO_WORKER_OF_QUEUE
-        text = _("No running worker serves the queue “%(queue)s”, so nothing is delivered.")
+        text = _("No running worker serves the queue “%(queue)s”, so nothing is delivered.") % {"queue": backend.queue}
     else:
         return
-    yield Alarm(
-        level=Level.ERROR,
-        problem=problem,
-        text=text % {"queue": backend.queue},
-        remedy=_("Start one:"),
-        command=f"python manage.py rqworker {backend.queue}",
-        since=overview.last_sweep,
-        waiting=waiting,
-    )
+    command, since = f"python manage.py rqworker {backend.queue}", overview.last_sweep
+    yield Alarm(problem, text, _("Start one:"), Level.ERROR, command, since=since, waiting=waiting)
 
 
 def workers(backend: Backend) -> Iterator[Alarm]:
@@ -79,61 +60,46 @@ def workers(backend: Backend) -> Iterator[Alarm]:
     if backend.error:
         return
     if backend.serving and not any(worker.is_shipped for worker in backend.serving):
-        yield Alarm(
-            problem=Problem.STOCK_WORKERS,
-            text=_(
-                "Only stock rq workers are running. They send retries, and the deliveries of a worker that died, only "
-                "after a change or manage.py webhooks_sweep has woken them."
-            ),
-            remedy=_('Set RQ = {"WORKER_CLASS": "%(name)s"} in the settings, or start the worker with:')
-            % {"name": WORKER_CLASS},
-            command=f"python manage.py rqworker {backend.queue} --worker-class {WORKER_CLASS}",
+        text = _(
+            "Only stock rq workers are running. They send retries, and the deliveries of a worker that died, only "
+            "after a change or manage.py webhooks_sweep has woken them."
         )
+        remedy = _('Set RQ = {"WORKER_CLASS": "%(name)s"} in the settings, or start the worker with:')
+        command = f"python manage.py rqworker {backend.queue} --worker-class {WORKER_CLASS}"
+        yield Alarm(Problem.STOCK_WORKERS, text, remedy % {"name": WORKER_CLASS}, command=command)
     for worker in backend.workers:
         yield from _of_worker(worker)
 
 
 def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
     if worker.is_silent:
-        yield Alarm(
-            problem=Problem.SILENT_WORKER,
-            text=_("The worker “%(name)s” has not reported for %(span)s: it hangs or was killed.")
-            % {"name": worker.label, "span": span(worker.silence)},
-            remedy=_(
-                "Restart it if it still runs. Another worker takes over its deliveries. Redis forgets it after a few "
-                "minutes."
-            ),
-            since=worker.last_heartbeat,
+        text = _("The worker “%(name)s” has not reported for %(span)s: it hangs or was killed.")
+        text %= {"name": worker.label, "span": span(worker.silence)}
+        remedy = _(
+            "Restart it if it still runs. Another worker takes over its deliveries. Redis forgets it after a few "
+            "minutes."
         )
+        yield Alarm(Problem.SILENT_WORKER, text, remedy, since=worker.last_heartbeat)
     if abs(worker.clock_offset) > clock.TOLERANCE:
+        text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
         if worker.clock_offset > 0:
             text = _("The clock of worker “%(name)s” is %(span)s ahead of the database's.")
-        else:
-            text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
-        yield Alarm(
-            problem=Problem.CLOCK,
-            text=text % {"name": worker.label, "span": span(abs(worker.clock_offset))},
-            remedy=_(
-                "Its requests carry the database's time all the same. Let NTP set the clock of its machine, and see "
-                "whether it runs there:"
-            ),
-            command="timedatectl",
+        text %= {"name": worker.label, "span": span(abs(worker.clock_offset))}
+        remedy = _(
+            "Its requests carry the database's time all the same. Let NTP set the clock of its machine, and see "
+            "whether it runs there:"
         )
+        yield Alarm(Problem.CLOCK, text, remedy, command="timedatectl")
 
 
 def faults(overview: Overview, backend: Backend) -> Iterator[Alarm]:
     """Faults of our own proxy, network, settings and keys."""
+    # With nothing to send, the worker does not know whether the fault is over.
+    level = Level.ERROR if overview.open else Level.WARNING
     for fault in backend.faults:
-        yield Alarm(
-            # With nothing to send, the worker does not know whether the fault is over.
-            level=Level.ERROR if overview.open else Level.WARNING,
-            problem=Problem.FAULT,
-            text=f"{fault.text}.",
-            remedy=fault.kind.remedy(),
-            since=fault.since,
-            waiting=overview.open,
-            error_kind=fault.kind.value,
-        )
+        text, kind = f"{fault.text}.", fault.kind
+        waiting, since = overview.open, fault.since
+        yield Alarm(Problem.FAULT, text, kind.remedy(), level, since=since, waiting=waiting, error_kind=kind.value)
 
 
 def undispatched(overview: Overview, backend: Backend, now: datetime) -> Iterator[Alarm]:
@@ -144,16 +110,9 @@ def undispatched(overview: Overview, backend: Backend, now: datetime) -> Iterato
             "%(count)s change recorded but not dispatched, the oldest %(span)s ago.",
             "%(count)s changes recorded but not dispatched, the oldest %(span)s ago.",
             count,
-        )
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.UNDISPATCHED,
-            text=text % {"count": number(count, TOTAL_CAP), "span": span((now - since).total_seconds())},
-            remedy=(
-                _("A worker is running. Look into its log for an error, then restart it.") if backend.serving else ""
-            ),
-            since=since,
-        )
+        ) % {"count": number(count, TOTAL_CAP), "span": span((now - since).total_seconds())}
+        remedy = _("A worker is running. Look into its log for an error, then restart it.") if backend.serving else ""
+        yield Alarm(Problem.UNDISPATCHED, text, remedy, Level.ERROR, since=since)
 
 
 def configuration(overview: Overview) -> Iterator[Alarm]:
@@ -161,50 +120,29 @@ def configuration(overview: Overview) -> Iterator[Alarm]:
     for label in overview.labels_without_models:
         text = _('WEBHOOKS["MODELS"] lists “%(label)s”, which registers no model: no changes of it are recorded.')
         remedy = _("Correct it, or define the serializers of its models. This names them, and where they belong:")
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.NO_MODEL,
-            text=text % {"label": label},
-            remedy=remedy,
-            command="python manage.py check",
-        )
+        yield Alarm(Problem.NO_MODEL, text % {"label": label}, remedy, Level.ERROR, "python manage.py check")
     if "webhooks" in overview.hidden or overview.has_more_webhooks or any(one.enabled for one in overview.webhooks):
         return
     if overview.webhooks:
         text = _("Every webhook is disabled, so changes are not recorded.")
-        yield Alarm(problem=Problem.ALL_DISABLED, text=text, remedy=_("Enable one."))
+        yield Alarm(Problem.ALL_DISABLED, text, _("Enable one."))
     else:
-        text = _("No webhook is defined, so changes are not recorded.")
-        yield Alarm(problem=Problem.NO_WEBHOOK, text=text, remedy=_("Add one."))
+        yield Alarm(Problem.NO_WEBHOOK, _("No webhook is defined, so changes are not recorded."), _("Add one."))
 
 
 def tables(overview: Overview) -> Iterator[Alarm]:
     """Events that failed, deleted webhooks with many rows, and dead rows."""
-    yield from _failed_events(overview)
-    yield from _being_deleted(overview)
-    yield from _dead_rows(overview.vacuum)
-
-
-def _failed_events(overview: Overview) -> Iterator[Alarm]:
-    """Changes that could not be serialized, or that another error kept from every webhook."""
-    count, newest = overview.failed_events, next(iter(overview.newest_failed_events), None)
-    if not count:
-        return
-    text = ngettext(
-        "%(count)s event failed, so nothing was sent.", "%(count)s events failed, so nothing was sent.", count
-    ) % {"count": number(count, TOTAL_CAP)}
-    if newest:
-        text += " " + _("The newest: %(object)s, %(error)s") % {"object": newest.name, "error": last_line(newest.error)}
-    yield Alarm(
-        problem=Problem.FAILED_EVENTS,
-        text=text,
-        remedy=_("Open one of them to see its error. Correct the cause, then replay them."),
-        since=newest.timestamp if newest and count == 1 else None,
-    )
-
-
-def _being_deleted(overview: Overview) -> Iterator[Alarm]:
-    """Deleted webhooks with deliveries that the sweep still has to delete."""
+    if count := overview.failed_events:
+        # Changes that could not be serialized, or that another error kept from every webhook.
+        newest = next(iter(overview.newest_failed_events), None)
+        text = ngettext(
+            "%(count)s event failed, so nothing was sent.", "%(count)s events failed, so nothing was sent.", count
+        ) % {"count": number(count, TOTAL_CAP)}
+        if newest:
+            shown = {"object": newest.name, "error": last_line(newest.error)}
+            text += " " + _("The newest: %(object)s, %(error)s") % shown
+        remedy = _("Open one of them to see its error. Correct the cause, then replay them.")
+        yield Alarm(Problem.FAILED_EVENTS, text, remedy, since=newest.timestamp if newest and count == 1 else None)
     if count := overview.being_deleted:
         text = ngettext(
             "%(count)s webhook is being deleted. Workers delete its deliveries in the background, a thousand every few "
@@ -212,9 +150,9 @@ def _being_deleted(overview: Overview) -> Iterator[Alarm]:
             "%(count)s webhooks are being deleted. Workers delete their deliveries in the background, a thousand every "
             "few seconds.",
             count,
-        )
-        text %= {"count": number(count, TOTAL_CAP)}
-        yield Alarm(level=Level.NOTE, problem=Problem.BEING_DELETED, text=text)
+        ) % {"count": number(count, TOTAL_CAP)}
+        yield Alarm(Problem.BEING_DELETED, text, level=Level.NOTE)
+    yield from _dead_rows(overview.vacuum)
 
 
 def _dead_rows(state: VacuumState) -> Iterator[Alarm]:
@@ -226,13 +164,8 @@ def _dead_rows(state: VacuumState) -> Iterator[Alarm]:
             "PostgreSQL cannot remove dead rows, because of %(holder)s: open %(age)s. The tables of webhooks have "
             "%(count)s dead rows. They grow, and workers slow down.",
             state.dead,
-        )
-        yield Alarm(
-            problem=Problem.OPEN_TRANSACTION,
-            text=text % {"holder": one.holder, "age": one.age, "count": number(state.dead)},
-            remedy=one.remedy,
-            command=one.command,
-        )
+        ) % {"holder": one.holder, "age": one.age, "count": number(state.dead)}
+        yield Alarm(Problem.OPEN_TRANSACTION, text, one.remedy, command=one.command)
     for table in state.tables:
         if not table.needs_vacuum:
             continue
@@ -246,9 +179,6 @@ def _dead_rows(state: VacuumState) -> Iterator[Alarm]:
                 "%(span)s. It grows, and workers slow down."
             )
         rows = {"dead": number(table.dead), "live": number(table.live)}
-        yield Alarm(
-            problem=Problem.DEAD_ROWS,
-            text=text % {"table": table.name, "span": span(table.seconds), **rows},
-            remedy=_("Check that autovacuum is on and keeps up. To vacuum the table at once, in psql:"),
-            command=f"VACUUM (ANALYZE) {table.name};",
-        )
+        text %= {"table": table.name, "span": span(table.seconds), **rows}
+        remedy = _("Check that autovacuum is on and keeps up. To vacuum the table at once, in psql:")
+        yield Alarm(Problem.DEAD_ROWS, text, remedy, command=f"VACUUM (ANALYZE) {table.name};")

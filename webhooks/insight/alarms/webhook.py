@@ -65,21 +65,19 @@ def silent_alarms(webhook: Any, silence: Silence | None) -> Iterator[Alarm]:
 def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:
     """An alarm about the webhook, with the number of its open deliveries. ``more`` has other attributes."""
     common = {"webhook_id": webhook.pk, "waiting": open_count(webhook)}
-    return Alarm(problem=problem, text=text, remedy=remedy, **common | more)
+    return Alarm(problem, text, remedy, **common | more)
 
 
 def _disabled(webhook: Any) -> Iterator[Alarm]:
     unsent = open_count(webhook)
     if not (webhook.disabled_reason or unsent):
         return
-    remedy, error_kind = "", ""
+    text, remedy, error_kind = _("“%(name)s” is disabled, and its deliveries wait."), "", ""
     if webhook.disabled_reason:
         text, error_kind = _("“%(name)s” was disabled automatically: %(reason)s."), webhook.error_kind
         remedy = explain(error_kind, webhook.payload_url).remedy
     elif webhook.disabled_by:
         text = _("“%(name)s” was disabled by %(user)s, and its deliveries wait.")
-    else:
-        text = _("“%(name)s” is disabled, and its deliveries wait.")
     text %= {"name": webhook.name, "reason": why_disabled(webhook), "user": webhook.disabled_by}
     remedy = remedy or (_("Enable it, or discard its deliveries.") if unsent else _("Enable it."))
     if conf.keeps_skips:
@@ -102,10 +100,9 @@ def _unreadable(webhook: Any) -> Iterator[Alarm]:
 
 
 def _paused_by_user(webhook: Any) -> Alarm:
+    text = _("“%(name)s” was paused by hand. Its changes are stored and not sent.")
     if webhook.paused_by:
         text = _("“%(name)s” was paused by %(user)s. Its changes are stored and not sent.")
-    else:
-        text = _("“%(name)s” was paused by hand. Its changes are stored and not sent.")
     text %= {"name": webhook.name, "user": webhook.paused_by}
     remedy = _("Resume it, and what waits is sent.")
     return _alarm(webhook, Problem.PAUSED_BY_USER, text, remedy, since=webhook.paused_at)
@@ -175,15 +172,11 @@ def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
         "%(count)s deliveries of “%(name)s” failed and will not be retried automatically.",
         webhook.failed,
     ) % {"count": number(webhook.failed, EACH_CAP), "name": webhook.name}
-    known = [group for group in groups if group.kind]
-    if known:
+    kind, remedy = "", _("Open one of them to see why it failed. Correct the cause, then retry them.")
+    if known := [group for group in groups if group.kind]:
         reasons = [f"{label_of_kind(group.kind)} ({number(group.count, EACH_CAP)})" for group in known]
         text += " " + _("Reasons: %(reasons)s.") % {"reasons": ", ".join(reasons)}
-    kind = known[0].kind if known else ""
-    remedy = (
-        explain(kind, webhook.payload_url).remedy
-        if known
-        else _("Open one of them to see why it failed. Correct the cause, then retry them.")
-    )
+        kind = known[0].kind
+        remedy = explain(kind, webhook.payload_url).remedy
     since = min((group.since for group in groups), default=None)
     yield _alarm(webhook, Problem.FAILED_DELIVERIES, text, remedy, since=since, error_kind=kind, waiting=0)

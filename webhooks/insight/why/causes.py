@@ -27,39 +27,6 @@ ADD_TO_WEBHOOK = _("If it should be sent, add it to the webhook.")
 ENABLE = _("Enable the webhook.")
 
 
-class Cause(TextChoices):
-    """Why a webhook sent nothing, or how its delivery goes."""
-
-    # The change has a delivery.
-    SENT = "sent", _("sent")
-    SENDING = "sending", _("being sent")
-    DUE = "due", _("due now")
-    RETRYING = "retrying", _("tried again later")
-    WAITING = "waiting", _("waiting behind another delivery")
-    PAUSED = "paused", _("the webhook is paused")
-    HELD = "held", _("the webhook is disabled")
-    FAILED = "failed", _("failed")
-    DISCARDED = "discarded", _("discarded")
-    # The change has an Event.
-    NOT_DISPATCHED = "not_dispatched", _("not taken by a worker yet")
-    EVENT_FAILED = "event_failed", _("failed before sending")
-    DELETED = "deleted", _("deleted after its retention")
-    # The change is known, and the webhook did not want it.
-    SKIPPED = "skipped", _("skipped")
-    NOT_CHOSEN = "not_chosen", _("model or action not chosen")
-    CREATED_LATER = "created_later", _("the webhook was created later")
-    CHANGED_LATER = "changed_later", _("the webhook was changed later")
-    UNKNOWN = "unknown", _("the reason is not stored")
-    # Nothing is stored.
-    NO_SIGNAL = "no_signal", _("changed without a signal")
-    NO_SUBSCRIBER = "no_subscriber", _("no webhook wanted it then")
-    NO_TRACE = "no_trace", _("nothing is stored")
-    NOT_REGISTERED = "not_registered", _("the model is not registered")
-    NOT_SAVED = "not_saved", _("not saved")
-    OTHER_DATABASE = "other_database", _("in another database")
-    TURNED_OFF = "turned_off", _("webhooks are turned off")
-
-
 class Target(TextChoices):
     """The kind of page where a remedy begins."""
 
@@ -68,6 +35,54 @@ class Target(TextChoices):
     EVENT = "event", _("the event")
     STATUS = "status", _("the status page")
     CAPTURE = "capture", _("the list of captured changes in the documentation")
+
+
+class Cause(TextChoices):
+    """Why a webhook sent nothing, or how its delivery goes.
+
+    ``target`` is where the way out mostly begins. ``colour`` is a state of deliveries with the same colour.
+    """
+
+    target: Target | None
+    colour: str
+
+    def __new__(cls, value: str, target: Target | None = None, colour: str = "discarded") -> Cause:
+        member = str.__new__(cls, value)
+        member._value_, member.target, member.colour = value, target, colour
+        return member
+
+    # The change has a delivery.
+    SENT = "sent", Target.DELIVERY, "succeeded", _("sent")
+    SENDING = "sending", Target.DELIVERY, "sending", _("being sent")
+    DUE = "due", Target.STATUS, "pending", _("due now")
+    RETRYING = "retrying", Target.DELIVERY, "pending", _("tried again later")
+    WAITING = "waiting", Target.DELIVERY, "waiting", _("waiting behind another delivery")
+    PAUSED = "paused", Target.WEBHOOK, "paused", _("the webhook is paused")
+    HELD = "held", Target.WEBHOOK, "paused", _("the webhook is disabled")
+    FAILED = "failed", Target.DELIVERY, "failed", _("failed")
+    DISCARDED = "discarded", Target.DELIVERY, _("discarded")
+    # The change has an Event.
+    NOT_DISPATCHED = "not_dispatched", Target.STATUS, "waiting", _("not taken by a worker yet")
+    EVENT_FAILED = "event_failed", Target.EVENT, "failed", _("failed before sending")
+    DELETED = "deleted", Target.EVENT, _("deleted after its retention")
+    # The change is known, and the webhook did not want it.
+    SKIPPED = "skipped", Target.WEBHOOK, "waiting", _("skipped")
+    NOT_CHOSEN = "not_chosen", Target.WEBHOOK, _("model or action not chosen")
+    CREATED_LATER = "created_later", Target.WEBHOOK, _("the webhook was created later")
+    CHANGED_LATER = "changed_later", Target.WEBHOOK, _("the webhook was changed later")
+    UNKNOWN = "unknown", Target.WEBHOOK, _("the reason is not stored")
+    # Nothing is stored.
+    NO_SIGNAL = "no_signal", Target.CAPTURE, _("changed without a signal")
+    NO_SUBSCRIBER = "no_subscriber", Target.WEBHOOK, _("no webhook wanted it then")
+    NO_TRACE = "no_trace", Target.WEBHOOK, _("nothing is stored")
+    NOT_REGISTERED = "not_registered", Target.CAPTURE, "failed", _("the model is not registered")
+    NOT_SAVED = "not_saved", None, _("not saved")
+    OTHER_DATABASE = "other_database", None, _("in another database")
+    TURNED_OFF = "turned_off", Target.STATUS, _("webhooks are turned off")
+
+    def verdict(self, webhook: Webhook, text: str, remedy: Any = "", **more: Any) -> Verdict:
+        """A verdict with this cause. ``more`` has its other attributes, perhaps another target."""
+        return Verdict(webhook, self, text, str(remedy), **{"target": self.target} | more)
 
 
 @dataclass(frozen=True)
@@ -134,7 +149,7 @@ class Verdict:
 def turned_off(webhook: Webhook, consequence: str) -> Verdict:
     text = gettext('Webhooks are turned off: WEBHOOKS["ENABLED"] is false in the settings.')
     remedy = gettext("Set it to True, then restart the site and the workers.")
-    return Verdict(webhook, Cause.TURNED_OFF, join(text, consequence), remedy, Target.STATUS)
+    return Cause.TURNED_OFF.verdict(webhook, join(text, consequence), remedy)
 
 
 def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str]) -> str:

@@ -127,16 +127,15 @@ class _Question:
             return []
         text = _("The object is in the database %(found)r. Changes are captured in %(captured)r only.")
         text %= {"found": using, "captured": Event.objects.db}
-        return self._same(
-            Cause.OTHER_DATABASE, text, _("Keep the models that have webhooks in the database of the webhooks.")
-        )
+        remedy = _("Keep the models that have webhooks in the database of the webhooks.")
+        return self._same(Cause.OTHER_DATABASE, text, remedy)
 
     def _not_registered(self, label: str) -> list[Verdict]:
         text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
-        return self._same(Cause.NOT_REGISTERED, text % {"model": label}, registration_remedy([label]), Target.CAPTURE)
+        return self._same(Cause.NOT_REGISTERED, text % {"model": label}, registration_remedy([label]))
 
-    def _same(self, cause: Cause, text: str, remedy: str, target: Target | None = None) -> list[Verdict]:
-        return [Verdict(one, cause, text, remedy, target) for one in self._webhooks]
+    def _same(self, cause: Cause, text: str, remedy: str, **more: Any) -> list[Verdict]:
+        return [cause.verdict(one, text, remedy, **more) for one in self._webhooks]
 
     # An Event
 
@@ -178,7 +177,7 @@ class _Question:
             "that a webhook wants, or its transaction was rolled back."
         )
         remedy = _("Ask about one of the objects instead.")
-        return self._same(Cause.NO_TRACE, text % {"request": request_id}, remedy, Target.CAPTURE)
+        return self._same(Cause.NO_TRACE, text % {"request": request_id}, remedy, target=Target.CAPTURE)
 
     # A webhook
 
@@ -203,8 +202,7 @@ class _Question:
         models = registry.unregistered(rows.models_of(webhook))
         if not models or not webhook.enabled:
             return []
-        text, remedy = not_recorded(models), registration_remedy(models)
-        return [Verdict(webhook, Cause.NOT_REGISTERED, text, remedy, Target.CAPTURE)]
+        return [Cause.NOT_REGISTERED.verdict(webhook, not_recorded(models), registration_remedy(models))]
 
     # The rows
 

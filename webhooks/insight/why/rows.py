@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,9 +53,6 @@ class StoredChange:
     def figures(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {name: getattr(self, name) for name in OF_CHANGE}
-
-    def without_actor(self) -> StoredChange:
-        return replace(self, username="", request_id="")
 
 
 def latest(events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange | None:

@@ -57,7 +57,7 @@ def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer
         verdict, seen = _of_delivery(webhook, delivery, deliveries, viewer), delivery
     else:
         verdict, seen = _of_event(webhook, event), event
-    shown = change if viewer.sees_events else change.without_actor()
+    shown = change if viewer.sees_events else replace(change, username="", request_id="")
     verdict = replace(verdict, change=shown, event=event.pk if event else None)
     return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"rq_webhooks.view_{seen._meta.model_name}")
 
@@ -66,38 +66,34 @@ def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer
 
 
 def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
-    state, reason = State(delivery.state), viewer.reason(delivery)
+    state, count = State(delivery.state), delivery.attempt_count
+    reason = sentence(viewer.reason(delivery))
+    values = {"id": delivery.pk, "time": exact_time(delivery.finished_at), "count": count, "reason": reason}
     match state:
         case State.SUCCEEDED:
             text = ngettext(
                 "The receiver accepted it at %(time)s, after %(count)d attempt.",
                 "The receiver accepted it at %(time)s, after %(count)d attempts.",
-                delivery.attempt_count,
-            ) % {"time": exact_time(delivery.finished_at), "count": delivery.attempt_count}
+                count,
+            )
             remedy = _("If the receiver does not have it, search its log for the webhook-id %(id)s.")
-            found = Verdict(webhook, Cause.SENT, text, remedy % {"id": delivery.pk})
+            found = Cause.SENT.verdict(webhook, text % values, remedy % values)
         case State.FAILED:
             text = ngettext(
                 "It was given up at %(time)s, after %(count)d attempt: %(reason)s",
                 "It was given up at %(time)s, after %(count)d attempts: %(reason)s",
-                delivery.attempt_count,
-            ) % {
-                "time": exact_time(delivery.finished_at),
-                "count": delivery.attempt_count,
-                "reason": sentence(reason),
-            }
+                count,
+            )
             then = _("It is not sent again by itself: retry the delivery.")
-            found = Verdict(webhook, Cause.FAILED, text, _remedy(webhook, delivery.error_kind, then))
+            found = Cause.FAILED.verdict(webhook, text % values, _remedy(webhook, delivery.error_kind, then))
         case State.DISCARDED:
-            text = _("It was discarded at %(time)s, and is not sent.") % {"time": exact_time(delivery.finished_at)}
-            found = Verdict(webhook, Cause.DISCARDED, text, _("To send it, retry the delivery."))
+            text = _("It was discarded at %(time)s, and is not sent.") % values
+            found = Cause.DISCARDED.verdict(webhook, text, _("To send it, retry the delivery."))
         case State.SENDING:
             remedy = _("If this lasts for more than a minute, look at the workers on the status page.")
-            found = Verdict(webhook, Cause.SENDING, _("A worker is sending it now."), remedy)
+            found = Cause.SENDING.verdict(webhook, _("A worker is sending it now."), remedy)
         case _:
             found = _of_open_delivery(webhook, delivery, deliveries, viewer)
-    if not found.target:
-        found = replace(found, target=Target.DELIVERY)
     return replace(found, delivery=delivery.pk, state=state.value)
 
 
@@ -108,27 +104,22 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
     if not webhook.enabled:
         kind = webhook.error_kind if webhook.disabled_reason else ""
         remedy = _remedy(webhook, kind, _("Enable the webhook: this sends its deliveries."))
-        return Verdict(webhook, Cause.HELD, join(disabled(webhook), waits), remedy, Target.WEBHOOK)
+        return Cause.HELD.verdict(webhook, join(disabled(webhook), waits), remedy)
     if webhook.paused_at is not None:
-        paused = _("%(user)s paused the webhook at %(time)s.") % {
-            "user": webhook.paused_by or _("A user"),
-            "time": exact_time(webhook.paused_at),
-        }
-        remedy = _("Resume the webhook: this sends its deliveries.")
-        return Verdict(webhook, Cause.PAUSED, join(paused, waits), remedy, Target.WEBHOOK)
+        paused = {"user": webhook.paused_by or _("A user"), "time": exact_time(webhook.paused_at)}
+        text = join(_("%(user)s paused the webhook at %(time)s.") % paused, waits)
+        return Cause.PAUSED.verdict(webhook, text, _("Resume the webhook: this sends its deliveries."))
     if webhook.probe_at is not None:
-        failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
-            "reason": sentence(last_failure(webhook))
-        }
+        failing = _("The webhook is paused because its attempts fail: %(reason)s")
         probed, until = _("The next probe is due."), None
         if to_utc(webhook.probe_at) > datetime.now(UTC):
             probed, until = _("It is probed again at %(time)s."), webhook.probe_at
-        text = join(failing, probed % {"time": exact_time(webhook.probe_at)})
+        reason, time = sentence(last_failure(webhook)), exact_time(webhook.probe_at)
+        text = join(failing % {"reason": reason}, probed % {"time": time})
         then = _("To send at once, resume the webhook.")
         if _is_between_attempts(delivery) and not delivery.in_lane:  # to resume would not change its time
             then = _("To send it at once, retry the delivery.")
-        remedy = _remedy(webhook, webhook.error_kind, then)
-        return Verdict(webhook, Cause.PAUSED, text, remedy, Target.WEBHOOK, until=until)
+        return Cause.PAUSED.verdict(webhook, text, _remedy(webhook, webhook.error_kind, then), until=until)
     if delivery.state == State.WAITING:
         return _behind(webhook, delivery, deliveries, viewer)
     return _pending(webhook, delivery, viewer)
@@ -144,7 +135,7 @@ def _pending(webhook: Webhook, delivery: Delivery, viewer: Viewer) -> Verdict:
     if not _is_between_attempts(delivery):
         text = _("It is due since %(time)s, and no worker has taken it yet.")
         since = exact_time(due or delivery.created)
-        return Verdict(webhook, Cause.DUE, text % {"time": since}, str(SEE_WORKERS), Target.STATUS, until=due)
+        return Cause.DUE.verdict(webhook, text % {"time": since}, SEE_WORKERS, until=due)
     failed = ngettext(
         "%(count)d attempt failed so far: %(reason)s",
         "%(count)d attempts failed so far: %(reason)s",
@@ -152,21 +143,22 @@ def _pending(webhook: Webhook, delivery: Delivery, viewer: Viewer) -> Verdict:
     ) % {"count": delivery.attempt_count, "reason": sentence(viewer.reason(delivery))}
     text = _("The next attempt is at %(time)s.") % {"time": exact_time(due)}
     remedy = _remedy(webhook, delivery.error_kind, _("To send it at once, retry the delivery."))
-    return Verdict(webhook, Cause.RETRYING, join(failed if delivery.reason else "", text), remedy, until=due)
+    return Cause.RETRYING.verdict(webhook, join(failed if delivery.reason else "", text), remedy, until=due)
 
 
 def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
     head = deliveries.heads.get((webhook.pk, delivery.lane))
     if head is None:
         text = _("It waits for its turn in its lane. A worker releases it in a moment.")
-        return Verdict(webhook, Cause.WAITING, text, str(SEE_WORKERS), Target.STATUS)
+        return Cause.WAITING.verdict(webhook, text, SEE_WORKERS, target=Target.STATUS)
     if not viewer.sees(head):
-        return Verdict(webhook, Cause.WAITING, _("It waits behind an earlier delivery of the same object."))
+        return Cause.WAITING.verdict(webhook, _("It waits behind an earlier delivery of the same object."))
+    text, remedy, until = _("It waits behind the earlier delivery %(id)s of the same object."), str(SEE_WORKERS), None
     if head.reason:
-        behind = _("It waits behind the earlier delivery %(id)s, which failed: %(reason)s")
-    else:
-        behind = _("It waits behind the earlier delivery %(id)s of the same object.")
-    text, until = behind % {"id": head.pk, "reason": sentence(viewer.reason(head))}, None
+        text = _("It waits behind the earlier delivery %(id)s, which failed: %(reason)s")
+        then = _("To end the wait at once, retry or discard that delivery.")
+        remedy = _remedy(webhook, head.error_kind, then)
+    text %= {"id": head.pk, "reason": sentence(viewer.reason(head))}
     if _is_between_attempts(head):
         again = _("That one is tried again at %(time)s.") % {"time": exact_time(head.next_attempt_at)}
         text = join(text, again)
@@ -175,11 +167,7 @@ def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer
         begun = max(to_utc(since), to_utc(webhook.resumed_at)) if webhook.resumed_at else to_utc(since)
         until = to_db_time(begun + timedelta(seconds=conf.lane_wait))
         text = join(text, _("The wait ends at %(time)s at the latest.") % {"time": exact_time(until)})
-    remedy = str(SEE_WORKERS)
-    if head.reason:
-        then = _("To end the wait at once, retry or discard that delivery.")
-        remedy = _remedy(webhook, head.error_kind, then)
-    return Verdict(webhook, Cause.WAITING, text, remedy, Target.DELIVERY, behind=head.pk, until=until)
+    return Cause.WAITING.verdict(webhook, text, remedy, behind=head.pk, until=until)
 
 
 def _remedy(webhook: Webhook, error_kind: str, then: str) -> str:
@@ -192,23 +180,22 @@ def _remedy(webhook: Webhook, error_kind: str, then: str) -> str:
 
 def _of_event(webhook: Webhook, event: Event) -> Verdict:
     if event.error:
-        return replace(_of_failed_event(webhook, event), target=Target.EVENT)
+        return _of_failed_event(webhook, event)
     if hasattr(event, "undispatched"):
         if not conf.enabled:
             return turned_off(webhook, _("Event %(id)s waits.") % {"id": event.pk})
-        text = _("Event %(id)s is stored since %(time)s, and no worker has taken it yet.") % {
-            "id": event.pk,
-            "time": exact_time(event.timestamp),
-        }
-        return Verdict(webhook, Cause.NOT_DISPATCHED, text, str(SEE_WORKERS), Target.STATUS)
+        text = _("Event %(id)s is stored since %(time)s, and no worker has taken it yet.")
+        text %= {"id": event.pk, "time": exact_time(event.timestamp)}
+        return Cause.NOT_DISPATCHED.verdict(webhook, text, SEE_WORKERS)
     text = _("Event %(id)s was for this webhook, but its delivery is not stored any more.") % {"id": event.pk}
-    return Verdict(webhook, Cause.DELETED, join(text, retention()), _again(event.action), Target.EVENT)
+    return Cause.DELETED.verdict(webhook, join(text, retention()), _again(event.action))
 
 
 def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
     if event.is_loop_protected:
         advice = _("Let the webhook ignore the user of the receiver that writes back.")
-        return Verdict(webhook, Cause.SKIPPED, event.error, advice, rule=Rule.LOOP_PROTECTION.value)
+        rule = Rule.LOOP_PROTECTION.value
+        return Cause.SKIPPED.verdict(webhook, event.error, advice, target=Target.EVENT, rule=rule)
     error = last_line(event.error)
     values = {"id": event.pk, "time": exact_time(event.replayed_at), "error": sentence(error)}
     if event.replayed_at:
@@ -216,14 +203,14 @@ def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
             "It failed, and was replayed at %(time)s. The webhook did not want the object as it was then. The failure "
             "was: %(error)s"
         )
-        return Verdict(webhook, Cause.EVENT_FAILED, text % values, _again(event.action), error=error)
+        return Cause.EVENT_FAILED.verdict(webhook, text % values, _again(event.action), error=error)
     if event.failure == "filter_error":
         text = _("The conditions of the webhook failed, so nothing was sent: %(error)s")
         remedy = _("Correct the conditions, then replay event %(id)s.")
     else:
         text = _("The data of the object could not be written, so nothing was sent: %(error)s")
         remedy = _("Correct the serializer, then replay event %(id)s.")
-    return Verdict(webhook, Cause.EVENT_FAILED, text % values, remedy % values, error=error)
+    return Cause.EVENT_FAILED.verdict(webhook, text % values, remedy % values, error=error)
 
 
 # By a skip
@@ -231,15 +218,10 @@ def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
 
 def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
     text = _("The webhook skipped it at %(time)s.") % {"time": exact_time(skip.timestamp)}
-    return Verdict(
-        webhook,
-        Cause.SKIPPED,
-        join(text, skip_reason(skip, viewer.shows_actual), changed_later(webhook, skip.timestamp)),
-        rule_remedy(webhook, skip, RECOVER_SKIPPED if skip.action in (Action.CREATED, Action.UPDATED) else ""),
-        Target.WEBHOOK,
-        rule=skip.rule,
-        detail=skip.shown_detail(viewer.shows_actual),
-    )
+    text = join(text, skip_reason(skip, viewer.shows_actual), changed_later(webhook, skip.timestamp))
+    remedy = rule_remedy(webhook, skip, RECOVER_SKIPPED if skip.action in (Action.CREATED, Action.UPDATED) else "")
+    detail = skip.shown_detail(viewer.shows_actual)
+    return Cause.SKIPPED.verdict(webhook, text, remedy, rule=skip.rule, detail=detail)
 
 
 def rule_remedy(webhook: Webhook, skip: Skip, again: Any = "") -> str:
@@ -269,18 +251,16 @@ def _without_rows(webhook: Webhook, change: StoredChange) -> Verdict:
     if text := not_chosen(webhook, change.action, change.object_type, models_of(webhook)):
         text = join(text, changed_later(webhook, change.timestamp))
         remedy = "" if change.action == PING else join(ADD_TO_WEBHOOK, again)
-        return Verdict(webhook, Cause.NOT_CHOSEN, text, remedy, Target.WEBHOOK)
+        return Cause.NOT_CHOSEN.verdict(webhook, text, remedy)
     if not webhook.enabled and webhook.disabled_at and to_utc(webhook.disabled_at) <= to_utc(change.timestamp):
-        text = join(
-            disabled(webhook), _("The change came later, at %(time)s.") % {"time": exact_time(change.timestamp)}
-        )
-        remedy = join(ENABLE, again)
-        return Verdict(webhook, Cause.SKIPPED, text, remedy, Target.WEBHOOK, rule=Rule.DISABLED.value)
+        text = _("The change came later, at %(time)s.") % {"time": exact_time(change.timestamp)}
+        text, remedy = join(disabled(webhook), text), join(ENABLE, again)
+        return Cause.SKIPPED.verdict(webhook, text, remedy, rule=Rule.DISABLED.value)
     if found := later(webhook, change.timestamp):
         cause, text = found
-        return Verdict(webhook, cause, text, again, Target.WEBHOOK)
+        return cause.verdict(webhook, text, again)
     text = _("The webhook wants such changes, and nothing is stored of this one.")
-    return Verdict(webhook, Cause.UNKNOWN, join(text, _why_no_skip()), again, Target.WEBHOOK)
+    return Cause.UNKNOWN.verdict(webhook, join(text, _why_no_skip()), again)
 
 
 def _why_no_skip() -> str:

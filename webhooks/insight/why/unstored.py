@@ -157,19 +157,18 @@ def changed_again(verdict: Verdict, present: Present, action: Action, since: dat
     lost = join(present.lost, _("Nothing is stored of that change."))
     common: dict[str, Any] = {"changed": present.differs, "earlier": verdict}
     if text := not_chosen(webhook, action, present.label, models_of(webhook)):
-        text = join(present.lost, text)
-        return Verdict(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK), Target.WEBHOOK, **common)
+        return Cause.NOT_CHOSEN.verdict(webhook, join(present.lost, text), ADD_TO_WEBHOOK, **common)
     if not conf.enabled:
         return replace(turned_off(webhook, _("Changes are not recorded.")), **common)
     remedy = _save_again(webhook, present)
     if doubt := _doubt(present, since):
         cause, text = doubt
-        return Verdict(webhook, cause, join(lost, text), remedy, Target.WEBHOOK, **common)
+        return cause.verdict(webhook, join(lost, text), remedy, **common)
     text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.")
     text %= {"ways": present.ways(action)}
     if action != Action.DELETED and not present.is_tracked:
         remedy = join(remedy, TRACKED)
-    return Verdict(webhook, Cause.NO_SIGNAL, join(lost, text), remedy, Target.CAPTURE, **common)
+    return Cause.NO_SIGNAL.verdict(webhook, join(lost, text), remedy, **common)
 
 
 def not_registered(verdict: Verdict, present: Present) -> Verdict:
@@ -177,16 +176,9 @@ def not_registered(verdict: Verdict, present: Present) -> Verdict:
     webhook = verdict.webhook
     if present.label not in models_of(webhook):
         return verdict
-    lost = present.lost if present.lost_action else ""
-    return Verdict(
-        webhook,
-        Cause.NOT_REGISTERED,
-        join(lost, not_recorded([present.label])),
-        registration_remedy([present.label]),
-        Target.CAPTURE,
-        changed=present.differs,
-        earlier=verdict,
-    )
+    text = join(present.lost if present.lost_action else "", not_recorded([present.label]))
+    remedy = registration_remedy([present.label])
+    return Cause.NOT_REGISTERED.verdict(webhook, text, remedy, changed=present.differs, earlier=verdict)
 
 
 def _doubt(present: Present, since: datetime | None) -> tuple[Cause, str] | None:
@@ -220,13 +212,13 @@ def never_stored(webhooks: Sequence[Webhook], present: Present, viewer: Viewer, 
         labels = models_of(webhook)
         if present.label not in labels:
             text = not_chosen(webhook, Action.UPDATED, present.label, labels)
-            verdicts.append(Verdict(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK), Target.WEBHOOK))
+            verdicts.append(Cause.NOT_CHOSEN.verdict(webhook, text, ADD_TO_WEBHOOK))
         elif not conf.enabled:
             verdicts.append(turned_off(webhook, _("Changes are not recorded.")))
         else:
             cause, text = _by_last_save(webhook, present, knows_model)
             now, remedy = outlooks.get(webhook.pk) or _as_it_is_now(webhook, present)
-            verdicts.append(Verdict(webhook, cause, join(text, now), remedy, Target.WEBHOOK))
+            verdicts.append(cause.verdict(webhook, join(text, now), remedy, target=Target.WEBHOOK))
     return verdicts
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -20,13 +20,14 @@ from django.utils.translation import ngettext
 from webhooks import payloads, permissions
 from webhooks.db import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
-from webhooks.insight.event_page import Change, read_change
 from webhooks.insight.wording import number
 from webhooks.models import Attempt, BodyKind, Delivery, Event
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
-from webhooks.permissions.redaction import WHO_SEES_ALL, Explanation, Redaction, explain
+from webhooks.pages.event import Change
+from webhooks.pages.links import acts_on
+from webhooks.permissions.redaction import WHO_SEES_ALL, Redaction, explain
 from webhooks.text import REDACTED
 
 # The timeline shows this many attempts, the newest.
@@ -60,42 +61,45 @@ BODY_FILE = "body.json"
 SET_BY_CURL = {"content-length", "host", "connection", "transfer-encoding"}
 
 
-@dataclass(frozen=True)
 class DeliveryPage:
-    """A delivery as one user may see it."""
+    """A delivery as one user may see it, with the attempt of this number, or else with the last one."""
 
-    delivery: Delivery
-    change: Change
-    verdict: Verdict
-    explanation: Explanation
-    """The cause and the remedy of the error that the delivery has now."""
-    answer: str
-    """The beginning of the answer to the last attempt, if that failed."""
-    refresh_after: int | None
-    """The seconds until the page refreshes itself. None if no worker sends it now or in a few seconds."""
-    timeline: list[Step]
-    has_more_attempts: bool
-    attempt: AttemptShown | None
-    payload: str
-    """The payload before an attempt, as it would be sent or as the body template would get it."""
-    lane: Lane
-    previous: UUID | None
-    """The delivery of the event before, of the same object to the same webhook."""
-    following: UUID | None
-    url: str
-    sees_all: bool
-    """Whether the user sees full URLs, details of errors, headers and answers."""
-    sees_payload: bool
-    may_see_webhook: bool
-    may_see_event: bool
-    may_retry: bool
-    may_resend: bool
-    may_discard: bool
     who_sees_all: ClassVar = WHO_SEES_ALL
 
-    @property
-    def waits_for_webhook(self) -> bool:
-        return self.delivery.state in OPEN_STATES and not self.delivery.webhook.is_sendable
+    def __init__(self, delivery: Delivery, user: Any, attempt: int = 0) -> None:
+        webhook, event, redacted = delivery.webhook, delivery.event, Redaction(user)
+        visible, newest_first = permissions.visible_deliveries(user), delivery.attempts.order_by("-pk")
+        attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
+        chosen = None
+        if attempts:
+            asked = newest_first.filter(number=attempt).first() if attempt else None
+            chosen = asked or newest_first.first()
+        self.delivery = delivery
+        self.sees_all = redacted.may_change(webhook.pk)
+        """Whether the user sees full URLs, details of errors, headers and answers."""
+        self.sees_payload = permissions.may_view_payloads(user, event)
+        self.may_see_webhook = permissions.may_view_webhooks(user)
+        self.may_see_event = permissions.may(user, "view", event)
+        self.acts = acts_on(delivery, user)
+        """The buttons."""
+        self.change = Change(event, user, payloads.as_sent_to(event, webhook.pk), self.sees_payload)
+        self.verdict = verdict_of(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind))
+        self.explanation = explain(explained_kind(delivery), webhook.payload_url)
+        """The cause and the remedy of the error that the delivery has now."""
+        self.answer = _failed_answer(attempts) if self.sees_payload and self.sees_all else ""
+        """The beginning of the answer to the last attempt, if that failed."""
+        self.refresh_after = _refresh_after(delivery)
+        """The seconds until the page refreshes itself. None if no worker sends it now or in a few seconds."""
+        self.timeline = list(_timeline(delivery, attempts[:MAX_ATTEMPTS], chosen))
+        self.has_more_attempts = len(attempts) > MAX_ATTEMPTS
+        self.attempt = AttemptShown(delivery, chosen, redacted, self.sees_payload) if chosen else None
+        self.payload = _payload(delivery) if self.sees_payload and not chosen else ""
+        """The payload before an attempt, as it would be sent or as the body template would get it."""
+        self.lane = Lane(delivery, visible, redacted)
+        self.previous, self.following = _neighbours(delivery, visible)
+        """The deliveries of the events before and after, of the same object to the same webhook."""
+        self.url = redacted.url(webhook.pk, webhook.payload_url)
+        self.waits_for_webhook = delivery.state in OPEN_STATES and not webhook.is_sendable
 
     @property
     def payload_use(self) -> str:
@@ -108,44 +112,6 @@ class DeliveryPage:
             case _, True:
                 return _("There was no attempt yet. The template will make the body from this payload:")
         return _("There was no attempt yet. This will be sent:")
-
-
-def read_delivery_page(delivery: Delivery, user: Any, attempt: int = 0) -> DeliveryPage:
-    """Read a delivery with the attempt of this number, or else with the last one."""
-    webhook, event, redacted = delivery.webhook, delivery.event, Redaction(user)
-    sees_all, sees_payload = redacted.may_change(webhook.pk), permissions.may_view_payloads(user, event)
-    visible = permissions.visible_deliveries(user)
-    row = Delivery.objects.filter(pk=delivery.pk)
-    newest_first = delivery.attempts.order_by("-pk")
-    attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
-    shown = None
-    if attempts:
-        asked = newest_first.filter(number=attempt).first() if attempt else None
-        shown = asked or newest_first.first()
-    previous, following = _neighbours(delivery, visible)
-    return DeliveryPage(
-        delivery=delivery,
-        change=read_change(event, user, payloads.as_sent_to(event, webhook.pk), sees_payload),
-        verdict=verdict_of(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
-        explanation=explain(explained_kind(delivery), webhook.payload_url),
-        answer=_failed_answer(attempts) if sees_payload and sees_all else "",
-        refresh_after=_refresh_after(delivery),
-        timeline=_timeline(delivery, attempts[:MAX_ATTEMPTS], shown),
-        has_more_attempts=len(attempts) > MAX_ATTEMPTS,
-        attempt=_read_attempt(delivery, shown, redacted, sees_payload) if shown else None,
-        payload=_payload(delivery) if sees_payload and not shown else "",
-        lane=_read_lane(delivery, visible, redacted),
-        previous=previous,
-        following=following,
-        url=redacted.url(webhook.pk, webhook.payload_url),
-        sees_all=sees_all,
-        sees_payload=sees_payload,
-        may_see_webhook=permissions.may_view_webhooks(user),
-        may_see_event=permissions.may(user, "view", event),
-        may_retry=permissions.may(user, "retry", delivery) and row.retriable().exists(),
-        may_resend=permissions.may(user, "resend", delivery) and row.resendable().exists(),
-        may_discard=permissions.may(user, "discard", delivery) and row.discardable().exists(),
-    )
 
 
 def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> list[UUID | None]:
@@ -248,26 +214,25 @@ class Step:
     """Who requested it."""
 
 
-def _timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> list[Step]:
+def _timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> Iterator[Step]:
     """The steps of a delivery, the oldest first: the change, the attempts, and the end or the next attempt."""
-    steps = [Step(_("changed"), "created", delivery.event.timestamp)]
+    yield Step(_("changed"), "created", delivery.event.timestamp)
     for one in reversed(attempts):
         word, kind = str(one.status or _("no answer")), "succeeded" if one.succeeded else "failed"
         is_shown = shown is not None and one.pk == shown.pk
-        steps.append(Step(word, kind, one.started_at, one.number, is_shown, one.requested_by))
+        yield Step(word, kind, one.started_at, one.number, is_shown, one.requested_by)
     match delivery.state:
         case State.FAILED:
-            steps.append(Step(_("given up"), "failed", delivery.finished_at))
+            yield Step(_("given up"), "failed", delivery.finished_at)
         case State.DISCARDED:
-            steps.append(Step(_("discarded"), "discarded", delivery.discarded_at))
+            yield Step(_("discarded"), "discarded", delivery.discarded_at)
         case State.PENDING:
             word, at = next_attempt(delivery)
-            steps.append(Step(word, "pending", at))
+            yield Step(word, "pending", at)
         case State.WAITING:
-            steps.append(Step(_("waits for its turn"), "waiting"))
+            yield Step(_("waits for its turn"), "waiting")
         case State.SENDING:
-            steps.append(Step(_("being sent"), "sending"))
-    return steps
+            yield Step(_("being sent"), "sending")
 
 
 def next_attempt(delivery: Delivery) -> tuple[str, datetime | None]:
@@ -285,54 +250,35 @@ def next_attempt(delivery: Delivery) -> tuple[str, datetime | None]:
 # Who waits behind whom
 
 
-@dataclass(frozen=True)
 class Lane:
-    """The place of a delivery in its lane. Counts are one more than ``EACH_CAP`` if there are more."""
+    """The place of a delivery in its lane. Counts are one more than ``EACH_CAP`` if there are more.
 
-    is_ordered: bool = True
-    """Without an order, it has no lane."""
-    is_open: bool = False
-    """Whether the delivery has not ended."""
-    head: Delivery | None = None
-    """The delivery that is sent first, if it is another one."""
-    head_reason: str = ""
-    """Why its last attempt failed."""
-    between: int = 0
-    """How many wait between the head and the delivery."""
-    behind: list[Delivery] = field(default_factory=list)
-    """The first ones that wait behind the delivery."""
-    behind_count: int = 0
+    The number of queries does not depend on the length of the lane.
+    """
 
-    @property
-    def place(self) -> int:
-        return self.between + (2 if self.head else 1)
+    def __init__(self, delivery: Delivery, deliveries: QuerySet[Delivery], redacted: Redaction) -> None:
+        rows = deliveries.filter(queued__webhook=delivery.webhook_id, queued__lane=delivery.lane)
+        rows = rows.select_related("event", "queued").defer(*(f"event__{name}" for name in LARGE_FIELDS))
+        heads = rows.filter(queued__state__in=HEAD_STATES, queued__in_lane=True).exclude(pk=delivery.pk)
+        waiting, is_waiting = rows.filter(queued__state=State.WAITING), delivery.state == State.WAITING
+        ahead = waiting.filter(queued__event_id__lt=delivery.event_id).order_by()
+        after = waiting.filter(queued__event_id__gt=delivery.event_id).order_by("queued__event_id")
 
-    @property
-    def has_more_behind(self) -> bool:
-        return self.behind_count > len(self.behind)
-
-
-def _read_lane(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: Redaction) -> Lane:
-    """The number of queries does not depend on the length of the lane."""
-    if delivery.lane is None or not delivery.in_lane:
-        return Lane(is_ordered=False)
-    lane = deliveries.filter(queued__webhook=delivery.webhook_id, queued__lane=delivery.lane)
-    lane = lane.select_related("event", "queued").defer(*(f"event__{name}" for name in LARGE_FIELDS))
-    head = lane.filter(queued__state__in=HEAD_STATES, queued__in_lane=True).exclude(pk=delivery.pk).first()
-    reason = redacted.error(head.webhook_id, head.reason, head.error_kind) if head else ""
-    if delivery.state not in OPEN_STATES:
-        return Lane(head=head, head_reason=reason)
-    waiting = lane.filter(queued__state=State.WAITING)
-    ahead = waiting.filter(queued__event_id__lt=delivery.event_id).order_by()
-    after = waiting.filter(queued__event_id__gt=delivery.event_id).order_by("queued__event_id")
-    return Lane(
-        is_open=True,
-        head=head,
-        head_reason=reason,
-        between=capped(ahead, EACH_CAP).count() if delivery.state == State.WAITING else 0,
-        behind=list(after[:NAMED_BEHIND]),
-        behind_count=capped(after.order_by(), EACH_CAP).count(),
-    )
+        self.is_ordered = delivery.lane is not None and delivery.in_lane
+        """Without an order, it has no lane."""
+        self.is_open = self.is_ordered and delivery.state in OPEN_STATES
+        """Whether the delivery has not ended."""
+        self.head = head = heads.first() if self.is_ordered else None
+        """The delivery that is sent first, if it is another one."""
+        self.head_reason = redacted.error(head.webhook_id, head.reason, head.error_kind) if head else ""
+        """Why its last attempt failed."""
+        between = capped(ahead, EACH_CAP).count() if self.is_open and is_waiting else 0
+        self.between, self.place = between, between + (2 if head else 1)
+        """How many wait between the head and the delivery."""
+        self.behind = list(after[:NAMED_BEHIND]) if self.is_open else []
+        """The first ones that wait behind the delivery."""
+        self.behind_count = capped(after.order_by(), EACH_CAP).count() if self.is_open else 0
+        self.has_more_behind = self.behind_count > len(self.behind)
 
 
 # One attempt
@@ -343,67 +289,37 @@ def _payload(delivery: Delivery) -> str:
     return bodies.body(as_form=webhook.is_form and not webhook.body_template).decode()
 
 
-@dataclass(frozen=True)
 class AttemptShown:
     """One attempt as a user may see it: the request as it was sent, and the response."""
 
-    attempt: Attempt
-    reason: str
-    explanation: Explanation | None
-    """None if the page explains this error already."""
-    url: str
-    request_headers: Mapping[str, Any] | None
-    """None if the user may not see them, as the others."""
-    hides_body: bool
-    body: str | None
-    """None if the user may not see it, or if the stored event does not give the same bytes again."""
-    body_size: int
-    """Bytes."""
-    changed: list[str]
-    """The names of the changed fields."""
-    response_headers: Mapping[str, Any] | None
-    response_body: str
-    curl: str
-    older: int | None
-    """The number of the attempt before."""
-    newer: int | None
-
-    @property
-    def is_long(self) -> bool:
-        return len(self.body or "") > LONG_BODY
-
-    @property
-    def is_response_long(self) -> bool:
-        return len(self.response_body) > LONG_BODY
-
-    @property
-    def response_size(self) -> int:
-        return len(self.response_body.encode())
-
-
-def _read_attempt(delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> AttemptShown:
-    webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
-    body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
-    hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
-    shown = None if body is None or hides_body else body.decode(errors="replace")
-    url = redacted.url(webhook.pk, attempt.url)
-    numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
-    return AttemptShown(
-        attempt=attempt,
-        reason=redacted.error(webhook.pk, attempt.reason, attempt.error_kind),
-        explanation=None if attempt.error_kind == explained_kind(delivery) else explain(attempt.error_kind, url),
-        url=url,
-        request_headers=attempt.request_headers if sees_all else None,
-        hides_body=hides_body,
-        body=shown,
-        body_size=len(body or b""),
-        changed=json.loads(payloads.as_sent_to(delivery.event, webhook.pk).changed or "[]"),
-        response_headers=attempt.response_headers if sees_all else None,
-        response_body=attempt.response_body if sees_all and sees_payload else "",
-        curl=curl(attempt.method, url, attempt.request_headers, shown) if sees_all and attempt.url else "",
-        older=numbers.filter(pk__lt=attempt.pk).last(),
-        newer=numbers.filter(pk__gt=attempt.pk).first(),
-    )
+    def __init__(self, delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> None:
+        webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
+        body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
+        numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
+        url = redacted.url(webhook.pk, attempt.url)
+        is_explained = attempt.error_kind == explained_kind(delivery)
+        self.attempt, self.url = attempt, url
+        self.reason = redacted.error(webhook.pk, attempt.reason, attempt.error_kind)
+        self.explanation = None if is_explained else explain(attempt.error_kind, url)
+        """None if the page explains this error already."""
+        self.request_headers = attempt.request_headers if sees_all else None
+        """None if the user may not see them, as the others."""
+        self.hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
+        self.body = None if body is None or self.hides_body else body.decode(errors="replace")
+        """None if the user may not see it, or if the stored event does not give the same bytes again."""
+        self.is_long, self.body_size = len(self.body or "") > LONG_BODY, len(body or b"")
+        """The size is in bytes."""
+        self.changed = json.loads(payloads.as_sent_to(delivery.event, webhook.pk).changed or "[]")
+        """The names of the changed fields."""
+        self.response_headers = attempt.response_headers if sees_all else None
+        self.response_body = attempt.response_body if sees_all and sees_payload else ""
+        self.is_response_long = len(self.response_body) > LONG_BODY
+        self.response_size = len(self.response_body.encode())
+        self.curl = ""
+        if sees_all and attempt.url:
+            self.curl = curl(attempt.method, url, attempt.request_headers, self.body)
+        self.older, self.newer = numbers.filter(pk__lt=attempt.pk).last(), numbers.filter(pk__gt=attempt.pk).first()
+        """The numbers of the attempts before and after."""
 
 
 def explained_kind(delivery: Delivery) -> str:

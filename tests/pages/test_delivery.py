@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from webhooks.insight.delivery_page import BODY_FILE, MAX_ARGUMENT, curl
+from webhooks.pages.delivery import BODY_FILE, MAX_ARGUMENT, curl
 from webhooks.text import REDACTED
 
 # Stands in for curl, and prints its arguments.

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from webhooks import permissions
+from webhooks.models import Delivery
+from webhooks.operations.kinds import OF_DELIVERIES
+
 
 @dataclass(frozen=True)
 class Link:
@@ -25,6 +29,12 @@ class Link:
     """The name of the webhook, for screen readers: other links have the same labels."""
     posts: bool = False
     """Whether it is a button that posts."""
+    is_main: bool = False
+    """Whether it is the most likely act."""
+    question: str = ""
+    """What to ask before a dangerous act. Empty if it is not dangerous."""
+    detail: str = ""
+    """What follows from a dangerous act."""
 
 
 def retry_failed(label: str, about: str = "", **filters: Any) -> Link:
@@ -32,3 +42,27 @@ def retry_failed(label: str, about: str = "", **filters: Any) -> Link:
     return Link(
         label, "run", act="add", filters={"kind": "retry", "state": "failed", **filters}, about=about, posts=True
     )
+
+
+def acts_on(delivery: Delivery, user: Any) -> list[Link]:
+    """The buttons of one delivery: what the user may do with it now."""
+    row = Delivery.objects.filter(pk=delivery.pk)
+    possible = {
+        name: kind
+        for name, kind in OF_DELIVERIES.items()
+        if permissions.may(user, kind.operation, delivery) and kind.choose(row).exists()
+    }
+    return [
+        Link(
+            kind.button_in(delivery.state),
+            "delivery",
+            delivery.pk,
+            name,
+            posts=True,
+            is_main=not (kind.is_dangerous or kind.gives_way_to),
+            question=str(kind.button_question),
+            detail=str(kind.button_detail) % {"webhook": delivery.webhook.name},
+        )
+        for name, kind in possible.items()
+        if kind.gives_way_to not in possible
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -14,11 +14,12 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans
-from webhooks.insight.links import Link
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
-from webhooks.models import Delivery, Event, State
+from webhooks.models import Delivery, Event
 from webhooks.models.skip import Rule
+from webhooks.operations.kinds import RETRY
+from webhooks.pages.links import Link
 from webhooks.registry.registration import Registration
 from webhooks.text import as_key, as_uuid, clean
 
@@ -28,39 +29,54 @@ LAST = (Cause.SENT, Cause.NOT_CHOSEN)
 MAX_NAMED = 5  # objects with the same name that are offered
 
 
-@dataclass
 class WhyPage:
-    """The form with what was asked, and the answer to it."""
+    """The form with what was asked, and the answer to it.
 
-    asked: Mapping[str, str]
-    models: Sequence[tuple[str, str]]
-    """The labels and names of the models that the form offers."""
-    webhooks: Sequence[tuple[int, str]]
-    """The ids and names of the webhooks that the form offers."""
-    webhook: int
-    """The chosen one, or 0."""
-    objects: Sequence[tuple[str, str, str]] = ()
-    """The model, id and name of several objects that have the name that was entered."""
-    problem: str = ""
-    """Why the question cannot be answered."""
-    answers: list[Answer] = field(default_factory=list)
-    is_asked: bool = False
+    ``given`` has the parameters of an address, such as ``object_type`` and ``object_id``.
+    """
+
+    def __init__(self, given: Mapping[str, Any], user: Any) -> None:
+        self.asked = {name: clean(str(value).strip()) for name, value in given.items()}
+        offered = [one for one in _registrations(user) if permissions.may_view_model(user, one.model)]
+        self.models = [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered]
+        """The labels and names of the models that the form offers."""
+        self.webhooks = list(permissions.visible_webhooks(user).order_by("name").values_list("pk", "name"))
+        """The ids and names of the webhooks that the form offers."""
+        self.webhook = as_key(self.asked.get("webhook", ""))
+        """The chosen one, or 0."""
+        self.objects: Sequence[tuple[str, str, str]] = ()
+        """The model, id and name of several objects that have the name that was entered."""
+        self.problem = ""
+        """Why the question cannot be answered."""
+        self.answers: list[Answer] = []
+        self.is_asked = False
+        try:
+            question = _question(user, self.asked)
+            verdicts = why(**question, user=user) if question else []
+        except _SeveralObjects as found:
+            [self.objects] = found.args
+        except UnknownObject as unknown:
+            self.problem = str(unknown)
+        else:
+            groups = groupby(verdicts, key=lambda one: one.change)
+            self.answers = [Answer(change, list(group), user) for change, group in groups]
+            self.is_asked = bool(question)
 
 
-@dataclass(frozen=True)
 class Answer:
     """A change and its verdicts."""
 
-    change: StoredChange | None
-    verdicts: list[VerdictRow]
-    others: list[Verdict]
-    """The verdicts of webhooks without its model or action, if there are others."""
-
-    @property
-    def name(self) -> str:
-        """Such as "AMS1 updated"."""
-        change = self.change
-        return str(Event(action=change.action, object_repr=change.object_repr or change.object_id)) if change else ""
+    def __init__(self, change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> None:
+        self.change, self.name = change, ""
+        """The name is such as "AMS1 updated"."""
+        if change:
+            self.name = str(Event(action=change.action, object_repr=change.object_repr or change.object_id))
+        others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
+        shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
+        in_order = sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))
+        self.verdicts = [VerdictRow(one, _button(one, user), _link(one, user)) for one in in_order]
+        self.others = others if len(shown) < len(verdicts) else []
+        """The verdicts of webhooks without its model or action, if there are others."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +88,6 @@ class VerdictRow:
     """Ends it."""
     link: Link | None
     """The page where the way out begins."""
-
-
-def read_why_page(given: Mapping[str, Any], user: Any) -> WhyPage:
-    """Answer the question in these parameters of an address, such as ``object_type`` and ``object_id``."""
-    asked = {name: clean(str(value).strip()) for name, value in given.items()}
-    offered = [one for one in _registrations(user) if permissions.may_view_model(user, one.model)]
-    shown = WhyPage(
-        asked=asked,
-        models=[(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered],
-        webhooks=list(permissions.visible_webhooks(user).order_by("name").values_list("pk", "name")),
-        webhook=as_key(asked.get("webhook", "")),
-    )
-    try:
-        question = _question(user, asked)
-        verdicts = why(**question, user=user) if question else []
-    except _SeveralObjects as found:
-        shown.objects = found.objects
-    except UnknownObject as unknown:
-        shown.problem = str(unknown)
-    else:
-        groups = groupby(verdicts, key=lambda one: one.change)
-        shown.answers = [_answer(change, list(group), user) for change, group in groups]
-        shown.is_asked = bool(question)
-    return shown
 
 
 def _registrations(user: Any) -> list[Registration]:
@@ -110,11 +102,7 @@ def _registrations(user: Any) -> list[Registration]:
 
 
 class _SeveralObjects(Exception):
-    """Several objects have the name that was entered."""
-
-    def __init__(self, objects: Sequence[tuple[str, str, str]]) -> None:
-        super().__init__()
-        self.objects = objects
+    """Several objects have the name that was entered. The argument has their models, ids and names."""
 
 
 def _question(user: Any, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -149,16 +137,10 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
         events = Event.objects.filter(object_type=label, object_id=given)
         has_event = permissions.of_viewable_objects(user, events).exists()
         named = [] if has_event or registration.find(objects, given) else _named(objects, given)
-    if not named:
-        _check_key(registration, given)
-        return label, given
     if len(named) > 1:
         raise _SeveralObjects([(label, registration.key_of(one), registration.name_of(one)) for one in named])
-    return label, registration.key_of(named[0])
-
-
-def _check_key(registration: Registration, given: str) -> None:
-    """Raises UnknownObject for what no object has as its name, or can have as its id."""
+    if named:
+        return label, registration.key_of(named[0])
     try:
         registration.normalize_pk(given)
     except ValidationError:
@@ -166,7 +148,8 @@ def _check_key(registration: Registration, given: str) -> None:
             "No object of %(model)s has the id or the exact name “%(given)s”, or you may not view it. To ask about a "
             "deleted object, enter its id."
         )
-        raise UnknownObject(text % {"model": registration.label, "given": given}) from None
+        raise UnknownObject(text % {"model": label, "given": given}) from None
+    return label, given
 
 
 def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
@@ -178,15 +161,7 @@ def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
     return list(objects.filter(name=name)[:MAX_NAMED]) if isinstance(field, models.CharField) else []
 
 
-# The answer
-
-
-def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> Answer:
-    others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
-    shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
-    in_order = sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))
-    rows = [VerdictRow(one, _button(one, user), _link(one, user)) for one in in_order]
-    return Answer(change, rows, others if len(shown) < len(verdicts) else [])
+# The ways out
 
 
 def _button(verdict: Verdict, user: Any) -> Link | None:
@@ -196,8 +171,7 @@ def _button(verdict: Verdict, user: Any) -> Link | None:
         return Link(_("Resume the webhook"), "webhook", webhook.pk, "resume", posts=True)
     is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
     if is_retriable and permissions.may(user, "retry", Delivery(pk=verdict.delivery)):
-        label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
-        return Link(label, "delivery", verdict.delivery, "retry", posts=True)
+        return Link(RETRY.button_in(verdict.state or ""), "delivery", verdict.delivery, RETRY.name, posts=True)
     has_failed = verdict.event and verdict.cause == Cause.EVENT_FAILED
     if has_failed and permissions.may(user, "replay", Event(pk=verdict.event)):
         return Link(_("Replay the event"), "event", verdict.event, "replay", posts=True)

@@ -38,69 +38,50 @@ LONG = 120
 _MISSING: Any = object()
 
 
-@dataclass(frozen=True)
 class EventPage:
     """An event as one user may see it."""
 
-    event: Event
-    change: Change
-    is_dispatched: bool
-    is_replayed: bool
-    replayed_as: int | None
-    """The event that replayed it, if the user may view it."""
-    replay_of: int | None
-    """The event that it replays, if the user may view it."""
-    deliveries: list[tuple[Delivery, str]]
-    """With the reason why the last attempt failed."""
-    skips: list[tuple[Skip, str]]
-    """The webhooks that did not want the change, and why."""
-    payload: Payload | None
-    """None if the user may not view it."""
-    may_see_deliveries: bool
-    may_see_skips: bool
-    may_ask_why: bool
-    may_replay: bool
-
-    @property
-    def outcomes(self) -> Counter[str]:
+    def __init__(self, event: Event, user: Any) -> None:
+        deliveries = permissions.visible_deliveries(user, event.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
+        same = {"object_type": event.object_type, "object_id": event.object_id}
+        replay = Event.objects.filter(**same, pk__gt=event.pk, replay_of=event.pk).first() if event.error else None
+        sees_payload, redacted = permissions.may_view_payloads(user, event), Redaction(user)
+        self.event = event
+        self.change = Change(event, user, event, sees_payload)
+        self.is_dispatched = not hasattr(event, "undispatched")
+        self.is_replayed = replay is not None
+        self.replayed_as = _visible_id(replay.pk if replay else None, user)
+        """The event that replayed it, if the user may view it."""
+        self.replay_of = _visible_id(event.replay_of, user)
+        """The event that it replays, if the user may view it."""
+        self.deliveries = [(one, redacted.error(one.webhook_id, one.reason, one.error_kind)) for one in deliveries]
+        """With the reason why the last attempt failed."""
+        self.outcomes = Counter(one.outcome for one, _reason in self.deliveries)
         """The number of its deliveries by outcome."""
-        return Counter(delivery.outcome for delivery, _ in self.deliveries)
+        self.skips = _skips(event, user)
+        """The webhooks that did not want the change, and why."""
+        self.payload = Payload(event) if sees_payload else None
+        """None if the user may not view it."""
+        self.may_see_deliveries = permissions.may_view_deliveries(user)
+        self.may_see_skips = permissions.may_view_skips(user)
+        self.may_ask_why = permissions.may_view_webhooks(user)
+        replayable = Event.objects.replayable().filter(pk=event.pk)
+        self.may_replay = permissions.may(user, "replay", event) and replayable.exists()
 
 
-@dataclass(frozen=True)
 class Payload:
     """The stored JSON texts of an event."""
 
-    outputs: list[tuple[str, str]]
-    """The output of each serializer, with its name. Without a name if there is only one."""
-    snapshots: str
-    request: str
+    def __init__(self, event: Event) -> None:
+        names = payloads.webhooks_by_serializer(event) if event.serializers else []
+        outputs = [(name or _("default"), payloads.as_serialized_by(event, name).data) for name in names]
+        self.outputs = outputs or [("", event.data)]
+        """The output of each serializer, with its name. Without a name if there is only one."""
+        self.snapshots, self.request = event.snapshots, event.request
 
 
-def read_event_page(event: Event, user: Any) -> EventPage:
-    same = {"object_type": event.object_type, "object_id": event.object_id}
-    replayed = Event.objects.filter(**same, pk__gt=event.pk, replay_of=event.pk).first() if event.error else None
-    sees_payload, redacted = permissions.may_view_payloads(user, event), Redaction(user)
-    deliveries = permissions.visible_deliveries(user, event.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
-
-    def visible_id(pk: int | None) -> int | None:
-        return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
-
-    return EventPage(
-        event=event,
-        change=read_change(event, user, event, sees_payload),
-        is_dispatched=not hasattr(event, "undispatched"),
-        is_replayed=replayed is not None,
-        replayed_as=visible_id(replayed.pk if replayed else None),
-        replay_of=visible_id(event.replay_of),
-        deliveries=[(one, redacted.error(one.webhook_id, one.reason, one.error_kind)) for one in deliveries],
-        skips=_skips(event, user),
-        payload=_payload(event) if sees_payload else None,
-        may_see_deliveries=permissions.may_view_deliveries(user),
-        may_see_skips=permissions.may_view_skips(user),
-        may_ask_why=permissions.may_view_webhooks(user),
-        may_replay=permissions.may(user, "replay", event) and Event.objects.replayable().filter(pk=event.pk).exists(),
-    )
+def _visible_id(pk: int | None, user: Any) -> int | None:
+    return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
 
 
 def count_outcomes(events: Sequence[Event], user: Any) -> dict[int, dict[str, int]]:
@@ -132,57 +113,32 @@ def _skips(event: Event, user: Any) -> list[tuple[Skip, str]]:
     return [(row, skip_reason(row, shows_actual)) for row in nearest.values()]
 
 
-def _payload(event: Event) -> Payload:
-    names = payloads.webhooks_by_serializer(event) if event.serializers else []
-    outputs = [(name or _("default"), payloads.as_serialized_by(event, name).data) for name in names]
-    return Payload(outputs or [("", event.data)], event.snapshots, event.request)
-
-
 # The change
 
 
-@dataclass(frozen=True)
 class Change:
     """The change as one user may see it. A delivery may show it without the event: then not who made it."""
 
-    event: Event
-    sees_event: bool
-    sees_payload: bool
-    http: str
-    """The HTTP request that made the change: "PATCH /api/dcim/sites/1/"."""
-    request_events: int
-    """How many events the request made. 0 if the user may not view events."""
-    fields: str
-    """The names of the changed fields."""
-    lines: list[Line]
-    """The first values that changed."""
-    more_lines: int
-    is_known: bool
-    """Whether the values before are known: not without snapshots."""
     who_sees_payloads: ClassVar = WHO_SEES_PAYLOADS
 
-    @property
-    def is_fold(self) -> bool:
+    def __init__(self, event: Event, user: Any, sent: SendableEvent, sees_payload: bool) -> None:
+        """``sent`` is the event with the data of one serializer."""
+        lines, is_known = diff_lines(sent) if sees_payload else ([], False)
+        self.event, self.sees_payload = event, sees_payload
+        self.sees_event = permissions.may(user, "view", event)
+        self.http = _http(event) if sees_payload else ""
+        """The HTTP request that made the change: "PATCH /api/dcim/sites/1/"."""
+        self.request_events = _events_of_request(event, user)
+        """How many events the request made. 0 if the user may not view events."""
+        changed = json.loads(sent.changed or "null") if self.sees_event or sees_payload else None
+        self.fields = "" if changed is None else ", ".join(changed) or _("nothing")
+        """The names of the changed fields."""
+        self.lines, self.more_lines = lines[:MAX_LINES], max(0, len(lines) - MAX_LINES)
+        """The first values that changed."""
+        self.is_known = is_known
+        """Whether the values before are known: not without snapshots."""
+        self.is_fold = event.action != Action.UPDATED
         """Whether the lines are a whole object."""
-        return self.event.action != Action.UPDATED
-
-
-def read_change(event: Event, user: Any, sent: SendableEvent, sees_payload: bool) -> Change:
-    """``sent`` is the event with the data of one serializer."""
-    sees_event = permissions.may(user, "view", event)
-    lines, is_known = diff_lines(sent) if sees_payload else ([], False)
-    changed = json.loads(sent.changed) if sent.changed else None
-    return Change(
-        event=event,
-        sees_event=sees_event,
-        sees_payload=sees_payload,
-        http=_http(event) if sees_payload else "",
-        request_events=_events_of_request(event, user),
-        fields=", ".join(changed) or _("nothing") if changed is not None and (sees_event or sees_payload) else "",
-        lines=lines[:MAX_LINES],
-        more_lines=max(0, len(lines) - MAX_LINES),
-        is_known=is_known,
-    )
 
 
 def diff_lines(sent: SendableEvent) -> tuple[list[Line], bool]:
