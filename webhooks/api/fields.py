@@ -25,7 +25,7 @@ from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.registry import label_of
-from webhooks.security.encryption import Secret
+from webhooks.security.encryption import Secret, refuse_encrypted
 
 try:
     from drf_spectacular.utils import OpenApiParameter, extend_schema_field
@@ -125,10 +125,20 @@ class SecretField(serializers.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         style = {"input_type": "password"}
-        super().__init__(required=False, allow_blank=True, write_only=True, style=style, **kwargs)
+        super().__init__(
+            required=False, allow_blank=True, write_only=True, style=style, validators=[refuse_encrypted], **kwargs
+        )
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
+
+
+@extend_schema_field({"type": "boolean"})
+class IsSetField(serializers.ReadOnlyField):
+    """Whether a secret is stored."""
+
+    def to_representation(self, value: Any) -> bool:
+        return bool(value)
 
 
 # Choices with names for the OpenAPI document: drf-spectacular's own may be the names of a host's choices.

@@ -26,7 +26,7 @@ from webhooks.forms.sections import FIELD_ORDER
 from webhooks.insight.wording import exact_time
 from webhooks.models import MediaType, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SETTINGS
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
+from webhooks.models.webhook_secrets import CLEAR_BOXES, CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.operations.edits import (
     as_setting,
     changed_secrets,
@@ -156,6 +156,9 @@ class WriteOnlyField(forms.CharField):
 
     default_validators = [refuse_encrypted]
 
+    def widget_attrs(self, widget: Any) -> dict[str, Any]:
+        return super().widget_attrs(widget) | {"data-wh-secret": ""}  # scripts post none to try the other fields
+
     def prepare_value(self, value: Any) -> str:
         return ""
 
@@ -179,7 +182,18 @@ class OpenedField(forms.CharField):
         return False
 
 
-class WebhookForm(forms.ModelForm):
+# A box after each secret, which clears it.
+ClearBoxes = type(
+    "ClearBoxes",
+    (forms.Form,),
+    {
+        f"clear_{name}": forms.BooleanField(required=False, label=label, help_text=help_text)
+        for name, (label, help_text) in CLEAR_BOXES.items()
+    },
+)
+
+
+class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
     """Define or change a webhook.
 
     ``user`` saves it: they need permission for what they change. ``preview_url`` answers the button “Try it on the last
@@ -193,15 +207,9 @@ class WebhookForm(forms.ModelForm):
         label=gettext_lazy("Custom events"),
         help_text=gettext_lazy("Events that code of this site sends. They do not depend on the selected models."),
     )
-    clear_secret = forms.BooleanField(
-        required=False,
-        label=gettext_lazy("Clear the secret"),
-        help_text=gettext_lazy("Requests are no longer signed."),
-    )
     forget_previous_secret = forms.BooleanField(
         required=False, label=gettext_lazy("Stop signing with the previous secret now")
     )
-    clear_secret_headers = forms.BooleanField(required=False, label=gettext_lazy("Clear the secret headers"))
     opened = OpenedField(required=False)
 
     field_order = FIELD_ORDER
@@ -217,8 +225,7 @@ class WebhookForm(forms.ModelForm):
             "conditions": ConditionsField,
             "changed_fields": FieldNamesField,
             "excluded_usernames": ListField,
-            "secret": WriteOnlyField,
-            "secret_headers": WriteOnlyField,
+            **dict.fromkeys(CREDENTIAL_FIELDS, WriteOnlyField),
         }
         widgets = {
             # Browsers refuse templates in an input of type "url".
@@ -231,7 +238,7 @@ class WebhookForm(forms.ModelForm):
             "content_type": SuggestingInput,
             "additional_headers": forms.Textarea(CODE),
             "body_template": forms.Textarea(CODE | {"rows": 6}),
-            "secret": forms.PasswordInput({"autocomplete": "new-password"}),
+            **dict.fromkeys(CREDENTIAL_FIELDS, forms.PasswordInput({"autocomplete": "new-password"})),
             "secret_headers": forms.Textarea(TEXT | {"autocomplete": "off"}),
         }
         help_texts = dict.fromkeys(ACTION_FIELDS, "") | {  # the boxes have one label for all three
@@ -420,7 +427,7 @@ class WebhookForm(forms.ModelForm):
             self.add_error(name, reason)
 
     def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
+        super()._post_clean()
         if not self.errors or self.is_trial:
             return
         # The page does not show entered secrets again: a user who corrects another field would lose them.
@@ -456,9 +463,8 @@ def unused_fields(webhook: Webhook) -> set[str]:
     uses = {
         "custom_events": registry.custom_events() or webhook.custom_events,
         "serializer": registry.serializer_names() or webhook.serializer,
-        "clear_secret": webhook.secret,
+        **{f"clear_{name}": getattr(webhook, name) for name in CREDENTIAL_FIELDS},
         "forget_previous_secret": webhook.previous_secret and webhook.previous_secret_until,
-        "clear_secret_headers": webhook.secret_headers,
         "opened": webhook.pk,
     }
     return {name for name, use in uses.items() if not use}
