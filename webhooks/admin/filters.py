@@ -108,6 +108,8 @@ class ListForm(forms.Form):
     are allowed. ``field_order`` has the most important fields."""
 
     data: QueryDict
+    filters: ClassVar[dict[str, Filter]] = {}
+    """The fields that are declared filters."""
 
     def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
         if unknown := self.unknown(request, also):
@@ -146,16 +148,17 @@ class ListForm(forms.Form):
         """What the valid value of a field means, in plain JSON."""
         return {name: value}
 
-    def active(self) -> Iterator[tuple[str, str, str]]:
-        """For each filter that is set: its label, its value in words, and the address of the list without it."""
+    def active(self) -> Iterator[tuple[str, str]]:
+        """For each filter that is set: its words, and the address of the list without it."""
         for name, field in self.fields.items():
             value = self.data.get(name, "")
             if name == "q" or not value:
                 continue
             choices: Any = dict(field.choices) if isinstance(field, ChosenField) else {}  # type: ignore[arg-type]
             given = self.cleaned_data.get(name)
-            words = exact_time(given) if isinstance(given, datetime) else str(choices.get(value, value))
-            yield str(self.base_fields[name].label), words, self.address(name)
+            shown = exact_time(given) if isinstance(given, datetime) else str(choices.get(value, value))
+            words = self.filters[name].words if name in self.filters else "%(label)s: %(value)s"
+            yield capfirst(words % {"label": self.base_fields[name].label, "value": shown}), self.address(name)
 
     def address(self, *without: str, **parameters: str) -> str:
         """The query string of the list with other parameters, on its first page."""
@@ -169,7 +172,6 @@ class ListForm(forms.Form):
 class FilterForm(ListForm):
     """The declared filters of deliveries, events or skips, a search, and spans of time."""
 
-    filters: ClassVar[dict[str, Filter]]
     searched: ClassVar[type[Event | Skip]] = Event
     """The rows with the objects that a search term may mean."""
 
