@@ -184,8 +184,29 @@ class RetriedSerializer(NamedSerializer):
 DeliveryFilters = query_filters("deliveries")
 
 
+def operation_of(kind: DeliveryKind) -> Any:
+    """The operation on one delivery that a kind of run does to many."""
+
+    def perform(self: DeliveryViewSet, request: Request, pk: str, **kwargs: Any) -> Response:
+        refuse_body(request)
+        delivery = self.get_object()
+        if not permissions.may(request.user, kind.operation, delivery):
+            raise PermissionDenied
+        if not kind.perform(Delivery.objects.filter(pk=delivery.pk), request.user):
+            raise Conflict(kind.refusal % {"id": delivery.pk, "state": State(delivery.state).label})
+        return Response(self.get_serializer(self.get_object()).data)
+
+    perform.__name__ = kind.name
+    view = action(detail=True, methods=["post"], operation=kind.operation)(perform)
+    return extend_schema(request=None, description=kind.meaning_of_one)(view)
+
+
+# Retry, resend and discard, and what other kind changes deliveries.
+Operations = type("Operations", (), {name: operation_of(kind) for name, kind in OF_DELIVERIES.items()})
+
+
 @extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))
-class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
+class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery], Operations):  # type: ignore[misc,valid-type]
     """Deliveries: one Event to one webhook, with its attempts; Retry and Discard."""
 
     queryset = Delivery.objects.all()
@@ -201,15 +222,6 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     def get_serializer_class(self) -> Any:
         return DeliveryDetailSerializer if self.detail else DeliverySerializer
-
-    def _perform(self, kind: DeliveryKind) -> Response:
-        refuse_body(self.request)
-        delivery = self.get_object()
-        if not permissions.may(self.request.user, self.operation, delivery):
-            raise PermissionDenied
-        if not kind.perform(Delivery.objects.filter(pk=delivery.pk), self.request.user):
-            raise Conflict(kind.refusal % {"id": delivery.pk, "state": State(delivery.state).label})
-        return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(
         operation_id="webhooks_deliveries_retry_many",
@@ -241,18 +253,3 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
             shown = RetriedSerializer({"retried": 0, "run": done.pk, "superseded": superseded}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)
         return Response(RetriedSerializer({"retried": done, "run": None, "superseded": superseded}).data)
-
-
-def _act(kind: DeliveryKind) -> Any:
-    """The action that changes one delivery."""
-
-    def perform(self: DeliveryViewSet, request: Request, pk: str, **kwargs: Any) -> Response:
-        return self._perform(kind)
-
-    perform.__name__ = kind.name
-    view = action(detail=True, methods=["post"], operation=kind.operation)(perform)
-    return extend_schema(request=None, description=kind.meaning_of_one)(view)
-
-
-for _name, _kind in OF_DELIVERIES.items():
-    setattr(DeliveryViewSet, _name, _act(_kind))
