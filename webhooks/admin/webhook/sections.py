@@ -17,7 +17,6 @@ from django.utils.translation import ngettext
 
 from webhooks import permissions
 from webhooks.admin.lists import list_url, page_url, row_url
-from webhooks.admin.run_start import may_begin
 from webhooks.db import index_plans
 from webhooks.forms.sections import FORM
 from webhooks.insight import statistics
@@ -31,6 +30,7 @@ from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
+from webhooks.operations.before_run import may_begin
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import (
