@@ -189,18 +189,37 @@ RunKindField = _named("RqWebhookRunKind", [(kind.name, kind.label) for kind in R
 RunStateField = _named("RqWebhookRunState", RunState.choices)
 
 
-# Each time has an offset. (The document would show a docstring here.)
+# The classes below name their components in the documents of drf-spectacular and drf-yasg: ``FiguresSerializer`` is
+# ``RqWebhookFigures``, because a host may have its own. (The documents would show docstrings here.)
+
+
+def _ref_name(serializer: type[Any]) -> str:
+    return f"RqWebhook{serializer.__name__.removeprefix('Webhook').removesuffix('Serializer')}"
+
+
+# Each time has an offset.
 class RowSerializer(serializers.ModelSerializer[Row]):
     serializer_field_mapping = {
         **serializers.ModelSerializer.serializer_field_mapping,
         models.DateTimeField: MomentField,
     }
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "Meta" in vars(cls) and "ref_name" not in vars(cls.Meta):
+            cls.Meta.ref_name = _ref_name(cls)
 
-# ``FiguresSerializer`` is ``RqWebhookFigures`` in the document. (The document would show a docstring here.)
+
+# Shows rows, and takes none.
+class ReadOnlySerializer(RowSerializer[Row]):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.Meta.read_only_fields = cls.Meta.fields
+
+
 class NamedSerializer(serializers.Serializer[Any]):
     Meta: ClassVar[Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.Meta = type("Meta", (), {"ref_name": f"RqWebhook{cls.__name__.removesuffix('Serializer')}"})
+        cls.Meta = type("Meta", (), {"ref_name": _ref_name(cls)})

@@ -36,7 +36,7 @@ from webhooks.api.fields import (
     MomentField,
     MultipleChoiceField,
     NamedSerializer,
-    RowSerializer,
+    ReadOnlySerializer,
     RunKindField,
     RunStateField,
     extend_schema,
@@ -53,7 +53,7 @@ from webhooks.operations.run_filters import RefusedFilter
 MAX_HOURS = 24 * 3660  # ten years
 
 
-class RunSerializer(RowSerializer[Run]):
+class RunSerializer(ReadOnlySerializer[Run]):
     """``total`` is null until a worker has counted the rows. ``percent`` is the share of them that the run is past."""
 
     kind = RunKindField(read_only=True)
@@ -63,12 +63,10 @@ class RunSerializer(RowSerializer[Run]):
 
     class Meta:
         model = Run
-        ref_name = "RqWebhookRun"
         fields = (
             "id", "kind", "filters", "requested_by", "state", "total", "done", "failed", "skipped", "percent",
             "problem", "created", "finished_at",
         )  # fmt: skip
-        read_only_fields = fields
 
     def to_representation(self, instance: Run) -> Any:
         shown = super().to_representation(instance)

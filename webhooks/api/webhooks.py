@@ -37,6 +37,7 @@ from webhooks.api.fields import (
     MethodField,
     NamedSerializer,
     ObjectTypesField,
+    ReadOnlySerializer,
     RowSerializer,
     SecretField,
     TextListField,
@@ -87,7 +88,6 @@ class WebhookSerializer(RowSerializer[Webhook]):
 
     class Meta:
         model = Webhook
-        ref_name = "RqWebhook"
         extra_kwargs = {name: {"allow_null": True} for name in TOKEN_FIELDS}
         fields = (
             "id", *SETTINGS,
@@ -171,12 +171,10 @@ class WebhookSerializer(RowSerializer[Webhook]):
             raise serializers.ValidationError(errors) from error
 
 
-class WebhookSummarySerializer(RowSerializer[Webhook]):
+class WebhookSummarySerializer(ReadOnlySerializer[Webhook]):
     class Meta:
         model = Webhook
-        ref_name = "RqWebhookSummary"
         fields = ("id", "name")
-        read_only_fields = fields
 
 
 class WebhookFilters(QueryFilters):
