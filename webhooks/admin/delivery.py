@@ -37,9 +37,7 @@ from webhooks.text import as_key, as_uuid
 # Retry, resend, discard and what else changes deliveries
 
 
-def perform(
-    kind: DeliveryKind, model_admin: ReadOnlyAdmin, request: HttpRequest, chosen: QuerySet[Delivery]
-) -> HttpResponse | None:
+def perform(kind: DeliveryKind, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
     """Do it to the chosen deliveries. The list asks before a dangerous act; the button of one delivery asks by
     itself."""
     permitted: Any = permissions.allowed(request.user, kind.operation, chosen)

@@ -53,7 +53,7 @@ class ChangeColumns:
         return when(row.timestamp)
 
 
-def replay(model_admin: ReadOnlyAdmin, request: HttpRequest, chosen: QuerySet[Event]) -> None:
+def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
     """Replay events, oldest first, and show the result."""
     permitted: Any = permissions.allowed(request.user, "replay", chosen)
     results = replays.replay(permitted.replayable().order_by("pk"), request.user, _opened(request))

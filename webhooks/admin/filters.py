@@ -20,8 +20,9 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import permissions, registry
-from webhooks.db import index_plans, to_utc
+from webhooks import permissions
+from webhooks.db import to_utc
+from webhooks.insight.paging import search_filters
 from webhooks.insight.wording import exact_time, local_time
 from webhooks.models import Delivery, Event, RunState, Skip
 from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, Rows, filters_of
@@ -206,7 +207,7 @@ class FilterForm(ListForm):
     def as_filters(self, name: str, value: Any) -> dict[str, Any]:
         match self.filters[name].type if name in self.filters else name:
             case "q":
-                return meaning_of(value, self.searched, self.user_of_request)
+                return search_filters(value, self.searched, self.user_of_request)
             case "within":
                 return {"created_after": (datetime.now(UTC) - SPANS[value][1]).isoformat()} if value in SPANS else {}
             case "moment":
@@ -216,22 +217,6 @@ class FilterForm(ListForm):
             case "choices":
                 value = [value]
         return {name: value}
-
-
-def meaning_of(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
-    """The filters that a search term means: an object by "dcim.site:12" or its id, a request, or else a part of
-    the names of objects. An id counts if the rows of ``model`` have it, as far as the user may view them."""
-    term, rows = term.strip(), model._default_manager
-    label, colon, key = term.partition(":")
-    if registry.registration_by_label(label):
-        return {"object_type": label.lower()} | ({"object_id": key.strip()} if colon else {})
-    with index_plans(rows.db):
-        of_object = rows.filter(object_type__in=[*registry.registered_models()], object_id=term)
-        if permissions.of_viewable_objects(user, of_object).exists():
-            return {"object_id": term}
-        # Skips have no index of requests.
-        of_request = permissions.visible_events(user, Event.objects.filter(request_id=term))
-        return {"request_id": term} if of_request.exists() else {"name": term}
 
 
 class WebhookField(ChosenField):

@@ -63,19 +63,60 @@ class Act:
     name: str
     short_description: Any
     """The label of the action."""
-    perform: Callable[[Any, HttpRequest, Any], HttpResponse | None]
-    """Does it to the chosen rows, and shows the result. Takes the ModelAdmin, the request and the rows."""
+    perform: Callable[[HttpRequest, Any], HttpResponse | None]
+    """Does it to the chosen rows, and shows the result."""
     operation: str = ""
     """The operation of ``permissions`` on a row, if it has another name than the act."""
     run_kind: str = ""
     """The kind of run that does it to all rows that match the filters."""
+    suffix: str = "_chosen"
 
     @property
     def __name__(self) -> str:  # as Django's list names the action
-        return f"{self.name}_chosen"
+        return f"{self.name}{self.suffix}"
 
     def __call__(self, model_admin: Any, request: HttpRequest, chosen: QuerySet[Any]) -> HttpResponse | None:
-        return self.perform(model_admin, request, chosen)
+        return self.perform(request, chosen)
+
+
+class ActingAdmin(EscapeInvisibleMixin, ModelAdmin):
+    """Its acts are actions of the list, and buttons on the page of a row."""
+
+    actions: Sequence[Act] = ()
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        offered: Any = super().get_actions(request)
+        return {
+            name: found
+            for name, found in offered.items()
+            if not isinstance(found[0], Act) or self.may_act(request, found[0])
+        }
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.button_view))
+        prefix = f"rq_webhooks_{self.opts.model_name}"
+        buttons = [
+            path(f"<path:object_id>/{act.name}/", view, {"act": act}, name=f"{prefix}_{act.name}")
+            for act in self.actions
+        ]
+        return [*buttons, *super().get_urls()]
+
+    def button_view(self, request: HttpRequest, object_id: str, act: Act) -> HttpResponse:
+        """Do it to one row."""
+        row = self.get_object(request, object_id)
+        if not self.may_act(request, act, row):
+            raise PermissionDenied
+        if row is None:
+            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
+        act(self, request, self.model.objects.filter(pk=row.pk))
+        return redirect_back(request, f"admin:rq_webhooks_{self.opts.model_name}_change", row.pk)
+
+    def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
+        """Whether the user may do this to a row, or to some rows."""
+        operation = act.operation or act.name
+        if row is None:
+            return permissions.has_perm(request.user, f"rq_webhooks.{operation}_{self.opts.model_name}")
+        return permissions.may(request.user, operation, row)
 
 
 class KeysetList(ChangeList):
@@ -102,7 +143,7 @@ class KeysetList(ChangeList):
         self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
 
 
-class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
+class ReadOnlyAdmin(ActingAdmin):
     """Rows cannot be added, changed or deleted. A template shows one row from ``page_context()``."""
 
     change_list_template = "rq_webhooks/admin/list.html"
@@ -116,7 +157,6 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     filter_form: ClassVar[type[ListForm]]
     noun: ClassVar[str]
     """The rows, as ``count_of`` counts them."""
-    actions: Sequence[Act] = ()
 
     class Media:
         css: ClassVar = {"all": ["rq_webhooks/admin.css", "rq_webhooks/lists.css"]}
@@ -193,50 +233,12 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         query = {"kind": kind} | form.fixed()
         return redirect(f"{reverse('admin:rq_webhooks_run_add')}?{urlencode(query)}")
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        offered: Any = super().get_actions(request)
-        return {
-            name: found
-            for name, found in offered.items()
-            if not isinstance(found[0], Act) or self.may_act(request, found[0])
-        }
-
     # One row
 
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.button_view))
-        prefix = f"rq_webhooks_{self.opts.model_name}"
-        buttons = [
-            path(f"<path:object_id>/{act.name}/", view, {"act": act}, name=f"{prefix}_{act.name}")
-            for act in self.actions
-        ]
-        return [*buttons, *super().get_urls()]
-
-    def button_view(self, request: HttpRequest, object_id: str, act: Act) -> HttpResponse:
-        """Do it to one row."""
-        row = self.get_object(request, object_id)
-        if not self.may_act(request, act, row):
-            raise PermissionDenied
-        if row is None:
-            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
-        act(self, request, self.model.objects.filter(pk=row.pk))
-        return redirect_back(request, f"admin:rq_webhooks_{self.opts.model_name}_change", row.pk)
-
-    def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
-        """Whether the user may do this to a row, or to some rows."""
-        operation = act.operation or act.name
-        if row is None:
-            return permissions.has_perm(request.user, f"rq_webhooks.{operation}_{self.opts.model_name}")
-        return permissions.may(request.user, operation, row)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         return ()  # the template shows them

@@ -42,27 +42,28 @@ COLOURS = {
 }
 
 
-def steer(change: Callable[[Run, Any], bool], done: Any, why_left: Any) -> Any:
-    """Pauses, resumes or cancels the chosen runs, and shows the result."""
-
-    def perform(model_admin: ReadOnlyAdmin, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        results = [change(run, request.user) for run in chosen]
-        show_result(request, done, sum(results), len(results) - sum(results), why_left)
-
-    return perform
+def steer(
+    change: Callable[[Run, Any], bool], done: Any, why_left: Any, request: HttpRequest, chosen: QuerySet[Run]
+) -> None:
+    """Pause, resume or cancel the chosen runs, and show the result."""
+    results = [change(run, request.user) for run in chosen]
+    show_result(request, done, sum(results), len(results) - sum(results), why_left)
 
 
-PAUSE = steer(
+PAUSE = partial(
+    steer,
     runs.pause,
     ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count"),
     gettext_lazy("only running ones can be paused"),
 )
-RESUME = steer(
+RESUME = partial(
+    steer,
     runs.resume,
     ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count"),
     gettext_lazy("only paused ones can be resumed"),
 )
-CANCEL = steer(
+CANCEL = partial(
+    steer,
     runs.cancel,
     ngettext_lazy("%(number)s run cancelled.", "%(number)s runs cancelled.", "count"),
     gettext_lazy("they have ended"),

@@ -1,6 +1,6 @@
 """What users want to know: for the admin, the API and the commands, and for pages of other frameworks.
 
-status_page, delivery_page, event_page, why_page
+status_page, webhook_page, delivery_page, event_page, why_page
              what a page shows to one user, as a dataclass with values: no HTML and no address is in it
 links        the links and buttons of pages, in terms of models
 why          why did nothing arrive?
