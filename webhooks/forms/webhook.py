@@ -267,7 +267,8 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         self.stored = settings_of(self.instance) if self.instance.pk else {}
         self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
-        self.fields["opened"].initial = json.dumps(self.stored | self.stored_tags)
+        self.opened = json.dumps(self.stored | self.stored_tags)
+        self.fields["opened"].initial = self.opened
         if preview_url and "conditions" in self.fields:
             self.fields["conditions"].widget.attrs["data-url"] = preview_url
         for name in ACTION_FIELDS.keys() & self.fields.keys():
@@ -445,8 +446,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         chosen = values.pop("object_types", None)
         if "previous_secret" in changed:
             values["forget_previous_secret"] = True
-        opened = json.dumps(self.stored | self.stored_tags)
-        save_webhook(webhook, values, chosen, self.user, opened=opened, is_checked=True)
+        save_webhook(webhook, values, chosen, self.user, opened=self.opened, is_checked=True)
         return webhook
 
 

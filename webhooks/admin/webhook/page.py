@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partialmethod
 from itertools import chain
@@ -101,12 +101,12 @@ class WebhookAdmin(WebhookListAdmin):
         """Whether the form of this webhook, or of a new one, can be saved."""
         return self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
 
-    def _get(self, request: HttpRequest, object_id: str, act: str = "change") -> Webhook:
-        """The webhook that the user may view or change."""
+    def _get(self, request: HttpRequest, object_id: str, may: Callable[..., bool] | None = None) -> Webhook:
+        """The webhook, if the user may change it, or what ``may`` asks."""
         webhook: Webhook | None = self.get_object(request, object_id)
         if webhook is None:
             raise Http404(_("There is no webhook %(id)s.") % {"id": object_id})
-        if not getattr(self, f"has_{act}_permission")(request, webhook):
+        if not (may or self.has_change_permission)(request, webhook):
             raise PermissionDenied
         return webhook
 
@@ -261,7 +261,7 @@ class WebhookAdmin(WebhookListAdmin):
     @method_decorator(transaction.non_atomic_requests)
     def run_view(self, request: HttpRequest, object_id: str, kind: str) -> HttpResponse:
         """Choose the time of a recovery or backfill, see a preview, and begin it."""
-        return recover_view(request, self._get(request, object_id, "view"), RUN_KINDS[kind])
+        return recover_view(request, self._get(request, object_id, self.has_view_permission), RUN_KINDS[kind])
 
     # Deletion
 
