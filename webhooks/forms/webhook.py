@@ -267,8 +267,8 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         self.stored = settings_of(self.instance) if self.instance.pk else {}
         self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
-        self.opened = json.dumps(self.stored | self.stored_tags)
-        self.fields["opened"].initial = self.opened
+        self.opened_settings = json.dumps(self.stored | self.stored_tags)
+        self.fields["opened"].initial = self.opened_settings
         if preview_url and "conditions" in self.fields:
             self.fields["conditions"].widget.attrs["data-url"] = preview_url
         for name in ACTION_FIELDS.keys() & self.fields.keys():
@@ -446,7 +446,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         chosen = values.pop("object_types", None)
         if "previous_secret" in changed:
             values["forget_previous_secret"] = True
-        save_webhook(webhook, values, chosen, self.user, opened=self.opened, is_checked=True)
+        save_webhook(webhook, values, chosen, self.user, opened=self.opened_settings, is_checked=True)
         return webhook
 
 
