@@ -53,6 +53,15 @@ def test_a_parameter_that_is_no_filter_is_left_out_and_named(admin_client: Clien
     assert admin_client.post(f"{DELIVERIES}?sate=failed", {"action": "retry_chosen"}).status_code == 400
 
 
+@pytest.mark.usefixtures("in_utc")
+def test_an_active_filter_is_in_the_words_of_its_declaration(admin_client: Client, webhook: Webhook) -> None:
+    given = {"webhook": webhook.pk, "status": 418, "state": "open", "created_after": "2026-05-04T13:00:00"}
+    active = page(admin_client, DELIVERIES, **given).partition('class="wh-active"')[2].partition("</ul>")[0]
+    for words in ("State: not finished", "Webhook: CMDB", "HTTP status: 418", "Since 2026-05-04 13:00:00 UTC"):
+        assert f">{words} <" in active
+    assert "Before" not in active
+
+
 def test_unusual_posts_cause_no_server_error(database: str, redis: Any, admin_user: User) -> None:
     client = Client()
     client.force_login(admin_user)

@@ -18,6 +18,7 @@ from tests.support.makers import make_attempt, make_site_delivery, make_site_eve
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from webhooks.models import BodyKind, Delivery, Run, State, Webhook
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
@@ -289,6 +290,21 @@ def test_a_secret_is_never_shown_again(page: Page) -> None:
     assert "c2VjcmV0LXRoYXQ" not in page.content()
     page.get_by_role("button", name="Save", exact=True).first.click()
     assert Webhook.objects.get().secret == "whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA=="
+
+
+def test_the_preview_of_conditions_posts_no_secret(page: Page) -> None:
+    page.goto("/admin/rq_webhooks/webhook/add/")
+    page.locator("summary", has_text="Signature").click()
+    page.locator("summary", has_text="Request POST").click()
+    page.locator("summary", has_text="Filters").click()
+    for name in CREDENTIAL_FIELDS:
+        page.fill(f"#id_{name}", "X-Token: planted")
+    page.fill("#id_name", "posted")
+    with page.expect_request("**/condition-preview/") as asked:
+        page.get_by_role("button", name="Try it on the last events").click()
+    posted = asked.value.post_data or ""
+    assert "posted" in posted
+    assert "planted" not in posted
 
 
 def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> None:

@@ -10,12 +10,12 @@ from django.core.management import load_command_class
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.admin import filters as lists
-from webhooks.admin.run_start import filters_in_words
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters, SkipFilters
 from webhooks.models.filters import FILTERS, OPTIONS, Filter, Rows, filters_of, select
 from webhooks.operations import run_filters
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+from webhooks.operations.run_filters import filters_in_words
 
 MOMENT = "2026-05-04T13:00:00+00:00"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partialmethod
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import permissions
 from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, object_url, show_result
+from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, show_result
 from webhooks.admin.run_start import question_context
 from webhooks.insight.paging import Found, LongList, list_deliveries
 from webhooks.insight.wording import number
@@ -27,12 +27,47 @@ from webhooks.models.event import label_of_action
 from webhooks.models.filters import SUPERSEDED
 from webhooks.models.queue import State
 from webhooks.operations import runs
+from webhooks.operations.before_run import Question
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
 from webhooks.pages.delivery import DeliveryPage
 from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
 from webhooks.text import as_key, as_uuid
+
+# Retry, resend, discard and what else changes deliveries
+
+
+def perform(kind: DeliveryKind, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
+    """Do it to the chosen deliveries. The list asks before a dangerous act; the button of one delivery asks by
+    itself."""
+    permitted: Any = permissions.allowed(request.user, kind.operation, chosen)
+    is_of_list = "action" in request.POST  # the button of one delivery sends a superseded one, too
+    if is_of_list and kind.is_dangerous and "confirmed" not in request.POST:
+        return _confirm(request, kind, permitted)
+    count, superseded = permitted.count(), 0
+    if is_of_list and SUPERSEDED in kind.filters:
+        superseded = permitted.superseded().count()
+        permitted = permitted.not_superseded()
+    changed = kind.perform(permitted, request.user)  # the oldest first
+    if count - superseded or not superseded:
+        show_result(request, kind.done, changed, count - superseded - changed, kind.why_left)
+    if superseded:
+        messages.warning(request, runs.superseded_note(superseded))
+    return None
+
+
+def _confirm(request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpResponse:
+    rows = list(kind.choose(permitted))
+    sample = [runs.Named(row.pk, str(row)) for row in rows]
+    preview = runs.Preview(counts=Counter(row.webhook_id for row in rows), sample=sample)
+    context = question_context(request, Question(kind, preview)) | {
+        "rows": rows,
+        "action_name": f"{kind.name}_chosen",
+        "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
+        "list_url": request.get_full_path(),
+    }
+    return page(request, "rq_webhooks/admin/run/start.html", context)
 
 
 @admin.register(Delivery)
@@ -42,9 +77,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
     filter_form = DeliveryFilterForm
     noun = "delivery"
     change_form_template = "rq_webhooks/admin/delivery/page.html"
-    run_kinds: ClassVar = {f"{name}_chosen": name for name in OF_DELIVERIES}
-    actions = tuple(run_kinds)
-    buttons = tuple(OF_DELIVERIES)
+    actions = tuple(
+        Act(kind.name, kind.action_label, partial(perform, kind), kind.operation, run_kind=kind.name)
+        for kind in OF_DELIVERIES.values()
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
@@ -104,7 +140,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
         )
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
-        next_page = request.get_full_path() if self.has_act_permission("retry", request) else None
+        may_retry = permissions.has_perm(request.user, "rq_webhooks.retry_delivery")
+        next_page = request.get_full_path() if may_retry else None
         for row in rows:
             row.next_page = next_page
 
@@ -113,49 +150,3 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def page_context(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         shown = DeliveryPage(obj, request.user, as_key(request.GET.get("attempt", "")))
         return {"shown": shown, "object_url": object_url(obj.event, request.user)}
-
-
-# Retry, resend, discard and what else changes deliveries
-
-
-def _action(kind: DeliveryKind) -> Any:
-    """The action of the list. A dangerous one asks first; the button of one delivery asks by itself."""
-
-    @admin.action(description=kind.action_label, permissions=[kind.operation])
-    def perform(model_admin: DeliveryAdmin, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
-        permitted: Any = permissions.allowed(request.user, kind.operation, chosen)
-        is_of_list = "action" in request.POST  # the button of one delivery sends a superseded one, too
-        if is_of_list and kind.is_dangerous and "confirmed" not in request.POST:
-            return _confirm(model_admin, request, kind, permitted)
-        count, superseded = permitted.count(), 0
-        if is_of_list and SUPERSEDED in kind.filters:
-            superseded = permitted.superseded().count()
-            permitted = permitted.not_superseded()
-        changed = kind.perform(permitted, request.user)  # the oldest first
-        if count - superseded or not superseded:
-            show_result(request, kind.done, changed, count - superseded - changed, kind.why_left)
-        if superseded:
-            messages.warning(request, runs.superseded_note(superseded))
-        return None
-
-    return perform
-
-
-def _confirm(model_admin: DeliveryAdmin, request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpResponse:
-    rows = list(kind.choose(permitted))
-    sample = [runs.Named(row.pk, str(row)) for row in rows]
-    preview = runs.Preview(counts=Counter(row.webhook_id for row in rows), sample=sample)
-    context = question_context(model_admin, request, kind, preview) | {
-        "rows": rows,
-        "action_name": f"{kind.name}_chosen",
-        "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
-        "list_url": request.get_full_path(),
-    }
-    return page(request, "rq_webhooks/admin/run/start.html", context)
-
-
-for _kind in OF_DELIVERIES.values():
-    setattr(DeliveryAdmin, f"{_kind.name}_chosen", _action(_kind))
-    _may = partialmethod(ReadOnlyAdmin.has_act_permission, _kind.operation)
-    for _name in {_kind.name, _kind.operation}:  # ``button_view`` and Django's actions ask for these
-        setattr(DeliveryAdmin, f"has_{_name}_permission", _may)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partialmethod
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db import models
 from django.db.models import QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
@@ -18,16 +18,16 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
 from webhooks.admin.filters import EventFilterForm, SkipFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, object_url, page_url
-from webhooks.admin.run_start import may_begin
+from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, page_url
 from webhooks.db import to_db_time, to_utc
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import number, skip_reason
 from webhooks.models import Event, Skip
-from webhooks.models.event import EventQuerySet, label_of_action
+from webhooks.models.event import label_of_action
 from webhooks.operations import replays
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.pages.event import EventPage, count_outcomes
+from webhooks.operations.before_run import may_begin
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 
 # The result of a replay names this many events that could not be replayed.
@@ -54,63 +54,10 @@ class ChangeColumns:
         return when(row.timestamp)
 
 
-@admin.register(Event)
-class EventAdmin(ChangeColumns, ReadOnlyAdmin):
-    list_display = ("object", "action_word", "state", "user", "request_shown", "time")
-    list_display_links = ("object",)
-    filter_form = EventFilterForm
-    noun = "event"
-    change_form_template = "rq_webhooks/admin/event.html"
-    actions = ("replay_chosen",)
-    buttons = ("replay",)
-    run_kinds = {"replay_chosen": "replay"}
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        return permissions.visible_events(request.user, super().get_queryset(request))
-
-    # The list
-
-    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Event]:
-        rows: Any = self.get_queryset(request)
-        return list_events(filters, request.user, rows.for_list())
-
-    def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
-        outcomes = count_outcomes(rows, request.user)
-        for event in rows:
-            event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
-
-    @admin.display(description=gettext_lazy("request"), empty_value="")
-    def request_shown(self, event: Event) -> SafeString | str | None:
-        return short(event.request_id, 9) if event.request_id else None
-
-    @admin.display(description=gettext_lazy("state"))
-    def state(self, event: Any) -> SafeString:
-        return event_state(event, event.outcomes)
-
-    # Replay
-
-    has_replay_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "replay")
-
-    def has_replay_listed_permission(self, request: HttpRequest) -> bool:
-        # Failed events are replayed once, so nothing can be done with a list of replayed ones.
-        return request.GET.get("state") != "replayed" and self.has_replay_permission(request)
-
-    @admin.action(
-        description=gettext_lazy("Replay the selected events with current data"), permissions=["replay_listed"]
-    )
-    def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
-        permitted: Any = permissions.allowed(request.user, "replay", chosen)
-        replay(request, permitted)
-
-    # One event
-
-    def page_context(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        return {"shown": EventPage(obj, request.user), "object_url": object_url(obj, request.user)}
-
-
-def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
+def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
     """Replay events, oldest first, and show the result."""
-    results = replays.replay(chosen.replayable().order_by("pk"), request.user, _opened(request))
+    permitted: Any = permissions.allowed(request.user, "replay", chosen)
+    results = replays.replay(permitted.replayable().order_by("pk"), request.user, _opened(request))
     replayed = sum(one.event is not None for one in results)
     text = _("“%(event)s” was not replayed: %(problem)s.")
     problems = [text % {"event": one.original.name, "problem": one.problem} for one in results if not one.event]
@@ -134,6 +81,47 @@ def _opened(request: HttpRequest) -> datetime | None:
         return to_db_time(to_utc(datetime.fromisoformat(request.POST.get("opened_at", ""))))
     except (ValueError, OverflowError):
         return None
+
+
+@admin.register(Event)
+class EventAdmin(ChangeColumns, ReadOnlyAdmin):
+    list_display = ("object", "action_word", "state", "user", "request_shown", "time")
+    list_display_links = ("object",)
+    filter_form = EventFilterForm
+    noun = "event"
+    change_form_template = "rq_webhooks/admin/event.html"
+    actions = (Act("replay", gettext_lazy("Replay the selected events with current data"), replay, run_kind="replay"),)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
+        return permissions.visible_events(request.user, super().get_queryset(request))
+
+    # The list
+
+    def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Event]:
+        rows: Any = self.get_queryset(request)
+        return list_events(filters, request.user, rows.for_list())
+
+    def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
+        outcomes = count_outcomes(rows, request.user)
+        for event in rows:
+            event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
+
+    @admin.display(description=gettext_lazy("request"), empty_value="")
+    def request_shown(self, event: Event) -> SafeString | str | None:
+        return short(event.request_id, 9) if event.request_id else None
+
+    @admin.display(description=gettext_lazy("state"))
+    def state(self, event: Any) -> SafeString:
+        return event_state(event, event.outcomes)
+
+    def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
+        # Failed events are replayed once, so nothing can be done with a list of replayed ones.
+        return request.GET.get("state") != "replayed" and super().may_act(request, act, row)
+
+    # One event
+
+    def page_context(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
+        return {"shown": EventPage(obj, request.user), "object_url": object_url(obj, request.user)}
 
 
 # Skips

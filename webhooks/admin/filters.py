@@ -20,8 +20,9 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import permissions, registry
-from webhooks.db import index_plans, to_utc
+from webhooks import permissions
+from webhooks.db import to_utc
+from webhooks.insight.paging import search_filters
 from webhooks.insight.wording import exact_time, local_time
 from webhooks.models import Delivery, Event, RunState, Skip
 from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, Rows, filters_of
@@ -108,6 +109,8 @@ class ListForm(forms.Form):
     are allowed. ``field_order`` has the most important fields."""
 
     data: QueryDict
+    filters: ClassVar[dict[str, Filter]] = {}
+    """The fields that are declared filters."""
 
     def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
         if unknown := self.unknown(request, also):
@@ -146,16 +149,17 @@ class ListForm(forms.Form):
         """What the valid value of a field means, in plain JSON."""
         return {name: value}
 
-    def active(self) -> Iterator[tuple[str, str, str]]:
-        """For each filter that is set: its label, its value in words, and the address of the list without it."""
+    def active(self) -> Iterator[tuple[str, str]]:
+        """For each filter that is set: its words, and the address of the list without it."""
         for name, field in self.fields.items():
             value = self.data.get(name, "")
             if name == "q" or not value:
                 continue
             choices: Any = dict(field.choices) if isinstance(field, ChosenField) else {}  # type: ignore[arg-type]
             given = self.cleaned_data.get(name)
-            words = exact_time(given) if isinstance(given, datetime) else str(choices.get(value, value))
-            yield str(self.base_fields[name].label), words, self.address(name)
+            shown = exact_time(given) if isinstance(given, datetime) else str(choices.get(value, value))
+            words = self.filters[name].words if name in self.filters else "%(label)s: %(value)s"
+            yield capfirst(words % {"label": self.base_fields[name].label, "value": shown}), self.address(name)
 
     def address(self, *without: str, **parameters: str) -> str:
         """The query string of the list with other parameters, on its first page."""
@@ -169,7 +173,6 @@ class ListForm(forms.Form):
 class FilterForm(ListForm):
     """The declared filters of deliveries, events or skips, a search, and spans of time."""
 
-    filters: ClassVar[dict[str, Filter]]
     searched: ClassVar[type[Event | Skip]] = Event
     """The rows with the objects that a search term may mean."""
 
@@ -204,7 +207,7 @@ class FilterForm(ListForm):
     def as_filters(self, name: str, value: Any) -> dict[str, Any]:
         match self.filters[name].type if name in self.filters else name:
             case "q":
-                return meaning_of(value, self.searched, self.user_of_request)
+                return search_filters(value, self.searched, self.user_of_request)
             case "within":
                 return {"created_after": (datetime.now(UTC) - SPANS[value][1]).isoformat()} if value in SPANS else {}
             case "moment":
@@ -214,22 +217,6 @@ class FilterForm(ListForm):
             case "choices":
                 value = [value]
         return {name: value}
-
-
-def meaning_of(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
-    """The filters that a search term means: an object by "dcim.site:12" or its id, a request, or else a part of
-    the names of objects. An id counts if the rows of ``model`` have it, as far as the user may view them."""
-    term, rows = term.strip(), model._default_manager
-    label, colon, key = term.partition(":")
-    if registry.registration_by_label(label):
-        return {"object_type": label.lower()} | ({"object_id": key.strip()} if colon else {})
-    with index_plans(rows.db):
-        of_object = rows.filter(object_type__in=[*registry.registered_models()], object_id=term)
-        if permissions.of_viewable_objects(user, of_object).exists():
-            return {"object_id": term}
-        # Skips have no index of requests.
-        of_request = permissions.visible_events(user, Event.objects.filter(request_id=term))
-        return {"request_id": term} if of_request.exists() else {"name": term}
 
 
 class WebhookField(ChosenField):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -55,6 +56,69 @@ else:
 SEARCH_HELP = gettext_lazy("An object's id or “dcim.site:12”, the id of a request, or part of an object's name.")
 
 
+@dataclass(frozen=True)
+class Act:
+    """What users do to rows: an action of Django's list, and a button on the page of one row."""
+
+    name: str
+    short_description: Any
+    """The label of the action."""
+    perform: Callable[[HttpRequest, Any], HttpResponse | None]
+    """Does it to the chosen rows, and shows the result."""
+    operation: str = ""
+    """The operation of ``permissions`` on a row, if it has another name than the act."""
+    run_kind: str = ""
+    """The kind of run that does it to all rows that match the filters."""
+    suffix: str = "_chosen"
+
+    @property
+    def __name__(self) -> str:  # as Django's list names the action
+        return f"{self.name}{self.suffix}"
+
+    def __call__(self, model_admin: Any, request: HttpRequest, chosen: QuerySet[Any]) -> HttpResponse | None:
+        return self.perform(request, chosen)
+
+
+class ActingAdmin(EscapeInvisibleMixin, ModelAdmin):
+    """Its acts are actions of the list, and buttons on the page of a row."""
+
+    actions: Sequence[Act] = ()
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        offered: Any = super().get_actions(request)
+        return {
+            name: found
+            for name, found in offered.items()
+            if not isinstance(found[0], Act) or self.may_act(request, found[0])
+        }
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.button_view))
+        prefix = f"rq_webhooks_{self.opts.model_name}"
+        buttons = [
+            path(f"<path:object_id>/{act.name}/", view, {"act": act}, name=f"{prefix}_{act.name}")
+            for act in self.actions
+        ]
+        return [*buttons, *super().get_urls()]
+
+    def button_view(self, request: HttpRequest, object_id: str, act: Act) -> HttpResponse:
+        """Do it to one row."""
+        row = self.get_object(request, object_id)
+        if not self.may_act(request, act, row):
+            raise PermissionDenied
+        if row is None:
+            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
+        act(self, request, self.model.objects.filter(pk=row.pk))
+        return redirect_back(request, f"admin:rq_webhooks_{self.opts.model_name}_change", row.pk)
+
+    def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
+        """Whether the user may do this to a row, or to some rows."""
+        operation = act.operation or act.name
+        if row is None:
+            return permissions.has_perm(request.user, f"rq_webhooks.{operation}_{self.opts.model_name}")
+        return permissions.may(request.user, operation, row)
+
+
 class KeysetList(ChangeList):
     """The list of an admin page, page by page from the newest row to older ones. ``filter_form`` and
     ``long_list()`` of the ModelAdmin find the rows of a page."""
@@ -79,7 +143,7 @@ class KeysetList(ChangeList):
         self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
 
 
-class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
+class ReadOnlyAdmin(ActingAdmin):
     """Rows cannot be added, changed or deleted. A template shows one row from ``page_context()``."""
 
     change_list_template = "rq_webhooks/admin/list.html"
@@ -93,10 +157,6 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     filter_form: ClassVar[type[ListForm]]
     noun: ClassVar[str]
     """The rows, as ``count_of`` counts them."""
-    buttons: ClassVar[Sequence[str]] = ()
-    """Names of actions with a button on the page of one row: "retry" runs ``retry_chosen()``."""
-    run_kinds: ClassVar[dict[str, str]] = {}
-    """The kind of run that does an action with all rows that match the filters."""
 
     class Media:
         css: ClassVar = {"all": ["rq_webhooks/admin.css", "rq_webhooks/lists.css"]}
@@ -155,7 +215,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
             "is_later_page": "before" in form.data,
             "newest_address": form.address(),
             "older_address": form.address(before=found.older),
-            "may_run": bool(self.run_kinds),
+            "may_run": any(act.run_kind for act in self.actions),
         }
 
     def response_action(
@@ -163,48 +223,22 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     ) -> HttpResponse | None:
         """An action on all rows that match the filters becomes a run. Its page asks first."""
         name = request.POST.get("action", "")
-        if request.POST.get("select_across") != "1" or name not in self.run_kinds:
+        kind = next((act.run_kind for act in self.actions if act.__name__ == name), "")
+        if request.POST.get("select_across") != "1" or not kind:
             return super().response_action(request, queryset, *args, **kwargs)
         form: Any = self.filter_form(request)
         if not form.is_valid():
             messages.error(request, _("Nothing was done: correct the filters first."))
             return redirect(request.get_full_path())
-        return redirect(start_url(self.run_kinds[name], **form.fixed()))
+        query = {"kind": kind} | form.fixed()
+        return redirect(f"{reverse('admin:rq_webhooks_run_add')}?{urlencode(query)}")
 
     # One row
 
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.button_view))
-        prefix = f"rq_webhooks_{self.opts.model_name}"
-        buttons = [
-            path(f"<path:object_id>/{name}/", view, {"name": name}, name=f"{prefix}_{name}") for name in self.buttons
-        ]
-        return [*buttons, *super().get_urls()]
-
-    def button_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """Run an action for one row."""
-        row = self.get_object(request, object_id)
-        if not getattr(self, f"has_{name}_permission")(request, row):
-            raise PermissionDenied
-        if row is None:
-            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
-        getattr(self, f"{name}_chosen")(request, self.model.objects.filter(pk=row.pk))
-        return redirect_back(request, f"admin:rq_webhooks_{self.opts.model_name}_change", row.pk)
-
-    def has_act_permission(self, act: str, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Whether the user may do this to a row, or to some rows."""
-        if obj is None:
-            return permissions.has_perm(request.user, f"rq_webhooks.{act}_{self.opts.model_name}")
-        return permissions.may(request.user, act, obj)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         return ()  # the template shows them
@@ -233,7 +267,7 @@ def show_result(request: HttpRequest, done: Any, changed: int, skipped: int = 0,
 
 def list_url(model: str, **filters: Any) -> str:
     """The address of the list of a model, such as "delivery", with these filters."""
-    return f"{reverse(f'admin:rq_webhooks_{model}_changelist')}?{urlencode(filters)}"
+    return f"{reverse(f'admin:rq_webhooks_{model}_changelist')}?{urlencode(filters, doseq=True)}"
 
 
 def row_url(model: str, key: Any) -> str:
@@ -266,8 +300,3 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
     is_own = url_has_allowed_host_and_scheme(address, None)
     # ``redirect`` would take a text such as "?state=failed" for the name of a page.
     return HttpResponseRedirect(address) if is_own else redirect(page, *args)
-
-
-def start_url(kind: str, **filters: Any) -> str:
-    """The address of the page that shows what a run would do, and begins it, with the filters as the list has them."""
-    return f"{reverse('admin:rq_webhooks_run_add')}?{urlencode({'kind': kind} | filters)}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import models, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
@@ -20,20 +20,17 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from webhooks import permissions
 from webhooks.admin.display import page
 from webhooks.admin.filters import RunFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
-from webhooks.admin.run_start import filters_in_words, start_view
-from webhooks.delivery.runs.kinds import kind_of
+from webhooks.admin.lists import Act, ReadOnlyAdmin, list_url, show_result
+from webhooks.admin.run_start import start_view
+from webhooks.delivery.runs.kinds import ADD_RUN, kind_of
 from webhooks.insight.paging import LongList, read_page
-from webhooks.insight.wording import exact_time, number
+from webhooks.insight.wording import number
 from webhooks.models import Run, RunState
 from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
+from webhooks.operations.run_filters import filters_in_words
 from webhooks.templatetags.webhooks_display import pill, when
-
-PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")
-RESUMED = ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count")
-CANCELLED = ngettext_lazy("%(number)s run cancelled.", "%(number)s runs cancelled.", "count")
 
 # The colours of states, by the state of a delivery that has the same one.
 COLOURS = {
@@ -45,6 +42,34 @@ COLOURS = {
 }
 
 
+def steer(
+    change: Callable[[Run, Any], bool], done: Any, why_left: Any, request: HttpRequest, chosen: QuerySet[Run]
+) -> None:
+    """Pause, resume or cancel the chosen runs, and show the result."""
+    results = [change(run, request.user) for run in chosen]
+    show_result(request, done, sum(results), len(results) - sum(results), why_left)
+
+
+PAUSE = partial(
+    steer,
+    runs.pause,
+    ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count"),
+    gettext_lazy("only running ones can be paused"),
+)
+RESUME = partial(
+    steer,
+    runs.resume,
+    ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count"),
+    gettext_lazy("only paused ones can be resumed"),
+)
+CANCEL = partial(
+    steer,
+    runs.cancel,
+    ngettext_lazy("%(number)s run cancelled.", "%(number)s runs cancelled.", "count"),
+    gettext_lazy("they have ended"),
+)
+
+
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin):
     list_display = ("what", "state_pill", "progress", "requested_by", "begun", "ended")
@@ -52,8 +77,11 @@ class RunAdmin(ReadOnlyAdmin):
     filter_form = RunFilterForm
     noun = "run"
     change_form_template = "rq_webhooks/admin/run/page.html"
-    actions = ("pause_chosen", "resume_chosen", "cancel_chosen")
-    buttons = ("pause", "resume", "cancel")
+    actions = (
+        Act("pause", gettext_lazy("Pause the selected runs"), PAUSE),
+        Act("resume", gettext_lazy("Resume the selected runs"), RESUME),
+        Act("cancel", gettext_lazy("Cancel the selected runs"), CANCEL),
+    )
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -70,7 +98,7 @@ class RunAdmin(ReadOnlyAdmin):
     @transaction.non_atomic_requests
     def start(self, request: HttpRequest) -> HttpResponse:
         """Show what a run would do, and begin it."""
-        return start_view(self, request)
+        return start_view(request)
 
     # The list
 
@@ -101,35 +129,29 @@ class RunAdmin(ReadOnlyAdmin):
     def ended(self, run: Run) -> SafeString | str:
         return when(run.finished_at)
 
-    # Pause, resume and cancel
-
-    def has_steer_permission(self, request: HttpRequest, obj: Run | None = None) -> bool:
-        return permissions.has_perm(request.user, "rq_webhooks.add_run")
-
-    has_pause_permission = has_resume_permission = has_cancel_permission = has_steer_permission
-
-    @admin.action(description=gettext_lazy("Pause the selected runs"), permissions=["steer"])
-    def pause_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        _steer(request, chosen, runs.pause, PAUSED, _("only running ones can be paused"))
-
-    @admin.action(description=gettext_lazy("Resume the selected runs"), permissions=["steer"])
-    def resume_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        _steer(request, chosen, runs.resume, RESUMED, _("only paused ones can be resumed"))
-
-    @admin.action(description=gettext_lazy("Cancel the selected runs"), permissions=["steer"])
-    def cancel_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        _steer(request, chosen, runs.cancel, CANCELLED, _("they have ended"))
+    def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
+        return permissions.has_perm(request.user, ADD_RUN)
 
     # One run
 
     def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
         runs.name_webhooks([obj], request.user)
-        return {
-            **progress_context(obj, request.user, self.has_steer_permission(request)),
+        return self._progress(request, obj) | {
             "title": title_of(obj),
             "filters": filters_in_words(obj.filters),
             "rows_url": rows_url(obj, request.user),
-            "begun": exact_time(obj.created),
+        }
+
+    def _progress(self, request: HttpRequest, run: Run) -> dict[str, Any]:
+        """The context of the part that refreshes itself."""
+        return {
+            "run": run,
+            "problem": runs.shown_problem(run, request.user),
+            "state_pill": run_state(run),
+            "bar": bar(run),
+            "progress_text": progress_text(run),
+            "left_count": max(0, (run.total or 0) - run.taken),
+            "may_steer": permissions.has_perm(request.user, ADD_RUN),
         }
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -139,33 +161,7 @@ class RunAdmin(ReadOnlyAdmin):
             raise Http404(f"There is no run {object_id}.")
         if not self.has_view_permission(request, run):
             raise PermissionDenied
-        context = progress_context(run, request.user, self.has_steer_permission(request))
-        return page(request, "rq_webhooks/admin/run/progress.html", context)
-
-
-def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any], bool], done: Any, why: str) -> None:
-    """Pause, resume or cancel the chosen runs, and show the result."""
-    results = [act(run, request.user) for run in chosen]
-    show_result(request, done, sum(results), len(results) - sum(results), why)
-
-
-def progress_context(run: Run, user: Any, may_steer: bool) -> dict[str, Any]:
-    """The context of the part that refreshes itself. ``may_steer``: the user may pause, resume and cancel."""
-    figures = ((_("done"), run.done), (_("failed"), run.failed), (_("no longer needed"), run.skipped))
-    return {
-        "run": run,
-        "problem": runs.shown_problem(run, user),
-        "state_pill": run_state(run),
-        "bar": bar(run),
-        "progress_text": progress_text(run),
-        "left": runs.time_left(run),
-        "ended": when(run.finished_at) if run.finished_at else "",
-        "figures": [(label, number(count)) for label, count in figures],
-        "may_pause": may_steer and run.state == RunState.RUNNING,
-        "may_resume": may_steer and run.state == RunState.PAUSED,
-        "may_cancel": may_steer and run.is_open,
-        "left_count": number(max(0, (run.total or 0) - run.taken)),
-    }
+        return page(request, "rq_webhooks/admin/run/progress.html", self._progress(request, run))
 
 
 def title_of(run: Run) -> str:
@@ -198,20 +194,12 @@ def progress_text(run: Run) -> str:
 def rows_url(run: Run, user: Any) -> str:
     """The list with the rows that match the filters of a run now. Empty if no list of the user has all of the
     filters."""
-    chosen = without_options(run.filters)
-    if not permissions.may_view_events(user) and not ACTOR_FILTERS.isdisjoint(chosen):
+    listed, filters = kind_of(run).listed, dict(without_options(run.filters))
+    hides_actors = not ACTOR_FILTERS.isdisjoint(filters) and not permissions.may_view_events(user)
+    if not listed or hides_actors or len(filters.get("state", ())) > 1:
         return ""
-    filters = {"q" if name == "name" else name: value for name, value in chosen.items()}  # the search has names
-    listed = kind_of(run).listed
-    if not listed:
-        return ""
-    if listed == "event":
-        failed = filters.pop("failed", None)
-        state = {} if failed is None else {"state": "failed" if failed else "recorded"}
-        return list_url("event", **filters, **state)
-    if listed == "skip":
-        return list_url("skip", **filters)
-    states = filters.pop("state", [])
-    if len(states) > 1:
-        return ""
-    return list_url("delivery", **filters, **({"state": states[0]} if states else {}))
+    if "name" in filters:
+        filters["q"] = filters.pop("name")  # the search has names
+    if "failed" in filters:
+        filters["state"] = "failed" if filters.pop("failed") else "recorded"
+    return list_url(listed, **filters)

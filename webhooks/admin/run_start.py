@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
-from django.contrib import messages
-from django.contrib.admin import ModelAdmin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -23,20 +22,20 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions
 from webhooks.admin.display import page
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
 from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
-from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
-from webhooks.insight.wording import count_of, exact_time, local_time, number
+from webhooks.delivery.runs.kinds import RunKind
+from webhooks.insight.wording import exact_time, local_time
 from webhooks.models import Run, Webhook
-from webhooks.models.filters import EACH, FILTERS, OPTIONS, SUPERSEDED, Filter
+from webhooks.models.filters import EACH, OPTIONS, SUPERSEDED
 from webhooks.models.selection import without_options
 from webhooks.models.skip import Rule
 from webhooks.operations import runs
+from webhooks.operations.before_run import Question, ask, may_begin
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
-from webhooks.operations.run_filters import RefusedFilter
+from webhooks.operations.run_filters import RefusedFilter, filters_in_words
 
 # A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
 COUNT_SECONDS = 0.03
@@ -45,7 +44,7 @@ COUNT_SECONDS = 0.03
 # The rows of a list
 
 
-def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
+def start_view(request: HttpRequest) -> HttpResponse:
     """GET previews the run of the rows that the filters of a list choose, POST begins it.
 
     A button of another page posts the address to return to as ``next``. If there are many rows, ask first.
@@ -56,63 +55,40 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     try:
         if request.method == "POST":
             return _start(request, kind, filters)
-        shown = preview_context(request, kind, filters, takes_all=True)
+        question = ask(kind, filters, request.user, takes_all=True, seconds=_seconds(request))
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
-    # Few deliveries are changed at once. A run needs another permission.
-    may_be_few = kind.name in OF_DELIVERIES and without_options(filters)
-    is_run = not may_be_few or shown["preview"].is_more_than(runs.AT_ONCE)
-    chosen = permissions.visible_webhooks(request.user).filter(pk=filters.get("webhook", 0)).first()
-    context = question_context(model_admin, request, kind, shown["preview"], chosen) | {
-        **shown,
-        "webhook": chosen,
-        "filters": filters_in_words(filters),
-        "is_run": is_run,
-        "may_start": not is_run or permissions.has_perm(request.user, ADD_RUN),
-    }
+    context = question_context(request, question) | {"filters": filters_in_words(filters)}
     return page(request, "rq_webhooks/admin/run/start.html", context)
 
 
-def question_context(
-    model_admin: ModelAdmin, request: HttpRequest, kind: RunKind, preview: runs.Preview, chosen: Webhook | None = None
-) -> dict[str, Any]:
-    """The context of a page that asks before it acts on the rows of a preview, of the ``chosen`` webhook or of any."""
-    return model_admin.admin_site.each_context(request) | {
-        "title": _question(kind, preview, chosen),
-        "consequence": kind.consequence,
+def question_context(request: HttpRequest, question: Question) -> dict[str, Any]:
+    """The context of a page that asks before it acts on rows of a list."""
+    kind = question.kind
+    return _preview_context(request, question) | {
+        "title": question.title,
         "button": capfirst(kind.label),
-        "is_dangerous": kind.is_dangerous,
-        "preview": preview,
-        "may_start": True,
         "list_url": _list_url(kind),
         "list_name": _("Events") if kind.listed == "event" else _("Deliveries"),
+        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if EACH in kind.filters else "",
+        "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if SUPERSEDED in kind.filters else "",
     }
 
 
-def _question(kind: RunKind, preview: runs.Preview, chosen: Webhook | None) -> str:
-    """Such as "Discard 49,950 deliveries of 2 webhooks?"."""
-    if not preview.may_take_any:
-        return _("Nothing matches")
-    count, rows = shown_count(preview)
-    words = {"count": count, "rows": rows}
-    if chosen:
-        return str(kind.question % {**words, "webhooks": chosen})
-    if not preview.is_complete:
-        return str(kind.short_question % words)
-    webhooks: Any = count_of(len(preview.webhooks), "webhook")
-    if len(preview.webhooks) == 1:
-        webhooks = Webhook.with_deleted.filter(pk__in=preview.webhooks).first() or ""
-    return str(kind.question % {**words, "webhooks": webhooks})
+def _preview_context(request: HttpRequest, question: Question) -> dict[str, Any]:
+    """If the page cannot count the rows in ``COUNT_SECONDS``, it loads itself again, with ``?count=``: then it counts
+    for longer."""
+    return admin.site.each_context(request) | {
+        "question": question,
+        "counts_on": question.preview.is_stopped and "count" not in request.GET,
+        "count_url": f"?{request.GET.urlencode()}&count=all",
+        "nonce": uuid.uuid4().hex,  # the button of a page begins one run
+    }
 
 
-def shown_count(preview: runs.Preview) -> tuple[int, str]:
-    """The number of rows, and the same in a sentence: "49,950", "at least 1,000" or "up to 10,710"."""
-    if preview.is_complete:
-        return preview.count, number(preview.count)
-    if preview.at_most is not None:
-        return preview.at_most, _("up to %(count)s") % {"count": number(preview.at_most)}
-    return preview.count, _("at least %(count)s") % {"count": number(preview.count)}
+def _seconds(request: HttpRequest) -> float:
+    return runs.PREVIEW_SECONDS if "count" in request.GET else COUNT_SECONDS
 
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
@@ -188,12 +164,7 @@ class SkippedForm(SinceForm):
     )
 
 
-def may_begin(user: Any, kind: str) -> bool:
-    """Whether the user may begin runs of this kind."""
-    return not RUN_KINDS[kind].missing_permissions(user, ADD_RUN)
-
-
-def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
+def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind) -> HttpResponse:
     """The form, the dry run of a chosen time, or with POST the begun run."""
     if not may_begin(request.user, kind.name):
         raise PermissionDenied
@@ -202,70 +173,38 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context:
     form = form_class(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
     form.fields["since"].label = _("Since (%(zone)s)") % {"zone": timezone.get_current_timezone_name()}
     act = capfirst(kind.label)
-    context |= {
-        "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
-        "act": act,
-        "meaning": kind.consequence,
-        "form": form,
-        "webhook": webhook,
-        "is_sent_later": not webhook.enabled or webhook.is_paused,
-    }
+    context: dict[str, Any] = {"form": form}
     if form.is_valid():
         since: datetime = form.cleaned_data["since"]
         rule = {"rule": form.cleaned_data["rule"]} if form.cleaned_data.get("rule") else {}
         filters = runs.since_filters(webhook, since) | rule
         if request.method == "POST":
-            try:
-                key = request.POST.get("nonce", "")
-                show_run(request, runs.start(kind.name, filters, request.user, request_key=key))
-            except runs.RunExists as found:
-                return show_existing(request, found)
-            return redirect("admin:rq_webhooks_webhook_change", webhook.pk)
-        context |= preview_context(request, kind, filters)
+            return _begin(request, webhook, kind, filters)
+        context |= _preview_context(request, ask(kind, filters, request.user, seconds=_seconds(request)))
         context |= {
-            "heading": _heading(context["preview"], kind),
             "since": exact_time(since),
             "rule": rule.get("rule", ""),
-            "is_judged_later": kind.is_judged_later,
             "posted": local_time(since).isoformat(timespec="seconds"),  # with its offset: an hour of autumn comes twice
         }
+    context |= admin.site.each_context(request) | {
+        "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
+        "act": act,
+        "kind": kind,
+        "webhook": webhook,
+    }
     return page(request, "rq_webhooks/admin/run/recover.html", context)
 
 
-def _heading(preview: runs.Preview, kind: RunKind) -> str:
-    """Such as "49,950 would be sent"."""
-    if not preview.may_take_any:
-        return _("Nothing to send")
-    if kind.is_judged_later:
-        text = _("at most %(rows)s would be sent") if preview.is_complete else _("%(rows)s would be looked at")
-        return capfirst(text % {"rows": shown_count(preview)[1]})
-    return capfirst(_("%(rows)s would be sent") % {"rows": shown_count(preview)[1]})
+def _begin(request: HttpRequest, webhook: Webhook, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
+    try:
+        run = runs.start(kind.name, filters, request.user, request_key=request.POST.get("nonce", ""))
+    except runs.RunExists as found:
+        return show_existing(request, found)
+    show_run(request, run)
+    return redirect("admin:rq_webhooks_webhook_change", webhook.pk)
 
 
 # Both
-
-
-def preview_context(
-    request: HttpRequest, kind: RunKind, filters: dict[str, Any], takes_all: bool = False
-) -> dict[str, Any]:
-    """The rows that a run would take. If it cannot count them in ``COUNT_SECONDS``, the page loads itself again, with
-    ``?count=``: then it counts for longer."""
-    counts_all = "count" in request.GET
-    seconds = runs.PREVIEW_SECONDS if counts_all else COUNT_SECONDS
-    preview = runs.preview(kind.name, filters, request.user, takes_all=takes_all, seconds=seconds)
-    count, shown = shown_count(preview)
-    more = count - len(preview.sample)
-    options = () if kind.is_of_webhook else kind.filters
-    return {
-        "preview": preview,
-        "shown": shown,
-        "more": number(more) if more > 0 and preview.is_complete else "",
-        "counts_on": preview.is_stopped and not counts_all,
-        "count_url": f"?{request.GET.urlencode()}&count=all",
-        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if EACH in options else "",
-        "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if SUPERSEDED in options else "",
-        "nonce": uuid.uuid4().hex,  # the button of a page begins one run
-    }
 
 
 def show_run(request: HttpRequest, run: Run) -> None:
@@ -280,20 +219,3 @@ def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
     """Lead to the run that was begun before."""
     messages.warning(request, str(found))
     return redirect("admin:rq_webhooks_run_change", found.run.pk)
-
-
-def filters_in_words(filters: dict[str, Any]) -> list[str]:
-    """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
-    return [_in_words(one, filters[name]) for name, one in FILTERS.items() if name in filters and name != "webhook"]
-
-
-def _in_words(one: Filter, value: Any) -> str:
-    labels = dict(one.choices())
-    match one.type:
-        case "moment":
-            value = exact_time(to_utc(datetime.fromisoformat(value)))
-        case "choices":
-            value = ", ".join(str(labels.get(chosen, chosen)) for chosen in value)
-        case _:
-            value = labels.get(value, value)
-    return str(one.words) % {"label": one.label, "value": value}

@@ -58,6 +58,11 @@ class QueryFilters(serializers.Serializer[Any]):
         fields: dict[str, Any] = cls._declared_fields
         return {name for name, one in fields.items() if isinstance(one, MultipleChoiceField)}
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if problems := incomplete(attrs):
+            raise ValidationError(problems)
+        return attrs
+
     @property
     def chosen(self) -> dict[str, Any]:
         """The values of the valid filters in plain JSON, as a run stores them."""
@@ -101,17 +106,10 @@ def field_of(one: Filter) -> Any:
     return FIELDS.get(one.type, serializers.CharField)(**declared)
 
 
-class RowFilters(QueryFilters):
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if problems := incomplete(attrs):
-            raise ValidationError(problems)
-        return attrs
-
-
 def query_filters(rows: Rows, *but: str) -> type[QueryFilters]:
     """The query parameters for all filters of these rows, except some."""
     fields = {name: field_of(one) for name, one in filters_of(rows).items() if name not in but}
-    return type(f"{rows.capitalize()}Filters", (RowFilters,), fields)
+    return type(f"{rows.capitalize()}Filters", (QueryFilters,), fields)
 
 
 class NewestFirst(CursorPagination):

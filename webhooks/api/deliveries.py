@@ -31,7 +31,7 @@ from webhooks.api.fields import (
     ErrorKindField,
     MomentField,
     NamedSerializer,
-    RowSerializer,
+    ReadOnlySerializer,
     StateField,
     extend_schema,
     extend_schema_view,
@@ -49,7 +49,7 @@ from webhooks.permissions.redaction import explain
 MAX_ATTEMPTS = 100  # shown of a delivery, the newest
 
 
-class DeliverySerializer(RowSerializer[Delivery]):
+class DeliverySerializer(ReadOnlySerializer[Delivery]):
     """``id`` is the ``webhook-id`` that the receiver gets. ``next_attempt_at`` is null unless it is pending."""
 
     event = EventSummarySerializer(read_only=True)
@@ -64,12 +64,10 @@ class DeliverySerializer(RowSerializer[Delivery]):
 
     class Meta:
         model = Delivery
-        ref_name = "RqWebhookDelivery"
         fields: tuple[str, ...] = (
             "id", "event", "webhook", "state", "superseded", "attempt_count", "lost_leases", "reason", "error_kind",
             "next_attempt_at", "created", "finished_at",
         )  # fmt: skip
-        read_only_fields = fields
 
     def to_representation(self, instance: Delivery) -> Any:
         shown = super().to_representation(instance)
@@ -77,7 +75,7 @@ class DeliverySerializer(RowSerializer[Delivery]):
         return shown
 
 
-class SentRequestSerializer(RowSerializer[Attempt]):
+class SentRequestSerializer(ReadOnlySerializer[Attempt]):
     """A request as it was sent. ``headers`` lack the values of secret headers and signatures. ``headers``, and a body
     from a template, are null for users without permission to change the webhook. ``body`` is also null for users
     without permission to view payloads, and if the Event does not give the same bytes again: compare its SHA-256."""
@@ -89,9 +87,7 @@ class SentRequestSerializer(RowSerializer[Attempt]):
 
     class Meta:
         model = Attempt
-        ref_name = "RqWebhookSentRequest"
         fields = ("method", "url", "headers", "body", "body_sha256")
-        read_only_fields = fields
 
     def get_body(self, attempt: Attempt) -> str | None:
         body = self.context["webhooks_bodies"].get(attempt.body_sha256)
@@ -116,7 +112,7 @@ class NewestAttempts(serializers.ListSerializer[Any]):
         return super().to_representation(attempts)
 
 
-class AttemptSerializer(RowSerializer[Attempt]):
+class AttemptSerializer(ReadOnlySerializer[Attempt]):
     """``request`` is null if no request could be made: ``reason`` says why."""
 
     request = SentRequestSerializer(source="*", read_only=True, allow_null=True)
@@ -126,13 +122,11 @@ class AttemptSerializer(RowSerializer[Attempt]):
 
     class Meta:
         model = Attempt
-        ref_name = "RqWebhookAttempt"
         list_serializer_class = NewestAttempts
         fields = (
             "number", "started_at", "duration_ms", "request", "succeeded", "reason", "error_kind", "status",
             "response_headers", "response_body", "worker", "requested_by",
         )  # fmt: skip
-        read_only_fields = fields
 
     def to_representation(self, instance: Attempt) -> Any:
         redacted, webhook_id = redaction_of(self), instance.delivery.webhook_id
@@ -154,9 +148,7 @@ class DeliveryDetailSerializer(DeliverySerializer):
     attempts = AttemptSerializer(many=True, read_only=True)
 
     class Meta(DeliverySerializer.Meta):
-        ref_name = "RqWebhookDeliveryDetail"
         fields = (*DeliverySerializer.Meta.fields, "cause", "remedy", "payload", "attempts")
-        read_only_fields = fields
 
     def get_cause(self, delivery: Delivery) -> str:
         return explain(delivery.error_kind, delivery.webhook.payload_url).cause
@@ -184,8 +176,29 @@ class RetriedSerializer(NamedSerializer):
 DeliveryFilters = query_filters("deliveries")
 
 
+def operation_of(kind: DeliveryKind) -> Any:
+    """The operation on one delivery that a kind of run does to many."""
+
+    def perform(self: DeliveryViewSet, request: Request, pk: str, **kwargs: Any) -> Response:
+        refuse_body(request)
+        delivery = self.get_object()
+        if not permissions.may(request.user, kind.operation, delivery):
+            raise PermissionDenied
+        if not kind.perform(Delivery.objects.filter(pk=delivery.pk), request.user):
+            raise Conflict(kind.refusal % {"id": delivery.pk, "state": State(delivery.state).label})
+        return Response(self.get_serializer(self.get_object()).data)
+
+    perform.__name__ = kind.name
+    view = action(detail=True, methods=["post"], operation=kind.operation)(perform)
+    return extend_schema(request=None, description=kind.meaning_of_one)(view)
+
+
+# Retry, resend and discard, and what other kind changes deliveries.
+Operations = type("Operations", (), {name: operation_of(kind) for name, kind in OF_DELIVERIES.items()})
+
+
 @extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))
-class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
+class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery], Operations):  # type: ignore[misc,valid-type]
     """Deliveries: one Event to one webhook, with its attempts; Retry and Discard."""
 
     queryset = Delivery.objects.all()
@@ -201,15 +214,6 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
 
     def get_serializer_class(self) -> Any:
         return DeliveryDetailSerializer if self.detail else DeliverySerializer
-
-    def _perform(self, kind: DeliveryKind) -> Response:
-        refuse_body(self.request)
-        delivery = self.get_object()
-        if not permissions.may(self.request.user, self.operation, delivery):
-            raise PermissionDenied
-        if not kind.perform(Delivery.objects.filter(pk=delivery.pk), self.request.user):
-            raise Conflict(kind.refusal % {"id": delivery.pk, "state": State(delivery.state).label})
-        return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(
         operation_id="webhooks_deliveries_retry_many",
@@ -241,18 +245,3 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery]):
             shown = RetriedSerializer({"retried": 0, "run": done.pk, "superseded": superseded}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)
         return Response(RetriedSerializer({"retried": done, "run": None, "superseded": superseded}).data)
-
-
-def _act(kind: DeliveryKind) -> Any:
-    """The action that changes one delivery."""
-
-    def perform(self: DeliveryViewSet, request: Request, pk: str, **kwargs: Any) -> Response:
-        return self._perform(kind)
-
-    perform.__name__ = kind.name
-    view = action(detail=True, methods=["post"], operation=kind.operation)(perform)
-    return extend_schema(request=None, description=kind.meaning_of_one)(view)
-
-
-for _name, _kind in OF_DELIVERIES.items():
-    setattr(DeliveryViewSet, _name, _act(_kind))

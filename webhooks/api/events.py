@@ -1,8 +1,4 @@
-"""Events and skips in the REST API.
-
-``ref_name`` is the name of a serializer in the documents of drf-spectacular and drf-yasg: a host may have an ``Event``,
-too.
-"""
+"""Events and skips in the REST API."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from webhooks import permissions
 from webhooks.api.base import Conflict, LongListViewSet, query_filters, refuse_body, sees_payload
-from webhooks.api.fields import RowSerializer, RuleField, extend_schema, extend_schema_view
+from webhooks.api.fields import ReadOnlySerializer, RuleField, extend_schema, extend_schema_view
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip
@@ -33,25 +29,21 @@ from webhooks.operations.run_filters import needs_permission
 from webhooks.text import replace_half_surrogates
 
 
-class EventSummarySerializer(RowSerializer[Event]):
+class EventSummarySerializer(ReadOnlySerializer[Event]):
     class Meta:
         model = Event
-        ref_name = "RqWebhookEventSummary"
         fields: tuple[str, ...] = ("id", "timestamp", "action", "object_type", "object_id", "object_repr")
-        read_only_fields = fields
 
 
-class EventSerializer(RowSerializer[Event]):
+class EventSerializer(ReadOnlySerializer[Event]):
     """``error`` says why the Event failed, mostly as a traceback. A failed Event is not sent."""
 
     class Meta:
         model = Event
-        ref_name = "RqWebhookEvent"
         fields: tuple[str, ...] = (
             *EventSummarySerializer.Meta.fields, "username", "request_id", "depth", "replayed_at", "replay_of",
             "error",
         )  # fmt: skip
-        read_only_fields = fields
 
 
 class EventDetailSerializer(EventSerializer):
@@ -65,9 +57,7 @@ class EventDetailSerializer(EventSerializer):
     serializers = serializers.SerializerMethodField()  # the last one: it hides the module in this class
 
     class Meta(EventSerializer.Meta):
-        ref_name = "RqWebhookEventDetail"
         fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "serializers", "request")
-        read_only_fields = fields
 
     def to_representation(self, instance: Event) -> Any:
         shown = super().to_representation(instance)
@@ -100,7 +90,7 @@ def parse_json(text: str) -> Any:
     return json.loads(replace_half_surrogates(text or "null"))
 
 
-class SkipSerializer(RowSerializer[Skip]):
+class SkipSerializer(ReadOnlySerializer[Skip]):
     """``detail`` has the value that the rule wanted, and the value that it found. The
     value that a condition found requires the permission to view payloads."""
 
@@ -110,12 +100,10 @@ class SkipSerializer(RowSerializer[Skip]):
 
     class Meta:
         model = Skip
-        ref_name = "RqWebhookSkip"
         fields: tuple[str, ...] = (
             "id", "timestamp", "action", "object_type", "object_id", "object_repr", "username", "request_id", "rule",
             "detail", "reason",
         )  # fmt: skip
-        read_only_fields = fields
 
     def _shows_actual(self) -> bool:
         return permissions.may_view_payloads(self.context["request"].user)

@@ -25,7 +25,7 @@ from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.registry import label_of
-from webhooks.security.encryption import Secret
+from webhooks.security.encryption import Secret, refuse_encrypted
 
 try:
     from drf_spectacular.utils import OpenApiParameter, extend_schema_field
@@ -125,10 +125,20 @@ class SecretField(serializers.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         style = {"input_type": "password"}
-        super().__init__(required=False, allow_blank=True, write_only=True, style=style, **kwargs)
+        super().__init__(
+            required=False, allow_blank=True, write_only=True, style=style, validators=[refuse_encrypted], **kwargs
+        )
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
+
+
+@extend_schema_field({"type": "boolean"})
+class IsSetField(serializers.ReadOnlyField):
+    """Whether a secret is stored."""
+
+    def to_representation(self, value: Any) -> bool:
+        return bool(value)
 
 
 # Choices with names for the OpenAPI document: drf-spectacular's own may be the names of a host's choices.
@@ -179,18 +189,37 @@ RunKindField = _named("RqWebhookRunKind", [(kind.name, kind.label) for kind in R
 RunStateField = _named("RqWebhookRunState", RunState.choices)
 
 
-# Each time has an offset. (The document would show a docstring here.)
+# The classes below name their components in the documents of drf-spectacular and drf-yasg: ``FiguresSerializer`` is
+# ``RqWebhookFigures``, because a host may have its own. (The documents would show docstrings here.)
+
+
+def _ref_name(serializer: type[Any]) -> str:
+    return f"RqWebhook{serializer.__name__.removeprefix('Webhook').removesuffix('Serializer')}"
+
+
+# Each time has an offset.
 class RowSerializer(serializers.ModelSerializer[Row]):
     serializer_field_mapping = {
         **serializers.ModelSerializer.serializer_field_mapping,
         models.DateTimeField: MomentField,
     }
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "Meta" in vars(cls) and "ref_name" not in vars(cls.Meta):
+            cls.Meta.ref_name = _ref_name(cls)
 
-# ``FiguresSerializer`` is ``RqWebhookFigures`` in the document. (The document would show a docstring here.)
+
+# Shows rows, and takes none.
+class ReadOnlySerializer(RowSerializer[Row]):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.Meta.read_only_fields = cls.Meta.fields
+
+
 class NamedSerializer(serializers.Serializer[Any]):
     Meta: ClassVar[Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.Meta = type("Meta", (), {"ref_name": f"RqWebhook{cls.__name__.removesuffix('Serializer')}"})
+        cls.Meta = type("Meta", (), {"ref_name": _ref_name(cls)})

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import KEY, QueryFilters, RowFilters, StrictViewSet, field_of
+from webhooks.api.base import KEY, QueryFilters, StrictViewSet, field_of
 from webhooks.api.fields import (
     CauseField,
     ChoiceField,
@@ -179,7 +179,7 @@ class StatisticFilters(QueryFilters):
         return datetime.fromtimestamp(int(first.timestamp()) // period * period, UTC)
 
 
-class WhyFilters(RowFilters):
+class WhyFilters(QueryFilters):
     """One question: an object, an event, a request, or a webhook alone."""
 
     object_type = field_of(FILTERS["object_type"])

@@ -36,7 +36,7 @@ from webhooks.api.fields import (
     MomentField,
     MultipleChoiceField,
     NamedSerializer,
-    RowSerializer,
+    ReadOnlySerializer,
     RunKindField,
     RunStateField,
     extend_schema,
@@ -53,7 +53,7 @@ from webhooks.operations.run_filters import RefusedFilter
 MAX_HOURS = 24 * 3660  # ten years
 
 
-class RunSerializer(RowSerializer[Run]):
+class RunSerializer(ReadOnlySerializer[Run]):
     """``total`` is null until a worker has counted the rows. ``percent`` is the share of them that the run is past."""
 
     kind = RunKindField(read_only=True)
@@ -63,12 +63,10 @@ class RunSerializer(RowSerializer[Run]):
 
     class Meta:
         model = Run
-        ref_name = "RqWebhookRun"
         fields = (
             "id", "kind", "filters", "requested_by", "state", "total", "done", "failed", "skipped", "percent",
             "problem", "created", "finished_at",
         )  # fmt: skip
-        read_only_fields = fields
 
     def to_representation(self, instance: Run) -> Any:
         shown = super().to_representation(instance)
@@ -178,10 +176,31 @@ BEGINS: dict[str, Any] = {
 }
 
 
+def beginning_of(kind: RunKind) -> Any:
+    """The action that begins a run of one webhook."""
+    serializer_class = since_serializer(kind)
+
+    @extend_schema(
+        operation_id=f"webhooks_webhooks_{kind.name}", description=kind.meaning, request=serializer_class, **BEGINS
+    )
+    def begin(self: RunViewSet, request: Request, webhook: str, **kwargs: Any) -> Response:
+        given = serializer_class(data=request.data)
+        given.is_valid(raise_exception=True)
+        found: Any = get_object_or_404(permissions.visible_webhooks(request.user), pk=webhook)
+        chosen = {name: value for name, value in given.validated_data.items() if value and name in kind.filters}
+        return self._start(kind.name, runs.since_filters(found, given.validated_data["since"]) | chosen, given)
+
+    return begin
+
+
+# Recover, backfill, and what other kind begins a run of one webhook. ``urls`` has their addresses.
+RunsOfWebhook = type("RunsOfWebhook", (), {name: beginning_of(RUN_KINDS[name]) for name in OF_WEBHOOK})
+
+
 # A dry run may read for seconds: with ATOMIC_REQUESTS, SQLite would lock all writers out meanwhile.
 @method_decorator(transaction.non_atomic_requests, name="dispatch")
 @extend_schema_view(list=extend_schema(parameters=[RunFilters]))
-class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
+class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin, RunsOfWebhook):  # type: ignore[misc,valid-type]
     """Runs: retry, resend, discard, replay, backfill and others of many, which workers execute in the background."""
 
     queryset = Run.objects.all()
@@ -241,24 +260,3 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         if not change(run, self.request.user):
             raise Conflict(refusal % {"id": run.pk, "state": run.get_state_display()})
         return Response(self.get_serializer(run).data)
-
-
-def _of_webhook(kind: RunKind) -> Any:
-    """The action that begins a run of one webhook."""
-    serializer_class = since_serializer(kind)
-
-    @extend_schema(
-        operation_id=f"webhooks_webhooks_{kind.name}", description=kind.meaning, request=serializer_class, **BEGINS
-    )
-    def begin(self: RunViewSet, request: Request, webhook: str, **kwargs: Any) -> Response:
-        given = serializer_class(data=request.data)
-        given.is_valid(raise_exception=True)
-        found: Any = get_object_or_404(permissions.visible_webhooks(request.user), pk=webhook)
-        chosen = {name: value for name, value in given.validated_data.items() if value and name in kind.filters}
-        return self._start(kind.name, runs.since_filters(found, given.validated_data["since"]) | chosen, given)
-
-    return begin
-
-
-for _name in OF_WEBHOOK:
-    setattr(RunViewSet, _name, _of_webhook(RUN_KINDS[_name]))

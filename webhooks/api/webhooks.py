@@ -33,9 +33,11 @@ from webhooks.api.fields import (
     ChoiceField,
     DisabledReasonField,
     ErrorKindField,
+    IsSetField,
     MethodField,
     NamedSerializer,
     ObjectTypesField,
+    ReadOnlySerializer,
     RowSerializer,
     SecretField,
     TextListField,
@@ -47,7 +49,7 @@ from webhooks.api.fields import (
 from webhooks.insight import history
 from webhooks.models import Event, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, TOKEN_FIELDS
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import edits
 from webhooks.operations.webhooks import (
@@ -62,7 +64,7 @@ from webhooks.operations.webhooks import (
     save_webhook,
     why_not_started,
 )
-from webhooks.security.encryption import Secret, refuse_encrypted
+from webhooks.security.encryption import Secret
 
 DELETED = _("The webhook was deleted meanwhile.")
 
@@ -76,10 +78,6 @@ class WebhookSerializer(RowSerializer[Webhook]):
     changed_fields = TextListField(required=False)
     excluded_usernames = TextListField(required=False)
     http_method = MethodField(required=False)
-    secret = SecretField(max_length=SECRET_LENGTH, validators=[refuse_encrypted])
-    secret_headers = SecretField(max_length=SECRET_HEADERS_LENGTH, validators=[refuse_encrypted], trim_whitespace=False)
-    has_secret = serializers.SerializerMethodField()
-    has_secret_headers = serializers.SerializerMethodField()
     error_kind = ErrorKindField(read_only=True)
     disabled_reason = DisabledReasonField(read_only=True)
     unreadable = serializers.ReadOnlyField(help_text=_("Secrets that cannot be decrypted: nothing is sent."))
@@ -90,21 +88,24 @@ class WebhookSerializer(RowSerializer[Webhook]):
 
     class Meta:
         model = Webhook
-        ref_name = "RqWebhook"
         extra_kwargs = {name: {"allow_null": True} for name in TOKEN_FIELDS}
         fields = (
             "id", *SETTINGS,
-            "has_secret", "previous_secret_until", "forget_previous_secret", "has_secret_headers", "unreadable",
+            *(f"has_{name}" for name in CREDENTIAL_FIELDS),
+            "previous_secret_until", "forget_previous_secret", "unreadable",
             "unregistered", "is_paused", "paused_at", "paused_by", "disabled_reason",
             "last_success_at", "last_failure_at", "last_failure", "error_kind",
             "created", "last_updated",
         )  # fmt: skip
 
-    def get_has_secret(self, webhook: Webhook) -> bool:
-        return bool(webhook.secret)
-
-    def get_has_secret_headers(self, webhook: Webhook) -> bool:
-        return bool(webhook.secret_headers)
+    def build_field(self, field_name: str, *args: Any) -> Any:
+        if field_name in CREDENTIAL_FIELDS:
+            column: Any = Webhook._meta.get_field(field_name)
+            options = {"max_length": column.max_length, "trim_whitespace": field_name not in SENT_CREDENTIALS}
+            return SecretField, options
+        if (secret := field_name.removeprefix("has_")) in CREDENTIAL_FIELDS:
+            return IsSetField, {"source": secret}
+        return super().build_field(field_name, *args)
 
     def get_unregistered(self, webhook: Webhook) -> list[str]:
         unknown = [one for one in webhook.custom_events if one not in registry.custom_events()]
@@ -170,12 +171,10 @@ class WebhookSerializer(RowSerializer[Webhook]):
             raise serializers.ValidationError(errors) from error
 
 
-class WebhookSummarySerializer(RowSerializer[Webhook]):
+class WebhookSummarySerializer(ReadOnlySerializer[Webhook]):
     class Meta:
         model = Webhook
-        ref_name = "RqWebhookSummary"
         fields = ("id", "name")
-        read_only_fields = fields
 
 
 class WebhookFilters(QueryFilters):

@@ -12,9 +12,11 @@ from django.utils.translation import gettext_lazy, ngettext
 from webhooks.conf import conf
 from webhooks.models import Webhook
 from webhooks.models.webhook import SECTIONS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 
 # The boxes after a field that never shows its value.
-BOXES = {"secret": ("clear_secret", "forget_previous_secret"), "secret_headers": ("clear_secret_headers",)}
+BOXES = {name: [f"clear_{name}"] for name in CREDENTIAL_FIELDS}
+BOXES["secret"].append("forget_previous_secret")
 
 
 @dataclass(frozen=True)

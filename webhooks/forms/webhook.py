@@ -26,7 +26,7 @@ from webhooks.forms.sections import FIELD_ORDER
 from webhooks.insight.wording import exact_time
 from webhooks.models import MediaType, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SETTINGS
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
+from webhooks.models.webhook_secrets import CLEAR_BOXES, CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.operations.edits import (
     as_setting,
     changed_secrets,
@@ -156,6 +156,9 @@ class WriteOnlyField(forms.CharField):
 
     default_validators = [refuse_encrypted]
 
+    def widget_attrs(self, widget: Any) -> dict[str, Any]:
+        return super().widget_attrs(widget) | {"data-wh-secret": ""}  # scripts post none to try the other fields
+
     def prepare_value(self, value: Any) -> str:
         return ""
 
@@ -179,7 +182,18 @@ class OpenedField(forms.CharField):
         return False
 
 
-class WebhookForm(forms.ModelForm):
+# A box after each secret, which clears it.
+ClearBoxes = type(
+    "ClearBoxes",
+    (forms.Form,),
+    {
+        f"clear_{name}": forms.BooleanField(required=False, label=label, help_text=help_text)
+        for name, (label, help_text) in CLEAR_BOXES.items()
+    },
+)
+
+
+class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
     """Define or change a webhook.
 
     ``user`` saves it: they need permission for what they change. ``preview_url`` answers the button “Try it on the last
@@ -193,15 +207,9 @@ class WebhookForm(forms.ModelForm):
         label=gettext_lazy("Custom events"),
         help_text=gettext_lazy("Events that code of this site sends. They do not depend on the selected models."),
     )
-    clear_secret = forms.BooleanField(
-        required=False,
-        label=gettext_lazy("Clear the secret"),
-        help_text=gettext_lazy("Requests are no longer signed."),
-    )
     forget_previous_secret = forms.BooleanField(
         required=False, label=gettext_lazy("Stop signing with the previous secret now")
     )
-    clear_secret_headers = forms.BooleanField(required=False, label=gettext_lazy("Clear the secret headers"))
     opened = OpenedField(required=False)
 
     field_order = FIELD_ORDER
@@ -217,8 +225,7 @@ class WebhookForm(forms.ModelForm):
             "conditions": ConditionsField,
             "changed_fields": FieldNamesField,
             "excluded_usernames": ListField,
-            "secret": WriteOnlyField,
-            "secret_headers": WriteOnlyField,
+            **dict.fromkeys(CREDENTIAL_FIELDS, WriteOnlyField),
         }
         widgets = {
             # Browsers refuse templates in an input of type "url".
@@ -231,7 +238,7 @@ class WebhookForm(forms.ModelForm):
             "content_type": SuggestingInput,
             "additional_headers": forms.Textarea(CODE),
             "body_template": forms.Textarea(CODE | {"rows": 6}),
-            "secret": forms.PasswordInput({"autocomplete": "new-password"}),
+            **dict.fromkeys(CREDENTIAL_FIELDS, forms.PasswordInput({"autocomplete": "new-password"})),
             "secret_headers": forms.Textarea(TEXT | {"autocomplete": "off"}),
         }
         help_texts = dict.fromkeys(ACTION_FIELDS, "") | {  # the boxes have one label for all three
@@ -260,7 +267,8 @@ class WebhookForm(forms.ModelForm):
         self.stored = settings_of(self.instance) if self.instance.pk else {}
         self.stored_secrets = {name: getattr(self.instance, name) for name in CREDENTIAL_FIELDS}
         self.stored_tags = secret_tags(self.instance) if self.instance.pk else {}
-        self.fields["opened"].initial = json.dumps(self.stored | self.stored_tags)
+        self.opened_settings = json.dumps(self.stored | self.stored_tags)
+        self.fields["opened"].initial = self.opened_settings
         if preview_url and "conditions" in self.fields:
             self.fields["conditions"].widget.attrs["data-url"] = preview_url
         for name in ACTION_FIELDS.keys() & self.fields.keys():
@@ -420,7 +428,7 @@ class WebhookForm(forms.ModelForm):
             self.add_error(name, reason)
 
     def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
+        super()._post_clean()
         if not self.errors or self.is_trial:
             return
         # The page does not show entered secrets again: a user who corrects another field would lose them.
@@ -438,8 +446,7 @@ class WebhookForm(forms.ModelForm):
         chosen = values.pop("object_types", None)
         if "previous_secret" in changed:
             values["forget_previous_secret"] = True
-        opened = json.dumps(self.stored | self.stored_tags)
-        save_webhook(webhook, values, chosen, self.user, opened=opened, is_checked=True)
+        save_webhook(webhook, values, chosen, self.user, opened=self.opened_settings, is_checked=True)
         return webhook
 
 
@@ -456,9 +463,8 @@ def unused_fields(webhook: Webhook) -> set[str]:
     uses = {
         "custom_events": registry.custom_events() or webhook.custom_events,
         "serializer": registry.serializer_names() or webhook.serializer,
-        "clear_secret": webhook.secret,
+        **{f"clear_{name}": getattr(webhook, name) for name in CREDENTIAL_FIELDS},
         "forget_previous_secret": webhook.previous_secret and webhook.previous_secret_until,
-        "clear_secret_headers": webhook.secret_headers,
         "opened": webhook.pk,
     }
     return {name for name, use in uses.items() if not use}

@@ -17,7 +17,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet, UUIDField
 
-from webhooks import permissions
+from webhooks import permissions, registry
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip
@@ -336,3 +336,19 @@ def _find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: 
         matching = permissions.visible_skips(user, select("skips", rest, skips))
     with index_plans(Skip.objects.db, may_sort="object_id" in filters):
         return read_page(ordered, matching, before, size, counts=counts)
+
+
+def search_filters(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:
+    """The filters that a search term means: an object by "dcim.site:12" or its id, a request, or else a part of
+    the names of objects. An id counts if the rows of ``model`` have it, as far as the user may view them."""
+    term, rows = term.strip(), model._default_manager
+    label, colon, key = term.partition(":")
+    if registry.registration_by_label(label):
+        return {"object_type": label.lower()} | ({"object_id": key.strip()} if colon else {})
+    with index_plans(rows.db):
+        of_object = rows.filter(object_type__in=[*registry.registered_models()], object_id=term)
+        if permissions.of_viewable_objects(user, of_object).exists():
+            return {"object_id": term}
+        # Skips have no index of requests.
+        of_request = permissions.visible_events(user, Event.objects.filter(request_id=term))
+        return {"request_id": term} if of_request.exists() else {"name": term}

@@ -24,7 +24,7 @@ from webhooks.db import DatabaseNow
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, WebhookSecrets
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SENT_CREDENTIALS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.network import url_policy
 from webhooks.payloads.templates import is_template
@@ -68,7 +68,7 @@ CONTENT_FIELDS = tuple(
 )
 
 # The fields that ``clean`` may rewrite.
-NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
+NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -334,12 +334,13 @@ class Webhook(WebhookSecrets, WebhookState):
 
     def _refuse_unseen_receiver(self, stored: Webhook, changed: Collection[str]) -> None:
         """One user may have entered secret headers while another one changed the receiver."""
-        together = {"secret_headers", *DESTINATION_FIELDS}
-        headers = (self if "secret_headers" in changed else stored).secret_headers
-        if not headers or together.isdisjoint(changed):
-            return
-        if any(getattr(self, name) != getattr(stored, name) for name in together.difference(changed)):
-            raise IntegrityError(validation.CONFLICT)
+        for name in SENT_CREDENTIALS:
+            together = {name, *DESTINATION_FIELDS}
+            is_used = getattr(self if name in changed else stored, name)
+            if not is_used or together.isdisjoint(changed):
+                continue
+            if any(getattr(self, one) != getattr(stored, one) for one in together.difference(changed)):
+                raise IntegrityError(validation.CONFLICT)
 
     def as_changed(self, user: object = "") -> hooks.WebhookChange:
         """The webhook as hooks see it, after a change by this user, or by a worker."""
@@ -361,8 +362,9 @@ class Webhook(WebhookSecrets, WebhookState):
         self.conditions = self.conditions or None
         self.changed_fields = _normalized_names(self.changed_fields)
         self.excluded_usernames = _normalized_names(self.excluded_usernames)
-        if not self.secret_headers.problem and not self.secret_headers.reveal().strip():
-            self.secret_headers = Secret()
+        for name in SENT_CREDENTIALS:
+            if not getattr(self, name).problem and not getattr(self, name).reveal().strip():
+                setattr(self, name, Secret())
         if errors := validation.find_errors(self):
             raise ValidationError(errors)
 

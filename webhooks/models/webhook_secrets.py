@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.core.validators import MaxLengthValidator
 from django.db import models
@@ -15,13 +16,17 @@ from webhooks.models import validation
 from webhooks.models.columns import EMPTY
 from webhooks.security.encryption import EncryptedTextField, Secret
 
-# Characters of the plain text. The encrypted text in the database is longer.
-SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
+# The secrets that users enter, each with the label and the help of the box that clears it. The form, the REST API, the
+# history, the import and copies follow this list: a new secret needs a column below, and its place in
+# ``models.webhook.SECTIONS``.
+CLEAR_BOXES: dict[str, tuple[Any, Any]] = {
+    "secret": (_("Clear the secret"), _("Requests are no longer signed.")),
+    "secret_headers": (_("Clear the secret headers"), ""),
+}
+CREDENTIAL_FIELDS = tuple(CLEAR_BOXES)
 
-SECRET_FIELDS = ("secret", "previous_secret", "secret_headers")
-
-# The ones that users enter. With others, the same URL may belong to another customer of the receiver.
-CREDENTIAL_FIELDS = ("secret", "secret_headers")
+# The ones that requests carry. If another receiver got them, it could use them.
+SENT_CREDENTIALS = ("secret_headers",)
 
 
 class WebhookSecrets(models.Model):
@@ -29,9 +34,9 @@ class WebhookSecrets(models.Model):
 
     secret = EncryptedTextField(
         _("secret"),
-        max_length=SECRET_LENGTH,
+        max_length=255,
         **EMPTY,
-        validators=[MaxLengthValidator(SECRET_LENGTH), validation.check_secret],
+        validators=[MaxLengthValidator(255), validation.check_secret],
         help_text=_("Signs each request, so that the receiver can verify the sender."),
     )
     previous_secret = EncryptedTextField(**EMPTY, editable=False)
@@ -44,9 +49,9 @@ class WebhookSecrets(models.Model):
     )
     secret_headers = EncryptedTextField(
         _("secret headers"),
-        max_length=SECRET_HEADERS_LENGTH,
+        max_length=8192,
         **EMPTY,
-        validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), validation.check_headers],
+        validators=[MaxLengthValidator(8192), validation.check_headers],
         help_text=_("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
 
@@ -83,3 +88,7 @@ class WebhookSecrets(models.Model):
     def unreadable(self) -> list[str]:
         """The secrets that no key decrypts, such as "secret headers". Nothing is sent until that is repaired."""
         return [name.replace("_", " ") for name in CREDENTIAL_FIELDS if getattr(self, name).problem]
+
+
+# All of them. A list of rows does not load these.
+SECRET_FIELDS = tuple(one.name for one in WebhookSecrets._meta.fields if isinstance(one, EncryptedTextField))

@@ -1,14 +1,20 @@
-"""The filters that each kind of run can have. A mistake is refused: it must mean neither all rows nor none."""
+"""The filters that each kind of run can have, and filters in words.
+
+A mistake is refused: it must mean neither all rows nor none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
+from webhooks.db import to_utc
 from webhooks.delivery.runs.kinds import RunKind
+from webhooks.insight.wording import exact_time
 from webhooks.models import Delivery, Event
 from webhooks.models.filters import FILTERS, Filter, incomplete
 from webhooks.models.selection import without_options
@@ -91,3 +97,21 @@ def _filter_problem(kind: RunKind, one: Filter, value: Any, user: Any) -> str:
             text = _("A run of %(kind)s takes only these states: %(states)s.")
             return text % {"kind": kind.name, "states": ", ".join(kind.states)}
     return ""
+
+
+def filters_in_words(filters: Mapping[str, Any]) -> list[str]:
+    """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
+    return [in_words(one, filters[name]) for name, one in FILTERS.items() if name in filters and name != "webhook"]
+
+
+def in_words(one: Filter, value: Any) -> str:
+    """The filter with this value, which is plain JSON."""
+    labels = dict(one.choices())
+    match one.type:
+        case "moment":
+            value = exact_time(to_utc(datetime.fromisoformat(value)))
+        case "choices":
+            value = ", ".join(str(labels.get(chosen, chosen)) for chosen in value)
+        case _:
+            value = labels.get(value, value)
+    return str(one.words) % {"label": one.label, "value": value}

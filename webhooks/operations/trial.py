@@ -232,7 +232,18 @@ def _describe(refusal: Refusal, event: Event, shows_actual: bool) -> str:
 
 
 def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> str:
-    """Say how many of the last events of its models and actions the webhook, as its attributes are, would have sent."""
+    """Say how many of the last events of its models and actions the webhook, as its attributes are, would have sent.
+    Or what is missing to say it."""
+    needed = {
+        "rq_webhooks.view_event": permissions.may_view_events(user),
+        "rq_webhooks.read_payload_event": permissions.may_view_payloads(user),
+    }
+    for permission, is_given in needed.items():
+        if not is_given:
+            text = _("To try the filters on stored events, you need the permission %(permission)s.")
+            return text % {"permission": permission}
+    if not (models_chosen and webhook.actions) and not webhook.custom_events:
+        return _("Choose at least one model and one action first, or one of the custom events.")
     labels = [label_of(one) for one in models_chosen]
     wanted = Q(object_type__in=labels, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
     # Only visible payloads: conditions could be used to guess the data of others.

@@ -23,7 +23,7 @@ from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, NORMALIZED_FIELDS, SETTINGS, TOKEN_FIELDS
-from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import edits
 from webhooks.permissions import is_partial, may, may_view_all, of_viewable_objects
@@ -317,7 +317,7 @@ def refusals(
 ) -> dict[str, str]:
     """Why the user may not save these values, by field; empty if they may. ``webhook`` is the stored one.
 
-    ``entered`` are the credentials that the user enters or clears: "secret", "secret_headers".
+    ``entered`` are the credentials that the user enters or clears.
     """
     found = {}
     stored = set(webhook.object_types.all()) if webhook else set()
@@ -329,8 +329,9 @@ def refusals(
         if reason := _refuse_change(user, webhook, stored, changed):
             found[changed[0]] = reason
         is_moved = changed[0] in DESTINATION_FIELDS
-        if is_moved and webhook.secret_headers and "secret_headers" not in entered:
-            found["secret_headers"] = _("They would go to the new destination: enter them again, or clear them.")
+        for name in SENT_CREDENTIALS if is_moved else ():
+            if getattr(webhook, name) and name not in entered:
+                found[name] = _("They would go to the new destination: enter them again, or clear them.")
     return found
 
 

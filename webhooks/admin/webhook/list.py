@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -17,10 +17,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import EscapeInvisibleMixin
-from webhooks.admin.lists import ModelAdmin, list_url, show_result
+from webhooks.admin.lists import Act, ActingAdmin, list_url, show_result
 from webhooks.db import index_plans
-from webhooks.insight import history
 from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
 from webhooks.insight.silence import read_unregistered
@@ -40,36 +38,90 @@ ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 # A cell names at most this many models of a webhook.
 MAX_NAMES = 3
 
-ENABLED = ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count")
-DISABLED = ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count")
-PAUSED = ngettext_lazy(
-    "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
-    "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
-    "count",
+
+def without_refused(request: HttpRequest, chosen: QuerySet[Webhook], starting: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """The chosen webhooks without the starting ones that would send what the user may not view. Shows the reasons."""
+    refused: dict[str, list[Webhook]] = defaultdict(list)
+    for webhook in permissions.allowed(request.user, "change", starting).prefetch_related("object_types"):
+        if reason := webhooks.why_not_started(request.user, webhook):
+            refused[reason].append(webhook)
+    for reason, group in refused.items():
+        names = ", ".join(f"“{webhook.name}”" for webhook in group)
+        messages.warning(request, _("%(names)s: %(reason)s") % {"names": names, "reason": reason})
+    return chosen.exclude(pk__in=[webhook.pk for group in refused.values() for webhook in group])
+
+
+def switch(
+    change: Callable[[Any, Any], list[Webhook]],
+    done: Any,
+    why_left: Any,
+    request: HttpRequest,
+    chosen: QuerySet[Webhook],
+    starting: Q | None = None,
+) -> None:
+    """Change the chosen webhooks that the user may change, and show the result. The ``starting`` ones would send."""
+    if starting is not None:
+        chosen = without_refused(request, chosen, chosen.filter(starting))
+    keys = list(permissions.allowed(request.user, "change", chosen).values_list("pk", flat=True))
+    if skipped := chosen.count() - len(keys):
+        text = _("You do not have permission to change %(count)s of these webhooks.")
+        messages.warning(request, text % {"count": skipped})
+    changed = len(change(Webhook.objects.filter(pk__in=keys), request.user))
+    show_result(request, done, changed, len(keys) - changed, why_left)
+
+
+ENABLE = partial(
+    switch,
+    partial(webhooks.set_enabled, enabled=True),
+    ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count"),
+    gettext_lazy("already enabled"),
+    starting=Q(enabled=False),
 )
-RESUMED = ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count")
+DISABLE = partial(
+    switch,
+    partial(webhooks.set_enabled, enabled=False),
+    ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count"),
+    gettext_lazy("already disabled"),
+)
+PAUSE = partial(
+    switch,
+    webhooks.pause,
+    ngettext_lazy(
+        "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
+        "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
+        "count",
+    ),
+    gettext_lazy("disabled, or paused by a user already"),
+)
+RESUME = partial(
+    switch,
+    webhooks.resume,
+    ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count"),
+    gettext_lazy("not paused"),
+    starting=IS_PAUSED,
+)
 
 
-class IndexedList(ChangeList):
-    """The list of an admin page, read by indexes."""
+class WebhookList(ChangeList):
+    """The list, read by indexes, with the webhooks that are silent."""
 
     def get_results(self, request: HttpRequest) -> None:
         with index_plans(self.queryset.db):
             super().get_results(request)
             self.result_list: Any = list(self.result_list)
-
-
-class WebhookList(IndexedList):
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
         silences = read_unregistered(self.result_list)
         for webhook in self.result_list:
             webhook.silence = silences.get(webhook.pk)
 
 
-class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
+class WebhookListAdmin(ActingAdmin):
     change_list_template = "rq_webhooks/admin/webhook/list.html"
-    actions = ("enable", "disable", "pause", "resume")
+    actions = (
+        Act("enable", gettext_lazy("Enable the selected webhooks"), ENABLE, "change", suffix=""),
+        Act("disable", gettext_lazy("Disable the selected webhooks"), DISABLE, "change", suffix=""),
+        Act("pause", gettext_lazy("Pause the selected webhooks"), PAUSE, "change", suffix=""),
+        Act("resume", gettext_lazy("Resume the selected webhooks now"), RESUME, "change", suffix=""),
+    )
     sortable_by = ("name_and_url", "state")
 
     class Media:
@@ -95,17 +147,6 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
             webhooks = webhooks.none()  # so that a page of a webhook is as unknown as one of none
         queue = permissions.visible_queue(request.user)
         return with_counts(webhooks, queue).prefetch_related("object_types")
-
-    # Django's own would write LogEntry alone, and leave out the callable in the setting HISTORY.
-
-    def log_addition(self, request: HttpRequest, obj: Webhook, message: Any) -> None:  # type: ignore[override]
-        history.record(request.user, [obj], history.ADDITION, message)
-
-    def log_change(self, request: HttpRequest, obj: Webhook, message: Any) -> None:  # type: ignore[override]
-        history.record(request.user, [obj], history.CHANGE, message)
-
-    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:  # type: ignore[override]
-        history.record(request.user, queryset, history.DELETION)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[WebhookList]:
         return WebhookList
@@ -149,55 +190,11 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
             return EMPTY
         return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
 
-    # Enable, disable, pause and resume, also the buttons on the page of a webhook
-
-    @admin.action(description=gettext_lazy("Enable the selected webhooks"), permissions=["change"])
-    def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        chosen = _without_refused(request, chosen, chosen.filter(enabled=False))
-        _switch(request, chosen, partial(webhooks.set_enabled, enabled=True), ENABLED, _("already enabled"))
-
-    @admin.action(description=gettext_lazy("Disable the selected webhooks"), permissions=["change"])
-    def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        _switch(request, chosen, partial(webhooks.set_enabled, enabled=False), DISABLED, _("already disabled"))
-
-    @admin.action(description=gettext_lazy("Pause the selected webhooks"), permissions=["change"])
-    def pause(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        _switch(request, chosen, webhooks.pause, PAUSED, _("disabled, or paused by a user already"))
-
-    @admin.action(description=gettext_lazy("Resume the selected webhooks now"), permissions=["change"])
-    def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        chosen = _without_refused(request, chosen, chosen.filter(IS_PAUSED))
-        _switch(request, chosen, webhooks.resume, RESUMED, _("not paused"))
-
 
 def _first_names(names: Sequence[str]) -> str:
     shown, others = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
     text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
     return text % {"models": shown, "count": others} if others > 0 else shown
-
-
-def _without_refused(request: HttpRequest, chosen: QuerySet[Webhook], starting: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """The chosen webhooks without the starting ones that would send what the user may not view. Shows the reasons."""
-    refused: dict[str, list[Webhook]] = defaultdict(list)
-    for webhook in permissions.allowed(request.user, "change", starting).prefetch_related("object_types"):
-        if reason := webhooks.why_not_started(request.user, webhook):
-            refused[reason].append(webhook)
-    for reason, group in refused.items():
-        names = ", ".join(f"“{webhook.name}”" for webhook in group)
-        messages.warning(request, _("%(names)s: %(reason)s") % {"names": names, "reason": reason})
-    return chosen.exclude(pk__in=[webhook.pk for group in refused.values() for webhook in group])
-
-
-def _switch(
-    request: HttpRequest, chosen: QuerySet[Webhook], act: Callable[[Any, Any], list[Webhook]], done: Any, why: str
-) -> None:
-    """Change the chosen webhooks that the user may change, and show the result."""
-    keys = list(permissions.allowed(request.user, "change", chosen).values_list("pk", flat=True))
-    if skipped := chosen.count() - len(keys):
-        text = _("You do not have permission to change %(count)s of these webhooks.")
-        messages.warning(request, text % {"count": skipped})
-    changed = len(act(Webhook.objects.filter(pk__in=keys), request.user))
-    show_result(request, done, changed, len(keys) - changed, why)
 
 
 def _count_link(webhook: Webhook, state: str, count: int, label: str) -> SafeString | str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partialmethod
 from itertools import chain
 from typing import Any, ClassVar
@@ -13,9 +15,10 @@ from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
@@ -27,24 +30,31 @@ from webhooks.admin.lists import page_url, redirect_back, row_url
 from webhooks.admin.run_start import recover_view
 from webhooks.admin.webhook import try_it
 from webhooks.admin.webhook.list import WebhookListAdmin
-from webhooks.admin.webhook.sections import DUPLICATE, describe, fieldsets, health
 from webhooks.db import index_plans
 from webhooks.forms import WebhookForm, initial_values
-from webhooks.forms.sections import BOXES
+from webhooks.forms.sections import BOXES, FORM
 from webhooks.forms.webhook import unused_fields
+from webhooks.insight import history
 from webhooks.insight.wording import count_of, number, sentence, why_disabled
 from webhooks.models import Webhook
 from webhooks.models.queue import OPEN_STATES, State
-from webhooks.models.webhook import TOKEN_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
+from webhooks.operations.before_run import may_begin
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
+from webhooks.pages.webhook import WebhookPage
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
 from webhooks.permissions import redaction
 from webhooks.text import as_key
 
 # Fields that users without permission to change the webhook do not see.
 HIDDEN = {*TOKEN_FIELDS, *BOXES, *chain.from_iterable(BOXES.values())}
+
+# The parameter of the form for a new webhook: the key of the one to copy.
+DUPLICATE = "duplicate"
+
+Fieldset = tuple[Any, dict[str, Any]]
 
 # An error report that Django mails must not contain the secrets.
 hide_secrets = method_decorator(sensitive_post_parameters(*CREDENTIAL_FIELDS))
@@ -91,12 +101,12 @@ class WebhookAdmin(WebhookListAdmin):
         """Whether the form of this webhook, or of a new one, can be saved."""
         return self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
 
-    def _get(self, request: HttpRequest, object_id: str, act: str = "change") -> Webhook:
-        """The webhook that the user may view or change."""
+    def _get(self, request: HttpRequest, object_id: str, may: Callable[..., bool] | None = None) -> Webhook:
+        """The webhook, if the user may change it, or what ``may`` asks."""
         webhook: Webhook | None = self.get_object(request, object_id)
         if webhook is None:
             raise Http404(_("There is no webhook %(id)s.") % {"id": object_id})
-        if not getattr(self, f"has_{act}_permission")(request, webhook):
+        if not (may or self.has_change_permission)(request, webhook):
             raise PermissionDenied
         return webhook
 
@@ -140,7 +150,11 @@ class WebhookAdmin(WebhookListAdmin):
             if form.is_bound:  # which has changed the webhook
                 webhook = self.get_object(request, str(webhook.pk)) or webhook
             may_copy = is_editable and self.has_add_permission(request)
-            top = health(webhook, request.user, is_editable, may_copy)
+            top = {
+                "shown": WebhookPage(webhook, request.user),
+                "buttons": buttons(webhook) if is_editable else [],
+                "links": links(webhook, request.user, may_copy),
+            }
             # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
             context |= {"title": webhook.name, "subtitle": None}
             context["health"] = part(request, "rq_webhooks/admin/webhook/health.html", top)
@@ -178,6 +192,10 @@ class WebhookAdmin(WebhookListAdmin):
     def log_change(self, *args: Any) -> Any:
         """The same."""
 
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:  # type: ignore[override]
+        # Django's own would write LogEntry alone, and leave out the callable in the setting HISTORY.
+        history.record(request.user, queryset, history.DELETION)
+
     # Try it
 
     def _try_url(self, webhook: Webhook | None) -> str:
@@ -203,9 +221,7 @@ class WebhookAdmin(WebhookListAdmin):
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
         run = wrap(require_http_methods(["GET", "POST"])(self.run_view))
-        preview, trial, ping, switch = (
-            wrap(require_POST(view)) for view in (self.preview_view, self.try_view, self.ping_view, self.switch_view)
-        )
+        preview, trial, ping = (wrap(require_POST(view)) for view in (self.preview_view, self.try_view, self.ping_view))
 
         def of_webhook(page: str, view: Any, **options: Any) -> Any:
             return path(f"<path:object_id>/{page}/", view, options, name=f"rq_webhooks_webhook_{page}")
@@ -215,7 +231,6 @@ class WebhookAdmin(WebhookListAdmin):
             path("try/", trial, name="rq_webhooks_webhook_try_new"),
             of_webhook("try", trial),
             of_webhook("ping", ping),
-            *(of_webhook(name, switch, name=name) for name in ("enable", "pause", "resume")),
             *(of_webhook(kind, run, kind=kind) for kind in OF_WEBHOOK),
             *super().get_urls(),
         ]
@@ -224,14 +239,6 @@ class WebhookAdmin(WebhookListAdmin):
         """Try the filters of the form on stored events."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
-        needed = {
-            "rq_webhooks.view_event": permissions.may_view_events(request.user),
-            "rq_webhooks.read_payload_event": permissions.may_view_payloads(request.user),
-        }
-        for permission, is_given in needed.items():
-            if not is_given:
-                text = _("To try the filters on stored events, you need the permission %(permission)s.")
-                return JsonResponse({"text": text % {"permission": permission}})
         return JsonResponse({"text": try_it.preview(self._form_to_try(request, None), request.user)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -254,15 +261,7 @@ class WebhookAdmin(WebhookListAdmin):
     @method_decorator(transaction.non_atomic_requests)
     def run_view(self, request: HttpRequest, object_id: str, kind: str) -> HttpResponse:
         """Choose the time of a recovery or backfill, see a preview, and begin it."""
-        webhook = self._get(request, object_id, "view")
-        context = self.admin_site.each_context(request) | {"model_name": self.opts.verbose_name_plural}
-        return recover_view(request, webhook, RUN_KINDS[kind], context)
-
-    def switch_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """Enable, pause or resume the webhook."""
-        webhook = self._get(request, object_id)
-        getattr(self, name)(request, Webhook.objects.filter(pk=webhook.pk))
-        return redirect_back(request, "admin:rq_webhooks_webhook_change", webhook.pk)
+        return recover_view(request, self._get(request, object_id, self.has_view_permission), RUN_KINDS[kind])
 
     # Deletion
 
@@ -304,3 +303,68 @@ def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | l
         webhook_count += 1
         delivery_count += total
     return lines, {_("webhooks"): webhook_count, _("deliveries"): delivery_count}
+
+
+# The top of the page
+
+
+def buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
+    """The address, the label and the tooltip of each button that makes sense now."""
+    sends = _("Sends what has waited.")
+    found = [("ping", _("Send a test"), _("Uses the saved settings."))]
+    if not webhook.enabled:
+        found = [("enable", _("Enable"), sends)]
+    elif webhook.is_paused:
+        found.insert(0, ("resume", _("Resume"), sends))
+    else:
+        found.append(("pause", _("Pause"), _("Changes are still stored, and sent after you resume.")))
+    return [(page_url(name, webhook), label, hint) for name, label, hint in found]
+
+
+def links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]:
+    """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
+    found = [(page_url(kind, webhook), str(RUN_KINDS[kind].link)) for kind in OF_WEBHOOK if may_begin(user, kind)]
+    if may_copy:
+        found.append((f"{reverse('admin:rq_webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
+    with suppress(NoReverseMatch):  # the site may leave out webhooks.urls
+        found.append((f"{reverse('webhooks_why')}?webhook={webhook.pk}", _("Why didn't it fire?")))
+    return found
+
+
+# The sections of the form
+
+
+def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
+    """All sections, closed, without the fields of ``left_out``. ``url`` is the field that shows the URL."""
+    in_line = dict.fromkeys(ACTION_FIELDS, tuple(ACTION_FIELDS))
+    found: list[Fieldset] = []
+    for section in FORM:
+        names = [name for name in section.fields if name not in left_out]
+        shown = dict.fromkeys(url if name == "payload_url" else in_line.get(name, name) for name in names)
+        options = {"fields": list(shown), "classes": ["collapse"] if section.summary else []}
+        found.append((section.title or None, options))
+    return found
+
+
+def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
+    """The sections with a line about the values of the webhook in each title. A section with a value that is not the
+    default is open."""
+    by_title = {section.title: section for section in FORM if section.summary}
+    found: list[Fieldset] = []
+    for title, options in sections:
+        if section := by_title.get(title):
+            shown = capfirst(", ".join(part for part in section.summary(webhook) if part))  # type: ignore[misc]
+            if any(_is_changed(webhook, name) for name in options["fields"]):
+                options = options | {"classes": []}
+            changed = _("Changed and not saved yet")
+            title = format_html('{} <span class="wh-summary" data-changed="{}">{}</span>', title, changed, shown)
+        found.append((title, options))
+    return found
+
+
+def _is_changed(webhook: Webhook, name: str | tuple[str, ...]) -> bool:
+    """Whether a field shows a value that is not its default."""
+    column: Any = {field.name: field for field in Webhook._meta.fields}.get(name)  # type: ignore[arg-type]
+    if column is None or name in CREDENTIAL_FIELDS:
+        return False
+    return (getattr(webhook, column.name) or None) != (column.get_default() or None)

@@ -176,7 +176,7 @@ class Rule {
     this.result.textContent = "…";
     try {
       const body = new FormData(this.area.form);
-      ["secret", "secret_headers"].forEach((name) => body.delete(name));
+      this.area.form.querySelectorAll("[data-wh-secret]").forEach((input) => body.delete(input.name));
       const answer = await fetch(this.area.dataset.url, { method: "POST", body, credentials: "same-origin" });
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
       const { text } = await answer.json();

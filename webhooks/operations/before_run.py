@@ -1,0 +1,91 @@
+"""The page before a run: what it would take, in words, and whether it is done at once or becomes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+from webhooks import permissions
+from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
+from webhooks.insight.wording import count_of, number
+from webhooks.models import Webhook
+from webhooks.models.selection import without_options
+from webhooks.operations import runs
+from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+
+
+@dataclass(frozen=True)
+class Question:
+    """An act on many rows before a user confirms it."""
+
+    kind: RunKind
+    preview: runs.Preview
+    webhook: Webhook | None = None
+    """The only webhook with its rows, if the user has chosen one that they may view."""
+    is_run: bool = False
+    """Whether it becomes a run. Few deliveries are changed at once."""
+    may_begin: bool = True
+
+    @property
+    def count(self) -> int:
+        """The number of rows that texts inflect for."""
+        return self.preview.count if self.preview.at_most is None or self.preview.is_complete else self.preview.at_most
+
+    @property
+    def rows(self) -> str:
+        """The same in a sentence: "49,950", "at least 1,000" or "up to 10,710"."""
+        words = {"count": number(self.count)}
+        if self.preview.is_complete:
+            return words["count"]
+        return _("at least %(count)s") % words if self.preview.at_most is None else _("up to %(count)s") % words
+
+    @property
+    def more(self) -> int:
+        """Rows that the sample leaves out, if all are counted."""
+        return self.preview.count - len(self.preview.sample) if self.preview.is_complete else 0
+
+    @property
+    def title(self) -> str:
+        """Such as "Discard 49,950 deliveries of 2 webhooks?"."""
+        if not self.preview.may_take_any:
+            return _("Nothing matches")
+        words: dict[str, Any] = {"count": self.count, "rows": self.rows}
+        if not self.webhook and not self.preview.is_complete:
+            return str(self.kind.short_question % words)
+        return str(self.kind.question % (words | {"webhooks": self.webhook or self._webhooks()}))
+
+    def _webhooks(self) -> Any:
+        found = self.preview.webhooks
+        if len(found) == 1:
+            return Webhook.with_deleted.filter(pk__in=found).first() or ""
+        return count_of(len(found), "webhook")
+
+    @property
+    def heading(self) -> str:
+        """Such as "49,950 would be sent"."""
+        if not self.preview.may_take_any:
+            return _("Nothing to send")
+        text = _("%(rows)s would be sent")
+        if self.kind.is_judged_later:
+            text = _("at most %(rows)s would be sent") if self.preview.is_complete else _("%(rows)s would be looked at")
+        return capfirst(text % {"rows": self.rows})
+
+
+def ask(kind: RunKind, filters: Mapping[str, Any], user: Any, *, takes_all: bool = False, seconds: float) -> Question:
+    """The question about the rows that these filters choose. It counts them for about ``seconds``. Raises
+    RefusedFilter."""
+    preview = runs.preview(kind.name, filters, user, takes_all=takes_all, seconds=seconds)
+    may_be_few = kind.name in OF_DELIVERIES and without_options(filters)
+    is_run = not may_be_few or preview.is_more_than(runs.AT_ONCE)
+    may_begin = not is_run or permissions.has_perm(user, ADD_RUN)
+    webhook = permissions.visible_webhooks(user).filter(pk=filters.get("webhook", 0)).first()
+    return Question(kind, preview, webhook, is_run, may_begin)
+
+
+def may_begin(user: Any, kind: str) -> bool:
+    """Whether the user may begin runs of this kind."""
+    return not RUN_KINDS[kind].missing_permissions(user, ADD_RUN)

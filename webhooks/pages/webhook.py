@@ -1,0 +1,50 @@
+"""What the top of the page of a webhook shows: its alarms, the figures of 24 hours and the last deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+
+from webhooks import permissions
+from webhooks.db import index_plans
+from webhooks.insight import statistics
+from webhooks.insight.alarms import Problem, silent_alarms, webhook_alarms
+from webhooks.insight.counts import open_count
+from webhooks.insight.silence import read_silences
+from webhooks.models import Delivery
+from webhooks.models.selection import rows_in_order
+
+# Deliveries at the top of the page, the newest.
+LAST = 5
+
+# The problems that a failed request explains.
+OF_REQUESTS = (Problem.PAUSED, Problem.FAILING, Problem.BLOCKED_LANES)
+
+
+class WebhookPage:
+    """A webhook as one user may see it. ``with_counts`` has read the webhook."""
+
+    def __init__(self, webhook: Any, user: Any) -> None:
+        now, shown = timezone.now(), webhook.blocking or webhook.last_failed
+        alarms = [*silent_alarms(webhook, read_silences([webhook]).get(webhook.pk)), *webhook_alarms(webhook)]
+        self.webhook = webhook
+        self.alarms = [
+            (one, " · ".join(one.facts(now)), shown if one.problem in OF_REQUESTS else None) for one in alarms
+        ]
+        """Each with facts about it, and the key of the delivery that shows why the attempts fail, or None."""
+        self.day = statistics.recent([webhook.pk])[0].day
+        self.hours = statistics.by_hour([webhook.pk])
+        self.unsent = open_count(webhook)
+        self.sees_deliveries = permissions.may_view_deliveries(user)
+        self.last = _last(webhook, user) if self.sees_deliveries else []
+        """The newest deliveries that the user may view."""
+        self.sees_skips = permissions.may_view_skips(user)
+
+
+def _last(webhook: Any, user: Any) -> list[Delivery]:
+    of_webhook = Delivery.objects.filter(webhook=webhook.pk)
+    with index_plans(Delivery.objects.db):
+        newest = permissions.visible_deliveries(user, of_webhook).order_by("-pk")
+        keys = list(newest.values_list("pk", flat=True)[:LAST])
+    return rows_in_order(Delivery.objects.all(), keys)
