@@ -13,7 +13,7 @@ from tests.support.proxy import proxy
 from tests.support.servers import free_port
 from tests.support.threads import Beside
 from webhooks.error_kinds import KINDS, ErrorKind, kind_of_status
-from webhooks.network import sockets
+from webhooks.network.loop import Socket
 from webhooks.network.transport import Request, Transport
 
 
@@ -68,7 +68,7 @@ def test_connections_that_fail_have_their_kinds(inbox: Inbox, monkeypatch: pytes
         (errno.EMFILE, ErrorKind.RESOURCES),
         (errno.EADDRNOTAVAIL, ErrorKind.CONNECTION_FAILED),
     ):
-        monkeypatch.setattr(sockets.Socket, "connect", lambda *args, number=number: raise_error(number))
+        monkeypatch.setattr(Socket, "connect", lambda *args, number=number: raise_error(number))
         assert kind_of(inbox.url()) == kind
 
 

@@ -26,8 +26,7 @@ from urllib3.exceptions import DecodeError, HTTPError
 
 from tests.support.figures import Figures
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.auth.project_code import Adapter, Received
-from webhooks.network.auth.strategy import Conversation
+from webhooks.network.auth.strategies import Adapter, Conversation, Received
 from webhooks.network.outcome import explain
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

@@ -32,7 +32,7 @@ from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
-from webhooks.network.auth import Credentials, waits
+from webhooks.network.auth import waits
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import usable_descriptors
@@ -305,7 +305,7 @@ class DeliveryRunner:
     def _slow_group(self, delivery: ClaimedDelivery) -> str:
         if delivery.webhook.has_templates:
             return self._renderer.pace(delivery.webhook.pk)
-        credentials = Credentials(delivery.webhook.payload_url, delivery.webhook.secret_headers.reveal)
+        credentials = delivery.webhook.credentials(delivery.webhook.payload_url)
         return PROJECT_CODE if self._has_hooks or waits(credentials) else ""
 
 

@@ -13,6 +13,7 @@ from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY
+from webhooks.network.auth import Credentials
 from webhooks.security.encryption import EncryptedTextField, Secret
 
 # Characters of the plain text. The encrypted text in the database is longer.
@@ -78,6 +79,10 @@ class WebhookSecrets(models.Model):
         """
         is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
+
+    def credentials(self, url: str) -> Credentials:
+        """The credentials of a request to this URL, which may come from a template."""
+        return Credentials(url, self.secret_headers.reveal)
 
     @property
     def unreadable(self) -> list[str]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import http.client
 import math
 import re
+import socket
 import time
 import zlib
 
 from webhooks.error_kinds import ErrorKind
-from webhooks.network import sockets
 from webhooks.network.headers import NAME
-from webhooks.network.loop import PAUSE, Limits, Socket, Steps
+from webhooks.network.loop import PAUSE, Limits, Socket, Steps, receive
 from webhooks.network.outcome import NO_HTTP, Refused
 
 MAX_HEAD_BYTES = 131_072  # of all lines before the body, interim answers included, and again after it
@@ -32,6 +32,10 @@ REST_SECONDS = 1.0
 
 # Parts of an answer that are read before another one may have a turn.
 PARTS_AT_ONCE = 256
+
+# Acknowledges what has arrived. Linux waits 40 ms before it does, and a receiver that writes its headers and its body
+# apart waits for it in between. Measured: 45 ms a request without this, 2 ms with it. Other systems do not have it.
+_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)
 
 _MAX_CHUNK_LINE = 65_536
 _SWITCHING_PROTOCOLS = 101
@@ -269,9 +273,9 @@ class _Incoming:
     def more(self) -> Steps[bool]:
         """Wait for more bytes. Returns False at the end of the connection."""
         self._answer.before_wait(self._limits)
-        if self._answer.has_begun:
-            sockets.acknowledge(self._connection)
-        data = yield from sockets.receive(self._connection, self._limits)
+        if self._answer.has_begun and _QUICK_ACK:
+            self._connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        data = yield from receive(self._connection, self._limits)
         self._answer.has_begun |= bool(data)
         self.buffer += data
         return bool(data)

@@ -20,9 +20,9 @@ import requests
 
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
-from webhooks.network import connect, sockets
+from webhooks.network import connect
 from webhooks.network.answer import Answer
-from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready
+from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready, send
 from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused, explain, is_timeout, judge, retry_after
 from webhooks.network.request import Request
 from webhooks.network.url_policy import PORTS
@@ -49,6 +49,9 @@ SOON = 0.2
 
 # Receivers with kept connections. Beyond this, the connections of the least recently used one are closed.
 MAX_RECEIVERS = 100
+
+# Bytes that are read in addition to the wanted ones of a body, at most: head, chunk sizes, compression.
+OVERHEAD_BYTES = 1_000_000
 
 _NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 
@@ -109,7 +112,7 @@ class Transport:
 
 
 def limits_of(request: Request) -> Limits:
-    return Limits(request.timeout, sockets.OVERHEAD_BYTES + request.keep)
+    return Limits(request.timeout, OVERHEAD_BYTES + request.keep)
 
 
 def ask(connections: KeptConnections, request: Request, answer: Answer, limits: Limits) -> Steps[None]:
@@ -144,7 +147,7 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
 def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits) -> Steps[bool]:
     """Send a request and read its answer. Returns whether the connection may be used again."""
     try:
-        yield from sockets.send(connection, message)
+        yield from send(connection, message)
     except _CLOSED:  # it may have answered before it closed the connection, for example that the body is too large
         yield from answer.read(connection, limits)
         return False

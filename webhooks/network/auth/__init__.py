@@ -1,8 +1,5 @@
 """How a webhook authenticates at its receiver: one strategy after the other in ``STRATEGIES``.
 
-strategy        the base class, and the requests of one attempt
-project_code    code of the project for the hosts in the setting AUTH
-
 A strategy is shaped like ``auth_flow`` of httpx. It yields the request with its credentials. If it goes on after that,
 it gets the answer, and may yield the request again, once. A new strategy is a module with a subclass of ``Strategy``,
 and a row in ``STRATEGIES``.
@@ -18,25 +15,19 @@ from contextlib import closing
 from datetime import datetime
 
 from webhooks.network.answer import Answer
-from webhooks.network.auth.project_code import ProjectCode
-from webhooks.network.auth.strategy import Conversation, Credentials, NotAnswered, Strategy, with_secrets
+from webhooks.network.auth.strategies import (
+    Conversation,
+    Credentials,
+    NotAnswered,
+    ProjectCode,
+    SecretHeaders,
+    Strategy,
+)
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import outcome_of, utc_now
 
 __all__ = ["STRATEGIES", "Credentials", "authenticate", "exchange", "waits"]
-
-
-class SecretHeaders(Strategy):
-    """The secret headers of the webhook."""
-
-    name, waits = "secret_headers", False
-
-    def applies(self, credentials: Credentials) -> bool:
-        return bool(credentials.reveal())
-
-    def add(self, request: Request, credentials: Credentials) -> Request:
-        return with_secrets(request, credentials.reveal())
 
 
 STRATEGIES: dict[str, Strategy] = {one.name: one for one in (SecretHeaders(), ProjectCode())}
