@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from math import inf
 from typing import Literal, NamedTuple
@@ -56,8 +56,7 @@ OVERHEAD_BYTES = 1_000_000
 _NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+utc_now = partial(datetime.now, UTC)
 
 
 class Transport:
