@@ -26,7 +26,7 @@ from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Refusal, Rule
 from webhooks.models.statistic import Period
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks
 
 pytestmark = pytest.mark.usefixtures("database")

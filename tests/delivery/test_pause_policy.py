@@ -26,7 +26,7 @@ from webhooks.delivery.policy import Health, after_failures, is_healthy, next_wa
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.models.webhook_states import DisabledReason, WebhookQuerySet
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import webhooks as webhook_operations
 
 NOW = timezone.now()

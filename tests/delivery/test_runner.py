@@ -39,7 +39,7 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import kinds
 
 pytestmark = pytest.mark.usefixtures("database")

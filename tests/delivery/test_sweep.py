@@ -23,7 +23,7 @@ from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook
 from webhooks.models.lanes import lane_of
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -33,7 +33,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.hooks import FinishedAttempt, FinishedRun, Hooks, RecordedEvent, WebhookChange
 from webhooks.models import Event, QueuedDelivery, State, Webhook
 from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import replays, runs
 from webhooks.operations import webhooks as operations
 

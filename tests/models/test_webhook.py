@@ -28,7 +28,7 @@ from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.webhook import CONTENT_FIELDS, SETTINGS
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
 from webhooks.permissions import Operator
 

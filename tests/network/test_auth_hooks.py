@@ -27,9 +27,8 @@ from tests.support.servers import free_port
 from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Event, Webhook
+from webhooks.network.attempt import Outcome, Request
 from webhooks.network.auth import Credentials, authenticate, exchange
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
 from webhooks.operations import trial
 from webhooks.text import REDACTED
 

@@ -25,9 +25,8 @@ from tests.support.proxy import Proxy, proxy
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
+from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import Socket
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
 from webhooks.network.transport import Transport
 
 Change = Callable[..., None]

@@ -18,9 +18,8 @@ from tests.support.inbox import Inbox
 from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import loop
+from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
 from webhooks.network.transport import Transport
 
 Serve = Callable[[socket.socket, int], None]

@@ -26,9 +26,8 @@ from urllib3.exceptions import DecodeError, HTTPError
 
 from tests.support.figures import Figures
 from webhooks.error_kinds import ErrorKind
+from webhooks.network.attempt import Request, explain
 from webhooks.network.auth.strategies import Adapter, Conversation, Received
-from webhooks.network.outcome import explain
-from webhooks.network.request import Request
 from webhooks.network.transport import Transport
 from webhooks.text import clean
 

@@ -30,8 +30,7 @@ from tests.support.json_process import run_module
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import headers
-from webhooks.network.outcome import Outcome, retry_after
-from webhooks.network.request import Request
+from webhooks.network.attempt import Outcome, Request, retry_after
 from webhooks.network.transport import Transport
 
 

@@ -20,7 +20,7 @@ _getaddrinfo = socket.getaddrinfo
 
 
 def main() -> None:
-    from webhooks.network.request import Request
+    from webhooks.network.attempt import Request
     from webhooks.network.transport import Transport
 
     urls = json.load(sys.stdin)

@@ -151,7 +151,7 @@ def main() -> None:
 def run(server: NameServer, case: dict[str, Any]) -> dict[str, Any]:
     from django.test import override_settings
 
-    from webhooks.network.request import Request
+    from webhooks.network.attempt import Request
     from webhooks.network.transport import Transport
 
     server.zone = case["zone"]

@@ -32,7 +32,7 @@ from webhooks.delivery.clock import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.security import encryption
 
 logger = get_logger(__name__)

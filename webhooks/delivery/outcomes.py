@@ -18,8 +18,7 @@ from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
 from webhooks.models.attempt import URL_LENGTH, Attempt, Body
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import StoredRequest
+from webhooks.network.attempt import Outcome, StoredRequest
 
 # These failures say nothing about the receiver, and use up no schedule.
 NOT_OF_RECEIVER = {ErrorKind.WORKER_ENDED, ErrorKind.VETOED}

@@ -44,7 +44,7 @@ from webhooks.errors import get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.permissions.redaction import explain
 from webhooks.text import one_line
 

@@ -32,9 +32,8 @@ from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
+from webhooks.network.attempt import Outcome, Request
 from webhooks.network.auth import waits
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
 from webhooks.network.transport import usable_descriptors
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, is_template
 

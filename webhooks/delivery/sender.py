@@ -24,9 +24,8 @@ from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
+from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request
 from webhooks.network.auth import exchange
-from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused
-from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.text import clean
 

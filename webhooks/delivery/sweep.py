@@ -31,7 +31,7 @@ from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 
 logger = get_logger(__name__)
 

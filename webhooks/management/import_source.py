@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 
 from webhooks.network import url_policy
-from webhooks.network.outcome import explain
+from webhooks.network.attempt import explain
 from webhooks.text import clean
 
 PAGE = 1000  # items, the default maximum of both

@@ -17,9 +17,9 @@ import time
 import zlib
 
 from webhooks.error_kinds import ErrorKind
+from webhooks.network.attempt import NO_HTTP, Refused
 from webhooks.network.headers import NAME
 from webhooks.network.loop import PAUSE, Limits, Socket, Steps, receive
-from webhooks.network.outcome import NO_HTTP, Refused
 
 MAX_HEAD_BYTES = 131_072  # of all lines before the body, interim answers included, and again after it
 MAX_HEADERS = 100

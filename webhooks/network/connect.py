@@ -25,8 +25,8 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import url_policy
+from webhooks.network.attempt import Refused, TimedOut
 from webhooks.network.loop import READ, WRITE, Limits, Socket, Steps, in_thread, receive, run, send, when_ready
-from webhooks.network.outcome import Refused, TimedOut
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server

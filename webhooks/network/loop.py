@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.outcome import Refused
+from webhooks.network.attempt import Refused
 
 T = TypeVar("T")
 

@@ -22,9 +22,8 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
 from webhooks.network.answer import Answer
+from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request, explain, is_timeout, judge, retry_after
 from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready, send
-from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused, explain, is_timeout, judge, retry_after
-from webhooks.network.request import Request
 from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
 

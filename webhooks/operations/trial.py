@@ -33,9 +33,8 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
+from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.auth import exchange
-from webhooks.network.outcome import Outcome, Refused
-from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.operations.webhooks import new_ping
 from webhooks.payloads import Bodies

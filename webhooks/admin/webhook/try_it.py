@@ -23,8 +23,7 @@ from webhooks.insight.paging import read_page
 from webhooks.insight.wording import number
 from webhooks.models import Action, Event, Webhook
 from webhooks.models.webhook import SECTIONS
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
+from webhooks.network.attempt import Outcome, Request
 from webhooks.operations import trial
 from webhooks.operations.trial import NoSample, Sample, Trial
 from webhooks.permissions.redaction import explain

@@ -15,6 +15,7 @@ from contextlib import closing
 from datetime import datetime
 
 from webhooks.network.answer import Answer
+from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.auth.strategies import (
     Conversation,
     Credentials,
@@ -23,8 +24,6 @@ from webhooks.network.auth.strategies import (
     SecretHeaders,
     Strategy,
 )
-from webhooks.network.outcome import Outcome, Refused
-from webhooks.network.request import Request
 from webhooks.network.transport import outcome_of, utc_now
 
 __all__ = ["STRATEGIES", "Credentials", "authenticate", "exchange", "waits"]

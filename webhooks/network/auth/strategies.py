@@ -27,9 +27,8 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network import headers, url_policy
 from webhooks.network.answer import Answer
+from webhooks.network.attempt import Refused, Request
 from webhooks.network.loop import run
-from webhooks.network.outcome import Refused
-from webhooks.network.request import Request
 from webhooks.network.transport import KeptConnections, ask, limits_of
 
 logger = get_logger(__name__)
