@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind

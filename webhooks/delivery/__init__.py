@@ -12,6 +12,5 @@ counting      attempts and skips are counted by minute and hour
 sweep         the periodic work: expired leases, blocked lanes, statistics, retention
 retention     old deliveries, events and skips are deleted in pieces
 runs          runs are taken forward step by step
-clock         the database's time
 scan_floors   where a scan of an index begins
 """

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from django.utils.text import capfirst
 from django.utils.translation import gettext_noop as _
 
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Webhook

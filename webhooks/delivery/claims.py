@@ -12,10 +12,9 @@ from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, QueryByKeys, atomically
+from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
 from webhooks.delivery import policy
 from webhooks.delivery.breaker import AvoidedWebhooks
-from webhooks.delivery.clock import elapsed
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker

@@ -17,10 +17,9 @@ from django.db import DataError
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import atomically
+from webhooks.db import DatabaseClock, atomically, elapsed
 from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
-from webhooks.delivery.clock import DatabaseClock, elapsed
 from webhooks.delivery.compose import compose
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue

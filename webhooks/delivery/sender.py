@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 from django.db import close_old_connections, connections
 from django.utils import translation
 
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
