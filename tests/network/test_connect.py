@@ -22,12 +22,12 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.json_process import run_module
 from tests.support.proxy import Proxy, proxy
+from tests.support.sending import Transport
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import Socket
-from webhooks.network.transport import Transport
 
 Change = Callable[..., None]
 Names = dict[str, Any]

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.inbox import Inbox
+from tests.support.sending import Transport
 from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import loop
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
-from webhooks.network.transport import Transport
 
 Serve = Callable[[socket.socket, int], None]
 

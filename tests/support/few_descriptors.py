@@ -20,8 +20,8 @@ _getaddrinfo = socket.getaddrinfo
 
 
 def main() -> None:
+    from tests.support.sending import Transport
     from webhooks.network.attempt import Request
-    from webhooks.network.transport import Transport
 
     urls = json.load(sys.stdin)
     socket.getaddrinfo = local_address

@@ -82,15 +82,6 @@ class Transport:
         """End a ``poll`` in another thread."""
         self._loop.wake()
 
-    def send(self, request: Request) -> Outcome:
-        """Send one request, and wait for its end."""
-        outcomes: list[Outcome] = []
-        self.poll(0)
-        self.start(request, outcomes.append)
-        while not outcomes:
-            self.poll()
-        return outcomes[0]
-
     def close(self) -> None:
         """Abandon the requests in flight and close all connections."""
         self._kept.close()
@@ -199,7 +190,7 @@ def _message(target: _Target, request: Request) -> bytes:
 
 
 def outcome_of(
-    request: Request, answer: Answer, error: Exception | None, started_at: datetime, ended_at: datetime, limits: Limits
+    request: Request, answer: Answer, error: BaseException | None, started_at: datetime, now: datetime, limits: Limits
 ) -> Outcome:
     """The Outcome of an attempt: an answer, an error, or both."""
 
@@ -212,7 +203,7 @@ def outcome_of(
     if answer.status is not None:
         location, phrase = kept(answer.header("location") or "", REASON_LENGTH), kept(answer.phrase, REASON_LENGTH)
         kind, reason = judge(answer.status, phrase, location)
-    wait = retry_after(answer.header("retry-after"), ended_at) if reason else None
+    wait = retry_after(answer.header("retry-after"), now) if reason else None
     if error:
         # With a status too: the receiver may not have finished, so it is a failure, as in NetBox. A 410 or 429 counts.
         in_body = answer.status is not None

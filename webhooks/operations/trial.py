@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +34,7 @@ from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
 from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.auth import exchange
-from webhooks.network.transport import Transport, utc_now
+from webhooks.network.transport import utc_now
 from webhooks.operations.webhooks import new_ping
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
@@ -110,11 +109,7 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
     if trial.request is None:
         raise ValueError("There is no request to send.")
     request = replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS))
-    if request.converse:
-        outcome = exchange(request)
-    else:
-        with closing(Transport()) as transport:
-            outcome = transport.send(request)
+    outcome = exchange(request)
     if webhook.pk:
         history.record(user, [webhook], history.CHANGE, _entry(trial.event))
     return outcome

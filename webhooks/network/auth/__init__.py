@@ -48,13 +48,14 @@ def authenticate(request: Request, credentials: Credentials) -> Request:
 
 
 def exchange(request: Request, now: Callable[[], datetime] = utc_now) -> Outcome:
-    """Send a request, and let the strategy that wants to see the answer send it again. The Outcome has the request of
-    the answer that counts."""
+    """Send a request in this thread, and let the strategy that wants to see the answer send it again. The Outcome has
+    the request of the answer that counts."""
     started_at = now()
+    error: BaseException | None
     with closing(Conversation(request)) as conversation:
         try:
             converse = request.converse or (lambda request, conversation: conversation.send(request))
             sent, answer, error = converse(conversation.sent, conversation)
         except (NotAnswered, Refused) as raised:
-            sent, answer, error = conversation.sent, Answer(0), raised
+            sent, answer, error = conversation.sent, Answer(0), raised.__cause__ or raised
     return outcome_of(sent, answer, error, started_at, now(), conversation.limits)
