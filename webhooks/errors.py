@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -84,7 +85,7 @@ def reraise_job_timeout(error: BaseException) -> None:
 logger = get_logger(__name__)
 
 
-class log_errors:  # reads as a function
+class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a function
     """In a ``with``: log an error under a message, and go on.
 
     Raises what aborted the transaction: a caller that went on would lose its changes without notice.
@@ -92,9 +93,6 @@ class log_errors:  # reads as a function
 
     def __init__(self, using: str, message: str, *args: Any) -> None:
         self._using, self._message, self._args = using, message, args
-
-    def __enter__(self) -> None:
-        pass
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -50,26 +50,24 @@ _BLOCKED = {
 BLOCKED = {kind: networks(texts.split()) for kind, texts in _BLOCKED.items()}
 PRIVATE = networks(["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"])
 
-_MAPPED, _NAT64 = networks(["::ffff:0:0/96", "64:ff9b::/96"])  # RFC 4291, RFC 6052
-_COMPATIBLE, _LOCAL_NAT64 = networks(["::/96", "64:ff9b:1::/48"])  # RFC 4291, RFC 8215
-_SIX_TO_FOUR, _TEREDO = networks(["2002::/16", "2001::/32"])  # RFC 3056, RFC 4380
+_COMPATIBLE, _NAT64, _LOCAL_NAT64 = networks(["::/96", "64:ff9b::/96", "64:ff9b:1::/48"])  # RFC 4291, 6052, 8215
 
 
 def targets_of(address: Address) -> tuple[Address, ...]:
     """Where a packet to this address may arrive: the address, and the IPv4 addresses that are embedded in it. An IPv4
     address in an IPv6 spelling is only that IPv4 address."""
+    if isinstance(address, IPv4Address):
+        return (address,)
     number = int(address)
     last = IPv4Address(number & 0xFFFFFFFF)
-    if address.version == 4:
-        return (address,)
-    if address in _MAPPED or address in _NAT64:
+    if address.ipv4_mapped or address in _NAT64:
         return (last,)
     if address in _LOCAL_NAT64 or (address in _COMPATIBLE and number > 1):
         return (address, last)
-    if address in _SIX_TO_FOUR:
-        return (address, IPv4Address(number >> 80 & 0xFFFFFFFF))
-    if address in _TEREDO:  # the server's address, and the client's with its bits inverted
-        return (address, IPv4Address(number >> 64 & 0xFFFFFFFF), IPv4Address(int(last) ^ 0xFFFFFFFF))
+    if address.sixtofour:
+        return (address, address.sixtofour)
+    if address.teredo:  # the server's address, and the client's
+        return (address, *address.teredo)
     if number >> 32 & 0xFDFF_FFFF == 0x5EFE:  # ISATAP, RFC 5214, in any network
         return (address, last)
     return (address,)
