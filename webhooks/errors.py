@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -104,6 +105,15 @@ class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a func
             error.add_note(f"{RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
         return not is_aborted(self._using)
+
+
+def why_failed(work: Callable[[], object], *expected: type[Exception]) -> str:
+    """The text of the expected error that ``work`` raises; empty if it raises none."""
+    try:
+        work()
+    except expected as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def is_aborted(using: str) -> bool:

@@ -248,7 +248,7 @@ class Loop:
             one.setblocking(False)
         self._selector.register(self._alarm, READ)
 
-    def start(self, steps: Steps[T], limits: Limits, done: Callable[[T], None]) -> None:
+    def add(self, steps: Steps[T], limits: Limits, done: Callable[[T], None]) -> None:
         """Run steps as far as they go without waiting. ``done`` gets their results. They must not raise."""
         task = Task(steps, limits, done)
         self._tasks.add(task)
@@ -271,7 +271,9 @@ class Loop:
                 sock.close()
         now = time.monotonic()
         if now >= self._next_end:
-            self._end_late_tasks()
+            for task in [task for task in self._tasks if task.limits.end <= now]:
+                self._step(task, TimeoutError("the deadline has passed"))
+            self._next_end = min((task.limits.end for task in self._tasks), default=math.inf)
         if self._costly and now >= self._next_costly:
             self._step(next(iter(self._costly)))
             self._next_costly = max(self._next_costly, now + MIN_REST)
@@ -327,9 +329,3 @@ class Loop:
         has to wait."""
         sock.unwatch()
         self._costly[task] = None
-
-    def _end_late_tasks(self) -> None:
-        now = time.monotonic()
-        for task in [task for task in self._tasks if task.limits.end <= now]:
-            self._step(task, TimeoutError("the deadline has passed"))
-        self._next_end = min((task.limits.end for task in self._tasks), default=math.inf)

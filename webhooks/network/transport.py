@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import islice
-from math import inf
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -58,34 +57,25 @@ _NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 utc_now = partial(datetime.now, UTC)
 
 
-class Transport:
+class Transport(Loop):
     """Sends requests over kept connections, many at once, in the thread that calls it. ``now`` is the clock of
-    outcomes."""
+    outcomes. Call ``poll`` before ``start``: it also closes kept connections that receivers have closed."""
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        super().__init__()
         self._now = now
-        self._loop = Loop()
         self._kept = KeptConnections()
 
     def start(self, request: Request, done: Callable[[Outcome], None]) -> None:
         """Begin to send. ``done`` gets the Outcome within ``request.timeout`` seconds and a moment, if ``poll`` is
         called until then."""
         limits = limits_of(request)
-        self._loop.start(self._exchange(request, limits), limits, done)
-
-    def poll(self, seconds: float = inf) -> None:
-        """Wait up to ``seconds`` for anything to go on with, and go on. Call it before ``start``: it also closes kept
-        connections that receivers have closed."""
-        self._loop.poll(seconds)
-
-    def wake(self) -> None:
-        """End a ``poll`` in another thread."""
-        self._loop.wake()
+        self.add(self._exchange(request, limits), limits, done)
 
     def close(self) -> None:
         """Abandon the requests in flight and close all connections."""
         self._kept.close()
-        self._loop.close()
+        super().close()
 
     def _exchange(self, request: Request, limits: Limits) -> Steps[Outcome]:
         started_at, answer = self._now(), Answer(request.keep)

@@ -18,6 +18,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import idna
 from django.utils.translation import gettext, gettext_noop
 
+from webhooks.errors import why_failed
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -212,11 +214,7 @@ def parse(url: str) -> Destination:
 
 def problem(url: str) -> str:
     """Why ``parse`` refuses a URL; empty if it does not."""
-    try:
-        parse(url)
-    except BadURL as error:
-        return str(error)
-    return ""
+    return why_failed(lambda: parse(url), BadURL)
 
 
 def redacted(url: str) -> str:

@@ -231,7 +231,7 @@ def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> 
     wanted = Q(object_type__in=labels, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
     # Only visible payloads: conditions could be used to guess the data of others.
     visible = permissions.visible_events(user, Event.objects.filter(wanted, error=""))
-    visible = permissions.with_visible_payloads(user, visible)
+    visible = permissions.allowed(user, "read_payload", visible)
     # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
     filters = replace(Filters.of(webhook), prechange=False)
     return _in_words(filters, _read(list(visible.order_by("-pk").values_list("pk", flat=True)[:MAX_EVENTS])))
