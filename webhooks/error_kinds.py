@@ -40,13 +40,12 @@ class ErrorKind(StrEnum):
     def remedy(self, host: str = "") -> str:
         return _sentence(self._remedy, host)
 
-    # Translators: {host} in the texts below is "https://cmdb.example.com", or the words for "the receiver". Choose
-    # sentences that have it in the nominative.
-
     # fmt: off
 
     # No connection
 
+    # Translators: {host} in the texts below is "https://cmdb.example.com", or the words for "the receiver". Choose
+    # sentences that have it in the nominative.
     REFUSED = ("refused", _("connection refused"),
         _("Nothing listens at {host}, or a firewall refuses the connection."),
         _("Start the receiver, or correct the host and port of the webhook's URL."))
