@@ -53,7 +53,6 @@ OVERHEAD_BYTES = 1_000_000
 
 _NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 
-
 utc_now = partial(datetime.now, UTC)
 
 

@@ -28,7 +28,6 @@ from webhooks.network.transport import outcome_of, utc_now
 
 __all__ = ["STRATEGIES", "Credentials", "authenticate", "exchange", "waits"]
 
-
 STRATEGIES: dict[str, Strategy] = {one.name: one for one in (SecretHeaders(), ProjectCode())}
 """By their names, in the order in which they add to a request. The last one that wants to see the answer sees it."""
 
