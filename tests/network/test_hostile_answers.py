@@ -335,7 +335,7 @@ def test_costly_answers_share_a_small_part_of_the_thread(transport: Transport, i
 
 
 def limits_in(transport: Transport) -> list[Limits]:
-    return [task.limits for task in transport._loop._tasks]
+    return [task.limits for task in transport._tasks]
 
 
 def test_after_a_costly_answer_the_next_one_of_its_receiver_has_no_allowance(
