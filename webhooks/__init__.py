@@ -20,9 +20,8 @@ A change takes one way through these packages, from top to bottom::
       sender         a thread that only does HTTP
     network        one request to a checked address: an Outcome
     delivery
-      outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next modules
-      retry_policy   when to send again, or give up
-      pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
+      outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next module
+      policy         when to send again, or give up; pauses, probes, resumes or disables the webhook, as after a 410
 
 At named places of this way, ``hooks`` calls code of the host. The admin, the REST API and the management commands ask
 ``insight`` what they show, and act through ``operations``. ``pages`` has what the pages of the admin and of other

@@ -21,7 +21,7 @@ from webhooks.conf import conf
 from webhooks.insight.silence import Silence, read_unregistered
 from webhooks.insight.wording import registration_remedy
 from webhooks.models import Event, Webhook
-from webhooks.network.auth.project_code import load
+from webhooks.network.auth.strategies import load
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.registry.registration import Registration, conventional_paths
 from webhooks.registry.sources import attributes, serializer_fields, source_names

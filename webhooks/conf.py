@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_network
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -32,10 +33,6 @@ def _is_number(value: Any, minimum: float = 0, maximum: float = CENTURY) -> bool
 
 def _is_positive(value: Any, maximum: float = CENTURY) -> bool:
     return _is_number(value, 0, maximum) and value > 0
-
-
-def _is_positive_days(value: Any) -> bool:
-    return _is_positive(value, CENTURY_DAYS)
 
 
 def _is_count(value: Any) -> bool:
@@ -82,6 +79,7 @@ count: Rule = ("must be a whole number above 0", _is_count)
 count_or_none: Rule = ("must be a whole number, 0 for none", lambda value: value == 0 or _is_count(value))
 fraction: Rule = ("must be a number from 0 to 1", lambda value: _is_number(value, 0, 1))
 days: Rule = ("must be a number of days, up to 100 years, 0 for none", lambda value: _is_number(value, 0, CENTURY_DAYS))
+_is_positive_days = partial(_is_positive, maximum=CENTURY_DAYS)
 positive_days: Rule = ("must be a number of days above 0, up to 100 years", _is_positive_days)
 seconds: Rule = ("must be a number of seconds, up to 100 years", _is_number)
 positive_seconds: Rule = ("must be a number of seconds above 0, up to 100 years", _is_positive)
@@ -164,11 +162,8 @@ class Setting(Generic[T]):
         given = _given_settings()
         if self.key not in given or not self.accepts(given[self.key]):
             return self.default
-        value: Any = given[self.key]
-        if isinstance(self.default, dict):
-            value = {**self.default, **value}
-        complete: T = value
-        return complete
+        value = given[self.key]
+        return cast(T, {**self.default, **value} if isinstance(self.default, dict) else value)
 
     def accepts(self, value: Any) -> bool:
         """Whether it is a valid value of this setting."""

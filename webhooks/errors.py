@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -84,7 +86,7 @@ def reraise_job_timeout(error: BaseException) -> None:
 logger = get_logger(__name__)
 
 
-class log_errors:  # reads as a function
+class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a function
     """In a ``with``: log an error under a message, and go on.
 
     Raises what aborted the transaction: a caller that went on would lose its changes without notice.
@@ -92,9 +94,6 @@ class log_errors:  # reads as a function
 
     def __init__(self, using: str, message: str, *args: Any) -> None:
         self._using, self._message, self._args = using, message, args
-
-    def __enter__(self) -> None:
-        pass
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -106,6 +105,15 @@ class log_errors:  # reads as a function
             error.add_note(f"{RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
         return not is_aborted(self._using)
+
+
+def why_failed(work: Callable[[], object], *expected: type[Exception]) -> str:
+    """The text of the expected error that ``work`` raises; empty if it raises none."""
+    try:
+        work()
+    except expected as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def is_aborted(using: str) -> bool:

@@ -250,7 +250,7 @@ _loaded: dict[Sequence[str], dict[str, list[Hook]]] = {}
 def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
     """The methods that these classes override, by their names."""
     found: dict[str, list[Hook]] = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):  # one that is listed twice is called once
         try:
             for name, hook in load(path).items():
                 found.setdefault(name, []).append(hook)

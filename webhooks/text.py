@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import decimal
 import html
-import ipaddress
 import json
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import accumulate
 from typing import Any
 
@@ -84,10 +84,7 @@ _JSON_ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
 )
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
-_ADDRESSES = (
-    *(ipaddress.IPv4Address, ipaddress.IPv4Network, ipaddress.IPv4Interface),
-    *(ipaddress.IPv6Address, ipaddress.IPv6Network, ipaddress.IPv6Interface),
-)
+_ADDRESSES = (IPv4Address, IPv4Network, IPv6Address, IPv6Network)  # an interface is an address
 _rest_framework = JSONEncoder()
 
 
@@ -103,22 +100,18 @@ class Room:
     """The room for JSON text, in bytes. What is certain to be written takes some of it, before it is written."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._least = most, 0
+        self.most, self._least = most, 0
 
     def take(self, least: int) -> None:
         """Note at least so many bytes more. Raises TooLong."""
         self._least += least
-        if self._least > self._most:
-            raise TooLong(f"the text would have more than {self._most:,} bytes")
+        if self._least > self.most:
+            raise TooLong(f"the text would have more than {self.most:,} bytes")
 
     @property
     def is_filling(self) -> bool:
         """Whether a large part is taken."""
-        return self._least > self._most // 4
-
-    @property
-    def most(self) -> int:
-        return self._most
+        return self._least > self.most // 4
 
 
 # The fewest bytes of JSON: of a value in a list with its comma, and of a key with its value.

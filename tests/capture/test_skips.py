@@ -20,13 +20,13 @@ from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
 from webhooks.db import to_utc
-from webhooks.delivery import counting, pause_policy, retention, sweep
+from webhooks.delivery import counting, policy, retention, sweep
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Refusal, Rule
 from webhooks.models.statistic import Period
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -167,7 +167,7 @@ def test_a_webhook_that_was_disabled_automatically_leaves_the_reason(
     webhook = make_webhook(Thing, failing_since=timezone.now() - timedelta(days=9), failures_in_a_row=99)
     failed = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500)
     with transaction.atomic():
-        pause_policy.update_all({webhook: [failed]})
+        policy.update_all({webhook: [failed]})
     thing.save()
     [(_, rule, detail)] = skipped()
     assert rule == Rule.DISABLED

@@ -24,8 +24,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, BodyKind, QueuedDelivery, State, Undispatched, Worker
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import StoredRequest
+from webhooks.network.attempt import Outcome, StoredRequest
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -22,7 +22,7 @@ from webhooks.db import to_utc
 from webhooks.delivery import compose
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
-from webhooks.network.outcome import Refused
+from webhooks.network.attempt import Refused
 from webhooks.operations import replays
 from webhooks.payloads import Bodies, templates
 from webhooks.payloads.templates import Renderer

@@ -28,7 +28,7 @@ from webhooks.delivery import sweep
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.models import Attempt, Delivery, Event, MediaType, QueuedDelivery, State, Webhook
 from webhooks.models.queue import ClaimedRow
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -21,13 +21,12 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks.db import atomically, execute, fetch_all
-from webhooks.delivery import pause_policy
-from webhooks.delivery.pause_policy import Health, after_failures, is_healthy
-from webhooks.delivery.retry_policy import next_wait
+from webhooks.delivery import policy
+from webhooks.delivery.policy import Health, after_failures, is_healthy, next_wait
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.models.webhook_states import DisabledReason, WebhookQuerySet
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import webhooks as webhook_operations
 
 NOW = timezone.now()
@@ -115,13 +114,13 @@ def test_health_is_judged_by_the_clock_of_the_database(
     for worker in (timedelta(days=30), timedelta(days=-30)):
         monkeypatch.setattr(timezone, "now", lambda worker=worker: now() + worker)
         with transaction.atomic():
-            pause_policy.update_all({webhook: [FAILED]})
+            policy.update_all({webhook: [FAILED]})
     webhook.refresh_from_db()
     assert webhook.enabled
     for moment, wait in ((webhook.failing_since, 0), (webhook.last_failure_at, 0), (webhook.probe_at, 60)):
         assert abs((moment - now()).total_seconds() - wait) < 30
     with transaction.atomic():
-        pause_policy.update_all({webhook: [OK]})
+        policy.update_all({webhook: [OK]})
     webhook.refresh_from_db()
     assert abs((webhook.last_success_at - now()).total_seconds()) < 30
 
@@ -296,7 +295,7 @@ def test_a_probe_that_its_worker_does_not_finish_is_due_again(database: str, inb
 
 def test_two_workers_that_find_a_probe_due_send_one(database: str) -> None:
     webhook = make_webhook(Thing, probe_at=timezone.now(), failures_in_a_row=9)
-    assert [pause_policy.begin_probe(webhook.pk) for _ in range(2)] == [True, False]
+    assert [policy.begin_probe(webhook.pk) for _ in range(2)] == [True, False]
 
 
 def make_paused_with_probe_due(url: str) -> Webhook:
@@ -383,7 +382,7 @@ def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
 ) -> None:
     webhooks = [make_webhook(Thing) for _ in range(20)]
     with transaction.atomic(), django_assert_max_num_queries(2):
-        pause_policy.update_all({webhook: [OK] for webhook in webhooks})
+        policy.update_all({webhook: [OK] for webhook in webhooks})
     assert not Webhook.objects.filter(last_success_at=None).exists()
 
 
@@ -392,14 +391,14 @@ def test_after_a_failure_a_webhook_that_a_user_has_stopped_gets_nothing(database
     webhook, other = make_webhook(Thing), make_webhook(Thing)
     Webhook.objects.filter(pk=webhook.pk).update(**stored(stopped))
     with transaction.atomic():
-        assert pause_policy.update_all({webhook: [FAILED], other: [FAILED]}) == {webhook.pk}
+        assert policy.update_all({webhook: [FAILED], other: [FAILED]}) == {webhook.pk}
 
 
 def test_a_name_with_a_line_break_does_not_stop_the_mail(database: str, mailoutbox: list[Any]) -> None:
     webhook = make_webhook(Thing)
     Webhook.objects.update(name="CMDB\nBcc: ann@example.org")  # a form refuses it
     with transaction.atomic():
-        pause_policy.update_all({webhook: [failed(410)]})
+        policy.update_all({webhook: [failed(410)]})
     until(lambda: mailoutbox, 5, "the e-mail")
     assert "\n" not in mailoutbox[0].subject
 
@@ -408,7 +407,7 @@ def test_a_late_failure_of_a_disabled_webhook_changes_nothing(database: str, mai
     webhook = make_webhook(Thing)
     Webhook.objects.update(enabled=False, disabled_by="root")
     with transaction.atomic():
-        pause_policy.update_all({webhook: [failed(410)]})
+        policy.update_all({webhook: [failed(410)]})
     webhook.refresh_from_db()
     assert (webhook.failures_in_a_row, webhook.disabled_reason, webhook.last_failure) == (0, "", "")
     assert not mailoutbox
@@ -418,7 +417,7 @@ def test_a_late_failure_of_a_disabled_webhook_changes_nothing(database: str, mai
 def test_workers_that_update_the_same_webhooks_do_not_deadlock(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = make_webhook(Thing), make_webhook(Thing)
     tries, has_one, may_go_on = [], threading.Event(), threading.Event()
-    write = pause_policy._write
+    write = policy._write
 
     def write_and_stay(*args: Any) -> None:
         write(*args)
@@ -428,9 +427,9 @@ def test_workers_that_update_the_same_webhooks_do_not_deadlock(database: str, mo
 
     def note(*webhooks: Webhook) -> None:
         tries.append(webhooks)
-        pause_policy.update_all({webhook: [FAILED] for webhook in webhooks})
+        policy.update_all({webhook: [FAILED] for webhook in webhooks})
 
-    monkeypatch.setattr(pause_policy, "_write", write_and_stay)
+    monkeypatch.setattr(policy, "_write", write_and_stay)
     first = Beside(lambda: atomically(lambda: note(one, other), "default"))
     assert has_one.wait(60)
     second = Beside(lambda: atomically(lambda: note(other, one), "default"))

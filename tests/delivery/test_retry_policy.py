@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhooks.conf import RETRY_SCHEDULE
-from webhooks.delivery.retry_policy import next_wait
+from webhooks.delivery.policy import next_wait
 
 
 @pytest.mark.parametrize(

@@ -28,18 +28,18 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
+from webhooks.db import elapsed
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import runner as runner_module
 from webhooks.delivery import sender, sweep
 from webhooks.delivery.claims import ClaimedDelivery
-from webhooks.delivery.clock import elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import kinds
 
 pytestmark = pytest.mark.usefixtures("database")

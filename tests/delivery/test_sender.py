@@ -12,12 +12,11 @@ import pytest
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.outcome import Outcome, Refused
-from webhooks.network.request import Request
+from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.transport import Transport
 
 # Seconds that no test waits: longer than its time limit.

@@ -18,12 +18,12 @@ from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import execute
-from webhooks.delivery import pause_policy, sweep
+from webhooks.delivery import policy, sweep
 from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook
 from webhooks.models.lanes import lane_of
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -87,7 +87,7 @@ def probe(webhook: Webhook, *answers: Outcome) -> None:
     Webhook.objects.update(probe_at=timezone.now(), failures_in_a_row=9)
     webhook.refresh_from_db()
     with transaction.atomic():
-        pause_policy.update_all({webhook: answers})
+        policy.update_all({webhook: answers})
 
 
 OK, NOT_OK = Outcome(AGO, 1, status=200), Outcome(AGO, 1, reason="HTTP 500", status=500)
@@ -115,7 +115,7 @@ def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webho
     Webhook.objects.update(failures_in_a_row=2)
     webhook.refresh_from_db()
     with transaction.atomic():
-        pause_policy.update_all({webhook: [OK]})
+        policy.update_all({webhook: [OK]})
     webhook.refresh_from_db()
     webhook.save()
     assert (webhook.failures_in_a_row, webhook.resumed_at) == (0, None)

@@ -27,13 +27,13 @@ from tests.testapp.models import Thing
 from users.models import User
 from webhooks import hooks, registry, send
 from webhooks.db import atomically
-from webhooks.delivery import pause_policy
+from webhooks.delivery import policy
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
 from webhooks.hooks import FinishedAttempt, FinishedRun, Hooks, RecordedEvent, WebhookChange
 from webhooks.models import Event, QueuedDelivery, State, Webhook
 from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import replays, runs
 from webhooks.operations import webhooks as operations
 
@@ -278,7 +278,7 @@ def test_a_late_success_does_not_announce_a_webhook_that_stays_stopped(
     listed(Recorder)
     Webhook.objects.update(failures_in_a_row=9, probe_at=timezone.now(), **stopped)
     with transaction.atomic():
-        pause_policy.update_all({Webhook.objects.get(): [Outcome(timezone.now(), 1)]})
+        policy.update_all({Webhook.objects.get(): [Outcome(timezone.now(), 1)]})
     assert called("webhook_resumed") == []
     assert not Webhook.objects.get().failures_in_a_row
 
@@ -358,6 +358,12 @@ def test_a_method_of_an_instance_is_a_hook(webhook: Webhook, listed: Any) -> Non
     listed(Chosen)
     Thing.objects.create(name="one")
     assert [event.object_name for event in called("chosen")] == ["one"]
+
+
+def test_a_class_that_is_listed_twice_is_called_once(webhook: Webhook, listed: Any) -> None:
+    listed(Recorder, Chosen, Recorder)
+    Thing.objects.create(name="one")
+    assert [event.object_name for event in called("event_recorded")] == ["one"]
 
 
 def test_threads_that_need_a_hook_at_once_use_the_same_instance(listed: Any) -> None:

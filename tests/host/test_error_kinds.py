@@ -10,11 +10,12 @@ import pytest
 
 from tests.support.inbox import Inbox, flood, raw
 from tests.support.proxy import proxy
+from tests.support.sending import Transport
 from tests.support.servers import free_port
 from tests.support.threads import Beside
 from webhooks.error_kinds import KINDS, ErrorKind, kind_of_status
-from webhooks.network import sockets
-from webhooks.network.transport import Request, Transport
+from webhooks.network.attempt import Request
+from webhooks.network.loop import Socket
 
 
 def kind_of(url: str, timeout: float = 5, **fields: Any) -> str:
@@ -68,7 +69,7 @@ def test_connections_that_fail_have_their_kinds(inbox: Inbox, monkeypatch: pytes
         (errno.EMFILE, ErrorKind.RESOURCES),
         (errno.EADDRNOTAVAIL, ErrorKind.CONNECTION_FAILED),
     ):
-        monkeypatch.setattr(sockets.Socket, "connect", lambda *args, number=number: raise_error(number))
+        monkeypatch.setattr(Socket, "connect", lambda *args, number=number: raise_error(number))
         assert kind_of(inbox.url()) == kind
 
 

@@ -23,12 +23,12 @@ from tests.support.makers import make_attempt, make_delivery, make_webhook
 from tests.support.replicated import Replicated
 from tests.support.threads import Beside
 from users.models import User
-from webhooks.delivery import pause_policy, sweep
+from webhooks.delivery import policy, sweep
 from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.webhook import CONTENT_FIELDS, SETTINGS
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
 from webhooks.permissions import Operator
 
@@ -97,7 +97,7 @@ def note(webhook: Webhook, outcome: Outcome) -> None:
     """Record an outcome as a worker does in its main thread, which must not wait."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '1s'")
-        pause_policy.update_all({webhook: [outcome]})
+        policy.update_all({webhook: [outcome]})
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
     webhook = make_webhook(Site)
     stale = Webhook.objects.get()
     with transaction.atomic():
-        pause_policy.update_all({webhook: [REFUSED]})
+        policy.update_all({webhook: [REFUSED]})
     stale.enabled = False
     stale.save_settings(["enabled"])
     webhook.refresh_from_db()
@@ -458,7 +458,7 @@ def test_a_webhook_that_is_enabled_again_has_no_failures(database: str, way: str
     assert (webhook.enabled, webhook.disabled_reason, webhook.disabled_at, *state) == (True, "", None, 0, None, None, 0)
     assert webhook.resumed_at
     with transaction.atomic():
-        pause_policy.update_all({webhook: [REFUSED]})
+        policy.update_all({webhook: [REFUSED]})
     webhook.refresh_from_db()
     assert (webhook.enabled, webhook.failures_in_a_row) == (True, 1)
 

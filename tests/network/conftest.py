@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from webhooks.network.transport import Transport
+from tests.support.sending import Transport
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, PARTS_AT_ONCE, Answer
+from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import PAUSE, Socket
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
 from webhooks.network.transport import limits_of, outcome_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -16,9 +16,8 @@ from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt
+from webhooks.network.attempt import Refused, Request
 from webhooks.network.auth import Credentials, authenticate
-from webhooks.network.outcome import Refused
-from webhooks.network.request import Request
 
 TOKEN = "token-of-the-project-1"
 REQUEST = Request("https://hooks.example.com/a?b=c", {"X-A": "1", "Authorization": "Bearer old"}, b"{}", 5)

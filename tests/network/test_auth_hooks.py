@@ -8,7 +8,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,9 +27,10 @@ from tests.support.servers import free_port
 from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Event, Webhook
-from webhooks.network.auth import Credentials, authenticate, exchange
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
+from webhooks.network.answer import Answer
+from webhooks.network.attempt import Outcome, Request
+from webhooks.network.auth import STRATEGIES, Credentials, authenticate, exchange
+from webhooks.network.auth.strategies import Strategy, with_secrets
 from webhooks.operations import trial
 from webhooks.text import REDACTED
 
@@ -169,6 +170,39 @@ def test_the_digest_of_the_page_is_sent_in_one_attempt(
     assert attempt.request_headers["Authorization"] == REDACTED
     assert bytes.fromhex(attempt.body_sha256) == hashlib.sha256(second.body).digest()
     assert second.headers["Authorization"] not in str(list(Attempt.objects.values()))
+
+
+class Tokens(Strategy):
+    """Gets another token after a 401, as OAuth 2 does."""
+
+    name = "tokens"
+
+    def applies(self, credentials: Credentials) -> bool:
+        return credentials.url.startswith("http://127.0.0.1")
+
+    def auth_flow(self, request: Request, credentials: Credentials) -> Generator[Request, Answer, None]:
+        answer = yield with_secrets(request, "Authorization: Bearer an-old-token")
+        if answer.status == 401:
+            yield with_secrets(request, "Authorization: Bearer a-new-token")
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("valid", ["an-old-token", "a-new-token"])
+def test_a_strategy_is_a_class_and_a_row(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, valid: str) -> None:
+    monkeypatch.setitem(STRATEGIES, Tokens.name, Tokens())
+    receiver.answer = lambda request, number: request.reply(
+        200 if request.headers["Authorization"] == f"Bearer {valid}" else 401
+    )
+    make_event(make_webhook(Thing, url=receiver.url, secret_headers="X-Key: a-long-key"))
+    drain()
+    assert states() == ["succeeded"]
+    tokens = ["an-old-token", "a-new-token"]
+    assert [one.headers["Authorization"] for one in receiver.requests] == [
+        f"Bearer {token}" for token in tokens[: tokens.index(valid) + 1]
+    ]
+    assert {one.headers["X-Key"] for one in receiver.requests} == {"a-long-key"}
+    attempt = Attempt.objects.get()
+    assert (attempt.request_headers["Authorization"], attempt.request_headers["X-Key"]) == (REDACTED, REDACTED)
 
 
 @pytest.mark.usefixtures("database")

@@ -22,12 +22,12 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.json_process import run_module
 from tests.support.proxy import Proxy, proxy
+from tests.support.sending import Transport
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
-from webhooks.network import connect, sockets
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
-from webhooks.network.transport import Transport
+from webhooks.network import connect
+from webhooks.network.attempt import Outcome, Request
+from webhooks.network.loop import Socket
 
 Change = Callable[..., None]
 Names = dict[str, Any]
@@ -48,7 +48,7 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         addresses.append(address[0])
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(sockets.Socket, "connect", connect)
+    monkeypatch.setattr(Socket, "connect", connect)
     return addresses
 
 
@@ -143,21 +143,21 @@ def test_a_dead_address_is_tried_last_for_a_while(
 ) -> None:
     tried = []
     dead = {"127.9.9.7"}
-    real = sockets.Socket.connect
+    real = Socket.connect
 
-    def connect(sock: socket.socket, address: Any) -> None:
+    def dial(sock: socket.socket, address: Any) -> None:
         tried.append(address[0])
         if address[0] in dead:
             raise TimeoutError("timed out")
         real(sock, address)
 
-    monkeypatch.setattr(sockets.Socket, "connect", connect)
+    monkeypatch.setattr(Socket, "connect", dial)
     names["hooks.example"] = ["127.9.9.7", "127.0.0.1"]
     url = inbox.url().replace("127.0.0.1", "hooks.example")
     assert [send(transport, url, connects=True).succeeded for _ in range(3)] == [True] * 3
     assert tried == ["127.9.9.7", *["127.0.0.1"] * 3]
     tried.clear()
-    monkeypatch.setattr(sockets, "_dead", dict.fromkeys(sockets._dead, 0.0))
+    monkeypatch.setattr(connect, "_dead", dict.fromkeys(connect._dead, 0.0))
     assert send(transport, url, connects=True).succeeded
     assert tried == ["127.9.9.7", "127.0.0.1"], "later, it is tried first again"
     dead.add("127.0.0.1")
@@ -177,7 +177,7 @@ def test_if_no_address_accepts_the_error_of_the_last_one_counts(
     def connect(sock: socket.socket, address: Any) -> None:
         raise errors[address[0]]
 
-    monkeypatch.setattr(sockets.Socket, "connect", connect)
+    monkeypatch.setattr(Socket, "connect", connect)
     for names["hooks.example"], kind in (
         (["127.9.9.1", "127.9.9.2"], ErrorKind.REFUSED),
         (["127.9.9.2", "127.9.9.1"], ErrorKind.CONNECT_TIMEOUT),
@@ -189,13 +189,13 @@ def test_if_no_address_accepts_the_error_of_the_last_one_counts(
 def test_a_machine_without_ipv6_takes_the_ipv4_address(
     transport: Transport, names: Names, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class WithoutIPv6(sockets.Socket):
+    class WithoutIPv6(Socket):
         def __init__(self, family: int = socket.AF_INET, *args: Any, **kwargs: Any) -> None:
             if family == socket.AF_INET6:
                 raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
             super().__init__(family, *args, **kwargs)
 
-    monkeypatch.setattr(sockets, "Socket", WithoutIPv6)
+    monkeypatch.setattr(connect, "Socket", WithoutIPv6)
     names["hooks.example"] = ["::1", "127.0.0.1"]
     assert send(transport, inbox.url().replace("127.0.0.1", "hooks.example")).succeeded
 
@@ -259,7 +259,7 @@ def test_a_system_that_gives_no_socket_is_a_fault_of_our_own(
     def connect(sock: socket.socket, address: Any) -> None:
         raise OSError(number, "no more")
 
-    monkeypatch.setattr(sockets.Socket, "connect", connect)
+    monkeypatch.setattr(Socket, "connect", connect)
     assert send(transport, inbox.url()).kind == ErrorKind.RESOURCES
 
 

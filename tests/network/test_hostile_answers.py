@@ -15,13 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.inbox import Inbox
+from tests.support.sending import Transport
 from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import loop
+from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
-from webhooks.network.transport import Transport
 
 Serve = Callable[[socket.socket, int], None]
 
@@ -336,7 +335,7 @@ def test_costly_answers_share_a_small_part_of_the_thread(transport: Transport, i
 
 
 def limits_in(transport: Transport) -> list[Limits]:
-    return [task.limits for task in transport._loop._tasks]
+    return [task.limits for task in transport._tasks]
 
 
 def test_after_a_costly_answer_the_next_one_of_its_receiver_has_no_allowance(

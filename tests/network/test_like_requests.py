@@ -25,12 +25,10 @@ from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDe
 from urllib3.exceptions import DecodeError, HTTPError
 
 from tests.support.figures import Figures
+from tests.support.sending import Transport
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.auth.project_code import Adapter, Received
-from webhooks.network.auth.strategy import Conversation
-from webhooks.network.outcome import explain
-from webhooks.network.request import Request
-from webhooks.network.transport import Transport
+from webhooks.network.attempt import Request, explain
+from webhooks.network.auth.strategies import Adapter, Conversation, Received
 from webhooks.text import clean
 
 KEEP = 8192

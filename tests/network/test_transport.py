@@ -27,12 +27,11 @@ from tests.support import few_descriptors
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.inbox import Inbox, ReceiverProcess, flood, raw
 from tests.support.json_process import run_module
+from tests.support.sending import Transport
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import headers
-from webhooks.network.outcome import Outcome, retry_after
-from webhooks.network.request import Request
-from webhooks.network.transport import Transport
+from webhooks.network.attempt import Outcome, Request, retry_after
 
 
 def request(url: str, timeout: float = 10, **fields: object) -> Request:

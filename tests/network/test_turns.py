@@ -84,7 +84,7 @@ def test_costly_answers_share_a_fiftieth_of_the_thread_in_turns(clock: Clock, ta
     with ExitStack() as stack:
         for number in range(20):
             sock = stack.enter_context(readable())
-            tasks.start(endless(clock, sock, event, 0.0003, partial(slices.update, [number])), costly(), print)
+            tasks.add(endless(clock, sock, event, 0.0003, partial(slices.update, [number])), costly(), print)
         sock = stack.enter_context(readable())
         limits = Limits(HOUR)
 
@@ -92,7 +92,7 @@ def test_costly_answers_share_a_fiftieth_of_the_thread_in_turns(clock: Clock, ta
             limits.begin_answer()
             cheap.append(None)
 
-        tasks.start(endless(clock, sock, READ, 0.0001, begin_another), limits, print)
+        tasks.add(endless(clock, sock, READ, 0.0001, begin_another), limits, print)
         clock.now, begin = 100.0, 100.0  # the steps that begin the answers take no turns
         slices.clear()
         cheap.clear()
@@ -107,7 +107,7 @@ def test_packets_of_one_byte_wait_for_turns_and_are_read_together(clock: Clock, 
     """To read each at once would cost a turn of the loop for each."""
     steps = list[None]()
     with readable() as sock:
-        tasks.start(endless(clock, sock, READ, 0.000_01, lambda: steps.append(None)), costly(), print)
+        tasks.add(endless(clock, sock, READ, 0.000_01, lambda: steps.append(None)), costly(), print)
         for _ in range(10_000):
             tasks.poll(0)
             clock.now += 0.0001

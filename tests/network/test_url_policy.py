@@ -15,9 +15,11 @@ from requests.adapters import HTTPAdapter
 
 from tests.support.addresses import ADDRESSES, is_forbidden
 from tests.support.figures import Figures
-from webhooks.network import sockets, url_policy
-from webhooks.network.request import Request
-from webhooks.network.transport import Transport, _target
+from tests.support.sending import Transport
+from webhooks.network import url_policy
+from webhooks.network.attempt import Request
+from webhooks.network.loop import Socket
+from webhooks.network.transport import _target
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks, parse, targets_of
 
 # Spellings
@@ -472,7 +474,7 @@ def test_random_urls_never_reach_a_forbidden_address(
                 assert {ipaddress.ip_address(address) for address, _ in dialled} <= {ipaddress.ip_address(to.host)}
                 assert bool(dialled) != is_forbidden(to.host)
 
-    with mock.patch.object(sockets.Socket, "connect", lambda sock, address: network.connect(sock, address)):
+    with mock.patch.object(Socket, "connect", lambda sock, address: network.connect(sock, address)):
         judge()
     transport.close()
     figures(f"{many} URLs, {read} of them plain, {network.total} dialled, none where nothing may be sent")

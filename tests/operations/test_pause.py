@@ -19,11 +19,11 @@ from tests.support.draining import drain, states, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.users import api_client, make_user
-from webhooks.delivery import pause_policy
+from webhooks.delivery import policy
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import unblock_lanes
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.operations import kinds
 from webhooks.operations.webhooks import pause, ping, resume
 
@@ -71,8 +71,8 @@ def test_the_end_of_a_request_that_was_under_way_does_not_resume_it() -> None:
     webhook = paused_webhook("https://cmdb.example/", probe_at=LONG_AGO, failures_in_a_row=9)
     failed, ok = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500), Outcome(datetime.now(UTC), 1, status=200)
     with transaction.atomic():
-        assert pause_policy.update_all({webhook: [failed]}) == {webhook.pk}
-        pause_policy.update_all({webhook: [ok]})
+        assert policy.update_all({webhook: [failed]}) == {webhook.pk}
+        policy.update_all({webhook: [ok]})
     webhook.refresh_from_db()
     assert webhook.is_paused
 

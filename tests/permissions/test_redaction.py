@@ -21,7 +21,7 @@ from tests.support.users import api_client, browser, make_user
 from users.models import User
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, State
-from webhooks.network.outcome import explain as explain_error
+from webhooks.network.attempt import explain as explain_error
 from webhooks.permissions.redaction import Explanation, Redaction, explain
 
 URL = "https://hooks.example:8443/services/T0ps3cret/a%2Fb?key=an+other1"

@@ -20,8 +20,8 @@ _getaddrinfo = socket.getaddrinfo
 
 
 def main() -> None:
-    from webhooks.network.request import Request
-    from webhooks.network.transport import Transport
+    from tests.support.sending import Transport
+    from webhooks.network.attempt import Request
 
     urls = json.load(sys.stdin)
     socket.getaddrinfo = local_address

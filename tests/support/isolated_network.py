@@ -151,8 +151,8 @@ def main() -> None:
 def run(server: NameServer, case: dict[str, Any]) -> dict[str, Any]:
     from django.test import override_settings
 
-    from webhooks.network.request import Request
-    from webhooks.network.transport import Transport
+    from tests.support.sending import Transport
+    from webhooks.network.attempt import Request
 
     server.zone = case["zone"]
     server.questions.clear()

@@ -13,7 +13,7 @@ import requests
 
 from tests.testapp.api.serializers import LabelSerializer
 from webhooks.delivery import compose, runner
-from webhooks.network.request import Request
+from webhooks.network.attempt import Request
 from webhooks.workers.worker import WebhookWorker
 
 PILL = '"pill"'

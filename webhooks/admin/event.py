@@ -25,9 +25,9 @@ from webhooks.insight.wording import number, skip_reason
 from webhooks.models import Event, Skip
 from webhooks.models.event import label_of_action
 from webhooks.operations import replays
+from webhooks.operations.before_run import may_begin
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.pages.event import EventPage, count_outcomes
-from webhooks.operations.before_run import may_begin
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 
 # The result of a replay names this many events that could not be replayed.

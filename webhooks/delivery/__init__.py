@@ -7,12 +7,10 @@ compose       a Delivery -> a request: URL, headers and body
 sender        the thread that sends, in the turns of fair_queue
 breaker       faults of our own, which count no attempt
 outcomes      the attempt is recorded, the lane goes on
-retry_policy  when a failed delivery is sent again, or given up
-pause_policy  a webhook is paused, probed, resumed, or disabled as after a 410
+policy        a failed delivery is sent again, or given up; its webhook is paused, probed, resumed or disabled
 counting      attempts and skips are counted by minute and hour
 sweep         the periodic work: expired leases, blocked lanes, statistics, retention
 retention     old deliveries, events and skips are deleted in pieces
 runs          runs are taken forward step by step
-clock         the database's time
 scan_floors   where a scan of an index begins
 """

@@ -28,11 +28,11 @@ from urllib.parse import urlsplit
 from django.utils.text import capfirst
 from django.utils.translation import gettext_noop as _
 
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 from webhooks.security import encryption
 
 logger = get_logger(__name__)
@@ -146,8 +146,11 @@ class Breaker(Generic[T]):
         return counted, handed_back
 
     def _learn(self, outcome: Outcome, started: float) -> None:
-        """Note what the outcome shows to work. A request from the beginning of a fault shows nothing."""
-        working = _working(outcome)
+        """Note what the outcome shows to work: nothing over a kept connection, or from the beginning of a fault."""
+        has_arrived = outcome.has_connected and outcome.kind not in CERTAIN | DOUBTFUL
+        working = CERTAIN | DOUBTFUL if has_arrived else set()
+        if outcome.kind in (ErrorKind.REFUSED, ErrorKind.CONNECT_TIMEOUT):
+            working |= {ErrorKind.UNREACHABLE}
         if self.fault is None or started >= self._opened + PATIENCE:
             self._worked |= dict.fromkeys(working, started)
             if self.fault and self.fault.kind in working:
@@ -164,15 +167,6 @@ class Breaker(Generic[T]):
         kind = KINDS[outcome.kind]
         self.fault = Fault(kind, TEXTS.get(kind) or capfirst(outcome.reason), outcome.started_at)
         self._opened, self._next_probe = now, now + PROBE_EVERY
-
-
-def _working(outcome: Outcome) -> set[ErrorKind]:
-    """The kinds of faults of our own that this outcome excludes. A kept connection excludes none."""
-    has_arrived = outcome.has_connected and outcome.kind not in CERTAIN | DOUBTFUL
-    working = {*CERTAIN, ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET} if has_arrived else set()
-    if outcome.kind in (ErrorKind.REFUSED, ErrorKind.CONNECT_TIMEOUT):
-        working.add(ErrorKind.UNREACHABLE)
-    return working
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, QueryByKeys, atomically
-from webhooks.delivery import pause_policy
+from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
+from webhooks.delivery import policy
 from webhooks.delivery.breaker import AvoidedWebhooks
-from webhooks.delivery.clock import elapsed
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
@@ -238,7 +237,7 @@ class WorkerClaims:
             raise
         finally:
             self.forget(deliveries)
-        pause_policy.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
+        policy.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
 
     def close(self) -> None:
         """Hand back all deliveries, and end the lease.
@@ -256,7 +255,7 @@ class WorkerClaims:
 
     def _claim(self, capacity: Mapping[DueWebhook, int], lost_leases: int = 0) -> int:
         """Claim up to ``capacity`` deliveries of each webhook, and one of a paused webhook, as its probe."""
-        probes = {webhook: 1 for webhook in capacity if webhook.is_probe and pause_policy.begin_probe(webhook.id)}
+        probes = {webhook: 1 for webhook in capacity if webhook.is_probe and policy.begin_probe(webhook.id)}
         normal = {webhook: count for webhook, count in capacity.items() if not webhook.is_probe and count > 0}
         if not (probes or normal):
             return 0
@@ -269,5 +268,5 @@ class WorkerClaims:
         with self.claiming() as token:
             rows = atomically(lambda: claim(token), using)
             self.add(rows, token)
-        pause_policy.cancel_probes({webhook.id for webhook in probes} - {row.webhook_id for row in rows})
+        policy.cancel_probes({webhook.id for webhook in probes} - {row.webhook_id for row in rows})
         return len(rows)

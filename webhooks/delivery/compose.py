@@ -15,10 +15,9 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import BodyKind, Webhook
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import headers, url_policy
-from webhooks.network.auth import Credentials, authenticate
+from webhooks.network.attempt import Refused, Request
+from webhooks.network.auth import authenticate
 from webhooks.network.headers import DEPTH, REDELIVERY, TEST
-from webhooks.network.outcome import Refused
-from webhooks.network.request import Request
 from webhooks.payloads import Bodies, Unsendable, templates
 from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.security import signing
@@ -72,7 +71,7 @@ def compose(
     for hook in hooks.listed("request_prepared"):
         request = _prepared_by(hook, request, webhook, message_id, is_test)
     with _refusing_unusable(webhook, "secret headers"):
-        return authenticate(request, Credentials(url, webhook.secret_headers.reveal))
+        return authenticate(request, webhook.credentials(url))
 
 
 @contextmanager

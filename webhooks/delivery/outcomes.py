@@ -11,15 +11,14 @@ from typing import Any
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import time_text
-from webhooks.delivery import counting, pause_policy, retry_policy
+from webhooks.delivery import counting, policy
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
 from webhooks.models.attempt import URL_LENGTH, Attempt, Body
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import StoredRequest
+from webhooks.network.attempt import Outcome, StoredRequest
 
 # These failures say nothing about the receiver, and use up no schedule.
 NOT_OF_RECEIVER = {ErrorKind.WORKER_ENDED, ErrorKind.VETOED}
@@ -53,7 +52,7 @@ def record(
         if outcome.kind not in NOT_OF_RECEIVER:
             by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
-    stopped = pause_policy.update_all(by_webhook)
+    stopped = policy.update_all(by_webhook)
     ended = {transition.id for transition in transitions if transition.state != State.PENDING}
     in_lane = [delivery.row for delivery, _ in mine if delivery.row.in_lane]
     lanes.give_way(using, lanes.places(row for row in in_lane if row.id not in ended))
@@ -88,7 +87,7 @@ def _transition(delivery: ClaimedDelivery, outcome: Outcome) -> Transition:
         return Transition(delivery.id, State.FAILED, 0, outcome.reason, outcome.kind, is_ours)
     if delivery.row.is_early:
         return Transition(delivery.id, State.PENDING, 0, outcome.reason, outcome.kind, is_ours, is_early=True)
-    wait = retry_policy.next_wait(
+    wait = policy.next_wait(
         conf.retry_schedule,
         delivery.row.failures + 1,
         jitter=conf.retry_jitter,

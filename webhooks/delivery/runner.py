@@ -17,10 +17,9 @@ from django.db import DataError
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import atomically
+from webhooks.db import DatabaseClock, atomically, elapsed
 from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
-from webhooks.delivery.clock import DatabaseClock, elapsed
 from webhooks.delivery.compose import compose
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
@@ -32,9 +31,8 @@ from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
-from webhooks.network.auth import Credentials, waits
-from webhooks.network.outcome import Outcome
-from webhooks.network.request import Request
+from webhooks.network.attempt import Outcome, Request
+from webhooks.network.auth import waits
 from webhooks.network.transport import usable_descriptors
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, is_template
 
@@ -305,7 +303,7 @@ class DeliveryRunner:
     def _slow_group(self, delivery: ClaimedDelivery) -> str:
         if delivery.webhook.has_templates:
             return self._renderer.pace(delivery.webhook.pk)
-        credentials = Credentials(delivery.webhook.payload_url, delivery.webhook.secret_headers.reveal)
+        credentials = delivery.webhook.credentials(delivery.webhook.payload_url)
         return PROJECT_CODE if self._has_hooks or waits(credentials) else ""
 
 

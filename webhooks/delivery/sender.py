@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from queue import SimpleQueue
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from django.db import close_old_connections, connections
 from django.utils import translation
 
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
+from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request
 from webhooks.network.auth import exchange
-from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused
-from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.text import clean
 
@@ -53,23 +52,18 @@ FAST_SECONDS = 0.005
 MOST_STUCK = 4
 
 
-class _Composed(NamedTuple, Generic[T]):
-    webhook: int
-    item: T
-    result: Request | Outcome | None
-    """None: it is too late to send it."""
-
-
 @dataclass(eq=False, slots=True)
 class _Job(Generic[T]):
-    """An item of a group, while another thread makes its request."""
+    """An item that is taken from the queue."""
 
     webhook: int
     item: T
     group: str
-    until: float
-    """When it is given up (``elapsed``)."""
+    until: float = math.inf
+    """When it is given up (``elapsed``), while another thread makes its request."""
     is_prepared: bool = False
+    result: Request | Outcome | None = None
+    """None: it is too late to send it."""
 
 
 class Sender(Generic[T]):
@@ -89,7 +83,7 @@ class Sender(Generic[T]):
     ) -> None:
         self._queue, self._compose, self._now, self._longest = queue, compose, now, longest
         self._transport: Transport  # from the first item on
-        self._composed: deque[_Composed[T]] = deque()  # by other threads
+        self._composed: deque[_Job[T]] = deque()  # by other threads
         self._jobs: dict[_Job[T], None] = {}  # in the order in which they began
         self._new: Counter[int] = Counter()  # items in flight since the last call of ``outcomes``, by webhook
         self._wants_new = False
@@ -207,70 +201,66 @@ class Sender(Generic[T]):
         started = 0
         while started < STARTED_AT_ONCE:
             with self._lock:
-                composed = self._composed.popleft() if self._composed else None
-                job = None if composed else self._queue.take()
-                if job:
-                    self._new[job[0]] += 1
-                self._sleeps = not (started or composed or job)
-            if job:
-                webhook, item, group = job
-                if group and self._begin(webhook, item, group):
+                job = self._composed.popleft() if self._composed else None
+                taken = None if job else self._queue.take()
+                if taken:
+                    self._new[taken[0]] += 1
+                self._sleeps = not (started or job or taken)
+            if taken:
+                job = _Job(*taken)
+                if job.group and self._begin(job):
                     continue
-                composed = self._composed_item(webhook, item, _refuse_stuck if group else self._compose)
-            if not composed:
+                job.result = self._composed_item(job, _refuse_stuck if job.group else self._compose)
+            if not job:
                 break
-            self._send(composed)
+            if not isinstance(job.result, Request):
+                self._end(job, job.result)
+            elif elapsed() < self.send_until:  # composing may have taken time
+                self._transport.start(job.result, partial(self._end, job))
+            else:
+                self._end(job, None)
             started += 1
         return bool(started)
 
-    def _send(self, composed: _Composed[T]) -> None:
-        webhook, item, result = composed
-        if isinstance(result, Request):
-            if elapsed() < self.send_until:  # composing may have taken time
-                self._transport.start(result, partial(self._end, webhook, item))
-                return
-            result = None
-        self._end(webhook, item, result)
-
-    def _end(self, webhook: int, item: T, outcome: Outcome | None) -> None:
+    def _end(self, job: _Job[T], outcome: Outcome | None) -> None:
+        webhook = job.webhook
         with self._lock:
             self._queue.ended(webhook, outcome is not None and outcome.timed_out, outcome.cost if outcome else 0.0)
             if self._new[webhook] > 1:
                 self._new[webhook] -= 1
             else:
                 del self._new[webhook]
-            self._ended.append((item, outcome))
+            self._ended.append((job.item, outcome))
             self._last_end = time.monotonic()
             if self._is_news():
                 self._has_news.notify()
 
-    def _begin(self, webhook: int, item: T, group: str) -> bool:
+    def _begin(self, job: _Job[T]) -> bool:
         """Have another thread make a request. Returns False if too many threads of its webhook do not return."""
         with self._lock:
-            if is_stuck := self._stuck[webhook] >= MOST_STUCK:
-                self._queue.prepared(webhook, item, group)
-            else:
-                job = _Job(webhook, item, group, elapsed() + self._longest(item))
-                self._jobs[job] = None
-        if not is_stuck:
-            self._composers.add(job)
-        return not is_stuck
+            if self._stuck[job.webhook] >= MOST_STUCK:
+                self._queue.prepared(job.webhook, job.item, job.group)
+                return False
+            job.until = elapsed() + self._longest(job.item)
+            self._jobs[job] = None
+        self._composers.add(job)
+        return True
 
     def _compose_in_group(self, job: _Job[T]) -> None:
-        composed = self._composed_item(job.webhook, job.item, self._compose)
+        result = self._composed_item(job, self._compose)
         with self._lock:  # the next item of the group may be composed; it need not wait for the receiver of this one
             if self._is_given_up(job):
                 return
             job.is_prepared = True
             self._queue.prepared(job.webhook, job.item, job.group)
             self._wake()
-        request = composed.result
-        if isinstance(request, Request) and request.converse and elapsed() < self.send_until:
-            composed = composed._replace(result=exchange(request, self._now))
+        if isinstance(result, Request) and result.converse and elapsed() < self.send_until:
+            result = exchange(result, self._now)
         with self._lock:
             if not self._is_given_up(job):
                 del self._jobs[job]
-                self._composed.append(composed)
+                job.result = result
+                self._composed.append(job)
                 self._wake()
 
     def _is_given_up(self, job: _Job[T]) -> bool:
@@ -298,18 +288,17 @@ class Sender(Generic[T]):
     def _refused(self, reason: str, kind: ErrorKind, seconds: float = 0) -> Outcome:
         return Outcome(self._now(), round(seconds * 1000), reason=clean(reason, REASON_LENGTH), kind=kind)
 
-    def _composed_item(self, webhook: int, item: T, compose: Callable[[T], Request]) -> _Composed[T]:
+    def _composed_item(self, job: _Job[T], compose: Callable[[T], Request]) -> Request | Outcome | None:
         """Never raises: a request that cannot be made is a failed attempt, and must not end the thread."""
         if elapsed() >= self.send_until:
-            return _Composed(webhook, item, None)
+            return None
         try:
-            return _Composed(webhook, item, compose(item))
+            return compose(job.item)
         except Refused as error:
-            kind, reason = error.kind, str(error)
+            return self._refused(str(error), error.kind)
         except Exception as error:
             logger.exception("A request could not be made")
-            kind, reason = ErrorKind.OTHER, f"the request could not be made: {error}"
-        return _Composed(webhook, item, self._refused(reason, kind))
+            return self._refused(f"the request could not be made: {error}", ErrorKind.OTHER)
 
 
 def _refuse_stuck(item: object) -> Request:

@@ -19,10 +19,9 @@ from django.dispatch import Signal
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, to_utc
+from webhooks.db import DatabaseNow, elapsed, to_utc
 from webhooks.delivery import counting, retention
 from webhooks.delivery.claims import load_claimed
-from webhooks.delivery.clock import elapsed
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
@@ -31,7 +30,7 @@ from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
 
 logger = get_logger(__name__)
 

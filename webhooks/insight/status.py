@@ -18,7 +18,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from webhooks.conf import conf
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.insight import history
 from webhooks.insight.alarms import Alarm, Level, Problem, find_alarms
 from webhooks.insight.counts import TOTAL_CAP

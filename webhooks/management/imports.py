@@ -26,7 +26,7 @@ from webhooks.errors import get_logger
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
 from webhooks.network import headers, url_policy
-from webhooks.network.outcome import explain
+from webhooks.network.attempt import explain
 from webhooks.operations.webhooks import check_webhook, save_webhook
 from webhooks.payloads import templates
 from webhooks.permissions import Operator

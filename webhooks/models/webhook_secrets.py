@@ -14,6 +14,7 @@ from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY
+from webhooks.network.auth import Credentials
 from webhooks.security.encryption import EncryptedTextField, Secret
 
 # The secrets that users enter, each with the label and the help of the box that clears it. The form, the REST API, the
@@ -83,6 +84,10 @@ class WebhookSecrets(models.Model):
         """
         is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
+
+    def credentials(self, url: str) -> Credentials:
+        """The credentials of a request to this URL, which may come from a template."""
+        return Credentials(url, self.secret_headers.reveal)
 
     @property
     def unreadable(self) -> list[str]:

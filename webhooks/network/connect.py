@@ -8,10 +8,15 @@ again. Host, SNI and certificates keep the name.
 from __future__ import annotations
 
 import base64
+import os
+import socket
 import ssl
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext
@@ -19,15 +24,29 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
-from webhooks.network import sockets, url_policy
-from webhooks.network.loop import Limits, Socket, Steps, run
-from webhooks.network.outcome import Refused, TimedOut
-from webhooks.network.sockets import SocketAddress, TLSSocket
+from webhooks.network import url_policy
+from webhooks.network.attempt import Refused, TimedOut
+from webhooks.network.loop import READ, WRITE, Limits, Socket, Steps, in_thread, receive, run, send, when_ready
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server
 _MAX_PROXY_ANSWER = 16_384  # bytes
 _MAX_CA_FILE = 1_000_000  # bytes; the file of all public authorities has a quarter of that
+
+SocketAddress = tuple[socket.AddressFamily, Any]
+
+# Seconds for which an address that did not accept a connection in its time is tried last.
+DEAD_SECONDS = 60
+
+# Addresses that are remembered. Beyond this, the first ones are forgotten.
+_MAX_DEAD = 1000
+
+# The addresses that did not accept, and until when they are tried last (monotonic). For all threads.
+_dead: dict[SocketAddress, float] = {}
+
+
+class TLSSocket(ssl.SSLSocket, Socket):
+    pass
 
 
 def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limits) -> Steps[Socket]:
@@ -39,15 +58,15 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
     name = host.lower().removesuffix(".")
     # The resolver gets the dot at the end, too: it then adds no domain of this machine to the name.
     addresses = yield from _judged_addresses(Destination(scheme, name, port), host)
-    context = (yield from sockets.in_thread(partial(tls_context, verify))) if scheme == "https" else None
-    through = _connect_through_proxy if conf.proxy else sockets.connect
+    context = (yield from in_thread(partial(tls_context, verify))) if scheme == "https" else None
+    through = _connect_through_proxy if conf.proxy else _connect_directly
     try:
-        connection = yield from sockets.connect_to_first(addresses, through, limits)
+        connection = yield from _connect_to_first(addresses, through, limits)
     except TimedOut:  # a step before the connection
         raise
     except TimeoutError as error:
         raise TimedOut("no connection", ErrorKind.CONNECT_TIMEOUT) from error
-    return (yield from sockets.start_tls(connection, context, name)) if context else connection
+    return (yield from _start_tls(connection, context, name)) if context else connection
 
 
 def why_blocked(url: str) -> str:
@@ -70,7 +89,7 @@ def _judged_addresses(to: Destination, name: str) -> Steps[list[SocketAddress]]:
     policy = _policy(repr(conf.destinations))
     if reason := policy.why_blocked(to):
         raise Refused(reason, ErrorKind.BLOCKED)
-    addresses = yield from sockets.resolve(name, to.port)
+    addresses = yield from _resolve(name, to.port)
     for _, (text, *_rest) in addresses:
         address = address_of(text)
         reason = policy.why_address_blocked(address) if address else gettext("%(text)s is no address") % {"text": text}
@@ -80,6 +99,20 @@ def _judged_addresses(to: Destination, name: str) -> Steps[list[SocketAddress]]:
         if reason:
             raise Refused(reason, ErrorKind.BLOCKED)
     return addresses
+
+
+def _resolve(host: str, port: int) -> Steps[list[SocketAddress]]:
+    """Return the addresses of a name, at least one, in the system's order.
+
+    Raises socket.gaierror, also for a text that cannot be a name, and TimedOut at the deadline.
+    """
+    try:
+        found = yield from in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except ValueError as error:  # a label of more than 63 characters, or a NUL: Python does not even ask
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from None
+    except TimeoutError as error:
+        raise TimedOut("the name did not resolve", ErrorKind.RESOLVER) from error
+    return [(family, address) for family, _, _, _, address in found]
 
 
 @lru_cache(maxsize=1)  # to read the settings for each connection would take longer than the rest
@@ -106,6 +139,57 @@ def _port_range(value: int | str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
+def _connect_to_first(
+    addresses: list[SocketAddress], connect: Callable[[SocketAddress, Limits], Steps[Socket]], limits: Limits
+) -> Steps[Socket]:
+    """Connect to the first address that accepts within its share of the time. Raises the error of the last one.
+
+    An address that let its time pass is tried last for a while, so that not every attempt waits for it.
+    """
+    errors: list[OSError | Refused] = []
+    begin, end = time.monotonic(), limits.end
+    for tried, address in enumerate(sorted(addresses, key=lambda one: _dead.get(one, 0) > begin)):
+        now = time.monotonic()
+        limits.end = now + (end - now) / (len(addresses) - tried)
+        try:
+            connection = yield from connect(address, limits)
+            _dead.pop(address, None)
+            return connection
+        except (OSError, Refused) as error:
+            errors.append(error)
+            if isinstance(error, TimeoutError) and getattr(error, "kind", "") != ErrorKind.PROXY:
+                _dead.pop(address, None)
+                _dead[address] = time.monotonic() + DEAD_SECONDS
+                while len(_dead) > _MAX_DEAD:
+                    _dead.pop(next(iter(_dead)), None)
+        finally:
+            limits.end = end
+    raise errors[-1]
+
+
+def _connect_directly(address: SocketAddress, limits: Limits) -> Steps[Socket]:
+    """Raises OSError, also for a family that this machine does not have."""
+    connection = Socket(address[0], socket.SOCK_STREAM)
+    begin = time.monotonic()
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
+        try:
+            connection.connect(address[1])
+        except BlockingIOError:
+            yield connection, WRITE
+            if number := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(number, os.strerror(number)) from None
+            connection.unwatch()  # it stays writable, which is no news
+    except BaseException:
+        connection.close()
+        raise
+    limits.has_connected = True
+    connection.opened = time.monotonic()
+    connection.round_trip = connection.opened - begin
+    return connection
+
+
 def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Socket]:
     """Raises Refused with the proxy's answer, or TimeoutError."""
     parts = urlsplit(conf.proxy)
@@ -119,8 +203,8 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
         authorization = f"Proxy-Authorization: Basic {base64.b64encode(credentials).decode()}\r\n"
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode()
     try:
-        proxy = yield from sockets.resolve(proxy_host, proxy_port)
-        connection = yield from sockets.connect_to_first(proxy, sockets.connect, limits)
+        proxy = yield from _resolve(proxy_host, proxy_port)
+        connection = yield from _connect_to_first(proxy, _connect_directly, limits)
     except TimeoutError as error:
         raise TimedOut(f"the proxy {name} does not answer", ErrorKind.PROXY) from error
     except ConnectionRefusedError as error:
@@ -149,9 +233,9 @@ def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
     """The proxy's answer up to its empty line, or as much as it sends before it closes the connection."""
     answer = b""
     try:
-        yield from sockets.send(proxy, request)
+        yield from send(proxy, request)
         while b"\r\n\r\n" not in answer and len(answer) < _MAX_PROXY_ANSWER:
-            if not (more := (yield from sockets.receive(proxy, limits))):
+            if not (more := (yield from receive(proxy, limits))):
                 break
             answer += more
     except TimeoutError:
@@ -159,6 +243,20 @@ def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
     except OSError:
         return b""  # it closed the connection with an error
     return answer
+
+
+def _start_tls(plain: Socket, context: ssl.SSLContext, name: str) -> Steps[Socket]:
+    """Raises OSError, and ssl.SSLError if the certificate is not for ``name``. The plain socket is used up."""
+    plain.unwatch()
+    connection = plain
+    try:
+        connection = cast(TLSSocket, context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False))
+        connection.opened, connection.round_trip = plain.opened, plain.round_trip
+        yield from when_ready(connection, READ, connection.do_handshake)
+        return connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def tls_context(verify: bool | str) -> ssl.SSLContext:

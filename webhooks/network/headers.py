@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from django.utils.translation import gettext
 
+from webhooks.errors import why_failed
 from webhooks.text import short_repr
 
 # RFC 9110, section 5.6.2 for names and 5.5 for values; only ASCII is sure to arrive.
@@ -46,11 +47,7 @@ SECRET_WORD_LENGTH = 8
 
 def problem(text: str) -> str:
     """Why these lines cannot be sent; empty if they can. Names headers, never values."""
-    try:
-        parse(text)
-    except ValueError as error:
-        return str(error)
-    return ""
+    return why_failed(lambda: parse(text), ValueError)
 
 
 @lru_cache(maxsize=256)

@@ -9,9 +9,16 @@ from __future__ import annotations
 import math
 import selectors
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
+
+from webhooks.error_kinds import ErrorKind
+from webhooks.network.attempt import Refused
 
 T = TypeVar("T")
 
@@ -39,6 +46,12 @@ MIN_REST = 0.005
 
 # The parts that one answer may have: chunks, lines of headers, interim answers.
 MAX_PARTS = 10_000
+
+_MOST_AT_ONCE = 16_384  # bytes; a record of TLS has no more, so none is left behind where no loop sees it
+
+# TLS may have to read before it writes, and the other way round.
+_TLS_EVENTS: dict[type[OSError], int] = {ssl.SSLWantReadError: READ, ssl.SSLWantWriteError: WRITE}
+_NOT_READY: tuple[type[OSError], ...] = (BlockingIOError, *_TLS_EVENTS)
 
 
 class Limits:
@@ -159,6 +172,61 @@ def run(steps: Steps[T], limits: Limits) -> T:
         return result
 
 
+def when_ready(connection: Socket, event: int, act: Callable[[], T]) -> Steps[T]:
+    """Return the result of ``act``, which waits for ``event``, unless TLS waits for the other one."""
+    while True:
+        try:
+            return act()
+        except _NOT_READY as error:
+            yield connection, _TLS_EVENTS.get(type(error), event)
+
+
+def send(connection: Socket, data: bytes) -> Steps[None]:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[(yield from when_ready(connection, WRITE, partial(connection.send, rest))) :]
+
+
+def receive(connection: Socket, limits: Limits) -> Steps[bytes]:
+    """The next bytes, or none if the other side has closed the connection. Raises Refused after too many bytes."""
+    yield connection, READ
+    data = yield from when_ready(connection, READ, partial(connection.recv, _MOST_AT_ONCE))
+    limits.room -= len(data)
+    if limits.room < 0:
+        raise Refused("the answer has too many bytes", ErrorKind.ANSWER_TOO_LARGE)
+    return data
+
+
+def in_thread(work: Callable[[], T]) -> Steps[T]:
+    """Return the result of ``work``, or raise its error. For what nothing can interrupt: after the deadline, the thread
+    goes on. Raises Refused if the system does not start a thread."""
+    ours, theirs = socket.socketpair()
+    result, waits = Future[T](), Socket(fileno=ours.detach())
+
+    def call() -> None:
+        with theirs:  # its end makes ours readable
+            try:
+                result.set_result(work())
+            except BaseException as error:
+                result.set_exception(error)
+
+    try:
+        try:
+            threading.Thread(target=call, name="webhooks-lookup", daemon=True).start()
+        except RuntimeError as error:
+            theirs.close()
+            raise Refused(f"the worker's system does not start another thread: {error}", ErrorKind.RESOURCES) from None
+        yield waits, READ
+    finally:
+        waits.close()
+    return result.result()
+
+
+def call_in_thread(work: Callable[[], T], seconds: float) -> T:
+    """Return the result of ``work``, or raise its error. Raises TimeoutError after ``seconds``; the thread goes on."""
+    return run(in_thread(work), Limits(seconds))
+
+
 def is_ready(sock: Socket, event: int, seconds: float) -> bool:
     """Whether a socket is ready within ``seconds``."""
     with selectors.PollSelector() as selector:  # which takes no file descriptor
@@ -180,7 +248,7 @@ class Loop:
             one.setblocking(False)
         self._selector.register(self._alarm, READ)
 
-    def start(self, steps: Steps[T], limits: Limits, done: Callable[[T], None]) -> None:
+    def add(self, steps: Steps[T], limits: Limits, done: Callable[[T], None]) -> None:
         """Run steps as far as they go without waiting. ``done`` gets their results. They must not raise."""
         task = Task(steps, limits, done)
         self._tasks.add(task)
@@ -203,7 +271,9 @@ class Loop:
                 sock.close()
         now = time.monotonic()
         if now >= self._next_end:
-            self._end_late_tasks()
+            for task in [task for task in self._tasks if task.limits.end <= now]:
+                self._step(task, TimeoutError("the deadline has passed"))
+            self._next_end = min((task.limits.end for task in self._tasks), default=math.inf)
         if self._costly and now >= self._next_costly:
             self._step(next(iter(self._costly)))
             self._next_costly = max(self._next_costly, now + MIN_REST)
@@ -259,9 +329,3 @@ class Loop:
         has to wait."""
         sock.unwatch()
         self._costly[task] = None
-
-    def _end_late_tasks(self) -> None:
-        now = time.monotonic()
-        for task in [task for task in self._tasks if task.limits.end <= now]:
-            self._step(task, TimeoutError("the deadline has passed"))
-        self._next_end = min((task.limits.end for task in self._tasks), default=math.inf)

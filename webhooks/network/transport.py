@@ -10,9 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
-from math import inf
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,11 +19,10 @@ import requests
 
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
-from webhooks.network import connect, sockets
+from webhooks.network import connect
 from webhooks.network.answer import Answer
-from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready
-from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused, explain, is_timeout, judge, retry_after
-from webhooks.network.request import Request
+from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request, explain, is_timeout, judge, retry_after
+from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready, send
 from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
 
@@ -50,50 +48,33 @@ SOON = 0.2
 # Receivers with kept connections. Beyond this, the connections of the least recently used one are closed.
 MAX_RECEIVERS = 100
 
+# Bytes that are read in addition to the wanted ones of a body, at most: head, chunk sizes, compression.
+OVERHEAD_BYTES = 1_000_000
+
 _NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+utc_now = partial(datetime.now, UTC)
 
 
-class Transport:
+class Transport(Loop):
     """Sends requests over kept connections, many at once, in the thread that calls it. ``now`` is the clock of
-    outcomes."""
+    outcomes. Call ``poll`` before ``start``: it also closes kept connections that receivers have closed."""
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        super().__init__()
         self._now = now
-        self._loop = Loop()
         self._kept = KeptConnections()
 
     def start(self, request: Request, done: Callable[[Outcome], None]) -> None:
         """Begin to send. ``done`` gets the Outcome within ``request.timeout`` seconds and a moment, if ``poll`` is
         called until then."""
         limits = limits_of(request)
-        self._loop.start(self._exchange(request, limits), limits, done)
-
-    def poll(self, seconds: float = inf) -> None:
-        """Wait up to ``seconds`` for anything to go on with, and go on. Call it before ``start``: it also closes kept
-        connections that receivers have closed."""
-        self._loop.poll(seconds)
-
-    def wake(self) -> None:
-        """End a ``poll`` in another thread."""
-        self._loop.wake()
-
-    def send(self, request: Request) -> Outcome:
-        """Send one request, and wait for its end."""
-        outcomes: list[Outcome] = []
-        self.poll(0)
-        self.start(request, outcomes.append)
-        while not outcomes:
-            self.poll()
-        return outcomes[0]
+        self.add(self._exchange(request, limits), limits, done)
 
     def close(self) -> None:
         """Abandon the requests in flight and close all connections."""
         self._kept.close()
-        self._loop.close()
+        super().close()
 
     def _exchange(self, request: Request, limits: Limits) -> Steps[Outcome]:
         started_at, answer = self._now(), Answer(request.keep)
@@ -109,7 +90,7 @@ class Transport:
 
 
 def limits_of(request: Request) -> Limits:
-    return Limits(request.timeout, sockets.OVERHEAD_BYTES + request.keep)
+    return Limits(request.timeout, OVERHEAD_BYTES + request.keep)
 
 
 def ask(connections: KeptConnections, request: Request, answer: Answer, limits: Limits) -> Steps[None]:
@@ -144,7 +125,7 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
 def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits) -> Steps[bool]:
     """Send a request and read its answer. Returns whether the connection may be used again."""
     try:
-        yield from sockets.send(connection, message)
+        yield from send(connection, message)
     except _CLOSED:  # it may have answered before it closed the connection, for example that the body is too large
         yield from answer.read(connection, limits)
         return False
@@ -198,7 +179,7 @@ def _message(target: _Target, request: Request) -> bytes:
 
 
 def outcome_of(
-    request: Request, answer: Answer, error: Exception | None, started_at: datetime, ended_at: datetime, limits: Limits
+    request: Request, answer: Answer, error: BaseException | None, started_at: datetime, now: datetime, limits: Limits
 ) -> Outcome:
     """The Outcome of an attempt: an answer, an error, or both."""
 
@@ -211,7 +192,7 @@ def outcome_of(
     if answer.status is not None:
         location, phrase = kept(answer.header("location") or "", REASON_LENGTH), kept(answer.phrase, REASON_LENGTH)
         kind, reason = judge(answer.status, phrase, location)
-    wait = retry_after(answer.header("retry-after"), ended_at) if reason else None
+    wait = retry_after(answer.header("retry-after"), now) if reason else None
     if error:
         # With a status too: the receiver may not have finished, so it is a failure, as in NetBox. A 410 or 429 counts.
         in_body = answer.status is not None

@@ -18,6 +18,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import idna
 from django.utils.translation import gettext, gettext_noop
 
+from webhooks.errors import why_failed
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -29,55 +31,45 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 _METADATA = gettext_noop("a cloud metadata address")
 
-# Blocked networks by their kind. The first kind that contains an address names it.
-BLOCKED: dict[str, tuple[Network, ...]] = {
-    _METADATA: networks(
-        [
-            # AWS, Azure, Google, OpenStack and others; AWS's containers; all of AWS's own services by IPv6
-            *("169.254.169.254", "fe80::a9fe:a9fe", "169.254.170.2", "169.254.170.23", "fd00:ec2::/32"),
-            # Alibaba, Azure, Google, Oracle, Scaleway, Tencent
-            *("100.100.100.200", "168.63.129.16", "fd20:ce::254", "192.0.0.192", "fd00:c1::a9fe:a9fe"),
-            *("169.254.42.42", "fd00:42::42", "169.254.0.23"),
-            # Akamai (Linode) and Alibaba by IPv6
-            *("fd00:a9fe:a9fe::1", "fd00:100::100:200"),
-        ]
-    ),
-    gettext_noop("unspecified"): networks(["0.0.0.0/8", "::"]),
-    gettext_noop("loopback"): networks(["127.0.0.0/8", "::1"]),
-    gettext_noop("link-local"): networks(["169.254.0.0/16", "fe80::/10"]),
-    gettext_noop("multicast"): networks(["224.0.0.0/4", "ff00::/8"]),
-    gettext_noop("reserved"): networks(
-        [
-            *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24"),
-            *("203.0.113.0/24", "240.0.0.0/4"),
-            # IPv6: all but 2000::/3 and fc00::/7, and within 2000::/3 Teredo and its like, examples, 6to4
-            *("::/3", "4000::/2", "8000::/2", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9"),
-            *("fec0::/10", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
-        ]
-    ),
+_BLOCKED = {
+    # AWS, Azure, Google, OpenStack and others; AWS's containers; all of AWS's own services by IPv6
+    _METADATA: "169.254.169.254 fe80::a9fe:a9fe 169.254.170.2 169.254.170.23 fd00:ec2::/32 "
+    # Alibaba, Azure, Google, Oracle, Scaleway, Tencent
+    "100.100.100.200 168.63.129.16 fd20:ce::254 192.0.0.192 fd00:c1::a9fe:a9fe 169.254.42.42 fd00:42::42 169.254.0.23 "
+    # Akamai (Linode) and Alibaba by IPv6
+    "fd00:a9fe:a9fe::1 fd00:100::100:200",
+    gettext_noop("unspecified"): "0.0.0.0/8 ::",
+    gettext_noop("loopback"): "127.0.0.0/8 ::1",
+    gettext_noop("link-local"): "169.254.0.0/16 fe80::/10",
+    gettext_noop("multicast"): "224.0.0.0/4 ff00::/8",
+    gettext_noop("reserved"): "192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 "
+    # IPv6: all but 2000::/3 and fc00::/7, and within 2000::/3 Teredo and its like, examples, 6to4
+    "240.0.0.0/4 ::/3 4000::/2 8000::/2 c000::/3 e000::/4 f000::/5 f800::/6 fe00::/9 fec0::/10 2001::/23 2001:db8::/32 "
+    "2002::/16 3fff::/20",
 }
+
+# Blocked networks by their kind. The first kind that contains an address names it.
+BLOCKED = {kind: networks(texts.split()) for kind, texts in _BLOCKED.items()}
 PRIVATE = networks(["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"])
 
-_MAPPED, _NAT64 = networks(["::ffff:0:0/96", "64:ff9b::/96"])  # RFC 4291, RFC 6052
-_COMPATIBLE, _LOCAL_NAT64 = networks(["::/96", "64:ff9b:1::/48"])  # RFC 4291, RFC 8215
-_SIX_TO_FOUR, _TEREDO = networks(["2002::/16", "2001::/32"])  # RFC 3056, RFC 4380
+_COMPATIBLE, _NAT64, _LOCAL_NAT64 = networks(["::/96", "64:ff9b::/96", "64:ff9b:1::/48"])  # RFC 4291, 6052, 8215
 
 
 def targets_of(address: Address) -> tuple[Address, ...]:
     """Where a packet to this address may arrive: the address, and the IPv4 addresses that are embedded in it. An IPv4
     address in an IPv6 spelling is only that IPv4 address."""
+    if isinstance(address, IPv4Address):
+        return (address,)
     number = int(address)
     last = IPv4Address(number & 0xFFFFFFFF)
-    if address.version == 4:
-        return (address,)
-    if address in _MAPPED or address in _NAT64:
+    if address.ipv4_mapped or address in _NAT64:
         return (last,)
     if address in _LOCAL_NAT64 or (address in _COMPATIBLE and number > 1):
         return (address, last)
-    if address in _SIX_TO_FOUR:
-        return (address, IPv4Address(number >> 80 & 0xFFFFFFFF))
-    if address in _TEREDO:  # the server's address, and the client's with its bits inverted
-        return (address, IPv4Address(number >> 64 & 0xFFFFFFFF), IPv4Address(int(last) ^ 0xFFFFFFFF))
+    if address.sixtofour:
+        return (address, address.sixtofour)
+    if address.teredo:  # the server's address, and the client's
+        return (address, *address.teredo)
     if number >> 32 & 0xFDFF_FFFF == 0x5EFE:  # ISATAP, RFC 5214, in any network
         return (address, last)
     return (address,)
@@ -222,11 +214,7 @@ def parse(url: str) -> Destination:
 
 def problem(url: str) -> str:
     """Why ``parse`` refuses a URL; empty if it does not."""
-    try:
-        parse(url)
-    except BadURL as error:
-        return str(error)
-    return ""
+    return why_failed(lambda: parse(url), BadURL)
 
 
 def redacted(url: str) -> str:

@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,10 +32,9 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
+from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.auth import exchange
-from webhooks.network.outcome import Outcome, Refused
-from webhooks.network.request import Request
-from webhooks.network.transport import Transport, utc_now
+from webhooks.network.transport import utc_now
 from webhooks.operations.webhooks import new_ping
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
@@ -111,11 +109,7 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
     if trial.request is None:
         raise ValueError("There is no request to send.")
     request = replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS))
-    if request.converse:
-        outcome = exchange(request)
-    else:
-        with closing(Transport()) as transport:
-            outcome = transport.send(request)
+    outcome = exchange(request)
     if webhook.pk:
         history.record(user, [webhook], history.CHANGE, _entry(trial.event))
     return outcome
@@ -248,7 +242,7 @@ def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> 
     wanted = Q(object_type__in=labels, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
     # Only visible payloads: conditions could be used to guess the data of others.
     visible = permissions.visible_events(user, Event.objects.filter(wanted, error=""))
-    visible = permissions.with_visible_payloads(user, visible)
+    visible = permissions.allowed(user, "read_payload", visible)
     # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
     filters = replace(Filters.of(webhook), prechange=False)
     return _in_words(filters, _read(list(visible.order_by("-pk").values_list("pk", flat=True)[:MAX_EVENTS])))

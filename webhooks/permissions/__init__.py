@@ -231,11 +231,6 @@ def may_view_payloads(user: Any, event: Event | None = None) -> bool:
     return may(user, "read_payload", event) if event else has_perm(user, "rq_webhooks.read_payload_event")
 
 
-def with_visible_payloads(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    """Those of the Events with a payload that the user may view."""
-    return allowed(user, "read_payload", events)
-
-
 def may_view_skips(user: Any) -> bool:
     return has_perm(user, "rq_webhooks.view_skip")
 

@@ -23,6 +23,7 @@ from django.utils.encoding import force_bytes
 from django.utils.translation import gettext, gettext_lazy
 
 from webhooks.conf import conf
+from webhooks.errors import why_failed
 from webhooks.text import REDACTED
 
 # Encrypted texts begin with this.
@@ -145,11 +146,7 @@ class Secret:
     @property
     def problem(self) -> str:
         """Why it cannot be decrypted, or "" if it can."""
-        try:
-            self.reveal()
-        except Unreadable as error:
-            return str(error)
-        return ""
+        return why_failed(self.reveal, Unreadable)
 
     def __bool__(self) -> bool:
         return bool(self._text if self._stored is None else self._stored)

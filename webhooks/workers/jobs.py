@@ -26,7 +26,7 @@ from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.errors import describe_error, get_logger, reraise_job_timeout
 from webhooks.models import Event
-from webhooks.network.sockets import call_in_thread
+from webhooks.network.loop import call_in_thread
 from webhooks.network.url_policy import address_of
 from webhooks.workers.redis import Backoff, connect_with_timeout, sentinels
 

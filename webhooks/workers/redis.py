@@ -24,7 +24,7 @@ from redis.retry import Retry
 from rq import Worker
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger
+from webhooks.errors import get_logger, why_failed
 
 logger = get_logger(__name__)
 
@@ -175,8 +175,5 @@ class LastingWorker(Worker):
 
 def connection_error() -> str:
     """Why Redis cannot be used, or ""."""
-    try:
-        connect_with_timeout(conf.queue, conf.redis_timeout).ping()
-    except Exception as error:  # RQ_QUEUES may hold anything, and the system check must report that
-        return str(error) or type(error).__name__
-    return ""
+    # RQ_QUEUES may hold anything, and the system check must report that.
+    return why_failed(lambda: connect_with_timeout(conf.queue, conf.redis_timeout).ping(), Exception)

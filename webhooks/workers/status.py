@@ -63,20 +63,16 @@ def _read_faults(stored: str) -> tuple[Fault, ...]:
         return ()
 
 
-def _hash_settings() -> dict[str, str]:
-    """A short hash of each setting that a worker uses, by name. ``SECRET_KEY`` keys them, so they show no value."""
-    values = {name: getattr(conf, name.lower()) for name in conf.by_key}
-    values["SECRET_KEY"] = (settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS)
-    hashes = {name: salted_hmac(__name__, repr(value), algorithm="sha256") for name, value in values.items()}
-    return {name: one.hexdigest()[:8] for name, one in hashes.items()}
-
-
 def changed_settings(connection: Redis) -> list[str]:
     """The settings in which this worker differs from the one that started before it. Leaves hashes for the next one.
 
     Empty if there was no such worker, or Redis has lost its hashes.
     """
-    now = _hash_settings()
+    values = {name: getattr(conf, name.lower()) for name in conf.by_key}
+    values["SECRET_KEY"] = (settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS)
+    # Short hashes, which ``SECRET_KEY`` keys: they show no value.
+    hashes = {name: salted_hmac(__name__, repr(value), algorithm="sha256") for name, value in values.items()}
+    now = {name: one.hexdigest()[:8] for name, one in hashes.items()}
     before: Any = connection.getset(SETTINGS_KEY % conf.queue, json.dumps(now))
     try:
         old = dict(json.loads(before or "{}"))

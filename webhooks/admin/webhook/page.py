@@ -43,8 +43,8 @@ from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.before_run import may_begin
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
-from webhooks.pages.webhook import WebhookPage
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
+from webhooks.pages.webhook import WebhookPage
 from webhooks.permissions import redaction
 from webhooks.text import as_key
 

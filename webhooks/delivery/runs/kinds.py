@@ -19,7 +19,7 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions
-from webhooks.delivery.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, Run, Webhook
 from webhooks.models.event import EventQuerySet

@@ -21,9 +21,8 @@ from django.dispatch import Signal
 from django.utils import translation
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, fetch_all, is_postgresql
+from webhooks.db import DatabaseNow, atomically, elapsed, fetch_all, is_postgresql
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.clock import elapsed
 from webhooks.delivery.runs.kinds import (
     EVENTS,
     Applied,

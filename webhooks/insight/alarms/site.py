@@ -8,7 +8,7 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks.delivery import clock
+from webhooks.db import CLOCK_TOLERANCE
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.dead_rows import VacuumState
@@ -80,7 +80,7 @@ def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
             "minutes."
         )
         yield Alarm(Problem.SILENT_WORKER, text, remedy, since=worker.last_heartbeat)
-    if abs(worker.clock_offset) > clock.TOLERANCE:
+    if abs(worker.clock_offset) > CLOCK_TOLERANCE:
         text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
         if worker.clock_offset > 0:
             text = _("The clock of worker “%(name)s” is %(span)s ahead of the database's.")

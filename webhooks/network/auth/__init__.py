@@ -1,8 +1,5 @@
 """How a webhook authenticates at its receiver: one strategy after the other in ``STRATEGIES``.
 
-strategy        the base class, and the requests of one attempt
-project_code    code of the project for the hosts in the setting AUTH
-
 A strategy is shaped like ``auth_flow`` of httpx. It yields the request with its credentials. If it goes on after that,
 it gets the answer, and may yield the request again, once. A new strategy is a module with a subclass of ``Strategy``,
 and a row in ``STRATEGIES``.
@@ -18,26 +15,18 @@ from contextlib import closing
 from datetime import datetime
 
 from webhooks.network.answer import Answer
-from webhooks.network.auth.project_code import ProjectCode
-from webhooks.network.auth.strategy import Conversation, Credentials, NotAnswered, Strategy, with_secrets
-from webhooks.network.outcome import Outcome, Refused
-from webhooks.network.request import Request
+from webhooks.network.attempt import Outcome, Refused, Request
+from webhooks.network.auth.strategies import (
+    Conversation,
+    Credentials,
+    NotAnswered,
+    ProjectCode,
+    SecretHeaders,
+    Strategy,
+)
 from webhooks.network.transport import outcome_of, utc_now
 
 __all__ = ["STRATEGIES", "Credentials", "authenticate", "exchange", "waits"]
-
-
-class SecretHeaders(Strategy):
-    """The secret headers of the webhook."""
-
-    name, waits = "secret_headers", False
-
-    def applies(self, credentials: Credentials) -> bool:
-        return bool(credentials.reveal())
-
-    def add(self, request: Request, credentials: Credentials) -> Request:
-        return with_secrets(request, credentials.reveal())
-
 
 STRATEGIES: dict[str, Strategy] = {one.name: one for one in (SecretHeaders(), ProjectCode())}
 """By their names, in the order in which they add to a request. The last one that wants to see the answer sees it."""
@@ -58,13 +47,14 @@ def authenticate(request: Request, credentials: Credentials) -> Request:
 
 
 def exchange(request: Request, now: Callable[[], datetime] = utc_now) -> Outcome:
-    """Send a request, and let the strategy that wants to see the answer send it again. The Outcome has the request of
-    the answer that counts."""
+    """Send a request in this thread, and let the strategy that wants to see the answer send it again. The Outcome has
+    the request of the answer that counts."""
     started_at = now()
+    error: BaseException | None
     with closing(Conversation(request)) as conversation:
         try:
             converse = request.converse or (lambda request, conversation: conversation.send(request))
             sent, answer, error = converse(conversation.sent, conversation)
         except (NotAnswered, Refused) as raised:
-            sent, answer, error = conversation.sent, Answer(0), raised
+            sent, answer, error = conversation.sent, Answer(0), raised.__cause__ or raised
     return outcome_of(sent, answer, error, started_at, now(), conversation.limits)

@@ -1,17 +1,27 @@
-"""Pause, probe, resume or disable webhooks after attempts, and report that.
+"""What follows from an outcome: when the delivery is sent again, or given up, and how its webhook is.
 
-========================  ============================================
-outcome                   the webhook
-========================  ============================================
-2xx                       is healthy: a pause ends
-410 Gone                  is disabled at once
-any other failure         counts a failure
-PAUSE_AFTER failures      is paused, and probed by PROBE_SCHEDULE
-as many, DISABLE_AFTER    is disabled, until a user enables it
-========================  ============================================
+===========================  ============================================
+outcome                      the delivery
+===========================  ============================================
+2xx                          has succeeded
+429, no answer in time       is retried after a minute at least
+any other, redirects too     is retried by the schedule
+failure after the schedule   has failed: only a user can retry it
+===========================  ============================================
 
-The deliveries of a paused or disabled webhook wait. ``retry_policy`` says when to send a failed one again: after a 410
-as after any other failure.
+``Retry-After`` is obeyed between the planned wait and twice that. The schedule is ``RETRY_SCHEDULE``.
+
+===========================  ============================================
+outcome                      the webhook
+===========================  ============================================
+2xx                          is healthy: a pause ends
+410 Gone                     is disabled at once
+any other failure            counts a failure
+PAUSE_AFTER failures         is paused, and probed by PROBE_SCHEDULE
+as many, DISABLE_AFTER       is disabled, until a user enables it
+===========================  ============================================
+
+The deliveries of a paused or disabled webhook wait. A failed one is sent again after a 410 as after any other failure.
 """
 
 from __future__ import annotations
@@ -22,29 +32,57 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
+from django.core.mail import mail_admins, send_mail
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
-from webhooks.delivery.disabled_mail import DisabledMail
 from webhooks.errors import get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
-from webhooks.network.outcome import Outcome
+from webhooks.network.attempt import Outcome
+from webhooks.permissions.redaction import explain
+from webhooks.text import one_line
 
 logger = get_logger(__name__)
+
+# A receiver that is overloaded, or did not answer in time, gets at least a minute, as with Svix.
+OVERLOAD_WAIT = 60.0
 
 # Another probe may begin after this many seconds, more than any attempt may take.
 PROBE_SECONDS = 180
 
-# No e-mail follows if a user disables a webhook.
-MAIL = hooks.Hook("webhooks.delivery.disabled_mail.DisabledMail", DisabledMail().webhook_disabled)
-
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
+
+
+def next_wait(
+    schedule: Sequence[float],
+    attempts: int,
+    *,
+    jitter: float = 0.0,
+    chance: float = 0.5,
+    overloaded: bool = False,
+    retry_after: float | None = None,
+) -> float | None:
+    """Seconds to wait after the ``attempts``-th failed attempt (1 for the first), or None to give up.
+
+    ``chance`` (0 to 1, drawn at random by the caller) picks the place within ``±jitter`` (a fraction) of the
+    planned wait. ``overloaded``: the receiver timed out or answered 429, so no wait is shorter than ``OVERLOAD_WAIT``.
+    ``retry_after``: the seconds that the receiver asked for.
+    """
+    if attempts > len(schedule):
+        return None
+    planned = schedule[attempts - 1]
+    if overloaded:
+        planned = max(planned, OVERLOAD_WAIT)
+    if retry_after is not None:
+        return min(max(planned, retry_after), 2 * planned)
+    return max(OVERLOAD_WAIT if overloaded else 0.0, planned * (1 + jitter * (2 * chance - 1)))
 
 
 @dataclass(frozen=True)
@@ -167,7 +205,8 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     webhook.disabled_reason = health.disabled_reason
     if health.disabled_reason:
         logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, health.disabled_reason)
-        _announce("webhook_disabled", webhook, own=[MAIL])
+        # No e-mail follows if a user disables a webhook.
+        _announce("webhook_disabled", webhook, own=[hooks.Hook(f"{__name__}.mail_disabled", mail_disabled)])
     elif health.probe_at and not webhook.probe_at:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary)
         _announce("webhook_paused", webhook)
@@ -178,3 +217,23 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
 def _announce(name: str, *webhooks: Webhook, own: Sequence[hooks.Hook] = ()) -> None:
     """Call the hooks of this name for webhooks that this worker has changed."""
     hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed() for webhook in webhooks], own)
+
+
+def mail_disabled(webhook: hooks.WebhookChange) -> None:
+    """Send an e-mail about a disabled webhook to the addresses in ``NOTIFY``, or to Django's ``ADMINS``."""
+    explanation, name = explain(webhook.error_kind, webhook.receiver), {"name": webhook.name}
+    subject = one_line(_("Webhook %(name)s was disabled") % name)  # code can save a name with a line break
+    reason = DisabledReason(webhook.disabled_reason).label
+    paragraphs = (
+        _("The webhook %(name)s was disabled: %(reason)s.") % {**name, "reason": reason},
+        _("The last attempt: %(reason)s") % {"reason": webhook.last_failure},
+        f"{explanation.cause}\n{explanation.remedy}",
+        _(
+            "Its deliveries are kept. Fix the cause, then enable the webhook in the admin to send them, or discard "
+            "them there."
+        ),
+    )
+    if conf.notify:
+        send_mail(subject, "\n\n".join(paragraphs), None, list(conf.notify))
+    else:
+        mail_admins(subject, "\n\n".join(paragraphs))
