@@ -42,6 +42,8 @@ class Size:
     """How long a snapshot is pinned, and the sweep deletes."""
     stored: int
     """Deliveries in a large database."""
+    retention_seconds: int = 300
+    """How long to measure a rate with retention."""
 
     def __call__(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full

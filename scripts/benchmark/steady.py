@@ -91,9 +91,9 @@ class Events(Stream):
 
     def arrived(self) -> Mapping[Any, float]:
         times = super().arrived()
-        # Read after the requests: a delivery is committed before it is sent.
+        # Read after the requests: a delivery is committed before it is sent. The sweep may have deleted old ones.
         events = {str(pk): event for pk, event in Delivery.objects.values_list("pk", "event_id")}
-        return {events[webhook_id]: at for webhook_id, at in times.items()}
+        return {events[webhook_id]: at for webhook_id, at in times.items() if webhook_id in events}
 
     def count_open(self) -> int:
         return Undispatched.objects.count() + QueuedDelivery.objects.exclude(state=State.FAILED).count()

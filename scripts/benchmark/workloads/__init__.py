@@ -11,23 +11,24 @@ from scripts.benchmark.targets import Workload
 from scripts.benchmark.workloads import (
     backlog,
     costly,
+    fan_out,
     incident,
     latency,
     pressure,
+    retention,
     runs,
     saves_and_deletes,
     troubles,
     workers,
 )
 
-PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, pressure.PURGE, *troubles.ALL)
+PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, retention.RETENTION, *troubles.ALL)
 
 ALL: Sequence[Workload] = (
     workers.THROUGHPUT,
-    workers.STOCK_WORKER,
+    fan_out.FAN_OUT,
     workers.SLOW_RECEIVER,
     workers.SLOW_RECEIVERS,
-    workers.CPU,
     latency.IDLE,
     saves_and_deletes.UNSUBSCRIBED,
     saves_and_deletes.SUBSCRIBED,
