@@ -15,7 +15,7 @@ import django
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 3, 1
-PINNED_SECONDS, RETENTION_SECONDS, ROWS = 30, 300, 1_000_000
+PINNED_SECONDS, RETENTION_SECONDS, ENDURANCE_SECONDS, ROWS = 30, 300, 3600, 1_000_000
 
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
@@ -45,12 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
         selected = workloads.select([*options.only, *(one.name for one in workloads.PRESSURE if options.pressure)])
     except LookupError as error:
         parser.error(str(error))
+    if options.quick and not (options.only or options.pressure):
+        selected.append(workloads.LONG)
     size = Size(
         options.runs or (QUICK_RUNS if options.quick else FULL_RUNS),
         options.quick,
         options.pinned,
         options.rows,
         options.retention,
+        options.endurance,
     )
     for name, path in (("pinned", options.plot), ("retention", options.plot_retention)):
         if path:
@@ -111,6 +114,13 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long the figures retention, and --plot-retention, keep up a rate. The retention is a fifth of that; "
         "default: %(default)s",
+    )
+    parser.add_argument(
+        "--endurance",
+        type=int,
+        default=ENDURANCE_SECONDS,
+        metavar="SECONDS",
+        help="how long the figures endurance take, which are measured only if they are named; default: %(default)s",
     )
     parser.add_argument(
         "--pinned",

@@ -44,6 +44,7 @@ class Size:
     """Deliveries in a large database."""
     retention_seconds: int = 300
     """How long to measure a rate with retention."""
+    endurance_seconds: int = 3600
 
     def __call__(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full

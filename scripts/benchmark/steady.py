@@ -54,6 +54,10 @@ class Stream(ABC):
         times = sorted((at, webhook_id) for inbox in self._inboxes for webhook_id, at in inbox.times())
         return {webhook_id: at for at, webhook_id in reversed(times)}
 
+    def received_ids(self) -> set[str]:
+        """The ids of the deliveries that have arrived, each once."""
+        return {webhook_id for inbox in self._inboxes for webhook_id, _ in inbox.times()}
+
     def count_requests(self) -> int:
         """How many requests have arrived. Costs the same, however many there are."""
         return sum(inbox.received().count for inbox in self._inboxes)

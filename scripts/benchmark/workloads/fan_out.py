@@ -72,7 +72,7 @@ def _figures(name: str, what: str, unit: str, limit: float) -> Iterator[Figure]:
 
 
 # The event, its payload and its place among the undispatched ones are written once, whatever the number of webhooks:
-# two or three of the rows of a delivery to one webhook, and two fifths of its write-ahead log. The work for each request
+# two or three of the rows of a delivery to one webhook, and two fifths of its write-ahead log. The work for a request
 # is the same: its headers, two signatures, an outcome, a record. So that must not cost more than for one webhook.
 FAN_OUT = Workload(
     "fan-out",
