@@ -15,12 +15,12 @@ import django
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 3, 1
-PINNED_SECONDS, RETENTION_SECONDS, ENDURANCE_SECONDS, ROWS = 30, 300, 3600, 1_000_000
+PINNED_SECONDS, RETENTION_SECONDS, ENDURANCE_SECONDS, ROWS = 30, 240, 3600, 1_000_000
 
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
 turn with the app. The exit status is 0 whether or not targets are met, and 1 if a figure could not be measured. A full
-run takes about 45 minutes, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
+run takes about 50 minutes, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
 (PostgreSQL) make it use your servers."""
 
 

@@ -198,7 +198,8 @@ def storage() -> Storage:
             [_table_ids()],
         )
         tables, indexes, disk, dead = cursor.fetchone()
-    return Storage(*(float(size) / 2**20 for size in (tables, indexes, disk)), int(dead))
+    megabytes = [float(size) / 2**20 for size in (tables, indexes, disk)]
+    return Storage(megabytes[0], megabytes[1], megabytes[2], int(dead))
 
 
 @dataclass(frozen=True)

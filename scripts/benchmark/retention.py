@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scripts.benchmark import sample_data
 from scripts.benchmark.measure import storage
@@ -80,7 +80,7 @@ class Course:
     def _mean(self, name: str, begin: float) -> float:
         """The mean over one time of retention: a sweep may delete much at once, so a moment says little."""
         end = begin + self.seconds / PERIODS
-        return mean(getattr(one, name) for one in self.samples if begin <= one.seconds <= end)
+        return float(mean(getattr(one, name) for one in self.samples if begin <= one.seconds <= end))
 
 
 def steady(bench: Bench, is_deleting: bool) -> Course:
@@ -126,9 +126,9 @@ def _watch(
     delays: Callable[[float], list[float]] = lambda since: [],
 ) -> Course:
     """Keep up a load of one worker. Without retention, for a third of the time: that is only the baseline."""
-    seconds = bench.size(bench.size.retention_seconds, 6)
-    settings = {"RETENTION_DAYS": {"succeeded": seconds / PERIODS / DAY}} if is_deleting else {}
-    seconds = seconds if is_deleting else seconds / 3
+    whole = bench.size(bench.size.retention_seconds, 6)
+    settings: dict[str, Any] = {"RETENTION_DAYS": {"succeeded": whole / PERIODS / DAY}} if is_deleting else {}
+    seconds = whole if is_deleting else whole / 3
     samples = list[Sample]()
     with bench.workers(**settings):
         with load(rate, commit):

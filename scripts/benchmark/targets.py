@@ -120,7 +120,7 @@ class Workload:
     """Figures that are measured together.
 
     ``measure`` prepares the data, then yields the measurements of one run after another. It may yield without end.
-    ``most_runs`` limits the runs of a workload that takes long, and whose baseline is long enough not to be noisy.
+    ``most_runs`` limits the runs of a workload that takes long: its runs have many samples, and vary little.
     """
 
     name: str

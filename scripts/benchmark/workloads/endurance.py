@@ -1,4 +1,4 @@
-"""A long run: a steady load with retention, kills, and a report with an old snapshot inside. Nothing is lost or grows."""
+"""A long run: a steady load with retention, kills and a report with an old snapshot. Nothing is lost, nothing grows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scripts.benchmark import sample_data
 from scripts.benchmark.measure import memory_mb, storage
@@ -32,7 +32,8 @@ from webhooks.models.statistic import DAY
 
 RATE = 500
 
-# Of an hour: kills each minute, but not more often than a process needs to start, a retention of ten minutes, and a snapshot for 20 minutes from the 20th on.
+# Of an hour: kills each minute, a retention of ten minutes, and a snapshot for 20 minutes from the 20th on. A process
+# needs some seconds to start, so a shorter run has fewer kills.
 KILLS, PERIODS, SNAPSHOT_FROM, SNAPSHOT_UNTIL = 60, 6, 1 / 3, 2 / 3
 START_SECONDS = 5
 
@@ -75,7 +76,7 @@ class LongRun:
         found = [getattr(one, name) for one in self.samples if begin <= one.seconds <= begin + length]
         if not found:
             raise NotMeasured(f"no sample was taken within {length:.0f} s from {begin:.0f} s on")
-        return mean(found)
+        return float(mean(found))
 
 
 def measure(bench: Bench) -> Iterator[Measurements]:
@@ -93,7 +94,7 @@ def endure(bench: Bench, seconds: float) -> LongRun:
     bench.clear()
     sample_data.vacuum()
     stream, samples, kills = Events(bench), list[Sample](), 0
-    settings = {"RETENTION_DAYS": {"succeeded": seconds / PERIODS / DAY}}
+    settings: dict[str, Any] = {"RETENTION_DAYS": {"succeeded": seconds / PERIODS / DAY}}
     with bench.workers(count=0), ExitStack() as report:
         survivor, victim = bench.start_worker(**settings), bench.start_worker(**settings)
         for worker in (survivor, victim):

@@ -101,6 +101,7 @@ PINNED = Workload(
         Figure("hot-updates", "updates that wrote no index entry (HOT)", "%", "", value_at_least(90, "%")),
     ),
     measure_pinned,
+    most_runs=1,
 )
 
 STEADILY = f"{RATE} changes a second, with a pinned snapshot"
@@ -117,4 +118,5 @@ STEADY = Workload(
         Figure("record-p99", f"a record, {STEADILY}, p99", "ms", BEFORE, P99),
     ),
     measure_steady,
+    most_runs=2,
 )

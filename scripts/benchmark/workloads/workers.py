@@ -134,6 +134,7 @@ SLOW_RECEIVERS = Workload(
         Figure("waiting-memory", "memory of one more request in flight", "KB", "", value_at_most(50, "KB")),
     ),
     measure_slow_receivers,
+    most_runs=2,
 )
 
 
@@ -221,7 +222,9 @@ def _scaling_figures(name: str, times: float) -> tuple[Figure, ...]:
     )
 
 
-SCALING = Workload("workers", (*_scaling_figures("two", 1.8), *_scaling_figures("four", 3.2)), measure_scaling)
+SCALING = Workload(
+    "workers", (*_scaling_figures("two", 1.8), *_scaling_figures("four", 3.2)), measure_scaling, most_runs=2
+)
 
 
 NUMBERS = {"two": 2, "four": 4}
@@ -267,4 +270,4 @@ def _fast_figures() -> Iterator[Figure]:
             yield Figure(f"{name}-fast-{what}", f"CPU of {who} per delivery, {workers}", "ms", ONE_WORKER, limit)
 
 
-FAST_SCALING = Workload("fast-scaling", tuple(_fast_figures()), measure_fast_scaling)
+FAST_SCALING = Workload("fast-scaling", tuple(_fast_figures()), measure_fast_scaling, most_runs=2)
