@@ -14,13 +14,13 @@ from pathlib import Path
 import django
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
-FULL_RUNS, QUICK_RUNS = 5, 1
-PINNED_SECONDS, ROWS = 30, 1_000_000
+FULL_RUNS, QUICK_RUNS = 3, 1
+PINNED_SECONDS, RETENTION_SECONDS, ENDURANCE_SECONDS, ROWS = 30, 240, 3600, 1_000_000
 
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
 turn with the app. The exit status is 0 whether or not targets are met, and 1 if a figure could not be measured. A full
-run takes about an hour and a half, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
+run takes about 50 minutes, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
 (PostgreSQL) make it use your servers."""
 
 
@@ -45,12 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
         selected = workloads.select([*options.only, *(one.name for one in workloads.PRESSURE if options.pressure)])
     except LookupError as error:
         parser.error(str(error))
+    if options.quick and not (options.only or options.pressure):
+        selected.append(workloads.LONG)
     size = Size(
-        options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), options.quick, options.pinned, options.rows
+        options.runs or (QUICK_RUNS if options.quick else FULL_RUNS),
+        options.quick,
+        options.pinned,
+        options.rows,
+        options.retention,
+        options.endurance,
     )
-    if options.plot:
-        options.plot.write_text(runner.run_plot(size))
-        return 0
+    for name, path in (("pinned", options.plot), ("retention", options.plot_retention)):
+        if path:
+            path.write_text(runner.run_plot(name, size))
+            return 0
     machine, results = runner.run_all(selected, size)
     print(report.table(results, judged=not options.quick))
     if options.json:
@@ -94,12 +102,32 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="FILE", help="instead draw a worker over time, with and without a pinned snapshot"
     )
     parser.add_argument(
+        "--plot-retention",
+        type=Path,
+        metavar="FILE",
+        help="instead draw what is stored over time, while the sweep deletes as much as a worker sends",
+    )
+    parser.add_argument(
+        "--retention",
+        type=int,
+        default=RETENTION_SECONDS,
+        metavar="SECONDS",
+        help="how long the figures retention, and --plot-retention, keep up a rate. The retention is a fifth of that; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--endurance",
+        type=int,
+        default=ENDURANCE_SECONDS,
+        metavar="SECONDS",
+        help="how long the figures endurance take, which are measured only if they are named; default: %(default)s",
+    )
+    parser.add_argument(
         "--pinned",
         type=int,
         default=PINNED_SECONDS,
         metavar="SECONDS",
-        help="how long the figures pinned and steady, and --plot, keep a snapshot, and purge deletes; default: "
-        "%(default)s",
+        help="how long the figures pinned and steady, and --plot, keep a snapshot; default: %(default)s",
     )
     parser.add_argument(
         "--rows",

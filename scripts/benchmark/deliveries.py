@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import django_rq
 
 from scripts.benchmark import clients
-from scripts.benchmark.measure import CoreTimes, cpu_seconds, database_pids
+from scripts.benchmark.measure import CoreTimes, Meter, cpu_seconds, database_pids, niced, server_pids
 from scripts.benchmark.receiver import Inbox, Received
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import NotMeasured
@@ -35,7 +36,8 @@ class Delivered:
 
     ``cpu`` and ``database_cpu`` are the CPU seconds of the workers and of their PostgreSQL processes. They count from
     the commit of the Events until the last delivery is recorded. ``database_cpu`` is None if it is unknown. ``busy`` is
-    the share of the time of all cores of the machine that was used, until the last one arrived.
+    the share of the time of all cores of the machine that was used, until the last one arrived. ``cores`` are the cores
+    in use by the workers, PostgreSQL and the receiver.
     """
 
     count: int
@@ -44,6 +46,7 @@ class Delivered:
     cpu: float
     database_cpu: float | None
     busy: float
+    cores: dict[str, float]
 
     @property
     def rate(self) -> float:
@@ -58,15 +61,22 @@ class Delivered:
 
 
 def deliver(
-    bench: Bench, count: int, behaviour: str = "ok", worker_class: str = SHIPPED, workers: int = 1, **settings: Any
+    bench: Bench,
+    count: int,
+    behaviour: str = "ok",
+    worker_class: str = SHIPPED,
+    workers: int = 1,
+    others_niced: bool = False,
+    **settings: Any,
 ) -> Delivered:
-    """Deliver Events of different objects from an empty database. Keywords override the setting WEBHOOKS.
+    """Deliver Events of different objects from an empty database. Keywords override the setting WEBHOOKS. With
+    ``others_niced``, PostgreSQL and the receiver take only what the workers leave.
 
     Raises NotMeasured unless each Event is delivered exactly once.
     """
     bench.clear()
     inbox = bench.inbox(behaviour)
-    return deliver_to(inbox, bench.webhook(inbox.url), bench, count, worker_class, workers, **settings)
+    return deliver_to(inbox, bench.webhook(inbox.url), bench, count, worker_class, workers, others_niced, **settings)
 
 
 def deliver_to(
@@ -76,6 +86,7 @@ def deliver_to(
     count: int,
     worker_class: str = SHIPPED,
     workers: int = 1,
+    others_niced: bool = False,
     **settings: Any,
 ) -> Delivered:
     """Like ``deliver``, but from the current database, for a webhook that sends to ``inbox``."""
@@ -83,18 +94,21 @@ def deliver_to(
         pids = [process.pid for process in processes]
         # The stock worker opens its connections in forks, so it has none yet.
         connections = _wait_for_connections(workers if worker_class == SHIPPED else 0, bench.size(3, 0) / 10)
+        groups = {"workers": pids, "postgresql": server_pids(), "receiver": [bench.receiver.process.pid]}
+        others = [*groups["postgresql"], *groups["receiver"]]
         cpu, database_cpu = cpu_seconds(pids), database_cpu_seconds(connections)
-        highest = bench.add_events(webhook, count)
-        cores = CoreTimes.now()
-        received = inbox.wait_for(count, seconds=30 + count / MINIMUM_RATE)
-        busy = CoreTimes.now().busy_since(cores)
+        with niced(others) if others_niced else nullcontext():
+            highest = bench.add_events(webhook, count)
+            began, meters = CoreTimes.now(), {name: Meter(group) for name, group in groups.items()}
+            received = inbox.wait_for(count, seconds=30 + count / MINIMUM_RATE)
+            busy, cores = CoreTimes.now().busy_since(began), {name: meter.cores() for name, meter in meters.items()}
         wait_until_recorded(count, after=highest)
         cpu = cpu_seconds(pids) - cpu
         if database_cpu is not None and (now := database_cpu_seconds(connections)) is not None:
             database_cpu = now - database_cpu
         else:
             database_cpu = None
-        return Delivered(count, received, [at for _, at in inbox.times()], cpu, database_cpu, busy)
+        return Delivered(count, received, [at for _, at in inbox.times()], cpu, database_cpu, busy, cores)
 
 
 def _wait_for_connections(count: int, seconds: float) -> list[int]:

@@ -11,7 +11,12 @@ from scripts.benchmark.report import measured_on
 from scripts.benchmark.targets import NotMeasured
 from scripts.benchmark.workloads.workers import ONE_WORKER, RATE, SLOW_RECEIVER, SLOW_RECEIVERS, THROUGHPUT
 
-DRAWN = {figure.name for workload in (THROUGHPUT, SLOW_RECEIVER, SLOW_RECEIVERS) for figure in workload.figures}
+DRAWN = {
+    figure.name
+    for workload in (THROUGHPUT, SLOW_RECEIVER, SLOW_RECEIVERS)
+    for figure in workload.figures
+    if figure.what.startswith(f"{ONE_WORKER}, ")
+}
 
 
 def draw_rates(run: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from scripts.benchmark.pinned_plot import draw_pinned
 from scripts.benchmark.report import describe_machine, one_line
+from scripts.benchmark.retention_plot import draw_retention
 from scripts.benchmark.servers import Bench, Size, open_bench
 from scripts.benchmark.targets import Measurements, Result, Workload, results_of
 
@@ -19,15 +20,19 @@ from scripts.benchmark.targets import Measurements, Result, Workload, results_of
 def run_all(workloads: Sequence[Workload], size: Size) -> tuple[dict[str, Any], list[Result]]:
     """Start the servers and run the workloads. Returns the description of the machine and the results."""
     with open_bench(size) as bench:
-        machine = describe_machine()
+        machine, began = describe_machine(), time.monotonic()
         results = [result for workload in workloads for result in run_workload(workload, bench)]
+        _print_progress(f"all of them: {(time.monotonic() - began) / 60:.1f} min")
     return machine, results
 
 
-def run_plot(size: Size) -> str:
+PLOTS = {"pinned": draw_pinned, "retention": draw_retention}
+
+
+def run_plot(name: str, size: Size) -> str:
     """Start the servers and measure a worker over time. Returns the plot as SVG."""
     with open_bench(size) as bench:
-        return draw_pinned(bench, describe_machine())
+        return PLOTS[name](bench, describe_machine())
 
 
 def run_workload(workload: Workload, bench: Bench) -> list[Result]:
@@ -40,10 +45,10 @@ def run_workload(workload: Workload, bench: Bench) -> list[Result]:
     except Exception as error:
         traceback.print_exc()
         failure = f"{type(error).__name__}: {error}"
-    _print_progress(f"{workload.name}: {failure or 'done'} after {time.monotonic() - started:.0f} s")
     results = results_of(workload, runs, failure)
     for result in results:
         _print_progress(f"  {one_line(result)}")
+    _print_progress(f"{workload.name}: {failure or 'done'}, {time.monotonic() - started:.0f} s")
     return results
 
 
@@ -51,9 +56,12 @@ def _measure(workload: Workload, bench: Bench, runs: list[Measurements]) -> None
     bench.clear()
     # Close the generator after the last run, so that it cleans up.
     with closing(workload.measure(bench)) as endless:  # type: ignore[type-var]
-        for measurements in itertools.islice(endless, bench.size.runs):
+        count, began = min(bench.size.runs, workload.most_runs), time.monotonic()
+        for measurements in itertools.islice(endless, count):
             runs.append(measurements)
-            _print_progress(f"{workload.name}: run {len(runs)} of {bench.size.runs}")
+            now = time.monotonic()
+            _print_progress(f"{workload.name}: run {len(runs)} of {count}, {now - began:.0f} s")
+            began = now
 
 
 def _print_progress(text: str) -> None:

@@ -42,6 +42,9 @@ class Size:
     """How long a snapshot is pinned, and the sweep deletes."""
     stored: int
     """Deliveries in a large database."""
+    retention_seconds: int = 240
+    """How long to measure a rate with retention."""
+    endurance_seconds: int = 3600
 
     def __call__(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full

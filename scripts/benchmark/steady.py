@@ -54,6 +54,10 @@ class Stream(ABC):
         times = sorted((at, webhook_id) for inbox in self._inboxes for webhook_id, at in inbox.times())
         return {webhook_id: at for at, webhook_id in reversed(times)}
 
+    def received_ids(self) -> set[str]:
+        """The ids of the deliveries that have arrived, each once."""
+        return {webhook_id for inbox in self._inboxes for webhook_id, _ in inbox.times()}
+
     def count_requests(self) -> int:
         """How many requests have arrived. Costs the same, however many there are."""
         return sum(inbox.received().count for inbox in self._inboxes)
@@ -91,9 +95,9 @@ class Events(Stream):
 
     def arrived(self) -> Mapping[Any, float]:
         times = super().arrived()
-        # Read after the requests: a delivery is committed before it is sent.
+        # Read after the requests: a delivery is committed before it is sent. The sweep may have deleted old ones.
         events = {str(pk): event for pk, event in Delivery.objects.values_list("pk", "event_id")}
-        return {events[webhook_id]: at for webhook_id, at in times.items()}
+        return {events[webhook_id]: at for webhook_id, at in times.items() if webhook_id in events}
 
     def count_open(self) -> int:
         return Undispatched.objects.count() + QueuedDelivery.objects.exclude(state=State.FAILED).count()

@@ -120,11 +120,13 @@ class Workload:
     """Figures that are measured together.
 
     ``measure`` prepares the data, then yields the measurements of one run after another. It may yield without end.
+    ``most_runs`` limits the runs of a workload that takes long: its runs have many samples, and vary little.
     """
 
     name: str
     figures: tuple[Figure, ...]
     measure: Callable[[Bench], Iterator[Measurements]]
+    most_runs: int = 100
 
 
 @dataclass(frozen=True)

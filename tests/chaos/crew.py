@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from django.db import connection
+
 from tests.chaos import claims, ledger
 from tests.chaos.writer import Plan
 from tests.support.waiting import PATIENCE
@@ -15,7 +17,7 @@ from tests.support.workers import SHIPPED, Worker, Workers
 
 
 class Crew(Workers):
-    """Workers by name. Their database connections have the same name."""
+    """Workers by name. On PostgreSQL, their database connections have the same name."""
 
     def __init__(self, directory: Path, redis_url: str) -> None:
         super().__init__(directory, redis_url)
@@ -24,15 +26,20 @@ class Crew(Workers):
 
     def environment(self, **webhooks: Any) -> dict[str, str]:
         environment = super().environment(**webhooks)
+        if connection.vendor != "postgresql":
+            return environment
         return environment | {"DATABASE_URL": f"{environment['DATABASE_URL']}?application_name={self._next_name}"}
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """PostgreSQL logs the claims meanwhile. All workers are ended."""
-        claims.watch()
+        is_watching = connection.vendor == "postgresql"
+        if is_watching:
+            claims.watch()
         yield
         self.end()
-        claims.unwatch()
+        if is_watching:
+            claims.unwatch()
 
     def hire(self, worker_class: str = SHIPPED, **webhooks: Any) -> str:
         """Start a worker, and return its name."""

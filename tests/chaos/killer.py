@@ -6,10 +6,12 @@ import random
 import time
 import uuid
 from collections import Counter
+from typing import Any
 
 from tests.chaos import claims, ledger
 from tests.chaos.crew import Crew
 from tests.support.workers import Worker
+from webhooks import models
 
 # What dead workers held is to be taken back soon: a lease of six seconds, which a worker that lives can
 # renew on a busy machine too, and a look for it every half second.
@@ -64,3 +66,34 @@ class Killer:
         """Each delivery came again no more often than a worker was killed that held it."""
         unexplained = account.repeated - Counter({str(pk): times for pk, times in self.orphaned.items()})
         assert not unexplained, f"{account}; without a kill to explain it: {unexplained}"
+
+
+class Reaper:
+    """Kills one worker after the other, whatever it does, on any database. Each lives for half a second at least."""
+
+    def __init__(self, crew: Crew, workers: int, most: int, settings: dict[str, Any]) -> None:
+        self.crew, self.most, self._settings = crew, most, settings
+        self._alive = [self._hire() for _ in range(workers)]
+        self.dead: list[Worker] = []
+
+    @property
+    def kills(self) -> int:
+        return len(self.dead)
+
+    def __str__(self) -> str:
+        return f"{self.kills} workers killed"
+
+    def strike(self) -> None:
+        """Kill the one that has worked for longest, once it has claimed something."""
+        oldest = self._alive[0]
+        known = models.Worker.objects.filter(name__endswith=f":{oldest.pid}").exists()
+        if self.kills < self.most and known and time.time() - oldest.started_at > KILL_EVERY:
+            oldest.kill()
+            self.dead.append(self._alive.pop(0))
+            self._alive.append(self._hire())
+        if self.kills == self.most:
+            for worker in self.dead:
+                worker.end_lease()
+
+    def _hire(self) -> Worker:
+        return self.crew.by_name[self.crew.hire(**self._settings)]

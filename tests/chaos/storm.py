@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 from tests.chaos import ledger
 from tests.chaos.crew import Writer
-from tests.chaos.killer import Killer
+from tests.chaos.killer import Killer, Reaper
 from tests.support.draining import STATE
 from tests.support.waiting import until
 from webhooks.models import Delivery, Event, State
 
 
 def unfinished() -> int:
-    """Events and deliveries that have not come to a good end yet."""
-    return Event.objects.undispatched().count() + Delivery.objects.exclude(outcome=State.SUCCEEDED).count()
+    """Events and deliveries that have not come to a good end yet. Those of deleted webhooks never do."""
+    deliveries = Delivery.objects.filter(webhook__deleted_at=None).exclude(outcome=State.SUCCEEDED)
+    return Event.objects.undispatched().count() + deliveries.count()
 
 
 def report() -> str:
@@ -23,7 +24,9 @@ def report() -> str:
     return f"all to be delivered; {Event.objects.undispatched().count()} undispatched events, deliveries {dict(states)}"
 
 
-def rage(killer: Killer, crowd: list[Writer], seconds: float, also: Callable[[], object] = lambda: None) -> None:
+def rage(
+    killer: Killer | Reaper, crowd: list[Writer], seconds: float, also: Callable[[], object] = lambda: None
+) -> None:
     """Until all is written and delivered: kill workers, each writer once on its way, and do what ``also`` does."""
 
     def go_on() -> bool:

@@ -81,7 +81,7 @@ def test_a_delivery_is_sent_again_if_a_crash_has_lost_its_record(
     if notices == "an error":
         with monkeypatch.context() as patch, pytest.raises(OperationalError):
             patch.setattr(runner, "_take_work", Mock(side_effect=OperationalError("the server closed the connection")))
-            runner._is_idle = False
+            runner._found_nothing = False
             runner.run(1)
     elif notices == "the worker stops":
         runner.close(grace=5)

@@ -101,16 +101,19 @@ def test_a_worker_whose_requests_all_hang_waits_for_a_wake_up_and_for_nothing_el
     assert waits == [0]
 
 
-def test_a_worker_that_is_woken_sends_new_events_before_it_looks_for_other_work(
-    hung_runner: DeliveryRunner, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "found nothing before"])
+def test_a_worker_that_is_woken_or_found_nothing_sends_new_events_before_it_looks_for_other_work(
+    hung_runner: DeliveryRunner, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, is_woken: bool
 ) -> None:
+    if not is_woken:
+        hung_runner.run(60, wait=False)
     steps = list[str]()
     claim_due = hung_runner._claims.claim_due
     monkeypatch.setattr(runner_module, "dispatch", lambda *args: steps.append("dispatch") or dispatch(*args))
     monkeypatch.setattr(hung_runner._claims, "claim_due", lambda: steps.append("claim") or claim_due())
     good = make_webhook(Thing, url=inbox.url("ok"))
     make_event(good)
-    hung_runner.run(60, wait=False, is_woken=True)
+    hung_runner.run(60, wait=False, is_woken=is_woken)
     assert steps[:2] == ["dispatch", "claim"]
     until(lambda: hung_runner.run(5, wait=False) or inbox.received("ok"), 20, "the request")
 

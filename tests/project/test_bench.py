@@ -19,6 +19,8 @@ from scripts.benchmark.plot import PANEL_HEIGHT, WIDTH, Panel, draw_bars, draw_l
 from scripts.benchmark.rates_plot import draw_rates
 from scripts.benchmark.receiver import body_start, header_value
 from scripts.benchmark.report import as_json, format_number, table
+from scripts.benchmark.retention import Course as RetentionCourse
+from scripts.benchmark.retention import Sample
 from scripts.benchmark.runner import run_workload
 from scripts.benchmark.servers import Bench, Size
 from scripts.benchmark.steady import Course, load
@@ -103,6 +105,32 @@ def test_an_error_becomes_the_failure_of_the_workload(capsys: pytest.CaptureFixt
     [result] = run_workload(Workload("one", (RATE,), measure), bench)
     assert result.failure == "NotMeasured: the receiver is gone"
     assert "rate: not measured" in capsys.readouterr().err
+
+
+def test_a_long_workload_has_fewer_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    bench: Any = SimpleNamespace(size=Size(runs=3, is_quick=True, pinned_seconds=1, stored=1), clear=lambda: None)
+
+    def measure(bench: Bench) -> Iterator[Measurements]:
+        while True:
+            yield {"rate": Measurement(2, 1)}
+
+    counts = [len(run_workload(Workload("one", (RATE,), measure, most), bench)[0].runs) for most in (1, 2, 9)]
+    assert counts == [1, 2, 3]
+    assert capsys.readouterr().err.splitlines()[-1].startswith("one: done, ")
+
+
+def a_retention(stored: int) -> RetentionCourse:
+    """100 deliveries a second for 30 s, and so many more stored for each second of the last 20."""
+    samples = [Sample(n, 100 * n, stored * max(0, n - 10), n, n, n, n) for n in range(31)]
+    return RetentionCourse(samples, 30, [])
+
+
+def test_what_is_sent_and_not_stored_was_deleted() -> None:
+    assert (a_retention(0).rate, a_retention(0).deleted, a_retention(25).deleted) == (100, 100, 75)
+
+
+def test_sizes_are_means_over_a_retention_at_a_third_and_at_the_end() -> None:
+    assert (a_retention(0).at_a_third("disk"), a_retention(0).at_the_end("disk")) == (13, 27)
 
 
 def test_the_table_has_a_row_for_each_figure_and_the_reasons_of_failures() -> None:

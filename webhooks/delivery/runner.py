@@ -76,7 +76,7 @@ class DeliveryRunner:
         self._outcomes: list[tuple[ClaimedDelivery, Outcome]] = []
         self.attempted = 0
         """The attempts that it has recorded."""
-        self._stopping = self._is_idle = self._is_behind = False
+        self._stopping = self._found_nothing = self._is_behind = False
         self._recorded = time.monotonic()
 
     @property
@@ -86,8 +86,8 @@ class DeliveryRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the last ``run`` ended because there was nothing to do. Otherwise its time was over."""
-        return self._is_idle
+        """Whether the last ``run`` ended because there was nothing to do, and no request is in flight."""
+        return self._found_nothing and not self.is_busy
 
     def has_more(self) -> bool:
         """Whether something is due now that this worker can send."""
@@ -118,7 +118,7 @@ class DeliveryRunner:
         deadline = time.monotonic() + seconds
         # A worker that was woken, or whose last look found nothing, sends new events at once. It looks for other work
         # while the receiver answers.
-        new_first, self._is_idle = self._is_idle or is_woken, False
+        new_first, self._found_nothing = self._found_nothing or is_woken, False
         done = ended = 0
         while not self._stopping and time.monotonic() < deadline:
             with self._claims.in_doubt():
@@ -133,7 +133,7 @@ class DeliveryRunner:
                     ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
                     self._sweeper.run_due(idle=time.monotonic() - self._recorded)
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
-                self._is_idle = not self.is_busy
+                self._found_nothing = True
                 return
 
     def finish(self) -> None:

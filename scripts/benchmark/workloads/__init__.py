@@ -11,23 +11,25 @@ from scripts.benchmark.targets import Workload
 from scripts.benchmark.workloads import (
     backlog,
     costly,
+    endurance,
+    fan_out,
     incident,
     latency,
     pressure,
+    retention,
     runs,
     saves_and_deletes,
     troubles,
     workers,
 )
 
-PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, pressure.PURGE, *troubles.ALL)
+PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, retention.RETENTION, *troubles.ALL)
 
 ALL: Sequence[Workload] = (
     workers.THROUGHPUT,
-    workers.STOCK_WORKER,
+    fan_out.FAN_OUT,
     workers.SLOW_RECEIVER,
     workers.SLOW_RECEIVERS,
-    workers.CPU,
     latency.IDLE,
     saves_and_deletes.UNSUBSCRIBED,
     saves_and_deletes.SUBSCRIBED,
@@ -47,9 +49,12 @@ ALL: Sequence[Workload] = (
     *PRESSURE,
 )
 
+# Takes an hour, and is measured only if it is named, or to see that it can be.
+LONG = endurance.ENDURANCE
+
 
 def figure_names() -> list[str]:
-    return [figure.name for workload in ALL for figure in workload.figures]
+    return [figure.name for workload in (*ALL, LONG) for figure in workload.figures]
 
 
 def select(names: Sequence[str]) -> list[Workload]:
@@ -57,8 +62,9 @@ def select(names: Sequence[str]) -> list[Workload]:
 
     Raises LookupError for an unknown name.
     """
-    by_name = {name: one for one in ALL for name in (one.name, *(figure.name for figure in one.figures))}
+    every = (*ALL, LONG)
+    by_name = {name: one for one in every for name in (one.name, *(figure.name for figure in one.figures))}
     if unknown := sorted(set(names) - set(by_name)):
         raise LookupError(f"There is no figure {', '.join(unknown)}. Choose from: {', '.join(by_name)}.")
     selected = [by_name[name] for name in names] or ALL
-    return [one for one in ALL if one in selected]
+    return [one for one in every if one in selected]

@@ -92,4 +92,5 @@ ANSWERS = Workload(
         ),
     ),
     measure,
+    most_runs=2,
 )

@@ -166,4 +166,5 @@ HANGING_ENDPOINTS = Workload(
         ),
     ),
     measure_hanging_endpoints,
+    most_runs=2,
 )

@@ -1,19 +1,16 @@
-"""What a worker delivers while a snapshot is pinned or old rows are deleted, and what each delivery writes."""
+"""What a worker delivers while a snapshot is pinned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
-
-from django.utils import timezone
 
 from scripts.benchmark import sample_data, timed_worker
 from scripts.benchmark.deliveries import MINIMUM_RATE, wait_until_recorded
 from scripts.benchmark.measure import Writes, table_writes
 from scripts.benchmark.pinned import CHANGES_OF_FEW, OBJECTS, SNAPSHOT, measure_in_turn
 from scripts.benchmark.receiver import Inbox
-from scripts.benchmark.servers import UNREACHABLE, Bench
-from scripts.benchmark.steady import Course, Events, Phases, follow, let_arrive
+from scripts.benchmark.servers import Bench
+from scripts.benchmark.steady import Events, Phases, follow, let_arrive
 from scripts.benchmark.targets import (
     Figure,
     Measurement,
@@ -27,8 +24,7 @@ from scripts.benchmark.targets import (
 )
 from scripts.benchmark.workloads.latency import p99
 from tests.support.sessions import session
-from webhooks.models import Delivery, Webhook
-from webhooks.models.ids import first_id
+from webhooks.models import Webhook
 from webhooks.workers import jobs
 
 PORTION = 4000
@@ -45,8 +41,6 @@ def measure_pinned(bench: Bench) -> Iterator[Measurements]:
         yield {
             "pinned": Measurement(pinned.rate, free.rate),
             "hot-updates": Measurement(100 * writes.hot_updates / max(1, writes.updates)),
-            "tuples": Measurement(writes.tuples / portion),
-            "wal": Measurement(writes.wal_bytes / portion),
         }
 
 
@@ -94,39 +88,6 @@ def measure_steady(bench: Bench) -> Iterator[Measurements]:
         }
 
 
-def measure_purge(bench: Bench) -> Iterator[Measurements]:
-    """A steady load, first alone, then while the sweep deletes old deliveries."""
-    while True:
-        (clean, _), (purging, rate) = (_beside_old(bench, old) for old in (0, bench.size(OLD, 500)))
-        yield {
-            "purge-live": Measurement(purging.rate, clean.rate),
-            "purge-p99": Measurement(p99(purging.delays), p99(clean.delays)),
-            "purge-rate": Measurement(rate),
-        }
-
-
-def _beside_old(bench: Bench, count: int) -> tuple[Course, float]:
-    """The course of a load beside so many old deliveries, and how many of these the sweep deletes in a second."""
-    bench.clear()
-    sample_data.insert_succeeded(bench.webhook(UNREACHABLE), count, age="100 days")
-    sample_data.vacuum()
-    stream, deleted = Events(bench), list[int]()
-    phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, bench.size.pinned_seconds, 5, 10)
-
-    def purge(seconds: float) -> None:
-        before = _count_old()
-        let_arrive(stream, seconds)
-        deleted.append(before - _count_old())
-
-    with bench.workers():
-        course = follow([stream], [1], bench.size(RATE, 100), phases, purge)
-    return course, deleted[0] / (course.over - course.begin)
-
-
-def _count_old() -> int:
-    return Delivery.objects.filter(pk__lt=first_id(timezone.now() - timedelta(days=1))).count()
-
-
 PINNED = Workload(
     "pinned",
     (
@@ -138,10 +99,9 @@ PINNED = Workload(
             ratio_at_least(0.95),
         ),
         Figure("hot-updates", "updates that wrote no index entry (HOT)", "%", "", value_at_least(90, "%")),
-        Figure("tuples", "rows inserted, updated and deleted for each delivery", "rows", ""),
-        Figure("wal", "write-ahead log for each delivery", "bytes", ""),
     ),
     measure_pinned,
+    most_runs=1,
 )
 
 STEADILY = f"{RATE} changes a second, with a pinned snapshot"
@@ -158,17 +118,5 @@ STEADY = Workload(
         Figure("record-p99", f"a record, {STEADILY}, p99", "ms", BEFORE, P99),
     ),
     measure_steady,
-)
-
-OLD = 500_000
-BESIDE = f"{RATE} changes a second, while the sweep deletes {OLD:,} old deliveries"
-
-PURGE = Workload(
-    "purge",
-    (
-        Figure("purge-live", BESIDE, "deliveries/s", "without these", ratio_at_least(0.95)),
-        Figure("purge-p99", f"commit to receipt, {BESIDE}, p99", "ms", "without these", P99),
-        Figure("purge-rate", "old deliveries that the sweep deletes meanwhile", "deliveries/s", ""),
-    ),
-    measure_purge,
+    most_runs=2,
 )

@@ -102,14 +102,6 @@ class TagEdits(Saves):
         device.tags.set([next(self._tags[device.pk])])
 
 
-class FormEdits(TagEdits):
-    """Saves each device, then replaces its tag, like a form."""
-
-    def change(self, device: Device) -> None:
-        device.save()
-        super().change(device)
-
-
 def serialize(devices: Sequence[Device]) -> None:
     with transaction.atomic():
         for device in devices:
@@ -120,7 +112,7 @@ def measure_unsubscribed(bench: Bench) -> Iterator[Measurements]:
     saves = Saves(bench)
     for_sites = [bench.webhook(UNREACHABLE, Site) for _ in range(10)]
     while True:
-        ours, plain = saves.microseconds(bench.size(60, 3), partial(saves.with_webhooks, for_sites), saves.plain)
+        ours, plain = saves.microseconds(bench.size(30, 3), partial(saves.with_webhooks, for_sites), saves.plain)
         yield {"save-unsubscribed": Measurement(ours, plain)}
 
 
@@ -129,7 +121,7 @@ def measure_subscribed(bench: Bench) -> Iterator[Measurements]:
     one = [bench.webhook(UNREACHABLE, Device)]
     conditions: list[Condition] = [partial(saves.with_webhooks, one), saves.plain, saves.serialized]
     while True:
-        ours, plain, serializer = saves.microseconds(bench.size(12, 2), *conditions)
+        ours, plain, serializer = saves.microseconds(bench.size(6, 2), *conditions)
         statements = [saves.statements(condition) for condition in conditions]
         yield {
             "save-subscribed": Measurement(ours, plain + serializer),
@@ -142,7 +134,7 @@ def measure_many_subscribers(bench: Bench) -> Iterator[Measurements]:
     hundred = [bench.webhook(UNREACHABLE, Device) for _ in range(100)]
     conditions: list[Condition] = [partial(saves.with_webhooks, webhooks) for webhooks in (hundred, hundred[:1])]
     while True:
-        yield {"save-crowd": Measurement(*saves.microseconds(bench.size(15, 2), *conditions))}
+        yield {"save-crowd": Measurement(*saves.microseconds(bench.size(8, 2), *conditions))}
 
 
 def measure_skipped(bench: Bench) -> Iterator[Measurements]:
@@ -151,7 +143,7 @@ def measure_skipped(bench: Bench) -> Iterator[Measurements]:
     picky = [bench.webhook(UNREACHABLE, Device, conditions={"attr": "name", "value": "no device has this name"})]
     conditions: list[Condition] = [partial(saves.with_webhooks, picky), partial(saves.without_skips, picky)]
     while True:
-        microseconds = saves.microseconds(bench.size(12, 2), *conditions)
+        microseconds = saves.microseconds(bench.size(6, 2), *conditions)
         Skip.objects.all()._raw_delete("default")
         yield {
             "save-skipped": Measurement(*microseconds),
@@ -166,7 +158,7 @@ def measure_prechange(name: str, changes: type[Saves], bench: Bench) -> Iterator
     conditions: list[Condition] = [partial(saves.with_webhooks, [webhook]) for webhook in webhooks]
     while True:
         yield {
-            name: Measurement(*saves.microseconds(bench.size(6, 2), *conditions)),
+            name: Measurement(*saves.microseconds(bench.size(4, 2), *conditions)),
             f"{name}-queries": Measurement(*map(saves.statements, conditions)),
         }
 
@@ -280,7 +272,6 @@ SKIPPED = Workload(
 PRECHANGE = (
     _prechange("save-before", Saves, "a save of a device", 1),
     _prechange("edit-before", TagEdits, "another tag for a device", 4),
-    _prechange("form-before", FormEdits, "a save of a device and another tag", 4),
 )
 DELETE = Workload(
     "delete",

@@ -96,8 +96,8 @@ def watch(bench: Bench, stream_type: type[Events | RqJobs], worker_class: str, t
 
 
 def measure(name: str, trouble: Trouble, bench: Bench) -> Iterator[Measurements]:
+    usual = watch(bench, RqJobs, FORKING, trouble, USUAL_RATE)
     while True:
-        usual = watch(bench, RqJobs, FORKING, trouble, USUAL_RATE)
         ours = watch(bench, Events, SHIPPED, trouble, bench.size(RATE, 100))
         yield {
             f"{name}-rate": Measurement(ours.rate, ours.clean_rate),
@@ -132,6 +132,7 @@ def _workload(
             Figure(f"{name}-lost", f"changes that are lost, {when}", "%", RQ_JOBS, value_at_most(0, "%")),
         ),
         partial(measure, name, trouble),
+        most_runs=2,
     )
 
 

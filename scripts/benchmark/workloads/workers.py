@@ -44,11 +44,16 @@ def measure_throughput(bench: Bench) -> Iterator[Measurements]:
         urllib3 = deliver_in_loop(bench, "urllib3", bench.size(3000, 200))
         forking = deliver_with_rq_jobs(bench, bench.size(150, 10), FORKING)
         simple = deliver_with_rq_jobs(bench, bench.size(300, 10), SIMPLE)
+        stock = deliver(bench, bench.size(5000, 200), worker_class=FORKING)
         yield {
             "throughput-loop": Measurement(ours.rate, requests.rate),
             "throughput-urllib3": Measurement(ours.rate, urllib3.rate),
             "throughput-usual": Measurement(ours.rate, forking.rate),
             "throughput-simple": Measurement(ours.rate, simple.rate),
+            "stock": Measurement(stock.rate, forking.rate),
+            "cpu": Measurement(
+                _milliseconds_each(ours.cpu, ours.count), _milliseconds_each(requests.cpu, requests.count)
+            ),
         }
 
 
@@ -59,22 +64,10 @@ THROUGHPUT = Workload(
         Figure("throughput-urllib3", FAST, RATE, "a bare urllib3 loop", ratio_at_least(1.1)),
         Figure("throughput-usual", FAST, RATE, RQ_JOBS, ratio_at_least(80)),
         Figure("throughput-simple", FAST, RATE, "one RQ job each, SimpleWorker"),
+        Figure("stock", "one stock forking rqworker, a fast receiver", RATE, RQ_JOBS, ratio_at_least(20)),
+        Figure("cpu", "CPU of the worker per delivery", "ms", LOOP, value_at_most(0.22, "ms")),
     ),
     measure_throughput,
-)
-
-
-def measure_stock_worker(bench: Bench) -> Iterator[Measurements]:
-    while True:
-        forking = deliver_with_rq_jobs(bench, bench.size(150, 10), FORKING)
-        ours = deliver(bench, bench.size(5000, 200), worker_class=FORKING)
-        yield {"stock": Measurement(ours.rate, forking.rate)}
-
-
-STOCK_WORKER = Workload(
-    "stock",
-    (Figure("stock", "one stock forking rqworker, a fast receiver", RATE, RQ_JOBS, ratio_at_least(20)),),
-    measure_stock_worker,
 )
 
 
@@ -141,19 +134,9 @@ SLOW_RECEIVERS = Workload(
         Figure("waiting-memory", "memory of one more request in flight", "KB", "", value_at_most(50, "KB")),
     ),
     measure_slow_receivers,
+    most_runs=2,
 )
 
-
-def measure_cpu(bench: Bench) -> Iterator[Measurements]:
-    while True:
-        loop = deliver_in_loop(bench, "requests", bench.size(3000, 200))
-        ours = deliver(bench, bench.size(5000, 200))
-        yield {"cpu": Measurement(_milliseconds_each(ours.cpu, ours.count), _milliseconds_each(loop.cpu, loop.count))}
-
-
-CPU = Workload(
-    "cpu", (Figure("cpu", "CPU of the worker per delivery", "ms", LOOP, value_at_most(0.22, "ms")),), measure_cpu
-)
 
 FEW, MANY, AT_ONCE = 1000, 100_000, 10_000
 
@@ -195,6 +178,7 @@ MEMORY = Workload(
         Figure("memory-stock", MEMORY_AFTER, "MB", "an idle stock rqworker", difference_at_most(25, "MB")),
     ),
     measure_memory,
+    most_runs=1,
 )
 
 SENDERS = 10
@@ -238,27 +222,52 @@ def _scaling_figures(name: str, times: float) -> tuple[Figure, ...]:
     )
 
 
-SCALING = Workload("workers", (*_scaling_figures("two", 1.8), *_scaling_figures("four", 3.2)), measure_scaling)
+SCALING = Workload(
+    "workers", (*_scaling_figures("two", 1.8), *_scaling_figures("four", 3.2)), measure_scaling, most_runs=2
+)
+
+
+NUMBERS = {"two": 2, "four": 4}
+GROUPS = {"workers": "the workers", "postgresql": "PostgreSQL", "receiver": "the receiver"}
 
 
 def measure_fast_scaling(bench: Bench) -> Iterator[Measurements]:
+    """One, two and four workers, then the same while PostgreSQL and the receiver only get what the workers leave."""
     while True:
-        share = bench.size(6000, 200)
-        one, two = (deliver(bench, share * count, workers=count) for count in (1, 2))
-        yield {
-            "two-fast": Measurement(two.steady_rate, one.steady_rate),
-            "two-fast-cores": Measurement(100 * two.busy, 100 * one.busy),
-            "two-fast-database": Measurement(_database_milliseconds_each(two), _database_milliseconds_each(one)),
-        }
+        found: dict[str, Measurement] = {}
+        for is_niced, kind in ((False, "fast"), (True, "niced")):
+            share = bench.size(5000, 100)
+            one, *several = (
+                deliver(bench, share * n, workers=n, others_niced=is_niced) for n in (1, *NUMBERS.values())
+            )
+            for name, many in zip(NUMBERS, several, strict=True):
+                found[f"{name}-{kind}"] = Measurement(many.steady_rate, one.steady_rate)
+                for group in GROUPS:
+                    found[f"{name}-{kind}-{group}"] = Measurement(many.cores[group], one.cores[group])
+                if not is_niced:
+                    found[f"{name}-fast-cores"] = Measurement(100 * many.busy, 100 * one.busy)
+                    each = Measurement(_database_milliseconds_each(many), _database_milliseconds_each(one))
+                    found[f"{name}-fast-database"] = each
+                    each = Measurement(_milliseconds_each(many.cpu, many.count), _milliseconds_each(one.cpu, one.count))
+                    found[f"{name}-fast-cpu"] = each
+        yield found
 
 
-# On two cores, they are the limit of two workers: workers, PostgreSQL and receiver share them.
-FAST_SCALING = Workload(
-    "two-fast",
-    (
-        Figure("two-fast", "two workers, a fast receiver", RATE, ONE_WORKER),
-        Figure("two-fast-cores", "all cores of the machine in use meanwhile", "%", ONE_WORKER),
-        Figure("two-fast-database", "CPU of PostgreSQL per delivery meanwhile", "ms", ONE_WORKER, ratio_at_most(1.15)),
-    ),
-    measure_fast_scaling,
-)
+def _fast_figures() -> Iterator[Figure]:
+    """On a machine with as many cores as workers, they are the limit: workers, PostgreSQL and receiver share them. What
+    each delivery costs then shows how the workers would scale on a larger one."""
+    for name in NUMBERS:
+        workers = f"{name} workers, a fast receiver"
+        yield Figure(f"{name}-fast", workers, RATE, ONE_WORKER)
+        yield Figure(f"{name}-fast-cores", f"all cores in use, {workers}", "%", ONE_WORKER)
+        for kind, when in (("fast", ""), ("niced", ", PostgreSQL and receiver niced")):
+            if kind == "niced":
+                yield Figure(f"{name}-niced", f"{workers}{when}", RATE, ONE_WORKER)
+            for group, who in GROUPS.items():
+                yield Figure(f"{name}-{kind}-{group}", f"cores in use by {who}, {workers}{when}", "cores", ONE_WORKER)
+        for what, who in (("cpu", "the workers"), ("database", "PostgreSQL")):
+            limit = ratio_at_most(1.15)
+            yield Figure(f"{name}-fast-{what}", f"CPU of {who} per delivery, {workers}", "ms", ONE_WORKER, limit)
+
+
+FAST_SCALING = Workload("fast-scaling", tuple(_fast_figures()), measure_fast_scaling, most_runs=2)
