@@ -280,7 +280,7 @@ def test_a_backfill_that_meets_another_leaves_no_lane_without_a_head(webhook: We
     first, second = (make_event(webhook, dispatched=True) for _ in range(2))
     assert backfill(webhook, first) == 1
     QueuedDelivery.objects.all().delete()
-    Delivery.objects.update(outcome=State.SUCCEEDED, finished_at=timezone.now())
+    Delivery.objects.update(outcome=State.SUCCEEDED, noted_end=timezone.now())
     assert backfill(webhook, first, second) == 1
     assert states() == [State.SUCCEEDED, State.PENDING]
 

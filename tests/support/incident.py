@@ -34,7 +34,7 @@ def insert_deliveries(webhook: Webhook, count: int, objects: int, outcome: str =
             SELECT now(), 'updated', 'testapp.thing', 'old-' || mod(n, %(objects)s), '[]'
             FROM generate_series(1, %(count)s) AS n RETURNING id, object_id
         ), deliveries AS (
-            INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created, outcome, finished_at)
+            INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created, outcome, noted_end)
             SELECT ('f' || substr(md5(id::text), 2))::uuid, id, %(webhook)s,
                 (%(lanes)s::bigint[])[1 + substr(object_id, 5)::int], now(), %(outcome)s,
                 CASE WHEN %(outcome)s <> '' THEN now() END

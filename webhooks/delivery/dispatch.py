@@ -6,6 +6,7 @@ import uuid
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
 
 from webhooks.conf import conf
@@ -37,7 +38,10 @@ def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = Non
     if first is None:
         return 0
     with worker.claiming() if worker else nullcontext() as token:
-        events, claimed, webhooks = atomically(lambda: _dispatch(first, floors, worker, token), Event.objects.db)
+        tries = count()
+        events, claimed, webhooks = atomically(
+            lambda: _dispatch(first, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
+        )
         if worker and token:
             worker.add(claimed, token, webhooks, events)
     return len(events)
@@ -53,9 +57,13 @@ def _first(floors: ScanFloors) -> int | None:
 
 
 def _dispatch(
-    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None
+    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None, is_again: bool
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the Events, the claimed rows, and the webhooks by id."""
+    """Returns the Events, the claimed rows, and the webhooks by id.
+
+    This transaction has the lock of its Events, and nothing else makes deliveries of an Event with that lock. So they
+    are new, unless SQL of an operator has put an Event back: the second try asks.
+    """
     using = Event.objects.db
     new = Undispatched.objects.lock_sql(first, conf.batch)
     [(may_claim, *_)], found = fetch_each(using, begin_sql(using, token), new)
@@ -84,7 +92,7 @@ def _dispatch(
     deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
-    heads &= Delivery.objects.insert(deliveries, heads, token, dispatched)
+    heads &= Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 

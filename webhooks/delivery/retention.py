@@ -11,6 +11,7 @@ from itertools import takewhile
 
 from django.db import IntegrityError
 from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from webhooks.conf import conf
@@ -32,11 +33,11 @@ from webhooks.models import (
     Undispatched,
     Webhook,
 )
-from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt
 from webhooks.models.ids import first_id
 from webhooks.models.statistic import DAY, Period
-from webhooks.models.worker import may_delete_events
 from webhooks.models.webhook_states import WebhookQuerySet
+from webhooks.models.worker import may_delete_events
 
 logger = get_logger(__name__)
 
@@ -54,8 +55,10 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
     before = DatabaseNow(-days * DAY)
-    expired = Delivery.objects.filter(outcome=state, finished_at__lt=before)
+    expired = Delivery.objects.filter(outcome=state, noted_end__lt=before)
     if state == State.SUCCEEDED:
+        expired = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
+        expired = expired.filter(SUCCEEDED, Q(end__lt=before) | Q(end=None))
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
         ids = (floors or ScanFloors()).lowest(old, PIECE)

@@ -33,6 +33,7 @@ from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
 from webhooks.insight.silence import Silence, read_silences
 from webhooks.insight.statistics import Hours, Recent
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
+from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 
@@ -233,7 +234,7 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
     by_state: dict[State, QuerySet[Any]] = {
         State.PENDING: queue.in_states(State.PENDING).order_by("webhook_id", "due_at"),
         State.WAITING: queue.in_states(State.WAITING).order_by("webhook_id", "event_id"),
-        State.SUCCEEDED: deliveries.filter(outcome=State.SUCCEEDED),
+        State.SUCCEEDED: deliveries.filter(SUCCEEDED),
         State.DISCARDED: deliveries.filter(discarded_at__isnull=False),
         State.FAILED: failed.order_by("failed_at"),
     }

@@ -22,7 +22,7 @@ def tune_tables(apps, schema_editor):
     schema_editor.execute(f'ALTER TABLE rq_webhooks_queue SET (fillfactor = 40, {vacuum}, {analyze})')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_undispatched SET ({vacuum}, {analyze})')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_worker SET (fillfactor = 50, {vacuum})')
-    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery SET (fillfactor = 45, {analyze}, {insert})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery SET ({analyze}, {insert})')
 
 
 class Migration(migrations.Migration):
@@ -40,11 +40,11 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=webhooks.models.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, verbose_name='created')),
                 ('lane', models.BigIntegerField(blank=True, help_text='The object whose changes go one after the other. Empty: in any order.', null=True)),
-                ('outcome', models.CharField(blank=True, db_default='', default='', help_text='The state in which it ended: succeeded, failed or discarded.', max_length=10)),
-                ('attempt_count', models.PositiveIntegerField(db_default=0, default=0, verbose_name='attempt count')),
+                ('outcome', models.CharField(blank=True, db_default='succeeded', default='succeeded', help_text='Without a row in the queue, its state. With one: failed if that has failed.', max_length=10)),
+                ('noted_attempts', models.PositiveIntegerField(db_default=0, default=0, help_text='Its attempts, without one that succeeded at once.')),
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why the last attempt failed.', verbose_name='reason')),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of that failure.', max_length=30, verbose_name='error kind')),
-                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='finished at')),
+                ('noted_end', models.DateTimeField(blank=True, help_text='When it ended, unless it succeeded at once.', null=True)),
                 ('discarded_at', models.DateTimeField(blank=True, editable=False, null=True)),
             ],
             options={
@@ -267,6 +267,7 @@ class Migration(migrations.Migration):
                 ('failing_since', models.DateTimeField(help_text='The first failed attempt as the head of its lane.', null=True)),
                 ('failed_at', models.DateTimeField(help_text='When it was given up.', null=True)),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of the failure with which it was given up. Empty before.', max_length=30)),
+                ('attempts', models.PositiveIntegerField(db_default=0, default=0, help_text='All recorded attempts.')),
                 ('failures', models.PositiveIntegerField(db_default=0, default=0, help_text='Failed attempts since it was last retried by hand.')),
                 ('lost_leases', models.PositiveSmallIntegerField(db_default=0, default=0, help_text='Leases that ended without a record since the last attempt.')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: it was not sent again by hand.', max_length=150)),
