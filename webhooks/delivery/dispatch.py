@@ -9,6 +9,8 @@ from contextlib import nullcontext
 from itertools import count
 from typing import Any
 
+from django.db import IntegrityError
+
 from webhooks.conf import conf
 from webhooks.db import QueryByKeys, atomically, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
@@ -72,7 +74,8 @@ def _dispatch(
     floors.note(0, found[0][0])  # it may have to wait, and is then found again
     ids = [pk for (pk,) in found]
     new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids)))
-    # SQL of an operator may delete events alone. A batch of rows without one would keep out all new events.
+    # Another worker has dispatched these, or SQL of an operator deleted their events alone. A batch of such rows would
+    # keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids}, keeps=True)
@@ -92,13 +95,17 @@ def _dispatch(
     deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
-    heads &= Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
+    inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
+    if {pk for (pk,) in deleted} < {event.pk for event in events}:
+        raise IntegrityError("Another session has deleted new events")  # so this begins again
+    heads &= inserted
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 
 _events_to_dispatch = QueryByKeys(
     lambda: (
-        Event.objects.order_by("pk")
+        Event.objects.still_undispatched()
+        .order_by("pk")
         .annotate(time=TIME)
         .with_waits_for()
         .values_list(*READ_COLUMNS, "time", "waits_for")
@@ -141,7 +148,7 @@ def insert_for(
     firsts = lanes.firsts(new)
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()))
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
-    inserted = Delivery.objects.insert(new, {one.id for one in heads}, token)
+    inserted, _ = Delivery.objects.insert(new, {one.id for one in heads}, token)
     return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
 
 

@@ -8,6 +8,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from django.db import IntegrityError
+from django.db.models import Max
+
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import time_text
@@ -15,7 +18,7 @@ from webhooks.delivery import counting, pause_policy, retry_policy
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
-from webhooks.models.attempt import URL_LENGTH, Attempt, Body
+from webhooks.models.attempt import URL_LENGTH, Attempt, Body, pack_headers
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
@@ -101,7 +104,7 @@ def _transition(delivery: ClaimedDelivery, outcome: Outcome) -> Transition:
 
 
 def _insert_attempts(
-    using: str, outcomes: Sequence[tuple[ClaimedDelivery, Outcome]], numbers: Mapping[uuid.UUID, int], worker: str
+    using: str, outcomes: Sequence[tuple[ClaimedDelivery, Outcome]], numbers: dict[uuid.UUID, int], worker: str
 ) -> None:
     if not outcomes:
         return
@@ -116,7 +119,7 @@ def _insert_attempts(
                 "duration_ms": outcome.duration_ms,
                 "method": request.method,
                 "url": request.url[:URL_LENGTH],
-                "request_headers": request.headers,
+                "packed_headers": pack_headers(request.headers, delivery.id),
                 "body_kind": request.body_kind,
                 "body_sha256": request.body_sha256,
                 "succeeded": outcome.succeeded,
@@ -129,7 +132,17 @@ def _insert_attempts(
                 "requested_by": delivery.row.requested_by,
             }
         )
-    Attempt.objects.insert(attempts)
+    try:
+        Attempt.objects.insert(attempts)
+    except IntegrityError:
+        # SQL of an operator has put a delivery back into the queue that had left it.
+        last = Attempt.objects.filter(delivery__in=numbers).order_by().values_list("delivery").annotate(Max("number"))
+        later = {pk: number + 1 for pk, number in last}
+        for attempt in attempts:
+            pk = uuid.UUID(attempt["delivery_id"])
+            attempt["number"] = numbers[pk] = later.get(pk, numbers[pk])
+            Delivery.objects.filter(pk=pk).update(noted_attempts=numbers[pk])
+        Attempt.objects.insert(attempts)
 
 
 def _insert_bodies(outcomes: Sequence[tuple[ClaimedDelivery, Outcome]]) -> None:

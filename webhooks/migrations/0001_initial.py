@@ -5,6 +5,7 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
+import webhooks.models.columns
 import webhooks.models.ids
 import webhooks.models.run
 import webhooks.models.validation
@@ -283,7 +284,7 @@ class Migration(migrations.Migration):
             name='Body',
             fields=[
                 ('pk', models.CompositePrimaryKey('delivery_id', 'sha256', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('sha256', models.CharField(max_length=64)),
+                ('sha256', webhooks.models.columns.HexField(max_length=64)),
                 ('content', models.BinaryField(help_text='Compressed by zlib.')),
                 ('delivery', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='bodies', to='rq_webhooks.delivery')),
             ],
@@ -301,9 +302,9 @@ class Migration(migrations.Migration):
                 ('duration_ms', models.PositiveIntegerField(help_text='Milliseconds.', verbose_name='duration in ms')),
                 ('method', models.CharField(blank=True, db_default='', default='', max_length=10, verbose_name='method')),
                 ('url', models.CharField(blank=True, db_default='', default='', max_length=2000, verbose_name='URL')),
-                ('request_headers', models.JSONField(blank=True, db_default={}, default=dict, help_text='Values of secret headers and signatures are redacted.')),
+                ('packed_headers', models.TextField(blank=True, db_default='', default='', help_text='See ``request_headers``.')),
                 ('body_kind', models.CharField(blank=True, choices=[('payload', 'the payload as JSON'), ('form', 'the payload as a form'), ('template', 'the body template')], db_default='', default='', max_length=10)),
-                ('body_sha256', models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the sent body, in hexadecimal.', max_length=64)),
+                ('body_sha256', webhooks.models.columns.HexField(blank=True, db_default='', default='', help_text='SHA-256 of the sent body, in hexadecimal.', max_length=64)),
                 ('succeeded', models.BooleanField()),
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why it failed.', verbose_name='reason')),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of the failure.', max_length=30, verbose_name='error kind')),

@@ -150,8 +150,8 @@ class NewDelivery(NamedTuple):
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
-        related = self.select_related("event", "webhook", "queued").annotate(**read_columns())
-        return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))
+        related: Any = self.select_related("event", "webhook", "queued").annotate(**read_columns())
+        return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))  # type: ignore[no-any-return]
 
     def for_list(self) -> DeliveryQuerySet:
         """As ``for_detail``, without the large columns of events."""
@@ -162,7 +162,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
-        rows = Delivery.objects.using(self.db).order_by().annotate(**read_columns())
+        rows: Any = Delivery.objects.using(self.db).order_by().annotate(**read_columns())
         return rows.prefetch_related(*related)  # type: ignore[no-any-return]
 
     def in_states(self, *states: str) -> DeliveryQuerySet:
@@ -262,10 +262,10 @@ class DeliveryManager(_DeliveryManager):
         token: uuid.UUID | None,
         *others: Statement,
         may_exist: bool = True,
-    ) -> set[uuid.UUID]:
+    ) -> tuple[set[uuid.UUID], list[Any]]:
         """Insert deliveries and their rows in the queue, and run ``others``, in one round trip. Those in ``claimed``
         belong to the worker with the ``token``. A delivery that is there already stays as it is. Returns the new
-        ones.
+        ones, and the rows of ``others``.
 
         If none can be there already, PostgreSQL writes less without that question. It then raises IntegrityError.
         """
@@ -292,8 +292,9 @@ class DeliveryManager(_DeliveryManager):
             INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created)
             SELECT delivery_id, event_id, webhook_id, lane, {now} FROM {given} WHERE 1 = 1 {in_history}
         """
-        inserted, *_ = fetch_each(using, (queue, [token.hex if token else None, rows]), (delivery, [rows]), *others)
-        return {to_uuid(pk) for (pk,) in inserted}
+        new = (queue, [token.hex if token else None, rows])
+        inserted, _, *found = fetch_each(using, new, (delivery, [rows]), *others)
+        return {to_uuid(pk) for (pk,) in inserted}, found
 
     def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Write transitions. Returns the numbers of the attempts by delivery, for deliveries that are still claimed
