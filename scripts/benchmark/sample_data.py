@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,6 +114,16 @@ def _insert_demo() -> None:
             execute(f"INSERT INTO {name} TABLE demo.{name}")
 
 
+def _data(count: int, highest: int) -> list[bytes]:
+    """The data of the templates with the ids of their own objects, as they are stored."""
+    field: Any = Event._meta.get_field("data")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT data FROM bench.rq_webhooks_event ORDER BY n")
+        templates = [field.from_db_value(data, None, connection) for (data,) in cursor.fetchall()]
+    texts = (re.sub('"id":[0-9]+', f'"id":{highest + n}', templates[n % TEMPLATE_COUNT], count=1) for n in range(count))
+    return [field.get_db_prep_value(text, connection) for text in texts]
+
+
 def insert_events(count: int, webhooks: Sequence[int], are_dispatched: bool = False, **overrides: str) -> int:
     """Insert Events for webhooks with these ids, each of a different object, in one statement.
 
@@ -122,15 +133,17 @@ def insert_events(count: int, webhooks: Sequence[int], are_dispatched: bool = Fa
     highest = highest_event_id()
     columns = {
         "object_id": f"({highest} + g.n)::text",
-        "data": f"""regexp_replace(t.data, '"id":[0-9]+', '"id":' || ({highest} + g.n))""",
+        "data": "given_data.data",
         "webhook_ids": "ids",
         "timestamp": "clock_timestamp()",
         **overrides,
     }
     numbers = f"generate_series(0, {count - 1}) AS g (n)"
     templates = f"JOIN bench.rq_webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT}"
-    source = f"{numbers} {templates} CROSS JOIN (SELECT %s::jsonb) AS given (ids) ORDER BY g.n"
-    _insert(Event, columns, source, [json.dumps(list(webhooks))])
+    data = [] if "data" in overrides else _data(count, highest)
+    given = "LEFT JOIN unnest(%s::bytea[]) WITH ORDINALITY AS given_data (data, n) ON given_data.n = g.n + 1"
+    source = f"{numbers} {templates} CROSS JOIN (SELECT %s::jsonb) AS given (ids) {given} ORDER BY g.n"
+    _insert(Event, columns, source, [json.dumps(list(webhooks)), data])
     if not are_dispatched:
         execute(f"INSERT INTO rq_webhooks_undispatched SELECT id FROM rq_webhooks_event WHERE id > {highest}")
     return highest

@@ -22,6 +22,8 @@ def tune_tables(apps, schema_editor):
     insert = 'autovacuum_vacuum_insert_scale_factor = 0.05'
     schema_editor.execute(f'ALTER TABLE rq_webhooks_queue SET (fillfactor = 40, {vacuum}, {analyze})')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_undispatched SET ({vacuum}, {analyze})')
+    for name in ('data', 'serializers', 'snapshots', 'context', 'request'):  # compressed already
+        schema_editor.execute(f'ALTER TABLE rq_webhooks_event ALTER COLUMN {name} SET STORAGE EXTERNAL')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_worker SET (fillfactor = 50, {vacuum})')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery SET ({analyze}, {insert})')
 
@@ -66,15 +68,15 @@ class Migration(migrations.Migration):
                 ('object_type', models.CharField(blank=True, db_default='', default='', help_text="The model's label, such as dcim.site. Empty: the event has no object.", max_length=200, verbose_name='object type')),
                 ('object_id', models.CharField(max_length=255, verbose_name='object id')),
                 ('object_repr', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='object name')),
-                ('data', models.TextField(blank=True, db_default='', default='', help_text="The serializer's output, as the JSON text that is sent.", verbose_name='data')),
-                ('serializers', models.TextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
-                ('snapshots', models.TextField(blank=True, db_default='', default='', help_text='The state before and after, as the JSON text that is sent.', verbose_name='snapshots')),
+                ('data', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text="The serializer's output, as the JSON text that is sent.", verbose_name='data')),
+                ('serializers', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
+                ('snapshots', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='The state before and after, as the JSON text that is sent.', verbose_name='snapshots')),
                 ('changed', models.TextField(blank=True, db_default='', default='', help_text='The names of the fields that an update changed, as JSON text; empty if unknown.', verbose_name='changed')),
-                ('context', models.TextField(blank=True, db_default='', default='', help_text='What the hooks of the project added to the payload, as the JSON text that is sent.')),
+                ('context', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='What the hooks of the project added to the payload, as the JSON text that is sent.')),
                 ('username', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='username')),
                 ('request_id', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='request id')),
                 ('depth', models.PositiveSmallIntegerField(db_default=1, default=1, help_text='1 if no webhook caused the change, else one more than the depth of the causing event.', verbose_name='depth')),
-                ('request', models.TextField(blank=True, db_default='', default='', help_text='The HTTP request as the payload shows it, as JSON text.', verbose_name='request')),
+                ('request', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='The HTTP request as the payload shows it, as JSON text.', verbose_name='request')),
                 ('webhook_ids', models.JSONField(db_default=[], default=list, help_text='The webhooks that matched when it happened.')),
                 ('replayed_at', models.DateTimeField(blank=True, null=True, verbose_name='replayed at')),
                 ('replay_of', models.BigIntegerField(blank=True, help_text='The event that this one replays.', null=True, verbose_name='replay of')),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
@@ -55,6 +56,46 @@ class HexField(models.CharField):
         return bytes.fromhex(value) if isinstance(value, str) and connection.vendor == "postgresql" else value
 
 
+# The beginning of a packed text. No JSON text begins with it.
+_PACKED = b"\1"
+
+# What JSON of serializers repeats. It is a part of the stored rows: a new one needs another beginning.
+_DICTIONARY = (
+    b'"display_url":"/admin/","url":"/api/","slug":"","description":"","comments":"","last_updated":"2026-","created":'
+    b'"2026-","serial":"","asset_tag":null,"custom_fields":{},"tags":[]}}},"tenant":null,"role":{"value":"","label":""},'
+    b'"status":{"value":"active","label":"Active"},"name":"","display":"","id":{"prechange":null,"postchange":{"id":,'
+    b'"name":"{"id":'
+)
+_SHORT = 60  # bytes that are not worth it
+
+
+class PackedTextField(models.TextField):
+    """JSON text. On PostgreSQL it is stored compressed, as bytes: half of the space that PostgreSQL's own compression
+    needs, which leaves rows up to 2 kB as they are. A short text is stored as it is."""
+
+    def db_type(self, connection: Any) -> str | None:
+        return "bytea" if connection.vendor == "postgresql" else super().db_type(connection)
+
+    def from_db_value(self, value: Any, _expression: Any, _connection: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return value
+        stored = bytes(value)
+        if stored.startswith(_PACKED):
+            stored = zlib.decompressobj(-12, _DICTIONARY).decompress(stored[1:])
+        return stored.decode()
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        value = super().get_db_prep_value(value, connection, prepared)
+        if not isinstance(value, str) or connection.vendor != "postgresql":
+            return value
+        plain = value.encode()
+        if len(plain) < _SHORT and not plain.startswith(_PACKED):
+            return plain
+        # A small window: to prepare a large one takes longer than to compress a few kB.
+        work = zlib.compressobj(1, zlib.DEFLATED, -12, 5, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
+        return _PACKED + work.compress(plain) + work.flush()
+
+
 def hex_as_json(using: str, value: str) -> str:
     """A value of a ``HexField`` in the JSON of ``insert_rows_sql``."""
     return rf"\x{value}" if connections[using].vendor == "postgresql" else value
@@ -83,4 +124,9 @@ def _row_as_json(row: models.Model, using: str) -> str:
             values[name] = str(adapt(value))
         elif isinstance(value, uuid.UUID):
             values[name] = value.hex
+    if connections[using].vendor == "postgresql":
+        for column in row._meta.local_concrete_fields:
+            if isinstance(column, PackedTextField):
+                stored = column.get_db_prep_value(values[str(column.column)], connections[using])
+                values[str(column.column)] = hex_as_json(using, stored.hex())
     return json.dumps(values)

@@ -27,7 +27,15 @@ from webhooks.db import (
     to_utc,
     with_new_sql,
 )
-from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
+from webhooks.models.columns import (
+    EMPTY,
+    REQUEST_ID_LENGTH,
+    USERNAME_LENGTH,
+    PackedTextField,
+    WriteDBManager,
+    default,
+    json_parts,
+)
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
 
@@ -183,11 +191,11 @@ class Event(models.Model):
     )
     object_id = models.CharField(_("object id"), max_length=255)
     object_repr = models.CharField(_("object name"), max_length=NAME_LENGTH, **EMPTY)
-    data = models.TextField(_("data"), **EMPTY, help_text=_("The serializer's output, as the JSON text that is sent."))
-    serializers = models.TextField(
+    data = PackedTextField(_("data"), **EMPTY, help_text=_("The serializer's output, as the JSON text that is sent."))
+    serializers = PackedTextField(
         **EMPTY, help_text=_("The output of other serializers, by name, and the webhooks that chose them.")
     )
-    snapshots = models.TextField(
+    snapshots = PackedTextField(
         _("snapshots"), **EMPTY, help_text=_("The state before and after, as the JSON text that is sent.")
     )
     changed = models.TextField(
@@ -195,7 +203,7 @@ class Event(models.Model):
         **EMPTY,
         help_text=_("The names of the fields that an update changed, as JSON text; empty if unknown."),
     )
-    context = models.TextField(
+    context = PackedTextField(
         **EMPTY, help_text=_("What the hooks of the project added to the payload, as the JSON text that is sent.")
     )
     username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
@@ -205,7 +213,7 @@ class Event(models.Model):
         **default(1),
         help_text=_("1 if no webhook caused the change, else one more than the depth of the causing event."),
     )
-    request = models.TextField(
+    request = PackedTextField(
         _("request"), **EMPTY, help_text=_("The HTTP request as the payload shows it, as JSON text.")
     )
     webhook_ids = models.JSONField(
