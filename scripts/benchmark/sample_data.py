@@ -203,6 +203,7 @@ def insert_waiting(webhook: Webhook, count: int, objects: int) -> None:
     _queue(
         after,
         state=f"CASE WHEN {is_head} THEN 'pending' ELSE 'waiting' END",
+        waited=f"NOT ({is_head})",
         due_at=f"CASE WHEN {is_head} THEN now() + interval '1 day' END",
         failures=f"CASE WHEN {is_head} THEN 1 ELSE 0 END",
         failing_since=f"CASE WHEN {is_head} THEN now() END",

@@ -41,9 +41,10 @@ def insert_deliveries(webhook: Webhook, count: int, objects: int, outcome: str =
             FROM events RETURNING id, event_id, webhook_id, lane
         )
         INSERT INTO rq_webhooks_queue
-            (delivery_id, event_id, webhook_id, lane, state, due_at, failing_since, failed_at, failures)
+            (delivery_id, event_id, webhook_id, lane, state, waited, due_at, failing_since, failed_at, failures)
         SELECT id, event_id, webhook_id, lane,
             CASE WHEN %(outcome)s <> '' THEN %(outcome)s WHEN is_head THEN 'pending' ELSE 'waiting' END,
+            %(outcome)s = '' AND NOT is_head,
             CASE WHEN is_head THEN now() + interval '1 day' END, CASE WHEN is_head THEN now() END,
             CASE WHEN %(outcome)s <> '' THEN now() END, 0
         FROM (

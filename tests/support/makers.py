@@ -75,7 +75,7 @@ def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str
     delivery = Delivery.objects.create(event=event, webhook=webhook, **fields)
     if state in QUEUED_STATES:
         same: dict[str, Any] = {"event": event, "webhook": webhook, "lane": delivery.lane, "state": state}
-        same |= {"in_lane": webhook.ordered, "attempts": attempts}
+        same |= {"in_lane": webhook.ordered, "attempts": attempts, "waited": state == State.WAITING}
         if state == State.SENDING:
             lease_until = queued.pop("lease_until", timezone.now() + timedelta(seconds=15))
             worker = Worker.objects.create(token=uuid.uuid4(), name="another", lease_until=lease_until)

@@ -243,12 +243,16 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
     counted = [*(by_state[state] for state in states), failed_events, deleted]
     parts = [("COUNT(*)", capped(rows, TOTAL_CAP)) for rows in counted]
     parts.append(("COALESCE(SUM(sending), 0)", _sending(queue)))
+    newest = queue.order_by("-pk").values("state", "due_at", "waited")[: EACH_CAP + 1]
+    parts.append(("COUNT(CASE WHEN state = 'sending' AND due_at IS NULL AND NOT waited THEN 1 END)", newest))
     statements, parameters = zip(*(aggregate_sql(number, rows) for number, rows in parts), strict=True)
-    return f"SELECT {', '.join(statements)}", [*chain.from_iterable(parameters)]
+    *counts, sending, sending_new = statements
+    return f"SELECT {', '.join([*counts, f'{sending} + {sending_new}'])}", [*chain.from_iterable(parameters)]
 
 
 def _sending(queue: QueuedDeliveryQuerySet) -> QuerySet[Any]:
-    """The number of deliveries of each webhook that are being sent.
+    """The number of deliveries of each webhook that are being sent, without those that were claimed as they were
+    created: the newest rows of the queue show these.
 
     Workers claim what is due for the longest time, and new deliveries. So it looks at both ends: if more than
     ``EACH_CAP`` are due or waiting, it may miss some between them.

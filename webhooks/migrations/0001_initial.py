@@ -263,6 +263,7 @@ class Migration(migrations.Migration):
                 ('delivery', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='queued', serialize=False, to='rq_webhooks.delivery')),
                 ('lane', models.BigIntegerField(null=True)),
                 ('state', models.CharField(choices=[('waiting', 'waiting'), ('pending', 'pending'), ('sending', 'sending'), ('failed', 'failed')], max_length=10)),
+                ('waited', models.BooleanField(db_default=False, default=False, help_text='Whether it is waiting in its lane, or was.')),
                 ('claim', models.UUIDField(help_text='The token of the worker that holds it.', null=True)),
                 ('in_lane', models.BooleanField(db_default=True, default=True, help_text='Whether it is sent in order with the others of its lane.')),
                 ('overtaken', models.BooleanField(db_default=False, default=False, help_text='Whether later ones of its lane may have ended before: then it was retried.')),
@@ -501,7 +502,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True)), fields=['webhook', 'event'], name='rq_webhooks_queue_not_due'),
+            index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True), ('waited', True)), fields=['webhook', 'event'], name='rq_webhooks_queue_not_due'),
         ),
         migrations.RunPython(tune_tables, migrations.RunPython.noop),
     ]

@@ -283,8 +283,9 @@ class DeliveryManager(_DeliveryManager):
             is_new = "(SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL"
             in_queue, in_history = "ON CONFLICT (delivery_id) DO NOTHING", "ON CONFLICT (id) DO NOTHING"
         queue = f"""
-            INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at)
-            SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
+            INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, waited, claim, due_at)
+            SELECT {", ".join(columns)}, lane IS NOT NULL, state = 'waiting',
+                CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
                 CASE WHEN state = 'pending' THEN {now} END
             FROM {given} WHERE {is_new} {in_queue} RETURNING delivery_id
         """
@@ -513,7 +514,7 @@ def _bring_forward(using: str, pending: Sequence[Any], requested_by: str) -> Non
     back = [one for one in beside if (one.webhook_id, one.lane) in is_ordered]
     if back:
         chosen = queue.filter(Among("delivery", [one.delivery_id for one in back], "uuid"))
-        chosen.update(state=State.WAITING, in_lane=True, overtaken=True, due_at=None)
+        chosen.update(state=State.WAITING, waited=True, in_lane=True, overtaken=True, due_at=None)
     lanes.repair(using, {*headless, *(Place(one.webhook_id, one.lane, 0) for one in back)})
 
 
@@ -554,7 +555,7 @@ def resend(
         if in_lane and lane:
             busy.add(lane)
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
-        queued.append(dict(zip(PUT_BACK, (*values, one.attempts), strict=True)))
+        queued.append(dict(zip(PUT_BACK, (*values, one.attempts, state == State.WAITING), strict=True)))
     QueuedDelivery.objects.db_manager(using).put_back(queued)
     lanes.repair(using, headless)
     return Resent(len(finished), claimed)

@@ -81,14 +81,15 @@ QUEUED_STATES = (*OPEN_STATES, State.FAILED)
 # The columns of a row that is sent again: ``QueueManager.put_back`` sets the others.
 PUT_BACK = (
     "delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in_lane", "overtaken", "requested_by",
-    "attempts",
+    "attempts", "waited",
 )  # fmt: skip
 
 # One transaction makes at most so many heads of lanes due.
 MOST_HASTENED = 1000
 
-# Deliveries that wait, and the ones that a worker claimed as soon as it was their turn.
-NOT_DUE = Q(due_at__isnull=True, failed_at__isnull=True)
+# Deliveries that wait, and the ones that a worker claimed as soon as it was their turn. Most never wait: a worker
+# claims them as it creates them, and then writes no entry of this index.
+NOT_DUE = Q(waited=True, due_at__isnull=True, failed_at__isnull=True)
 HAS_FAILED = Q(failed_at__isnull=False)
 
 
@@ -431,6 +432,7 @@ class QueuedDelivery(models.Model):
     lane = models.BigIntegerField(null=True)
 
     state = models.CharField(max_length=10, choices=[(state.value, state.label) for state in QUEUED_STATES])
+    waited = models.BooleanField(**default(False), help_text="Whether it is waiting in its lane, or was.")
     claim = models.UUIDField(null=True, help_text="The token of the worker that holds it.")
     in_lane = models.BooleanField(**default(True), help_text="Whether it is sent in order with the others of its lane.")
     overtaken = models.BooleanField(
