@@ -126,7 +126,7 @@ def _insert_attempts(
                 "reason": outcome.reason,
                 "error_kind": outcome.kind,
                 "status": outcome.status,
-                "response_headers": outcome.headers,
+                "packed_response_headers": pack_headers(outcome.headers, delivery.id),
                 "response_body": outcome.body,
                 "worker": worker,
                 "requested_by": delivery.row.requested_by,

@@ -312,7 +312,7 @@ class Migration(migrations.Migration):
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why it failed.', verbose_name='reason')),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of the failure.', max_length=30, verbose_name='error kind')),
                 ('status', models.PositiveSmallIntegerField(blank=True, help_text='The HTTP status, if there was a response.', null=True, verbose_name='status')),
-                ('response_headers', models.JSONField(blank=True, db_default={}, default=dict)),
+                ('packed_response_headers', models.TextField(blank=True, db_default='', default='', help_text='See ``response_headers``.')),
                 ('response_body', models.TextField(blank=True, db_default='', default='', help_text='The beginning of the body.')),
                 ('worker', models.CharField(blank=True, db_default='', default='', max_length=100, verbose_name='worker')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: the worker sent it by itself.', max_length=150, verbose_name='requested by')),

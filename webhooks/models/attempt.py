@@ -113,7 +113,7 @@ class Attempt(models.Model):
     status = models.PositiveSmallIntegerField(
         _("status"), null=True, blank=True, help_text=_("The HTTP status, if there was a response.")
     )
-    response_headers = models.JSONField(default=dict, db_default={}, blank=True)
+    packed_response_headers = models.TextField(**EMPTY, help_text="See ``response_headers``.")
     response_body = models.TextField(**EMPTY, help_text=_("The beginning of the body."))
     worker = models.CharField(_("worker"), max_length=100, **EMPTY)
     requested_by = models.CharField(
@@ -142,6 +142,14 @@ class Attempt(models.Model):
     @request_headers.setter
     def request_headers(self, headers: Mapping[str, str]) -> None:
         self.packed_headers = pack_headers(headers, self.delivery_id)
+
+    @property
+    def response_headers(self) -> dict[str, str]:
+        return unpack_headers(self.packed_response_headers, self.delivery_id)
+
+    @response_headers.setter
+    def response_headers(self, headers: Mapping[str, str]) -> None:
+        self.packed_response_headers = pack_headers(headers, self.delivery_id)
 
 
 class Body(models.Model):
