@@ -96,7 +96,7 @@ def _dispatch(
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
     inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
-    if {pk for (pk,) in deleted} < {event.pk for event in events}:
+    if {event.pk for event in events} - {pk for (pk,) in deleted}:
         raise IntegrityError("Another session has deleted new events")  # so this begins again
     heads &= inserted
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks

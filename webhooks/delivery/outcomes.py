@@ -19,6 +19,7 @@ from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
 from webhooks.models.attempt import URL_LENGTH, Attempt, Body, pack_headers
+from webhooks.models.columns import hex_as_json
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
@@ -109,24 +110,25 @@ def _insert_attempts(
     if not outcomes:
         return
     attempts = list[dict[str, Any]]()
+    bytes_begin = hex_as_json(using, "")
     for delivery, outcome in outcomes:
-        request = outcome.request or NO_REQUEST
+        request, pk = outcome.request or NO_REQUEST, str(delivery.id)
         attempts.append(
             {
-                "delivery_id": delivery.id.hex,
+                "delivery_id": pk.replace("-", ""),
                 "number": numbers[delivery.id],
                 "started_at": time_text(using, outcome.started_at),
                 "duration_ms": outcome.duration_ms,
                 "method": request.method,
                 "url": request.url[:URL_LENGTH],
-                "packed_headers": pack_headers(request.headers, delivery.id),
+                "packed_headers": pack_headers(request.headers, pk),
                 "body_kind": request.body_kind,
-                "body_sha256": request.body_sha256,
+                "body_sha256": bytes_begin + request.body_sha256,
                 "succeeded": outcome.succeeded,
                 "reason": outcome.reason,
                 "error_kind": outcome.kind,
                 "status": outcome.status,
-                "packed_response_headers": pack_headers(outcome.headers, delivery.id),
+                "packed_response_headers": pack_headers(outcome.headers, pk),
                 "response_body": outcome.body,
                 "worker": worker,
                 "requested_by": delivery.row.requested_by,
@@ -139,9 +141,9 @@ def _insert_attempts(
         last = Attempt.objects.filter(delivery__in=numbers).order_by().values_list("delivery").annotate(Max("number"))
         later = {pk: number + 1 for pk, number in last}
         for attempt in attempts:
-            pk = uuid.UUID(attempt["delivery_id"])
-            attempt["number"] = numbers[pk] = later.get(pk, numbers[pk])
-            Delivery.objects.filter(pk=pk).update(noted_attempts=numbers[pk])
+            key = uuid.UUID(attempt["delivery_id"])
+            attempt["number"] = numbers[key] = later.get(key, numbers[key])
+            Delivery.objects.filter(pk=key).update(noted_attempts=numbers[key])
         Attempt.objects.insert(attempts)
 
 

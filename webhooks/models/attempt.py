@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks import payloads
 from webhooks.db import execute_safely, insert_rows_sql
-from webhooks.models.columns import EMPTY, USERNAME_LENGTH, HexField, WriteDBManager, hex_as_json
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, HexField, WriteDBManager
 from webhooks.models.delivery import Delivery
 from webhooks.text import REDACTED
 
@@ -37,15 +37,21 @@ _BY_HEADER = {header: letter for letter, header in _LETTERS.items()}
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", ":": "\\c"}
 
 
-def pack_headers(headers: Mapping[str, str], delivery: uuid.UUID) -> str:
-    """Headers as one short text: a line for each, with its letter, or else as ``name:value``."""
-    pk = str(delivery)
+def pack_headers(headers: Mapping[str, str], pk: str) -> str:
+    """Headers as one short text: a line for each, with its letter, or else as ``name:value``. ``pk`` is the id of the
+    delivery."""
     lines = []
-    for name, value in headers.items():
-        letter = _BY_HEADER.get((name, None if value == pk else value))
-        if letter is None and (name, "") in _BY_HEADER and value.isdecimal():
-            letter = _BY_HEADER[name, ""] + value
-        lines.append(letter or f"{_escaped(name, ':')}:{_escaped(value)}")
+    for header in headers.items():
+        letter = _BY_HEADER.get(header)
+        if not letter or not header[1]:
+            name, value = header
+            if value == pk and (name, None) in _BY_HEADER:
+                letter = _BY_HEADER[name, None]
+            elif value.isdecimal() and (name, "") in _BY_HEADER:
+                letter = _BY_HEADER[name, ""] + value
+            else:
+                letter = f"{_escaped(name, ':')}:{_escaped(value)}"
+        lines.append(letter)
     return "\n".join(lines)
 
 
@@ -63,6 +69,8 @@ def unpack_headers(packed: str, delivery: uuid.UUID) -> dict[str, str]:
 
 
 def _escaped(text: str, *also: str) -> str:
+    if text.isalnum():
+        return text
     for character in ("\\", "\n", *also):
         text = text.replace(character, _ESCAPES[character])
     return text
@@ -85,7 +93,6 @@ class AttemptManager(WriteDBManager["Attempt"]):
     def insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, each with the same columns, in one statement. Raises IntegrityError if one is there already,
         and the transaction goes on."""
-        rows = [{**row, "body_sha256": hex_as_json(self.db, row["body_sha256"])} for row in rows]
         execute_safely(self.db, insert_rows_sql(self.db, list(rows[0]), "rq_webhooks_attempt"), [json.dumps(rows)])
 
 
@@ -141,7 +148,7 @@ class Attempt(models.Model):
 
     @request_headers.setter
     def request_headers(self, headers: Mapping[str, str]) -> None:
-        self.packed_headers = pack_headers(headers, self.delivery_id)
+        self.packed_headers = pack_headers(headers, str(self.delivery_id))
 
     @property
     def response_headers(self) -> dict[str, str]:
@@ -149,7 +156,7 @@ class Attempt(models.Model):
 
     @response_headers.setter
     def response_headers(self, headers: Mapping[str, str]) -> None:
-        self.packed_response_headers = pack_headers(headers, self.delivery_id)
+        self.packed_response_headers = pack_headers(headers, str(self.delivery_id))
 
 
 class Body(models.Model):

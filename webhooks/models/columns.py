@@ -89,8 +89,10 @@ class PackedTextField(models.TextField):
     def from_db_value(self, value: Any, _expression: Any, _connection: Any) -> Any:
         if value is None or isinstance(value, str):
             return value
+        if not value:
+            return ""  # most columns of most rows
         stored = bytes(value)
-        if stored.startswith(_PACKED):
+        if stored[0] == _PACKED[0]:
             stored = zlib.decompressobj(-12, _DICTIONARY).decompress(stored[1:])
         return stored.decode()
 

@@ -40,7 +40,6 @@ from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
 from webhooks.models.queue import (
     ENDED_STATES,
-    OPEN_STATES,
     PUT_BACK,
     QUEUED_STATES,
     ClaimedRow,
@@ -53,13 +52,28 @@ from webhooks.models.webhook import Webhook
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
-SUCCEEDED = Q(outcome=State.SUCCEEDED, queued__isnull=True)
 FAILED = Q(queued__failed_at__isnull=False)
 DISCARDED = Q(discarded_at__isnull=False)
-FINISHED = Q(queued__isnull=True) | FAILED
+
+
+class HasLeftQueue(Func):
+    """Whether a delivery has no row in the queue. With old statistics, a join would read the whole queue for each."""
+
+    output_field = models.BooleanField()
+
+    def __init__(self) -> None:
+        super().__init__("id")
+
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        [pk] = (compiler.compile(one)[0] for one in self.get_source_expressions())
+        return f"((SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = {pk}) IS NULL)", []
+
+
+SUCCEEDED = Q(HasLeftQueue(), outcome=State.SUCCEEDED)
+FINISHED = Q(outcome__in=(State.FAILED, State.DISCARDED)) | SUCCEEDED
 
 # The state in which a delivery has ended, or "".
-ENDED_STATE = Case(When(queued__state__in=OPEN_STATES, then=Value("")), default="outcome")
+ENDED_STATE = Case(When(FINISHED, then="outcome"), default=Value(""))
 
 
 class HasLaterState(Func):
@@ -278,16 +292,17 @@ class DeliveryManager(_DeliveryManager):
         rows = json.dumps([dict(zip(columns, row, strict=True)) for row in values])
         # The queue first: then no statement needs the answer of another. With old statistics, PostgreSQL would read all
         # deliveries for NOT EXISTS.
-        is_new, in_queue, in_history = "1 = 1", "", ""
+        is_new, in_queue, in_history, returning = "1 = 1", "", "", ""
         if may_exist:
             is_new = "(SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL"
             in_queue, in_history = "ON CONFLICT (delivery_id) DO NOTHING", "ON CONFLICT (id) DO NOTHING"
+            returning = "RETURNING delivery_id"
         queue = f"""
             INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, waited, claim, due_at)
             SELECT {", ".join(columns)}, lane IS NOT NULL, state = 'waiting',
                 CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
                 CASE WHEN state = 'pending' THEN {now} END
-            FROM {given} WHERE {is_new} {in_queue} RETURNING delivery_id
+            FROM {given} WHERE {is_new} {in_queue} {returning}
         """
         delivery = f"""
             INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created)
@@ -295,7 +310,7 @@ class DeliveryManager(_DeliveryManager):
         """
         new = (queue, [token.hex if token else None, rows])
         inserted, _, *found = fetch_each(using, new, (delivery, [rows]), *others)
-        return {to_uuid(pk) for (pk,) in inserted}, found
+        return {to_uuid(pk) for (pk,) in inserted} if may_exist else {one.id for one in deliveries}, found
 
     def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Write transitions. Returns the numbers of the attempts by delivery, for deliveries that are still claimed
