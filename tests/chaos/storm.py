@@ -10,12 +10,13 @@ from tests.chaos.crew import Writer
 from tests.chaos.killer import Killer, Reaper
 from tests.support.draining import STATE
 from tests.support.waiting import until
-from webhooks.models import Delivery, Event, State
+from webhooks.models import Delivery, Event
+from webhooks.models.delivery import SUCCEEDED
 
 
 def unfinished() -> int:
     """Events and deliveries that have not come to a good end yet. Those of deleted webhooks never do."""
-    deliveries = Delivery.objects.filter(webhook__deleted_at=None).exclude(outcome=State.SUCCEEDED)
+    deliveries = Delivery.objects.filter(webhook__deleted_at=None).exclude(SUCCEEDED)
     return Event.objects.undispatched().count() + deliveries.count()
 
 

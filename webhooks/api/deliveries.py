@@ -57,7 +57,9 @@ class DeliverySerializer(ReadOnlySerializer[Delivery]):
     state = StateField(read_only=True)
     error_kind = ErrorKindField(read_only=True)
     next_attempt_at = MomentField(read_only=True, allow_null=True)
+    attempt_count = serializers.IntegerField(read_only=True)
     lost_leases = serializers.IntegerField(read_only=True)
+    finished_at = MomentField(read_only=True, allow_null=True)
     superseded = serializers.BooleanField(
         read_only=True, help_text=_("It failed, and its webhook got a later state of the object.")
     )
@@ -105,7 +107,7 @@ class SentRequestSerializer(ReadOnlySerializer[Attempt]):
 
 class NewestAttempts(serializers.ListSerializer[Any]):
     def to_representation(self, data: Any) -> Any:
-        attempts = list(data.order_by("-pk")[:MAX_ATTEMPTS])
+        attempts = list(data.order_by("-number")[:MAX_ATTEMPTS])
         context: Any = self.context
         delivery = data.instance
         context["webhooks_bodies"] = sent_bodies(delivery, attempts) if sees_payload(self, delivery.event) else {}

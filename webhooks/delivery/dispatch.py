@@ -6,7 +6,10 @@ import uuid
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
+
+from django.db import IntegrityError
 
 from webhooks.conf import conf
 from webhooks.db import QueryByKeys, atomically, fetch_each, to_utc
@@ -18,7 +21,7 @@ from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.worker import begin_sql
+from webhooks.models.worker import begin_sql, hold_retention
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
@@ -37,7 +40,10 @@ def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = Non
     if first is None:
         return 0
     with worker.claiming() if worker else nullcontext() as token:
-        events, claimed, webhooks = atomically(lambda: _dispatch(first, floors, worker, token), Event.objects.db)
+        tries = count()
+        events, claimed, webhooks = atomically(
+            lambda: _dispatch(first, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
+        )
         if worker and token:
             worker.add(claimed, token, webhooks, events)
     return len(events)
@@ -53,9 +59,13 @@ def _first(floors: ScanFloors) -> int | None:
 
 
 def _dispatch(
-    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None
+    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None, is_again: bool
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the Events, the claimed rows, and the webhooks by id."""
+    """Returns the Events, the claimed rows, and the webhooks by id.
+
+    This transaction has the lock of its Events, and nothing else makes deliveries of an Event with that lock. So they
+    are new, unless SQL of an operator has put an Event back: the second try asks.
+    """
     using = Event.objects.db
     new = Undispatched.objects.lock_sql(first, conf.batch)
     [(may_claim, *_)], found = fetch_each(using, begin_sql(using, token), new)
@@ -64,10 +74,11 @@ def _dispatch(
     floors.note(0, found[0][0])  # it may have to wait, and is then found again
     ids = [pk for (pk,) in found]
     new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids)))
-    # SQL of an operator may delete events alone. A batch of rows without one would keep out all new events.
+    # Another worker has dispatched these, or SQL of an operator deleted their events alone. A batch of such rows would
+    # keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
-    webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
+    webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids}, keeps=True)
     deliveries = [
         _new_delivery(event, webhooks[pk])
         for event in events
@@ -84,13 +95,17 @@ def _dispatch(
     deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
-    heads &= Delivery.objects.insert(deliveries, heads, token, dispatched)
+    inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
+    if {event.pk for event in events} - {pk for (pk,) in deleted}:
+        raise IntegrityError("Another session has deleted new events")  # so this begins again
+    heads &= inserted
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 
 _events_to_dispatch = QueryByKeys(
     lambda: (
-        Event.objects.order_by("pk")
+        Event.objects.still_undispatched()
+        .order_by("pk")
         .annotate(time=TIME)
         .with_waits_for()
         .values_list(*READ_COLUMNS, "time", "waits_for")
@@ -118,7 +133,11 @@ def insert_for(
     """Create the deliveries of earlier events to one webhook, in a transaction of the caller. An event that has one
     keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones."""
     using = Event.objects.db
-    new = [_new_delivery(event, webhook) for event in events]
+    hold_retention(using)
+    there = set(Event.objects.filter(pk__in=[event.pk for event in events]).values_list("pk", flat=True))
+    if not webhooks_by_id(using, [webhook.pk], keeps=True):
+        return 0, []
+    new = [_new_delivery(event, webhook) for event in events if event.pk in there]
     lanes.lock(using, (one.lane for one in new))
     # Another run may have created some meanwhile, and others come with the dispatch of their events. Those that wait
     # behind one that is not inserted here would have no head.
@@ -129,7 +148,7 @@ def insert_for(
     firsts = lanes.firsts(new)
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()))
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
-    inserted = Delivery.objects.insert(new, {one.id for one in heads}, token)
+    inserted, _ = Delivery.objects.insert(new, {one.id for one in heads}, token)
     return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
 
 

@@ -11,6 +11,7 @@ from itertools import takewhile
 
 from django.db import IntegrityError
 from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from webhooks.conf import conf
@@ -32,10 +33,11 @@ from webhooks.models import (
     Undispatched,
     Webhook,
 )
-from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt
 from webhooks.models.ids import first_id
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
+from webhooks.models.worker import may_delete_events
 
 logger = get_logger(__name__)
 
@@ -53,8 +55,10 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
     before = DatabaseNow(-days * DAY)
-    expired = Delivery.objects.filter(outcome=state, finished_at__lt=before)
+    expired = Delivery.objects.filter(outcome=state, noted_end__lt=before)
     if state == State.SUCCEEDED:
+        expired = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
+        expired = expired.filter(SUCCEEDED, Q(end__lt=before) | Q(end=None))
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
         ids = (floors or ScanFloors()).lowest(old, PIECE)
@@ -83,7 +87,7 @@ def purge_bare_events() -> int:
     is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
     following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
     seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:EVENTS_AT_ONCE])]
-    if not seen:
+    if not seen or not may_delete_events(Event.objects.db):
         return 0
     Sweep.objects.filter(pk=1).update(last_event=seen[-1])
     has_deliveries = Exists(Delivery.objects.filter(event=OuterRef("pk")))
@@ -131,9 +135,12 @@ def purge(deliveries: DeliveryQuerySet, most: int) -> int:
     Returns how many deliveries went. A delivery that is locked stays: an admin may just be sending it again.
     """
     using = deliveries.db
+    if not may_delete_events(using):
+        return 0
     unlocked = deliveries.select_for_update(skip_locked=True, of=("self",))
     chosen = dict(unlocked[:most].values_list("pk", "event_id"))
-    for model in (Attempt, Body, QueuedDelivery):
+    # The queue first: a worker that just records an attempt holds its row there, and this waits for it.
+    for model in (QueuedDelivery, Attempt, Body):
         model.objects.filter(delivery__in=chosen)._raw_delete(using)
     Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
     events = Event.objects.filter(pk__in=set(chosen.values()))

@@ -68,8 +68,8 @@ class DeliveryPage:
 
     def __init__(self, delivery: Delivery, user: Any, attempt: int = 0) -> None:
         webhook, event, redacted = delivery.webhook, delivery.event, Redaction(user)
-        visible, newest_first = permissions.visible_deliveries(user), delivery.attempts.order_by("-pk")
-        attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
+        visible, newest_first = permissions.visible_deliveries(user), delivery.attempts.order_by("-number")
+        attempts = list(newest_first.defer("response_body", "packed_response_headers")[: MAX_ATTEMPTS + 1])
         chosen = None
         if attempts:
             asked = newest_first.filter(number=attempt).first() if attempt else None
@@ -183,7 +183,7 @@ def _failed_answer(attempts: list[Attempt]) -> str:
     """The newest attempt is the first."""
     if not attempts or attempts[0].succeeded:
         return ""
-    body = Attempt.objects.filter(pk=attempts[0].pk).values_list("response_body", flat=True).first() or ""
+    body = attempts[0].response_body  # deferred until here
     return Truncator(" ".join(body.split())).chars(ANSWER_SHOWN)
 
 
@@ -295,7 +295,7 @@ class AttemptShown:
     def __init__(self, delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> None:
         webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
         body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
-        numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
+        numbers = delivery.attempts.order_by("number").values_list("number", flat=True)
         url = redacted.url(webhook.pk, attempt.url)
         is_explained = attempt.error_kind == explained_kind(delivery)
         self.attempt, self.url = attempt, url
@@ -318,7 +318,10 @@ class AttemptShown:
         self.curl = ""
         if sees_all and attempt.url:
             self.curl = curl(attempt.method, url, attempt.request_headers, self.body)
-        self.older, self.newer = numbers.filter(pk__lt=attempt.pk).last(), numbers.filter(pk__gt=attempt.pk).first()
+        self.older, self.newer = (
+            numbers.filter(number__lt=attempt.number).last(),
+            numbers.filter(number__gt=attempt.number).first(),
+        )
         """The numbers of the attempts before and after."""
 
 

@@ -19,6 +19,8 @@ from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.why.rows import near, skip_ids_around
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Action, Delivery, Event, Skip, State
+from webhooks.models.delivery import ENDED_STATE
+from webhooks.models.queue import ENDED_STATES
 from webhooks.payloads import SendableEvent
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import json_equal
@@ -56,7 +58,8 @@ class EventPage:
         """The event that it replays, if the user may view it."""
         self.deliveries = [(one, redacted.error(one.webhook_id, one.reason, one.error_kind)) for one in deliveries]
         """With the reason why the last attempt failed."""
-        self.outcomes = Counter(one.outcome for one, _reason in self.deliveries)
+        states = [one.state for one, _reason in self.deliveries]
+        self.outcomes = Counter(one if one in ENDED_STATES else "" for one in states)
         """The number of its deliveries by outcome."""
         self.skips = _skips(event, user)
         """The webhooks that did not want the change, and why."""
@@ -88,7 +91,8 @@ def count_outcomes(events: Sequence[Event], user: Any) -> dict[int, dict[str, in
     """The number of deliveries of each event by outcome. One that is not sent yet has none."""
     deliveries = permissions.visible_deliveries(user, Delivery.objects.filter(event__in=events))
     outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in events}
-    for pk, outcome, count in deliveries.order_by().values_list("event", "outcome").annotate(count=Count("pk")):
+    found = deliveries.order_by().values_list("event", ENDED_STATE).annotate(count=Count("pk"))
+    for pk, outcome, count in found:
         outcomes[pk][outcome] = count
     return outcomes
 
