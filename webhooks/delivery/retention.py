@@ -6,7 +6,7 @@ Each function is a step of the sweep, see ``sweep``. It deletes a piece, in the 
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 
 from django.db import IntegrityError
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, savepoint
-from webhooks.delivery import counting
+from webhooks.delivery import counting, partitions
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import get_logger
 from webhooks.models import (
@@ -57,6 +57,8 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
+        if (begin := partitions.first_emptied_later(old.db)) is not None:
+            old = old.filter(pk__lt=first_id(datetime.fromtimestamp(begin / 1000, UTC)))
         ids = (floors or ScanFloors()).lowest(old, PIECE)
     elif state == State.FAILED:
         old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")

@@ -20,7 +20,7 @@ from django.dispatch import Signal
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, to_utc
-from webhooks.delivery import counting, retention
+from webhooks.delivery import counting, partitions, retention
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.outcomes import record
@@ -96,6 +96,8 @@ class Sweeper:
             hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
         return self.sweep_urgent() + self._run_all(
             [
+                partitions.make_ahead,
+                partitions.drop_old,
                 *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),
                 retention.purge_failed_events,
                 retention.purge_bare_events,
