@@ -92,7 +92,7 @@ def deliver(seconds: float = 30) -> list[Attempt]:
     are left after ``seconds``.
     """
     _require_enabled()
-    last = _last_pk(Attempt)
+    before = set(Attempt.objects.values_list("delivery", "number"))
     runner = DeliveryRunner("webhooks.testing")
     try:
         runner.run(seconds)
@@ -101,8 +101,8 @@ def deliver(seconds: float = 30) -> list[Attempt]:
         runner.close(grace=0)
     if has_more():
         raise TimeoutError(f"There are deliveries left to send after {seconds:g} seconds.")
-    sent = Attempt.objects.filter(pk__gt=last).order_by("pk")
-    return list(sent.select_related("delivery__event", "delivery__webhook"))
+    sent = Attempt.objects.order_by("started_at", "delivery").select_related("delivery__event", "delivery__webhook")
+    return [attempt for attempt in sent if (attempt.delivery_id, attempt.number) not in before]
 
 
 def _last_pk(model: Any) -> int:

@@ -130,7 +130,7 @@ def make_site_skip(webhook: Webhook, key: object = 1, actual: Any = "active", **
 def make_attempt(delivery: Delivery, **fields: Any) -> Attempt:
     """A failed attempt."""
     defaults = {
-        "number": 1,
+        "number": delivery.attempts.count() + 1,
         "started_at": timezone.now(),
         "duration_ms": 47,
         "method": delivery.webhook.http_method,

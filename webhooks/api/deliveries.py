@@ -109,7 +109,7 @@ class SentRequestSerializer(RowSerializer[Attempt]):
 
 class NewestAttempts(serializers.ListSerializer[Any]):
     def to_representation(self, data: Any) -> Any:
-        attempts = list(data.order_by("-pk")[:MAX_ATTEMPTS])
+        attempts = list(data.order_by("-number")[:MAX_ATTEMPTS])
         context: Any = self.context
         delivery = data.instance
         context["webhooks_bodies"] = sent_bodies(delivery, attempts) if sees_payload(self, delivery.event) else {}

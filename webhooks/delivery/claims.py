@@ -49,10 +49,11 @@ class ClaimedDelivery:
 _webhooks = QueryByKeys(lambda: Webhook.objects.all())
 
 
-def webhooks_by_id(using: str, ids: Collection[int]) -> dict[int, Webhook]:
-    """As ``Webhook.objects.in_bulk``, in half of the time."""
+def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dict[int, Webhook]:
+    """As ``Webhook.objects.in_bulk``, in half of the time. With ``keeps``, their rows stay until the end of the
+    transaction."""
     columns = [field.attname for field in Webhook._meta.concrete_fields]
-    found = [Webhook.from_db(using, columns, row) for row in _webhooks.fetch(using, ids)] if ids else []
+    found = [Webhook.from_db(using, columns, row) for row in _webhooks.fetch(using, ids, keeps)] if ids else []
     return {webhook.pk: webhook for webhook in found}
 
 

@@ -18,7 +18,7 @@ from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.worker import begin_sql
+from webhooks.models.worker import begin_sql, hold_retention
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
@@ -67,7 +67,7 @@ def _dispatch(
     # SQL of an operator may delete events alone. A batch of rows without one would keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
-    webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
+    webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids}, keeps=True)
     deliveries = [
         _new_delivery(event, webhooks[pk])
         for event in events
@@ -118,7 +118,11 @@ def insert_for(
     """Create the deliveries of earlier events to one webhook, in a transaction of the caller. An event that has one
     keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones."""
     using = Event.objects.db
-    new = [_new_delivery(event, webhook) for event in events]
+    hold_retention(using)
+    there = set(Event.objects.filter(pk__in=[event.pk for event in events]).values_list("pk", flat=True))
+    if not webhooks_by_id(using, [webhook.pk], keeps=True):
+        return 0, []
+    new = [_new_delivery(event, webhook) for event in events if event.pk in there]
     lanes.lock(using, (one.lane for one in new))
     # Another run may have created some meanwhile, and others come with the dispatch of their events. Those that wait
     # behind one that is not inserted here would have no head.

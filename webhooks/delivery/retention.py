@@ -35,6 +35,7 @@ from webhooks.models import (
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.statistic import DAY, Period
+from webhooks.models.worker import may_delete_events
 from webhooks.models.webhook_states import WebhookQuerySet
 
 logger = get_logger(__name__)
@@ -85,7 +86,7 @@ def purge_bare_events() -> int:
     is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
     following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
     seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:EVENTS_AT_ONCE])]
-    if not seen:
+    if not seen or not may_delete_events(Event.objects.db):
         return 0
     Sweep.objects.filter(pk=1).update(last_event=seen[-1])
     has_deliveries = Exists(Delivery.objects.filter(event=OuterRef("pk")))
@@ -133,9 +134,12 @@ def purge(deliveries: DeliveryQuerySet, most: int) -> int:
     Returns how many deliveries went. A delivery that is locked stays: an admin may just be sending it again.
     """
     using = deliveries.db
+    if not may_delete_events(using):
+        return 0
     unlocked = deliveries.select_for_update(skip_locked=True, of=("self",))
     chosen = dict(unlocked[:most].values_list("pk", "event_id"))
-    for model in (Attempt, Body, QueuedDelivery):
+    # The queue first: a worker that just records an attempt holds its row there, and this waits for it.
+    for model in (QueuedDelivery, Attempt, Body):
         model.objects.filter(delivery__in=chosen)._raw_delete(using)
     Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
     events = Event.objects.filter(pk__in=set(chosen.values()))

@@ -116,7 +116,7 @@ def read_delivery_page(delivery: Delivery, user: Any, attempt: int = 0) -> Deliv
     sees_all, sees_payload = redacted.may_change(webhook.pk), permissions.may_view_payloads(user, event)
     visible = permissions.visible_deliveries(user)
     row = Delivery.objects.filter(pk=delivery.pk)
-    newest_first = delivery.attempts.order_by("-pk")
+    newest_first = delivery.attempts.order_by("-number")
     attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
     shown = None
     if attempts:
@@ -217,7 +217,7 @@ def _failed_answer(attempts: list[Attempt]) -> str:
     """The newest attempt is the first."""
     if not attempts or attempts[0].succeeded:
         return ""
-    body = Attempt.objects.filter(pk=attempts[0].pk).values_list("response_body", flat=True).first() or ""
+    body = attempts[0].response_body  # deferred until here
     return Truncator(" ".join(body.split())).chars(ANSWER_SHOWN)
 
 
@@ -387,7 +387,7 @@ def _read_attempt(delivery: Delivery, attempt: Attempt, redacted: Redaction, see
     hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
     shown = None if body is None or hides_body else body.decode(errors="replace")
     url = redacted.url(webhook.pk, attempt.url)
-    numbers = delivery.attempts.order_by("pk").values_list("number", flat=True)
+    numbers = delivery.attempts.order_by("number").values_list("number", flat=True)
     return AttemptShown(
         attempt=attempt,
         reason=redacted.error(webhook.pk, attempt.reason, attempt.error_kind),
@@ -401,8 +401,8 @@ def _read_attempt(delivery: Delivery, attempt: Attempt, redacted: Redaction, see
         response_headers=attempt.response_headers if sees_all else None,
         response_body=attempt.response_body if sees_all and sees_payload else "",
         curl=curl(attempt.method, url, attempt.request_headers, shown) if sees_all and attempt.url else "",
-        older=numbers.filter(pk__lt=attempt.pk).last(),
-        newer=numbers.filter(pk__gt=attempt.pk).first(),
+        older=numbers.filter(number__lt=attempt.number).last(),
+        newer=numbers.filter(number__gt=attempt.number).first(),
     )
 
 

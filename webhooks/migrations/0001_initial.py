@@ -328,10 +328,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Body',
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('pk', models.CompositePrimaryKey('delivery_id', 'sha256', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('sha256', models.CharField(max_length=64)),
                 ('content', models.BinaryField(help_text='Compressed by zlib.')),
-                ('delivery', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='bodies', to='rq_webhooks.delivery')),
+                ('delivery', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='bodies', to='rq_webhooks.delivery')),
             ],
             options={
                 'default_permissions': (),
@@ -341,7 +341,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Attempt',
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('pk', models.CompositePrimaryKey('delivery_id', 'number', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('number', models.PositiveIntegerField(verbose_name='number')),
                 ('started_at', models.DateTimeField(verbose_name='started at')),
                 ('duration_ms', models.PositiveIntegerField(help_text='Milliseconds.', verbose_name='duration in ms')),
@@ -358,12 +358,12 @@ class Migration(migrations.Migration):
                 ('response_body', models.TextField(blank=True, db_default='', default='', help_text='The beginning of the body.')),
                 ('worker', models.CharField(blank=True, db_default='', default='', max_length=100, verbose_name='worker')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: the worker sent it by itself.', max_length=150, verbose_name='requested by')),
-                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='rq_webhooks.delivery')),
+                ('delivery', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='rq_webhooks.delivery')),
             ],
             options={
                 'verbose_name': 'attempt',
                 'verbose_name_plural': 'attempts',
-                'ordering': ['pk'],
+                'ordering': ['delivery', 'number'],
                 'default_permissions': (),
                 'base_manager_name': 'objects',
             },
@@ -430,7 +430,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='delivery',
             name='event',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='rq_webhooks.event', verbose_name='event'),
+            field=models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='rq_webhooks.event', verbose_name='event'),
         ),
         migrations.AddField(
             model_name='webhook',
@@ -450,7 +450,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='delivery',
             name='webhook',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='rq_webhooks.webhook', verbose_name='webhook'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='rq_webhooks.webhook', verbose_name='webhook'),
         ),
         migrations.AddField(
             model_name='queueddelivery',
@@ -461,10 +461,6 @@ class Migration(migrations.Migration):
             model_name='queueddelivery',
             name='webhook',
             field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='rq_webhooks.webhook'),
-        ),
-        migrations.AddConstraint(
-            model_name='body',
-            constraint=models.UniqueConstraint(fields=('delivery', 'sha256'), name='rq_webhooks_body_once'),
         ),
         migrations.AddConstraint(
             model_name='webhook',

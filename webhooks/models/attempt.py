@@ -39,7 +39,10 @@ class Attempt(models.Model):
     The columns of the request are empty if none could be built.
     """
 
-    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
+    pk = models.CompositePrimaryKey("delivery_id", "number")
+    delivery = models.ForeignKey(
+        Delivery, on_delete=models.CASCADE, related_name="attempts", db_constraint=False, db_index=False
+    )
     number = models.PositiveIntegerField(_("number"))
     started_at = models.DateTimeField(_("started at"))
     duration_ms = models.PositiveIntegerField(_("duration in ms"), help_text=_("Milliseconds."))
@@ -72,7 +75,7 @@ class Attempt(models.Model):
         verbose_name, verbose_name_plural = _("attempt"), _("attempts")
         base_manager_name = "objects"
         default_permissions = ()
-        ordering = ["pk"]
+        ordering = ["delivery", "number"]
 
     def __str__(self) -> str:
         return f"attempt {self.number}"
@@ -81,8 +84,10 @@ class Attempt(models.Model):
 class Body(models.Model):
     """A request body from a template. Attempts of one delivery with equal bodies share it."""
 
-    # The index of the constraint begins with it.
-    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="bodies", db_index=False)
+    pk = models.CompositePrimaryKey("delivery_id", "sha256")
+    delivery = models.ForeignKey(
+        Delivery, on_delete=models.CASCADE, related_name="bodies", db_constraint=False, db_index=False
+    )
     sha256 = models.CharField(max_length=64)
     content = models.BinaryField(help_text="Compressed by zlib.")
 
@@ -91,7 +96,6 @@ class Body(models.Model):
     class Meta:
         base_manager_name = "objects"
         default_permissions = ()
-        constraints = [models.UniqueConstraint(fields=["delivery", "sha256"], name="rq_webhooks_body_once")]
 
     def __str__(self) -> str:
         return self.sha256

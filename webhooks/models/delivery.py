@@ -323,10 +323,18 @@ class Delivery(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries", verbose_name=_("event"))
+    # The database does not check these keys, see docs/worker.md: ``delivery.dispatch`` does.
+    event = models.ForeignKey(
+        Event, on_delete=models.CASCADE, related_name="deliveries", db_constraint=False, verbose_name=_("event")
+    )
     # Its index is one of those below.
     webhook = models.ForeignKey(
-        Webhook, on_delete=models.CASCADE, related_name="deliveries", db_index=False, verbose_name=_("webhook")
+        Webhook,
+        on_delete=models.CASCADE,
+        related_name="deliveries",
+        db_constraint=False,
+        db_index=False,
+        verbose_name=_("webhook"),
     )
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
     lane = models.BigIntegerField(

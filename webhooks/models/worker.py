@@ -112,6 +112,24 @@ def begin_transaction(using: str, token: uuid.UUID | None = None) -> bool:
     return bool(fetch_all(using, *begin_sql(using, token))[0][0])
 
 
+# The key of an advisory lock: the letters "whrt" and a number. The locks of lanes have keys of one number.
+_RETENTION = "2003333748, 1"
+
+
+def hold_retention(using: str) -> None:
+    """Let no retention delete an event until the end of the transaction: deliveries of it may be inserted. No foreign
+    key says so."""
+    if is_postgresql(using):  # SQLite has one writer
+        fetch_all(using, f"SELECT pg_advisory_xact_lock({_RETENTION})")
+
+
+def may_delete_events(using: str) -> bool:
+    """Whether none is holding retention. Then none can, until the end of the transaction."""
+    return not is_postgresql(using) or bool(
+        fetch_all(using, f"SELECT pg_try_advisory_xact_lock_shared({_RETENTION})")[0][0]
+    )
+
+
 def in_worker_transaction(using: str, work: Callable[[], T]) -> T:
     """Run ``work`` in a worker's transaction, see ``begin_transaction``, and again after a conflict."""
 
