@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, savepoint
-from webhooks.delivery import counting, partitions
+from webhooks.delivery import counting
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import get_logger
 from webhooks.models import (
@@ -31,12 +31,13 @@ from webhooks.models import (
     Sweep,
     Undispatched,
     Webhook,
+    partitions,
 )
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.statistic import DAY, Period
-from webhooks.models.worker import may_delete_events
 from webhooks.models.webhook_states import WebhookQuerySet
+from webhooks.models.worker import may_delete_events
 
 logger = get_logger(__name__)
 

@@ -20,14 +20,14 @@ from django.dispatch import Signal
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, to_utc
-from webhooks.delivery import counting, partitions, retention
+from webhooks.delivery import counting, retention
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
-from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes
+from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes, partitions
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction

@@ -225,6 +225,7 @@ class Migration(migrations.Migration):
                 ('next_lane', models.BigIntegerField(db_default=0, default=0)),
                 ('looked_at', models.DateTimeField(null=True)),
                 ('problems', models.JSONField(db_default={}, default=dict)),
+                ('marks', models.JSONField(db_default=[], default=list)),
             ],
             options={
                 'default_permissions': (),

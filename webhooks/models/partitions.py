@@ -22,8 +22,9 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from webhooks.conf import conf
 from webhooks.db import execute, fetch_all, is_postgresql
 from webhooks.errors import get_logger, is_lock_timeout, is_statement_timeout
-from webhooks.models import Delivery
+from webhooks.models.delivery import Delivery
 from webhooks.models.statistic import DAY, Period
+from webhooks.models.worker import Mark, Sweep, may_delete_events
 
 logger = get_logger(__name__)
 
@@ -48,6 +49,9 @@ MARGIN, AHEAD = 5, 120
 
 # A partition of events has at least so many ids. The first one begins at least so many after the last event.
 MIN_IDS, MIN_MARGIN_IDS = 1_000_000, 10_000
+
+# Seconds after the begin of a partition until no event comes with an earlier time, or few.
+SETTLED = 60
 
 # PostgreSQL reads the default partition when it adds another one, and nothing else can read it meanwhile.
 MAX_DEFAULT_BYTES = 256 * 2**20
@@ -118,7 +122,7 @@ def first_emptied_later(using: str) -> int | None:
         return None
     seconds = conf.retention_days["succeeded"] * DAY
     due = _now(using) - int(seconds * 1000)
-    longest = seconds * 1000 / (PART - 1)
+    longest = 2 * seconds * 1000 / PART
     whole = (one for one in read_partitions(using, DELIVERY) if not one.is_emptied)
     chosen = (one for one in whole if one.end - one.begin <= longest and not one.has_long_begun(due))
     return next((one.begin for one in chosen), None)
@@ -133,6 +137,7 @@ def make_ahead() -> int:
     if not _is_in_hosts_transaction(using) and not obstacle(using):
         _change(using, lambda: _make_by_time(using))
         _change(using, lambda: _make_of_events(using))
+        _make_mark(using)
     return 0
 
 
@@ -141,7 +146,7 @@ def _make_by_time(using: str) -> None:
     period = _period(using, is_first=not known)
     end = known[-1].end if known else 0
     while end < now + max(period, AHEAD * 1000):
-        begin = max(end, (now // 1000 + MARGIN) * 1000)
+        begin = end if end > now else (now // 1000 + MARGIN) * 1000
         end = (begin // period + 1) * period
         if end - begin < period / 2:
             end += period
@@ -153,8 +158,7 @@ def _make_by_time(using: str) -> None:
 def _make_of_events(using: str) -> None:
     known, rate = read_partitions(using, EVENT), _rate(using)
     expected = max(MIN_IDS, int(rate * _period(using, is_first=not known) / 1000))
-    statement = f"SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence('{EVENT}', 'id')::regclass), 0)"
-    [[last]] = fetch_all(using, statement)
+    last = _last_event(using)
     if known and known[-1].end > last + expected:
         return
     begin = known[-1].end if known else 0
@@ -162,6 +166,23 @@ def _make_of_events(using: str) -> None:
         [[newest]] = fetch_all(using, f"SELECT COALESCE(MAX(id), 0) FROM {EVENT}")
         begin = max(last, newest) + max(MIN_MARGIN_IDS, int(rate * 60))
     _make(using, EVENT, "id", str(begin), str(begin), str(begin + expected))
+
+
+def _make_mark(using: str) -> None:
+    """Make a mark when a new partition has begun, so that dispatches look into few partitions."""
+    now, marks = _now(using), Sweep.get_or_begin()[0].marks
+    begun = next((one for one in read_partitions(using, DELIVERY) if one.begin <= now < one.end), None)
+    if begun is None or (marks and marks[-1][1] >= begun.begin):
+        return
+    if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
+        mark = Mark(_last_event(using) + MIN_MARGIN_IDS, begun.begin)
+        Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
+
+
+def _last_event(using: str) -> int:
+    """The highest id that any event has, also one that is not committed yet."""
+    statement = f"SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence('{EVENT}', 'id')::regclass), 0)"
+    return int(fetch_all(using, statement)[0][0])
 
 
 def _make(using: str, table: str, column: str, stamp: str, begin: str, end: str) -> None:
@@ -213,17 +234,16 @@ def drop_old() -> int:
     if _is_in_hosts_transaction(using) or obstacle(using):
         return 0
     due = _now(using) - int(conf.retention_days["succeeded"] * DAY * 1000)
-    by_time, of_events = read_partitions(using, DELIVERY), read_partitions(using, EVENT)
-    whole = [one for one in by_time if not one.is_emptied]
+    whole = [one for one in read_partitions(using, DELIVERY) if not one.is_emptied]
     if whole and whole[0].end <= due and _change(using, lambda: _empty_by_time(using, whole[0])):
         whole = whole[1:]
     # The events of deliveries that are not deleted yet must stay.
     border = min(due, whole[0].begin) if whole else due
-    old_events = next((one for one in of_events if not one.is_emptied), None)
+    old_events = next((one for one in read_partitions(using, EVENT) if not one.is_emptied), None)
     if old_events and _is_over(using, old_events, border):
         _change(using, lambda: _empty_of_events(using, old_events))
-    for tables, emptied in ((tuple(BY_TIME), by_time), ((EVENT,), of_events)):
-        left = [one for one in emptied if one.is_emptied]
+    for tables in (tuple(BY_TIME), (EVENT,)):
+        left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
         if few := next((one for one in left if _has_few(using, tables, one)), None):
             _change(using, partial(_fold, using, tables, few), wait)
@@ -251,6 +271,8 @@ def _empty_by_time(using: str, partition: Partition) -> None:
 
 
 def _empty_of_events(using: str, partition: Partition) -> None:
+    if not may_delete_events(using):
+        return
     name = _name(using, EVENT, f"_p{partition.stamp}")
     execute(using, f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
     here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
