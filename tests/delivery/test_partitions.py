@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +25,25 @@ from tests.support.history import (
 )
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
+from tests.support.waiting import until
+from tests.support.workers import ROOT, Workers
 from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
 from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch
-from webhooks.models import Attempt, Body, Delivery, Event, QueuedDelivery, State, Undispatched, Webhook, partitions
+from webhooks.delivery.scan_floors import ScanFloors
+from webhooks.models import (
+    Attempt,
+    Body,
+    Delivery,
+    Event,
+    QueuedDelivery,
+    State,
+    Sweep,
+    Undispatched,
+    Webhook,
+    partitions,
+)
 from webhooks.models.ids import delivery_id
 from webhooks.models.partitions import DELIVERY, EVENT, drop_old, make_ahead, read_partitions
 from webhooks.models.worker import in_worker_transaction
@@ -43,7 +59,7 @@ def undivided(database: str, webhooks_settings: Callable[..., None], monkeypatch
     """No partitions but the default ones. Events have small ones."""
     webhooks_settings(RETENTION_DAYS={"succeeded": DAYS, "failed": 90, "discarded": 30})
     monkeypatch.setattr(partitions, "MIN_IDS", 200)
-    monkeypatch.setattr(partitions, "MIN_MARGIN_IDS", 1)
+    monkeypatch.setattr(partitions, "MIN_MARGIN_IDS", 100)
     monkeypatch.setattr(partitions, "LOCK_WAIT", 100)  # a busy machine
     undivide()
     yield
@@ -278,3 +294,112 @@ def test_the_default_rows_of_a_sweep_are_still_deleted(webhook: Webhook) -> None
     make_ahead()
     make_delivery(webhook, State.SUCCEEDED, finished_at=timezone.now() - timedelta(days=365))
     assert sweep.sweep() == 1
+
+
+EMPTY_AND_HANG = """
+import time
+from webhooks.models import partitions
+put_back = partitions._put_back
+def put_back_and_hang(*given):
+    put_back(*given)
+    print("emptied", flush=True)
+    time.sleep(600)
+partitions._put_back = put_back_and_hang
+partitions.drop_old()
+"""
+
+
+def test_a_worker_that_is_killed_while_it_empties_a_partition_loses_nothing(
+    webhook: Webhook, old: datetime, workers: Workers
+) -> None:
+    insert_history(webhook, 50, old, timedelta(hours=1))
+    insert_history(webhook, 5, old, timedelta(hours=1), "failed")
+    command = [sys.executable, "example/manage.py", "shell", "--no-imports", "-c", EMPTY_AND_HANG]
+    retention_days = {"succeeded": DAYS, "failed": 90, "discarded": 30}
+    environment = workers.environment(RETENTION_DAYS=retention_days)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        while process.stdout.readline() != "emptied\n":
+            assert process.poll() is None
+        process.kill()
+    until(lambda: Delivery.objects.count() == Attempt.objects.count() == 55, 20, "the rows to be back")
+    drop_old()
+    assert Delivery.objects.count() == Attempt.objects.count() == 5
+
+
+def test_saves_and_dispatches_go_on_while_partitions_come_and_go(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=40), least=24)
+    begin = moment(read_partitions("default", DELIVERY)[0].begin)
+    insert_history(webhook, 2000, begin, timedelta(days=25))
+    insert_history(webhook, 50, begin, timedelta(days=25), "failed")
+    may_end = threading.Event()
+
+    def save_and_dispatch() -> int:
+        count = 0
+        while not may_end.is_set() or count < 50:
+            make_event(webhook, object_id=str(count % 7))
+            count += 1
+            dispatch()
+        return count
+
+    beside = Beside(save_and_dispatch)
+    begun = len(names(DELIVERY))
+    for _ in range(30):
+        make_ahead()
+        drop_old()
+    may_end.set()
+    saved = beside.join()
+    assert len(names(DELIVERY)) < begun - 10
+    while dispatch():
+        pass
+    assert QueuedDelivery.objects.count() == saved
+    assert Delivery.objects.filter(outcome="failed").count() == 50
+    orphans = Delivery.objects.exclude(event__in=Event.objects.all())
+    assert not orphans.exists()
+    assert not Attempt.objects.exclude(delivery__in=Delivery.objects.all()).exists()
+
+
+def test_a_dispatch_sees_what_is_ahead_in_its_lane_however_old_it_is(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark lets a dispatch look into few partitions. An older delivery of the lane may still wait."""
+    first = make_event(webhook, object_id="old", timestamp=timezone.now() - timedelta(days=9))
+    assert dispatch() == 1
+    divide(timezone.now() - timedelta(days=1), least=3)
+    monkeypatch.setattr(partitions, "MIN_MARGIN_IDS", 0)
+    partitions._make_mark("default")
+    [mark] = Sweep.objects.get().marks
+    assert mark[0] >= first.pk
+    make_event(webhook, object_id="new")
+    second = make_event(webhook, object_id="old")
+    # Its clock is far behind, so it is before the mark in the order of ids of deliveries.
+    behind = make_event(webhook, object_id="behind", timestamp=timezone.now() - timedelta(days=5))
+    assert dispatch() == 3
+    after = make_event(webhook, object_id="behind")
+    assert dispatch() == 1
+    found = dict(QueuedDelivery.objects.values_list("event", "state"))
+    assert found[first.pk] == found[behind.pk] == State.PENDING
+    assert found[second.pk] == found[after.pk] == State.WAITING
+
+
+def test_a_mark_is_ahead_of_all_events_and_follows_the_partitions(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=1), least=3)
+    make_ahead()
+    make_ahead()
+    [mark] = Sweep.objects.get().marks
+    assert mark[0] > make_event(webhook).pk
+    with clock(timezone.now() + PERIOD):
+        make_ahead()
+    first, second = Sweep.objects.get().marks
+    assert first == mark
+    assert second[1] > mark[1]
+
+
+def test_old_rows_that_are_left_are_noted(webhook: Webhook, webhooks_settings: Callable[..., None]) -> None:
+    ago = timezone.now() - timedelta(days=DAYS + 2)
+    make_delivery(webhook, State.SUCCEEDED, finished_at=ago)
+    Sweep.get_or_begin()
+    retention.note_backlog(ScanFloors())
+    assert Sweep.objects.get().backlog == pytest.approx(2 * 86400, abs=60)
+    sweep.sweep()
+    assert Sweep.objects.get().backlog == 0

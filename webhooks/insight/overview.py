@@ -32,7 +32,7 @@ from webhooks.insight.counts import (
 from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
 from webhooks.insight.silence import Silence, read_silences
 from webhooks.insight.statistics import Hours, Recent
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook, partitions
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 
@@ -78,6 +78,10 @@ class Overview:
     """What the user may not view: "webhooks", "events"."""
     vacuum: VacuumState = field(default_factory=VacuumState)
     """The same for every user."""
+    backlog: float = 0
+    """For how many seconds succeeded deliveries are left after their retention."""
+    obstacle: str = ""
+    """Why workers cannot delete whole partitions, see ``models.partitions``. Read only if there is a backlog."""
 
     @property
     def open(self) -> int:
@@ -123,6 +127,7 @@ def read_for_alarms(user: Any) -> Overview:
             row.failed = failed[row.pk]
         counts, failed_events, being_deleted = _counts(user, failed.total())
         newest_failed_events = _newest_failed_events(user)
+    last_sweep, backlog = Sweep.objects.values_list("swept_at", "backlog").first() or (None, 0)
     return Overview(
         counts=counts,
         undispatched=undispatched,
@@ -133,7 +138,9 @@ def read_for_alarms(user: Any) -> Overview:
         webhooks=rows[:MAX_WEBHOOKS],
         has_more_webhooks=len(rows) > MAX_WEBHOOKS,
         failed_groups=tuple(groups),
-        last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
+        last_sweep=last_sweep,
+        backlog=backlog,
+        obstacle=partitions.obstacle(Delivery.objects.db) if backlog else "",
         silences=read_silences(rows[:MAX_WEBHOOKS]),
         labels_without_models=tuple(registry.labels_without_models(conf.models)),
         hidden=tuple(what for what, may_see in sees.items() if not may_see),

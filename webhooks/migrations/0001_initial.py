@@ -226,6 +226,7 @@ class Migration(migrations.Migration):
                 ('looked_at', models.DateTimeField(null=True)),
                 ('problems', models.JSONField(db_default={}, default=dict)),
                 ('marks', models.JSONField(db_default=[], default=list)),
+                ('backlog', models.BigIntegerField(db_default=0, default=0)),
             ],
             options={
                 'default_permissions': (),

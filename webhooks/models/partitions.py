@@ -261,7 +261,7 @@ def _is_over(using: str, partition: Partition, border: int) -> bool:
 
 def _empty_by_time(using: str, partition: Partition) -> None:
     delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
-    execute(using, f"LOCK TABLE {', '.join([*others, delivery])} IN ACCESS EXCLUSIVE MODE")
+    _lock_to_read(using, *others, delivery)
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
     stays = f"outcome <> 'succeeded' OR finished_at IS NULL OR finished_at >= {before}"
     _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE {stays}")
@@ -274,7 +274,7 @@ def _empty_of_events(using: str, partition: Partition) -> None:
     if not may_delete_events(using):
         return
     name = _name(using, EVENT, f"_p{partition.stamp}")
-    execute(using, f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+    _lock_to_read(using, name)
     here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
     # One statement: a dispatch may just turn an undispatched event into deliveries.
     _keep(
@@ -290,13 +290,20 @@ def _empty_of_events(using: str, partition: Partition) -> None:
 def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
     """Move the few rows that are left into the default partition, and drop the partition."""
     names = [_name(using, table, f"_p{partition.stamp}") for table in tables]
-    execute(using, f"LOCK TABLE {', '.join(reversed(names))} IN ACCESS EXCLUSIVE MODE")
+    _lock_to_read(using, *reversed(names))
     for number, name in enumerate(names):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name}")
     execute(using, f"DROP TABLE {', '.join(names)}")
     for number, table in enumerate(tables):
         execute(using, f"INSERT INTO {table} SELECT * FROM kept_{number}")
         execute(using, f"DROP TABLE kept_{number}")
+
+
+def _lock_to_read(using: str, *names: str) -> None:
+    """Lock partitions. The next statements read whole ones, and rightly so: a worker's transaction has no such plans."""
+    execute(using, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+    plans = (f"set_config('enable_{name}', 'on', true)" for name in ("seqscan", "hashjoin", "sort"))
+    fetch_all(using, f"SELECT {', '.join(plans)}")
 
 
 def _keep(using: str, name: str, statement: str) -> None:
@@ -332,10 +339,8 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
     milliseconds."""
     try:
         with transaction.atomic(using):
-            # These statements read whole partitions, and rightly so.
-            plans = "".join(f", set_config('enable_{name}', 'on', true)" for name in ("seqscan", "hashjoin", "sort"))
-            statement = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true)"
-            [[is_free, *_]] = fetch_all(using, statement + plans)
+            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true)"
+            [[is_free, _]] = fetch_all(using, lock)
             if is_free:
                 work()
             return bool(is_free)
