@@ -33,6 +33,10 @@ def divide(begin: datetime, least: int = 1) -> None:
         end = datetime.fromtimestamp(known[-1].end / 1000, UTC) if known else begin
         with clock(end - timedelta(seconds=1)):
             partitions.make_ahead()
+    # The next event is in a partition.
+    begin_id = partitions.read_partitions("default", partitions.EVENT)[0].begin
+    if begin_id > partitions._last_event("default"):
+        fetch_all("default", f"SELECT setval('{partitions.EVENT}_id_seq', {begin_id})")
 
 
 def insert_history(webhook: Webhook, count: int, begin: datetime, span: timedelta, outcome: str = "succeeded") -> None:
