@@ -300,7 +300,7 @@ def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
 
 
 def _lock_to_read(using: str, *names: str) -> None:
-    """Lock partitions. The next statements read whole ones, and rightly so: a worker's transaction has no such plans."""
+    """Lock partitions. The next statements read whole ones, so they need plans that a worker's transaction has not."""
     execute(using, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
     plans = (f"set_config('enable_{name}', 'on', true)" for name in ("seqscan", "hashjoin", "sort"))
     fetch_all(using, f"SELECT {', '.join(plans)}")
