@@ -277,13 +277,12 @@ def _empty_of_events(using: str, partition: Partition) -> None:
     _lock_to_read(using, name)
     here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
     # One statement: a dispatch may just turn an undispatched event into deliveries.
-    _keep(
-        using,
-        "kept_0",
-        f"SELECT * FROM {name} WHERE error <> '' "
-        f"OR id IN (SELECT event_id FROM rq_webhooks_undispatched WHERE {here}) "
-        f"OR id IN (SELECT event_id FROM {DELIVERY} WHERE {here})",
-    )
+    stays = f"""
+        SELECT id FROM {name} WHERE error <> ''
+        UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
+        UNION SELECT event_id FROM {DELIVERY} WHERE {here}
+    """
+    _keep(using, "kept_0", f"SELECT * FROM {name} WHERE id IN ({stays})")
     _put_back(using, [name])
 
 
