@@ -48,7 +48,7 @@ PART, QUIET_PART, BUSY = 8, 2, 100_000
 MARGIN, AHEAD = 5, 120
 
 # A partition of events has at least so many ids. The first one begins at least so many after the last event.
-MIN_IDS, MIN_MARGIN_IDS = 1_000_000, 10_000
+MIN_IDS, MIN_MARGIN_IDS = 200_000, 10_000
 
 # Seconds after the begin of a partition until no event comes with an earlier time, or few.
 SETTLED = 60
@@ -159,7 +159,7 @@ def _make_of_events(using: str) -> None:
     known, rate = read_partitions(using, EVENT), _rate(using)
     expected = max(MIN_IDS, int(rate * _period(using, is_first=not known) / 1000))
     last = _last_event(using)
-    if known and known[-1].end > last + expected:
+    if known and known[-1].end > last + expected + MIN_IDS:  # also for a burst
         return
     begin = known[-1].end if known else 0
     if last >= begin:
