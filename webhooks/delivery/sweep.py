@@ -48,10 +48,9 @@ FAILED_REST = 60
 # Seconds between two runs of the steps that no delivery waits for.
 SWEEP_ALL_EVERY = 30
 
-# Old rows that a sweep has left are deleted in pieces, at most so many seconds apart: more often if they are cheap, for
-# up to this share of the worker's time. A worker that has recorded nothing for a second deletes more of them at once.
-PURGE_EVERY = 0.4
-PURGE_SHARE = 0.1
+# Old rows that a sweep has left are deleted in pieces, for this share of the worker's time. A worker that has recorded
+# nothing for a second deletes more of them at once, and has more time for it.
+PURGE_SHARE, QUIET_SHARE = 0.1, 0.5
 QUIET_AFTER = 1.0
 
 # Lanes that one check looks at, and the seconds that it may take: a worker delivers nothing meanwhile.
@@ -71,7 +70,7 @@ class Sweeper:
         self._resting_until: dict[str, float] = {}
         self._unfinished: list[Step] = []
         self._swept = self._swept_all = self._purged = -math.inf  # ``elapsed`` is small on a machine that just started
-        self._next_purge = PURGE_EVERY
+        self._purge_cost = 0.0  # seconds
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = ScanFloors(), ScanFloors(), ScanFloors(), ScanFloors()
 
@@ -79,10 +78,12 @@ class Sweeper:
         """Run what is due now, in a worker that has recorded nothing for ``idle`` seconds."""
         now = elapsed()
         if now - self._swept < conf.sweep_interval:
-            if now - self._purged >= self._next_purge:
-                self.go_on(MOST // retention.PIECE if idle > QUIET_AFTER else 1)
+            is_quiet = idle > QUIET_AFTER
+            rest = self._purge_cost * (1 / (QUIET_SHARE if is_quiet else PURGE_SHARE) - 1)
+            if now - self._purged >= rest:
+                self.go_on(MOST // retention.PIECE if is_quiet else 1)
                 self._purged = elapsed()
-                self._next_purge = min(PURGE_EVERY, (self._purged - now) * (1 / PURGE_SHARE - 1))
+                self._purge_cost = self._purged - now
             return
         self._swept = self._purged = now
         if not Sweep.begin(conf.sweep_interval):

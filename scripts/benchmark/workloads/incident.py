@@ -27,6 +27,7 @@ from scripts.benchmark.targets import (
 )
 from scripts.benchmark.workloads.backlog import CLAIM_SIZE, STATUS_PAGE, claiming
 from tests.support.waiting import until
+from webhooks.db import fetch_all
 from webhooks.models import Delivery, QueuedDelivery, Run, RunState, Webhook
 from webhooks.operations import runs
 
@@ -106,14 +107,20 @@ def _insert(webhooks: Sequence[Webhook], bench: Bench) -> None:
 @contextmanager
 def _without_vacuum() -> Iterator[None]:
     """PostgreSQL's autovacuum could run in some rounds, and not in others."""
-    tables = ("event", "delivery", "queue", "attempt")
+    names = [f"rq_webhooks_{name}" for name in ("event", "delivery", "queue", "attempt")]
+    # A partitioned table has no such parameter.
+    statement = (
+        "SELECT oid::regclass::text FROM pg_class LEFT JOIN pg_inherits ON inhrelid = oid "
+        "WHERE relkind = 'r' AND COALESCE(inhparent, oid)::regclass::text = ANY (%s)"
+    )
+    tables = [name for (name,) in fetch_all("default", statement, [names])]
     try:
         for table in tables:
-            sample_data.execute(f"ALTER TABLE rq_webhooks_{table} SET (autovacuum_enabled = off)")
+            sample_data.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         yield
     finally:
         for table in tables:
-            sample_data.execute(f"ALTER TABLE rq_webhooks_{table} RESET (autovacuum_enabled)")
+            sample_data.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
 
 
 def _recover(bench: Bench) -> None:
