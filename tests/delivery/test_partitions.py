@@ -395,6 +395,8 @@ def test_a_mark_is_ahead_of_all_events_and_follows_the_partitions(webhook: Webho
     first, second = Sweep.objects.get().marks
     assert first == mark
     assert second[1] > mark[1]
+    make_ahead()  # the clock was set back
+    assert Sweep.objects.get().marks == [mark]
 
 
 def test_old_rows_that_are_left_are_noted(webhook: Webhook, webhooks_settings: Callable[..., None]) -> None:

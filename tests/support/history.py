@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
 from webhooks.db import execute, fetch_all
-from webhooks.models import Webhook, partitions
+from webhooks.models import Sweep, Webhook, partitions
 
 TABLES = (partitions.EVENT, *partitions.BY_TIME)
 
@@ -33,6 +33,7 @@ def divide(begin: datetime, least: int = 1) -> None:
         end = datetime.fromtimestamp(known[-1].end / 1000, UTC) if known else begin
         with clock(end - timedelta(seconds=1)):
             partitions.make_ahead()
+    Sweep.objects.update(marks=[])  # some are in the future
     # The next event is in a partition.
     begin_id = partitions.read_partitions("default", partitions.EVENT)[0].begin
     if begin_id > partitions._last_event("default"):

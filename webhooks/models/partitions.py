@@ -108,7 +108,7 @@ def read_partitions(using: str, table: str) -> list[Partition]:
     )
     partitions = []
     for name, bound, comment in found:
-        borders = re.fullmatch(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)", bound)
+        borders = re.fullmatch(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)", bound or "")  # just dropped
         if borders and name.startswith(f"{table}_p"):
             begin, end = (int(text) if table == EVENT else uuid.UUID(text).int >> 80 for text in borders.groups())
             partitions.append(Partition(name.removeprefix(f"{table}_p"), begin, end, comment == EMPTIED))
@@ -170,7 +170,10 @@ def _make_of_events(using: str) -> None:
 
 def _make_mark(using: str) -> None:
     """Make a mark when a new partition has begun, so that dispatches look into few partitions."""
-    now, marks = _now(using), Sweep.get_or_begin()[0].marks
+    now, known = _now(using), Sweep.get_or_begin()[0].marks
+    marks = [one for one in known if one[1] <= now]  # the clock was ahead, and was set back
+    if marks != known:
+        Sweep.objects.filter(pk=1).update(marks=marks)
     begun = next((one for one in read_partitions(using, DELIVERY) if one.begin <= now < one.end), None)
     if begun is None or (marks and marks[-1][1] >= begun.begin):
         return
