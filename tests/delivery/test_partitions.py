@@ -407,3 +407,27 @@ def test_old_rows_that_are_left_are_noted(webhook: Webhook, webhooks_settings: C
     assert Sweep.objects.get().backlog == pytest.approx(2 * 86400, abs=60)
     sweep.sweep()
     assert Sweep.objects.get().backlog == 0
+
+
+def test_a_deleted_webhook_takes_its_rows_of_all_partitions(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=15), least=12)
+    begin = moment(read_partitions("default", DELIVERY)[0].begin)
+    other = make_webhook(Thing)
+    for one in (webhook, other):
+        insert_history(one, 400, begin, timedelta(days=12), "failed")
+    Webhook.objects.filter(pk=webhook.pk).update(deleted_at=timezone.now())
+    until(lambda: not sweep.sweep(), 60, "the sweep to end")
+    assert not Webhook.with_deleted.filter(pk=webhook.pk).exists()
+    assert set(Delivery.objects.values_list("webhook", flat=True)) == {other.pk}
+    assert Attempt.objects.count() == Event.objects.count() == 400
+
+
+def test_a_default_partition_that_is_too_large_is_logged_and_deleted_row_by_row(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(partitions, "MAX_DEFAULT_BYTES", 0)
+    make_delivery(webhook, State.SUCCEEDED, finished_at=timezone.now() - timedelta(days=365))
+    assert sweep.sweep() == 1
+    [record] = [one for one in app_log.records if one.levelname == "ERROR"]
+    assert "The sweep failed at “make ahead”" in record.getMessage()
+    assert names(DELIVERY) == []

@@ -107,6 +107,14 @@ def _has(condition: str) -> str:
     )"""
 
 
+def _has_one(condition: str) -> str:
+    """The same for many lanes. For EXISTS, old statistics let PostgreSQL read the rows of all other lanes, too."""
+    return f"""(
+        SELECT 1 FROM rq_webhooks_queue AS queued
+        WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND {condition} LIMIT 1
+    ) IS NOT NULL"""
+
+
 _OPEN = "queued.in_lane AND queued.state IN ('waiting', 'pending', 'sending')"
 _ORDERED = "(SELECT ordered FROM rq_webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
 
@@ -199,13 +207,13 @@ def _look_ahead_sql(using: str, places: Collection[Place], window: Window | None
     if window:
         # Constants: PostgreSQL then plans for few partitions. Older deliveries count only if they are in the queue.
         within = f"AND {{}} >= '{window.begin}' AND {{}} < '{window.end}'"
-        is_behind = _has(f"queued.event_id < {window.event_id:d} AND {_OPEN}")
+        is_behind = _has_one(f"queued.event_id < {window.event_id:d} AND {_OPEN}")
     last, of_last = _LAST.replace("{within}", within.format("found.id", "found.id")), within.format("id", "id")
     return (
         f"""
         WITH last AS MATERIALIZED (
-            SELECT webhook_id, lane, event_id, {_has("queued.overtaken")} AS has_overtaken, {is_behind} AS is_behind,
-                {last} AS id FROM {given}
+            SELECT webhook_id, lane, event_id, {_has_one("queued.overtaken")} AS has_overtaken,
+                {is_behind} AS is_behind, {last} AS id FROM {given}
         )
         SELECT webhook_id, lane, has_overtaken,
             is_behind OR (
