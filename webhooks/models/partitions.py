@@ -63,6 +63,11 @@ FOLDED = 1000
 EMPTIED = "Only rows that are stored for longer are left."
 
 
+# The plans that read a whole partition. A worker's transaction has none of them.
+READING_PLANS = ("enable_seqscan", "enable_hashjoin", "enable_sort")
+_SET_PLANS = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in READING_PLANS)
+
+
 class HistoryError(Exception):
     """PostgreSQL refused a change of a partition. The sweep logs it, and tries again later."""
 
@@ -304,8 +309,7 @@ def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
 def _lock_to_read(using: str, *names: str) -> None:
     """Lock partitions. The next statements read whole ones, so they need plans that a worker's transaction has not."""
     execute(using, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
-    plans = (f"set_config('enable_{name}', 'on', true)" for name in ("seqscan", "hashjoin", "sort"))
-    fetch_all(using, f"SELECT {', '.join(plans)}")
+    fetch_all(using, _SET_PLANS, ["on"] * len(READING_PLANS))
 
 
 def _keep(using: str, name: str, statement: str) -> None:
@@ -341,10 +345,12 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
     milliseconds."""
     try:
         with transaction.atomic(using):
-            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true)"
-            [[is_free, _]] = fetch_all(using, lock)
+            before = ", ".join(f"current_setting('{name}')" for name in READING_PLANS)
+            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true), {before}"
+            [[is_free, _, *plans]] = fetch_all(using, lock)
             if is_free:
                 work()
+                fetch_all(using, _SET_PLANS, plans)
             return bool(is_free)
     except DatabaseError as error:
         if is_lock_timeout(error):
