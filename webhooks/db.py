@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -78,7 +78,8 @@ def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -
     try:
         fetch_each(using, (begin, ()), (statement, parameters), (end, ()))
     except DatabaseError:
-        fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
+        with suppress(DatabaseError):  # the connection may be lost: the first error says more
+            fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
         raise
 
 

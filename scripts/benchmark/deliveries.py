@@ -115,7 +115,7 @@ def database_cpu_seconds(pids: list[int]) -> float | None:
 
 def wait_until_recorded(count: int, after: int = 0) -> None:
     """Wait until the database has this many succeeded deliveries of Events with an id above ``after``."""
-    deliveries = Delivery.objects.filter(event_id__gt=after, outcome=State.SUCCEEDED)
+    deliveries = Delivery.objects.in_states(State.SUCCEEDED).filter(event_id__gt=after)
     try:
         until(lambda: deliveries.count() >= count, 30, f"{count} deliveries to be recorded", every=0.05)
     except AssertionError as error:

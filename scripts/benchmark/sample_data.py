@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,7 +34,6 @@ TEMPLATE_MODELS: Sequence[type[models.Model]] = (Event, Delivery, Attempt)
 
 # Old events need no data. Empty data keeps a million of them small.
 SMALL = {"data": "'{}'", "snapshots": "'{}'"}
-UNFINISHED = {"attempt_count": "0", "outcome": "''", "finished_at": "NULL"}
 LANE = "hashtextextended(e.object_type || ':' || e.object_id, 0)"
 FIRST_OF_OBJECT = "e.id IN (SELECT min(id) FROM rq_webhooks_event WHERE id > {after} GROUP BY object_id)"
 
@@ -91,8 +91,8 @@ def create_templates(bench: Bench) -> list[Request]:
     testing.deliver()
     execute("CREATE SCHEMA bench")
     for model in TEMPLATE_MODELS:
-        table = model._meta.db_table
-        execute(f"CREATE TABLE bench.{table} AS SELECT *, row_number() OVER (ORDER BY id) - 1 AS n FROM {table}")
+        table, keys = model._meta.db_table, ", ".join(str(field.column) for field in model._meta.pk_fields)
+        execute(f"CREATE TABLE bench.{table} AS SELECT *, row_number() OVER (ORDER BY {keys}) - 1 AS n FROM {table}")
     bench.clear()
     return inbox.kept()
 
@@ -114,6 +114,16 @@ def _insert_demo() -> None:
             execute(f"INSERT INTO {name} TABLE demo.{name}")
 
 
+def _data(count: int, highest: int) -> list[bytes]:
+    """The data of the templates with the ids of their own objects, as they are stored."""
+    field: Any = Event._meta.get_field("data")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT data FROM bench.rq_webhooks_event ORDER BY n")
+        templates = [field.from_db_value(data, None, connection) for (data,) in cursor.fetchall()]
+    texts = (re.sub('"id":[0-9]+', f'"id":{highest + n}', templates[n % TEMPLATE_COUNT], count=1) for n in range(count))
+    return [field.get_db_prep_value(text, connection) for text in texts]
+
+
 def insert_events(count: int, webhooks: Sequence[int], are_dispatched: bool = False, **overrides: str) -> int:
     """Insert Events for webhooks with these ids, each of a different object, in one statement.
 
@@ -123,15 +133,17 @@ def insert_events(count: int, webhooks: Sequence[int], are_dispatched: bool = Fa
     highest = highest_event_id()
     columns = {
         "object_id": f"({highest} + g.n)::text",
-        "data": f"""regexp_replace(t.data, '"id":[0-9]+', '"id":' || ({highest} + g.n))""",
+        "data": "given_data.data",
         "webhook_ids": "ids",
         "timestamp": "clock_timestamp()",
         **overrides,
     }
     numbers = f"generate_series(0, {count - 1}) AS g (n)"
     templates = f"JOIN bench.rq_webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT}"
-    source = f"{numbers} {templates} CROSS JOIN (SELECT %s::jsonb) AS given (ids) ORDER BY g.n"
-    _insert(Event, columns, source, [json.dumps(list(webhooks))])
+    data = [] if "data" in overrides else _data(count, highest)
+    given = "LEFT JOIN unnest(%s::bytea[]) WITH ORDINALITY AS given_data (data, n) ON given_data.n = g.n + 1"
+    source = f"{numbers} {templates} CROSS JOIN (SELECT %s::jsonb) AS given (ids) {given} ORDER BY g.n"
+    _insert(Event, columns, source, [json.dumps(list(webhooks)), data])
     if not are_dispatched:
         execute(f"INSERT INTO rq_webhooks_undispatched SELECT id FROM rq_webhooks_event WHERE id > {highest}")
     return highest
@@ -158,9 +170,9 @@ def insert_succeeded(webhook: Webhook, count: int, age: str = "0 days") -> None:
     old = f"now() - interval '{age}'"
     after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL, timestamp=old)
     ended = f"{old} - random() * interval '20 days'"
-    insert_deliveries(webhook.pk, after, id=f"uuidv7(interval '-{age}')", created=old, finished_at=ended)
+    insert_deliveries(webhook.pk, after, id=f"uuidv7(interval '-{age}')", created=old, noted_end=ended)
     source = f"rq_webhooks_delivery AS d JOIN bench.rq_webhooks_attempt AS t ON t.n = 0 WHERE d.event_id > {after}"
-    _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.finished_at IS NOT NULL")
+    _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.noted_end IS NOT NULL")
 
 
 @contextmanager
@@ -187,10 +199,11 @@ def insert_waiting(webhook: Webhook, count: int, objects: int) -> None:
     objects_sql = {"object_id": f"'waiting-' || g.n %% {objects}"}
     after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL | objects_sql)
     is_head = FIRST_OF_OBJECT.format(after=after)
-    insert_deliveries(webhook.pk, after, **UNFINISHED)
+    insert_deliveries(webhook.pk, after)
     _queue(
         after,
         state=f"CASE WHEN {is_head} THEN 'pending' ELSE 'waiting' END",
+        waited=f"NOT ({is_head})",
         due_at=f"CASE WHEN {is_head} THEN now() + interval '1 day' END",
         failures=f"CASE WHEN {is_head} THEN 1 ELSE 0 END",
         failing_since=f"CASE WHEN {is_head} THEN now() END",
@@ -200,16 +213,16 @@ def insert_waiting(webhook: Webhook, count: int, objects: int) -> None:
 def insert_due(webhook: Webhook, count: int) -> None:
     """Insert due deliveries, each of a different object."""
     after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL)
-    insert_deliveries(webhook.pk, after, **UNFINISHED)
+    insert_deliveries(webhook.pk, after)
     _queue(after, state="'pending'", due_at="now()")
 
 
 def insert_failed(webhook: Webhook, count: int, error_kind: str) -> None:
     """Insert failed deliveries of the last hour, each of a different object."""
     after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL)
-    failed = {"outcome": "'failed'", "finished_at": "now() - random() * interval '1 hour'"}
+    failed = {"outcome": "'failed'", "noted_end": "now() - random() * interval '1 hour'"}
     insert_deliveries(webhook.pk, after, **failed, error_kind=f"'{error_kind}'", reason=f"'{error_kind}'")
-    _queue(after, state="'failed'", failed_at="d.finished_at", error_kind="d.error_kind", failures="9")
+    _queue(after, state="'failed'", failed_at="d.noted_end", error_kind="d.error_kind", failures="9")
 
 
 def _queue(after: int, **columns: str) -> None:
@@ -240,8 +253,7 @@ def highest_event_id() -> int:
 
 def _insert(model: type[models.Model], overrides: Mapping[str, str], source: str, params: Sequence[Any] = ()) -> None:
     columns = {str(field.column): f"t.{field.column}" for field in model._meta.concrete_fields}
-    if (key := str(model._meta.pk.column)) not in overrides:
-        del columns[key]  # the database assigns it
+    columns.pop(str(model._meta.pk.column), None)  # the database assigns it
     columns |= overrides
     names, values = ", ".join(columns), ", ".join(columns.values())
     execute(f"INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM {source}", params)

@@ -154,7 +154,7 @@ def pages() -> Iterator[tuple[str, str]]:
     rows = {
         "delivery-failed": deliveries.failed().filter(webhook=firewall).first(),
         "delivery-refused": deliveries.filter(webhook=webhook, queued__failures__gt=0).first(),
-        "delivery-succeeded": deliveries.filter(webhook__name="DNS updater", outcome=State.SUCCEEDED).last(),
+        "delivery-succeeded": deliveries.in_states(State.SUCCEEDED).filter(webhook__name="DNS updater").last(),
         "delivery-waiting": deliveries.in_states(State.WAITING).first(),
         "event": events.filter(object_type="dcim.site", action="updated").first(),
         "event-failed": events.exclude(error="").first(),

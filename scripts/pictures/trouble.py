@@ -63,9 +63,7 @@ def cause(demo: Demo) -> None:
     history.record(user, [found["CMDB sync"]], history.CHANGE, [{"changed": {"fields": ["Secret"]}}])
     for name, slug in SITES:
         demo.site.call("POST", "/api/dcim/sites/", {"name": name, "slug": slug, "status": "planned"})
-    _wait(
-        demo, lambda: Delivery.objects.filter(outcome=State.SUCCEEDED).count() >= 4 * len(SITES), "the first requests"
-    )
+    _wait(demo, lambda: Delivery.objects.in_states(State.SUCCEEDED).count() >= 4 * len(SITES), "the first requests")
     acts.pause(Webhook.objects.filter(pk=found["Access control"].pk), "jane.doe")
     for number, site in enumerate(Site.objects.filter(name__in=[name for name, _ in SITES]).order_by("name")):
         change: dict[str, Any] = {"status": "active", "description": f"Rack row {number + 1} is in service"}

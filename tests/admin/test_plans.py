@@ -60,11 +60,11 @@ def down(
         now = timezone.now()
         retried = list(QueuedDelivery.objects.failed().values_list("pk", flat=True)[: FAILED // 2])
         QueuedDelivery.objects.filter(pk__in=retried).update(state=State.PENDING, due_at=now, failed_at=None)
-        Delivery.objects.filter(pk__in=retried).update(outcome="", finished_at=None)
+        Delivery.objects.filter(pk__in=retried).update(outcome="", noted_end=None)
         discarded = list(QueuedDelivery.objects.in_states(State.WAITING).values_list("pk", flat=True)[:DISCARDED])
         QueuedDelivery.objects.filter(pk__in=discarded).delete()
         ended = Delivery.objects.filter(pk__in=discarded)
-        ended.update(outcome=State.DISCARDED, finished_at=now, discarded_at=now)
+        ended.update(outcome=State.DISCARDED, noted_end=now, discarded_at=now)
         if describe is fresh_statistics:
             analyze()
         yield down

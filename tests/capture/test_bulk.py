@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import random
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -141,7 +142,7 @@ def test_a_batch_is_one_event_for_each_object_inserted_in_one_statement() -> Non
 
 
 def test_events_that_are_large_together_are_inserted_in_several_statements() -> None:
-    data = json.dumps(["a"] * 150_000)
+    data = json.dumps(random.Random(0).randbytes(500_000).hex())  # does not compress well
     new = [Event(action="updated", object_type="testapp.thing", object_id=str(n), data=data) for n in range(25)]
     sizes = []
 

@@ -10,12 +10,13 @@ from tests.chaos.crew import Writer
 from tests.chaos.killer import Killer
 from tests.support.draining import STATE
 from tests.support.waiting import until
-from webhooks.models import Delivery, Event, State
+from webhooks.models import Delivery, Event
+from webhooks.models.delivery import SUCCEEDED
 
 
 def unfinished() -> int:
     """Events and deliveries that have not come to a good end yet."""
-    return Event.objects.undispatched().count() + Delivery.objects.exclude(outcome=State.SUCCEEDED).count()
+    return Event.objects.undispatched().count() + Delivery.objects.exclude(SUCCEEDED).count()
 
 
 def report() -> str:

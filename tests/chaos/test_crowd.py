@@ -17,7 +17,8 @@ from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.models import Attempt, Delivery, Event, State
+from webhooks.models import Attempt, Delivery, Event
+from webhooks.models.delivery import SUCCEEDED
 from webhooks.operations import kinds
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
@@ -104,4 +105,4 @@ def test_order_holds_while_an_admin_retries_what_failed(
     assert set(account.repeated.values()) == {1}
     assert not overlapping(received), "never two of one object at once"
     assert Event.objects.count() == account.committed
-    assert not Delivery.objects.exclude(outcome=State.SUCCEEDED).exists()
+    assert not Delivery.objects.exclude(SUCCEEDED).exists()

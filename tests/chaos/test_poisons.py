@@ -21,6 +21,7 @@ from tests.support.workers import Worker, Workers
 from tests.testapp.models import Label, Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
+from webhooks.models.delivery import FINISHED
 from webhooks.operations import runs
 
 pytestmark = pytest.mark.slow
@@ -154,7 +155,7 @@ def test_poisoned_deliveries_fail_alone_and_live_changes_are_sent(
         workers, inbox, AUTH={"localhost": "tests.support.pills.poison"}, RETRY_SCHEDULE=[], PAUSE_AFTER=99
     )
     deliveries = Delivery.objects.filter(webhook=webhook)
-    traffic.flow_until(lambda: deliveries.exclude(finished_at=None).count() == len(names), 600 if is_long else 120)
+    traffic.flow_until(lambda: deliveries.filter(FINISHED).count() == len(names), 600 if is_long else 120)
     figures(f"deliveries: {traffic.check()}")
     by_kind = Counter((one.event.object_id, one.error_kind) for one in deliveries.select_related("event"))
     kinds = {"ends the process": ErrorKind.WORKER_ENDED, "hangs": ErrorKind.AUTH}

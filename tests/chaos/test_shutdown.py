@@ -16,6 +16,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Label
 from webhooks.models import Attempt, Delivery, State, Webhook
+from webhooks.models.delivery import SUCCEEDED
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -59,8 +60,8 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     assert not late, "nothing is sent after the signal"
     assert done == len(inbox.received("slow/6"))
     assert Attempt.objects.count() == done, "what was cut off does not count"
-    handed_back = Delivery.objects.exclude(outcome=State.SUCCEEDED)
-    assert set(handed_back.values_list(STATE, "queued__claim", "attempt_count")) == {(State.PENDING, None, 0)}
+    handed_back = Delivery.objects.exclude(SUCCEEDED)
+    assert set(handed_back.values_list(STATE, "queued__claim", "noted_attempts")) == {(State.PENDING, None, 0)}
 
     hung.delete()
     Webhook.objects.update(payload_url=inbox.url())

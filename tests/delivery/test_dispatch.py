@@ -17,7 +17,7 @@ from tests.support.replicated import Replicated
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.db import execute
+from webhooks.db import execute, fetch_all
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
@@ -189,12 +189,15 @@ def test_many_events_are_dispatched_in_batches_and_in_order(webhook: Webhook, we
 
 @pytest.mark.postgresql
 def test_a_later_event_waits_for_an_earlier_one_that_another_worker_is_dispatching(webhook: Webhook) -> None:
-    first, second, other = (make_event(webhook, object_id=object_id) for object_id in ("1", "1", "2"))
+    first, second = (make_event(webhook, object_id="1") for _ in range(2))
+    for _ in range(7):
+        make_event(webhook, object_id="dispatched", dispatched=True)  # neighbours share a lock
+    other = make_event(webhook, object_id="2")
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
         with transaction.atomic():
-            list(Undispatched.objects.select_for_update().filter(pk=first.pk))
+            assert len(fetch_all("default", *Undispatched.objects.lock_sql(first.pk, 1))) == 1
             held.set()
             assert go_on.wait(60)
 
@@ -249,7 +252,7 @@ def test_a_delivery_that_exists_already_is_not_created_again(webhook: Webhook) -
 def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(
     webhook: Webhook, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **options: Any) -> None:
         raise OperationalError("only this")
 
     Webhook.objects.update(payload_url=inbox.url())
@@ -280,7 +283,7 @@ def test_a_backfill_that_meets_another_leaves_no_lane_without_a_head(webhook: We
     first, second = (make_event(webhook, dispatched=True) for _ in range(2))
     assert backfill(webhook, first) == 1
     QueuedDelivery.objects.all().delete()
-    Delivery.objects.update(outcome=State.SUCCEEDED, finished_at=timezone.now())
+    Delivery.objects.update(outcome=State.SUCCEEDED, noted_end=timezone.now())
     assert backfill(webhook, first, second) == 1
     assert states() == [State.SUCCEEDED, State.PENDING]
 

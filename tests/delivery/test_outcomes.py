@@ -377,10 +377,10 @@ def test_a_head_that_ends_while_its_lane_grows_releases_the_new_delivery(
     has_looked, may_insert = threading.Event(), threading.Event()
     insert = Delivery.objects.insert
 
-    def insert_later(*args: Any) -> Any:
+    def insert_later(*args: Any, **options: Any) -> Any:
         has_looked.set()
         assert may_insert.wait(60)
-        return insert(*args)
+        return insert(*args, **options)
 
     monkeypatch.setattr(Delivery.objects, "insert", insert_later)
     dispatched = Beside(dispatching.dispatch)

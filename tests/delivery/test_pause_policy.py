@@ -229,7 +229,7 @@ def test_a_probe_prefers_what_is_due(between_attempts: Delivery, inbox: Inbox) -
     Webhook.objects.update(probe_at=timezone.now())
     drain()
     assert states() == [State.PENDING, State.WAITING, State.PENDING]
-    counts = Delivery.objects.order_by("event_id").values_list("attempt_count", flat=True)
+    counts = Delivery.objects.order_by("event_id").values_list("noted_attempts", flat=True)
     assert list(counts) == [1, 0, 1]
 
 
@@ -237,7 +237,7 @@ def test_only_a_probe_takes_what_is_not_due(between_attempts: Delivery, inbox: I
     Webhook.objects.all().resume()
     make_delivery(between_attempts.webhook, object_id="2")
     drain()
-    counts = Delivery.objects.order_by("event_id").values_list("attempt_count", flat=True)
+    counts = Delivery.objects.order_by("event_id").values_list("noted_attempts", flat=True)
     assert list(counts) == [1, 0, 1]
 
 

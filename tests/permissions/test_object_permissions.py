@@ -227,7 +227,7 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
 
 
 def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, mine: Webhook) -> None:
-    constrain(user, "rq_webhooks.retry_delivery", attempt_count=7)
+    constrain(user, "rq_webhooks.retry_delivery", noted_attempts=7)
     left, retried = (
         make_site_delivery(mine, event=make_site_event(1)),
         make_site_delivery(mine, event=make_site_event(2), attempt_count=7),

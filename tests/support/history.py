@@ -52,15 +52,15 @@ def insert_history(webhook: Webhook, count: int, begin: datetime, span: timedelt
             FROM generate_series(0, %(count)s - 1) AS n RETURNING id, timestamp
         ), deliveries AS (
             INSERT INTO rq_webhooks_delivery
-                (id, event_id, webhook_id, lane, created, outcome, attempt_count, finished_at)
+                (id, event_id, webhook_id, lane, created, outcome, noted_attempts, noted_end)
             SELECT (lpad(to_hex((extract(epoch from timestamp) * 1000)::bigint), 12, '0') || '7'
                 || substr(md5(id::text), 1, 19))::uuid,
                 id, %(webhook)s, mod(id, 1000), timestamp, %(outcome)s, 1, timestamp + interval '1 minute'
             FROM events RETURNING id, event_id, created
         )
         INSERT INTO rq_webhooks_attempt
-            (delivery_id, number, started_at, duration_ms, succeeded, request_headers, response_headers)
-        SELECT id, 1, created, 5, true, '{"Content-Type": "application/json"}', '{}' FROM deliveries
+            (delivery_id, number, started_at, duration_ms, succeeded)
+        SELECT id, 1, created, 5, true FROM deliveries
         """,
         {"begin": begin, "span": span, "count": count, "webhook": webhook.pk, "outcome": outcome},
     )

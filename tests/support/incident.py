@@ -34,16 +34,17 @@ def insert_deliveries(webhook: Webhook, count: int, objects: int, outcome: str =
             SELECT now(), 'updated', 'testapp.thing', 'old-' || mod(n, %(objects)s), '[]'
             FROM generate_series(1, %(count)s) AS n RETURNING id, object_id
         ), deliveries AS (
-            INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created, outcome, finished_at)
+            INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created, outcome, noted_end)
             SELECT ('f' || substr(md5(id::text), 2))::uuid, id, %(webhook)s,
                 (%(lanes)s::bigint[])[1 + substr(object_id, 5)::int], now(), %(outcome)s,
                 CASE WHEN %(outcome)s <> '' THEN now() END
             FROM events RETURNING id, event_id, webhook_id, lane
         )
         INSERT INTO rq_webhooks_queue
-            (delivery_id, event_id, webhook_id, lane, state, due_at, failing_since, failed_at, failures)
+            (delivery_id, event_id, webhook_id, lane, state, waited, due_at, failing_since, failed_at, failures)
         SELECT id, event_id, webhook_id, lane,
             CASE WHEN %(outcome)s <> '' THEN %(outcome)s WHEN is_head THEN 'pending' ELSE 'waiting' END,
+            %(outcome)s = '' AND NOT is_head,
             CASE WHEN is_head THEN now() + interval '1 day' END, CASE WHEN is_head THEN now() END,
             CASE WHEN %(outcome)s <> '' THEN now() END, 0
         FROM (

@@ -56,12 +56,15 @@ def make_event(*webhooks: Webhook, object_id: str = "1", dispatched: bool = Fals
 
 def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str = "1", **fields: Any) -> Delivery:
     """A delivery of ``event``, or of a new one that is dispatched. ``fields`` are columns of its row or of its row in
-    the queue."""
+    the queue, or ``attempt_count`` and ``finished_at``."""
     fields = stored(fields)
     event = fields.pop("event", None) or make_event(webhook, object_id=object_id, dispatched=True)
     if state in (State.SUCCEEDED, State.FAILED, State.DISCARDED):
         fields = {"finished_at": timezone.now(), "outcome": state} | fields
-    finished_at = fields.get("finished_at")
+    finished_at = fields.pop("finished_at", None)
+    attempts = fields.pop("attempt_count", 0)
+    outcome = "" if attempts else State.SUCCEEDED
+    fields = {"noted_end": finished_at, "noted_attempts": attempts, "outcome": outcome} | fields
     if state == State.DISCARDED:
         fields = {"discarded_at": finished_at} | fields
     if finished_at and "id" not in fields:
@@ -72,7 +75,7 @@ def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str
     delivery = Delivery.objects.create(event=event, webhook=webhook, **fields)
     if state in QUEUED_STATES:
         same: dict[str, Any] = {"event": event, "webhook": webhook, "lane": delivery.lane, "state": state}
-        same["in_lane"] = webhook.ordered
+        same |= {"in_lane": webhook.ordered, "attempts": attempts, "waited": state == State.WAITING}
         if state == State.SENDING:
             lease_until = queued.pop("lease_until", timezone.now() + timedelta(seconds=15))
             worker = Worker.objects.create(token=uuid.uuid4(), name="another", lease_until=lease_until)

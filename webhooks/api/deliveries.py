@@ -57,7 +57,9 @@ class DeliverySerializer(RowSerializer[Delivery]):
     state = StateField(read_only=True)
     error_kind = ErrorKindField(read_only=True)
     next_attempt_at = MomentField(read_only=True, allow_null=True)
+    attempt_count = serializers.IntegerField(read_only=True)
     lost_leases = serializers.IntegerField(read_only=True)
+    finished_at = MomentField(read_only=True, allow_null=True)
     superseded = serializers.BooleanField(
         read_only=True, help_text=_("It failed, and its webhook got a later state of the object.")
     )

@@ -6,7 +6,10 @@ import uuid
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import count
 from typing import Any
+
+from django.db import IntegrityError
 
 from webhooks.conf import conf
 from webhooks.db import QueryByKeys, atomically, fetch_all, fetch_each, to_utc
@@ -37,7 +40,10 @@ def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = Non
     if first is None:
         return 0
     with worker.claiming() if worker else nullcontext() as token:
-        events, claimed, webhooks = atomically(lambda: _dispatch(first, floors, worker, token), Event.objects.db)
+        tries = count()
+        events, claimed, webhooks = atomically(
+            lambda: _dispatch(first, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
+        )
         if worker and token:
             worker.add(claimed, token, webhooks, events)
     return len(events)
@@ -53,9 +59,13 @@ def _first(floors: ScanFloors) -> int | None:
 
 
 def _dispatch(
-    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None
+    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None, is_again: bool
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the Events, the claimed rows, and the webhooks by id."""
+    """Returns the Events, the claimed rows, and the webhooks by id.
+
+    This transaction has the lock of its Events, and nothing else makes deliveries of an Event with that lock. So they
+    are new, unless SQL of an operator has put an Event back: the second try asks.
+    """
     using = Event.objects.db
     new = Undispatched.objects.lock_sql(first, conf.batch)
     # The marks after the events: all marks up to these are there.
@@ -68,7 +78,8 @@ def _dispatch(
     window = marks.window(min(first, ids[0]))
     range_of_ids = (window.event_id if window else 0, ids[-1])
     new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids, given=range_of_ids)))
-    # SQL of an operator may delete events alone. A batch of rows without one would keep out all new events.
+    # Another worker has dispatched these, or SQL of an operator deleted their events alone. A batch of such rows would
+    # keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids}, keeps=True)
@@ -88,13 +99,17 @@ def _dispatch(
     deliveries = _placed(deliveries, firsts, found_ahead, marks)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
-    heads &= Delivery.objects.insert(deliveries, heads, token, dispatched)
+    inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
+    if {event.pk for event in events} - {pk for (pk,) in deleted}:
+        raise IntegrityError("Another session has deleted new events")  # so this begins again
+    heads &= inserted
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 
 _events_to_dispatch = QueryByKeys(
     lambda: (
-        Event.objects.order_by("pk")
+        Event.objects.still_undispatched()
+        .order_by("pk")
         .annotate(time=TIME)
         .with_waits_for()
         .values_list(*READ_COLUMNS, "time", "waits_for")
@@ -139,7 +154,7 @@ def insert_for(
     window = marks.window(min((one.event_id for one in new), default=0))
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values(), window), marks)
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
-    inserted = Delivery.objects.insert(new, {one.id for one in heads}, token)
+    inserted, _ = Delivery.objects.insert(new, {one.id for one in heads}, token)
     return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
 
 

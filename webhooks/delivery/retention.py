@@ -11,6 +11,7 @@ from itertools import takewhile
 
 from django.db import IntegrityError
 from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from webhooks.conf import conf
@@ -33,7 +34,7 @@ from webhooks.models import (
     Webhook,
     partitions,
 )
-from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt
 from webhooks.models.ids import first_id, id_at
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
@@ -55,9 +56,10 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
     before = DatabaseNow(-days * DAY)
-    expired = Delivery.objects.filter(outcome=state, finished_at__lt=before)
+    expired = Delivery.objects.filter(outcome=state, noted_end__lt=before)
     if state == State.SUCCEEDED:
-        ids = (floors or ScanFloors()).lowest(_succeeded_before(days), PIECE)
+        expired = _succeeded_before(days)
+        ids = (floors or ScanFloors()).lowest(expired, PIECE)
     elif state == State.FAILED:
         old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")
         ids = list(old_failed.values_list("pk", flat=True)[:PIECE])
@@ -81,8 +83,9 @@ def _succeeded_before(days: float) -> DeliveryQuerySet:
     # Ids sort by the time of the event, and have an index. The time of an attempt has none.
     border = first_id(timezone.now() - timedelta(days=days))
     begin = partitions.first_emptied_later(Delivery.objects.db)
-    ended = Delivery.objects.filter(outcome=State.SUCCEEDED, finished_at__lt=DatabaseNow(-days * DAY))
-    return ended.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
+    ended = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
+    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None))
+    return expired.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
 
 
 def purge_failed_events() -> int:

@@ -117,7 +117,7 @@ def read_delivery_page(delivery: Delivery, user: Any, attempt: int = 0) -> Deliv
     visible = permissions.visible_deliveries(user)
     row = Delivery.objects.filter(pk=delivery.pk)
     newest_first = delivery.attempts.order_by("-number")
-    attempts = list(newest_first.defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
+    attempts = list(newest_first.defer("response_body", "packed_response_headers")[: MAX_ATTEMPTS + 1])
     shown = None
     if attempts:
         asked = newest_first.filter(number=attempt).first() if attempt else None

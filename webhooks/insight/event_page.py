@@ -19,6 +19,8 @@ from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.why.rows import near, skip_ids_around
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Action, Delivery, Event, Skip, State
+from webhooks.models.delivery import ENDED_STATE
+from webhooks.models.queue import ENDED_STATES
 from webhooks.payloads import SendableEvent
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import json_equal
@@ -64,7 +66,7 @@ class EventPage:
     @property
     def outcomes(self) -> Counter[str]:
         """The number of its deliveries by outcome."""
-        return Counter(delivery.outcome for delivery, _ in self.deliveries)
+        return Counter(one.state if one.state in ENDED_STATES else "" for one, _ in self.deliveries)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def count_outcomes(events: Sequence[Event], user: Any) -> dict[int, dict[str, in
     """The number of deliveries of each event by outcome. One that is not sent yet has none."""
     deliveries = permissions.visible_deliveries(user, Delivery.objects.filter(event__in=events))
     outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in events}
-    for pk, outcome, count in deliveries.order_by().values_list("event", "outcome").annotate(count=Count("pk")):
+    found = deliveries.order_by().values_list("event", ENDED_STATE).annotate(count=Count("pk"))
+    for pk, outcome, count in found:
         outcomes[pk][outcome] = count
     return outcomes
 

@@ -33,6 +33,7 @@ from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
 from webhooks.insight.silence import Silence, read_silences
 from webhooks.insight.statistics import Hours, Recent
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook, partitions
+from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 
@@ -240,7 +241,7 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
     by_state: dict[State, QuerySet[Any]] = {
         State.PENDING: queue.in_states(State.PENDING).order_by("webhook_id", "due_at"),
         State.WAITING: queue.in_states(State.WAITING).order_by("webhook_id", "event_id"),
-        State.SUCCEEDED: deliveries.filter(outcome=State.SUCCEEDED),
+        State.SUCCEEDED: deliveries.filter(SUCCEEDED),
         State.DISCARDED: deliveries.filter(discarded_at__isnull=False),
         State.FAILED: failed.order_by("failed_at"),
     }
@@ -249,12 +250,16 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
     counted = [*(by_state[state] for state in states), failed_events, deleted]
     parts = [("COUNT(*)", capped(rows, TOTAL_CAP)) for rows in counted]
     parts.append(("COALESCE(SUM(sending), 0)", _sending(queue)))
+    newest = queue.order_by("-pk").values("state", "due_at", "waited")[: EACH_CAP + 1]
+    parts.append(("COUNT(CASE WHEN state = 'sending' AND due_at IS NULL AND NOT waited THEN 1 END)", newest))
     statements, parameters = zip(*(aggregate_sql(number, rows) for number, rows in parts), strict=True)
-    return f"SELECT {', '.join(statements)}", [*chain.from_iterable(parameters)]
+    *counts, sending, sending_new = statements
+    return f"SELECT {', '.join([*counts, f'{sending} + {sending_new}'])}", [*chain.from_iterable(parameters)]
 
 
 def _sending(queue: QueuedDeliveryQuerySet) -> QuerySet[Any]:
-    """The number of deliveries of each webhook that are being sent.
+    """The number of deliveries of each webhook that are being sent, without those that were claimed as they were
+    created: the newest rows of the queue show these.
 
     Workers claim what is due for the longest time, and new deliveries. So it looks at both ends: if more than
     ``EACH_CAP`` are due or waiting, it may miss some between them.

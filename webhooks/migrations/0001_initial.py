@@ -5,6 +5,7 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
+import webhooks.models.columns
 import webhooks.models.ids
 import webhooks.models.run
 import webhooks.models.validation
@@ -21,8 +22,10 @@ def tune_tables(apps, schema_editor):
     insert = 'autovacuum_vacuum_insert_scale_factor = 0.05'
     schema_editor.execute(f'ALTER TABLE rq_webhooks_queue SET (fillfactor = 40, {vacuum}, {analyze})')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_undispatched SET ({vacuum}, {analyze})')
+    for name in ('data', 'serializers', 'snapshots', 'context', 'request'):  # compressed already
+        schema_editor.execute(f'ALTER TABLE rq_webhooks_event ALTER COLUMN {name} SET STORAGE EXTERNAL')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_worker SET (fillfactor = 50, {vacuum})')
-    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery_default SET (fillfactor = 45, {analyze}, {insert})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery_default SET ({analyze}, {insert})')
 
 
 # The tables of the history, each with the column that divides it.
@@ -87,11 +90,11 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=webhooks.models.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, verbose_name='created')),
                 ('lane', models.BigIntegerField(blank=True, help_text='The object whose changes go one after the other. Empty: in any order.', null=True)),
-                ('outcome', models.CharField(blank=True, db_default='', default='', help_text='The state in which it ended: succeeded, failed or discarded.', max_length=10)),
-                ('attempt_count', models.PositiveIntegerField(db_default=0, default=0, verbose_name='attempt count')),
+                ('outcome', models.CharField(blank=True, db_default='succeeded', default='succeeded', help_text='Without a row in the queue, its state. With one: failed if that has failed.', max_length=10)),
+                ('noted_attempts', models.PositiveIntegerField(db_default=0, default=0, help_text='Its attempts, without one that succeeded at once.')),
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why the last attempt failed.', verbose_name='reason')),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of that failure.', max_length=30, verbose_name='error kind')),
-                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='finished at')),
+                ('noted_end', models.DateTimeField(blank=True, help_text='When it ended, unless it succeeded at once.', null=True)),
                 ('discarded_at', models.DateTimeField(blank=True, editable=False, null=True)),
             ],
             options={
@@ -112,15 +115,15 @@ class Migration(migrations.Migration):
                 ('object_type', models.CharField(blank=True, db_default='', default='', help_text="The model's label, such as dcim.site. Empty: the event has no object.", max_length=200, verbose_name='object type')),
                 ('object_id', models.CharField(max_length=255, verbose_name='object id')),
                 ('object_repr', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='object name')),
-                ('data', models.TextField(blank=True, db_default='', default='', help_text="The serializer's output, as the JSON text that is sent.", verbose_name='data')),
-                ('serializers', models.TextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
-                ('snapshots', models.TextField(blank=True, db_default='', default='', help_text='The state before and after, as the JSON text that is sent.', verbose_name='snapshots')),
+                ('data', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text="The serializer's output, as the JSON text that is sent.", verbose_name='data')),
+                ('serializers', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
+                ('snapshots', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='The state before and after, as the JSON text that is sent.', verbose_name='snapshots')),
                 ('changed', models.TextField(blank=True, db_default='', default='', help_text='The names of the fields that an update changed, as JSON text; empty if unknown.', verbose_name='changed')),
-                ('context', models.TextField(blank=True, db_default='', default='', help_text='What the hooks of the project added to the payload, as the JSON text that is sent.')),
+                ('context', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='What the hooks of the project added to the payload, as the JSON text that is sent.')),
                 ('username', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='username')),
                 ('request_id', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='request id')),
                 ('depth', models.PositiveSmallIntegerField(db_default=1, default=1, help_text='1 if no webhook caused the change, else one more than the depth of the causing event.', verbose_name='depth')),
-                ('request', models.TextField(blank=True, db_default='', default='', help_text='The HTTP request as the payload shows it, as JSON text.', verbose_name='request')),
+                ('request', webhooks.models.columns.PackedTextField(blank=True, db_default='', default='', help_text='The HTTP request as the payload shows it, as JSON text.', verbose_name='request')),
                 ('webhook_ids', models.JSONField(db_default=[], default=list, help_text='The webhooks that matched when it happened.')),
                 ('replayed_at', models.DateTimeField(blank=True, null=True, verbose_name='replayed at')),
                 ('replay_of', models.BigIntegerField(blank=True, help_text='The event that this one replays.', null=True, verbose_name='replay of')),
@@ -309,6 +312,7 @@ class Migration(migrations.Migration):
                 ('delivery', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='queued', serialize=False, to='rq_webhooks.delivery')),
                 ('lane', models.BigIntegerField(null=True)),
                 ('state', models.CharField(choices=[('waiting', 'waiting'), ('pending', 'pending'), ('sending', 'sending'), ('failed', 'failed')], max_length=10)),
+                ('waited', models.BooleanField(db_default=False, default=False, help_text='Whether it is waiting in its lane, or was.')),
                 ('claim', models.UUIDField(help_text='The token of the worker that holds it.', null=True)),
                 ('in_lane', models.BooleanField(db_default=True, default=True, help_text='Whether it is sent in order with the others of its lane.')),
                 ('overtaken', models.BooleanField(db_default=False, default=False, help_text='Whether later ones of its lane may have ended before: then it was retried.')),
@@ -316,6 +320,7 @@ class Migration(migrations.Migration):
                 ('failing_since', models.DateTimeField(help_text='The first failed attempt as the head of its lane.', null=True)),
                 ('failed_at', models.DateTimeField(help_text='When it was given up.', null=True)),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of the failure with which it was given up. Empty before.', max_length=30)),
+                ('attempts', models.PositiveIntegerField(db_default=0, default=0, help_text='All recorded attempts.')),
                 ('failures', models.PositiveIntegerField(db_default=0, default=0, help_text='Failed attempts since it was last retried by hand.')),
                 ('lost_leases', models.PositiveSmallIntegerField(db_default=0, default=0, help_text='Leases that ended without a record since the last attempt.')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: it was not sent again by hand.', max_length=150)),
@@ -331,7 +336,7 @@ class Migration(migrations.Migration):
             name='Body',
             fields=[
                 ('pk', models.CompositePrimaryKey('delivery_id', 'sha256', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('sha256', models.CharField(max_length=64)),
+                ('sha256', webhooks.models.columns.HexField(max_length=64)),
                 ('content', models.BinaryField(help_text='Compressed by zlib.')),
                 ('delivery', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='bodies', to='rq_webhooks.delivery')),
             ],
@@ -349,14 +354,14 @@ class Migration(migrations.Migration):
                 ('duration_ms', models.PositiveIntegerField(help_text='Milliseconds.', verbose_name='duration in ms')),
                 ('method', models.CharField(blank=True, db_default='', default='', max_length=10, verbose_name='method')),
                 ('url', models.CharField(blank=True, db_default='', default='', max_length=2000, verbose_name='URL')),
-                ('request_headers', models.JSONField(blank=True, db_default={}, default=dict, help_text='Values of secret headers and signatures are redacted.')),
+                ('packed_headers', models.TextField(blank=True, db_default='', default='', help_text='See ``request_headers``.')),
                 ('body_kind', models.CharField(blank=True, choices=[('payload', 'the payload as JSON'), ('form', 'the payload as a form'), ('template', 'the body template')], db_default='', default='', max_length=10)),
-                ('body_sha256', models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the sent body, in hexadecimal.', max_length=64)),
+                ('body_sha256', webhooks.models.columns.HexField(blank=True, db_default='', default='', help_text='SHA-256 of the sent body, in hexadecimal.', max_length=64)),
                 ('succeeded', models.BooleanField()),
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why it failed.', verbose_name='reason')),
                 ('error_kind', models.CharField(blank=True, db_default='', default='', help_text='The kind of the failure.', max_length=30, verbose_name='error kind')),
                 ('status', models.PositiveSmallIntegerField(blank=True, help_text='The HTTP status, if there was a response.', null=True, verbose_name='status')),
-                ('response_headers', models.JSONField(blank=True, db_default={}, default=dict)),
+                ('packed_response_headers', models.TextField(blank=True, db_default='', default='', help_text='See ``response_headers``.')),
                 ('response_body', models.TextField(blank=True, db_default='', default='', help_text='The beginning of the body.')),
                 ('worker', models.CharField(blank=True, db_default='', default='', max_length=100, verbose_name='worker')),
                 ('requested_by', models.CharField(blank=True, db_default='', default='', help_text='Who asked to send it again. Empty: the worker sent it by itself.', max_length=150, verbose_name='requested by')),
@@ -546,7 +551,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='queueddelivery',
-            index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True)), fields=['webhook', 'event'], name='rq_webhooks_queue_not_due'),
+            index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True), ('waited', True)), fields=['webhook', 'event'], name='rq_webhooks_queue_not_due'),
         ),
         migrations.RunPython(divide_history, migrations.RunPython.noop),
         migrations.RunPython(tune_tables, migrations.RunPython.noop),

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import Case, Func, Prefetch, Q, When
+from django.db.models import Case, Func, Prefetch, Q, Value, When
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.text import Truncator
@@ -22,6 +22,7 @@ from webhooks.db import (
     Statement,
     among_sql,
     atomically,
+    execute,
     fetch_all,
     fetch_each,
     json_rows_sql,
@@ -33,7 +34,7 @@ from webhooks.db import (
     value_by_id_sql,
 )
 from webhooks.models import lanes
-from webhooks.models.columns import EMPTY, WriteDBManager
+from webhooks.models.columns import EMPTY, WriteDBManager, default
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
@@ -42,6 +43,7 @@ from webhooks.models.queue import (
     PUT_BACK,
     QUEUED_STATES,
     ClaimedRow,
+    Moved,
     QueuedDelivery,
     State,
     Transition,
@@ -52,7 +54,26 @@ from webhooks.models.webhook_secrets import SECRET_FIELDS
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
 FAILED = Q(queued__failed_at__isnull=False)
 DISCARDED = Q(discarded_at__isnull=False)
-FINISHED = ~Q(outcome="")
+
+
+class HasLeftQueue(Func):
+    """Whether a delivery has no row in the queue. With old statistics, a join would read the whole queue for each."""
+
+    output_field = models.BooleanField()
+
+    def __init__(self) -> None:
+        super().__init__("id")
+
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        [pk] = (compiler.compile(one)[0] for one in self.get_source_expressions())
+        return f"((SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = {pk}) IS NULL)", []
+
+
+SUCCEEDED = Q(HasLeftQueue(), outcome=State.SUCCEEDED)
+FINISHED = Q(outcome__in=(State.FAILED, State.DISCARDED)) | SUCCEEDED
+
+# The state in which a delivery has ended, or "".
+ENDED_STATE = Case(When(FINISHED, then="outcome"), default=Value(""))
 
 
 class HasLaterState(Func):
@@ -87,6 +108,7 @@ class HasLaterState(Func):
             ((SELECT action FROM rq_webhooks_event WHERE id = {event}) IN ({actions}) AND EXISTS (
                 SELECT 1 FROM rq_webhooks_delivery AS later
                 WHERE later.lane IS NOT NULL AND {is_later} AND later.outcome = 'succeeded'
+                    AND (SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = later.id) IS NULL
                     AND (SELECT action FROM rq_webhooks_event WHERE id = later.event_id) IN ({actions})
             ))
             """
@@ -97,9 +119,31 @@ class HasLaterState(Func):
 SUPERSEDED = Q(outcome=State.FAILED, lane__isnull=False) & Q(HasLaterState())
 
 
+class EndOfFirstAttempt(Func):
+    """When the first attempt of a delivery ended, if that has no end in its own row."""
+
+    output_field = models.DateTimeField()
+    _END = "started_at + duration_ms * interval '1 millisecond'"
+    _END_IN_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', started_at, (duration_ms / 1000.0) || ' seconds')"
+
+    def __init__(self) -> None:
+        super().__init__("id", "noted_end")
+
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        pk, end = (compiler.compile(one)[0] for one in self.get_source_expressions())
+        ended = self._END if connection.vendor == "postgresql" else self._END_IN_SQLITE
+        attempt = f"SELECT {ended} FROM rq_webhooks_attempt WHERE delivery_id = {pk} AND number = 1"
+        return f"(CASE WHEN {end} IS NULL THEN ({attempt}) END)", []
+
+
 def superseded_column() -> Case:
     """The same as a column."""
     return Case(When(SUPERSEDED, then=True), default=False, output_field=models.BooleanField())
+
+
+def read_columns() -> dict[str, Any]:
+    """What lists read with each row, for properties of ``Delivery``."""
+    return {"read_superseded": superseded_column(), "read_end": EndOfFirstAttempt()}
 
 
 class NewDelivery(NamedTuple):
@@ -120,8 +164,8 @@ class NewDelivery(NamedTuple):
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
-        related = self.select_related("event", "webhook", "queued").annotate(read_superseded=superseded_column())
-        return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))
+        related: Any = self.select_related("event", "webhook", "queued").annotate(**read_columns())
+        return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))  # type: ignore[no-any-return]
 
     def for_list(self) -> DeliveryQuerySet:
         """As ``for_detail``, without the large columns of events."""
@@ -132,15 +176,15 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
-        rows = Delivery.objects.using(self.db).order_by().annotate(read_superseded=superseded_column())
-        return rows.prefetch_related(*related)
+        rows: Any = Delivery.objects.using(self.db).order_by().annotate(**read_columns())
+        return rows.prefetch_related(*related)  # type: ignore[no-any-return]
 
     def in_states(self, *states: str) -> DeliveryQuerySet:
         """Deliveries in these states, found by their indexes."""
         queued = [state for state in states if state in QUEUED_STATES]
         found = Q(queued__state__in=queued) if queued else Q(pk__in=())
         if State.SUCCEEDED in states:
-            found |= Q(outcome=State.SUCCEEDED)
+            found |= SUCCEEDED
         return self.filter(found | DISCARDED if State.DISCARDED in states else found)
 
     def failed(self) -> DeliveryQuerySet:
@@ -193,7 +237,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             lanes.lock_of(self.db, ids)
             gone = QueuedDelivery.objects.db_manager(self.db).discard(ids)
             rows = self.model.objects.using(self.db).filter(pk__in=[row[0] for row in gone])
-            rows.update(outcome=State.DISCARDED, finished_at=DatabaseNow(), discarded_at=DatabaseNow())
+            rows.update(outcome=State.DISCARDED, noted_end=DatabaseNow(), discarded_at=DatabaseNow())
             lanes.promote(self.db, [Place(*place) for _, *place, was_head in gone if was_head])
             return len(gone)
 
@@ -231,10 +275,14 @@ class DeliveryManager(_DeliveryManager):
         claimed: Collection[uuid.UUID],
         token: uuid.UUID | None,
         *others: Statement,
-    ) -> set[uuid.UUID]:
+        may_exist: bool = True,
+    ) -> tuple[set[uuid.UUID], list[Any]]:
         """Insert deliveries and their rows in the queue, and run ``others``, in one round trip. Those in ``claimed``
         belong to the worker with the ``token``. A delivery that is there already stays as it is. Returns the new
-        ones."""
+        ones, and the rows of ``others``.
+
+        If none can be there already, PostgreSQL writes less without that question. It then raises IntegrityError.
+        """
         using = self.db
         now = now_sql(using)
         columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
@@ -242,84 +290,74 @@ class DeliveryManager(_DeliveryManager):
         states = [State.SENDING if one.id in claimed else one.state for one in deliveries]
         values = [(one.id.hex, *one[1:4], state, one.overtaken) for one, state in zip(deliveries, states, strict=True)]
         rows = json.dumps([dict(zip(columns, row, strict=True)) for row in values])
-        # The queue first: then no statement needs the answer of another. Foreign keys are checked at the commit. With
-        # old statistics, PostgreSQL would read all deliveries for NOT EXISTS.
+        # The queue first: then no statement needs the answer of another. With old statistics, PostgreSQL would read all
+        # deliveries for NOT EXISTS.
+        is_new, in_queue, in_history, returning = "1 = 1", "", "", ""
+        if may_exist:
+            is_new = "(SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL"
+            in_queue, in_history = "ON CONFLICT (delivery_id) DO NOTHING", "ON CONFLICT (id) DO NOTHING"
+            returning = "RETURNING delivery_id"
         queue = f"""
-            INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
-            SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
-                CASE WHEN state = 'pending' THEN {now} END, 0, 0
-            FROM {given} WHERE (SELECT id FROM rq_webhooks_delivery WHERE id = delivery_id) IS NULL
-            ON CONFLICT (delivery_id) DO NOTHING RETURNING delivery_id
+            INSERT INTO rq_webhooks_queue ({", ".join(columns)}, in_lane, waited, claim, due_at)
+            SELECT {", ".join(columns)}, lane IS NOT NULL, state = 'waiting',
+                CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
+                CASE WHEN state = 'pending' THEN {now} END
+            FROM {given} WHERE {is_new} {in_queue} {returning}
         """
         delivery = f"""
-            INSERT INTO rq_webhooks_delivery
-                (id, event_id, webhook_id, lane, created, outcome, attempt_count, reason)
-            SELECT delivery_id, event_id, webhook_id, lane, {now}, '', 0, '' FROM {given} WHERE 1 = 1
-            ON CONFLICT (id) DO NOTHING
+            INSERT INTO rq_webhooks_delivery (id, event_id, webhook_id, lane, created)
+            SELECT delivery_id, event_id, webhook_id, lane, {now} FROM {given} WHERE 1 = 1 {in_history}
         """
-        inserted, *_ = fetch_each(using, (queue, [token.hex if token else None, rows]), (delivery, [rows]), *others)
-        return {to_uuid(pk) for (pk,) in inserted}
+        new = (queue, [token.hex if token else None, rows])
+        inserted, _, *found = fetch_each(using, new, (delivery, [rows]), *others)
+        return {to_uuid(pk) for (pk,) in inserted} if may_exist else {one.id for one in deliveries}, found
 
     def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Write transitions. Returns the numbers of the attempts by delivery, for deliveries that are still claimed
         under these tokens. The others stay as they are."""
         mine = QueuedDelivery.objects.db_manager(self.db).move_on(transitions, tokens)
-        succeeded = [one.id for one in transitions if one.state == State.SUCCEEDED and one.id in mine]
-        failed = [one for one in transitions if one.state != State.SUCCEEDED and one.id in mine]
-        return self._note_successes(succeeded) | self._note_failures(failed)
+        self._note([one for one in transitions if one.id in mine and not mine[one.id].is_at_once], mine)
+        return {pk: moved.number for pk, moved in mine.items()}
 
-    def _note_successes(self, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
-        if not ids:
-            return {}
-        chosen, chosen_param = among_sql(self.db, ids, "uuid")
-        found = fetch_all(
-            self.db,
-            f"""
-            UPDATE rq_webhooks_delivery SET
-                outcome = 'succeeded', attempt_count = attempt_count + 1, reason = '', error_kind = '',
-                finished_at = {now_sql(self.db)}
-            WHERE id {chosen} RETURNING id, attempt_count
-            """,
-            [chosen_param],
-        )
-        return {to_uuid(pk): number for pk, number in found}
-
-    def _note_failures(self, transitions: Collection[Transition]) -> dict[uuid.UUID, int]:
+    def _note(self, transitions: Collection[Transition], moved: Mapping[uuid.UUID, Moved]) -> None:
+        """Write the results of these attempts, and how many there were."""
         if not transitions:
-            return {}
+            return
         using = self.db
         rows = {
             one.id: {
                 "outcome": "" if one.state == State.PENDING else one.state,
+                "attempts": moved[one.id].number,
                 "reason": one.reason,
                 "error_kind": one.error_kind,
             }
             for one in transitions
         }
         chosen, chosen_param = among_sql(using, rows, "uuid")
-        outcome, reason, kind = (value_by_id_sql(using, "id", name) for name in ("outcome", "reason", "error_kind"))
-        found = fetch_all(
+        names = ("outcome", "attempts", "reason", "error_kind")
+        outcome, attempts, reason, kind = (value_by_id_sql(using, "id", name) for name in names)
+        execute(
             using,
             f"""
             UPDATE rq_webhooks_delivery SET
                 outcome = {outcome},
-                attempt_count = attempt_count + 1,
+                noted_attempts = CAST({attempts} AS integer),
                 reason = {reason},
                 error_kind = {kind},
-                finished_at = CASE WHEN {outcome} = '' THEN NULL ELSE {now_sql(using)} END
+                noted_end = CASE WHEN {outcome} = '' THEN NULL ELSE {now_sql(using)} END
             FROM {rows_by_id_sql(using)}
-            WHERE id {chosen} RETURNING id, attempt_count
+            WHERE id {chosen}
             """,
             [rows_by_id(using, rows), chosen_param],
         )
-        return {to_uuid(pk): number for pk, number in found}
 
 
 class Delivery(models.Model):
     """One Event to one Webhook. Its id is the ``webhook-id`` that every attempt carries.
 
     The row has the event, the webhook and the result. ``queued`` has the rest of the work: a succeeded or discarded
-    delivery has none. A record of an attempt changes no column with an index.
+    delivery has none. The row is inserted as it is once the first attempt has succeeded, so that this changes nothing.
+    Until then, the row in the queue counts.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -342,12 +380,17 @@ class Delivery(models.Model):
     )
 
     outcome = models.CharField(
-        max_length=10, **EMPTY, help_text=_("The state in which it ended: succeeded, failed or discarded.")
+        max_length=10,
+        blank=True,
+        **default("succeeded"),
+        help_text="Without a row in the queue, its state. With one: failed if that has failed.",
     )
-    attempt_count = models.PositiveIntegerField(_("attempt count"), default=0, db_default=0)
+    noted_attempts = models.PositiveIntegerField(
+        **default(0), help_text="Its attempts, without one that succeeded at once."
+    )
     reason = models.TextField(_("reason"), **EMPTY, help_text=_("Why the last attempt failed."))
     error_kind = models.CharField(_("error kind"), max_length=30, **EMPTY, help_text=_("The kind of that failure."))
-    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    noted_end = models.DateTimeField(null=True, blank=True, help_text="When it ended, unless it succeeded at once.")
     discarded_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = DeliveryManager()
@@ -401,6 +444,19 @@ class Delivery(models.Model):
         return getattr(self, "queued", None)
 
     @property
+    def attempt_count(self) -> int:
+        return self.noted_attempts or int(self.state == State.SUCCEEDED)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended. ``for_detail``, ``for_list`` and ``by_table`` read it with the row."""
+        if self.noted_end or self.state != State.SUCCEEDED:
+            return self.noted_end
+        if "read_end" in self.__dict__:
+            return self.__dict__["read_end"]  # type: ignore[no-any-return]
+        return Delivery.objects.filter(pk=self.pk).values_list(EndOfFirstAttempt(), flat=True).first()
+
+    @property
     def next_attempt_at(self) -> datetime | None:
         """None unless it is pending."""
         return self._queued.due_at if self._queued and self.state == State.PENDING else None
@@ -438,6 +494,7 @@ class Finished(NamedTuple):
     webhook_id: int
     lane: int | None
     event_id: int
+    attempts: int
 
 
 def retry(
@@ -472,7 +529,7 @@ def _bring_forward(using: str, pending: Sequence[Any], requested_by: str) -> Non
     back = [one for one in beside if (one.webhook_id, one.lane) in is_ordered]
     if back:
         chosen = queue.filter(Among("delivery", [one.delivery_id for one in back], "uuid"))
-        chosen.update(state=State.WAITING, in_lane=True, overtaken=True, due_at=None)
+        chosen.update(state=State.WAITING, waited=True, in_lane=True, overtaken=True, due_at=None)
     lanes.repair(using, {*headless, *(Place(one.webhook_id, one.lane, 0) for one in back)})
 
 
@@ -513,7 +570,7 @@ def resend(
         if in_lane and lane:
             busy.add(lane)
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
-        queued.append(dict(zip(PUT_BACK, values, strict=True)))
+        queued.append(dict(zip(PUT_BACK, (*values, one.attempts, state == State.WAITING), strict=True)))
     QueuedDelivery.objects.db_manager(using).put_back(queued)
     lanes.repair(using, headless)
     return Resent(len(finished), claimed)
@@ -526,8 +583,15 @@ def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[
     found = fetch_all(
         using,
         f"""
-        UPDATE rq_webhooks_delivery SET outcome = '', finished_at = NULL, discarded_at = NULL
-        WHERE id {chosen} AND outcome IN ({placeholders}) RETURNING id, webhook_id, lane, event_id
+        UPDATE rq_webhooks_delivery SET
+            outcome = '',
+            noted_attempts = CASE WHEN outcome = 'succeeded' AND noted_attempts = 0 THEN 1 ELSE noted_attempts END,
+            noted_end = NULL,
+            discarded_at = NULL
+        WHERE id {chosen} AND outcome IN ({placeholders}) AND (
+            outcome <> 'succeeded'
+            OR (SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = rq_webhooks_delivery.id) IS NULL
+        ) RETURNING id, webhook_id, lane, event_id, noted_attempts
         """,
         [chosen_param, *outcomes],
     )

@@ -27,7 +27,15 @@ from webhooks.db import (
     to_utc,
     with_new_sql,
 )
-from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
+from webhooks.models.columns import (
+    EMPTY,
+    REQUEST_ID_LENGTH,
+    USERNAME_LENGTH,
+    PackedTextField,
+    WriteDBManager,
+    default,
+    json_parts,
+)
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
 
@@ -94,6 +102,11 @@ _FIRST_SINCE = """
     SELECT low FROM halves WHERE low = high
 """
 
+# With old statistics, PostgreSQL would begin a join with all new events.
+_IS_UNDISPATCHED = """(
+    (SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = rq_webhooks_event.id) IS NOT NULL
+)"""
+
 # The event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
 # which PostgreSQL then uses, however old its statistics are. The parameters are the range of ids in which to look:
 # PostgreSQL then plans for few partitions.
@@ -151,6 +164,10 @@ class EventQuerySet(models.QuerySet["Event"]):
         begin = connections[self.db].ops.adapt_datetimefield_value(to_db_time(moment - OVERLAP))
         return int(fetch_all(self.db, _FIRST_SINCE, [begin, begin])[0][0])
 
+    def still_undispatched(self) -> EventQuerySet:
+        """Of events that are found by their ids, the ones that no worker has dispatched."""
+        return self.filter(RawSQL(_IS_UNDISPATCHED, (), models.BooleanField()))  # noqa: S611 # nosec B611 # a constant
+
     def with_waits_for(self) -> EventQuerySet:
         """With the id of the event before, of the same object, if no worker has dispatched that one. Its statement has
         two parameters more: the lowest id at which to look, and the highest."""
@@ -177,11 +194,11 @@ class Event(models.Model):
     )
     object_id = models.CharField(_("object id"), max_length=255)
     object_repr = models.CharField(_("object name"), max_length=NAME_LENGTH, **EMPTY)
-    data = models.TextField(_("data"), **EMPTY, help_text=_("The serializer's output, as the JSON text that is sent."))
-    serializers = models.TextField(
+    data = PackedTextField(_("data"), **EMPTY, help_text=_("The serializer's output, as the JSON text that is sent."))
+    serializers = PackedTextField(
         **EMPTY, help_text=_("The output of other serializers, by name, and the webhooks that chose them.")
     )
-    snapshots = models.TextField(
+    snapshots = PackedTextField(
         _("snapshots"), **EMPTY, help_text=_("The state before and after, as the JSON text that is sent.")
     )
     changed = models.TextField(
@@ -189,7 +206,7 @@ class Event(models.Model):
         **EMPTY,
         help_text=_("The names of the fields that an update changed, as JSON text; empty if unknown."),
     )
-    context = models.TextField(
+    context = PackedTextField(
         **EMPTY, help_text=_("What the hooks of the project added to the payload, as the JSON text that is sent.")
     )
     username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
@@ -199,7 +216,7 @@ class Event(models.Model):
         **default(1),
         help_text=_("1 if no webhook caused the change, else one more than the depth of the causing event."),
     )
-    request = models.TextField(
+    request = PackedTextField(
         _("request"), **EMPTY, help_text=_("The HTTP request as the payload shows it, as JSON text.")
     )
     webhook_ids = models.JSONField(
@@ -316,12 +333,19 @@ class UndispatchedManager(WriteDBManager["Undispatched"]):
 
     def lock_sql(self, begin: int, most: int) -> Statement:
         """Lock up to ``most`` ids that are not below ``begin``, in order, without those that other workers have
-        locked."""
-        skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(self.db) else ""
-        return f"{self._FROM} LIMIT %s {skips_locked}", [begin, most]
+        locked. Read them again: a worker may have dispatched some before its lock was free.
+
+        PostgreSQL writes a lock of a row to its log, and an advisory lock not. A few neighbours share one.
+        """
+        if not is_postgresql(self.db):
+            return f"{self._FROM} LIMIT %s", [begin, most]
+        lock = "pg_try_advisory_xact_lock(2003333748, (event_id >> 3 & 2147483647)::int)"
+        return self._FROM.replace("ORDER BY", f"AND {lock} ORDER BY") + " LIMIT %s", [begin, most]
 
     def delete_sql(self, ids: Collection[int]) -> Statement:
-        return delete_sql(self.db, "rq_webhooks_undispatched", "event_id", ids)
+        """Delete these, and return their ids."""
+        statement, parameters = delete_sql(self.db, "rq_webhooks_undispatched", "event_id", ids)
+        return f"{statement} RETURNING event_id", parameters
 
 
 class Undispatched(models.Model):

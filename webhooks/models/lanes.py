@@ -265,6 +265,7 @@ def step_back(using: str, places: Collection[Place]) -> list[Place]:
         f"""
         UPDATE rq_webhooks_queue SET
             state = 'waiting',
+            waited = {"true" if is_postgresql(using) else "1"},
             due_at = NULL,
             failing_since = NULL,
             overtaken = overtaken OR NOT in_lane,

@@ -271,8 +271,15 @@ def _empty_by_time(using: str, partition: Partition) -> None:
     delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
     _lock_to_read(using, *others, delivery)
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
-    stays = f"outcome <> 'succeeded' OR finished_at IS NULL OR finished_at >= {before}"
-    _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE {stays}")
+    here = f"delivery_id >= '{_id_at(partition.begin)}' AND delivery_id < '{_id_at(partition.end)}'"
+    # The end of one that succeeded at once is that of its attempt.
+    ended = "started_at + duration_ms * interval '1 millisecond'"
+    stays = f"""
+        SELECT id FROM {delivery} WHERE outcome <> 'succeeded' OR noted_end >= {before}
+        UNION SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
+        UNION SELECT delivery_id FROM {others[0]} WHERE number = 1 AND {ended} >= {before}
+    """
+    _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE id IN ({stays})")
     for number, name in enumerate(others, 1):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name} WHERE delivery_id IN (SELECT id FROM kept_0)")
     _put_back(using, [delivery, *others])

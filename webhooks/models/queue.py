@@ -79,13 +79,17 @@ ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
 QUEUED_STATES = (*OPEN_STATES, State.FAILED)
 
 # The columns of a row that is sent again: ``QueueManager.put_back`` sets the others.
-PUT_BACK = ("delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in_lane", "overtaken", "requested_by")
+PUT_BACK = (
+    "delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in_lane", "overtaken", "requested_by",
+    "attempts", "waited",
+)  # fmt: skip
 
 # One transaction makes at most so many heads of lanes due.
 MOST_HASTENED = 1000
 
-# Deliveries that wait, and the ones that a worker claimed as soon as it was their turn.
-NOT_DUE = Q(due_at__isnull=True, failed_at__isnull=True)
+# Deliveries that wait, and the ones that a worker claimed as soon as it was their turn. Most never wait: a worker
+# claims them as it creates them, and then writes no entry of this index.
+NOT_DUE = Q(waited=True, due_at__isnull=True, failed_at__isnull=True)
 HAS_FAILED = Q(failed_at__isnull=False)
 
 
@@ -208,6 +212,14 @@ class Transition:
     is_early: bool = False
 
 
+class Moved(NamedTuple):
+    """A delivery whose attempt was recorded: the number of the attempt, and whether it has succeeded at once. Then its
+    row says so already."""
+
+    number: int
+    is_at_once: bool = False
+
+
 _QueueManager = WriteDBManager.from_queryset(QueuedDeliveryQuerySet)
 
 
@@ -280,16 +292,17 @@ class QueueManager(_QueueManager):
         )
         return claimed_rows(found)
 
-    def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
-        """Take succeeded deliveries out of the queue, and set the next attempts of the others. Returns the ids of the
-        ones that are claimed under these tokens. The others stay as they are."""
+    def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, Moved]:
+        """Take succeeded deliveries out of the queue, and set the next attempts of the others. Returns the ones that
+        are claimed under these tokens. The others stay as they are."""
         using = self.db
         is_mine, tokens_param = among_sql(using, tokens, "uuid")
         is_mine = f"claim {is_mine} AND rq_webhooks_queue.state = 'sending'"
         moved = list[tuple[Any, ...]]()
         if succeeded := [one.id for one in transitions if one.state == State.SUCCEEDED]:
             statement, parameters = delete_sql(using, "rq_webhooks_queue", "delivery_id", succeeded, "uuid")
-            moved += fetch_all(using, f"{statement} AND {is_mine} RETURNING delivery_id", [*parameters, tokens_param])
+            returned = "delivery_id, attempts + 1, attempts = 0 AND requested_at IS NULL"
+            moved += fetch_all(using, f"{statement} AND {is_mine} RETURNING {returned}", [*parameters, tokens_param])
         rows: dict[uuid.UUID, dict[str, Any]] = {
             one.id: {
                 "state": one.state,
@@ -302,7 +315,7 @@ class QueueManager(_QueueManager):
             if one.state != State.SUCCEEDED
         }
         if not rows:
-            return {to_uuid(pk) for (pk,) in moved}
+            return {to_uuid(pk): Moved(*rest) for pk, *rest in moved}
         names = ("state", "due_at", "error_kind", "counts", "keeps_time")
         state, due_at, kind, counts, keeps_time = (value_by_id_sql(using, "delivery_id", name) for name in names)
         if is_postgresql(using):
@@ -316,6 +329,7 @@ class QueueManager(_QueueManager):
                 state = {state},
                 claim = NULL,
                 due_at = CASE WHEN {keeps_time} = 'yes' THEN rq_webhooks_queue.due_at ELSE {due_at} END,
+                attempts = attempts + 1,
                 failures = failures + CASE WHEN {counts} = 'yes' THEN 1 ELSE 0 END,
                 lost_leases = 0,
                 overtaken = overtaken AND {state} = 'pending',
@@ -324,11 +338,11 @@ class QueueManager(_QueueManager):
                 error_kind = {kind}
             FROM {rows_by_id_sql(using)}
             WHERE delivery_id {chosen} AND {is_mine}
-            RETURNING delivery_id
+            RETURNING delivery_id, attempts
             """,
             [rows_by_id(using, rows), chosen_param, tokens_param],
         )
-        return {to_uuid(pk) for (pk,) in moved}
+        return {to_uuid(pk): Moved(*rest) for pk, *rest in moved}
 
     def discard(self, ids: Collection[uuid.UUID]) -> list[tuple[Any, ...]]:
         """Take deliveries out of the queue that are not being sent. Returns the id and the place of each, and whether
@@ -418,6 +432,7 @@ class QueuedDelivery(models.Model):
     lane = models.BigIntegerField(null=True)
 
     state = models.CharField(max_length=10, choices=[(state.value, state.label) for state in QUEUED_STATES])
+    waited = models.BooleanField(**default(False), help_text="Whether it is waiting in its lane, or was.")
     claim = models.UUIDField(null=True, help_text="The token of the worker that holds it.")
     in_lane = models.BooleanField(**default(True), help_text="Whether it is sent in order with the others of its lane.")
     overtaken = models.BooleanField(
@@ -429,6 +444,7 @@ class QueuedDelivery(models.Model):
     error_kind = models.CharField(
         max_length=30, **EMPTY, help_text="The kind of the failure with which it was given up. Empty before."
     )
+    attempts = models.PositiveIntegerField(**default(0), help_text="All recorded attempts.")
     failures = models.PositiveIntegerField(**default(0), help_text="Failed attempts since it was last retried by hand.")
     lost_leases = models.PositiveSmallIntegerField(
         **default(0), help_text="Leases that ended without a record since the last attempt."

@@ -126,8 +126,8 @@ def begin_transaction(using: str, token: uuid.UUID | None = None) -> bool:
     return bool(fetch_all(using, *begin_sql(using, token))[0][0])
 
 
-# The key of an advisory lock: the letters "whrt" and a number. The locks of lanes have keys of one number.
-_RETENTION = "2003333748, 1"
+# The key of an advisory lock: a number of our own, and another. The locks of lanes have keys of one number.
+_RETENTION = "2003333749, 0"
 
 
 def hold_retention(using: str) -> None:

@@ -17,8 +17,9 @@ from webhooks import hooks
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
 from webhooks.insight import history
-from webhooks.models import Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
+from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.validation import CONFLICT
@@ -378,7 +379,7 @@ def _guarded_changes(webhook: Webhook, values: Mapping[str, Any], entered: Colle
 def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
     """Whether the webhook may still send an Event of an object that the user may not view."""
     # In the order that an Event takes: one that moves on between two queries is found by the later one.
-    sendable = Delivery.objects.filter(webhook=webhook).exclude(outcome=State.SUCCEEDED)
+    sendable = Delivery.objects.filter(webhook=webhook).exclude(SUCCEEDED)
     return any(
         events.exclude(pk__in=of_viewable_objects(user, events).values("pk")).exists()
         for events in (
