@@ -138,6 +138,11 @@ def is_statement_timeout(error: Exception) -> bool:
     return _sqlstate(error) == "57014"  # query_canceled
 
 
+def is_lock_timeout(error: Exception) -> bool:
+    """Whether a statement did not get a lock in time."""
+    return _sqlstate(error) == "55P03"  # lock_not_available
+
+
 def is_missing_table(error: BaseException) -> bool:
     """Whether a statement failed because a table or a column does not exist: the app is not migrated."""
     is_undefined = _sqlstate(error) in UNDEFINED_CODES or UNDEFINED_WORDS.search(str(error))

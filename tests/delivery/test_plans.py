@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.utils import timezone
 
 from tests.support.draining import states
+from tests.support.history import divide, undivide
 from tests.support.inbox import Inbox
 from tests.support.incident import DESCRIPTIONS, described_by, insert_deliveries
 from tests.support.makers import make_delivery, make_event, make_webhook
@@ -21,7 +23,8 @@ from webhooks.db import fetch_all
 from webhooks.delivery import sweep
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import Sweeper
-from webhooks.models import State, Webhook
+from webhooks.models import State, Sweep, Webhook, partitions
+from webhooks.models.partitions import PART
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 
@@ -31,13 +34,30 @@ MANY, BATCH = 20_000, 100
 MOST_ROWS, MOST_BUFFERS = MANY // 10, 60 * BATCH
 
 
+PARTITIONS = 40
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "divided"])
+def is_divided(request: pytest.FixtureRequest, database: str) -> Iterator[bool]:
+    """Whether the history has many partitions."""
+    undivide()
+    if request.param:
+        divide(timezone.now() - PARTITIONS * timedelta(days=conf.retention_days["succeeded"]) / PART, PARTITIONS + 2)
+    yield request.param
+    undivide()
+
+
 @pytest.fixture(params=DESCRIPTIONS)
-def incident(request: pytest.FixtureRequest, database: str, inbox: Inbox) -> Iterator[tuple[Webhook, Webhook]]:
+def incident(request: pytest.FixtureRequest, is_divided: bool, inbox: Inbox) -> Iterator[tuple[Webhook, Webhook]]:
     """A healthy webhook, and one that is down with thousands of deliveries waiting. The statistics are older."""
     down, healthy = make_webhook(Thing), make_webhook(Thing, url=inbox.url("ok"))
     with described_by(request.param, down):
         insert_deliveries(healthy, MANY, MANY, State.SUCCEEDED)
         insert_deliveries(down, MANY, 10)
+        if is_divided:
+            with patch.object(partitions, "SETTLED", 0), patch.object(partitions, "MIN_MARGIN_IDS", 0):
+                partitions._make_mark("default")
+            assert Sweep.objects.get().marks
         yield down, healthy
 
 

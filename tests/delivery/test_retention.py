@@ -121,7 +121,8 @@ def test_a_worker_deletes_more_at_once_while_nothing_is_sent(
 ) -> None:
     webhooks_settings(SWEEP_INTERVAL=3600)
     monkeypatch.setattr(retention, "PIECE", 3)
-    monkeypatch.setattr(sweep, "PURGE_EVERY", 0)
+    monkeypatch.setattr(sweep, "PURGE_SHARE", 1)
+    monkeypatch.setattr(sweep, "QUIET_SHARE", 1)
     monkeypatch.setattr(sweep, "QUIET_AFTER", quiet_after)
     for number in range(10):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)

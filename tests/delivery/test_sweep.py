@@ -18,7 +18,7 @@ from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import execute
-from webhooks.delivery import policy, sweep
+from webhooks.delivery import policy, retention, sweep
 from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook
@@ -334,3 +334,25 @@ def test_the_command_sweeps_and_wakes_a_worker_for_what_is_due(webhook: Webhook,
     assert redis.llen("rq:queue:webhooks") == 1
     assert "1 row changed" in capsys.readouterr().out
     assert Sweep.objects.exists()
+
+
+@pytest.mark.parametrize("cost", [0.004, 0.02, 0.2])
+@pytest.mark.parametrize(("idle", "share"), [(0, 0.1), (5, 0.5)])
+def test_old_rows_take_a_tenth_of_a_worker_and_half_of_an_idle_one(
+    cost: float, idle: float, share: float, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(SWEEP_INTERVAL=1000)
+    now = spent = 0.0
+    monkeypatch.setattr(sweep, "elapsed", lambda: now)
+
+    def purge() -> int:
+        nonlocal now, spent
+        now, spent = now + cost, spent + cost
+        return retention.PIECE
+
+    sweeper = Sweeper()
+    sweeper._unfinished, sweeper._swept = [purge], 0
+    while now < 20:
+        sweeper.run_due(idle=idle)
+        now += 0.0001
+    assert spent / now == pytest.approx(share, rel=0.15)

@@ -310,3 +310,17 @@ def test_webhooks_that_fail_alike_at_one_receiver_share_the_alarm_of_the_one_in_
     found = find_alarms(Overview(webhooks=(small, large, other)), backend(SHIPPED), True, NOW)
     assert [alarm.webhook_id for alarm in found] == [2, 3]
     assert {one.webhook_id for one in found[0].consequences} == {1, 2}
+
+
+def test_old_rows_that_workers_cannot_delete_are_an_alarm_with_its_remedy() -> None:
+    month = 30 * 86_400
+    assert not any(
+        one.problem == "retention" for one in find_alarms(Overview(backlog=month / 5), backend(SHIPPED), True, NOW)
+    )
+    found = {}
+    for obstacle in ("", "sqlite", "not_partitioned", "not_owner", "no_create"):
+        overview = Overview(webhooks=(FINE,), backlog=month / 2, obstacle=obstacle)
+        [alarm] = [one for one in find_alarms(overview, backend(SHIPPED), True, NOW) if one.problem == "retention"]
+        assert alarm.text.startswith("Workers delete succeeded deliveries 15 d after their retention of 30 d")
+        found[alarm.remedy] = obstacle
+    assert len(found) == 5

@@ -12,14 +12,14 @@ from typing import Any
 from django.db import IntegrityError
 
 from webhooks.conf import conf
-from webhooks.db import QueryByKeys, atomically, fetch_each, to_utc
+from webhooks.db import QueryByKeys, atomically, fetch_all, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
 from webhooks.models.delivery import NewDelivery
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
-from webhooks.models.lanes import Ahead, Lane, Place, lane_of
+from webhooks.models.lanes import Ahead, Lane, Marks, Place, lane_of
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.worker import begin_sql, hold_retention
 
@@ -68,12 +68,16 @@ def _dispatch(
     """
     using = Event.objects.db
     new = Undispatched.objects.lock_sql(first, conf.batch)
-    [(may_claim, *_)], found = fetch_each(using, begin_sql(using, token), new)
+    # The marks after the events: all marks up to these are there.
+    [(may_claim, *_)], found, *known = fetch_each(using, begin_sql(using, token), new, *Marks.statements(using))
     if not found:
         return [], [], {}
+    marks = Marks.read(*known)
     floors.note(0, found[0][0])  # it may have to wait, and is then found again
     ids = [pk for (pk,) in found]
-    new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids)))
+    window = marks.window(min(first, ids[0]))
+    range_of_ids = (window.event_id if window else 0, ids[-1])
+    new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids, given=range_of_ids)))
     # Another worker has dispatched these, or SQL of an operator deleted their events alone. A batch of such rows would
     # keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
@@ -87,12 +91,12 @@ def _dispatch(
         if pk in webhooks
     ]
     firsts = lanes.firsts(deliveries)
-    found_ahead = lanes.try_look_ahead(using, firsts.values())
+    found_ahead = lanes.try_look_ahead(using, firsts.values(), window)
     if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
         events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
         left = {event.pk for event in events}
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
-    deliveries = _placed(deliveries, firsts, found_ahead)
+    deliveries = _placed(deliveries, firsts, found_ahead, marks)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
     inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
@@ -146,14 +150,16 @@ def insert_for(
     taken |= {event.pk for event in events if webhook.pk in event.webhook_ids} & set(coming)
     new = [one for one in new if one.event_id not in taken]
     firsts = lanes.firsts(new)
-    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()))
+    marks = Marks.read(*(fetch_all(using, *one) for one in Marks.statements(using)))
+    window = marks.window(min((one.event_id for one in new), default=0))
+    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values(), window), marks)
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
     inserted, _ = Delivery.objects.insert(new, {one.id for one in heads}, token)
     return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
 
 
 def _placed(
-    deliveries: Sequence[NewDelivery], firsts: Mapping[Lane, Place], found: Mapping[Lane, Ahead]
+    deliveries: Sequence[NewDelivery], firsts: Mapping[Lane, Place], found: Mapping[Lane, Ahead], marks: Marks
 ) -> list[NewDelivery]:
     """The deliveries with their places in their lanes: all but the first of a free lane wait."""
     placed = []
@@ -161,7 +167,8 @@ def _placed(
         if one.lane is not None:
             ahead, first = found[one.webhook_id, one.lane], firsts[one.webhook_id, one.lane]
             waits = ahead.is_busy or one.event_id != first.event_id
-            one = one._replace(state=State.WAITING if waits else State.PENDING, overtaken=ahead.is_late)
+            is_overtaken = ahead.is_late or not marks.are_kept_by(one)
+            one = one._replace(state=State.WAITING if waits else State.PENDING, overtaken=is_overtaken)
         placed.append(one)
     return placed
 

@@ -32,9 +32,10 @@ from webhooks.models import (
     Sweep,
     Undispatched,
     Webhook,
+    partitions,
 )
 from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt
-from webhooks.models.ids import first_id
+from webhooks.models.ids import first_id, id_at
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.models.worker import may_delete_events
@@ -57,11 +58,8 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     before = DatabaseNow(-days * DAY)
     expired = Delivery.objects.filter(outcome=state, noted_end__lt=before)
     if state == State.SUCCEEDED:
-        expired = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
-        expired = expired.filter(SUCCEEDED, Q(end__lt=before) | Q(end=None))
-        # Ids sort by the time of the event, and have an index. The time of an attempt has none.
-        old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
-        ids = (floors or ScanFloors()).lowest(old, PIECE)
+        expired = _succeeded_before(days)
+        ids = (floors or ScanFloors()).lowest(expired, PIECE)
     elif state == State.FAILED:
         old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")
         ids = list(old_failed.values_list("pk", flat=True)[:PIECE])
@@ -69,6 +67,25 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
         discarded = Delivery.objects.filter(discarded_at__lt=before).order_by("discarded_at")
         ids = list(discarded.values_list("pk", flat=True)[:PIECE])
     return purge(expired.filter(pk__in=ids).order_by(), PIECE) if ids else 0
+
+
+def note_backlog(floors: ScanFloors) -> int:
+    """Note for how long succeeded deliveries are left after their retention. Returns 0: it deletes nothing."""
+    days = conf.retention_days[State.SUCCEEDED]
+    oldest = floors.lowest(_succeeded_before(days), 1)
+    seconds = timezone.now().timestamp() - days * DAY - (oldest[0].int >> 80) / 1000 if oldest else 0
+    Sweep.objects.filter(pk=1).exclude(backlog=int(seconds)).update(backlog=int(seconds))
+    return 0
+
+
+def _succeeded_before(days: float) -> DeliveryQuerySet:
+    """Succeeded deliveries that are stored for longer than so many days, and do not go with a partition soon."""
+    # Ids sort by the time of the event, and have an index. The time of an attempt has none.
+    border = first_id(timezone.now() - timedelta(days=days))
+    begin = partitions.first_emptied_later(Delivery.objects.db)
+    ended = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
+    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None))
+    return expired.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
 
 
 def purge_failed_events() -> int:

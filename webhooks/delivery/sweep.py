@@ -26,7 +26,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
-from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes
+from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes, partitions
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction
@@ -47,9 +47,9 @@ FAILED_REST = 60
 # Seconds between two runs of the steps that no delivery waits for.
 SWEEP_ALL_EVERY = 30
 
-# Old rows that a sweep has left are deleted in pieces, so many seconds apart. A worker that has recorded nothing for a
-# second deletes more of them at once.
-PURGE_EVERY = 0.4
+# Old rows that a sweep has left are deleted in pieces, for this share of the worker's time. A worker that has recorded
+# nothing for a second deletes more of them at once, and has more time for it.
+PURGE_SHARE, QUIET_SHARE = 0.1, 0.5
 QUIET_AFTER = 1.0
 
 # Lanes that one check looks at, and the seconds that it may take: a worker delivers nothing meanwhile.
@@ -69,6 +69,7 @@ class Sweeper:
         self._resting_until: dict[str, float] = {}
         self._unfinished: list[Step] = []
         self._swept = self._swept_all = self._purged = -math.inf  # ``elapsed`` is small on a machine that just started
+        self._purge_cost = 0.0  # seconds
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = ScanFloors(), ScanFloors(), ScanFloors(), ScanFloors()
 
@@ -76,9 +77,12 @@ class Sweeper:
         """Run what is due now, in a worker that has recorded nothing for ``idle`` seconds."""
         now = elapsed()
         if now - self._swept < conf.sweep_interval:
-            if now - self._purged >= PURGE_EVERY:
-                self.go_on(MOST // retention.PIECE if idle > QUIET_AFTER else 1)
-                self._purged = now
+            is_quiet = idle > QUIET_AFTER
+            rest = self._purge_cost * (1 / (QUIET_SHARE if is_quiet else PURGE_SHARE) - 1)
+            if now - self._purged >= rest:
+                self.go_on(MOST // retention.PIECE if is_quiet else 1)
+                self._purged = elapsed()
+                self._purge_cost = self._purged - now
             return
         self._swept = self._purged = now
         if not Sweep.begin(conf.sweep_interval):
@@ -95,6 +99,8 @@ class Sweeper:
             hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
         return self.sweep_urgent() + self._run_all(
             [
+                partitions.make_ahead,
+                partitions.drop_old,
                 *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),
                 retention.purge_failed_events,
                 retention.purge_bare_events,
@@ -104,6 +110,7 @@ class Sweeper:
                 Webhook.objects.delete_expired_secrets,
                 self._lanes.check_lanes,
                 retention.purge_statistics,
+                partial(retention.note_backlog, self._ended),
             ]
         )
 

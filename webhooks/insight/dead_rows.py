@@ -174,12 +174,14 @@ _OPEN = """
 """
 
 _TABLES = """
-    SELECT relname, n_live_tup, n_dead_tup, vacuumed_at,
+    SELECT pg_stat_user_tables.relname, n_live_tup, n_dead_tup, vacuumed_at,
         EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP() - COALESCE(vacuumed_at, PG_POSTMASTER_START_TIME()))::float8,
         QUOTE_IDENT(CURRENT_USER), PG_HAS_ROLE('pg_read_all_stats', 'USAGE')
     FROM pg_stat_user_tables CROSS JOIN LATERAL (SELECT GREATEST(last_vacuum, last_autovacuum) AS vacuumed_at) AS last
-    WHERE relname = ANY(%s) AND schemaname = ANY(CURRENT_SCHEMAS(false))
-    ORDER BY n_dead_tup DESC, relname
+        LEFT JOIN pg_inherits ON inhrelid = relid  -- a partition counts with its table
+        JOIN pg_class ON pg_class.oid = COALESCE(inhparent, relid)
+    WHERE pg_class.relname = ANY(%s) AND schemaname = ANY(CURRENT_SCHEMAS(false))
+    ORDER BY n_dead_tup DESC, 1
 """
 
 

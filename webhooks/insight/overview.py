@@ -32,7 +32,7 @@ from webhooks.insight.counts import (
 from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
 from webhooks.insight.silence import Silence, read_silences
 from webhooks.insight.statistics import Hours, Recent
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook, partitions
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
@@ -79,6 +79,10 @@ class Overview:
     """What the user may not view: "webhooks", "events"."""
     vacuum: VacuumState = field(default_factory=VacuumState)
     """The same for every user."""
+    backlog: float = 0
+    """For how many seconds succeeded deliveries are left after their retention."""
+    obstacle: str = ""
+    """Why workers cannot delete whole partitions, see ``models.partitions``. Read only if there is a backlog."""
 
     @property
     def open(self) -> int:
@@ -124,7 +128,8 @@ def read_for_alarms(user: Any) -> Overview:
         found.newest_failed_events = tuple(events.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
     found.webhooks, found.has_more_webhooks = rows[:MAX_WEBHOOKS], len(rows) > MAX_WEBHOOKS
     found.failed_groups = tuple(groups)
-    found.last_sweep = Sweep.objects.values_list("swept_at", flat=True).first()
+    found.last_sweep, found.backlog = Sweep.objects.values_list("swept_at", "backlog").first() or (None, 0)
+    found.obstacle = partitions.obstacle(Delivery.objects.db) if found.backlog else ""
     found.silences = read_silences(found.webhooks)
     found.labels_without_models = tuple(registry.labels_without_models(conf.models))
     found.vacuum = read_vacuum_state()

@@ -25,7 +25,54 @@ def tune_tables(apps, schema_editor):
     for name in ('data', 'serializers', 'snapshots', 'context', 'request'):  # compressed already
         schema_editor.execute(f'ALTER TABLE rq_webhooks_event ALTER COLUMN {name} SET STORAGE EXTERNAL')
     schema_editor.execute(f'ALTER TABLE rq_webhooks_worker SET (fillfactor = 50, {vacuum})')
-    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery SET ({analyze}, {insert})')
+    schema_editor.execute(f'ALTER TABLE rq_webhooks_delivery_default SET ({analyze}, {insert})')
+
+
+# The tables of the history, each with the column that divides it.
+HISTORY = {
+    'rq_webhooks_event': 'id',
+    'rq_webhooks_delivery': 'id',
+    'rq_webhooks_attempt': 'delivery_id',
+    'rq_webhooks_body': 'delivery_id',
+}
+
+
+def divide_history(apps, schema_editor):
+    """Turn the empty tables of the history into partitioned ones on PostgreSQL, each with a default partition. Their
+    constraints and indexes keep their names, so later migrations find them. Workers add partitions."""
+    if schema_editor.connection.vendor != 'postgresql':
+        return
+    for table, column in HISTORY.items():
+        with schema_editor.connection.cursor() as cursor:
+            cursor.execute(
+                'SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint '
+                "WHERE conrelid = %s::regclass AND contype IN ('p', 'u')",
+                [table],
+            )
+            constraints = cursor.fetchall()
+            cursor.execute(
+                'SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass '
+                'AND NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conindid = indexrelid)',
+                [table],
+            )
+            indexes = cursor.fetchall()
+            cursor.execute("SELECT pg_get_serial_sequence(%s, 'id') IS NOT NULL FROM pg_attribute "
+                           "WHERE attrelid = %s::regclass AND attname = 'id' AND atttypid = 'bigint'::regtype",
+                           [table, table])
+            has_sequence = cursor.fetchall() == [(True,)]
+        schema_editor.execute(f'ALTER TABLE {table} RENAME TO {table}_whole')
+        parts = 'INCLUDING ALL EXCLUDING IDENTITY EXCLUDING INDEXES'
+        schema_editor.execute(f'CREATE TABLE {table} (LIKE {table}_whole {parts}) PARTITION BY RANGE ({column})')
+        schema_editor.execute(f'DROP TABLE {table}_whole')
+        for name, definition in constraints:
+            schema_editor.execute(f'ALTER TABLE {table} ADD CONSTRAINT {name} {definition}')
+        for (definition,) in indexes:
+            schema_editor.execute(definition)
+        if has_sequence:  # before PostgreSQL 17, a partitioned table can have no identity column
+            schema_editor.execute(f'CREATE SEQUENCE {table}_id_seq OWNED BY {table}.id')
+            default = f"nextval('{table}_id_seq')"
+            schema_editor.execute(f'ALTER TABLE {table} ALTER COLUMN id SET DEFAULT {default}')
+        schema_editor.execute(f'CREATE TABLE {table}_default PARTITION OF {table} DEFAULT')
 
 
 class Migration(migrations.Migration):
@@ -181,6 +228,8 @@ class Migration(migrations.Migration):
                 ('next_lane', models.BigIntegerField(db_default=0, default=0)),
                 ('looked_at', models.DateTimeField(null=True)),
                 ('problems', models.JSONField(db_default={}, default=dict)),
+                ('marks', models.JSONField(db_default=[], default=list)),
+                ('backlog', models.BigIntegerField(db_default=0, default=0)),
             ],
             options={
                 'default_permissions': (),
@@ -504,5 +553,6 @@ class Migration(migrations.Migration):
             model_name='queueddelivery',
             index=models.Index(condition=models.Q(('due_at__isnull', True), ('failed_at__isnull', True), ('waited', True)), fields=['webhook', 'event'], name='rq_webhooks_queue_not_due'),
         ),
+        migrations.RunPython(divide_history, migrations.RunPython.noop),
         migrations.RunPython(tune_tables, migrations.RunPython.noop),
     ]

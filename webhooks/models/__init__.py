@@ -8,6 +8,7 @@ queue                    a narrow row for each delivery that is not finished or 
 lanes                    the locks of objects, and the next delivery of each
 worker                   workers with their leases and transactions; the last sweep
 run                      actions on many rows
+partitions               the partitions of the history on PostgreSQL
 filters, selection       the filters of deliveries, events and skips, declared once; choosing rows by them
 statistic                counts and times by minute and hour
 validation               the rules for a webhook

@@ -108,12 +108,14 @@ _IS_UNDISPATCHED = """(
 )"""
 
 # The event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
-# which PostgreSQL then uses, however old its statistics are.
+# which PostgreSQL then uses, however old its statistics are. The parameters are the range of ids in which to look:
+# PostgreSQL then plans for few partitions.
 _WAITS_FOR = """(
     SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = (
         SELECT CASE WHEN found.object_id = rq_webhooks_event.object_id THEN found.id END FROM rq_webhooks_event AS found
         WHERE found.object_type = rq_webhooks_event.object_type
             AND (found.object_id, found.id) < (rq_webhooks_event.object_id, rq_webhooks_event.id)
+            AND found.id >= %s AND found.id <= %s
         ORDER BY found.object_id DESC, found.id DESC LIMIT 1
     )
 )"""
@@ -167,8 +169,9 @@ class EventQuerySet(models.QuerySet["Event"]):
         return self.filter(RawSQL(_IS_UNDISPATCHED, (), models.BooleanField()))  # noqa: S611 # nosec B611 # a constant
 
     def with_waits_for(self) -> EventQuerySet:
-        """With the id of the event before, of the same object, if no worker has dispatched that one."""
-        waits_for: Any = RawSQL(_WAITS_FOR, (), models.BigIntegerField())  # noqa: S611 # nosec B611 # a constant
+        """With the id of the event before, of the same object, if no worker has dispatched that one. Its statement has
+        two parameters more: the lowest id at which to look, and the highest."""
+        waits_for: Any = RawSQL(_WAITS_FOR, (0, 0), models.BigIntegerField())  # noqa: S611 # nosec B611 # a constant
         return self.annotate(waits_for=waits_for)
 
     def for_list(self) -> EventQuerySet:

@@ -47,4 +47,9 @@ def first_at(position: int) -> uuid.UUID:
 
 def first_id(moment: datetime) -> uuid.UUID:
     """The lowest version 7 UUID from this moment on. None is older than 1970."""
-    return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+    return id_at(max(0, int(moment.timestamp() * 1000)))
+
+
+def id_at(milliseconds: int) -> uuid.UUID:
+    """The same for milliseconds since 1970."""
+    return uuid.UUID(int=milliseconds << 80)

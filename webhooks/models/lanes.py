@@ -8,8 +8,9 @@ head of a lane, or adds to the lane, holds the lock of its object.
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from webhooks.db import (
@@ -23,7 +24,9 @@ from webhooks.db import (
     to_uuid,
     uuid_sql,
 )
+from webhooks.models.ids import id_at
 from webhooks.models.queue import CLAIMED, ClaimedRow, claimed_rows
+from webhooks.models.worker import Mark
 
 Lane = tuple[int, int]
 """The id of a webhook, and the number of an object, see ``lane_of``."""
@@ -82,7 +85,7 @@ SMALLEST, LARGEST = -(2**63), 2**63 - 1
 _LAST = f"""(
     SELECT CASE WHEN found.webhook_id = given.webhook_id AND found.lane = given.lane THEN found.id END
     FROM rq_webhooks_delivery AS found
-    WHERE found.lane IS NOT NULL
+    WHERE found.lane IS NOT NULL {{within}}
         AND (found.webhook_id, found.lane, found.event_id) <= (given.webhook_id, given.lane, {LARGEST})
     ORDER BY found.webhook_id DESC, found.lane DESC, found.event_id DESC LIMIT 1
 )"""
@@ -104,6 +107,14 @@ def _has(condition: str) -> str:
     )"""
 
 
+def _has_one(condition: str) -> str:
+    """The same for many lanes. For EXISTS, old statistics let PostgreSQL read the rows of all other lanes, too."""
+    return f"""(
+        SELECT 1 FROM rq_webhooks_queue AS queued
+        WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND {condition} LIMIT 1
+    ) IS NOT NULL"""
+
+
 _OPEN = "queued.in_lane AND queued.state IN ('waiting', 'pending', 'sending')"
 _ORDERED = "(SELECT ordered FROM rq_webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
 
@@ -114,6 +125,55 @@ def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
     return json_rows_sql(using, Place._fields, "rq_webhooks_queue"), f"[{','.join(rows)}]"
 
 
+# Milliseconds that the clock of another machine may be ahead of the database's.
+LEAD = 60_000
+
+
+class Window(NamedTuple):
+    """The deliveries among which a dispatch looks for the last one of a lane, so that it reads few partitions.
+
+    All deliveries of events from ``event_id`` on are in it, or are ``overtaken``: then the queue decides.
+    """
+
+    event_id: int
+    begin: uuid.UUID
+    end: uuid.UUID
+
+
+class Marks(NamedTuple):
+    """The marks in the history. SQLite has none."""
+
+    known: Sequence[Mark] = ()
+    end: uuid.UUID = id_at(0)
+    """The end of all windows at the moment."""
+
+    @staticmethod
+    def statements(using: str) -> list[Statement]:
+        """What to read for ``read``."""
+        now = "(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()) * 1000)::bigint"
+        statement = f"SELECT (SELECT marks::text FROM rq_webhooks_sweep WHERE id = 1), {now}"
+        return [(statement, [])] if is_postgresql(using) else []
+
+    @classmethod
+    def read(cls, *found: Sequence[Any]) -> Marks:
+        [[text, now]] = found[0] if found else [(None, 0)]
+        return cls([Mark(*one) for one in json.loads(text or "[]")], id_at(now + LEAD))
+
+    def window(self, first: int) -> Window | None:
+        """The deliveries among which those may be that are ahead of the ones of events from ``first`` on. None: all,
+        before the history has partitions, and for events that have waited for long."""
+        mark = self._mark(first)
+        return Window(mark.event_id, id_at(mark.milliseconds), self.end) if mark else None
+
+    def are_kept_by(self, delivery: Any) -> bool:
+        """Whether a new delivery is in all windows that begin before its event. Most are."""
+        mark = self._mark(delivery.event_id)
+        return mark is None or id_at(mark.milliseconds) <= delivery.id < self.end
+
+    def _mark(self, event_id: int) -> Mark | None:
+        return max((one for one in self.known if one.event_id <= event_id), default=None)
+
+
 class Ahead(NamedTuple):
     """Whether a delivery that is added to a lane must wait, and whether a later Event was there first."""
 
@@ -121,37 +181,46 @@ class Ahead(NamedTuple):
     is_late: bool
 
 
-def look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
+def look_ahead(using: str, places: Collection[Place], window: Window | None = None) -> dict[Lane, Ahead]:
     """The deliveries that are in lanes already, by webhook and lane, for the first delivery that is added to each.
 
     Mostly the last delivery of the lane answers that. All of them do not: a lane may have a million, all succeeded.
     """
-    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places))) if places else {}
+    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places, window))) if places else {}
 
 
-def try_look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
+def try_look_ahead(using: str, places: Collection[Place], window: Window | None) -> dict[Lane, Ahead]:
     """As ``lock`` and ``look_ahead``, but without waiting. Leaves out the lanes with locks that are not free."""
     if not places or not is_postgresql(using):
         return look_ahead(using, places)  # SQLite has one writer
     among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
     numbers = ",".join(map(str, sorted({place.lane for place in places})))
     try_lock = f"SELECT lane FROM {among} WHERE pg_try_advisory_xact_lock(lane)", [numbers]
-    locked, found = fetch_each(using, try_lock, _look_ahead_sql(using, places))
+    locked, found = fetch_each(using, try_lock, _look_ahead_sql(using, places, window))
     free = {lane for (lane,) in locked}
     return _ahead(using, [row for row in found if row[1] in free])
 
 
-def _look_ahead_sql(using: str, places: Collection[Place]) -> Statement:
+def _look_ahead_sql(using: str, places: Collection[Place], window: Window | None) -> Statement:
     given, given_param = _given(using, places)
+    within, is_behind = "", "false" if is_postgresql(using) else "0"
+    if window:
+        # Constants: PostgreSQL then plans for few partitions. Older deliveries count only if they are in the queue.
+        within = f"AND {{}} >= '{window.begin}' AND {{}} < '{window.end}'"
+        is_behind = _has_one(f"queued.event_id < {window.event_id:d} AND {_OPEN}")
+    last, of_last = _LAST.replace("{within}", within.format("found.id", "found.id")), within.format("id", "id")
     return (
         f"""
         WITH last AS MATERIALIZED (
-            SELECT webhook_id, lane, event_id, {_has("queued.overtaken")} AS has_overtaken, {_LAST} AS id FROM {given}
+            SELECT webhook_id, lane, event_id, {_has_one("queued.overtaken")} AS has_overtaken,
+                {is_behind} AS is_behind, {last} AS id FROM {given}
         )
         SELECT webhook_id, lane, has_overtaken,
-            (SELECT 1 FROM rq_webhooks_queue AS queued WHERE queued.delivery_id = last.id AND {_OPEN}) IS NOT NULL,
-            (SELECT outcome = 'discarded' FROM rq_webhooks_delivery WHERE id = last.id),
-            (SELECT event_id > last.event_id FROM rq_webhooks_delivery WHERE id = last.id)
+            is_behind OR (
+                SELECT 1 FROM rq_webhooks_queue AS queued WHERE queued.delivery_id = last.id AND {_OPEN}
+            ) IS NOT NULL,
+            (SELECT outcome = 'discarded' FROM rq_webhooks_delivery WHERE id = last.id {of_last}),
+            (SELECT event_id > last.event_id FROM rq_webhooks_delivery WHERE id = last.id {of_last})
         FROM last
         """,
         [given_param],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, models
 from django.db.models import Q
@@ -54,12 +54,24 @@ class Worker(models.Model):
         return self.name
 
 
+class Mark(NamedTuple):
+    """A border in the history: events from ``event_id`` on are recorded after ``milliseconds`` since 1970.
+
+    The id is ahead of all events when the mark is made, so that each worker knows the mark before it meets them. An
+    event with an earlier time may come: a clock is behind, or a batch was long.
+    """
+
+    event_id: int
+    milliseconds: int
+
+
 class Sweep(models.Model):
     """The time of the last sweep, and how far its checks have come. One row: workers use it to agree on the next sweep.
 
     ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries. The others are
     the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the alarms at
-    ``looked_at``, see ``insight.problems``.
+    ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
+    ``backlog`` is for how many seconds succeeded deliveries are left after their retention.
     """
 
     swept_at = models.DateTimeField()
@@ -68,6 +80,8 @@ class Sweep(models.Model):
     next_lane = models.BigIntegerField(default=0, db_default=0)
     looked_at = models.DateTimeField(null=True)
     problems = models.JSONField(default=dict, db_default={})
+    marks = models.JSONField(default=list, db_default=[])
+    backlog = models.BigIntegerField(default=0, db_default=0)
 
     objects = WriteDBManager()
 

@@ -52,6 +52,7 @@ class Problem(StrEnum):
     FAILED_EVENTS = "failed_events"
     OPEN_TRANSACTION = "open_transaction"
     DEAD_ROWS = "dead_rows"
+    RETENTION = "retention"
     NONE = "none"
 
 

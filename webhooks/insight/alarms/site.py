@@ -8,17 +8,23 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from webhooks.conf import conf
 from webhooks.db import CLOCK_TOLERANCE
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.dead_rows import VacuumState
 from webhooks.insight.overview import Overview
 from webhooks.insight.wording import number, span
+from webhooks.models import State
+from webhooks.models.statistic import DAY
 from webhooks.text import last_line
 from webhooks.workers.status import Backend, RegisteredWorker
 
 # Seconds that something may be due before it is a problem.
 PATIENCE = 60
+
+# The part of the retention for which old deliveries may be left: a partition has an eighth of it.
+LATE = 0.25
 
 WORKER_CLASS = "webhooks.workers.WebhookWorker"
 
@@ -131,7 +137,7 @@ def configuration(overview: Overview) -> Iterator[Alarm]:
 
 
 def tables(overview: Overview) -> Iterator[Alarm]:
-    """Events that failed, deleted webhooks with many rows, and dead rows."""
+    """Events that failed, deleted webhooks with many rows, old rows that are left, and dead rows."""
     if count := overview.failed_events:
         # Changes that could not be serialized, or that another error kept from every webhook.
         newest = next(iter(overview.newest_failed_events), None)
@@ -152,7 +158,29 @@ def tables(overview: Overview) -> Iterator[Alarm]:
             count,
         ) % {"count": number(count, TOTAL_CAP)}
         yield Alarm(Problem.BEING_DELETED, text, level=Level.NOTE)
+    yield from _retention(overview)
     yield from _dead_rows(overview.vacuum)
+
+
+def _retention(overview: Overview) -> Iterator[Alarm]:
+    """Succeeded deliveries that workers cannot delete as fast as they send."""
+    retention = conf.retention_days[State.SUCCEEDED] * DAY
+    if overview.backlog <= max(60, retention * LATE):
+        return
+    text = _(
+        "Workers delete succeeded deliveries %(span)s after their retention of %(retention)s: they send more than they "
+        "can delete. The tables grow."
+    ) % {"span": span(overview.backlog), "retention": span(retention)}
+    remedies = {
+        "sqlite": _("Start more workers, or use PostgreSQL: there, workers delete whole partitions."),
+        "not_partitioned": _("Start more workers. The tables have no partitions, which workers delete at once."),
+        "not_owner": _("Let the database's user own the tables of webhooks: workers then delete whole partitions."),
+        "no_create": _("Let the database's user create tables: workers then delete whole partitions."),
+    }
+    other = _(
+        "Start more workers. If a transaction is open for long, end it: it keeps workers from deleting partitions."
+    )
+    yield Alarm(Problem.RETENTION, text, remedies.get(overview.obstacle, other))
 
 
 def _dead_rows(state: VacuumState) -> Iterator[Alarm]:

@@ -1,0 +1,433 @@
+"""On PostgreSQL, the history is divided: old rows go with their partition."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from tests.support.history import (
+    TABLES,
+    clock,
+    divide,
+    insert_history,
+    partition_of,
+    undivide,
+)
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.threads import Beside
+from tests.support.waiting import until
+from tests.support.workers import ROOT, Workers
+from tests.testapp.models import Thing
+from webhooks.db import execute, fetch_all
+from webhooks.delivery import retention, sweep
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.scan_floors import ScanFloors
+from webhooks.models import (
+    Attempt,
+    Body,
+    Delivery,
+    Event,
+    QueuedDelivery,
+    State,
+    Sweep,
+    Undispatched,
+    Webhook,
+    partitions,
+)
+from webhooks.models.ids import delivery_id, first_id
+from webhooks.models.partitions import DELIVERY, EVENT, drop_old, make_ahead, read_partitions
+from webhooks.models.worker import in_worker_transaction
+
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
+
+DAYS = 10
+PERIOD = timedelta(days=DAYS) / partitions.PART
+
+
+@pytest.fixture(autouse=True)
+def undivided(database: str, webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No partitions but the default ones. Events have small ones."""
+    webhooks_settings(RETENTION_DAYS={"succeeded": DAYS, "failed": 90, "discarded": 30})
+    monkeypatch.setattr(partitions, "MIN_IDS", 200)
+    monkeypatch.setattr(partitions, "MIN_MARGIN_IDS", 100)
+    monkeypatch.setattr(partitions, "LOCK_WAIT", 100)  # a busy machine
+    undivide()
+    yield
+    undivide()
+
+
+@pytest.fixture
+def webhook(database: str) -> Webhook:
+    return make_webhook(Thing)
+
+
+@pytest.fixture
+def old() -> datetime:
+    """The begin of a partition whose succeeded deliveries are older than their retention."""
+    divide(timezone.now() - timedelta(days=30), least=3)
+    return moment(read_partitions("default", DELIVERY)[0].begin)
+
+
+def moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def names(table: str) -> list[str]:
+    return [one.stamp for one in read_partitions("default", table)]
+
+
+def purge() -> int:
+    return in_worker_transaction("default", lambda: retention.purge_ended(State.SUCCEEDED))
+
+
+def test_partitions_are_made_before_their_rows_come(webhook: Webhook) -> None:
+    make_ahead()
+    make_ahead()  # few deliveries: the next partitions are longer
+    known = read_partitions("default", DELIVERY)
+    now = timezone.now()
+    assert known[-1].end > (now + PERIOD).timestamp() * 1000
+    assert all(before.end == after.begin for before, after in pairwise(known))
+    assert [names(table) for table in partitions.BY_TIME] == [names(DELIVERY)] * 3
+    make_ahead()
+    assert read_partitions("default", DELIVERY) == known
+    with clock(now + 2 * PERIOD):
+        make_ahead()
+    assert len(read_partitions("default", DELIVERY)) > len(known)
+
+
+def test_rows_go_to_the_partition_of_their_time(webhook: Webhook) -> None:
+    make_ahead()
+    first = read_partitions("default", DELIVERY)[0]
+    inside = moment(first.begin + 1000)
+    soon = make_delivery(webhook, State.SUCCEEDED, id=delivery_id(inside, 1, webhook.pk))
+    past = make_delivery(webhook, State.SUCCEEDED, id=delivery_id(timezone.now() - timedelta(days=3), 2, webhook.pk))
+    for delivery in (soon, past):
+        Attempt.objects.create(delivery=delivery, number=1, started_at=inside, duration_ms=1, url="", succeeded=True)
+    assert partition_of(DELIVERY, "id", soon.pk) == f"{DELIVERY}_p{first.stamp}"
+    assert partition_of("rq_webhooks_attempt", "delivery_id", soon.pk) == f"rq_webhooks_attempt_p{first.stamp}"
+    assert partition_of(DELIVERY, "id", past.pk) == f"{DELIVERY}_default"
+    assert set(Delivery.objects.filter(pk__in=[soon.pk, past.pk])) == {soon, past}
+
+
+def test_a_partition_that_is_made_late_gets_its_rows_from_the_default_partition(webhook: Webhook) -> None:
+    later = timezone.now() + timedelta(minutes=10)  # another clock is ahead
+    delivery = make_delivery(webhook, State.SUCCEEDED, id=delivery_id(later, 1, webhook.pk))
+    Attempt.objects.create(delivery=delivery, number=1, started_at=later, duration_ms=1, url="", succeeded=True)
+    assert partition_of(DELIVERY, "id", delivery.pk) == f"{DELIVERY}_default"
+    make_ahead()
+    stamp = names(DELIVERY)[0]
+    assert partition_of(DELIVERY, "id", delivery.pk) == f"{DELIVERY}_p{stamp}"
+    assert partition_of("rq_webhooks_attempt", "delivery_id", delivery.pk) == f"rq_webhooks_attempt_p{stamp}"
+
+
+def test_events_go_to_partitions_by_their_ids(webhook: Webhook) -> None:
+    before = make_event(webhook)
+    make_ahead()
+    [first] = read_partitions("default", EVENT)
+    while (event := make_event(webhook)).pk < first.begin:
+        pass
+    assert partition_of(EVENT, "id", before.pk) == f"{EVENT}_default"
+    assert partition_of(EVENT, "id", event.pk) == f"{EVENT}_p{first.stamp}"
+    make_ahead()
+    assert read_partitions("default", EVENT)[1].begin == first.end
+
+
+def test_rows_that_are_stored_for_longer_stay(webhook: Webhook, old: datetime) -> None:
+    inside = old + timedelta(hours=1)
+    fields = {"timestamp": inside, "dispatched": True}
+
+    def deliver(state: State, number: int, **more: Any) -> Delivery:
+        event = make_event(webhook, object_id=str(number), **fields)
+        pk = delivery_id(inside, event.pk, webhook.pk)
+        delivery = make_delivery(webhook, state, event=event, id=pk, **more)
+        Attempt.objects.create(delivery=delivery, number=1, started_at=inside, duration_ms=1, succeeded=True)
+        Body.objects.create(delivery=delivery, sha256="0" * 64, content=b"")
+        return delivery
+
+    gone = [deliver(State.SUCCEEDED, number, finished_at=inside) for number in range(5)]
+    stays = [
+        deliver(State.FAILED, 10, finished_at=inside),
+        deliver(State.DISCARDED, 11, finished_at=inside),
+        deliver(State.PENDING, 12),
+        deliver(State.WAITING, 12),
+        deliver(State.SENDING, 13),
+        deliver(State.SUCCEEDED, 14, finished_at=timezone.now()),  # after many attempts
+    ]
+    undispatched = make_event(webhook, object_id="20", timestamp=inside)
+    failed = make_event(webhook, object_id="21", error="ValueError", **fields)
+    next_partition = read_partitions("default", EVENT)[0].end
+    while make_event(webhook, **fields).pk < next_partition:
+        pass
+    queued = set(QueuedDelivery.objects.values_list("pk", flat=True))
+    drop_old()
+    assert set(Delivery.objects.all()) == set(stays)
+    assert not Event.objects.filter(pk__in=[one.event_id for one in gone]).exists()
+    kept = {*(one.event_id for one in stays), undispatched.pk, failed.pk}
+    assert set(Event.objects.filter(pk__lt=next_partition).values_list("pk", flat=True)) == kept
+    assert set(QueuedDelivery.objects.values_list("pk", flat=True)) == queued
+    for model in (Attempt, Body):
+        assert set(model.objects.values_list("delivery", flat=True)) == {one.pk for one in stays}
+    # A few rows need no partition.
+    assert not [one for one in read_partitions("default", DELIVERY) if one.is_emptied]
+    assert partition_of(DELIVERY, "id", stays[0].pk) == f"{DELIVERY}_default"
+    assert Undispatched.objects.get() == undispatched.undispatched
+
+
+def test_a_partition_stays_until_its_last_delivery_is_older_than_the_retention(webhook: Webhook, old: datetime) -> None:
+    insert_history(webhook, 10, old, timedelta(hours=1))
+    [first, *_] = names(DELIVERY)
+    end = moment(read_partitions("default", DELIVERY)[0].end)
+    with clock(end + timedelta(days=DAYS) - timedelta(seconds=1)):
+        drop_old()
+    assert Delivery.objects.count() == 10
+    drop_old()
+    assert Delivery.objects.count() == 0
+    assert first not in names(DELIVERY)
+
+
+def test_the_sweep_deletes_no_row_that_will_go_with_its_partition(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=DAYS) - PERIOD / 2, least=3)
+    begin = datetime.fromtimestamp(
+        read_partitions("default", DELIVERY)[0].begin / 1000, timezone.get_current_timezone()
+    )
+    insert_history(webhook, 5, begin, timedelta(minutes=1))
+    insert_history(webhook, 3, begin - timedelta(days=1), timedelta(minutes=1))
+    assert purge() == 3
+    assert Delivery.objects.count() == 5
+
+
+def test_the_sweep_deletes_single_rows_if_their_partition_cannot_be_emptied(webhook: Webhook, old: datetime) -> None:
+    insert_history(webhook, 5, old, timedelta(minutes=1))
+    assert purge() == 5
+
+
+def test_a_report_delays_nothing_but_the_drop(webhook: Webhook, old: datetime) -> None:
+    insert_history(webhook, 10, old, timedelta(hours=1))
+
+    def report(hold: Any) -> None:
+        with transaction.atomic():
+            execute("default", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            fetch_all("default", f"SELECT COUNT(*) FROM {DELIVERY}, {EVENT}")
+            hold()
+
+    is_reading, may_end = threading.Event(), threading.Event()
+    beside = Beside(lambda: report(lambda: (is_reading.set(), may_end.wait(60))))
+    assert is_reading.wait(20)
+    drop_old()
+    assert Delivery.objects.count() == 10
+    assert make_event(webhook).pk  # a save waits for nothing
+    dispatch()
+    make_ahead()
+    may_end.set()
+    beside.join()
+    drop_old()
+    assert Delivery.objects.filter(pk__lt=first_id(timezone.now() - timedelta(days=DAYS))).count() == 0
+
+
+def test_only_one_worker_changes_partitions(webhook: Webhook) -> None:
+    with transaction.atomic():
+        fetch_all("default", f"SELECT pg_advisory_xact_lock({partitions._LOCK})")
+        Beside(make_ahead).join()
+        assert names(DELIVERY) == []
+    make_ahead()
+    assert names(DELIVERY)
+
+
+def test_a_user_who_may_not_make_partitions_has_a_reason() -> None:
+    assert partitions.obstacle("default") == ""
+    execute("default", "CREATE ROLE reader")
+    try:
+        with transaction.atomic():
+            execute("default", f"GRANT SELECT ON {', '.join(TABLES)} TO reader")
+            execute("default", "SET LOCAL ROLE reader")
+            assert partitions.obstacle("default") == "not_owner"
+            make_ahead()
+            execute("default", "RESET ROLE")
+            transaction.set_rollback(True)
+    finally:
+        execute("default", "DROP ROLE reader")
+    assert names(DELIVERY) == []
+
+
+def test_a_day_of_many_deliveries_goes_at_once_and_leaves_no_dead_rows(
+    webhook: Webhook, old: datetime, figures: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, stamp = 200_000, names(DELIVERY)[0]
+    insert_history(webhook, count, old, timedelta(hours=20))
+    insert_history(webhook, 1500, old, timedelta(hours=20), "failed")  # too many for the default partition
+    began = time.perf_counter()
+    drop_old()
+    took = time.perf_counter() - began
+    figures(f"{count} deliveries went in {took * 1000:.0f} ms")
+    assert Delivery.objects.count() == Attempt.objects.count() == 1500
+    [[dead]] = fetch_all(
+        "default",
+        f"SELECT pg_stat_get_dead_tuples('{DELIVERY}_p{stamp}'::regclass)",
+    )
+    assert dead == 0
+    assert took < 10
+
+
+def test_the_tables_are_what_migrations_expect() -> None:
+    with connection.cursor() as cursor:
+        for table in TABLES:
+            assert partitions.read_partitions("default", table) == []
+            assert table in connection.introspection.table_names(cursor)
+            assert f"{table}_default" not in connection.introspection.table_names(cursor)
+            found = connection.introspection.get_constraints(cursor, table)
+            model = next(one for one in (Event, Delivery, Attempt, Body) if one._meta.db_table == table)
+            assert {index.name for index in model._meta.indexes} <= found.keys()
+            assert f"{table}_pkey" in found
+
+
+def test_the_default_rows_of_a_sweep_are_still_deleted(webhook: Webhook) -> None:
+    make_ahead()
+    make_delivery(webhook, State.SUCCEEDED, finished_at=timezone.now() - timedelta(days=365))
+    assert sweep.sweep() == 1
+
+
+EMPTY_AND_HANG = """
+import time
+from webhooks.models import partitions
+put_back = partitions._put_back
+def put_back_and_hang(*given):
+    put_back(*given)
+    print("emptied", flush=True)
+    time.sleep(600)
+partitions._put_back = put_back_and_hang
+partitions.drop_old()
+"""
+
+
+def test_a_worker_that_is_killed_while_it_empties_a_partition_loses_nothing(
+    webhook: Webhook, old: datetime, workers: Workers
+) -> None:
+    insert_history(webhook, 50, old, timedelta(hours=1))
+    insert_history(webhook, 5, old, timedelta(hours=1), "failed")
+    command = [sys.executable, "example/manage.py", "shell", "--no-imports", "-c", EMPTY_AND_HANG]
+    retention_days = {"succeeded": DAYS, "failed": 90, "discarded": 30}
+    environment = workers.environment(RETENTION_DAYS=retention_days)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        while process.stdout.readline() != "emptied\n":
+            assert process.poll() is None
+        process.kill()
+    until(lambda: Delivery.objects.count() == Attempt.objects.count() == 55, 20, "the rows to be back")
+    drop_old()
+    assert Delivery.objects.count() == Attempt.objects.count() == 5
+
+
+def test_saves_and_dispatches_go_on_while_partitions_come_and_go(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=40), least=24)
+    begin = moment(read_partitions("default", DELIVERY)[0].begin)
+    insert_history(webhook, 2000, begin, timedelta(days=25))
+    insert_history(webhook, 50, begin, timedelta(days=25), "failed")
+    may_end = threading.Event()
+
+    def save_and_dispatch() -> int:
+        count = 0
+        while not may_end.is_set() or count < 50:
+            make_event(webhook, object_id=str(count % 7))
+            count += 1
+            dispatch()
+        return count
+
+    beside = Beside(save_and_dispatch)
+
+    def change() -> bool:
+        make_ahead()
+        drop_old()
+        return moment(read_partitions("default", DELIVERY)[0].end) > timezone.now() - timedelta(days=DAYS)
+
+    until(change, 60, "the old partitions to go")
+    may_end.set()
+    saved = beside.join()
+    while dispatch():
+        pass
+    assert QueuedDelivery.objects.count() == saved
+    assert Delivery.objects.filter(outcome="failed").count() == 50
+    orphans = Delivery.objects.exclude(event__in=Event.objects.all())
+    assert not orphans.exists()
+    assert not Attempt.objects.exclude(delivery__in=Delivery.objects.all()).exists()
+
+
+def test_a_dispatch_sees_what_is_ahead_in_its_lane_however_old_it_is(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark lets a dispatch look into few partitions. An older delivery of the lane may still wait."""
+    first = make_event(webhook, object_id="old", timestamp=timezone.now() - timedelta(days=9))
+    assert dispatch() == 1
+    divide(timezone.now() - timedelta(days=1), least=3)
+    monkeypatch.setattr(partitions, "MIN_MARGIN_IDS", 0)
+    partitions._make_mark("default")
+    [mark] = Sweep.objects.get().marks
+    assert mark[0] >= first.pk
+    make_event(webhook, object_id="new")
+    second = make_event(webhook, object_id="old")
+    # Its clock is far behind, so it is before the mark in the order of ids of deliveries.
+    behind = make_event(webhook, object_id="behind", timestamp=timezone.now() - timedelta(days=5))
+    assert dispatch() == 3
+    after = make_event(webhook, object_id="behind")
+    assert dispatch() == 1
+    found = dict(QueuedDelivery.objects.values_list("event", "state"))
+    assert found[first.pk] == found[behind.pk] == State.PENDING
+    assert found[second.pk] == found[after.pk] == State.WAITING
+
+
+def test_a_mark_is_ahead_of_all_events_and_follows_the_partitions(webhook: Webhook) -> None:
+    with clock(timezone.now() - timedelta(days=1)):
+        make_ahead()
+    make_ahead()
+    [mark] = Sweep.objects.get().marks
+    assert mark[0] > make_event(webhook).pk
+    with clock(timezone.now() + PERIOD):
+        make_ahead()
+    first, second = Sweep.objects.get().marks
+    assert first == mark
+    assert second[1] > mark[1]
+    make_ahead()  # the clock was set back
+    assert Sweep.objects.get().marks == [mark]
+
+
+def test_old_rows_that_are_left_are_noted(webhook: Webhook, webhooks_settings: Callable[..., None]) -> None:
+    ago = timezone.now() - timedelta(days=DAYS + 2)
+    make_delivery(webhook, State.SUCCEEDED, finished_at=ago)
+    Sweep.get_or_begin()
+    retention.note_backlog(ScanFloors())
+    assert Sweep.objects.get().backlog == pytest.approx(2 * 86400, abs=60)
+    sweep.sweep()
+    assert Sweep.objects.get().backlog == 0
+
+
+def test_a_deleted_webhook_takes_its_rows_of_all_partitions(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=15), least=12)
+    begin = moment(read_partitions("default", DELIVERY)[0].begin)
+    other = make_webhook(Thing)
+    for one in (webhook, other):
+        insert_history(one, 400, begin, timedelta(days=12), "failed")
+    Webhook.objects.filter(pk=webhook.pk).update(deleted_at=timezone.now())
+    until(lambda: not sweep.sweep(), 60, "the sweep to end")
+    assert not Webhook.with_deleted.filter(pk=webhook.pk).exists()
+    assert set(Delivery.objects.values_list("webhook", flat=True)) == {other.pk}
+    assert Attempt.objects.count() == Event.objects.count() == 400
+
+
+def test_a_default_partition_that_is_too_large_is_logged_and_deleted_row_by_row(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(partitions, "MAX_DEFAULT_BYTES", 0)
+    make_delivery(webhook, State.SUCCEEDED, finished_at=timezone.now() - timedelta(days=365))
+    assert sweep.sweep() == 1
+    [record] = [one for one in app_log.records if one.levelname == "ERROR"]
+    assert "The sweep failed at “make ahead”" in record.getMessage()
+    assert names(DELIVERY) == []

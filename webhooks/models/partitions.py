@@ -1,0 +1,390 @@
+"""The partitions of the history on PostgreSQL: the sweep makes them ahead, and empties and drops old ones.
+
+To delete a row costs a worker as much as a third of a delivery, and leaves dead rows. To empty a partition costs almost
+nothing. Deliveries, attempts and bodies are divided by time, because the ids of deliveries begin with it. Events are
+divided by their ids. Each table has a default partition for all other rows.
+
+Each change of a table gives up if it does not get its lock at once: a report may hold it for long, and whatever needs
+the table then waits behind the change. The next sweep tries again. docs/worker.md has the reasons.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+
+from webhooks.conf import conf
+from webhooks.db import execute, fetch_all, is_postgresql
+from webhooks.errors import get_logger, is_lock_timeout, is_statement_timeout
+from webhooks.models.delivery import Delivery
+from webhooks.models.statistic import DAY, Period
+from webhooks.models.worker import Mark, Sweep, may_delete_events
+
+logger = get_logger(__name__)
+
+EVENT, DELIVERY = "rq_webhooks_event", "rq_webhooks_delivery"
+
+# The tables that are divided by time: the borders of their partitions are the same.
+BY_TIME = {DELIVERY: "id", "rq_webhooks_attempt": "delivery_id", "rq_webhooks_body": "delivery_id"}
+
+# A partitioned table has no storage parameters, so each partition has those of the default partition.
+STORAGE = "SELECT reloptions FROM pg_class WHERE oid = to_regclass(%s)"
+
+# A change of a table waits for its locks up to so many milliseconds. Everything else that needs the table waits behind
+# it. With many partitions left to drop, it waits for longer.
+LOCK_WAIT, LONG_LOCK_WAIT, MANY_LEFT = 50, 500, 30
+
+# A partition has this part of the retention of succeeded deliveries. On a site with few deliveries it is half of it:
+# there, old rows are deleted one by one, too. A busy site sends at least so many in the shorter time.
+PART, QUIET_PART, BUSY = 8, 2, 100_000
+
+# The first partition begins so many seconds from now. The last one must end so many seconds from now at least.
+MARGIN, AHEAD = 5, 120
+
+# A partition of events has at least so many ids. The first one begins at least so many after the last event.
+MIN_IDS, MIN_MARGIN_IDS = 200_000, 10_000
+
+# Seconds after the begin of a partition until no event comes with an earlier time, or few.
+SETTLED = 60
+
+# PostgreSQL reads the default partition when it adds another one, and nothing else can read it meanwhile.
+MAX_DEFAULT_BYTES = 256 * 2**20
+
+# A partition with so few rows left goes: the rows move into the default partition.
+FOLDED = 1000
+
+# The comment of a partition of which only rows are left that stay for longer.
+EMPTIED = "Only rows that are stored for longer are left."
+
+
+# The plans that read a whole partition. A worker's transaction has none of them.
+READING_PLANS = ("enable_seqscan", "enable_hashjoin", "enable_sort")
+_SET_PLANS = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in READING_PLANS)
+
+
+class HistoryError(Exception):
+    """PostgreSQL refused a change of a partition. The sweep logs it, and tries again later."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of the history. ``begin`` and ``end`` are ids of events, or milliseconds since 1970."""
+
+    stamp: str
+    """The end of its name."""
+    begin: int
+    end: int
+    is_emptied: bool
+
+    def has_long_begun(self, moment: int) -> bool:
+        """Whether it has been due for longer than it lasts."""
+        return self.end + (self.end - self.begin) <= moment
+
+
+def obstacle(using: str) -> str:
+    """Why the history has no partitions: "sqlite", "not_partitioned", "not_owner", "no_create". Empty if it has."""
+    if not is_postgresql(using):
+        return "sqlite"
+    found = fetch_all(
+        using,
+        "SELECT relkind = 'p', pg_has_role(relowner, 'USAGE'), has_schema_privilege(relnamespace, 'CREATE') "
+        "FROM pg_class WHERE oid = to_regclass(%s)",
+        [DELIVERY],
+    )
+    is_partitioned, is_owner, may_create = found[0] if found else (False, False, False)
+    if not is_partitioned:
+        return "not_partitioned"
+    return "not_owner" if not is_owner else "" if may_create else "no_create"
+
+
+def read_partitions(using: str, table: str) -> list[Partition]:
+    """The partitions that ``make_ahead`` has made, in order."""
+    found = fetch_all(
+        using,
+        "SELECT relname, pg_get_expr(relpartbound, oid), obj_description(oid, 'pg_class') "
+        "FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = to_regclass(%s)",
+        [table],
+    )
+    partitions = []
+    for name, bound, comment in found:
+        borders = re.fullmatch(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)", bound or "")  # just dropped
+        if borders and name.startswith(f"{table}_p"):
+            begin, end = (int(text) if table == EVENT else uuid.UUID(text).int >> 80 for text in borders.groups())
+            partitions.append(Partition(name.removeprefix(f"{table}_p"), begin, end, comment == EMPTIED))
+    return sorted(partitions, key=lambda one: one.begin)
+
+
+def first_emptied_later(using: str) -> int | None:
+    """The time from which on old deliveries go with their partitions, in milliseconds since 1970. The sweep deletes
+    older ones one by one. None: all."""
+    if obstacle(using):
+        return None
+    seconds = conf.retention_days["succeeded"] * DAY
+    due = _now(using) - int(seconds * 1000)
+    longest = 2 * seconds * 1000 / PART
+    whole = (one for one in read_partitions(using, DELIVERY) if not one.is_emptied)
+    chosen = (one for one in whole if one.end - one.begin <= longest and not one.has_long_begun(due))
+    return next((one.begin for one in chosen), None)
+
+
+# Made ahead
+
+
+def make_ahead() -> int:
+    """Make partitions before there are rows for them. Returns 0: it changes no rows."""
+    using = Delivery.objects.db
+    if not _is_in_hosts_transaction(using) and not obstacle(using):
+        _change(using, lambda: _make_by_time(using))
+        _change(using, lambda: _make_of_events(using))
+        _make_mark(using)
+    return 0
+
+
+def _make_by_time(using: str) -> None:
+    known, now = read_partitions(using, DELIVERY), _now(using)
+    period = _period(using, is_first=not known)
+    end = known[-1].end if known else 0
+    while end < now + max(period, AHEAD * 1000):
+        begin = end if end > now else (now // 1000 + MARGIN) * 1000
+        end = (begin // period + 1) * period
+        if end - begin < period / 2:
+            end += period
+        stamp = f"{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%d%H%M%S}"
+        for table, column in BY_TIME.items():
+            _make(using, table, column, stamp, _id_at(begin), _id_at(end))
+
+
+def _make_of_events(using: str) -> None:
+    known, rate = read_partitions(using, EVENT), _rate(using)
+    expected = max(MIN_IDS, int(rate * _period(using, is_first=not known) / 1000))
+    last = _last_event(using)
+    if known and known[-1].end > last + expected + MIN_IDS:  # also for a burst
+        return
+    begin = known[-1].end if known else 0
+    if last >= begin:
+        [[newest]] = fetch_all(using, f"SELECT COALESCE(MAX(id), 0) FROM {EVENT}")
+        begin = max(last, newest) + max(MIN_MARGIN_IDS, int(rate * 60))
+    _make(using, EVENT, "id", str(begin), str(begin), str(begin + expected))
+
+
+def _make_mark(using: str) -> None:
+    """Make a mark when a new partition has begun, so that dispatches look into few partitions."""
+    now, known = _now(using), Sweep.get_or_begin()[0].marks
+    marks = [one for one in known if one[1] <= now]  # the clock was ahead, and was set back
+    if marks != known:
+        Sweep.objects.filter(pk=1).update(marks=marks)
+    begun = next((one for one in read_partitions(using, DELIVERY) if one.begin <= now < one.end), None)
+    if begun is None or (marks and marks[-1][1] >= begun.begin):
+        return
+    if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
+        mark = Mark(_last_event(using) + MIN_MARGIN_IDS, begun.begin)
+        Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
+
+
+def _last_event(using: str) -> int:
+    """The highest id that any event has, also one that is not committed yet."""
+    statement = f"SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence('{EVENT}', 'id')::regclass), 0)"
+    return int(fetch_all(using, statement)[0][0])
+
+
+def _make(using: str, table: str, column: str, stamp: str, begin: str, end: str) -> None:
+    name, default = _name(using, table, f"_p{stamp}"), _name(using, table, "_default")
+    [[size]] = fetch_all(using, "SELECT pg_relation_size(to_regclass(%s))", [default])
+    if size > MAX_DEFAULT_BYTES:
+        raise HistoryError(f"{default} has {size // 2**20} MB, too much to add another partition to its table")
+    execute(using, f"LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE")
+    [[options]] = fetch_all(using, STORAGE, [default])
+    storage = f"WITH ({', '.join(options)})" if options else ""
+    root = _name(using, table)
+    execute(using, f"CREATE TABLE {name} (LIKE {root} INCLUDING ALL) {storage}")
+    here = f"{column} >= '{begin}' AND {column} < '{end}'"
+    # A clock that is ahead may have made some already.
+    moved = f"WITH moved AS (DELETE FROM {default} WHERE {here} RETURNING *)"
+    execute(using, f"{moved} INSERT INTO {name} SELECT * FROM moved")
+    execute(using, f"ALTER TABLE {root} ATTACH PARTITION {name} FOR VALUES FROM ('{begin}') TO ('{end}')")
+
+
+def _period(using: str, is_first: bool) -> int:
+    """How long a new partition lasts, in milliseconds."""
+    seconds = conf.retention_days["succeeded"] * DAY
+    is_busy = is_first or _rate(using) * seconds / PART >= BUSY
+    return max(1000, int(seconds * 1000 / (PART if is_busy else QUIET_PART)))
+
+
+def _rate(using: str) -> float:
+    """How many attempts workers make a second: in the last ten minutes, or in the last day if that is more."""
+    found = fetch_all(
+        using,
+        f"""
+        SELECT COALESCE(SUM(attempted) FILTER (WHERE period = {Period.MINUTE}), 0) / 600.0,
+            COALESCE(SUM(attempted) FILTER (WHERE period = {Period.HOUR}), 0) / {DAY}.0
+        FROM rq_webhooks_statistic
+        WHERE period = {Period.MINUTE} AND start >= EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::bigint - 660
+            OR period = {Period.HOUR} AND start >= EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::bigint - {DAY}
+        """,
+    )
+    return float(max(found[0]))
+
+
+# Emptied and dropped
+
+
+def drop_old() -> int:
+    """Empty the oldest partition whose succeeded deliveries are older than their retention, and drop an emptied one.
+    Rows that are stored for longer stay. Returns 0: it deletes no single rows."""
+    using = Delivery.objects.db
+    if _is_in_hosts_transaction(using) or obstacle(using):
+        return 0
+    due = _now(using) - int(conf.retention_days["succeeded"] * DAY * 1000)
+    whole = [one for one in read_partitions(using, DELIVERY) if not one.is_emptied]
+    if whole and whole[0].end <= due and _change(using, lambda: _empty_by_time(using, whole[0])):
+        whole = whole[1:]
+    # The events of deliveries that are not deleted yet must stay.
+    border = min(due, whole[0].begin) if whole else due
+    old_events = next((one for one in read_partitions(using, EVENT) if not one.is_emptied), None)
+    if old_events and _is_over(using, old_events, border):
+        _change(using, lambda: _empty_of_events(using, old_events))
+    for tables in (tuple(BY_TIME), (EVENT,)):
+        left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
+        wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
+        if few := next((one for one in left if _has_few(using, tables, one)), None):
+            _change(using, partial(_fold, using, tables, few), wait)
+    return 0
+
+
+def _is_over(using: str, partition: Partition, border: int) -> bool:
+    """Whether all its events are older than ``border``, in milliseconds, and later ones have come."""
+    name = _name(using, EVENT, f"_p{partition.stamp}")
+    newest = f"(SELECT EXTRACT(EPOCH FROM timestamp) * 1000 FROM {name} ORDER BY id DESC LIMIT 1)"
+    later = f"(SELECT MAX(id) FROM {EVENT}) >= {partition.end}"
+    [[is_old, has_later]] = fetch_all(using, f"SELECT COALESCE({newest} < %s, true), {later}", [border])
+    return bool(is_old and has_later)
+
+
+def _empty_by_time(using: str, partition: Partition) -> None:
+    delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
+    _lock_to_read(using, *others, delivery)
+    before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
+    here = f"delivery_id >= '{_id_at(partition.begin)}' AND delivery_id < '{_id_at(partition.end)}'"
+    # The end of one that succeeded at once is that of its attempt.
+    ended = "started_at + duration_ms * interval '1 millisecond'"
+    stays = f"""
+        SELECT id FROM {delivery} WHERE outcome <> 'succeeded' OR noted_end >= {before}
+        UNION SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
+        UNION SELECT delivery_id FROM {others[0]} WHERE number = 1 AND {ended} >= {before}
+    """
+    _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE id IN ({stays})")
+    for number, name in enumerate(others, 1):
+        _keep(using, f"kept_{number}", f"SELECT * FROM {name} WHERE delivery_id IN (SELECT id FROM kept_0)")
+    _put_back(using, [delivery, *others])
+
+
+def _empty_of_events(using: str, partition: Partition) -> None:
+    if not may_delete_events(using):
+        return
+    name = _name(using, EVENT, f"_p{partition.stamp}")
+    _lock_to_read(using, name)
+    here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
+    # One statement: a dispatch may just turn an undispatched event into deliveries.
+    stays = f"""
+        SELECT id FROM {name} WHERE error <> ''
+        UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
+        UNION SELECT event_id FROM {DELIVERY} WHERE {here}
+    """
+    _keep(using, "kept_0", f"SELECT * FROM {name} WHERE id IN ({stays})")
+    _put_back(using, [name])
+
+
+def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
+    """Move the few rows that are left into the default partition, and drop the partition."""
+    names = [_name(using, table, f"_p{partition.stamp}") for table in tables]
+    _lock_to_read(using, *reversed(names))
+    for number, name in enumerate(names):
+        _keep(using, f"kept_{number}", f"SELECT * FROM {name}")
+    execute(using, f"DROP TABLE {', '.join(names)}")
+    for number, table in enumerate(tables):
+        execute(using, f"INSERT INTO {table} SELECT * FROM kept_{number}")
+        execute(using, f"DROP TABLE kept_{number}")
+
+
+def _lock_to_read(using: str, *names: str) -> None:
+    """Lock partitions. The next statements read whole ones, so they need plans that a worker's transaction has not."""
+    execute(using, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+    fetch_all(using, _SET_PLANS, ["on"] * len(READING_PLANS))
+
+
+def _keep(using: str, name: str, statement: str) -> None:
+    execute(using, f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {statement}")
+
+
+def _put_back(using: str, names: list[str]) -> None:
+    """Empty these partitions, and insert the rows that were kept. Marks the first one."""
+    execute(using, f"TRUNCATE {', '.join(names)}")
+    for number, name in enumerate(names):
+        execute(using, f"INSERT INTO {name} SELECT * FROM kept_{number}")
+        execute(using, f"DROP TABLE kept_{number}")
+    execute(using, f"COMMENT ON TABLE {names[0]} IS '{EMPTIED}'")
+
+
+def _has_few(using: str, tables: tuple[str, ...], partition: Partition) -> bool:
+    names = [_name(using, table, f"_p{partition.stamp}") for table in tables]
+    rows = " UNION ALL ".join(f"(SELECT 1 FROM {name} LIMIT {FOLDED + 1})" for name in names)
+    return bool(fetch_all(using, f"SELECT COUNT(*) <= {FOLDED} FROM ({rows}) AS left_over")[0][0])
+
+
+# The key of an advisory lock: the letters "whrt" and a number, see ``models.worker``.
+_LOCK = "2003333748, 2"
+
+
+def _is_in_hosts_transaction(using: str) -> bool:
+    """Whether a test of the host called the worker. Its locks would last until the end of the test."""
+    return bool(connections[using].savepoint_ids)
+
+
+def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool:
+    """Run ``work`` in a savepoint. Returns false if another worker is at it, or a lock is not free in ``wait``
+    milliseconds."""
+    try:
+        with transaction.atomic(using):
+            before = ", ".join(f"current_setting('{name}')" for name in READING_PLANS)
+            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true), {before}"
+            [[is_free, _, *plans]] = fetch_all(using, lock)
+            if is_free:
+                work()
+                fetch_all(using, _SET_PLANS, plans)
+            return bool(is_free)
+    except DatabaseError as error:
+        if is_lock_timeout(error):
+            logger.info("A table of the history is in use. The sweep divides it later")
+            return False
+        is_away = isinstance(error, OperationalError | InterfaceError) and not connections[using].is_usable()
+        if is_away or is_statement_timeout(error):
+            raise
+        raise HistoryError(str(error)) from error
+
+
+def _name(using: str, table: str, end: str = "") -> str:
+    """The quoted name of a partition, in the schema of its table."""
+    found = fetch_all(
+        using,
+        "SELECT format('%%I.%%I', nspname, relname::text || %s) FROM pg_class "
+        "JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass(%s)",
+        [end, table],
+    )
+    return str(found[0][0])
+
+
+def _now(using: str) -> int:
+    """The time by the database's clock, in milliseconds since 1970."""
+    [[now]] = fetch_all(using, "SELECT (EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()) * 1000)::bigint")
+    return int(now)
+
+
+def _id_at(milliseconds: int) -> str:
+    return str(uuid.UUID(int=milliseconds << 80))
