@@ -31,7 +31,7 @@ SAME = re.compile(
     | (Redis|Payload|Content-Type|DELETE|Serializer:?|Django-RQ|p50\ /\ p95|24\ h|[0-9]+/min|in\ [0-9]+\ min)
     | (active|planned|ping|tags|status|Search|jane\.doe|admin|CMDB\ sync|DNS\ updater|Access\ control|An\ endpoint.*)
     | (Amsterdam\ AMS[0-9]|AMS1|Rack\ A-17|.*KeyError:\ .*|web1:10803|\{"error".*|HTTP\ 401(\ Unauthorized)?(\ ·)?)
-    | (·\ (jane\.doe|CMDB\ sync).*|Webhook:\ CMDB\ sync|Webhooks:\ 1|Rack\ audited.*|rq_webhooks_[a-z_]+)
+    | (·\ (jane\.doe|CMDB\ sync).*|Webhook:\ CMDB\ sync|Webhooks:\ 1|Rack\ audited.*|rq_webhooks_[a-z0-9_]+)
     | [a-z_]+\.[a-z_]+(\ [0-9]+)?(\ ·)? | .*\ \([a-z]+\.[a-z]+\) | [0-9a-f-]{20,} | https?://.* | [A-Z]{3,5}
     """,
     re.VERBOSE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,19 +102,26 @@ def fail_at(is_next: IsNext, inbox: Inbox) -> str:
     return fault.failed
 
 
+def _kind(sql: str) -> str:
+    """A statement without the times and ids in it: the names of partitions, and the borders of looks for a lane."""
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+", "0", sql)
+
+
 def test_the_worker_goes_on_after_any_failed_statement(
     database: str, inbox: Inbox, webhooks_settings: Any, figures: Figures, is_long: bool
 ) -> None:
     webhooks_settings(PAUSE_AFTER=2, LEASE=0.3, SWEEP_INTERVAL=0.05, SENDERS=4, RETRY_SCHEDULE=[1000])
     failed: list[str] = []
+    kinds: set[str] = set()
 
     def is_next(number: int, sql: str) -> bool:
         """With --long, a statement fails wherever it occurs, otherwise once."""
-        return number > len(failed) if is_long else sql not in failed
+        return number > len(failed) if is_long else _kind(sql) not in kinds
 
     while sql := fail_at(is_next, inbox):
         empty_all_tables()
         failed.append(sql)
+        kinds.add(_kind(sql))
         assert len(failed) < 500
     figures(f"each of {len(failed)} statements failed once")
     assert len(failed) > 20
