@@ -20,7 +20,7 @@ from tests.testapp.models import Thing
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
 from webhooks.insight import counts, overview, paging
-from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
+from webhooks.models import Delivery, QueuedDelivery, State, Webhook, partitions, selection
 from webhooks.pages import status as status_page
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
@@ -52,6 +52,7 @@ def down(
     monkeypatch.setattr(selection, "FEW_EVENTS", 500)
     monkeypatch.setattr(DeliveryAdmin, "list_per_page", 20)
     monkeypatch.setattr(NewestFirst, "page_size", 20)
+    partitions.make_ahead()  # a statement may read each of them
     down, healthy = make_webhook(Thing), make_webhook(Thing)
     describe: Callable[[Webhook], None] = request.param
     with described_by(describe, down):

@@ -15,6 +15,7 @@ from django.db.models import Count
 from django.utils.translation import gettext as _
 
 from webhooks import payloads, permissions
+from webhooks.db import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.why.rows import near, skip_ids_around
 from webhooks.insight.wording import skip_reason
@@ -92,8 +93,9 @@ def count_outcomes(events: Sequence[Event], user: Any) -> dict[int, dict[str, in
     deliveries = permissions.visible_deliveries(user, Delivery.objects.filter(event__in=events))
     outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in events}
     found = deliveries.order_by().values_list("event", ENDED_STATE).annotate(count=Count("pk"))
-    for pk, outcome, count in found:
-        outcomes[pk][outcome] = count
+    with index_plans(deliveries.db, may_sort=True):
+        for pk, outcome, count in found:
+            outcomes[pk][outcome] = count
     return outcomes
 
 

@@ -12,7 +12,7 @@ from django.db.models import OuterRef, Q, Subquery
 
 from webhooks import permissions
 from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.db import index_plans, to_utc
 from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.queue import HEAD_STATES
@@ -132,14 +132,15 @@ def read_deliveries(webhooks: Collection[int], events: Collection[int]) -> Deliv
     Uses the index of events alone, without a join or an order: with old statistics, PostgreSQL plans these badly.
     """
     found = Delivery.objects.order_by().prefetch_related("queued")
-    of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
-    by_event = {(one.event_id, one.webhook_id): one for one in of_events}
-    waiting = [one for one in by_event.values() if one.state == State.WAITING]
-    if not waiting:
-        return Deliveries(by_event, {})
-    lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
-    queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
-    heads = found.filter(pk__in=list(queued.order_by().values_list("pk", flat=True)))
+    with index_plans(Delivery.objects.db):
+        of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
+        by_event = {(one.event_id, one.webhook_id): one for one in of_events}
+        waiting = [one for one in by_event.values() if one.state == State.WAITING]
+        if not waiting:
+            return Deliveries(by_event, {})
+        lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
+        queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
+        heads = list(found.filter(pk__in=list(queued.order_by().values_list("pk", flat=True))))
     return Deliveries(by_event, {(one.webhook_id, one.lane): one for one in heads})
 
 
