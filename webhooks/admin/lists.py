@@ -84,13 +84,11 @@ class ActingAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     actions: Sequence[Act] = ()
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        offered: Any = super().get_actions(request)
-        return {
-            name: found
-            for name, found in offered.items()
-            if not isinstance(found[0], Act) or self.may_act(request, found[0])
-        }
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
+        located = {} if action_location is None else {"action_location": action_location}  # from Django 6.1 on
+        offered: Any = super().get_actions(request, **located)
+        refused = {act.__name__ for act in self.actions if not self.may_act(request, act)}
+        return {name: found for name, found in offered.items() if name not in refused}
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.button_view))

@@ -41,6 +41,13 @@ class Capped(Subquery):
         super().__init__(rows.values(column)[: EACH_CAP + 1], output_field or IntegerField(), aggregate=aggregate)
 
 
+class FirstKey(Subquery):
+    """The key of the first row as a UUID, or None. Django 6.1 reads 0 by a plain subquery if the user may view none."""
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        super().__init__(rows.values("pk")[:1], UUIDField())
+
+
 def sending_count(rows: QuerySet[Any]) -> Capped:
     """How many of the first rows are being sent. No index has the state: a claim would rewrite it."""
     return Capped(rows, "COUNT(*) FILTER (WHERE state = 'sending')", "state")
@@ -70,8 +77,8 @@ def with_open_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet)
         due_since=Subquery(pending.values("due_at")[:1]),
         blocked=Capped(blocking),
         blocked_since=Subquery(blocking.values("failing_since")[:1]),
-        blocking=Subquery(blocking.values("pk")[:1], UUIDField()),
-        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1], UUIDField()),
+        blocking=FirstKey(blocking),
+        last_failed=FirstKey(own.failed().order_by("-failed_at")),
     )
 
 
