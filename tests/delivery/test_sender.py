@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -14,7 +13,6 @@ import pytest
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
 from webhooks.db import elapsed
-from webhooks.delivery import sender as sending
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
@@ -123,32 +121,6 @@ def test_who_waits_for_new_items_does_not_wait_for_earlier_ones_that_hang(inbox:
         assert sorted(item for item, _ in ended) == ["ok", "ok"]
         assert sender.outcomes(HOUR, only_new=True) == []
         assert elapsed() - began < HOUR / 2
-
-
-def test_once_all_items_are_sent_and_hang_the_sender_collects_no_outcomes(
-    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sending, "COLLECT_SECONDS", HOUR)
-    waits, go_on = list[float](), threading.Event()
-
-    def compose(item: str) -> Request:
-        go_on.wait(60)
-        return Request(inbox.url(item), {}, b"{}", HOUR)
-
-    with open_sender(8, compose) as sender:
-        wait_for = sender._has_news.wait_for
-
-        def wait_noted(condition: Callable[[], bool], seconds: float) -> bool:
-            waits.append(seconds)
-            assert seconds < HOUR / 2
-            if len(waits) == 2:  # it collects, for one item is ready
-                go_on.set()
-            return wait_for(condition, seconds)
-
-        monkeypatch.setattr(sender._has_news, "wait_for", wait_noted)
-        sender._last_end = math.inf  # as if a fast receiver had just answered
-        sender.add([(1, "hang"), (2, "hang")])
-        assert sender.outcomes(0.001, only_new=True) == []
 
 
 def test_items_that_wait_to_be_prepared_do_not_hold_up_the_others() -> None:

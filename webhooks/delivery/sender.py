@@ -147,8 +147,9 @@ class Sender(Generic[T]):
         with self._lock:
             self._wants_new = only_new
             self._has_news.wait_for(self._is_news, wait)
-            if collects and wait > 0:
-                self._collect()
+            is_fast = self._queue.ready() and time.monotonic() - self._last_end < FAST_SECONDS
+            if collects and wait > 0 and is_fast:
+                self._has_news.wait_for(self._is_news, COLLECT_SECONDS)
             ended, self._ended = self._ended, []
             self._new.clear()
         return ended
@@ -160,15 +161,6 @@ class Sender(Generic[T]):
         self._composers.close()
         if self._thread:
             self._transport.wake()
-
-    def _collect(self) -> None:
-        """Wait for more outcomes while receivers are fast. Looks at them again after growing waits: each of these would
-        wake this thread and interrupt the one that sends."""
-        wait = FAST_SECONDS
-        while wait < COLLECT_SECONDS and self._queue.ready() and time.monotonic() - self._last_end < FAST_SECONDS:
-            if self._has_news.wait_for(self._is_news, wait):
-                return
-            wait *= 2
 
     def _is_news(self) -> bool:
         is_sending = self._new if self._wants_new else self._queue.in_flight
