@@ -1,0 +1,8 @@
+"""The name of the app in NetBox's setting ``PLUGINS``: there, a module must be called as its app's label.
+
+The plugin itself is ``webhooks.contrib.netbox``.
+"""
+
+from webhooks.contrib.netbox import NetBoxConfig as config  # noqa: N813 - the name that NetBox reads
+
+__all__ = ["config"]

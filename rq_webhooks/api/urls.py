@@ -1,0 +1,5 @@
+"""The REST API, where NetBox looks for them."""
+
+from webhooks.contrib.netbox.api.urls import urlpatterns
+
+__all__ = ["urlpatterns"]

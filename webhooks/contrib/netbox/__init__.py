@@ -1,0 +1,46 @@
+"""The app as a plugin of NetBox: ``PLUGINS = ["rq_webhooks"]``. docs/netbox.md is its page for users.
+
+``NetBoxConfig`` takes the place of the app's own configuration, so that NetBox treats the models as a plugin's.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
+from netbox.plugins import PluginConfig
+
+from webhooks.apps import WebhooksConfig
+
+PLUGIN = "rq_webhooks"
+"""The key of the settings in ``PLUGINS_CONFIG``."""
+
+
+class PluginName(PluginConfig):
+    """For NetBox's GraphQL, which looks for a configuration with the name in ``PLUGINS``."""
+
+    name = PLUGIN
+    label = "rq_webhooks_plugin"
+    verbose_name = _("Webhooks")
+
+    def ready(self) -> None:
+        """Without the resources, which ``NetBoxConfig`` has."""
+
+
+class NetBoxConfig(WebhooksConfig, PluginConfig):
+    base_url = "webhooks"
+    description = _("Reliable webhooks for every change")
+    version = "0.1.0"
+    min_version, max_version = "4.7.0", "4.7.99"
+    django_apps = [f"{__name__}.PluginName"]
+    middleware = ["webhooks.middleware.WebhooksMiddleware"]
+    default_settings: dict[str, Any] = {
+        "ENABLED": True,
+        "MODELS": ["*"],
+        "QUEUE": "default",
+        "BATCH_REQUESTS": True,
+    }
+
+    def ready(self) -> None:
+        settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
+        WebhooksConfig.ready(self)
+        PluginConfig.ready(self)
