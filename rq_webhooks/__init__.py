@@ -3,6 +3,6 @@
 The plugin itself is ``webhooks.contrib.netbox``.
 """
 
-from webhooks.contrib.netbox import NetBoxConfig as config  # noqa: N813 - the name that NetBox reads
+from webhooks.contrib.netbox import NetBoxConfig as config
 
 __all__ = ["config"]

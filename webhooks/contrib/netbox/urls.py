@@ -1,4 +1,4 @@
-"""To come."""
+"""The pages, below ``/plugins/webhooks/``."""
 
 from typing import Any
 

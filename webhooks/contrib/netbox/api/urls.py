@@ -1,4 +1,4 @@
-"""To come."""
+"""The REST API, below ``/api/plugins/webhooks/``."""
 
 from typing import Any
 

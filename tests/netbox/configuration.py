@@ -1,0 +1,24 @@
+"""NetBox's configuration for the tests: an installation as docs/netbox.md describes it."""
+
+import os
+
+from netbox.configuration_testing import *  # noqa: F403 - what NetBox's own tests use
+from netbox.configuration_testing import REDIS
+
+DATABASES = {
+    "default": {
+        "NAME": os.environ.get("NETBOX_DATABASE", "netbox"),
+        "USER": os.environ["NETBOX_DATABASE_USER"],
+        "PASSWORD": os.environ.get("NETBOX_DATABASE_PASSWORD", ""),
+        "HOST": os.environ["NETBOX_DATABASE_HOST"],
+        "PORT": os.environ["NETBOX_DATABASE_PORT"],
+        # A database with NetBox's own tables. Its migrations take minutes.
+        "TEST": {"TEMPLATE": os.environ.get("NETBOX_DATABASE_TEMPLATE")},
+    }
+}
+for _redis in REDIS.values():
+    _redis["PORT"] = int(os.environ["NETBOX_REDIS_PORT"])
+
+PLUGINS = ["rq_webhooks"]
+DEBUG = False
+LOGGING = {"version": 1, "disable_existing_loggers": False}
