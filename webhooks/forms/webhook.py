@@ -230,6 +230,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         widgets = {
             # Browsers refuse templates in an input of type "url".
             "payload_url": forms.TextInput({"spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}),
+            "description": forms.Textarea({"rows": 2}),
             "on_created": FirstActionWidget,
             "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": ""}),
             "changed_fields": forms.TextInput,

@@ -47,6 +47,11 @@ check_media_type = RegexValidator(
     gettext_lazy("Enter a content type, such as application/json."),
 )
 
+check_identifier = RegexValidator(
+    r"\A[a-z][a-z0-9_-]*\Z",
+    gettext_lazy("Begin with a small letter, and go on with small letters, digits, “-” and “_”."),
+)
+
 # The scheme and host of a URL, and what may precede a template tag that writes the host.
 _HOST = re.compile(r"(https?://[^/?#]+[/?#])", re.IGNORECASE)
 _BEGINNING = re.compile(r"\s*(h(t(t(p(s)?(:(/(/.*)?)?)?)?)?)?)?", re.IGNORECASE)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -27,7 +27,7 @@ from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network import url_policy
-from webhooks.operations import webhooks
+from webhooks.operations import files, manifest, webhooks
 from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
 from webhooks.templatetags.webhooks_display import EMPTY, short, webhook_state, when
@@ -102,6 +102,15 @@ RESUME = partial(
 )
 
 
+def export(request: HttpRequest, chosen: QuerySet[Webhook]) -> HttpResponse:
+    """A file for webhooks_apply, of the webhooks that the user may change: others may have tokens that are hidden."""
+    webhooks = permissions.allowed(request.user, "change", chosen).prefetch_related("object_types").order_by("name")
+    as_json = files.yaml is None
+    text, name = files.dump(manifest.document(webhooks), as_json), f"webhooks.{'json' if as_json else 'yaml'}"
+    kind = "application/json" if as_json else "application/yaml"
+    return HttpResponse(text, kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
 class WebhookList(ChangeList):
     """The list, read by indexes, with the webhooks that are silent."""
 
@@ -121,6 +130,7 @@ class WebhookListAdmin(ActingAdmin):
         Act("disable", gettext_lazy("Disable the selected webhooks"), DISABLE, "change", suffix=""),
         Act("pause", gettext_lazy("Pause the selected webhooks"), PAUSE, "change", suffix=""),
         Act("resume", gettext_lazy("Resume the selected webhooks now"), RESUME, "change", suffix=""),
+        Act("export", gettext_lazy("Export the selected webhooks to a file"), export, "change", suffix=""),
     )
     sortable_by = ("name_and_url", "state")
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,7 @@ class Command(DatabaseCommand):
         )
         parser.add_argument("--disabled", action="store_true", help="Create all webhooks disabled.")
         parser.add_argument("--dry-run", action="store_true", help="Show the result and create nothing.")
-        parser.add_argument(
-            "--noinput",
-            "--no-input",
-            action="store_false",
-            dest="interactive",
-            help="Do not ask for confirmation. Required without a terminal.",
-        )
+        self.add_noinput(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -59,7 +52,9 @@ class Command(DatabaseCommand):
             self._print("Nothing was created: this was a dry run.")
         elif not preview.new:
             self._print("There is nothing to create.")
-        elif options["interactive"] and not self._confirm(len(preview.new)):
+        elif options["interactive"] and not self.confirm(
+            f"Create {count_of(len(preview.new), 'webhook')}?", "--dry-run"
+        ):
             self._print("Nothing was created.")
         else:
             try:
@@ -68,17 +63,6 @@ class Command(DatabaseCommand):
                 problem = "Nothing was created: another user has just used one of the names. Run it again."
                 raise CommandError(problem) from None
             self._print(f"Created {count_of(len(preview.new), 'webhook')}.")
-
-    def _confirm(self, count: int) -> bool:
-        if not sys.stdin.isatty():
-            raise CommandError(
-                "Nothing was created: there is no terminal to ask for confirmation. Add --noinput or --dry-run."
-            )
-        try:
-            return input(f"Create {count_of(count, 'webhook')}? [y/N] ").strip().lower() in ("y", "yes")
-        except (EOFError, KeyboardInterrupt):
-            self._print("")
-            return False
 
     def _show(self, preview: ImportPreview, missing: list[str]) -> None:
         existing = [
