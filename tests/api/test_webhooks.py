@@ -29,7 +29,7 @@ from tests.support.rest import (
 from tests.testapp.models import Label, Thing
 from users.models import User
 from webhooks.models import Attempt, Delivery, Webhook
-from webhooks.testing import capture, deliver
+from webhooks.testing import capture_webhooks, deliver
 
 
 def test_a_webhook_is_defined_with_models_by_label(api: APIClient) -> None:
@@ -88,7 +88,7 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
 @pytest.mark.one_database
 def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: Inbox) -> None:
     assert define(api, object_types=["testapp.label"], payload_url=inbox.url()).status_code == 201
-    with capture(subscribe=[]):
+    with capture_webhooks(subscribe=[]):
         Label.objects.create(name="red")
     [attempt] = deliver()
     assert attempt.succeeded

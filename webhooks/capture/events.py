@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from webhooks import payloads
 from webhooks.capture import serialize
-from webhooks.capture.context import Actor, acting, actor_columns, current_actor
+from webhooks.capture.context import Actor, acting, actor_columns, current_actor, is_silenced
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
@@ -128,6 +128,8 @@ def record(
     fields of ``Change``. Errors are logged, and become failed Events if possible. Raises only what aborted the
     transaction.
     """
+    if is_silenced():
+        return
     for registration, pks in objects.items():
         for pk in pks:
             with log_missed(using, Change(registration, pk, action)):

@@ -23,6 +23,7 @@ from django.db.models import signals
 
 from webhooks import registry
 from webhooks.capture.batch import batch
+from webhooks.capture.context import is_silenced
 from webhooks.capture.events import announce, finish_deletion, record, records_later
 from webhooks.capture.prechange import forget_models, read_pointing, read_prechange
 from webhooks.capture.relations import RelationEdit
@@ -114,7 +115,8 @@ def on_saving(
     using = _using(sender, instance, using)
     instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
-    if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
+    is_wanted = not raw and using == Event.objects.db and not is_silenced()
+    if not is_wanted or (state and not state.subscriptions.prechange_types):
         return
     objects = {}
     for registration in registry.registrations_touched(sender):
