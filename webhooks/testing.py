@@ -20,11 +20,9 @@ With pytest, the fixture ``webhook_events`` has the events of a test.
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
 
@@ -40,6 +38,7 @@ from webhooks.capture.transaction import TransactionState, current_state, set_cu
 from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
+from webhooks.network.receiver import LOOPBACK, Receive, ReceivedRequest, serving
 from webhooks.workers import jobs
 
 # ``capture_webhooks`` subscribes with this webhook id. No row has it, so nothing is delivered.
@@ -158,18 +157,7 @@ def deliver(seconds: float = 30) -> list[Attempt]:
     return [attempt for attempt in sent if (attempt.delivery_id, attempt.number) not in before]
 
 
-@dataclass(frozen=True)
-class ReceivedRequest:
-    """A request as a receiver gets it."""
-
-    method: str
-    path: str
-    headers: Any
-    """By name, in any case."""
-    body: bytes
-
-
-def deliver_to(receive: Callable[[ReceivedRequest], int | None], seconds: float = 30) -> list[Attempt]:
+def deliver_to(receive: Receive, seconds: float = 30) -> list[Attempt]:
     """As ``deliver``, but all requests go to ``receive``, whatever the URLs of the webhooks. It returns the status of
     the answer; None is 204. It is called in another thread.
 
@@ -177,7 +165,15 @@ def deliver_to(receive: Callable[[ReceivedRequest], int | None], seconds: float 
     text. If ``receive`` raises, the answer is 500, and so is the attempt; the exception is raised at the end.
     """
     raised: list[Exception] = []
-    with _serving(receive, raised) as origin, _redirected(origin):
+
+    def receive_and_note(request: ReceivedRequest) -> int | None:
+        try:
+            return receive(request)
+        except Exception as error:
+            raised.append(error)
+            return 500
+
+    with serving(receive_and_note) as origin, _redirected(origin):
         attempts = deliver(seconds)
     if raised:
         raise raised[0]
@@ -185,44 +181,10 @@ def deliver_to(receive: Callable[[ReceivedRequest], int | None], seconds: float 
 
 
 @contextmanager
-def _serving(receive: Callable[[ReceivedRequest], int | None], raised: list[Exception]) -> Iterator[str]:
-    """A server on a free port of this machine. Yields its origin."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_request(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            try:
-                status = receive(ReceivedRequest(self.command, self.path, self.headers, body)) or 204
-            except Exception as error:
-                raised.append(error)
-                status = 500
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request
-
-        def log_message(self, *args: Any) -> None:
-            """Nothing: the attempts say all."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
 def _redirected(origin: str) -> Iterator[None]:
     """Send the requests of all webhooks to this origin on the same machine."""
     before = dict(Webhook.objects.values_list("pk", "payload_url"))
-    changed = {**settings.WEBHOOKS, "ALLOW_NETWORKS": ["127.0.0.1"], "PROXY": ""}
+    changed = {**settings.WEBHOOKS, "ALLOW_NETWORKS": [LOOPBACK], "PROXY": ""}
     try:
         for pk, url in before.items():
             Webhook.objects.filter(pk=pk).update(payload_url=f"{origin}/{url.partition('://')[2].partition('/')[2]}")
