@@ -49,7 +49,7 @@ def disable_by_failures(**tools: Any) -> None:
 
 def store_an_unreadable_secret(**tools: Any) -> None:
     webhook = make_webhook(Thing, name="ledger")
-    Webhook.objects.filter(pk=webhook.pk).update(secret=Secret.of_stored("fernet:no-key-made-this"))
+    Webhook.objects.filter(pk=webhook.pk).update(secret=Secret(stored="fernet:no-key-made-this"))
 
 
 def turn_the_clock(monkeypatch: pytest.MonkeyPatch, **tools: Any) -> None:

@@ -22,6 +22,7 @@ from django.db import models, router
 from django.db.models import signals
 
 from webhooks import registry
+from webhooks.capture import related
 from webhooks.capture.batch import batch
 from webhooks.capture.context import is_silenced
 from webhooks.capture.events import announce, finish_deletion, record, records_later
@@ -63,6 +64,8 @@ def on_registered(sender: Any, model: Model, **kwargs: Any) -> None:
     for field in model._meta.many_to_many:
         if field.remote_field.through is not None:
             _connect_receiver(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
+    if registration := registry.registration_of(model):
+        related.connect(registration)
 
 
 def _watch_class(sender: Model) -> None:
