@@ -1,4 +1,4 @@
-"""The receivers of docs/receivers.md, run unchanged, over real sockets."""
+"""The receivers of docs/receivers.md and docs/more-receivers.md, run unchanged, over real sockets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -22,6 +24,7 @@ import webhooks
 from tests.support.draining import drain, states
 from tests.support.inbox import ROOT
 from tests.support.makers import make_webhook
+from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.models import State, Webhook
@@ -33,8 +36,8 @@ BODY = b'{"event": "updated", "object_type": "dcim.site", "data": {"id": 7}}'
 
 
 def code(title: str) -> str:
-    page = (ROOT / "docs" / "receivers.md").read_text()
-    [found] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("receivers.md", "more-receivers.md"))
+    [found] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```', pages, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -45,6 +48,19 @@ FAILING = {
         "async function work(event) {\n",
         "  if ((await import('node:fs')).existsSync('broken')) throw new Error('no room');\n",
     ),
+    "go": (
+        "func work(one event) error {\n",
+        '\tif _, err := os.Stat("broken"); err == nil {\n\t\treturn errors.New("no room")\n\t}\n',
+    ),
+    "java": (
+        "    static void work(JsonObject event) throws Exception {\n",
+        '        if (new java.io.File("broken").exists()) throw new IOException("no room");\n',
+    ),
+    "php": (
+        "function work(array $event): void\n{\n",
+        "    if (file_exists(__DIR__ . '/broken')) throw new RuntimeException('no room');\n",
+    ),
+    "ruby": ("def work(event)\n", '  raise "no room" if File.exist?("broken")\n'),
 }
 
 
@@ -52,6 +68,15 @@ def failing(language: str, text: str) -> str:
     head, more = FAILING[language]
     assert text.count(head) == 1
     return text.replace(head, head + more)
+
+
+def listens(address: str) -> bool:
+    host, _colon, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 class Running:
@@ -66,8 +91,12 @@ class Running:
         self.printed: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        until(lambda: self.printed or self.process.poll() is not None, 30, "the receiver to start")
-        self.url = f"http://127.0.0.1:{self.printed.pop(0).removeprefix('port ')}/"
+        if command[-2].startswith("127.0.0.1:"):
+            self.url = f"http://{command[-2]}/"
+            until(lambda: listens(command[-2]), 30, "the receiver to start")
+        else:
+            until(lambda: self.printed or self.process.poll() is not None, 90, "the receiver to start")
+            self.url = f"http://127.0.0.1:{self.printed.pop(0).removeprefix('port ')}/"
 
     def _listen(self) -> None:
         for line in self.process.stdout or ():
@@ -95,18 +124,40 @@ class Running:
             self.process.stdout.close()
 
 
-def command_of(language: str, directory: Path) -> list[str]:
-    if language == "python":
-        path = directory / "receiver.py"
-        path.write_text(failing(language, code(path.name)))
-        return [sys.executable, "-W", "error", str(path)]
-    node = shutil.which("node")
-    if not node:
-        assert not os.environ.get("CI"), "no node on this machine, and nothing may be left out here"
-        pytest.skip("no node on this machine: install it (Debian: apt-get install nodejs)")
-    path = directory / "receiver.mjs"
-    path.write_text(failing(language, code(path.name)))
-    return [node, str(path)]
+GSON = "/usr/share/java/gson.jar"
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language in which there is a receiver."""
+
+    file: str
+    """The name of its file, which is the last argument of the command."""
+    command: tuple[str, ...]
+    packages: str = ""
+    """The packages of Debian that have the command."""
+    prepared: bool = True
+    """Whether it chooses a free port and prints it."""
+
+
+LANGUAGES = {
+    "python": Language("receiver.py", (sys.executable, "-W", "error")),
+    "javascript": Language("receiver.mjs", ("node",), "nodejs"),
+    "go": Language("receiver.go", ("go", "run"), "golang-go"),
+    "java": Language("Receiver.java", ("java", "-cp", GSON), "default-jdk-headless libgson-java"),
+    "php": Language("receiver.php", ("php", "-d", "enable_post_data_reading=0", "-S"), "php-cli php-sqlite3", False),
+    "ruby": Language("receiver.rb", ("ruby", "-w"), "ruby ruby-webrick"),
+}
+
+
+def command_of(name: str, directory: Path) -> list[str]:
+    language = LANGUAGES[name]
+    path = directory / language.file
+    path.write_text(failing(name, code(path.name)))
+    if not shutil.which(language.command[0]) or (name == "java" and not Path(GSON).exists()):
+        assert not os.environ.get("CI"), f"no {name} on this machine, and nothing may be left out here"
+        pytest.skip(f"no {name} on this machine: install it (Debian: apt-get install {language.packages})")
+    return [*language.command, *(() if language.prepared else (f"127.0.0.1:{free_port()}",)), str(path)]
 
 
 @pytest.fixture(params=SECRET_FIELDS, ids=["whsec", "plain"])
@@ -114,7 +165,7 @@ def secret(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["python", "javascript"])
+@pytest.fixture(params=LANGUAGES)
 def receiver(request: pytest.FixtureRequest, tmp_path: Path, secret: str) -> Iterator[Running]:
     running = Running(command_of(request.param, tmp_path), secret)
     yield running
@@ -245,7 +296,7 @@ KEYLESS = ["whsec_", "whsec_!", "whsec_===="]
 
 
 @pytest.mark.parametrize("secret", ["", *KEYLESS])
-@pytest.mark.parametrize("language", ["python", "javascript"])
+@pytest.mark.parametrize("language", [name for name, one in LANGUAGES.items() if one.prepared])
 def test_a_receiver_does_not_start_without_a_key(language: str, secret: str, tmp_path: Path) -> None:
     environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
     with subprocess.Popen(
