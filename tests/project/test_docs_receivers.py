@@ -9,12 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -58,7 +60,7 @@ FAILING = {
     ),
     "php": (
         "function work(array $event): void\n{\n",
-        "    if (file_exists(__DIR__ . '/broken')) throw new RuntimeException('no room');\n",
+        "    if (file_exists(getcwd() . '/broken')) throw new RuntimeException('no room');\n",
     ),
     "ruby": ("def work(event)\n", '  raise "no room" if File.exist?("broken")\n'),
 }
@@ -82,20 +84,18 @@ def listens(address: str) -> bool:
 class Running:
     """A receiver process; ``printed`` has its lines. Its work fails while the file ``broken`` exists."""
 
-    def __init__(self, command: list[str], secret: str) -> None:
+    def __init__(self, command: list[str], secret: str, directory: Path) -> None:
         environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
-        self.broken = Path(command[-1]).parent / "broken"
-        self.process = subprocess.Popen(
-            command, cwd=self.broken.parent, env=environment, stdout=subprocess.PIPE, text=True
-        )
+        self.broken = directory / "broken"
+        self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
         self.printed: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        if command[-2].startswith("127.0.0.1:"):
-            self.url = f"http://{command[-2]}/"
-            until(lambda: listens(command[-2]), 30, "the receiver to start")
+        if addresses := [one for one in command if one.startswith("127.0.0.1:")]:
+            until(lambda: listens(addresses[0]), 30, "the receiver to start")
+            self.url = f"http://{addresses[0]}/"
         else:
-            until(lambda: self.printed or self.process.poll() is not None, 90, "the receiver to start")
+            until(lambda: self.printed or self.process.poll() is not None, 30, "the receiver to start")
             self.url = f"http://127.0.0.1:{self.printed.pop(0).removeprefix('port ')}/"
 
     def _listen(self) -> None:
@@ -132,42 +132,72 @@ class Language:
     """A language in which there is a receiver."""
 
     file: str
-    """The name of its file, which is the last argument of the command."""
     command: tuple[str, ...]
+    """How it is run: {file}, {directory} and {address} are filled in. One without an address prints its port."""
+    build: tuple[str, ...] = ()
     packages: str = ""
-    """The packages of Debian that have the command."""
-    prepared: bool = True
-    """Whether it chooses a free port and prints it."""
+    """The packages of Debian that have the commands."""
 
 
 LANGUAGES = {
-    "python": Language("receiver.py", (sys.executable, "-W", "error")),
-    "javascript": Language("receiver.mjs", ("node",), "nodejs"),
-    "go": Language("receiver.go", ("go", "run"), "golang-go"),
-    "java": Language("Receiver.java", ("java", "-cp", GSON), "default-jdk-headless libgson-java"),
-    "php": Language("receiver.php", ("php", "-d", "enable_post_data_reading=0", "-S"), "php-cli php-sqlite3", False),
-    "ruby": Language("receiver.rb", ("ruby", "-w"), "ruby ruby-webrick"),
+    "python": Language("receiver.py", (sys.executable, "-W", "error", "{file}")),
+    "javascript": Language("receiver.mjs", ("node", "{file}"), packages="nodejs"),
+    "go": Language(
+        "receiver.go", ("{directory}/receiver",), ("go", "build", "-o", "{directory}/receiver", "{file}"), "golang-go"
+    ),
+    "java": Language(
+        "Receiver.java",
+        ("java", "-cp", f"{GSON}:{{directory}}", "Receiver"),
+        ("javac", "-cp", GSON, "-d", "{directory}", "{file}"),
+        "default-jdk-headless libgson-java",
+    ),
+    "php": Language(
+        "receiver.php",
+        ("php", "-d", "enable_post_data_reading=0", "-S", "{address}", "{file}"),
+        packages="php-cli php-sqlite3",
+    ),
+    "ruby": Language("receiver.rb", ("ruby", "-w", "{file}"), packages="ruby ruby-webrick"),
 }
 
 
-def command_of(name: str, directory: Path) -> list[str]:
+@cache
+def built(name: str) -> Path:
+    """The directory with the receiver of a language, compiled if it needs that."""
+    language, directory = LANGUAGES[name], Path(tempfile.mkdtemp(prefix=f"receiver-{name}-"))
+    (directory / language.file).write_text(failing(name, code(language.file)))
+    if language.build:
+        subprocess.run(filled(language.build, language, directory), check=True, cwd=directory)
+    return directory
+
+
+def filled(command: Sequence[str], language: Language, directory: Path) -> list[str]:
+    values = {"file": directory / language.file, "directory": directory, "address": f"127.0.0.1:{free_port()}"}
+    return [part.format_map(values) for part in command]
+
+
+def command_of(name: str) -> list[str]:
     language = LANGUAGES[name]
-    path = directory / language.file
-    path.write_text(failing(name, code(path.name)))
-    if not shutil.which(language.command[0]) or (name == "java" and not Path(GSON).exists()):
+    if not shutil.which((language.build or language.command)[0]) or (name == "java" and not Path(GSON).exists()):
         assert not os.environ.get("CI"), f"no {name} on this machine, and nothing may be left out here"
         pytest.skip(f"no {name} on this machine: install it (Debian: apt-get install {language.packages})")
-    return [*language.command, *(() if language.prepared else (f"127.0.0.1:{free_port()}",)), str(path)]
+    return filled(language.command, language, built(name))
 
 
-@pytest.fixture(params=SECRET_FIELDS, ids=["whsec", "plain"])
-def secret(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=[(name, secret) for name in LANGUAGES for secret in SECRET_FIELDS], ids=lambda one: f"{one[0]}-{one[1][:5]}")
+def language_and_secret(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name, secret = request.param
+    return name, secret
 
 
-@pytest.fixture(params=LANGUAGES)
-def receiver(request: pytest.FixtureRequest, tmp_path: Path, secret: str) -> Iterator[Running]:
-    running = Running(command_of(request.param, tmp_path), secret)
+@pytest.fixture
+def secret(language_and_secret: tuple[str, str]) -> str:
+    return language_and_secret[1]
+
+
+@pytest.fixture
+def receiver(language_and_secret: tuple[str, str], tmp_path: Path) -> Iterator[Running]:
+    name, secret = language_and_secret
+    running = Running(command_of(name), secret, tmp_path)
     yield running
     running.stop()
 
@@ -296,11 +326,11 @@ KEYLESS = ["whsec_", "whsec_!", "whsec_===="]
 
 
 @pytest.mark.parametrize("secret", ["", *KEYLESS])
-@pytest.mark.parametrize("language", [name for name, one in LANGUAGES.items() if one.prepared])
+@pytest.mark.parametrize("language", [name for name, one in LANGUAGES.items() if "{address}" not in one.command])
 def test_a_receiver_does_not_start_without_a_key(language: str, secret: str, tmp_path: Path) -> None:
     environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
     with subprocess.Popen(
-        command_of(language, tmp_path), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_of(language), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             printed, problem = process.communicate(timeout=20)
