@@ -103,6 +103,8 @@ optional_path: Rule = (
 )
 class_paths = _list_of('paths of classes such as "project.hooks.Tracing"', _is_dotted)
 emails = _list_of("e-mail addresses", _is_text)
+WAKERS = ("rq", "database", "tasks")
+waker: Rule = (f"must be one of {', '.join(WAKERS)}", lambda value: value in WAKERS)
 fernet_keys = _list_of(
     "keys as Fernet.generate_key() makes them",
     lambda value: _is_text(value) and len(base64.urlsafe_b64decode(value)) == 32,
@@ -262,6 +264,8 @@ class Settings:
 
     # Workers
 
+    wake_up = Setting[str]("rq", waker)
+    """What wakes workers after a change: a job of django-rq, the database, or a task of Django."""
     senders = Setting[int](512, count)
     """How many requests a worker sends at once."""
     batch = Setting[int](250, count)

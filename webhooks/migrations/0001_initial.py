@@ -303,6 +303,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=100)),
                 ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now)),
                 ('lease_until', models.DateTimeField()),
+                ('report', models.JSONField(null=True)),
             ],
             options={
                 'default_permissions': (),

@@ -33,6 +33,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
             return set(tokens)
         return set(renewed.values_list("token", flat=True))
 
+    def reporting(self) -> WorkerQuerySet:
+        """Workers without rq."""
+        return self.filter(report__isnull=False)
+
     def expired(self) -> WorkerQuerySet:
         return self.filter(lease_until__lt=DatabaseNow())
 
@@ -44,6 +48,8 @@ class Worker(models.Model):
     name = models.CharField(max_length=100)
     started_at = models.DateTimeField(default=timezone.now, db_default=Now())
     lease_until = models.DateTimeField()
+    report = models.JSONField(null=True)
+    """What a worker without rq says of itself, see ``workers.database``. Such a row has no claims."""
 
     objects = WriteDBManager.from_queryset(WorkerQuerySet)()
 
