@@ -29,7 +29,7 @@ from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger, reraise_job_timeout
+from webhooks.errors import get_logger, reraise_job_timeout, why_failed
 
 logger = get_logger(__name__)
 
@@ -170,10 +170,15 @@ class NoticedProblem:
     webhook_id: int | None
     since: str
     """When it began, in ISO 8601; when a worker noticed it, if that is not known."""
+    key: str = ""
+    """Stays the same from look to look, and if the same problem comes again."""
 
 
 class Hooks:
     """The base class. Override what you need; one instance serves all threads of a process."""
+
+    mails_problems = False
+    """Whether it notifies the operators of disabled webhooks. Then the app sends no e-mail about them."""
 
     def payload_context(self, change: CapturedChange) -> Mapping[str, Any] | None:
         """Return keys for ``context`` in the payload. Called in the transaction of the change, so be quick."""
@@ -208,6 +213,13 @@ class Hooks:
     def problem_ended(self, problem: NoticedProblem) -> None:
         """An alarm that ``problem_began`` announced is over."""
 
+    def problems_seen(self, problems: Sequence[NoticedProblem]) -> None:
+        """A worker looked for alarms. These have begun and are not over."""
+
+
+# If a class overrides one of these, the workers look for problems.
+OF_PROBLEMS = ("problem_began", "problem_ended", "problems_seen")
+
 
 class Hook(NamedTuple):
     """One method of a listed class."""
@@ -234,7 +246,7 @@ def load(path: str) -> dict[str, Hook]:
     if not (isinstance(found, type) and issubclass(found, Hooks)):
         raise TypeError("it must be a subclass of webhooks.hooks.Hooks")
     hooks = found()
-    methods = {name: getattr(hooks, name) for name in vars(Hooks) if not name.startswith("_")}
+    methods = {name: getattr(hooks, name) for name, one in vars(Hooks).items() if inspect.isfunction(one)}
     overridden = {
         name: method for name, method in methods.items() if getattr(method, "__func__", None) is not vars(Hooks)[name]
     }
@@ -265,6 +277,18 @@ def listed(name: str) -> Sequence[Hook]:
     if paths not in _loaded:
         _loaded.setdefault(paths, _overridden(paths))  # if several threads load them at once, all use the same
     return _loaded[paths].get(name, ())
+
+
+def import_listed() -> None:
+    """Import the listed classes, so that their modules can register events. ``listed`` logs what fails."""
+    for path in conf.hooks:
+        why_failed(partial(import_string, path), Exception)
+
+
+def mails_problems() -> bool:
+    """Whether a listed class notifies the operators of disabled webhooks."""
+    hooks = (getattr(hook.method, "__self__", None) for name in OF_PROBLEMS for hook in listed(name))
+    return any(getattr(one, "mails_problems", False) for one in hooks)
 
 
 def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:
