@@ -3,9 +3,10 @@
 A host lists subclasses of ``Hooks`` in ``WEBHOOKS["HOOKS"]``. Each overrides the methods that it needs. A method that
 no listed class overrides costs nothing: no query, no thread.
 
-``payload_context`` and ``request_prepared`` change what is sent, so the app waits for them. All others are
-notifications. ``announce`` queues them after the commit, and one thread of the process calls them in order: a slow one
-delays no save and no delivery. A notification comes at most once. It is lost if its process is killed first.
+``payload_context``, ``trace_context`` and ``request_prepared`` change what is sent or stored, so the app waits for them.
+All others are notifications. ``announce`` queues them after the commit, and one thread of the process calls them in
+order: a slow one delays no save and no delivery. A notification comes at most once. It is lost if its process is killed
+first.
 
 If a hook raises, the log has a line with its name, and nothing else happens.
 """
@@ -82,6 +83,12 @@ class PreparedRequest:
     body: bytes = field(repr=False)
     is_test: bool
     """Whether a user tries the webhook: no change caused it."""
+    trace: str = ""
+    """What ``trace_context`` returned for the change."""
+    sends_trace: bool = False
+    """Whether the webhook sends its trace context to the receiver."""
+    is_first: bool = True
+    """Whether no attempt of the delivery failed before, and no user sends it again."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,10 @@ class Hooks:
 
     def payload_context(self, change: CapturedChange) -> Mapping[str, Any] | None:
         """Return keys for ``context`` in the payload. Called in the transaction of the change, so be quick."""
+
+    def trace_context(self, change: CapturedChange) -> str | None:
+        """Return the trace context of a change, up to 100 characters. It is stored with the event, and
+        ``request_prepared`` gets it. Called in the transaction of the change, so be quick."""
 
     def request_prepared(self, request: PreparedRequest) -> None:
         """Set headers of a request, or raise ``Veto``. Called in a thread that makes requests, under a time limit."""

@@ -295,7 +295,13 @@ class DeliveryRunner:
     def _compose(self, delivery: ClaimedDelivery) -> Request:
         is_redelivery = bool(delivery.row.requested_by)
         request = compose(
-            delivery.webhook, delivery.bodies, str(delivery.id), self._renderer, self._clock.now, is_redelivery
+            delivery.webhook,
+            delivery.bodies,
+            str(delivery.id),
+            self._renderer,
+            self._clock.now,
+            is_redelivery,
+            is_first=not delivery.row.failures,
         )
         # During a fault, this is a probe. Over a kept connection it would say nothing about name servers and routes.
         return replace(request, connects=True) if self._breaker.fault else request
