@@ -34,7 +34,7 @@ NOTHING: dict[str, Any] = {"webhook": "", "delivery": "", "event": None, "kind":
 def about(*, webhook: object = "", delivery: object = "", event: int | None = None, kind: str = "") -> dict[str, Any]:
     """What a record is about, as its ``extra``: a webhook or its name, the id of a delivery, the id of an event, the
     kind of error."""
-    return {"webhook": str(webhook), "delivery": str(delivery), "event": event, "kind": str(kind)}
+    return {"webhook": one_line(str(webhook)), "delivery": str(delivery), "event": event, "kind": str(kind)}
 
 
 def get_logger(name: str) -> logging.Logger:

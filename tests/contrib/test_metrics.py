@@ -22,7 +22,7 @@ from tests.support.makers import make_delivery, make_event, make_site_skip, make
 from tests.testapp.models import Thing
 from webhooks.contrib.prometheus import WebhooksCollector
 from webhooks.delivery import counting, sweep
-from webhooks.models import QueuedDelivery, State, Statistic, StatisticTotal, Webhook
+from webhooks.models import QueuedDelivery, State, Statistic, StatisticTotal, Sweep, Webhook
 from webhooks.models.statistic import Period
 from webhooks.operations.webhooks import pause
 
@@ -152,7 +152,7 @@ def test_without_redis_the_number_of_workers_is_unknown() -> None:
 
 def test_deliveries_of_workers_that_died_are_counted() -> None:
     assert scrape()("lost_leases_total") == 0
-    sweep.Sweep.begin(0)
+    Sweep.get_or_begin()
     make_delivery(make_webhook(Thing), State.SENDING, lease_until=timezone.now() - timedelta(minutes=1))
     sweep_step(sweep.expire_leases)
     assert QueuedDelivery.objects.get().lost_leases == 1
