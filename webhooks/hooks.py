@@ -298,8 +298,9 @@ def import_listed() -> None:
 
 def mails_problems() -> bool:
     """Whether a listed class notifies the operators of disabled webhooks."""
-    hooks = (getattr(hook.method, "__self__", None) for name in OF_PROBLEMS for hook in listed(name))
-    return any(getattr(one, "mails_problems", False) for one in hooks)
+    listed("webhook_disabled")  # loads all
+    found = [hook.method for hooks in _loaded[tuple(conf.hooks)].values() for hook in hooks]
+    return any(getattr(getattr(method, "__self__", None), "mails_problems", False) for method in found)
 
 
 def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:
