@@ -261,6 +261,8 @@ class Settings:
     """Seconds without a success after which a failing webhook is disabled."""
     notify = Setting[Sequence[str]]((), emails)
     """E-mail addresses that are notified of a disabled webhook; without any, Django's ``ADMINS``."""
+    metrics_token = Setting[str]("", text, is_secret=True)
+    """The bearer token with which Prometheus reads the metrics, see ``contrib.prometheus``."""
 
     # Workers
 

@@ -67,6 +67,7 @@ def test_every_setting_counts(api: APIClient) -> None:
         "payload_url": "https://example.com/2", "http_method": "PUT", "content_type": "text/plain",
         "additional_headers": "X-A: 1", "body_template": "x", "ssl_verification": False, "ca_file_path": "/x",
         "timeout": 3, "ordered": False, "secret": "x", "previous_secret": "y", "secret_headers": "X-B: 1",
+        "send_trace": True,
         "previous_secret_until": timezone.now(),
     }  # fmt: skip
     changes["conditions"] = {"attr": "name", "value": 1}

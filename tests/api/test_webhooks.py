@@ -73,6 +73,7 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
         "changed_fields": [],
         "only_changes": False,
         "prechange": False,
+        "send_trace": False,
         "ordered": True,
         "is_paused": False,
         "paused_at": None,
@@ -417,6 +418,7 @@ def test_a_put_resets_what_it_leaves_out_and_keeps_the_secrets(api: APIClient) -
         "conditions": {"attr": "name", "value": "x"}, "http_method": "PUT", "additional_headers": "X-A: 1",
         "body_template": "{{ data }}", "timeout": 7, "ordered": False, "excluded_usernames": ["bot"],
         "content_type": "text/plain", "ssl_verification": False, "only_changes": True, "prechange": True,
+        "send_trace": True,
     }  # fmt: skip
     made = define(api, name="other", secret="first", secret_headers="X-Token: hush", **settings)
     assert made.status_code == 201, made.content

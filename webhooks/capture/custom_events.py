@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -34,6 +35,11 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     for data that is not JSON. Raises TypeError for an ``obj`` that is no instance of a model. Errors of the database
     or of Redis are logged, as for a save.
     """
+    record(name, obj, data)
+
+
+def record(name: str, obj: models.Model | None = None, data: Any = None, without: Collection[int] = ()) -> None:
+    """As ``send``. The webhooks with the ids ``without`` do not get the event."""
     if name not in registry.custom_events():
         raise ValueError(registry.custom_events_problem([name]))
     try:
@@ -57,7 +63,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         state = current_or_new_state(using)
         if state.subscriptions.has_event(name):
             with state.begin():
-                _record_event(state, event, registration if is_here else None)
+                _record_event(state, event, registration if is_here else None, without)
 
 
 def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
@@ -78,10 +84,13 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is invalid. {error}") from error
 
 
-def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
+def _record_event(
+    state: TransactionState, event: Event, registration: Registration | None, without: Collection[int]
+) -> None:
     """Record the event for the webhooks that want it. ``registration``: its object has a row in this database."""
     actor, new = current_actor(), list[Event]()
     candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, [actor.username])
+    candidates = [pk for pk in candidates if pk not in without]
     if candidates:
         if registration:
             _lock_object(state, registration, event)

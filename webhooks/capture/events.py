@@ -347,7 +347,7 @@ def complete_columns(
     columns = of_object | actor_columns(actor)
     columns |= {"action": action, "webhook_ids": webhook_ids, "error": error}
     columns |= {"timestamp": timezone.now(), "depth": min(actor.depth, MAX_DEPTH)}
-    return columns | serialize.context_columns(columns, state.using)
+    return columns | serialize.context_columns(columns, state.using) | serialize.trace_columns(columns)
 
 
 def stop_loop(state: TransactionState, found: Match, actor: Actor) -> str:

@@ -44,7 +44,7 @@ SECTIONS = {
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
     "request": (
         "http_method", "content_type", "body_template", "additional_headers", "secret_headers", "serializer",
-        "prechange",
+        "prechange", "send_trace",
     ),
     "delivery": ("ordered", "timeout"),
 }  # fmt: skip
@@ -196,6 +196,11 @@ class Webhook(WebhookSecrets, WebhookState):
         _("body template"),
         **EMPTY,
         help_text=_("A template for another body. Empty: the whole payload, as JSON or as a form."),
+    )
+    send_trace = models.BooleanField(
+        _("send trace context"),
+        **default(False),
+        help_text=_("Send the header traceparent of OpenTelemetry, so that the receiver continues the trace."),
     )
     ssl_verification = models.BooleanField(
         _("TLS verification"), **default(True), help_text=_("Refuse a receiver without a trusted certificate.")

@@ -262,7 +262,7 @@ def register_event(name: str, label: str = "") -> None:
     the text that admins choose, "Rack audited". Raises ImproperlyConfigured for an invalid name.
     """
     found = _EVENT_NAME.fullmatch(str(name)) if len(str(name)) <= EVENT_NAME_LENGTH else None
-    if not found or (apps.ready and found[1] not in apps.app_configs):
+    if not found or (apps.ready and found[1] not in {*apps.app_configs, "webhooks"}):
         raise ImproperlyConfigured(
             f"An event cannot be called {name!r}: it needs the label of an installed app, a dot and a name, such as "
             f'"dcim.rack_audited", and {EVENT_NAME_LENGTH} characters at the most.'
