@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry: ``WEBHOOKS["HOOKS"]`` lists ``webhooks.contrib.opentelemetry.Tracing``.
 
-The trace of the request that made a change is stored with its event. The first attempt of each delivery is a child span,
-later ones are linked to it. The receiver gets ``traceparent`` only if the webhook says so, and never the baggage.
+The trace of the request that made a change is stored with its event. The first attempt of each delivery is a child
+span, later ones are linked to it. The receiver gets ``traceparent`` only if the webhook says so, and never the baggage.
 
 The spans follow the conventions for messaging: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
@@ -37,9 +37,7 @@ class Tracing(Hooks):
         self._lock = threading.Lock()
 
     def trace_context(self, change: CapturedChange) -> str | None:
-        carrier: dict[str, str] = {}
-        _propagator.inject(carrier)
-        return carrier.get(HEADER)
+        return _traceparent(None)
 
     def request_prepared(self, request: PreparedRequest) -> None:
         if request.is_test:
@@ -53,8 +51,8 @@ class Tracing(Hooks):
             _attributes(request),
             [] if request.is_first or not cause.is_valid else [Link(cause)],
         )
-        if request.sends_trace:
-            _propagator.inject(request.headers, trace.set_span_in_context(span, Context()))
+        if request.sends_trace and (header := _traceparent(trace.set_span_in_context(span, Context()))):
+            request.headers[HEADER] = header
         with self._lock:
             self._open.pop(request.message_id, None)
             self._open[request.message_id] = span
@@ -74,6 +72,13 @@ class Tracing(Hooks):
             span.set_status(StatusCode.ERROR, attempt.error_kind)
         ended_at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms)
         span.end(int(ended_at.timestamp() * 1e9))
+
+
+def _traceparent(context: Context | None) -> str | None:
+    """The header of a context, or of the current one. Neither baggage nor ``tracestate``."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, context)
+    return carrier.get(HEADER)
 
 
 def _attributes(request: PreparedRequest) -> Mapping[str, str | int]:
