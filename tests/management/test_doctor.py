@@ -16,7 +16,7 @@ from tests.support.workers import Workers
 from tests.testapp.models import Thing, Unregistered
 from webhooks import db, registry
 from webhooks.management.commands import webhooks_doctor
-from webhooks.models import Webhook
+from webhooks.models import State, Webhook
 from webhooks.security.encryption import Secret
 
 pytestmark = pytest.mark.usefixtures("database", "own_registrations")
@@ -58,7 +58,7 @@ def turn_the_clock(monkeypatch: pytest.MonkeyPatch, **tools: Any) -> None:
 
 
 def fail_a_delivery(**tools: Any) -> None:
-    make_delivery(state="failed")
+    make_delivery(make_webhook(Thing, name="ledger"), State.FAILED)
 
 
 Change = Callable[..., None]

@@ -77,7 +77,7 @@ def test_postgresql_wakes_a_worker_that_would_look_in_an_hour(start: Start, inbo
 
 def test_due_retries_are_sent_without_a_wake_up(start: Start, inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
-    make_delivery(webhook, state="pending")
+    make_delivery(webhook, State.PENDING)
     QueuedDelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
     start()
     until(lambda: len(inbox.received()) == 1, 20, "the retry")

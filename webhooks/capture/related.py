@@ -26,7 +26,8 @@ from webhooks.registry.registration import Registration
 
 ForeignKey = models.ForeignKey[Any, Any]
 
-# An attribute of an instance between two signals: the keys of its parents before the change, by receiver.
+# An attribute of an instance between two signals, by receiver: the keys of its parents before the change, and in
+# autocommit mode the state in which they were read.
 BEFORE = "_webhooks_parents"
 
 
@@ -98,9 +99,9 @@ def _is_wanted(registration: Registration, using: str) -> bool:
 def _note(
     registration: Registration, field: ForeignKey, name: str, instance: models.Model, parents: set[Any], using: str
 ) -> None:
-    instance.__dict__.setdefault(BEFORE, {})[name] = parents
-    if keys := _keys(registration, field, parents, using):
-        read_prechange({registration: keys}, using)
+    keys = _keys(registration, field, parents, using)
+    state = read_prechange({registration: keys}, using) if keys else None
+    instance.__dict__.setdefault(BEFORE, {})[name] = parents, None if state and state.is_open else state
 
 
 def after_change(
@@ -115,12 +116,12 @@ def after_change(
 ) -> None:
     """Record that the parents of a row were updated: the ones before the change and now."""
     using = using or router.db_for_write(sender, instance=instance)
-    parents = instance.__dict__.get(BEFORE, {}).pop(name, set())
+    parents, state = instance.__dict__.get(BEFORE, {}).pop(name, (set(), None))
     if raw or not _is_wanted(registration, using):
         return
     parents.add(getattr(instance, field.attname))
     if keys := _keys(registration, field, parents, using):
-        record({registration: keys}, Action.UPDATED, using, needs_lock=True)
+        record({registration: keys}, Action.UPDATED, using, state, needs_lock=True)
 
 
 def _keys(registration: Registration, field: ForeignKey, parents: set[Any], using: str) -> list[Any]:
