@@ -93,7 +93,7 @@ def test_a_worker_is_on_the_status_page_until_it_ends(start: Start) -> None:
     assert problems.isdisjoint({Problem.NO_WORKER, Problem.REDIS, Problem.STOCK_WORKERS})
     process.send_signal(15)
     assert process.wait(30) == 0, log.read_text()
-    assert not Worker.objects.exists()
+    assert not Worker.objects.reporting().exists()
     [alarm] = [one for one in read_status(Operator("test")).alarms if one.problem == Problem.NO_WORKER]
     assert alarm.command == "python manage.py webhooks_worker"
 

@@ -12,6 +12,7 @@ from webhooks.registry.registration import Registration
 try:
     from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent, build_mocked_view
     from drf_spectacular.settings import patched_settings
+    from drf_spectacular.utils import extend_schema
 except ImportError:  # optional
     ComponentRegistry = None
 
@@ -69,7 +70,7 @@ def payload_schema(registration: Registration, components: Any) -> dict[str, Any
 
 def _data_schema(registration: Registration, components: Any) -> dict[str, Any]:
     """The schema of the serializer's output, without the fields that are never sent."""
-    view = build_mocked_view(method="POST", path="/", extend_schema_decorator=lambda view: view, registry=components)
+    view = build_mocked_view(method="POST", path="/", extend_schema_decorator=extend_schema(), registry=components)
     component = view.schema.resolve_serializer(registration.build_serializer(""), "response")
     if not component:  # a serializer without declared fields
         return {"type": "object"}
@@ -78,10 +79,9 @@ def _data_schema(registration: Registration, components: Any) -> dict[str, Any]:
     if not left_out:
         found: dict[str, Any] = component.ref
         return found
-    kept = {name: one for name, one in schema["properties"].items() if name not in left_out}
-    return schema | {
-        "properties": kept, "required": [name for name in schema.get("required", ()) if name in kept],
-    }  # fmt: skip
+    properties = {name: one for name, one in schema["properties"].items() if name not in left_out}
+    required = [name for name in schema.get("required", ()) if name in properties]
+    return schema | {"properties": properties, "required": required}
 
 
 def json_schema(registration: Registration) -> dict[str, Any]:
