@@ -52,7 +52,7 @@ class TextOrNullField(serializers.CharField):
     """Text that is null in the API and empty in the database."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "required": False, "allow_blank": True, "allow_null": True})
+        super().__init__(**{**kwargs, "required": False, "allow_blank": True})
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
         return super().validate_empty_values("" if data is None else data)
