@@ -75,6 +75,88 @@ def _rows(cursor: Any) -> list[tuple[Any, ...]]:
     return cursor.fetchall() if cursor.description else []
 
 
+def _execute_after(
+    using: str, first: Sequence[Statement], execute: Any, statement: Any, parameters: Any, many: bool, context: Any
+) -> tuple[list[list[tuple[Any, ...]]], Any]:
+    """Execute some statements, and the given one after them, in one round trip if possible. Returns the rows of each of
+    the former, and what ``execute`` returned."""
+    cursor = context["cursor"]
+    is_plain = isinstance(statement, str) and isinstance(parameters, list | tuple) and not many
+    if not is_plain or getattr(cursor, "name", None) or not _sends_several(using, cursor.connection):
+        return [fetch_all(using, *one) for one in first], execute(statement, parameters, many, context)
+    texts = [*(text for text, _ in first), statement]
+    values = [value for _, given in first for value in given]
+    result, rows = execute("; ".join(texts), [*values, *parameters], many, context), []
+    for _ in first:
+        rows.append(_rows(cursor))
+        cursor.nextset()
+    return rows, result
+
+
+@contextmanager
+def sent_first(using: str, *first: Statement) -> Iterator[None]:
+    """Send these statements before the next one of the block, in one round trip if possible."""
+    waiting = list(first)
+
+    def merge(execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
+        if not waiting:
+            return execute(statement, parameters, many, context)
+        due, waiting[:] = list(waiting), []
+        return _execute_after(using, due, execute, statement, parameters, many, context)[1]
+
+    if not waiting:
+        yield
+        return
+    wrappers = connections[using].execute_wrappers
+    wrappers.insert(0, merge)  # the outermost: a savepoint that is begun with the statement comes first
+    try:
+        yield
+    finally:
+        wrappers.remove(merge)
+
+
+class ReadWithNext:
+    """A SELECT that goes to the database with the next statement of the connection, in one round trip if possible.
+
+    ``use`` gets its rows. ``is_wanted``: a rollback may have made it needless.
+    """
+
+    def __init__(
+        self,
+        using: str,
+        statement: Statement,
+        use: Callable[[list[tuple[Any, ...]]], object],
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        self._using, self._statement, self._use, self._is_wanted = using, statement, use, is_wanted
+        self._wrappers = connections[using].execute_wrappers
+        self._wrappers.insert(0, self)  # Django removes the last one at the end of its blocks
+
+    def now(self) -> None:
+        """Read now what was not read yet."""
+        if self._is_taken() and self._is_wanted():
+            self._use(fetch_all(self._using, *self._statement))
+
+    def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
+        if not self._is_taken() or not self._is_wanted():
+            return execute(statement, parameters, many, context)
+        if self._wrappers:  # they look at the statement
+            self._use(fetch_all(self._using, *self._statement))
+            return execute(statement, parameters, many, context)
+        [rows], result = _execute_after(
+            self._using, [self._statement], execute, statement, parameters, many, context
+        )
+        self._use(rows)
+        return result
+
+    def _is_taken(self) -> bool:
+        """Take it out of the connection. False if it was taken before."""
+        if self not in self._wrappers:
+            return False
+        self._wrappers.remove(self)
+        return True
+
+
 def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:
     """Run a statement so that the open transaction goes on if it fails, and raise the error.
 
@@ -338,6 +420,13 @@ def as_sql(rows: QuerySet[Any]) -> Statement:
     except EmptyResultSet:  # the user may view none
         return "SELECT NULL WHERE 1 = 0", ()
     return statement, parameters
+
+
+def as_instances(compiler: Any, rows: list[tuple[Any, ...]]) -> list[Any]:
+    """The objects of rows that the statement of a compiler returned. It selects all columns of a model."""
+    model, using = compiler.query.model, compiler.connection.alias
+    names = [field.attname for field in model._meta.concrete_fields]
+    return [model.from_db(using, names, values) for values in compiler.results_iter([rows], tuple_expected=True)]
 
 
 def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:

@@ -20,7 +20,7 @@ from webhooks import hooks, registry
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch, log_if_slow
 from webhooks.conf import conf
-from webhooks.db import MergedSavepoint, can_lock, in_chunks, savepoint
+from webhooks.db import MergedSavepoint, Statement, as_sql, can_lock, in_chunks, savepoint, sent_first
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
@@ -81,19 +81,21 @@ def reread_all(
     model = registration.model
     found: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
-        rows = registration.rows(using)
+        rows, first = registration.rows(using), list[Statement]()
         if lock and can_lock(using, model):
             plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
             locked = plain.select_for_update(no_key=True, of=("self",))
-            if registration.queryset or model._meta.base_manager_name:
-                # Annotations may group its rows, and PostgreSQL locks no groups.
-                list(locked.filter(with_pks(model, chunk)).order_by("pk").values_list("pk"))
-            else:
+            if registration.reads_one_table:
                 rows = locked
+            else:
+                # Annotations may group its rows, and PostgreSQL locks no groups. A statement that waited for a lock
+                # sees other tables as before.
+                first.append(as_sql(locked.filter(with_pks(model, chunk)).order_by("pk").values_list("pk")))
         # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
         is_single = len(chunk) == 1
         rows = rows.filter(models.Q(pk=chunk[0]) if is_single else with_pks(model, chunk))
-        found |= registration.by_pk(rows.order_by(*([] if is_single else ["pk"])))
+        with sent_first(using, *first):
+            found |= registration.by_pk(rows.order_by(*([] if is_single else ["pk"])))
     return found
 
 
