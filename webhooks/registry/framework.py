@@ -29,6 +29,10 @@ class Framework:
         """A function that reads more of an object for its snapshots, from other tables. None if there is nothing."""
         return None
 
+    def records_raw_saves(self) -> bool:
+        """Whether a raw save is a change to record. Django saves the objects of a fixture so."""
+        return False
+
 
 _framework = Framework()
 
