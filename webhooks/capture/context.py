@@ -18,6 +18,7 @@ from webhooks.conf import conf
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
+from webhooks.registry.framework import framework
 from webhooks.registry.registration import is_sensitive
 from webhooks.text import clean, drop_keys, dumps, short_repr, username_of
 
@@ -139,6 +140,8 @@ _current: ContextVar[Actor | RequestActor | None] = ContextVar("webhooks_actor",
 
 def current_actor() -> Actor:
     """The current actor; one without a name outside requests and ``actor()``."""
+    if (request := framework().request()) is not None:
+        return RequestActor(request).read()
     actor = _current.get()
     if actor is None:
         return Actor()

@@ -91,7 +91,8 @@ def _connect_first(signal: Any, receiver: Any, sender: Any) -> None:
 def on_class_prepared(sender: Model, **kwargs: Any) -> None:
     """A model class that is created at runtime may be a proxy or a child of a registered one, or point to one."""
     forget_models()
-    if any(issubclass(sender, model) for model in registry.registered_models().values()):
+    is_created = registry.register_created(sender)
+    if is_created or any(issubclass(sender, model) for model in registry.registered_models().values()):
         _watch_class(sender)
 
 

@@ -29,6 +29,14 @@ class Framework:
         """A function that reads more of an object for its snapshots, from other tables. None if there is nothing."""
         return None
 
+    def creates_models(self, app_label: str) -> bool:
+        """Whether an app creates models at run time, whose serializers the framework finds."""
+        return False
+
+    def request(self) -> Any | None:
+        """The request that the framework now acts for, if the app was not given it in another way."""
+        return None
+
     def records_raw_saves(self) -> bool:
         """Whether a raw save is a change to record. Django saves the objects of a fixture so."""
         return False

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 from core.signals import job_end, job_start
 from django.http import HttpRequest
+from netbox.context import current_request
 from netbox.registry import registry
 
 from webhooks.capture.batch import batch
 from webhooks.capture.context import Actor, RequestActor, acting
 from webhooks.conf import conf
 from webhooks.text import username_of
+
+# The request that the app was given. NetBox and its plugins may act for others meanwhile.
+_known: ContextVar[Any] = ContextVar("webhooks_netbox_request", default=None)
 
 _running: dict[int, AbstractContextManager[None]] = {}
 """The actors of the jobs that run in this process, by the keys of the jobs."""
@@ -35,8 +40,19 @@ def connect() -> None:
 @contextmanager
 def act(request: Any) -> Iterator[None]:
     """Name the user and the request behind the changes of this block. A script may have no request."""
-    with nullcontext() if request is None else acting(RequestActor(request)):
-        yield
+    token = _known.set(request)
+    try:
+        with nullcontext() if request is None else acting(RequestActor(request)):
+            yield
+    finally:
+        _known.reset(token)
+
+
+def other_request() -> Any | None:
+    """The request that NetBox records changes for, if it is another one than the processors got: a merge of a branch
+    repeats each change as the request that it was made by."""
+    found = current_request.get()
+    return None if found is _known.get() else found
 
 
 @contextmanager

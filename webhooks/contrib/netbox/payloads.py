@@ -20,6 +20,7 @@ from utilities.api import get_annotations_for_serializer, get_prefetches_for_ser
 from utilities.request import copy_safe_request
 
 from webhooks.capture.prechange import read_prechange
+from webhooks.contrib.netbox.actors import other_request
 from webhooks.db import MergedSavepoint
 from webhooks.errors import get_logger, log_errors
 from webhooks.hooks import CapturedChange, Hooks
@@ -77,6 +78,12 @@ class NetBox(Framework):
 
     def related_snapshot(self, model: Model) -> Callable[[Any], Mapping[str, Any]] | None:
         return terminations if model is Cable else None
+
+    def creates_models(self, app_label: str) -> bool:
+        return bool(getattr(apps.get_app_config(app_label), "serializer_resolver", None))
+
+    def request(self) -> Any | None:
+        return other_request()
 
     def records_raw_saves(self) -> bool:
         """A merge of netbox-branching saves what it creates as a fixture, within a request. A fixture has none."""
