@@ -93,9 +93,10 @@ def _may_read_later(state: TransactionState, registration: Registration, keys: C
 
 def _read_with_next(state: TransactionState, registration: Registration, key: Key, pk: Any) -> None:
     """Read and lock a row with the next statement, in one round trip if possible."""
+    prechange = PrechangeState()
+    state.prechange.keep(key, prechange)
     rows = snapshots.rows_query(registration.model, [pk], state.using, lock=True)
     compiler = rows.query.get_compiler(state.using)
-    prechange = PrechangeState()
 
     def use(found: list[tuple[Any, ...]]) -> None:
         with log_errors(state.using, "The state before a change cannot be read: %s %s", *key):
@@ -105,8 +106,7 @@ def _read_with_next(state: TransactionState, registration: Registration, key: Ke
     def is_wanted() -> bool:
         return state.is_current and state.prechange.knows(key, prechange)
 
-    read = ReadWithNext(state.using, compiler.as_sql(), use, is_wanted)
-    state.prechange.read_with_next(key, prechange, read)
+    state.prechange.reading.append(ReadWithNext(state.using, compiler.as_sql(), use, is_wanted))
 
 
 def read_pointing(model: type[models.Model], instance: models.Model, using: str, origin: Any) -> None:

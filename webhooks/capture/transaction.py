@@ -139,18 +139,13 @@ class PrechangeStates:
         self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
         self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
-        self._reading: list[ReadWithNext] = []
-        """What the next statement reads."""
+        self.reading: list[ReadWithNext] = []
+        """The rows that the next statement reads."""
 
     def get(self, key: Key) -> PrechangeState | None:
-        while self._reading:
-            self._reading.pop().now()
+        while self.reading:
+            self.reading.pop().now()
         return self._known.get(key)
-
-    def read_with_next(self, key: Key, prechange: PrechangeState, read: ReadWithNext) -> None:
-        """Keep a state that the next statement fills in, until a rollback."""
-        self.keep(key, prechange)
-        self._reading.append(read)
 
     def knows(self, key: Key, prechange: PrechangeState) -> bool:
         """Whether this very state is still the one of the object."""

@@ -80,7 +80,7 @@ class NetBox(Framework):
         return terminations if model is Cable else None
 
     def creates_models(self, app_label: str) -> bool:
-        return bool(getattr(apps.get_app_config(app_label), "serializer_resolver", None))
+        return bool(getattr(apps.app_configs.get(app_label), "serializer_resolver", None))
 
     def request(self) -> Any | None:
         return other_request()
