@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
@@ -75,44 +75,10 @@ def _rows(cursor: Any) -> list[tuple[Any, ...]]:
     return cursor.fetchall() if cursor.description else []
 
 
-def _execute_after(
-    using: str, first: Sequence[Statement], execute: Any, statement: Any, parameters: Any, many: bool, context: Any
-) -> tuple[list[list[tuple[Any, ...]]], Any]:
-    """Execute some statements, and the given one after them, in one round trip if possible. Returns the rows of each of
-    the former, and what ``execute`` returned."""
-    cursor = context["cursor"]
+def _may_go_with(statement: Any, parameters: Any, many: bool, context: Any) -> bool:
+    """Whether other statements may go with this one, which code of the project executes, in one round trip."""
     is_plain = isinstance(statement, str) and isinstance(parameters, list | tuple) and not many
-    if not is_plain or getattr(cursor, "name", None) or not _sends_several(using, cursor.connection):
-        return [fetch_all(using, *one) for one in first], execute(statement, parameters, many, context)
-    texts = [*(text for text, _ in first), statement]
-    values = [value for _, given in first for value in given]
-    result, rows = execute("; ".join(texts), [*values, *parameters], many, context), []
-    for _ in first:
-        rows.append(_rows(cursor))
-        cursor.nextset()
-    return rows, result
-
-
-@contextmanager
-def sent_first(using: str, *first: Statement) -> Iterator[None]:
-    """Send these statements before the next one of the block, in one round trip if possible."""
-    waiting = list(first)
-
-    def merge(execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
-        if not waiting:
-            return execute(statement, parameters, many, context)
-        due, waiting[:] = list(waiting), []
-        return _execute_after(using, due, execute, statement, parameters, many, context)[1]
-
-    if not waiting:
-        yield
-        return
-    wrappers = connections[using].execute_wrappers
-    wrappers.insert(0, merge)  # the outermost: a savepoint that is begun with the statement comes first
-    try:
-        yield
-    finally:
-        wrappers.remove(merge)
+    return is_plain and not getattr(context["cursor"], "name", None)
 
 
 class ReadWithNext:
@@ -140,13 +106,17 @@ class ReadWithNext:
     def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
         if not self._is_taken() or not self._is_wanted():
             return execute(statement, parameters, many, context)
-        if self._wrappers:  # they look at the statement
+        cursor = context["cursor"]
+        is_watched = any(not isinstance(one, ReleaseWithNext) for one in self._wrappers)
+        is_alone = is_watched or not _sends_several(self._using, cursor.connection)
+        if is_alone or not _may_go_with(statement, parameters, many, context):
             self._use(fetch_all(self._using, *self._statement))
             return execute(statement, parameters, many, context)
-        [rows], result = _execute_after(
-            self._using, [self._statement], execute, statement, parameters, many, context
-        )
-        self._use(rows)
+        text, values = self._statement
+        result = execute(f"{text}; {statement}", [*values, *parameters], many, context)
+        found = _rows(cursor)
+        cursor.nextset()
+        self._use(found)
         return result
 
     def _is_taken(self) -> bool:
@@ -422,11 +392,54 @@ def as_sql(rows: QuerySet[Any]) -> Statement:
     return statement, parameters
 
 
-def as_instances(compiler: Any, rows: list[tuple[Any, ...]]) -> list[Any]:
-    """The objects of rows that the statement of a compiler returned. It selects all columns of a model."""
-    model, using = compiler.query.model, compiler.connection.alias
-    names = [field.attname for field in model._meta.concrete_fields]
-    return [model.from_db(using, names, values) for values in compiler.results_iter([rows], tuple_expected=True)]
+class PreparedRead:
+    """The statement of a queryset, to execute together with others, and the objects of the rows that it returns."""
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        self.rows = rows
+        self._compiler = rows.query.get_compiler(rows.db)
+        self.statement: Statement
+        try:
+            self.statement, self._is_empty = self._compiler.as_sql(), False
+        except EmptyResultSet:
+            self.statement, self._is_empty = as_sql(rows), True
+
+    def objects(self, found: list[tuple[Any, ...]]) -> list[Any]:
+        """The objects, as the queryset would have made them of these rows."""
+        query, compiler = self.rows.query, self._compiler
+        compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else found]  # type: ignore[method-assign]
+        query.get_compiler = lambda *args, **kwargs: compiler  # type: ignore[method-assign]
+        return list(self.rows)
+
+
+class PreparedMembers:
+    """The members of a many-to-many relation of one object, to read in one round trip with its row.
+
+    Raises AttributeError, TypeError or ValueError if the primary key does not suffice, or the manager cannot do it.
+    """
+
+    def __init__(self, model: type[Model], pk: Any, using: str, relation: str) -> None:
+        self._relation = relation
+        instance = model(pk=pk)
+        instance._state.db, instance._state.adding = using, False
+        rows, _, _, _, self._cache_name, _ = getattr(instance, relation).get_prefetch_querysets([instance])
+        self.prepared = PreparedRead(rows.using(using))
+
+    def keep(self, instance: Any, found: list[tuple[Any, ...]]) -> None:
+        """Let the object know its members, as ``prefetch_related`` does."""
+        members: Any = getattr(instance, self._relation).get_queryset()
+        members._result_cache = self.prepared.objects(found)
+        members._prefetch_done = True
+        instance.__dict__.setdefault("_prefetched_objects_cache", {})[self._cache_name] = members
+
+
+def prepare_members(model: type[Model], pk: Any, using: str, relations: Sequence[str]) -> list[PreparedMembers]:
+    """The members of these relations of one object, without those that Django can only read with the object."""
+    found = []
+    for relation in relations:
+        with suppress(AttributeError, TypeError, ValueError):
+            found.append(PreparedMembers(model, pk, using, relation))
+    return found
 
 
 def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:
@@ -585,16 +598,57 @@ def savepoint(using: str) -> AbstractContextManager[Any]:
     return nullcontext() if connections[using].get_autocommit() else MergedSavepoint(using)
 
 
+class ReleaseWithNext:
+    """A RELEASE that goes to the database with the next statement of the transaction, in one round trip.
+
+    If there is none, or it must not be joined, the savepoint stays open. That does no harm: a savepoint around it, or
+    the end of the transaction, ends it.
+    """
+
+    def __init__(self, connection: Any, sid: str) -> None:
+        self._connection, self.sid = connection, sid
+        connection.execute_wrappers.insert(0, self)
+
+    @classmethod
+    def take(cls, connection: Any) -> str:
+        """The savepoint that is still to be released. The caller releases it. Empty if there is none."""
+        for one in connection.execute_wrappers:
+            if isinstance(one, cls):
+                connection.execute_wrappers.remove(one)
+                return one.sid
+        return ""
+
+    def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
+        wrappers = self._connection.execute_wrappers
+        wrappers.remove(self)
+        is_joined = not wrappers and _may_go_with(statement, parameters, many, context)
+        if not is_joined or not _is_in_transaction(self._connection):
+            return execute(statement, parameters, many, context)
+        result = execute(f"{release_sql(self._connection, self.sid)}; {statement}", parameters, many, context)
+        context["cursor"].nextset()
+        return result
+
+
+def release_sql(connection: Any, sid: str) -> str:
+    return f"RELEASE SAVEPOINT {connection.ops.quote_name(sid)}"
+
+
+def _is_in_transaction(connection: Any) -> bool:
+    """Whether a statement was executed in the open transaction, and none failed."""
+    return bool(connection.connection.info.transaction_status == IN_TRANSACTION)
+
+
 class MergedSavepoint(Atomic):
     """A savepoint in the open transaction that takes no round trip, if the driver can send several statements at once.
 
-    SAVEPOINT goes with the first statement of the block, RELEASE with the one in ``last()``. Otherwise as ``atomic()``.
+    SAVEPOINT goes with the first statement of the block. RELEASE goes with the one in ``last()``, or with the next one
+    after the block. Otherwise as ``atomic()``.
     """
 
     def __init__(self, using: str) -> None:
         super().__init__(using, savepoint=True, durable=False)
         self._connection: Any = connections[using]
-        self._sid = ""
+        self._sid = self._earlier = ""
         self._is_begun = self._is_last = self._is_released = False
 
     def __enter__(self) -> Self:  # type: ignore[override] # the stubs say that Django's returns nothing
@@ -606,6 +660,7 @@ class MergedSavepoint(Atomic):
         if is_merged:
             connection.savepoint_state += 1  # the ids of Django's savepoints end in this number
             self._sid = connection.savepoint_ids[-1] = f"s{threading.get_ident()}_x{connection.savepoint_state}"
+            self._earlier = ReleaseWithNext.take(connection)
             connection.execute_wrappers.append(self._merge)
         return self
 
@@ -617,6 +672,11 @@ class MergedSavepoint(Atomic):
                 # Nothing reached the database, but Django must forget the callbacks.
                 connection.needs_rollback = False
                 connection.run_on_commit = [one for one in connection.run_on_commit if self._sid not in one[0]]
+            if self._earlier:  # no statement of the block took it along
+                ReleaseWithNext(connection, self._earlier)
+            elif self._is_begun and not (self._is_released or error or connection.needs_rollback):
+                ReleaseWithNext(connection, self._sid)
+                self._is_released = True
             if self._is_released or not self._is_begun:
                 # There is no savepoint, and without one Django would roll back the transaction.
                 connection.savepoint_ids[-1] = None
@@ -639,11 +699,16 @@ class MergedSavepoint(Atomic):
             return execute(statement, parameters, many, context)
         is_plain = isinstance(statement, str) and not many and not getattr(context["cursor"], "name", None)
         if not is_plain:  # a query of the host, such as one with a cursor of the server
+            self._earlier = ""
             if not self._is_begun:
                 self._begin()
             return execute(statement, parameters, many, context)
         name = self._connection.ops.quote_name(self._sid)
-        begin = "" if self._is_begun else f"SAVEPOINT {name}; "
+        first = [] if self._is_begun else [f"SAVEPOINT {name}"]
+        if self._earlier and _is_in_transaction(self._connection):
+            first.insert(0, release_sql(self._connection, self._earlier))
+        self._earlier = ""
+        begin = "".join(f"{one}; " for one in first)
         end = f"\n; RELEASE SAVEPOINT {name}" if self._is_last else ""
         try:
             result = execute(f"{begin}{statement}{end}", parameters, many, context)
@@ -652,6 +717,6 @@ class MergedSavepoint(Atomic):
             self._is_begun |= self._connection.connection.info.transaction_status != IN_TRANSACTION
             raise
         self._is_begun, self._is_released = True, self._is_last
-        if begin:
+        for _ in first:
             context["cursor"].nextset()
         return result

@@ -15,7 +15,7 @@ from django.db import models
 
 from webhooks import registry
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
-from webhooks.db import ReadWithNext, as_instances, in_chunks, savepoint
+from webhooks.db import PreparedRead, ReadWithNext, in_chunks, savepoint
 from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import snapshots
@@ -95,18 +95,17 @@ def _read_with_next(state: TransactionState, registration: Registration, key: Ke
     """Read and lock a row with the next statement, in one round trip if possible."""
     prechange = PrechangeState()
     state.prechange.keep(key, prechange)
-    rows = snapshots.rows_query(registration.model, [pk], state.using, lock=True)
-    compiler = rows.query.get_compiler(state.using)
+    prepared = PreparedRead(snapshots.rows_query(registration.model, [pk], state.using, lock=True))
 
     def use(found: list[tuple[Any, ...]]) -> None:
         with log_errors(state.using, "The state before a change cannot be read: %s %s", *key):
-            for row in as_instances(compiler, found):
+            for row in prepared.objects(found):
                 prechange.row = None if _may_be_nulled(state, registration, row) else row
 
     def is_wanted() -> bool:
         return state.is_current and state.prechange.knows(key, prechange)
 
-    state.prechange.reading.append(ReadWithNext(state.using, compiler.as_sql(), use, is_wanted))
+    state.prechange.reading.append(ReadWithNext(state.using, prepared.statement, use, is_wanted))
 
 
 def read_pointing(model: type[models.Model], instance: models.Model, using: str, origin: Any) -> None:

@@ -92,12 +92,21 @@ def _parent_links(model: type[models.Model], path: str = "") -> list[str]:
     return found
 
 
+def relations_shown(registration: Registration, name: str, instance: models.Model | None = None) -> Collection[str]:
+    """The many-to-many relations that a serializer shows. Raises the errors of the serializer."""
+    known = registration.relations_by_serializer
+    if name not in known:
+        # To build a serializer takes long, and its relations hardly depend on the object.
+        fields = serializer_fields(registration.build_serializer(name, instance))
+        sources = {one.source for one in fields.values()}
+        known[name] = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
+    return known[name]
+
+
 def prefetch_serialized(registration: Registration, serializer: str, objects: list[models.Model], using: str) -> None:
     """Read the many-to-many relations that a serializer shows, for many objects in one query for each relation. Raises
     the errors of the serializer."""
-    fields = serializer_fields(registration.build_serializer(serializer, objects[0]))
-    sources = {one.source for one in fields.values()}
-    relations = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
+    relations = relations_shown(registration, serializer, objects[0])
     for chunk in in_chunks(using, objects):
         models.prefetch_related_objects(chunk, *relations)
 

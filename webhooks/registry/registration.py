@@ -202,6 +202,11 @@ class Registration:
         """The rules of ``registry.sources`` for the fields of serializers, which every payload asks for."""
         return {}
 
+    @cached_property
+    def relations_by_serializer(self) -> dict[str, Sequence[str]]:
+        """The many-to-many relations that each serializer shows, which every payload reads."""
+        return {}
+
     def name_of(self, instance: models.Model) -> str:
         """The name of an object for its Events: its ``str()``, or else its model and key. A model such as Token has
         its key, too: ``str()`` may be secret."""
