@@ -152,3 +152,28 @@ def test_a_lock_and_a_read_with_annotations_take_one_round_trip(thing: Thing, ow
     assert costs() - plain == (0 if connection.vendor == "postgresql" else 1)
     assert [event.object_repr for event in events()] == ["one", "one"]
     assert last_data()["name"] == "one"
+
+
+def test_the_members_of_relations_are_read_in_the_round_trip_of_the_row(thing: Thing) -> None:
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    other = Thing.objects.create(name="other")
+    thing.labels.add(red, blue)
+    thing.friends.add(other)
+    make_webhook(Thing)
+    found = in_open_transaction(lambda: rename(thing))
+    if connection.vendor == "postgresql":
+        assert len(found) == 3  # the UPDATE, everything, and the Event
+    data = last_data()
+    assert (sorted(data["labels"]), data["friends"], data["heroes"]) == (["blue", "red"], [other.pk], [])
+
+
+@pytest.mark.postgresql
+def test_members_are_what_another_transaction_committed_before_the_lock(thing: Thing) -> None:
+    make_webhook(Thing, on="d")
+    with transaction.atomic():
+        Thing.objects.filter(pk=thing.pk).update(status="retired")
+        thing.labels.add(Label.objects.create(name="red"))
+        beside = Beside(Thing.objects.get(pk=thing.pk).delete)
+        beside.wait_until_blocked_or_done()
+    beside.join()
+    assert (actions(), last_data()["labels"]) == (["deleted"], ["red"])
