@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from dcim.models import Site
+from django.test import RequestFactory
 from django.urls import reverse
 from extras.jobs import ScriptJob
-from extras.models import Script, ScriptModule
+from extras.models import Script, ScriptModule, Tag
 from extras.scripts import Script as BaseScript
+from netbox.context_managers import event_tracking
 from netbox.jobs import AsyncAPIJob, JobRunner
 from utilities.exceptions import AbortScript
 from utilities.request import NetBoxFakeRequest
+from utilities.serialization import deserialize_object
 
 from tests.support.netbox import admin, api_client, watch
 from webhooks.models import Event
@@ -155,3 +158,35 @@ def test_a_script_without_a_request_runs_as_the_user_of_its_job(script) -> None:
         job = ScriptJob.enqueue(instance=script, user=admin("paul"), immediate=True, data={}, commit=True)
     assert {(one.username, one.request_id) for one in events} == {("paul", str(job.job_id))}
     assert len(events) == 3
+
+
+def merge_a_site(name: str) -> None:
+    """Create a site as a merge of netbox-branching does, from the data of a change in the branch."""
+    Tag.objects.get_or_create(name="red", slug="red")
+    data = {"name": name, "slug": name.lower(), "status": "active", "tags": ["red"], "custom_fields": {}}
+    deserialize_object(Site, data, pk=4711).save(using="default")
+
+
+def test_a_change_that_a_merge_repeats_names_the_user_of_the_change() -> None:
+    watch("dcim.site")
+    request = RequestFactory().get("/")
+    request.id, request.user = uuid.uuid4(), admin("mary")
+    with capture(subscribe=[]) as events:
+        job = MergeJob.enqueue(user=admin("paul"), immediate=True, request=request)
+        assert job.status == "completed", job.error
+    [event] = events
+    assert (event.action, event.username, event.request_id) == ("created", "mary", str(request.id))
+    assert [tag["name"] for tag in event.data["tags"]] == ["red"]
+
+
+class MergeJob(JobRunner):
+    def run(self, request: Any, **kwargs: Any) -> None:
+        with event_tracking(request):
+            merge_a_site("Ulm")
+
+
+def test_a_fixture_outside_of_a_request_is_not_recorded() -> None:
+    watch("dcim.site")
+    with capture(subscribe=[]) as events:
+        merge_a_site("Ulm")
+    assert events == []
