@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import EmptyResultSet
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
+from django.db.models.base import ModelState
 from django.db.transaction import Atomic
 from django.utils import timezone
 
@@ -420,8 +421,10 @@ class PreparedMembers:
 
     def __init__(self, model: type[Model], pk: Any, using: str, relation: str) -> None:
         self._relation = relation
-        instance = model(pk=pk)
+        instance: Any = model.__new__(model)  # without the code that a project runs for each instance
+        instance._state = ModelState()
         instance._state.db, instance._state.adding = using, False
+        setattr(instance, model._meta.pk.attname, pk)
         rows, _, _, _, self._cache_name, _ = getattr(instance, relation).get_prefetch_querysets([instance])
         self.prepared = PreparedRead(rows.using(using))
 

@@ -16,7 +16,7 @@ from django.db import models
 from webhooks import registry
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
 from webhooks.db import PreparedRead, ReadWithNext, in_chunks, savepoint
-from webhooks.errors import log_errors
+from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
@@ -103,7 +103,7 @@ def _read_with_next(state: TransactionState, registration: Registration, key: Ke
                 prechange.row = None if _may_be_nulled(state, registration, row) else row
 
     def is_wanted() -> bool:
-        return state.is_current and state.prechange.knows(key, prechange)
+        return state.is_current and state.prechange.knows(key, prechange) and not is_aborted(state.using)
 
     state.prechange.reading.append(ReadWithNext(state.using, prepared.statement, use, is_wanted))
 
