@@ -38,9 +38,17 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         "MODELS": ["*"],
         "QUEUE": "default",
         "BATCH_REQUESTS": True,
+        "HOOKS": ["webhooks.contrib.netbox.payloads.NetBoxContext"],
     }
 
     def ready(self) -> None:
+        from webhooks.contrib.netbox import actors, checks, payloads, worker
+        from webhooks.registry.framework import set_framework
+
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
+        set_framework(payloads.NetBox())
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
+        for part in (actors, checks, payloads):
+            part.connect()
+        worker.use()
