@@ -1,6 +1,7 @@
 """Webhooks and event rules of NetBox and Nautobot as webhooks of this app: read, translate, compare and create them.
 
-They come from files, or page by page from the REST API. NetBox has event rules, and each uses one webhook: every rule
+They come from files, page by page from the REST API, or from a source in the database of the site that a module in
+``contrib`` knows. NetBox has event rules, and each uses one webhook: every rule
 becomes one webhook here. A webhook of Nautobot, or of NetBox before 3.7, has its own models and actions.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,6 +135,22 @@ class Responses:
         return kind
 
 
+@dataclass(frozen=True)
+class LocalSource:
+    """Event rules and webhooks in the database of this site."""
+
+    option: str
+    """Of the command, such as "--from-this-netbox"."""
+    help: str
+    read: Callable[[], Responses]
+    disable: Callable[[Collection[Any]], list[str]]
+    """Disables event rules by their ids, and returns the names of those that it disabled."""
+
+
+local_sources: list[LocalSource] = []
+"""Modules in ``contrib`` add theirs."""
+
+
 def read(sources: Iterable[str], token: str = "") -> Responses:  # nosec B107 # none by default
     """Read files and URLs. For a URL outside the API, read both lists. Raises UnreadableSource.
 
@@ -231,6 +248,10 @@ class Plan:
     fields: dict[str, Any]
     object_types: tuple[str, ...]
     differences: tuple[str, ...] = ()
+    rule: Any = None
+    """The id of the event rule."""
+    is_whole: bool = True
+    """Whether it has all models and event types of the original."""
 
     @property
     def name(self) -> str:
@@ -271,6 +292,12 @@ def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
             origins[plan.name] = plan.origin
             result.new.append(plan)
     return result
+
+
+def replaced_by(preview: ImportPreview) -> list[Plan]:
+    """The plans with an enabled webhook that does all that the original does: both would send."""
+    same = [plan for plan, differing in preview.existing if not differing]
+    return [plan for plan in (*preview.new, *same) if plan.is_whole and plan.fields["enabled"]]
 
 
 def create(plans: Iterable[Plan]) -> None:
@@ -341,20 +368,22 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
     differences: list[str] = []
     try:
         object_types = _object_types(rule, registered, differences)
-        fields = _webhook_fields(rule, webhook, differences)
+        actions = _action_fields(rule, differences)
+        is_whole = not differences
+        fields = _webhook_fields(rule, webhook, actions, differences)
     except _NoEquivalent as error:
         return Skipped(origin, str(error))
     if rule is not webhook:
         origin = f"{origin} with {_title_of('webhook', webhook)}"
-    return Plan(origin, fields, object_types, tuple(differences))
+    return Plan(origin, fields, object_types, tuple(differences), rule["id"], is_whole)
 
 
-def _webhook_fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
+def _webhook_fields(rule: Item, webhook: Item, actions: dict[str, bool], differences: list[str]) -> dict[str, Any]:
     fields = {
         "name": rule.text("name"),
         "enabled": rule.typed("enabled", True),
-        **_action_fields(rule, differences),
-        **_request_fields(webhook, differences),
+        **actions,
+        **request_fields(webhook, differences),
         "conditions": rule.get("conditions") or None,
         "prechange": True,  # always sent there
     }
@@ -405,7 +434,8 @@ def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
     return chosen
 
 
-def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
+def request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
+    """The settings that a webhook of NetBox or Nautobot determines. Adds to ``differences``."""
     url, credentials = _without_user(webhook.text("payload_url"))
     lines = webhook.text("additional_headers").splitlines()
     additional, secret = _split_headers(lines, credentials, differences)

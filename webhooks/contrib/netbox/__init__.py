@@ -38,9 +38,21 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         "MODELS": ["*"],
         "QUEUE": "default",
         "BATCH_REQUESTS": True,
+        "HISTORY": f"{__name__}.history.record",
     }
 
     def ready(self) -> None:
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
+        self._bridge()
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
+
+    def _bridge(self) -> None:
+        """What goes to NetBox, and what comes from it: notifications, and an import."""
+        from webhooks.contrib.netbox import notifications, originals
+        from webhooks.management import imports
+
+        notifications.register_event_types()
+        if notifications.netbox_conf.notify_groups:
+            settings.WEBHOOKS["HOOKS"] = [*settings.WEBHOOKS.get("HOOKS", ()), notifications.HOOK]
+        imports.local_sources.append(originals.SOURCE)
