@@ -97,7 +97,7 @@ def _entry_of(
     user: Any, row: models.Model, flag: int, message: Message, before: Mapping[str, Any] | None
 ) -> HistoryEntry:
     entry = _entry(user, type(row), row.pk, str(row), flag, message)
-    if not isinstance(row, Webhook):
+    if not conf.history or not isinstance(row, Webhook):
         return replace(entry, webhook_id=getattr(row, "webhook_id", None))
     now = shown_settings(field_values(row)) if before or flag != CHANGE else None
     past = None if now is None or flag == ADDITION else now | shown_settings(before or {})

@@ -53,6 +53,5 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         from webhooks.management import imports
 
         notifications.register_event_types()
-        if notifications.netbox_conf.notify_groups:
-            settings.WEBHOOKS["HOOKS"] = [*settings.WEBHOOKS.get("HOOKS", ()), notifications.HOOK]
+        notifications.list_hook(settings.WEBHOOKS)
         imports.local_sources.append(originals.SOURCE)

@@ -54,8 +54,13 @@ def register_event_types() -> None:
         one.register()
 
 
+def list_hook(config: dict[str, Any]) -> None:
+    """List ``Notifications`` among the hooks in the settings, if these name a group."""
+    if netbox_conf.notify_groups:
+        config["HOOKS"] = [*config.get("HOOKS", ()), HOOK]
+
+
 class Notifications(Hooks):
-    """Listed among the hooks if the setting names a group."""
 
     def problem_began(self, problem: NoticedProblem) -> None:
         _notify(problem, BEGAN[Level(problem.level)], problem.text)
