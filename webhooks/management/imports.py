@@ -43,7 +43,7 @@ OPERATOR = Operator("webhooks_import")
 
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
-LEFT_OUT = ("description", "owner", "tags", "custom_fields", "action_data")
+LEFT_OUT = ("owner", "tags", "custom_fields")
 
 ESCAPING = (
     "Nautobot escapes HTML in templates (& becomes &amp;), and this app does not: write {{ … | e }} where the receiver "
@@ -384,7 +384,9 @@ def _webhook_fields(rule: Item, webhook: Item, actions: dict[str, bool], differe
         "enabled": rule.typed("enabled", True),
         **actions,
         **request_fields(webhook, differences),
+        "description": rule.text("description") or webhook.text("description"),
         "conditions": rule.get("conditions") or None,
+        "static_data": rule.typed("action_data", dict[str, Any]()) or None,
         "prechange": True,  # always sent there
     }
     is_nautobot = isinstance(webhook["id"], str)  # a UUID; NetBox has numbers

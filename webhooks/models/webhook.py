@@ -43,8 +43,8 @@ SECTIONS = {
     "security": ("secret", "ssl_verification", "ca_file_path"),
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
     "request": (
-        "http_method", "content_type", "body_template", "additional_headers", "secret_headers", "serializer",
-        "prechange",
+        "http_method", "content_type", "body_template", "static_data", "additional_headers", "secret_headers",
+        "serializer", "prechange",
     ),
     "delivery": ("ordered", "timeout"),
 }  # fmt: skip
@@ -69,7 +69,7 @@ CONTENT_FIELDS = tuple(
 )
 
 # The fields that ``clean`` may rewrite.
-NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
+NORMALIZED_FIELDS = {"conditions", "static_data", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -196,6 +196,12 @@ class Webhook(WebhookSecrets, WebhookState):
         _("body template"),
         **EMPTY,
         help_text=_("A template for another body. Empty: the whole payload, as JSON or as a form."),
+    )
+    static_data = models.JSONField(
+        _("static data"),
+        null=True,
+        blank=True,
+        help_text=_("Keys that each payload gets in its data, unless the data has them: a JSON object. Empty: none."),
     )
     ssl_verification = models.BooleanField(
         _("TLS verification"), **default(True), help_text=_("Refuse a receiver without a trusted certificate.")
@@ -373,6 +379,7 @@ class Webhook(WebhookSecrets, WebhookState):
 
     def clean(self) -> None:
         self.conditions = self.conditions or None
+        self.static_data = self.static_data or None
         self.changed_fields = _normalized_names(self.changed_fields)
         self.excluded_usernames = _normalized_names(self.excluded_usernames)
         for name in SENT_CREDENTIALS:
