@@ -73,7 +73,7 @@ def test_a_new_webhook_is_one_entry_with_its_settings(user: Any, request_id: uui
     assert after["conditions"] == SETTINGS["conditions"]
     assert after["object_types"] == [ContentType.objects.get_for_model(Site).pk]
     assert (after["secret"], after["secret_headers"], after["additional_headers"]) == (True, True, True)
-    assert (after["body_template"], after["payload_url"]) == (False, "http://10.0.0.5")
+    assert (after["body_template"], after["payload_url"]) == (False, "http://10.0.0.5/…")
 
 
 def test_an_edit_shows_what_was_before(webhook: Webhook, user: Any, request_id: uuid.UUID) -> None:

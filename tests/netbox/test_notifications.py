@@ -81,7 +81,8 @@ def test_a_long_text_is_cut() -> None:
 
 
 @pytest.mark.usefixtures("noc", "webhook")
-def test_netbox_shows_them(client: Client) -> None:
+def test_netbox_shows_them(client: Client, settings: Any) -> None:
+    settings.DEFAULT_PERMISSIONS = {"extras.view_notification": ({"user": "$user"},)}  # NetBox's default
     for problem in (PAUSED, NO_WORKER):
         Notifications().problem_began(problem)
     client.force_login(User.objects.get(username="ada"))
@@ -94,12 +95,18 @@ def test_netbox_shows_them(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("noc")
-def test_the_rest_api_lists_them(admin_client: Client, webhook: Webhook) -> None:
-    for problem in (PAUSED, NO_WORKER):
-        Notifications().problem_began(problem)
+def test_the_rest_api_lists_them(admin_client: Client) -> None:
+    Notifications().problem_began(NO_WORKER)
     answer = admin_client.get("/api/extras/notifications/")
     assert answer.status_code == 200
-    assert answer.json()["count"] == 4
+    assert [one["display"] for one in answer.json()["results"]] == ["No worker is running."] * 2
+
+
+def test_a_member_of_two_groups_gets_one(noc: NotificationGroup, settings: Any) -> None:
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "NOTIFY_GROUPS": ["NOC", "On call"]}
+    NotificationGroup.objects.create(name="On call").users.add(*noc.users.all())
+    Notifications().problem_began(NO_WORKER)
+    assert shown() == [("danger", "No worker is running.")]
 
 
 @pytest.mark.usefixtures("noc")
