@@ -10,8 +10,6 @@ from unittest.mock import patch
 
 import pytest
 import requests
-from core.models import DataSource, Job, ObjectType
-from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.test import Client
@@ -19,10 +17,12 @@ from extras.models import EventRule
 from extras.models import Webhook as Original
 from extras.webhooks import send_webhook
 from netbox.registry import registry
-from users.models import ObjectPermission, User
 
+from core.models import DataSource, Job, ObjectType
+from dcim.models import Site
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.netbox_rules import make_original, make_rule
+from users.models import ObjectPermission, User
 from webhooks import payloads
 from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy
 from webhooks.models import Event, Skip, Webhook
@@ -269,16 +269,18 @@ def test_the_copy_has_the_settings_of_its_original(original: Original) -> None:
     assert not copy.object_types.exists()
 
 
-def test_the_copy_follows_edits_at_once_and_keeps_settings_of_its_own(
-    admin_client: Client, original: Original
-) -> None:
+def test_the_copy_follows_edits_at_once_and_keeps_settings_of_its_own(admin_client: Client, original: Original) -> None:
     make_rule(original, **DURABLY)
     Webhook.objects.update(ordered=False, conditions={"attr": "name", "value": "AMS1"})
     change = {"payload_url": "http://10.0.0.7/moved", "name": "CMDB 2", "secret": "other"}
     answer = admin_client.patch(f"/api/extras/webhooks/{original.pk}/", change, content_type="application/json")
     assert answer.status_code == 200
     copy = copy_of(original)
-    assert (copy.name, copy.payload_url, copy.secret.reveal()) == ("CMDB 2 (event rules)", "http://10.0.0.7/moved", "other")
+    assert (copy.name, copy.payload_url, copy.secret.reveal()) == (
+        "CMDB 2 (event rules)",
+        "http://10.0.0.7/moved",
+        "other",
+    )
     assert (copy.ordered, copy.conditions) == (False, {"attr": "name", "value": "AMS1"})
 
 

@@ -6,10 +6,10 @@ import io
 from typing import Any
 
 import pytest
-from core.models import ObjectChange
 from django.core.management import CommandError, call_command
 from extras.models import EventRule, NotificationGroup
 
+from core.models import ObjectChange
 from tests.support.netbox_rules import make_original, make_rule
 from webhooks.contrib.netbox.event_rules import DeliverDurably
 from webhooks.models import Webhook
@@ -58,7 +58,7 @@ def test_a_second_run_creates_nothing(rule: EventRule) -> None:
 
 def test_a_dry_run_changes_nothing(rule: EventRule) -> None:
     text = run("--dry-run", "--disable-originals")
-    assert "Originals to disable:\n  event rule \"Sites\" with webhook \"CMDB\"\n" in text
+    assert 'Originals to disable:\n  event rule "Sites" with webhook "CMDB"\n' in text
     assert not Webhook.objects.exists()
     rule.refresh_from_db()
     assert rule.enabled
@@ -96,7 +96,9 @@ def test_originals_can_be_disabled_later(rule: EventRule) -> None:
 
 
 @pytest.mark.parametrize(
-    "difference", [{"enabled": False}, {"payload_url": "http://10.0.0.9/"}, {"conditions": None}], ids=lambda one: [*one][0]
+    "difference",
+    [{"enabled": False}, {"payload_url": "http://10.0.0.9/"}, {"conditions": None}],
+    ids=lambda one: next(iter(one)),
 )
 def test_an_original_stays_if_the_webhook_differs(rule: EventRule, difference: dict[str, Any]) -> None:
     run()

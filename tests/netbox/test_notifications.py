@@ -8,8 +8,8 @@ import pytest
 from django.core import checks
 from django.test import Client
 from extras.models import Notification, NotificationGroup
-from users.models import Group, User
 
+from users.models import Group, User
 from webhooks import hooks
 from webhooks.contrib.netbox import notifications
 from webhooks.contrib.netbox.notifications import HOOK, Notifications, list_hook
@@ -43,7 +43,9 @@ def noc(settings: Any) -> NotificationGroup:
 
 
 def shown(username: str = "ada") -> list[tuple[str, str]]:
-    return [(one.event.kind, one.object_repr) for one in Notification.objects.filter(user__username=username).order_by("pk")]
+    return [
+        (one.event.kind, one.object_repr) for one in Notification.objects.filter(user__username=username).order_by("pk")
+    ]
 
 
 @pytest.mark.usefixtures("noc")
@@ -86,7 +88,10 @@ def test_netbox_shows_them(client: Client, settings: Any) -> None:
     for problem in (PAUSED, NO_WORKER):
         Notifications().problem_began(problem)
     client.force_login(User.objects.get(username="ada"))
-    for page in (client.get("/user/notifications/"), client.get("/extras/notifications/", headers={"hx-request": "true"})):
+    for page in (
+        client.get("/user/notifications/"),
+        client.get("/extras/notifications/", headers={"hx-request": "true"}),
+    ):
         assert page.status_code == 200
         assert "No worker is running." in page.text
         assert "Webhooks: error" in page.text
@@ -114,7 +119,9 @@ def test_an_alarm_that_a_worker_notices_arrives(webhook: Webhook, monkeypatch: p
     Sweep.objects.update_or_create(pk=1, defaults={"swept_at": "2026-11-30T10:00:00Z", "looked_at": None})
     Webhook.objects.update(enabled=False, disabled_reason="failing")
     called: list[tuple[str, Any]] = []
-    monkeypatch.setattr(hooks, "announce", lambda name, using, values, own=(): called.extend((name, one) for one in values()))
+    monkeypatch.setattr(
+        hooks, "announce", lambda name, using, values, own=(): called.extend((name, one) for one in values())
+    )
     problems.look()
     for name, problem in called:
         getattr(Notifications(), name)(problem)

@@ -61,7 +61,6 @@ def list_hook(config: dict[str, Any]) -> None:
 
 
 class Notifications(Hooks):
-
     def problem_began(self, problem: NoticedProblem) -> None:
         _notify(problem, BEGAN[Level(problem.level)], problem.text)
 

@@ -1,4 +1,4 @@
-"""NetBox's own webhooks and event rules, as ``webhooks.management.imports`` reads them, and disabled after an import."""
+"""NetBox's own webhooks and event rules: how ``webhooks.management.imports`` reads them, and how to disable them."""
 
 from __future__ import annotations
 
