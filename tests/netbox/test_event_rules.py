@@ -23,9 +23,12 @@ from dcim.models import Site
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.netbox_rules import make_original, make_rule
 from users.models import ObjectPermission, User
-from webhooks import payloads
+from webhooks import payloads, why
 from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy
 from webhooks.models import Event, Skip, Webhook
+from webhooks.operations.replays import replay
+from webhooks.pages.event import EventPage
+from webhooks.permissions import visible_events
 from webhooks.testing import deliver
 from webhooks.workers import jobs
 
@@ -210,6 +213,36 @@ def test_events_of_jobs_are_sent(original: Original) -> None:
         ("job_started", "core.datasource", "ben", {"team": "noc"}),
         ("job_ended", "core.datasource", "ben", {"team": "noc", "synced": 3}),
     ]
+
+
+def test_pages_show_the_event_of_a_job(original: Original) -> None:
+    make_rule(original, "core.datasource", event_types=["job_started"], **DURABLY)
+    about = {"object_type": ObjectType.objects.get_for_model(DataSource), "object_id": 1}
+    Job.objects.create(name="Sync", user=None, job_id=uuid.uuid4(), **about).start()
+    admin, ben = User.objects.create_superuser("ada"), User.objects.create_user("ben")
+    event = Event.objects.get()
+    assert EventPage(event, admin).event == event
+    assert visible_events(admin).get() == event
+    assert not visible_events(ben).exists()
+    [verdict] = why(event=event, user=admin)
+    assert (verdict.webhook, verdict.text != "") == (copy_of(original), True)
+    [replayed] = replay([event])
+    assert replayed.event is not None
+    assert (replayed.event.action, replayed.event.data) == ("job_started", event.data)
+
+
+def test_a_replay_reads_the_object_again(admin_client: Client, original: Original, site: Site) -> None:
+    make_rule(original, action_data={"team": "noc"}, **DURABLY)
+    patch_site(admin_client, site, status="retired")
+    Site.objects.update(description="Closed")
+    [replayed] = replay(list(Event.objects.all()))
+    assert replayed.event is not None
+    data = json.loads(replayed.event.data)
+    assert (replayed.event.webhook_ids, data["description"], "team" in data) == (
+        [copy_of(original).pk],
+        "Closed",
+        False,
+    )
 
 
 def test_a_webhook_that_wants_the_model_itself_gets_its_own_event_once(

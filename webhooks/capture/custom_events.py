@@ -64,9 +64,9 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
 
 
 def send_to(webhook: Webhook, event: Event) -> None:
-    """Record an event for one webhook alone, whatever models and events that has chosen. Its filters decide as always.
+    """Record an event for one webhook alone, also if it has not chosen such events. Its filters decide as always.
 
-    For rules outside this app, which have decided already who gets what. ``event`` is complete: it has its action, the
+    For rules outside this app that choose the webhook. ``event`` is complete: it has its action, the
     columns of its object, and its data, snapshots and changed fields as JSON texts. It goes into the lane of its
     object, and is never merged with another. With an ``error`` it is recorded as failed. Errors of the database or of
     Redis are logged, as for a save.

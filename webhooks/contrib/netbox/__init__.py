@@ -48,7 +48,7 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         PluginConfig.ready(self)
 
     def _bridge(self) -> None:
-        """What goes to NetBox, and what comes from it: notifications, and an import."""
+        """Send alarms to NetBox's notifications, and let the import read NetBox's event rules."""
         from webhooks.contrib.netbox import notifications, originals
         from webhooks.management import imports
 

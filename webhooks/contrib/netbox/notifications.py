@@ -33,7 +33,7 @@ LENGTH = 200
 
 
 class NetBoxSettings(Settings):
-    """The settings of the app, and those that it has in NetBox only."""
+    """The settings of the app in NetBox: its own, and one more."""
 
     notify_groups = Setting[Sequence[str]]((), names)
     """The names of NetBox's notification groups that get the alarms."""
