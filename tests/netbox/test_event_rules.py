@@ -238,7 +238,8 @@ def test_a_replay_reads_the_object_again(admin_client: Client, original: Origina
     [replayed] = replay(list(Event.objects.all()))
     assert replayed.event is not None
     data = json.loads(replayed.event.data)
-    assert (replayed.event.webhook_ids, data["description"], "team" in data) == (
+    found = replayed.event.webhook_ids, data["description"], "team" in data
+    assert found == ([copy_of(original).pk], "Closed", False)
         [copy_of(original).pk],
         "Closed",
         False,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from extras.models import EventRule, NotificationGroup
+from extras.models import EventRule, NotificationGroup, Tag
 
 from core.models import ObjectChange
 from tests.support.netbox_rules import make_original, make_rule
@@ -48,6 +48,19 @@ def test_a_rule_becomes_a_webhook_with_its_secret(rule: EventRule) -> None:
     assert sorted(map(label_of, webhook.object_types.all())) == ["dcim.device", "dcim.site"]
     assert (webhook.on_created, webhook.on_updated, webhook.on_deleted) == (False, True, False)
     assert webhook.conditions == rule.conditions
+
+
+def test_the_description_and_static_data_come_along(rule: EventRule) -> None:
+    EventRule.objects.update(description="Mirror", action_data={"team": "noc"})
+    text = run()
+    webhook = Webhook.objects.get()
+    assert (webhook.description, webhook.static_data) == ("Mirror", {"team": "noc"})
+    assert "left out" not in text
+
+
+def test_tags_are_left_out_and_named(rule: EventRule) -> None:
+    rule.tags.add(Tag.objects.create(name="prod", slug="prod"))
+    assert "! left out: tags\n" in run("--dry-run")
 
 
 def test_a_second_run_creates_nothing(rule: EventRule) -> None:
