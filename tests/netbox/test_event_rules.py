@@ -240,10 +240,6 @@ def test_a_replay_reads_the_object_again(admin_client: Client, original: Origina
     data = json.loads(replayed.event.data)
     found = replayed.event.webhook_ids, data["description"], "team" in data
     assert found == ([copy_of(original).pk], "Closed", False)
-        [copy_of(original).pk],
-        "Closed",
-        False,
-    )
 
 
 def test_a_webhook_that_wants_the_model_itself_gets_its_own_event_once(
