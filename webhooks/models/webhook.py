@@ -43,8 +43,8 @@ SECTIONS = {
     "security": ("secret", "ssl_verification", "ca_file_path"),
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
     "request": (
-        "http_method", "content_type", "body_template", "additional_headers", "secret_headers", "serializer",
-        "prechange", "send_trace",
+        "http_method", "content_type", "body_template", "static_data", "additional_headers", "secret_headers",
+        "serializer", "prechange", "send_trace",
     ),
     "delivery": ("ordered", "timeout"),
 }  # fmt: skip
@@ -69,7 +69,7 @@ CONTENT_FIELDS = tuple(
 )
 
 # The fields that ``clean`` may rewrite.
-NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
+NORMALIZED_FIELDS = {"conditions", "static_data", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -201,6 +201,12 @@ class Webhook(WebhookSecrets, WebhookState):
         _("send trace context"),
         **default(False),
         help_text=_("Send the header traceparent of OpenTelemetry, so that the receiver continues the trace."),
+    )
+    static_data = models.JSONField(
+        _("static data"),
+        null=True,
+        blank=True,
+        help_text=_("Keys that each payload gets in its data, unless the data has them: a JSON object. Empty: none."),
     )
     ssl_verification = models.BooleanField(
         _("TLS verification"), **default(True), help_text=_("Refuse a receiver without a trusted certificate.")
@@ -378,6 +384,7 @@ class Webhook(WebhookSecrets, WebhookState):
 
     def clean(self) -> None:
         self.conditions = self.conditions or None
+        self.static_data = self.static_data or None
         self.changed_fields = _normalized_names(self.changed_fields)
         self.excluded_usernames = _normalized_names(self.excluded_usernames)
         for name in SENT_CREDENTIALS:

@@ -39,6 +39,7 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         "QUEUE": "default",
         "BATCH_REQUESTS": True,
         "HOOKS": ["webhooks.contrib.netbox.payloads.NetBoxContext"],
+        "HISTORY": f"{__name__}.history.record",
     }
 
     def ready(self) -> None:
@@ -46,9 +47,19 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         from webhooks.registry.framework import set_framework
 
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
+        self._bridge()
         set_framework(payloads.NetBox())
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
         for part in (actors, checks, payloads):
             part.connect()
         worker.use()
+
+    def _bridge(self) -> None:
+        """Send alarms to NetBox's notifications, and let the import read NetBox's event rules."""
+        from webhooks.contrib.netbox import notifications, originals
+        from webhooks.management import imports
+
+        notifications.register_event_types()
+        notifications.list_hook(settings.WEBHOOKS)
+        imports.local_sources.append(originals.SOURCE)
