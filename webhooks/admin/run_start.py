@@ -14,7 +14,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
@@ -30,6 +29,7 @@ from webhooks.operations.before_run import Question, ask, may_begin
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.run_filters import RefusedFilter, filters_in_words
 from webhooks.pages.acts import changed
+from webhooks.templatetags.webhooks_display import run_begun
 
 # A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
 COUNT_SECONDS = 0.03
@@ -145,9 +145,7 @@ def _begin(request: HttpRequest, webhook: Webhook, kind: RunKind, filters: dict[
 def show_run(request: HttpRequest, run: Run) -> None:
     """Say that a run has begun, and where its progress is."""
     runs.name_webhooks([run], request.user)
-    url = row_url("run", run.pk)
-    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
-    messages.success(request, format_html(text, run.pk, runs.summary(run), url))
+    messages.success(request, run_begun(run, row_url("run", run.pk)))
 
 
 def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:

@@ -23,7 +23,7 @@ class Link:
 
     label: str
     model: str
-    """Such as "delivery". "status" is the status page."""
+    """Such as "delivery". "status" is the status page, "why" the page “Why didn't it fire?”."""
     key: Any = None
     act: str = ""
     """The act, such as "retry". Without a key: a page of the model, such as "add"."""
