@@ -17,7 +17,7 @@ from utilities.views import register_model_view
 from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
-from webhooks.contrib.netbox.pages.display import page
+from webhooks.contrib.netbox.pages.display import page, refreshing_page
 from webhooks.contrib.netbox.pages.links import object_url, page_url
 from webhooks.contrib.netbox.pages.long_lists import (
     Act,
@@ -163,7 +163,8 @@ class DeliveryView(PermittedRows, generic.ObjectView):
         delivery = self.get_object(**kwargs)
         shown = DeliveryPage(delivery, request.user, as_key(request.GET.get("attempt", "")))
         context = {"object": delivery, "shown": shown, "object_url": object_url(delivery.event, request.user)}
-        return page(request, "rq_webhooks/netbox/delivery/page.html", context)
+        template, goes_on = "rq_webhooks/netbox/delivery/page.html", shown.refresh_after is not None
+        return refreshing_page(request, template, context, goes_on=goes_on)
 
 
 urlpatterns = paths_of(Delivery, "deliveries", "uuid")

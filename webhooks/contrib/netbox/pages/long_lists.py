@@ -132,7 +132,7 @@ class LongListView(PermittedRows, generic.ObjectListView):
             delimiter = request.user.config.get("csv_delimiter") if request.user.is_authenticated else None
             return self.export_table(table, chosen, delimiter=delimiter)
         is_part = htmx_partial(request)
-        context = self._describe(form, found, size) | {"table": table, "acts": acts, "is_part": is_part}
+        context = self._describe(form, found, size) | {"table": table, "is_part": is_part} | self._offer(acts)
         if is_part:
             return page(request, "rq_webhooks/netbox/list/rows.html", context)
         return page(request, self.template_name, context | self.get_extra_context(request, form))
@@ -158,10 +158,20 @@ class LongListView(PermittedRows, generic.ObjectListView):
             "is_later_page": "before" in form.data,
             "newest_address": form.address(),
             "older_address": form.address(before=found.older),
-            "export_address": form.address(before=form.data.get("before", ""), export="table"),
-            "sizes": [(one, form.address(per_page=str(one))) for one in EnhancedPaginator([], size).get_page_lengths()],
+            "export_address": f"?{urlencode({**self.request.GET.dict(), 'export': 'table'})}",
+            "sizes": [
+                (one, form.address("per_page", per_page=str(one)))
+                for one in EnhancedPaginator([], size).get_page_lengths()
+            ],
             "chosen": urlencode({name: value for name, value in form.data.items() if name in form.fields and value}),
         }
+    def _offer(self, acts: list[Act]) -> dict[str, Any]:
+        name = self.queryset.model._meta.model_name
+        return {
+            "acts": [(act, page_url(f"{name}_bulk_{act.name}")) for act in acts],
+            "may_run": any(act.run_kind for act in acts),
+        }
+
 
 
 def _known_address(request: HttpRequest, form: type[ListForm]) -> str | None:

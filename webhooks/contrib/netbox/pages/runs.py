@@ -25,7 +25,7 @@ from utilities.views import ConditionalLoginRequiredMixin, register_model_view
 from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
-from webhooks.contrib.netbox.pages.display import page, show
+from webhooks.contrib.netbox.pages.display import page, refreshing_page, show
 from webhooks.contrib.netbox.pages.links import page_url
 from webhooks.contrib.netbox.pages.long_lists import (
     Act,
@@ -127,7 +127,9 @@ class RunView(PermittedRows, generic.ObjectView):
 
     def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
         run = self.get_object(**kwargs)
-        return page(request, "rq_webhooks/netbox/run/page.html", {"object": run, "shown": RunPage(run, request.user)})
+        shown = RunPage(run, request.user)
+        context = {"object": run, "shown": shown}
+        return refreshing_page(request, "rq_webhooks/netbox/run/page.html", context, goes_on=run.is_open)
 
 
 # The page before a run of the rows of a list
