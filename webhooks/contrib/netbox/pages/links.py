@@ -1,0 +1,45 @@
+"""The links and buttons of the core's pages, with addresses in NetBox: ``{% load webhooks_netbox %}``.
+
+``{{ link|address }}``           the address of one link
+``{% buttons links %}``          a row of buttons: some open a page, some post with a CSRF token
+``{% buttons links "sm" %}``     the same, small, for tables and alerts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+from django import template
+from django.urls import reverse
+
+from webhooks.contrib.netbox import PLUGIN
+from webhooks.pages.links import Link
+
+register = template.Library()
+
+
+@register.filter
+def address(link: Link) -> str:
+    """The address that a link opens or posts to."""
+    match link.model:
+        case "status" | "why":
+            return page_url(link.model)
+        case "database":
+            return "#wh-database"
+    act = link.act or ("list" if link.key is None else "")
+    url = page_url(f"{link.model}_{act}" if act else link.model, *([] if link.key is None else [link.key]))
+    return f"{url}?{urlencode(link.filters, doseq=True)}" if link.filters else url
+
+
+def page_url(name: str, *args: Any) -> str:
+    """The address of a page of the plugin, such as "delivery_list"."""
+    return reverse(f"plugins:{PLUGIN}:{name}", args=args)
+
+
+@register.inclusion_tag("rq_webhooks/netbox/buttons.html", takes_context=True)
+def buttons(context: Any, links: Iterable[Link] | Link | None, size: str = "") -> dict[str, Any]:
+    """A row of buttons. A dangerous one asks first. ``size`` is one of Bootstrap's, such as "sm"."""
+    row = [links] if isinstance(links, Link) else list(links or ())
+    return {"links": row, "size": size, "return_url": context["request"].get_full_path()}
