@@ -42,4 +42,5 @@ def page_url(name: str, *args: Any) -> str:
 def buttons(context: Any, links: Iterable[Link] | Link | None, size: str = "") -> dict[str, Any]:
     """A row of buttons. A dangerous one asks first. ``size`` is one of Bootstrap's, such as "sm"."""
     row = [links] if isinstance(links, Link) else list(links or ())
-    return {"links": row, "size": size, "return_url": context["request"].get_full_path()}
+    named = [(link, f"wh-{link.model}-{link.act}-{link.key}") for link in row]
+    return {"links": named, "size": size, "return_url": context["request"].get_full_path()}
