@@ -2,4 +2,9 @@
 
 from typing import Any
 
-urlpatterns: list[Any] = []
+from webhooks.contrib.netbox.pages import status, why
+
+urlpatterns: list[Any] = [
+    *status.urlpatterns,
+    *why.urlpatterns,
+]
