@@ -20,7 +20,7 @@ from django.db.models import Model, Q, QuerySet, UUIDField
 from webhooks import permissions, registry
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
-from webhooks.models import Delivery, Event, QueuedDelivery, Skip
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip
 from webhooks.models.filters import EVENT_FILTERS, TIMES, select
 from webhooks.models.selection import (
     Filters,
@@ -33,6 +33,7 @@ from webhooks.models.selection import (
     skips_in_order,
 )
 from webhooks.security.encryption import Unreadable, unveil, veil
+from webhooks.text import as_uuid
 
 M = TypeVar("M", bound=Model)
 
@@ -237,6 +238,14 @@ def list_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery] | None
     return LongList(partial(_concealed, _find_deliveries, filters, user), rows)
 
 
+def search_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery]) -> LongList[Delivery]:
+    """As ``list_deliveries``, for a list with a search: a term that is the id of a delivery finds this one."""
+    term = filters.get("name", filters.get("request_id", ""))
+    if (pk := as_uuid(term)) and rows.filter(pk=pk).exists():
+        return LongList(lambda *args, **kwargs: Found([pk], count=1), rows)
+    return list_deliveries(filters, user, rows)
+
+
 def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None) -> LongList[Event]:
     rows = permissions.visible_events(user, Event.objects.for_list()) if rows is None else rows
     return LongList(partial(_concealed, _find_events, filters, user), rows)
@@ -245,6 +254,11 @@ def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None
 def list_skips(filters: Filters, user: Any, rows: QuerySet[Skip] | None = None) -> LongList[Skip]:
     rows = permissions.visible_skips(user).select_related("webhook") if rows is None else rows
     return LongList(partial(_concealed, _find_skips, filters, user), rows)
+
+
+def list_runs(filters: Filters, rows: QuerySet[Run]) -> LongList[Run]:
+    """The runs among ``rows`` of this ``state`` and ``kind``."""
+    return LongList(partial(read_page, rows.filter(**filters), None), rows)
 
 
 def _concealed(find: Find, filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:

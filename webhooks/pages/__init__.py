@@ -1,6 +1,7 @@
 """What pages show to one user, for the admin and for pages of other frameworks: values, without HTML and addresses.
 
-status, delivery, event, why
+status, delivery, event, run, why
              one page each: what ``insight`` knows of it, and what the user may do about it by ``operations``
+acts         acts on some rows of a list, and what a page says about them afterwards
 links        the links and buttons of pages, in terms of models
 """

@@ -26,11 +26,12 @@ from webhooks.insight import counts
 from webhooks.insight.statistics import Times
 from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
-from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
+from webhooks.models import Delivery, Event, Run, RunState, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE, label_of_action
 from webhooks.operations import runs
 from webhooks.pages import delivery as delivery_page
 from webhooks.pages.event import outcomes_in_order
+from webhooks.pages.links import Link
 from webhooks.permissions.redaction import label_of_kind
 
 register = template.Library()
@@ -179,12 +180,49 @@ def run_line(run: Run) -> str:
     return text % {"number": run.pk, "user": run.requested_by or EMPTY, "summary": runs.summary(run)}
 
 
+# The colours of the states of runs, by the state of a delivery that has the same one.
+RUN_COLOURS = {
+    RunState.RUNNING: State.SENDING,
+    RunState.PAUSED: "paused",
+    RunState.DONE: State.SUCCEEDED,
+    RunState.CANCELLED: State.DISCARDED,
+    RunState.FAILED: State.FAILED,
+}
+
+
+@register.filter
+def run_state(run: Run) -> SafeString:
+    """The state of a run as a label."""
+    return pill(RUN_COLOURS[RunState(run.state)], run.get_state_display())
+
+
+@register.filter
+def run_bar(run: Run) -> SafeString:
+    """The progress of a run as a bar. Without a value while the rows are being counted."""
+    label = _("Progress of run %(number)s") % {"number": run.pk}
+    value = format_html(' value="{}"', run.percent) if run.percent is not None else ""
+    return format_html('<progress class="wh-progress" max="100"{} aria-label="{}"></progress>', value, label)
+
+
+def run_begun(run: Run, address: str) -> SafeString:
+    """Says that a run has begun, with a link to its page at this address."""
+    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
+    return format_html(text, run.pk, runs.summary(run), address)
+
+
 @register.filter
 def object_name(event: Event | Skip) -> SafeString:
     """The event's object: its name, then its type and id. A ping has no object."""
     address = "" if event.object_type == PING_OBJECT_TYPE else f"{event.object_type} {event.object_id}"
     name = event.object_repr or event.object_id
     return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', name, address)
+
+
+@register.simple_tag(takes_context=True)
+def page_of(context: Any, model: str, key: Any = None, **filters: Any) -> str:
+    """The address of the page of a row, or of a list with these filters. The framework of the page knows it: the
+    context has its function ``address_of``, which takes a ``Link``."""
+    return str(context["address_of"](Link("", model, key, filters=filters)))
 
 
 # JSON and headers
