@@ -44,10 +44,7 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
-        self.connect()
 
-    def connect(self) -> None:
-        """What NetBox does not load by itself."""
         from webhooks.contrib.netbox import dashboard, grants  # noqa: F401 - importing the dashboard registers its widget
         from webhooks.contrib.netbox.pages import object_tab
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from django.utils.translation import gettext as _
 from django.views.generic import View
 from utilities.views import ContentTypePermissionRequiredMixin
 
 from webhooks.contrib.netbox.pages.display import page
-from webhooks.models import Run
-from webhooks.pages.links import Link
+from webhooks.contrib.netbox.pages.links import page_url
+from webhooks.pages import run
 from webhooks.pages.status import StatusPage
 
 # Seconds between two refreshes of the parts.
@@ -34,8 +33,9 @@ class StatusView(ContentTypePermissionRequiredMixin, View):
             "shown": shown,
             "overview": overview,
             "backend": shown.status.backend,
-            "runs": [(run, _cancel(run) if shown.may_steer_runs else None) for run in overview.runs],
+            "runs": [(one, run.acts_on(one, request.user)) for one in overview.runs],
             "refresh_every": REFRESH_EVERY,
+            "return_url": page_url("status"),
         }
         return page(request, self.template_name, context)
 
@@ -49,18 +49,6 @@ class StatusPartsView(StatusView):
         response = super().get(request)
         response["Cache-Control"] = "no-store"
         return response
-
-
-def _cancel(run: Run) -> Link:
-    return Link(
-        _("Cancel"),
-        "run",
-        run.pk,
-        "cancel",
-        posts=True,
-        question=_("Cancel run %(id)s?") % {"id": run.pk},
-        detail=_("What it has done stays. You can begin another run for the rest."),
-    )
 
 
 urlpatterns = [
