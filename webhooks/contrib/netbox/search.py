@@ -10,7 +10,9 @@ from typing import Any
 
 from netbox.search import SearchIndex
 
+from webhooks import permissions
 from webhooks.models import Webhook
+from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.network import url_policy
 
 
@@ -24,5 +26,12 @@ class WebhookIndex(SearchIndex):
             return url_policy.redacted(instance.payload_url).removesuffix("…").removesuffix("/") or None
         return SearchIndex.get_field_value(instance, field_name)
 
+
+def _restrict(webhooks: Any, user: Any, action: str = "view") -> Any:
+    """The search asks the querysets of all models for the rows that a user may view."""
+    return permissions.visible_webhooks(user, webhooks) if action == "view" else permissions.allowed(user, action, webhooks)
+
+
+WebhookQuerySet.restrict = _restrict  # type: ignore[attr-defined]
 
 indexes = [WebhookIndex]

@@ -13,9 +13,6 @@ from webhooks.pages.why import WhyPage
 
 
 class WhyView(ContentTypePermissionRequiredMixin, View):
-    def get_required_permission(self) -> str:
-        return "rq_webhooks.view_webhook"
-
     def has_permission(self) -> bool:
         return permissions.may_view_webhooks(self.request.user)
 
