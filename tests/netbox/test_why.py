@@ -85,3 +85,30 @@ def test_a_user_with_constraints_learns_nothing_of_other_objects(site: Any) -> N
     user = make_user("view_webhook", "view_delivery", "view_event")
     grant(user, "dcim.view_site", constraints={"name": "another"})
     assert "It was given up at" not in ask(browser(user), object_type="dcim.site", object_id=site.pk)
+
+
+def test_an_object_is_chosen_from_the_rest_api(admin_client: Client, site: Any) -> None:
+    webhook = make_webhook(Site, name="CMDB sync")
+    make_site_delivery(webhook, State.FAILED, make_site_event(site.pk))
+    html = ask(admin_client, object_type="dcim.site")
+    assert 'data-url="/api/dcim/sites/"' in html
+    assert "It was given up at" not in html
+    html = ask(admin_client, object_type="dcim.site", object=site.pk, object_id="")
+    assert "It was given up at" in html
+    assert f'<option value="{site.pk}" selected>AMS1</option>' in html
+    assert f'value="{site.pk}">' not in html
+
+
+def test_an_entered_id_counts_more_than_a_chosen_object(admin_client: Client, site: Any) -> None:
+    make_site_delivery(make_webhook(Site), State.FAILED, make_site_event(site.pk))
+    other = Site.objects.create(name="FRA1", slug="fra1")
+    assert "It was given up at" in ask(admin_client, object_type="dcim.site", object=other.pk, object_id=site.pk)
+
+
+def test_the_chooser_shows_no_object_that_the_user_may_not_view(site: Any) -> None:
+    user = make_user("view_webhook")
+    grant(user, "dcim.view_site", constraints={"name": "another"})
+    html = ask(browser(user), object_type="dcim.site", object=site.pk)
+    assert 'data-url="/api/dcim/sites/"' in html
+    assert "AMS1" not in html
+    assert "data-url" not in ask(browser(user), object_type="dcim.region")
