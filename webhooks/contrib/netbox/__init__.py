@@ -44,3 +44,9 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
+
+        from webhooks.contrib.netbox import dashboard, grants  # noqa: F401 - importing the dashboard registers its widget
+        from webhooks.contrib.netbox.pages import object_tab
+
+        grants.register()
+        object_tab.connect()

@@ -56,7 +56,11 @@ def object_url(event: Event, user: Any) -> str:
 
 @register.inclusion_tag("rq_webhooks/netbox/buttons.html", takes_context=True)
 def buttons(context: Any, links: Iterable[Link] | Link | None, size: str = "") -> dict[str, Any]:
-    """A row of buttons. A dangerous one asks first. ``size`` is one of Bootstrap's, such as "sm"."""
+    """A row of buttons. A dangerous one asks first. ``size`` is one of Bootstrap's, such as "sm".
+
+    A button returns to this page, or to ``return_url`` of the context.
+    """
     row = [links] if isinstance(links, Link) else list(links or ())
     named = [(link, f"wh-{link.model}-{link.act}-{link.key}") for link in row]
-    return {"links": named, "size": size, "return_url": context["request"].get_full_path()}
+    return_url = context.get("return_url") or context["request"].get_full_path()
+    return {"links": named, "size": size, "return_url": return_url}
