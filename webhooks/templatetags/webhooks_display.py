@@ -244,6 +244,7 @@ def json_text(text: str, marked: Collection[str] = ()) -> SafeString:
     return mark_safe(elements)  # noqa: S308 # nosec B308 B703 # each token is escaped
 
 
+@register.filter
 def indent(text: str) -> str:
     """JSON text with line breaks, or on one line if indentation would make it too long. Raises ValueError and
     RecursionError."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
-from webhooks.admin.lists import Act, ActingAdmin, list_url, show_result
+from webhooks.admin.lists import Act, ActingAdmin, list_url, show
 from webhooks.db import index_plans
 from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
@@ -25,9 +24,8 @@ from webhooks.insight.silence import read_unregistered
 from webhooks.insight.wording import number
 from webhooks.models import Webhook
 from webhooks.models.queue import State
-from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network import url_policy
-from webhooks.operations import webhooks
+from webhooks.pages.switches import SWITCHES, Switch
 from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
 from webhooks.templatetags.webhooks_display import EMPTY, short, webhook_state, when
@@ -39,67 +37,9 @@ ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 MAX_NAMES = 3
 
 
-def without_refused(request: HttpRequest, chosen: QuerySet[Webhook], starting: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """The chosen webhooks without the starting ones that would send what the user may not view. Shows the reasons."""
-    refused: dict[str, list[Webhook]] = defaultdict(list)
-    for webhook in permissions.allowed(request.user, "change", starting).prefetch_related("object_types"):
-        if reason := webhooks.why_not_started(request.user, webhook):
-            refused[reason].append(webhook)
-    for reason, group in refused.items():
-        names = ", ".join(f"“{webhook.name}”" for webhook in group)
-        messages.warning(request, _("%(names)s: %(reason)s") % {"names": names, "reason": reason})
-    return chosen.exclude(pk__in=[webhook.pk for group in refused.values() for webhook in group])
-
-
-def switch(
-    change: Callable[[Any, Any], list[Webhook]],
-    done: Any,
-    why_left: Any,
-    request: HttpRequest,
-    chosen: QuerySet[Webhook],
-    starting: Q | None = None,
-) -> None:
-    """Change the chosen webhooks that the user may change, and show the result. The ``starting`` ones would send."""
-    if starting is not None:
-        chosen = without_refused(request, chosen, chosen.filter(starting))
-    keys = list(permissions.allowed(request.user, "change", chosen).values_list("pk", flat=True))
-    if skipped := chosen.count() - len(keys):
-        text = _("You do not have permission to change %(count)s of these webhooks.")
-        messages.warning(request, text % {"count": skipped})
-    changed = len(change(Webhook.objects.filter(pk__in=keys), request.user))
-    show_result(request, done, changed, len(keys) - changed, why_left)
-
-
-ENABLE = partial(
-    switch,
-    partial(webhooks.set_enabled, enabled=True),
-    ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count"),
-    gettext_lazy("already enabled"),
-    starting=Q(enabled=False),
-)
-DISABLE = partial(
-    switch,
-    partial(webhooks.set_enabled, enabled=False),
-    ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count"),
-    gettext_lazy("already disabled"),
-)
-PAUSE = partial(
-    switch,
-    webhooks.pause,
-    ngettext_lazy(
-        "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
-        "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
-        "count",
-    ),
-    gettext_lazy("disabled, or paused by a user already"),
-)
-RESUME = partial(
-    switch,
-    webhooks.resume,
-    ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count"),
-    gettext_lazy("not paused"),
-    starting=IS_PAUSED,
-)
+def press(switch: Switch, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+    """Change the chosen webhooks that the user may change, and show the result."""
+    show(request, *switch.press(chosen, request.user))
 
 
 class WebhookList(ChangeList):
@@ -116,11 +56,8 @@ class WebhookList(ChangeList):
 
 class WebhookListAdmin(ActingAdmin):
     change_list_template = "rq_webhooks/admin/webhook/list.html"
-    actions = (
-        Act("enable", gettext_lazy("Enable the selected webhooks"), ENABLE, "change", suffix=""),
-        Act("disable", gettext_lazy("Disable the selected webhooks"), DISABLE, "change", suffix=""),
-        Act("pause", gettext_lazy("Pause the selected webhooks"), PAUSE, "change", suffix=""),
-        Act("resume", gettext_lazy("Resume the selected webhooks now"), RESUME, "change", suffix=""),
+    actions = tuple(
+        Act(one.name, one.action_label, partial(press, one), "change", suffix="") for one in SWITCHES.values()
     )
     sortable_by = ("name_and_url", "state")
 
