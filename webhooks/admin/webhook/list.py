@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,12 +12,11 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.lists import Act, ActingAdmin, list_url, show
 from webhooks.db import index_plans
-from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.wording import number
@@ -26,15 +24,11 @@ from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.network import url_policy
 from webhooks.pages.switches import SWITCHES, Switch
-from webhooks.permissions.redaction import last_failure
 from webhooks.registry import label_of
-from webhooks.templatetags.webhooks_display import EMPTY, short, webhook_state, when
+from webhooks.templatetags.webhooks_display import EMPTY, first_names, last_result, listed_state, short
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
-
-# A cell names at most this many models of a webhook.
-MAX_NAMES = 3
 
 
 def press(switch: Switch, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
@@ -95,19 +89,11 @@ class WebhookListAdmin(ActingAdmin):
 
     @admin.display(description=gettext_lazy("state"), ordering="enabled")
     def state(self, webhook: Any) -> SafeString:
-        """The state, and what the webhook sends and is not registered, with the alarm about it as a tooltip."""
-        shown = webhook_state(webhook)
-        for alarm in silent_alarms(webhook, webhook.silence):
-            text = _("not registered: %(names)s")
-            text %= {"names": _first_names([*webhook.silence.models, *webhook.silence.events])}
-            shown += format_html(
-                ' <span class="wh-bad wh-below wh-break" title="{} {}">{}</span>', alarm.text, alarm.remedy, text
-            )
-        return shown
+        return listed_state(webhook)
 
     @admin.display(description=gettext_lazy("sends"))
     def sends(self, webhook: Webhook) -> SafeString:
-        models = _first_names(sorted(map(label_of, webhook.object_types.all()))) or EMPTY
+        models = first_names(sorted(map(label_of, webhook.object_types.all()))) or EMPTY
         actions = ", ".join([*(str(action.label) for action in webhook.actions), *webhook.custom_events])
         return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)
 
@@ -121,17 +107,7 @@ class WebhookListAdmin(ActingAdmin):
 
     @admin.display(description=gettext_lazy("last result"))
     def last_result(self, webhook: Webhook) -> SafeString | str:
-        if webhook.failures_in_a_row and webhook.last_failure_at:
-            return format_html("{} {}", short(last_failure(webhook), 40), when(webhook.last_failure_at))
-        if not webhook.last_success_at:
-            return EMPTY
-        return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
-
-
-def _first_names(names: Sequence[str]) -> str:
-    shown, others = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
-    text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
-    return text % {"models": shown, "count": others} if others > 0 else shown
+        return last_result(webhook)
 
 
 def _count_link(webhook: Webhook, state: str, count: int, label: str) -> SafeString | str:
