@@ -28,8 +28,8 @@ class Switch:
     done: Any
     """What was done, for a count of webhooks."""
     why_left: Any
-    button: Any = ""
-    """Its label on the page of a webhook. Empty without a button there."""
+    button: Any
+    """Its short label."""
     hint: Any = ""
     starting: Q | None = None
     """The webhooks that would send then. It leaves out the ones that would send what the user may not view."""
@@ -82,6 +82,7 @@ _DECLARED = (
         partial(webhooks.set_enabled, enabled=False),
         ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count"),
         gettext_lazy("already disabled"),
+        gettext_lazy("Disable"),
     ),
     Switch(
         "pause",

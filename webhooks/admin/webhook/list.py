@@ -62,9 +62,7 @@ class WebhookListAdmin(ActingAdmin):
         return lookup in ALLOWED_LOOKUPS and super().lookup_allowed(lookup, value, request)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        user = request.user
-        sees_urls = permissions.may_change_webhooks(user) and not permissions.is_restricted(user)
-        return ("name", "payload_url") if sees_urls else ("name",)
+        return ("name", "payload_url") if permissions.may_search_urls(request.user) else ("name",)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         counts = ("open", "failed") if permissions.may_view_deliveries(request.user) else ()
