@@ -16,8 +16,8 @@ from webhooks.insight.silence import read_silences
 from webhooks.models import Delivery, Webhook
 from webhooks.models.selection import rows_in_order
 from webhooks.operations.before_run import may_begin
-from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
-from webhooks.pages.links import Link
+from webhooks.operations.kinds import OF_WEBHOOK, RETRY, RUN_KINDS
+from webhooks.pages.links import Link, retry_failed
 from webhooks.pages.switches import SWITCHES
 
 # Deliveries at the top of the page, the newest.
@@ -51,6 +51,9 @@ class WebhookPage:
         self.last = _last(webhook, user) if self.sees_deliveries else []
         """The newest deliveries that the user may view."""
         self.sees_skips = permissions.may_view_skips(user)
+        may_retry = bool(webhook.failed) and not RETRY.missing_permissions(user)
+        self.retry = retry_failed(_("Retry…"), webhook.name, webhook=webhook.pk) if may_retry else None
+        """The button that retries its failed deliveries. None if there are none, or the user may not."""
 
 
 def _acts(webhook: Webhook) -> list[Link]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import messages
@@ -47,7 +47,7 @@ class NetBoxWebhookForm(WebhookForm):
     """The form in the markup of NetBox. Its template shows ``hidden_initials`` as well."""
 
     class Media:
-        css = {"all": ["rq_webhooks/netbox-form.css"]}  # noqa: RUF012 - Django's own way
+        css: ClassVar = {"all": ["rq_webhooks/netbox-webhook.css"]}
         js = ("rq_webhooks/try_it.js", "rq_webhooks/netbox-form.js")
 
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
@@ -87,6 +87,7 @@ def original_of(request: HttpRequest) -> Webhook | None:
 class WebhookEditView(PermittedRows, generic.ObjectEditView):
     queryset = Webhook.objects.all()
     template_name = "rq_webhooks/netbox/webhook_edit.html"
+    made: NetBoxWebhookForm
 
     def form(self, data: Any = None, files: Any = None, *, initial: Any = None, **options: Any) -> NetBoxWebhookForm:
         """NetBox's view makes its form by this."""
@@ -94,12 +95,15 @@ class WebhookEditView(PermittedRows, generic.ObjectEditView):
         if original := original_of(self.request):
             first = initial_values(original) | first
         preview_url = page_url("webhook_condition_preview")
-        return NetBoxWebhookForm(
+        self.made = NetBoxWebhookForm(
             data, files, initial=first, user=self.request.user, preview_url=preview_url, **options
         )
+        return self.made
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response: HttpResponse = super().post(request, *args, **kwargs)
+        if response.status_code == 302 and (note := self.made.enabled_note()):
+            messages.warning(request, note)
         return response
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
