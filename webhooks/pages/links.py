@@ -38,6 +38,8 @@ class Link:
     """What to ask before a dangerous act. Empty if it is not dangerous."""
     detail: str = ""
     """What follows from a dangerous act."""
+    hint: str = ""
+    """A tooltip."""
 
 
 def retry_failed(label: str, about: str = "", **filters: Any) -> Link:

@@ -17,12 +17,13 @@ from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
 from webhooks.insight import counts
+from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.statistics import Times
 from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
@@ -32,7 +33,7 @@ from webhooks.operations import runs
 from webhooks.pages import delivery as delivery_page
 from webhooks.pages.event import outcomes_in_order
 from webhooks.pages.links import Link
-from webhooks.permissions.redaction import label_of_kind
+from webhooks.permissions.redaction import label_of_kind, last_failure
 
 register = template.Library()
 for function in (
@@ -52,6 +53,9 @@ MAX_INDENTATION = 4
 COLOURED = {"nt", "s", "s2", "mi", "mf", "kc"}
 
 GAP = 0.2  # of the width of a column of a chart
+
+# A cell names at most this many models of a webhook.
+MAX_NAMES = 3
 
 
 @register.filter
@@ -130,6 +134,39 @@ def when(moment: datetime | None) -> SafeString | str:
     seconds = (timezone.now() - moment).total_seconds()
     words = (_("%(span)s ago") if seconds >= 0 else _("in %(span)s")) % {"span": span(abs(seconds))}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), words)
+
+
+@register.filter
+def listed_state(webhook: Any) -> SafeString:
+    """The state, and what the webhook sends and is not registered, with the alarm about it as a tooltip.
+
+    ``silence.read_unregistered`` has given its ``silence``.
+    """
+    shown = webhook_state(webhook)
+    for alarm in silent_alarms(webhook, webhook.silence):
+        text = _("not registered: %(names)s") % {"names": first_names([*webhook.silence.models, *webhook.silence.events])}
+        shown += format_html(
+            ' <span class="wh-bad wh-below wh-break" title="{} {}">{}</span>', alarm.text, alarm.remedy, text
+        )
+    return shown
+
+
+@register.filter
+def first_names(names: Sequence[str]) -> str:
+    """The first ``MAX_NAMES``: "dcim.site, dcim.device and 4 more"."""
+    shown, others = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
+    text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
+    return text % {"models": shown, "count": others} if others > 0 else shown
+
+
+@register.filter
+def last_result(webhook: Webhook) -> SafeString | str:
+    """When the receiver accepted the last request, or why it did not."""
+    if webhook.failures_in_a_row and webhook.last_failure_at:
+        return format_html("{} {}", short(last_failure(webhook), 40), when(webhook.last_failure_at))
+    if not webhook.last_success_at:
+        return EMPTY
+    return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
 
 
 @register.filter
@@ -244,6 +281,7 @@ def json_text(text: str, marked: Collection[str] = ()) -> SafeString:
     return mark_safe(elements)  # noqa: S308 # nosec B308 B703 # each token is escaped
 
 
+@register.filter
 def indent(text: str) -> str:
     """JSON text with line breaks, or on one line if indentation would make it too long. Raises ValueError and
     RecursionError."""

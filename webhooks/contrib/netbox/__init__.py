@@ -42,6 +42,9 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
 
     def ready(self) -> None:
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
+        from webhooks.contrib.netbox import features  # not before the models are loaded
+
+        features.install()
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
 
