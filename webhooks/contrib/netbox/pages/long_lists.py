@@ -131,7 +131,7 @@ class LongListView(PermittedRows, generic.ObjectListView):
             chosen = [name for name, _header in table.selected_columns]
             delimiter = request.user.config.get("csv_delimiter") if request.user.is_authenticated else None
             return self.export_table(table, chosen, delimiter=delimiter)
-        is_part = htmx_partial(request)
+        is_part = htmx_partial(request) and not request.htmx.history_restore_request
         context = self._describe(form, found, size) | {"table": table, "is_part": is_part} | self._offer(acts)
         if is_part:
             return page(request, "rq_webhooks/netbox/list/rows.html", context)
