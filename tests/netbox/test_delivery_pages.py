@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from dcim.models import Site
 from django.test import Client
 
+from dcim.models import Site
 from tests.support.makers import (
     make_attempt,
     make_delivery,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from dcim.models import Site
 from django.test import Client
 
+from dcim.models import Site
 from tests.support.makers import make_site_deliveries, make_webhook
 from tests.support.netbox_pages import address, messages, queries_of, rows, shown
 from tests.support.netbox_users import browser, make_user
@@ -158,4 +158,4 @@ def test_a_run_that_does_the_same_is_shown_instead(admin_client: Client, webhook
     first = admin_client.post(url)
     again = admin_client.post(url, follow=True)
     assert again.redirect_chain == [(first.headers["Location"], 302)]
-    assert "does the same and has not ended yet" in messages(again)[0]
+    assert "does the same and has not ended yet" in messages(again)[-1]

@@ -47,7 +47,9 @@ class WebhookEventTable(LongTable):
     action = ShownColumn(lambda row: label_of_action(row.action), gettext_lazy("action"))
     state = ShownColumn(lambda row: event_state(row, row.outcomes), gettext_lazy("state"))
     user = ShownColumn(lambda row: short(row.username, 24), gettext_lazy("user"), value=lambda row: row.username)
-    request = ShownColumn(lambda row: short(row.request_id, 9), gettext_lazy("request"), value=lambda row: row.request_id)
+    request = ShownColumn(
+        lambda row: short(row.request_id, 9), gettext_lazy("request"), value=lambda row: row.request_id
+    )
     time = ShownColumn(
         lambda row: when(row.timestamp), gettext_lazy("time"), value=lambda row: row.timestamp.isoformat()
     )

@@ -68,7 +68,9 @@ class WebhookRunTable(LongTable):
     run = ShownColumn(_title, gettext_lazy("run"))
     state = ShownColumn(run_state, gettext_lazy("state"))
     progress = ShownColumn(
-        lambda row: format_html("{} {}", run_bar(row), progress_text(row)), gettext_lazy("progress"), value=progress_text
+        lambda row: format_html("{} {}", run_bar(row), progress_text(row)),
+        gettext_lazy("progress"),
+        value=progress_text,
     )
     requested_by = ShownColumn(lambda row: row.requested_by, gettext_lazy("requested by"))
     begun = ShownColumn(lambda row: when(row.created), gettext_lazy("begun"), value=lambda row: row.created.isoformat())

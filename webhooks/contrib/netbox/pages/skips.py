@@ -26,7 +26,9 @@ from webhooks.templatetags.webhooks_display import object_name, short, when
 
 def _webhook(skip: Any) -> SafeString | str:
     name = short(skip.webhook.name, 32)
-    return format_html('<a href="{}{}/">{}</a>', skip.webhooks_url, skip.webhook_id, name) if skip.webhooks_url else name
+    return (
+        format_html('<a href="{}{}/">{}</a>', skip.webhooks_url, skip.webhook_id, name) if skip.webhooks_url else name
+    )
 
 
 class WebhookSkipTable(LongTable):
