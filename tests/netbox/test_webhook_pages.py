@@ -485,7 +485,7 @@ def test_netbox_stores_the_features_of_webhooks() -> None:
 
 def test_templates_of_netbox_reveal_no_secret() -> None:
     make(secret=SECRET)
-    for code in ("secret.reveal()", "overlapping_secret(now)", "credentials('https://a').value()"):
+    for code in ("secret.reveal()", "overlapping_secret(now)", "credentials('https://a').reveal()"):
         template = ExportTemplate(name="x", template_code=f"{{{{ rq_webhooks.Webhook.objects.first().{code} }}}}")
         with pytest.raises(SecurityError):
             template.render()
