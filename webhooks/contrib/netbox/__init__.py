@@ -47,3 +47,9 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         features.install()
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
+
+        from webhooks.contrib.netbox import dashboard, grants  # noqa: F401 - importing the dashboard registers its widget
+        from webhooks.contrib.netbox.pages import object_tab
+
+        grants.register()
+        object_tab.connect()

@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.contrib.messages.constants import DEFAULT_LEVELS
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from utilities.htmx import htmx_partial
 
 from webhooks.contrib.netbox.pages.links import address
 from webhooks.pages.acts import Message
@@ -25,3 +26,12 @@ def show(request: HttpRequest, *results: Message) -> None:
     """Show the results of an act."""
     for one in results:
         messages.add_message(request, DEFAULT_LEVELS[one.level.upper()], one.text)
+
+
+def refreshing_page(request: HttpRequest, template: str, context: dict[str, Any], *, goes_on: bool) -> HttpResponse:
+    """A page with a part that refreshes itself while ``goes_on``. At the end, the browser loads the whole page: its
+    buttons change, too."""
+    response = page(request, template, context)
+    if htmx_partial(request) and not goes_on:
+        response.headers["HX-Refresh"] = "true"
+    return response
