@@ -19,9 +19,10 @@ from utilities.views import register_model_view
 
 from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
+from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address, page_url
 from webhooks.contrib.netbox.pages.webhook_form import DUPLICATE
-from webhooks.contrib.netbox.pages.webhooks import VisibleCharacters, listed
+from webhooks.contrib.netbox.pages.webhooks import listed
 from webhooks.db import index_plans
 from webhooks.forms.sections import FORM
 from webhooks.insight import history
