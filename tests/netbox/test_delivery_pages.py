@@ -19,7 +19,7 @@ from tests.support.makers import (
     make_webhook,
 )
 from tests.support.netbox_pages import address, messages, queries_of, rows, shown
-from tests.support.netbox_users import browser, make_user
+from tests.support.netbox_users import browser, grant, make_user
 from webhooks.models import Delivery, Run, State, Webhook
 
 VIEW = ("view_delivery", "dcim.view_site", "view_webhook")
@@ -146,9 +146,7 @@ def test_a_user_sees_deliveries_of_permitted_objects_and_webhooks_only(webhook: 
     user = make_user("view_delivery", "view_webhook")
     client = browser(user)
     assert rows(shown(client, lists)) == []
-    other = make_user("dcim.view_site", constraints={"slug": "mine"})
-    other.object_permissions.first().users.add(user)
-    client = browser(type(user).objects.get(pk=user.pk))
+    grant(user, "dcim.view_site", constraints={"slug": "mine"})
     [row] = rows(shown(client, lists))
     assert "Mine" in row
     hidden = Delivery.objects.get(event__object_repr="Theirs")
@@ -169,9 +167,8 @@ def test_a_constrained_permission_to_retry_changes_its_rows_alone(webhook: Webho
     other = make_webhook(Site, name="DNS")
     allowed, refused = make_site_delivery(webhook), make_site_delivery(other)
     user = make_user(*VIEW)
-    retrier = make_user("retry_delivery", constraints={"webhook__name": "CMDB"})
-    retrier.object_permissions.first().users.add(user)
-    client = browser(type(user).objects.get(pk=user.pk))
+    grant(user, "retry_delivery", constraints={"webhook__name": "CMDB"})
+    client = browser(user)
     assert client.post(address("delivery_retry", refused.pk)).status_code == 403
     client.post(address("delivery_bulk_retry"), {"pk": [allowed.pk, refused.pk]})
     found = {one.pk: one.state for one in Delivery.objects.for_detail()}
@@ -233,7 +230,7 @@ def test_an_act_on_all_that_match_asks_with_their_number_and_becomes_a_run(
     monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 1)
     monkeypatch.setattr("webhooks.contrib.netbox.pages.runs.COUNT_SECONDS", 60)
     make_site_deliveries(webhook, 3)
-    make_site_delivery(webhook, State.SUCCEEDED)
+    make_site_delivery(webhook, State.SUCCEEDED, make_site_event(9))
     asked = admin_client.post(f"{address('delivery_bulk_retry')}?state=failed", {"_all": "on"}, follow=True)
     assert asked.redirect_chain == [(f"{address('run_add')}?kind=retry&state=failed", 302)]
     assert "Retry 3 deliveries of CMDB?" in asked.text

@@ -11,7 +11,7 @@ from django.test import Client
 
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.netbox_pages import address, messages, queries_of, rows, shown
-from tests.support.netbox_users import browser, make_user
+from tests.support.netbox_users import browser, grant, make_user
 from webhooks.models import Event, Run, State, Webhook
 
 pytestmark = pytest.mark.django_db
@@ -79,7 +79,8 @@ def test_a_replay_of_all_that_match_asks_first_and_becomes_a_run(
 ) -> None:
     monkeypatch.setattr("webhooks.contrib.netbox.pages.runs.COUNT_SECONDS", 60)
     for number in (1, 2):
-        make_site_event(number, "AMS1", error="Traceback: boom", data="")
+        site = Site.objects.create(name=f"AMS{number}", slug=f"ams{number}")
+        make_site_event(site.pk, site.name, error="Traceback: boom", data="")
     asked = admin_client.post(f"{address('event_bulk_replay')}?state=failed", {"_all": "on"}, follow=True)
     assert "Replay 2 events" in asked.text
     [(url, _status)] = asked.redirect_chain
@@ -136,8 +137,8 @@ def test_a_user_sees_events_of_permitted_objects_only() -> None:
     for site in (mine, theirs):
         make_site_event(site.pk, site.name)
     user = make_user("view_event")
-    make_user("dcim.view_site", constraints={"slug": "mine"}).object_permissions.first().users.add(user)
-    client = browser(type(user).objects.get(pk=user.pk))
+    grant(user, "dcim.view_site", constraints={"slug": "mine"})
+    client = browser(user)
     assert [row.split()[0] for row in rows(shown(client, address("event_list")))] == ["Mine"]
     hidden = Event.objects.get(object_repr="Theirs")
     assert client.get(address("event", hidden.pk)).status_code == 404

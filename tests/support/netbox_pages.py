@@ -27,7 +27,7 @@ def rows(page: str) -> list[str]:
     """The text of each row of the list on a page, without its tags."""
     table = page.partition("<tbody>")[2].partition("</tbody>")[0]
     texts = (" ".join(re.sub("<[^>]*>", " ", row).split()) for row in table.split("</tr>"))
-    return [text for text in texts if text and "—" not in text]
+    return [text for text in texts if text and "&mdash;" not in text]
 
 
 def messages(answer: Any) -> list[str]:
