@@ -86,7 +86,7 @@ def test_the_list_shows_the_webhooks_with_their_states(admin_client) -> None:
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ({"q": "cmd"}, ["CMDB"]),
+        ({"q": "dev"}, ["Devices"]),
         ({"q": "token-4711"}, ["CMDB", "Devices", "Off"]),  # superusers see whole URLs
         ({"enabled": "false"}, ["Off"]),
         ({"paused": "true"}, []),
@@ -404,7 +404,7 @@ def test_an_import_reads_what_the_list_exports(admin_client) -> None:
     exported = admin_client.get(page("_list") + "?export").text.replace("CMDB", "Copy")
     form = {"import_method": "direct", "data": exported, "format": "yaml", "csv_delimiter": "auto"}
     answer = admin_client.post(page("_bulk_import"), form)
-    assert answer.status_code == 302, text_of(answer)
+    assert answer.status_code == 302, answer.text[-2000:]
     copy = Webhook.objects.get(name="Copy")
     assert copy.object_types.count() == 2
     assert copy.conditions == {"attr": "name", "value": "Ü"}
@@ -416,7 +416,7 @@ def test_an_import_of_csv_adds_webhooks(admin_client) -> None:
     data = f'name,payload_url,object_types,on_created,http_method\nCMDB,{URL},"dcim.site,dcim.device",true,\n'
     form = {"import_method": "direct", "data": data, "format": "csv", "csv_delimiter": "auto"}
     answer = admin_client.post(page("_bulk_import"), form)
-    assert answer.status_code == 302, text_of(answer)
+    assert answer.status_code == 302, answer.text[-2000:]
     webhook = Webhook.objects.get()
     assert webhook.http_method == "POST"
     assert webhook.object_types.count() == 2
@@ -426,8 +426,8 @@ def test_an_import_of_csv_adds_webhooks(admin_client) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ("name,payload_url,on_created\nA,https://a.example,true\nB,https://b.example,false\n", "Choose at least one action"),
-        ("name,payload_url,on_created\nA,ftp://a.example,true\n", "payload_url"),
+        ("name,payload_url,object_types,on_created\nA,https://a.example,dcim.site,true\nB,https://b.example,dcim.site,false\n", "Choose at least one action"),
+        ("name,payload_url,object_types,on_created\nA,ftp://a.example,dcim.site,true\n", "payload_url"),
         ("name,payload_url,on_created,object_types\nA,https://a.example,true,dcim.nothing\n", "dcim.nothing"),
         ("name,payload_url,on_created,secret\nA,https://a.example,true,x\n", "Unrecognized header: secret"),
         ("id,name\n1,A\n", "An import adds webhooks."),

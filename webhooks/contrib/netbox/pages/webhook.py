@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -56,7 +56,10 @@ class WebhookView(VisibleCharacters, PermittedRows, generic.ObjectView):
 
     def get_object(self, **kwargs: Any) -> Webhook:
         with index_plans(Webhook.objects.db):
-            return get_object_or_404(self.queryset, **kwargs)
+            webhook = self.queryset.filter(**kwargs).first()
+        if webhook is None:  # not within the block: it would spoil the transaction around it
+            raise Http404
+        return webhook
 
     def get_permitted_actions(self, user: Any, model: Any = None) -> list[type[ObjectAction]]:
         """NetBox asks for the permission for any webhook. The constraints of the user may leave out this one."""
