@@ -95,10 +95,11 @@ class LongList(Generic[M]):
         self.model, self._find, self._rows = rows.model, find, rows
         self._found, self._read = Found(), 0  # the first keys, and how many were asked for
 
-    def page(self, size: int, before: str = "", *, counts: bool = True) -> Found:
-        """The page of this size after a cursor. Raises ValueError for a cursor of another list."""
-        found = self._find(before, size, counts=counts)
-        return replace(found, rows=self._rows_of(found.keys))
+    def page(self, size: int, before: str = "", *, offset: int = 0, counts: bool = True) -> Found:
+        """The page of this size after a cursor, and after more rows. Raises ValueError for a cursor of another list."""
+        found = self._find(before, offset + size, counts=counts)
+        keys = found.keys[offset:]
+        return replace(found, keys=keys, rows=self._rows_of(keys))
 
     def count(self) -> int:
         """The number of rows, or of matches among the rows that it looked through, at most ``TOTAL_CAP``."""

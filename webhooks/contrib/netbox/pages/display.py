@@ -35,3 +35,14 @@ def refreshing_page(request: HttpRequest, template: str, context: dict[str, Any]
     if htmx_partial(request) and not goes_on:
         response.headers["HX-Refresh"] = "true"
     return response
+
+
+class VisibleCharacters:
+    """Pages that are no form show invisible characters as escapes, such as ``\\u202e``: names and answers come from
+    other people."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response: HttpResponse = super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        if not response.streaming and response.headers.get("Content-Type", "").startswith("text/html"):
+            response.content = escape_invisible(response.content.decode()).encode()
+        return response

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -19,9 +19,10 @@ from utilities.views import register_model_view
 
 from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
+from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address, page_url
 from webhooks.contrib.netbox.pages.webhook_form import DUPLICATE
-from webhooks.contrib.netbox.pages.webhooks import VisibleCharacters, listed
+from webhooks.contrib.netbox.pages.webhooks import listed
 from webhooks.db import index_plans
 from webhooks.forms.sections import FORM
 from webhooks.insight import history
@@ -55,7 +56,10 @@ class WebhookView(VisibleCharacters, PermittedRows, generic.ObjectView):
 
     def get_object(self, **kwargs: Any) -> Webhook:
         with index_plans(Webhook.objects.db):
-            return get_object_or_404(self.queryset, **kwargs)
+            webhook = self.queryset.filter(**kwargs).first()
+        if webhook is None:  # not within the block: it would spoil the transaction around it
+            raise Http404
+        return webhook
 
     def get_permitted_actions(self, user: Any, model: Any = None) -> list[type[ObjectAction]]:
         """NetBox asks for the permission for any webhook. The constraints of the user may leave out this one."""

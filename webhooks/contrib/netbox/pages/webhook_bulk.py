@@ -194,11 +194,14 @@ class WebhookImportForm(CSVModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         del self.fields["id"]
+        for name, field in self.fields.items():
+            field.required = name in ("name", "payload_url")  # the others have defaults
         self.fields["object_types"].queryset = registered_object_types()
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        given = {name: value for name, value in cleaned.items() if name in self.data and name in SETTINGS}
+        filled = {name for name in SETTINGS if self.data.get(name) not in (None, "")}
+        given = {name: value for name, value in cleaned.items() if name in filled}
         models = given.pop("object_types", [])
         try:
             values = check_webhook(Webhook(), given, models, self.user)

@@ -18,6 +18,7 @@ from utilities.forms.rendering import FieldSet
 
 from webhooks import permissions
 from webhooks.models import Webhook
+from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.registry import registered_object_types
 
@@ -30,13 +31,14 @@ class WebhookFilterSet(ChangeLoggedModelFilterSet):
     object_type_id = django_filters.ModelMultipleChoiceFilter(
         queryset=ContentType.objects.all(), method="filter_object_types", label=_("Model (ID)")
     )
+    http_method = django_filters.MultipleChoiceFilter(choices=Method.choices, distinct=False)
     paused = django_filters.BooleanFilter(method="filter_paused", label=_("Paused"))
     failing = django_filters.BooleanFilter(method="filter_failing", label=_("Failing"))
 
     class Meta:
         model = Webhook
         fields = (
-            "id", "name", "enabled", "on_created", "on_updated", "on_deleted", "http_method", "ordered",
+            "id", "name", "enabled", "on_created", "on_updated", "on_deleted", "ordered",
             "ssl_verification", "prechange",
         )  # fmt: skip
 
@@ -76,9 +78,7 @@ class WebhookFilterForm(NetBoxModelFilterSetForm):
     on_created = _yes_or_no(_("Created"))
     on_updated = _yes_or_no(_("Updated"))
     on_deleted = _yes_or_no(_("Deleted"))
-    http_method = forms.MultipleChoiceField(
-        choices=Webhook._meta.get_field("http_method").choices, required=False, label=_("HTTP method")
-    )
+    http_method = forms.MultipleChoiceField(choices=Method.choices, required=False, label=_("HTTP method"))
     ordered = _yes_or_no(_("Ordered"))
     ssl_verification = _yes_or_no(_("TLS verification"))
 

@@ -21,6 +21,7 @@ from utilities.views import register_model_view
 
 from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
+from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterForm, WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhook_switches import SWITCH_ACTIONS
@@ -36,7 +37,6 @@ from webhooks.pages.links import Link
 from webhooks.permissions.redaction import Redaction
 from webhooks.registry import label_of
 from webhooks.templatetags.webhooks_display import EMPTY, first_names, last_result, listed_state
-from webhooks.text import escape_invisible
 
 # Columns with counts of deliveries.
 COUNTS = ("open", "failed")
@@ -48,15 +48,6 @@ def listed(user: Any) -> QuerySet[Webhook]:
     return with_counts(Webhook.objects.order_by("name"), queue).prefetch_related("object_types")
 
 
-class VisibleCharacters:
-    """Pages that are no form show invisible characters as escapes, such as ``\\u202e``: names and answers come from
-    other people."""
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        response: HttpResponse = super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
-        if not response.streaming and response.headers.get("Content-Type", "").startswith("text/html"):
-            response.content = escape_invisible(response.content.decode()).encode()
-        return response
 
 
 # The table
