@@ -59,7 +59,7 @@ def _object(delivery: Any) -> SafeString:
 def _result(delivery: Delivery) -> SafeString:
     parts = [redaction.label_of_kind(delivery.error_kind), next_attempt(delivery)]
     shown = format_html_join("", ' <span class="wh-part">{}</span>', ((part,) for part in parts if part))
-    return format_html("{}{}", number(delivery.attempt_count), shown)
+    return format_html('<span class="wh-part">{}</span>{}', number(delivery.attempt_count), shown)
 
 
 def _retry(delivery: Any) -> SafeString | str:
