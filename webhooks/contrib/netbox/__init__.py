@@ -43,23 +43,22 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
     }
 
     def ready(self) -> None:
-        from webhooks.contrib.netbox import actors, checks, payloads, worker
+        # Not before the models are loaded. Importing the dashboard registers its widget.
+        from webhooks.contrib.netbox import actors, checks, dashboard, features, grants, originals, payloads, worker  # noqa: F401
+        from webhooks.contrib.netbox import notifications
+        from webhooks.contrib.netbox.pages import object_tab
+        from webhooks.management import imports
         from webhooks.registry.framework import set_framework
 
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
-        self._bridge()
-        set_framework(payloads.NetBox())
-        WebhooksConfig.ready(self)
-        PluginConfig.ready(self)
-        for part in (actors, checks, payloads):
-            part.connect()
-        worker.use()
-
-    def _bridge(self) -> None:
-        """Send alarms to NetBox's notifications, and let the import read NetBox's event rules."""
-        from webhooks.contrib.netbox import notifications, originals
-        from webhooks.management import imports
-
         notifications.register_event_types()
         notifications.list_hook(settings.WEBHOOKS)
         imports.local_sources.append(originals.SOURCE)
+        set_framework(payloads.NetBox())
+        features.install()
+        WebhooksConfig.ready(self)
+        PluginConfig.ready(self)
+        for part in (actors, checks, payloads, object_tab):
+            part.connect()
+        grants.register()
+        worker.use()
