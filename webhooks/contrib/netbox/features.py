@@ -54,8 +54,6 @@ def _or_one_of(models: Collection[type[Model]], test: Test) -> Test:
 def _relations() -> dict[str, GenericRelation]:
     """As ``JournalingMixin`` and ``BookmarksMixin`` declare them."""
     return {
-        "journal_entries": GenericRelation(
-            "extras.JournalEntry", "assigned_object_id", "assigned_object_type"
-        ),
+        "journal_entries": GenericRelation("extras.JournalEntry", "assigned_object_id", "assigned_object_type"),
         "bookmarks": GenericRelation("extras.Bookmark", "object_id", "object_type"),
     }

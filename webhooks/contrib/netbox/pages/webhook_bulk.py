@@ -26,7 +26,6 @@ from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.webhook import delete_as
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhooks import WebhookTable, listed
-from webhooks.db import index_plans
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, Method
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
@@ -141,7 +140,9 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
         if "_confirm" not in request.POST or not form.is_valid():
             return super().post(request, **kwargs)  # type: ignore[no-any-return]
         with transaction.atomic(Webhook.objects.db):
-            chosen = list(Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk")))
+            chosen = list(
+                Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk"))
+            )
             delete_as(request.user, chosen)
         text = ngettext("%(count)s webhook deleted.", "%(count)s webhooks deleted.", len(chosen))
         messages.success(request, text % {"count": len(chosen)})
@@ -206,7 +207,9 @@ class WebhookImportForm(CSVModelForm):
         try:
             values = check_webhook(Webhook(), given, models, self.user)
         except ValidationError as error:
-            raise ValidationError([f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items()]) from error
+            raise ValidationError(
+                [f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items()]
+            ) from error
         return values | {"object_types": models}
 
     def _post_clean(self) -> None:

@@ -48,8 +48,6 @@ def listed(user: Any) -> QuerySet[Webhook]:
     return with_counts(Webhook.objects.order_by("name"), queue).prefetch_related("object_types")
 
 
-
-
 # The table
 
 
@@ -149,7 +147,7 @@ def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:
 
 
 def as_yaml(webhook: Webhook, redaction: Redaction) -> str:
-    """The settings of a webhook as the import of this page reads them, without secrets, as far as a user may see them."""
+    """The settings of a webhook as the import reads them, without secrets, as far as a user may see them."""
     hidden = {*CREDENTIAL_FIELDS} if redaction.may_change(webhook.pk) else {*CREDENTIAL_FIELDS, *TOKEN_FIELDS}
     settings = {name: getattr(webhook, name) for name in SETTINGS if name not in hidden}
     settings |= {"object_types": _labels(webhook), "payload_url": redaction.url(webhook.pk, webhook.payload_url)}
