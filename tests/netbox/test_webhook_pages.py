@@ -111,6 +111,15 @@ def test_the_list_filters_and_sorts(admin_client, query, found) -> None:
     assert admin_client.get(page("_list", **query)).status_code == 200
 
 
+def test_a_quick_search_replaces_the_rows_alone(admin_client) -> None:
+    make()
+    make("Devices")
+    shown = admin_client.get(page("_list", q="dev"), headers={"HX-Request": "true"}).text
+    assert "Devices" in shown
+    assert "CMDB" not in shown
+    assert "<html" not in shown
+
+
 def test_a_search_does_not_guess_hidden_urls(client, jo) -> None:
     permit(jo, "view")
     make()

@@ -138,7 +138,7 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
         """NetBox's own deletes without a word in the history. A deletion is quick, so it needs no background job."""
         form = BulkDeleteForm(Webhook, request.POST)
         if "_confirm" not in request.POST or not form.is_valid():
-            return super().post(request, **kwargs)  # type: ignore[no-any-return]
+            return super().post(request, **kwargs)
         with transaction.atomic(Webhook.objects.db):
             chosen = list(
                 Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk"))
@@ -154,6 +154,8 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
 
 class ModelLabelsField(forms.ModelMultipleChoiceField):
     """Models by their labels: a list, or text with commas between them."""
+
+    queryset: Any
 
     def __init__(self, **options: Any) -> None:
         super().__init__(ContentType.objects.none(), **options)
@@ -231,4 +233,4 @@ class WebhookBulkImportView(PermittedRows, generic.BulkImportView):
     def create_and_update_objects(self, form: Any, request: HttpRequest) -> list[Webhook]:
         if any(record.get("id") for record in form.cleaned_data["data"]):
             raise ValidationError(_("An import adds webhooks. Leave out the ids, and edit webhooks in their list."))
-        return super().create_and_update_objects(form, request)  # type: ignore[no-any-return]
+        return super().create_and_update_objects(form, request)

@@ -57,6 +57,7 @@ def _computed(label: Any) -> tables.Column:
 
 
 class WebhookTable(NetBoxTable):
+    exclude: Any
     name = tables.Column(linkify=True, verbose_name=_("Name"))
     payload_url = tables.Column(verbose_name=_("Payload URL"), orderable=False)
     state = tables.Column(accessor="enabled", verbose_name=_("State"))
@@ -179,4 +180,4 @@ def _to_yaml(webhook: Webhook) -> str:
     return as_yaml(webhook, Redaction(AnonymousUser()))
 
 
-Webhook.to_yaml = _to_yaml  # type: ignore[attr-defined] # NetBox's list exports YAML if the model has it
+Webhook.to_yaml = _to_yaml  # NetBox's list exports YAML if the model has it
