@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from dcim.models import Site
 from django.test import Client
 
+from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.netbox_pages import address, messages, queries_of, rows, shown
 from tests.support.netbox_users import browser, grant, make_user
