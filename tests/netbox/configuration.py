@@ -19,6 +19,6 @@ DATABASES = {
 for _redis in REDIS.values():
     _redis["PORT"] = int(os.environ["NETBOX_REDIS_PORT"])
 
-PLUGINS = ["rq_webhooks"]
+PLUGINS = os.environ.get("NETBOX_PLUGINS", "rq_webhooks").split()
 DEBUG = False
 LOGGING = {"version": 1, "disable_existing_loggers": False}
