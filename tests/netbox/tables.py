@@ -46,16 +46,17 @@ def create(server: Server) -> None:
     if minor(contained()) != minor(installed()):
         sys.exit(f"{FILE.name} has the tables of NetBox {contained()}: use scripts/test-netbox --renew-tables")
     server.run("createdb", NAME)
-    statements = b"SET client_min_messages = warning; SET check_function_bodies = false;\n" + _read()
-    server.run("psql", "--quiet", "--no-psqlrc", "--single-transaction", "--set=ON_ERROR_STOP=1", NAME, input=statements)
+    statements = "SET client_min_messages = warning; SET check_function_bodies = false;\n" + text()
+    server.run("psql", "--quiet", "--no-psqlrc", "--single-transaction", "--set=ON_ERROR_STOP=1", NAME, input=statements.encode())
 
 
 def minor(release: str) -> str:
     return ".".join(release.split(".")[:2])
 
 
-def _read() -> bytes:
-    return gzip.decompress(FILE.read_bytes())
+def text() -> str:
+    """The statements, with the rows that the migrations insert."""
+    return gzip.decompress(FILE.read_bytes()).decode()
 
 
 def renew(server: Server, environment: dict[str, str]) -> None:
@@ -64,8 +65,8 @@ def renew(server: Server, environment: dict[str, str]) -> None:
     without = {**os.environ, **environment, "NETBOX_DATABASE": NAME, "NETBOX_PLUGINS": ""}
     subprocess.run([sys.executable, "-m", "netbox", "migrate", "--no-input"], env=without, check=True)
     dumped = server.run("pg_dump", "--no-owner", "--no-privileges", NAME)
-    text = re.sub(rb"\n{2,}", b"\n", _LEFT_OUT.sub(b"", dumped))
-    text = b"-- NetBox %s\n%s" % (installed().encode(), text)
+    kept = re.sub(rb"\n{2,}", b"\n", _LEFT_OUT.sub(b"", dumped))
+    written = b"-- NetBox %s\n%s" % (installed().encode(), kept)
     # Without a time, so that the same tables are the same file.
-    FILE.write_bytes(gzip.compress(text, 9, mtime=0))
+    FILE.write_bytes(gzip.compress(written, 9, mtime=0))
     print(f"{FILE}: NetBox {installed()}, {FILE.stat().st_size:,} bytes")

@@ -75,6 +75,8 @@ def database(alias: str) -> dict[str, Any]:
 
 
 def change_settings() -> None:
+    if any(app.startswith("webhooks.") for app in settings.INSTALLED_APPS):
+        return  # the project has the app already, as NetBox with the plugin
     settings.INSTALLED_APPS = list(dict.fromkeys(["webhooks", *settings.INSTALLED_APPS, "rest_framework", "django_rq"]))
     middleware = list(settings.MIDDLEWARE)
     after = middleware.index(AUTHENTICATION) + 1 if AUTHENTICATION in middleware else len(middleware)
