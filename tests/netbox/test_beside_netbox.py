@@ -29,6 +29,9 @@ from webhooks.models import Delivery, Event, Webhook
 from webhooks.registry import registered_models
 
 DOCS = Path(__file__).parents[2] / "docs" / "netbox.md"
+# So that there is a test database. The tests use a copy of it.
+pytestmark = pytest.mark.django_db
+
 QUEUES = ("high", "default", "low")
 
 ABSENT = "absent"
