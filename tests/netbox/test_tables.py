@@ -14,6 +14,5 @@ def test_the_file_has_all_migrations_of_its_netbox() -> None:
     begin = next(number for number, line in enumerate(lines) if line.startswith("COPY public.django_migrations "))
     end = lines.index("\\.", begin)
     applied = {"\t".join(line.split("\t")[1:3]) for line in lines[begin + 1 : end]}
-    assert applied <= known
     if tables.contained() == tables.installed():
         assert not known - applied, "renew it: scripts/test-netbox --renew-tables"
