@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -302,3 +303,12 @@ def test_the_form_and_the_action_record_who_disabled_a_webhook(admin_client: Cli
     admin_client.post(reverse("admin:rq_webhooks_webhook_add"), form(name="new", enabled=None))
     new = Webhook.objects.get(name="new")
     assert (new.enabled, new.disabled_by, new.disabled_at is None) == (False, "admin@example.com", False)
+
+
+def test_skips_of_the_last_hour_lead_to_their_recovery(admin_client: Client, webhook: Webhook) -> None:
+    make_site_skip(webhook, 12)
+    recover = reverse("admin:rq_webhooks_webhook_recover_skipped", args=[webhook.pk])
+    shown = page(admin_client, f"{SKIPS}?webhook={webhook.pk}&within=hour&rule=condition")
+    [link] = re.findall(rf'<a href="({recover}[^"]+)">Recover skipped', shown)
+    assert "&amp;rule=condition" in link
+    assert "would be" in page(admin_client, unescape(link))

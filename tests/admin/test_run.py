@@ -23,6 +23,7 @@ from users.models import User
 from webhooks.admin import run_start
 from webhooks.db import to_utc
 from webhooks.delivery.runs import kinds as run_kinds
+from webhooks.forms import runs as run_forms
 from webhooks.models import Delivery, Event, Run, RunState, State, Webhook
 from webhooks.operations import runs
 
@@ -355,12 +356,12 @@ def test_a_time_in_the_hour_that_autumn_repeats_is_taken(
     second_time = datetime(2025, 10, 26, 1, 30, tzinfo=UTC)  # 02:30 in Berlin, as it was an hour before
     with monkeypatch.context() as patch:
         now = second_time + timedelta(hours=1)
-        patch.setattr(run_start, "timezone", SimpleNamespace(now=lambda: now, get_current_timezone_name=str))
+        patch.setattr(run_forms, "timezone", SimpleNamespace(now=lambda: now, get_current_timezone_name=str))
         context: Any = admin_client.get(url, {"hours": "1"}).context
     assert datetime.fromisoformat(context["posted"]) == second_time
     # What the page posts is that moment. A user who types the time means the first of both.
     for typed, meant in ((context["posted"], second_time), ("2025-10-26T02:30:00", second_time - timedelta(hours=1))):
-        form = run_start.SinceForm({"since": typed})
+        form = run_forms.SinceForm({"since": typed})
         assert form.is_valid(), form.errors
         assert to_utc(form.cleaned_data["since"]) == meant
         assert admin_client.get(url, {"since": typed}).context["since"].startswith("2025-10-26 02:30:00 CE")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
@@ -16,24 +15,23 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.display import page
-from webhooks.admin.filters import DeliveryFilterForm
-from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, show_result
+from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, show
 from webhooks.admin.run_start import question_context
-from webhooks.insight.paging import Found, LongList, list_deliveries
+from webhooks.forms.filters import DeliveryFilterForm
+from webhooks.insight.paging import LongList, search_deliveries
 from webhooks.insight.wording import number
 from webhooks.models import Delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
-from webhooks.models.filters import SUPERSEDED
 from webhooks.models.queue import State
-from webhooks.operations import runs
-from webhooks.operations.before_run import Question
+from webhooks.operations.before_run import ask_about
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
+from webhooks.pages.acts import change_deliveries
 from webhooks.pages.delivery import DeliveryPage
 from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
-from webhooks.text import as_key, as_uuid
+from webhooks.text import as_key
 
 # Retry, resend, discard and what else changes deliveries
 
@@ -41,27 +39,16 @@ from webhooks.text import as_key, as_uuid
 def perform(kind: DeliveryKind, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
     """Do it to the chosen deliveries. The list asks before a dangerous act; the button of one delivery asks by
     itself."""
-    permitted: Any = permissions.allowed(request.user, kind.operation, chosen)
-    is_of_list = "action" in request.POST  # the button of one delivery sends a superseded one, too
+    is_of_list = "action" in request.POST
     if is_of_list and kind.is_dangerous and "confirmed" not in request.POST:
-        return _confirm(request, kind, permitted)
-    count, superseded = permitted.count(), 0
-    if is_of_list and SUPERSEDED in kind.filters:
-        superseded = permitted.superseded().count()
-        permitted = permitted.not_superseded()
-    changed = kind.perform(permitted, request.user)  # the oldest first
-    if count - superseded or not superseded:
-        show_result(request, kind.done, changed, count - superseded - changed, kind.why_left)
-    if superseded:
-        messages.warning(request, runs.superseded_note(superseded))
+        return _confirm(request, kind, permissions.allowed(request.user, kind.operation, chosen))
+    show(request, *change_deliveries(kind, chosen, request.user, leaves_superseded=is_of_list))
     return None
 
 
 def _confirm(request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpResponse:
     rows = list(kind.choose(permitted))
-    sample = [runs.Named(row.pk, str(row)) for row in rows]
-    preview = runs.Preview(counts=Counter(row.webhook_id for row in rows), sample=sample)
-    context = question_context(request, Question(kind, preview)) | {
+    context = question_context(request, ask_about(kind, rows)) | {
         "rows": rows,
         "action_name": f"{kind.name}_chosen",
         "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
@@ -89,11 +76,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     # The list
 
     def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Delivery]:
-        rows = self.get_queryset(request)
-        term = filters.get("name", filters.get("request_id", ""))
-        if (pk := as_uuid(term)) and rows.filter(pk=pk).exists():
-            return LongList(lambda *args, **kwargs: Found([pk], count=1), rows)
-        return list_deliveries(filters, request.user, rows)
+        return search_deliveries(filters, request.user, self.get_queryset(request))
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:

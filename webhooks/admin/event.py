@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db import models
 from django.db.models import QuerySet, Value
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.http import urlencode
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.filters import EventFilterForm, SkipFilterForm
-from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, page_url
-from webhooks.db import to_db_time, to_utc
+from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, show
+from webhooks.forms.filters import EventFilterForm, SkipFilterForm
 from webhooks.insight.paging import LongList, list_events, list_skips
-from webhooks.insight.wording import number, skip_reason
+from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip
 from webhooks.models.event import label_of_action
-from webhooks.operations import replays
-from webhooks.operations.before_run import may_begin
-from webhooks.operations.kinds import RUN_KINDS
+from webhooks.pages import acts
 from webhooks.pages.event import EventPage, count_outcomes
+from webhooks.pages.links import recover_skipped
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
-
-# The result of a replay names this many events that could not be replayed.
-MAX_NAMED = 5
 
 
 class ChangeColumns:
@@ -55,32 +47,8 @@ class ChangeColumns:
 
 
 def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
-    """Replay events, oldest first, and show the result."""
-    permitted: Any = permissions.allowed(request.user, "replay", chosen)
-    results = replays.replay(permitted.replayable().order_by("pk"), request.user, _opened(request))
-    replayed = sum(one.event is not None for one in results)
-    text = _("“%(event)s” was not replayed: %(problem)s.")
-    problems = [text % {"event": one.original.name, "problem": one.problem} for one in results if not one.event]
-    if replayed:
-        text = ngettext("%(count)s event replayed.", "%(count)s events replayed.", replayed)
-        messages.success(request, text % {"count": number(replayed)})
-    for problem in problems[:MAX_NAMED]:
-        messages.error(request, problem)
-    if more := len(problems[MAX_NAMED:]):
-        text = ngettext(
-            "%(count)s more event could not be replayed.", "%(count)s more events could not be replayed.", more
-        )
-        messages.error(request, text % {"count": number(more)})
-    if not results:
-        messages.warning(request, _("Nothing to replay: these are tests, or failed events that were replayed."))
-
-
-def _opened(request: HttpRequest) -> datetime | None:
-    """When the page was opened that posts this form."""
-    try:
-        return to_db_time(to_utc(datetime.fromisoformat(request.POST.get("opened_at", ""))))
-    except (ValueError, OverflowError):
-        return None
+    """Replay events, and show the result."""
+    show(request, *acts.replay(chosen, request.user, request.POST.get("opened_at", "")))
 
 
 @admin.register(Event)
@@ -144,13 +112,8 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
     def describe_list(self, request: HttpRequest, context: dict[str, Any]) -> None:
         """Also link to the page that recovers the skipped changes of the webhook in the filters."""
         super().describe_list(request, context)
-        chosen = context["cl"].form.chosen if context["cl"].form.is_valid() else {}
-        webhook = permissions.visible_webhooks(request.user).filter(pk=chosen.get("webhook", 0)).first()
-        if webhook and may_begin(request.user, "recover_skipped"):
-            since = {"since": request.GET["created_after"]} if "created_after" in chosen else {"hours": "168"}
-            rule = {"rule": chosen["rule"]} if "rule" in chosen else {}
-            context["recover_url"] = f"{page_url('recover_skipped', webhook)}?{urlencode(since | rule)}"
-            context["recover_label"] = RUN_KINDS["recover_skipped"].link
+        form = context["cl"].form
+        context["recover"] = recover_skipped(form.chosen, request.user) if form.is_valid() else None
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""

@@ -12,6 +12,7 @@ from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.messages.constants import DEFAULT_LEVELS
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import models, transaction
@@ -20,7 +21,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
-from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
@@ -31,11 +31,13 @@ from django.views.decorators.http import require_POST
 
 from webhooks import permissions, registry
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
-from webhooks.admin.filters import ListForm
+from webhooks.forms.filters import ListForm
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.paging import Found, LongList
-from webhooks.insight.wording import count_of, number
+from webhooks.insight.wording import count_of
 from webhooks.models import Action, Event, Webhook
+from webhooks.pages.acts import Message
+from webhooks.templatetags.webhooks_admin import address
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
@@ -248,16 +250,15 @@ class ReadOnlyAdmin(ActingAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("obj") is not None:
             # The heading names the row. Django would write "View delivery", and the name only in the tab.
-            context |= {"title": str(kwargs["obj"]), "subtitle": None} | self.page_context(request, kwargs["obj"])
+            context |= {"title": str(kwargs["obj"]), "subtitle": None, "address_of": address}
+            context |= self.page_context(request, kwargs["obj"])
         return escape_invisible(super().render_change_form(request, context, *args, **kwargs))
 
 
-def show_result(request: HttpRequest, done: Any, changed: int, skipped: int = 0, why: str | Promise = "") -> None:
-    """Show the result of an action. ``done`` says it of a count of rows, ``why`` is the reason of the skipped ones."""
-    texts = [str(done % {"count": changed, "number": number(changed)})] if changed or not skipped else []
-    if skipped:
-        texts.append(_("Skipped %(number)s: %(why)s.") % {"number": number(skipped), "why": why})
-    messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, " ".join(texts))
+def show(request: HttpRequest, *results: Message) -> None:
+    """Show the results of an act."""
+    for one in results:
+        messages.add_message(request, DEFAULT_LEVELS[one.level.upper()], one.text)
 
 
 # Addresses

@@ -7,35 +7,29 @@ time on.
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
-from django.utils.html import format_html
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from webhooks.admin.display import page
-from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm, MomentField
-from webhooks.admin.lists import redirect_back, row_url, show_result
-from webhooks.db import to_utc
+from webhooks.admin.lists import redirect_back, row_url, show
 from webhooks.delivery.runs.kinds import RunKind
-from webhooks.insight.wording import exact_time, local_time
+from webhooks.forms.runs import read_run, since_form
 from webhooks.models import Run, Webhook
-from webhooks.models.filters import EACH, OPTIONS, SUPERSEDED
+from webhooks.models.filters import EACH, SUPERSEDED
 from webhooks.models.selection import without_options
-from webhooks.models.skip import Rule
 from webhooks.operations import runs
 from webhooks.operations.before_run import Question, ask, may_begin
-from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.run_filters import RefusedFilter, filters_in_words
+from webhooks.pages.acts import changed
+from webhooks.templatetags.webhooks_display import run_begun
 
 # A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
 COUNT_SECONDS = 0.03
@@ -102,7 +96,7 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
     if isinstance(result, Run):
         show_run(request, result)
         return redirect("admin:rq_webhooks_run_change", result.pk)
-    show_result(request, OF_DELIVERIES[kind.name].done, result)
+    show(request, changed(OF_DELIVERIES[kind.name].done, result))
     return redirect_back(request, _list_url(kind))
 
 
@@ -110,58 +104,7 @@ def _list_url(kind: RunKind) -> str:
     return reverse(f"admin:rq_webhooks_{kind.listed}_changelist")
 
 
-def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
-    """The kind of a run, and its filters as the list reads them. Raises Http404 for a run that no list offers."""
-    kind = RUN_KINDS.get(request.GET.get("kind", ""))
-    form_class = EventFilterForm if kind and kind.listed == "event" else DeliveryFilterForm
-    form = form_class(request, {"kind", "count", *OPTIONS})
-    if kind is None or kind.is_of_webhook or not form.is_valid():
-        raise Http404(_("There is no such run."))
-    options = {name: True for name in OPTIONS if name in request.GET and name in kind.filters}
-    return kind, form.chosen | options
-
-
 # Recover, Backfill and Recover skipped
-
-
-class SinceForm(forms.Form):
-    """Since when: some hours before now, or a time."""
-
-    hours = forms.TypedChoiceField(
-        label=gettext_lazy("Go back"),
-        choices=[
-            ("1", gettext_lazy("the last hour")),
-            ("6", gettext_lazy("the last 6 hours")),
-            ("24", gettext_lazy("the last 24 hours")),
-            ("168", gettext_lazy("the last 7 days")),
-            ("", gettext_lazy("another time")),
-        ],
-        coerce=int,
-        empty_value=None,
-        required=False,
-    )
-    since = MomentField(required=False)
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
-        now = timezone.now().replace(microsecond=0)  # as the form of the second step has it
-        if hours := cleaned.get("hours"):
-            cleaned["since"] = now - timedelta(hours=hours)
-        elif not self.errors and not cleaned.get("since"):
-            self.add_error("since", _("Choose how far to go back, or enter a time."))
-        elif not self.errors and to_utc(cleaned["since"]) > to_utc(now):
-            self.add_error("since", _("This time is in the future."))
-        return cleaned
-
-
-class SkippedForm(SinceForm):
-    """Also which rule refused the changes."""
-
-    rule = forms.ChoiceField(
-        label=gettext_lazy("Skipped because of"),
-        choices=[("", gettext_lazy("any reason")), *(one for one in Rule.choices if one[0] != Rule.LOOP_PROTECTION)],
-        required=False,
-    )
 
 
 def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind) -> HttpResponse:
@@ -169,23 +112,15 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind) -> HttpR
     if not may_begin(request.user, kind.name):
         raise PermissionDenied
     given = request.POST if request.method == "POST" else request.GET
-    form_class = SkippedForm if "rule" in kind.filters else SinceForm
-    form = form_class(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
-    form.fields["since"].label = _("Since (%(zone)s)") % {"zone": timezone.get_current_timezone_name()}
+    form = since_form(kind)(given if given or request.method == "POST" else None)
     act = capfirst(kind.label)
     context: dict[str, Any] = {"form": form}
     if form.is_valid():
-        since: datetime = form.cleaned_data["since"]
-        rule = {"rule": form.cleaned_data["rule"]} if form.cleaned_data.get("rule") else {}
-        filters = runs.since_filters(webhook, since) | rule
+        filters = form.filters(webhook)
         if request.method == "POST":
             return _begin(request, webhook, kind, filters)
         context |= _preview_context(request, ask(kind, filters, request.user, seconds=_seconds(request)))
-        context |= {
-            "since": exact_time(since),
-            "rule": rule.get("rule", ""),
-            "posted": local_time(since).isoformat(timespec="seconds"),  # with its offset: an hour of autumn comes twice
-        }
+        context |= form.shown()
     context |= admin.site.each_context(request) | {
         "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
         "act": act,
@@ -210,9 +145,7 @@ def _begin(request: HttpRequest, webhook: Webhook, kind: RunKind, filters: dict[
 def show_run(request: HttpRequest, run: Run) -> None:
     """Say that a run has begun, and where its progress is."""
     runs.name_webhooks([run], request.user)
-    url = row_url("run", run.pk)
-    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
-    messages.success(request, format_html(text, run.pk, runs.summary(run), url))
+    messages.success(request, run_begun(run, row_url("run", run.pk)))
 
 
 def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:

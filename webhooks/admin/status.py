@@ -35,7 +35,7 @@ def show(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def parts(request: HttpRequest) -> HttpResponse:
-    """The parts that change. htmx puts each into the place of the one with the same id."""
+    """The parts that change. A script puts each into the place of the one with the same id."""
     response = page(request, "rq_webhooks/admin/status/parts.html", _parts(request))
     response["Cache-Control"] = "no-store"
     return response

@@ -212,12 +212,16 @@ class StrictViewSet(GenericViewSet[Any]):
         if not self.action:  # the method is not allowed
             return
         filters = self.filters_class if self.action in ("list", "retry_many", "summary", "why") else QueryFilters
-        known = [*filters().fields, *(("cursor", "limit") if self.action == "list" else ())]
+        known = [*filters().fields, *self.other_parameters()]
         framework = {api_settings.URL_FORMAT_OVERRIDE, api_settings.VERSION_PARAM}  # REST framework reads these
         refuse_unknown(set(request.query_params) - framework, known, "query parameter")
         for name, values in request.query_params.lists():
             if len(values) > 1 and name not in filters.repeatable():
                 raise ValidationError({name: ["Give it once."]})
+
+    def other_parameters(self) -> tuple[str, ...]:
+        """The query parameters that are no filters."""
+        return ("cursor", "limit") if self.action == "list" else ()
 
     def handle_exception(self, exc: Exception) -> Response:
         """Refuse JSON that is nested too deeply for its parser. Leave out half of a surrogate pair, which a refusal may

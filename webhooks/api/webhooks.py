@@ -53,6 +53,7 @@ from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SE
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import edits
 from webhooks.operations.webhooks import (
+    PING_REFUSED,
     ChangedMeanwhile,
     OutsidePermission,
     StaleSettings,
@@ -305,7 +306,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         refuse_body(request)
         webhook = self.get_object()
         if not webhook.enabled:
-            raise Conflict(_("The webhook is disabled. Enable it before you send a test."))
+            raise Conflict(PING_REFUSED)
         return Response(PingedSerializer({"event": ping(webhook, request.user).pk}).data)
 
     @extend_schema(request=None, parameters=[ETAG])

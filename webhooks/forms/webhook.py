@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import registry
 from webhooks.conditions import OPERATORS
 from webhooks.forms.sections import FIELD_ORDER
-from webhooks.insight.wording import exact_time
+from webhooks.insight.wording import exact_time, sentence, why_disabled
 from webhooks.models import MediaType, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SETTINGS
 from webhooks.models.webhook_secrets import CLEAR_BOXES, CREDENTIAL_FIELDS, SECRET_FIELDS
@@ -448,6 +448,21 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
             values["forget_previous_secret"] = True
         save_webhook(webhook, values, chosen, self.user, opened=self.opened_settings, is_checked=True)
         return webhook
+
+    def enabled_note(self) -> str:
+        """After the save: what to say if the webhook was enabled or disabled while the form was open; empty if not."""
+        webhook, name = self.instance, {"name": self.instance}
+        if webhook.enabled == self.cleaned_data["enabled"]:
+            return ""
+        if webhook.enabled:
+            text = _("“%(name)s” was enabled while its form was open. It stays enabled: change that if needed.")
+            return text % name
+        if webhook.disabled_reason:
+            text = _(
+                "“%(name)s” was disabled while its form was open: %(reason)s It stays disabled: change that if needed."
+            )
+            return text % (name | {"reason": sentence(why_disabled(webhook))})
+        return _("“%(name)s” was disabled while its form was open. It stays disabled: change that if needed.") % name
 
 
 def initial_values(original: Webhook | None = None) -> dict[str, Any]:

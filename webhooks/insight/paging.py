@@ -20,7 +20,7 @@ from django.db.models import Model, Q, QuerySet, UUIDField
 from webhooks import permissions, registry
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
-from webhooks.models import Delivery, Event, QueuedDelivery, Skip
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip
 from webhooks.models.filters import EVENT_FILTERS, TIMES, select
 from webhooks.models.selection import (
     Filters,
@@ -33,6 +33,7 @@ from webhooks.models.selection import (
     skips_in_order,
 )
 from webhooks.security.encryption import Unreadable, unveil, veil
+from webhooks.text import as_uuid
 
 M = TypeVar("M", bound=Model)
 
@@ -94,10 +95,11 @@ class LongList(Generic[M]):
         self.model, self._find, self._rows = rows.model, find, rows
         self._found, self._read = Found(), 0  # the first keys, and how many were asked for
 
-    def page(self, size: int, before: str = "", *, counts: bool = True) -> Found:
-        """The page of this size after a cursor. Raises ValueError for a cursor of another list."""
-        found = self._find(before, size, counts=counts)
-        return replace(found, rows=self._rows_of(found.keys))
+    def page(self, size: int, before: str = "", *, offset: int = 0, counts: bool = True) -> Found:
+        """The page of this size after a cursor, and after more rows. Raises ValueError for a cursor of another list."""
+        found = self._find(before, offset + size, counts=counts)
+        keys = found.keys[offset:]
+        return replace(found, keys=keys, rows=self._rows_of(keys))
 
     def count(self) -> int:
         """The number of rows, or of matches among the rows that it looked through, at most ``TOTAL_CAP``."""
@@ -237,6 +239,14 @@ def list_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery] | None
     return LongList(partial(_concealed, _find_deliveries, filters, user), rows)
 
 
+def search_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery]) -> LongList[Delivery]:
+    """As ``list_deliveries``, for a list with a search: a term that is the id of a delivery finds this one."""
+    term = filters.get("name", filters.get("request_id", ""))
+    if (pk := as_uuid(term)) and rows.filter(pk=pk).exists():
+        return LongList(lambda *args, **kwargs: Found([pk], count=1), rows)
+    return list_deliveries(filters, user, rows)
+
+
 def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None) -> LongList[Event]:
     rows = permissions.visible_events(user, Event.objects.for_list()) if rows is None else rows
     return LongList(partial(_concealed, _find_events, filters, user), rows)
@@ -245,6 +255,11 @@ def list_events(filters: Filters, user: Any, rows: QuerySet[Event] | None = None
 def list_skips(filters: Filters, user: Any, rows: QuerySet[Skip] | None = None) -> LongList[Skip]:
     rows = permissions.visible_skips(user).select_related("webhook") if rows is None else rows
     return LongList(partial(_concealed, _find_skips, filters, user), rows)
+
+
+def list_runs(filters: Filters, rows: QuerySet[Run]) -> LongList[Run]:
+    """The runs among ``rows`` of this ``state`` and ``kind``."""
+    return LongList(partial(read_page, rows.filter(**filters), None), rows)
 
 
 def _concealed(find: Find, filters: Filters, user: Any, before: str, size: int, *, counts: bool = True) -> Found:

@@ -85,6 +85,8 @@ class WebhookSecrets(models.Model):
         is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
 
+    overlapping_secret.alters_data = True  # type: ignore[attr-defined] # as ``Secret.reveal``
+
     def credentials(self, url: str) -> Credentials:
         """The credentials of a request to this URL, which may come from a template."""
         return Credentials(url, self.secret_headers.reveal)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ from django.utils.translation import gettext as _
 from webhooks import permissions
 from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
 from webhooks.insight.wording import count_of, number
-from webhooks.models import Webhook
+from webhooks.models import Delivery, Webhook
 from webhooks.models.selection import without_options
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+from webhooks.operations.retries import DeliveryKind
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ def ask(kind: RunKind, filters: Mapping[str, Any], user: Any, *, takes_all: bool
     may_begin = not is_run or permissions.has_perm(user, ADD_RUN)
     webhook = permissions.visible_webhooks(user).filter(pk=filters.get("webhook", 0)).first()
     return Question(kind, preview, webhook, is_run, may_begin)
+
+
+def ask_about(kind: DeliveryKind, rows: Collection[Delivery]) -> Question:
+    """The question about these deliveries, which the kind can change."""
+    sample = [runs.Named(row.pk, str(row)) for row in rows]
+    return Question(kind, runs.Preview(counts=Counter(row.webhook_id for row in rows), sample=sample))
 
 
 def may_begin(user: Any, kind: str) -> bool:

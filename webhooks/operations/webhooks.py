@@ -40,6 +40,12 @@ FORGET = "forget_previous_secret"
 MAX_ROWS = 1000
 
 
+# What to say before and after a test.
+PING_REFUSED = gettext_lazy("The webhook is disabled. Enable it before you send a test.")
+PING_WAITS = gettext_lazy("The webhook is paused, so the test waits until you resume it.")
+PINGED = gettext_lazy("A test is on its way to “%(name)s”: event %(id)s.")
+
+
 def ping(webhook: Webhook, user: Any = None) -> Event:
     """Send a test event to one webhook. A ``user`` gets an entry in the history.
 

@@ -22,6 +22,7 @@ from webhooks.insight.wording import skip_reason
 from webhooks.models import Action, Delivery, Event, Skip, State
 from webhooks.models.delivery import ENDED_STATE
 from webhooks.models.queue import ENDED_STATES
+from webhooks.pages.links import Link
 from webhooks.payloads import SendableEvent
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import json_equal
@@ -68,9 +69,8 @@ class EventPage:
         """None if the user may not view it."""
         self.may_see_deliveries = permissions.may_view_deliveries(user)
         self.may_see_skips = permissions.may_view_skips(user)
-        self.may_ask_why = permissions.may_view_webhooks(user)
-        replayable = Event.objects.replayable().filter(pk=event.pk)
-        self.may_replay = permissions.may(user, "replay", event) and replayable.exists()
+        self.acts = list(_acts(event, user))
+        """The buttons."""
 
 
 class Payload:
@@ -82,6 +82,15 @@ class Payload:
         self.outputs = outputs or [("", event.data)]
         """The output of each serializer, with its name. Without a name if there is only one."""
         self.snapshots, self.request = event.snapshots, event.request
+
+
+def _acts(event: Event, user: Any) -> Iterator[Link]:
+    replayable = Event.objects.replayable().filter(pk=event.pk)
+    if permissions.may(user, "replay", event) and replayable.exists():
+        label = _("Replay as the first of a new chain") if event.is_loop_protected else _("Replay with current data")
+        yield Link(label, "event", event.pk, "replay", posts=True, is_main=True)
+    if permissions.may_view_webhooks(user):
+        yield Link(_("Why?"), "why", filters={"event": event.pk})
 
 
 def _visible_id(pk: int | None, user: Any) -> int | None:

@@ -8,7 +8,10 @@ from typing import Any
 
 from webhooks import permissions
 from webhooks.models import Delivery
-from webhooks.operations.kinds import OF_DELIVERIES
+from webhooks.operations.before_run import may_begin
+from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+
+RECOVER_SKIPPED = RUN_KINDS["recover_skipped"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Link:
 
     label: str
     model: str
-    """Such as "delivery". "status" is the status page."""
+    """Such as "delivery". "status" is the status page, "why" the page “Why didn't it fire?”."""
     key: Any = None
     act: str = ""
     """The act, such as "retry". Without a key: a page of the model, such as "add"."""
@@ -35,6 +38,8 @@ class Link:
     """What to ask before a dangerous act. Empty if it is not dangerous."""
     detail: str = ""
     """What follows from a dangerous act."""
+    hint: str = ""
+    """A tooltip."""
 
 
 def retry_failed(label: str, about: str = "", **filters: Any) -> Link:
@@ -66,3 +71,13 @@ def acts_on(delivery: Delivery, user: Any) -> list[Link]:
         for name, kind in possible.items()
         if kind.gives_way_to not in possible
     ]
+
+
+def recover_skipped(filters: Mapping[str, Any], user: Any) -> Link | None:
+    """The page that recovers the skipped changes of the webhook in the filters of a list. None without one."""
+    webhook = permissions.visible_webhooks(user).filter(pk=filters.get("webhook", 0)).first()
+    if webhook is None or not may_begin(user, RECOVER_SKIPPED.name):
+        return None
+    since = {"since": filters["created_after"]} if "created_after" in filters else {"hours": "168"}
+    rule = {"rule": filters["rule"]} if "rule" in filters else {}
+    return Link(str(RECOVER_SKIPPED.link), "webhook", webhook.pk, RECOVER_SKIPPED.name, filters=since | rule)

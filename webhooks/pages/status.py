@@ -27,8 +27,8 @@ from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import number
 from webhooks.models import Event, QueuedDelivery, State
 from webhooks.operations import runs
-from webhooks.operations.kinds import RETRY, RUN_KINDS
-from webhooks.pages.links import Link, retry_failed
+from webhooks.operations.kinds import RETRY
+from webhooks.pages.links import RECOVER_SKIPPED, Link, retry_failed
 from webhooks.permissions.redaction import Redaction, label_of_kind
 from webhooks.text import last_line
 
@@ -54,7 +54,6 @@ OPENED = (
     Problem.SKIPS_ALL,
 )
 
-RECOVER_SKIPPED = RUN_KINDS["recover_skipped"]
 
 # Groups of failed deliveries that are shown, and the newest deliveries in each group.
 MAX_GROUPS, NEWEST_OF_GROUP = 10, 3

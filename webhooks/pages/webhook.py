@@ -1,10 +1,11 @@
-"""What the top of the page of a webhook shows: its alarms, the figures of 24 hours and the last deliveries."""
+"""What the top of the page of a webhook shows: its alarms and buttons, the figures of 24 hours, the last deliveries."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webhooks import permissions
 from webhooks.db import index_plans
@@ -12,8 +13,12 @@ from webhooks.insight import statistics
 from webhooks.insight.alarms import Problem, silent_alarms, webhook_alarms
 from webhooks.insight.counts import open_count
 from webhooks.insight.silence import read_silences
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Webhook
 from webhooks.models.selection import rows_in_order
+from webhooks.operations.before_run import may_begin
+from webhooks.operations.kinds import OF_WEBHOOK, RETRY, RUN_KINDS
+from webhooks.pages.links import Link, retry_failed
+from webhooks.pages.switches import SWITCHES
 
 # Deliveries at the top of the page, the newest.
 LAST = 5
@@ -33,6 +38,12 @@ class WebhookPage:
             (one, " · ".join(one.facts(now)), shown if one.problem in OF_REQUESTS else None) for one in alarms
         ]
         """Each with facts about it, and the key of the delivery that shows why the attempts fail, or None."""
+        self.acts = _acts(webhook) if permissions.may(user, "change", webhook) else []
+        """The buttons that make sense now."""
+        self.runs = [
+            Link(str(RUN_KINDS[kind].link), "webhook", webhook.pk, kind) for kind in OF_WEBHOOK if may_begin(user, kind)
+        ]
+        """The pages that begin a run of the webhook."""
         self.day = statistics.recent([webhook.pk])[0].day
         self.hours = statistics.by_hour([webhook.pk])
         self.unsent = open_count(webhook)
@@ -40,6 +51,21 @@ class WebhookPage:
         self.last = _last(webhook, user) if self.sees_deliveries else []
         """The newest deliveries that the user may view."""
         self.sees_skips = permissions.may_view_skips(user)
+        may_retry = bool(webhook.failed) and not RETRY.missing_permissions(user)
+        self.retry = retry_failed(_("Retry…"), webhook.name, webhook=webhook.pk) if may_retry else None
+        """The button that retries its failed deliveries. None if there are none, or the user may not."""
+
+
+def _acts(webhook: Webhook) -> list[Link]:
+    ping = Link(_("Send a test"), "webhook", webhook.pk, "ping", posts=True, hint=_("Uses the saved settings."))
+    if not webhook.enabled:
+        return [_switch(webhook, "enable")]
+    return [_switch(webhook, "resume"), ping] if webhook.is_paused else [ping, _switch(webhook, "pause")]
+
+
+def _switch(webhook: Webhook, name: str) -> Link:
+    switch = SWITCHES[name]
+    return Link(str(switch.button), "webhook", webhook.pk, name, posts=True, hint=str(switch.hint))
 
 
 def _last(webhook: Any, user: Any) -> list[Delivery]:

@@ -244,6 +244,11 @@ def may_change_webhooks(user: Any) -> bool:
     return has_perm(user, "rq_webhooks.change_webhook")
 
 
+def may_search_urls(user: Any) -> bool:
+    """Whether the user sees the whole URL of each webhook. Else they could guess hidden ones by searches."""
+    return may_change_webhooks(user) and not is_restricted(user)
+
+
 def is_partial(user: Any) -> bool:
     """Whether the user may see some Events or Deliveries and not others."""
     return is_restricted(user) or _hides_objects(user)

@@ -136,6 +136,9 @@ class Secret:
             self._text = decrypt(self._stored or "")  # kept: a worker needs it for each request of a batch
         return self._text
 
+    # Templates of a host, of Django and of Jinja, call nothing that has it.
+    reveal.alters_data = True  # type: ignore[attr-defined]
+
     @property
     def stored(self) -> str:
         """The encrypted text. Raises Unreadable if the keys in the settings are invalid."""

@@ -18,6 +18,9 @@ def address(link: Link) -> str:
     match link.model:
         case "status":
             return reverse("webhooks_backend_status")
+        case "why":
+            url = reverse("webhooks_why")
+            return f"{url}?{urlencode(link.filters)}"
         case "database":
             return "#wh-database"
     act = link.act or ("changelist" if link.key is None else "change")

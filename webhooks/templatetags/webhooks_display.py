@@ -17,21 +17,23 @@ from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
 from webhooks.insight import counts
+from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.statistics import Times
 from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
-from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
+from webhooks.models import Delivery, Event, Run, RunState, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE, label_of_action
 from webhooks.operations import runs
 from webhooks.pages import delivery as delivery_page
 from webhooks.pages.event import outcomes_in_order
-from webhooks.permissions.redaction import label_of_kind
+from webhooks.pages.links import Link
+from webhooks.permissions.redaction import label_of_kind, last_failure
 
 register = template.Library()
 for function in (
@@ -51,6 +53,9 @@ MAX_INDENTATION = 4
 COLOURED = {"nt", "s", "s2", "mi", "mf", "kc"}
 
 GAP = 0.2  # of the width of a column of a chart
+
+# A cell names at most this many models of a webhook.
+MAX_NAMES = 3
 
 
 @register.filter
@@ -132,6 +137,39 @@ def when(moment: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def listed_state(webhook: Any) -> SafeString:
+    """The state, and what the webhook sends and is not registered, with the alarm about it as a tooltip.
+
+    ``silence.read_unregistered`` has given its ``silence``.
+    """
+    shown = webhook_state(webhook)
+    for alarm in silent_alarms(webhook, webhook.silence):
+        text = _("not registered: %(names)s") % {"names": first_names([*webhook.silence.models, *webhook.silence.events])}
+        shown += format_html(
+            ' <span class="wh-bad wh-below wh-break" title="{} {}">{}</span>', alarm.text, alarm.remedy, text
+        )
+    return shown
+
+
+@register.filter
+def first_names(names: Sequence[str]) -> str:
+    """The first ``MAX_NAMES``: "dcim.site, dcim.device and 4 more"."""
+    shown, others = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
+    text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
+    return text % {"models": shown, "count": others} if others > 0 else shown
+
+
+@register.filter
+def last_result(webhook: Webhook) -> SafeString | str:
+    """When the receiver accepted the last request, or why it did not."""
+    if webhook.failures_in_a_row and webhook.last_failure_at:
+        return format_html("{} {}", short(last_failure(webhook), 40), when(webhook.last_failure_at))
+    if not webhook.last_success_at:
+        return EMPTY
+    return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
+
+
+@register.filter
 def next_attempt(delivery: Delivery) -> SafeString | str:
     """When a pending delivery is sent: "due now", or "next in 3 min". Empty if it is not pending."""
     word, at = delivery_page.next_attempt(delivery)
@@ -179,12 +217,49 @@ def run_line(run: Run) -> str:
     return text % {"number": run.pk, "user": run.requested_by or EMPTY, "summary": runs.summary(run)}
 
 
+# The colours of the states of runs, by the state of a delivery that has the same one.
+RUN_COLOURS = {
+    RunState.RUNNING: State.SENDING,
+    RunState.PAUSED: "paused",
+    RunState.DONE: State.SUCCEEDED,
+    RunState.CANCELLED: State.DISCARDED,
+    RunState.FAILED: State.FAILED,
+}
+
+
+@register.filter
+def run_state(run: Run) -> SafeString:
+    """The state of a run as a label."""
+    return pill(RUN_COLOURS[RunState(run.state)], run.get_state_display())
+
+
+@register.filter
+def run_bar(run: Run) -> SafeString:
+    """The progress of a run as a bar. Without a value while the rows are being counted."""
+    label = _("Progress of run %(number)s") % {"number": run.pk}
+    value = format_html(' value="{}"', run.percent) if run.percent is not None else ""
+    return format_html('<progress class="wh-progress" max="100"{} aria-label="{}"></progress>', value, label)
+
+
+def run_begun(run: Run, address: str) -> SafeString:
+    """Says that a run has begun, with a link to its page at this address."""
+    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
+    return format_html(text, run.pk, runs.summary(run), address)
+
+
 @register.filter
 def object_name(event: Event | Skip) -> SafeString:
     """The event's object: its name, then its type and id. A ping has no object."""
     address = "" if event.object_type == PING_OBJECT_TYPE else f"{event.object_type} {event.object_id}"
     name = event.object_repr or event.object_id
     return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', name, address)
+
+
+@register.simple_tag(takes_context=True)
+def page_of(context: Any, model: str, key: Any = None, **filters: Any) -> str:
+    """The address of the page of a row, or of a list with these filters. The framework of the page knows it: the
+    context has its function ``address_of``, which takes a ``Link``."""
+    return str(context["address_of"](Link("", model, key, filters=filters)))
 
 
 # JSON and headers
@@ -206,6 +281,7 @@ def json_text(text: str, marked: Collection[str] = ()) -> SafeString:
     return mark_safe(elements)  # noqa: S308 # nosec B308 B703 # each token is escaped
 
 
+@register.filter
 def indent(text: str) -> str:
     """JSON text with line breaks, or on one line if indentation would make it too long. Raises ValueError and
     RecursionError."""

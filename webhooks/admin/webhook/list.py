@@ -2,104 +2,38 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.lists import Act, ActingAdmin, list_url, show_result
+from webhooks.admin.lists import Act, ActingAdmin, list_url, show
 from webhooks.db import index_plans
-from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.wording import number
 from webhooks.models import Webhook
 from webhooks.models.queue import State
-from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network import url_policy
-from webhooks.operations import webhooks
-from webhooks.permissions.redaction import last_failure
+from webhooks.pages.switches import SWITCHES, Switch
 from webhooks.registry import label_of
-from webhooks.templatetags.webhooks_display import EMPTY, short, webhook_state, when
+from webhooks.templatetags.webhooks_display import EMPTY, first_names, last_result, listed_state, short
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 
-# A cell names at most this many models of a webhook.
-MAX_NAMES = 3
 
-
-def without_refused(request: HttpRequest, chosen: QuerySet[Webhook], starting: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """The chosen webhooks without the starting ones that would send what the user may not view. Shows the reasons."""
-    refused: dict[str, list[Webhook]] = defaultdict(list)
-    for webhook in permissions.allowed(request.user, "change", starting).prefetch_related("object_types"):
-        if reason := webhooks.why_not_started(request.user, webhook):
-            refused[reason].append(webhook)
-    for reason, group in refused.items():
-        names = ", ".join(f"“{webhook.name}”" for webhook in group)
-        messages.warning(request, _("%(names)s: %(reason)s") % {"names": names, "reason": reason})
-    return chosen.exclude(pk__in=[webhook.pk for group in refused.values() for webhook in group])
-
-
-def switch(
-    change: Callable[[Any, Any], list[Webhook]],
-    done: Any,
-    why_left: Any,
-    request: HttpRequest,
-    chosen: QuerySet[Webhook],
-    starting: Q | None = None,
-) -> None:
-    """Change the chosen webhooks that the user may change, and show the result. The ``starting`` ones would send."""
-    if starting is not None:
-        chosen = without_refused(request, chosen, chosen.filter(starting))
-    keys = list(permissions.allowed(request.user, "change", chosen).values_list("pk", flat=True))
-    if skipped := chosen.count() - len(keys):
-        text = _("You do not have permission to change %(count)s of these webhooks.")
-        messages.warning(request, text % {"count": skipped})
-    changed = len(change(Webhook.objects.filter(pk__in=keys), request.user))
-    show_result(request, done, changed, len(keys) - changed, why_left)
-
-
-ENABLE = partial(
-    switch,
-    partial(webhooks.set_enabled, enabled=True),
-    ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count"),
-    gettext_lazy("already enabled"),
-    starting=Q(enabled=False),
-)
-DISABLE = partial(
-    switch,
-    partial(webhooks.set_enabled, enabled=False),
-    ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count"),
-    gettext_lazy("already disabled"),
-)
-PAUSE = partial(
-    switch,
-    webhooks.pause,
-    ngettext_lazy(
-        "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
-        "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
-        "count",
-    ),
-    gettext_lazy("disabled, or paused by a user already"),
-)
-RESUME = partial(
-    switch,
-    webhooks.resume,
-    ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count"),
-    gettext_lazy("not paused"),
-    starting=IS_PAUSED,
-)
+def press(switch: Switch, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+    """Change the chosen webhooks that the user may change, and show the result."""
+    show(request, *switch.press(chosen, request.user))
 
 
 class WebhookList(ChangeList):
@@ -116,11 +50,8 @@ class WebhookList(ChangeList):
 
 class WebhookListAdmin(ActingAdmin):
     change_list_template = "rq_webhooks/admin/webhook/list.html"
-    actions = (
-        Act("enable", gettext_lazy("Enable the selected webhooks"), ENABLE, "change", suffix=""),
-        Act("disable", gettext_lazy("Disable the selected webhooks"), DISABLE, "change", suffix=""),
-        Act("pause", gettext_lazy("Pause the selected webhooks"), PAUSE, "change", suffix=""),
-        Act("resume", gettext_lazy("Resume the selected webhooks now"), RESUME, "change", suffix=""),
+    actions = tuple(
+        Act(one.name, one.action_label, partial(press, one), "change", suffix="") for one in SWITCHES.values()
     )
     sortable_by = ("name_and_url", "state")
 
@@ -131,9 +62,7 @@ class WebhookListAdmin(ActingAdmin):
         return lookup in ALLOWED_LOOKUPS and super().lookup_allowed(lookup, value, request)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        user = request.user
-        sees_urls = permissions.may_change_webhooks(user) and not permissions.is_restricted(user)
-        return ("name", "payload_url") if sees_urls else ("name",)
+        return ("name", "payload_url") if permissions.may_search_urls(request.user) else ("name",)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         counts = ("open", "failed") if permissions.may_view_deliveries(request.user) else ()
@@ -158,19 +87,11 @@ class WebhookListAdmin(ActingAdmin):
 
     @admin.display(description=gettext_lazy("state"), ordering="enabled")
     def state(self, webhook: Any) -> SafeString:
-        """The state, and what the webhook sends and is not registered, with the alarm about it as a tooltip."""
-        shown = webhook_state(webhook)
-        for alarm in silent_alarms(webhook, webhook.silence):
-            text = _("not registered: %(names)s")
-            text %= {"names": _first_names([*webhook.silence.models, *webhook.silence.events])}
-            shown += format_html(
-                ' <span class="wh-bad wh-below wh-break" title="{} {}">{}</span>', alarm.text, alarm.remedy, text
-            )
-        return shown
+        return listed_state(webhook)
 
     @admin.display(description=gettext_lazy("sends"))
     def sends(self, webhook: Webhook) -> SafeString:
-        models = _first_names(sorted(map(label_of, webhook.object_types.all()))) or EMPTY
+        models = first_names(sorted(map(label_of, webhook.object_types.all()))) or EMPTY
         actions = ", ".join([*(str(action.label) for action in webhook.actions), *webhook.custom_events])
         return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)
 
@@ -184,17 +105,7 @@ class WebhookListAdmin(ActingAdmin):
 
     @admin.display(description=gettext_lazy("last result"))
     def last_result(self, webhook: Webhook) -> SafeString | str:
-        if webhook.failures_in_a_row and webhook.last_failure_at:
-            return format_html("{} {}", short(last_failure(webhook), 40), when(webhook.last_failure_at))
-        if not webhook.last_success_at:
-            return EMPTY
-        return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
-
-
-def _first_names(names: Sequence[str]) -> str:
-    shown, others = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
-    text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
-    return text % {"models": shown, "count": others} if others > 0 else shown
+        return last_result(webhook)
 
 
 def _count_link(webhook: Webhook, state: str, count: int, label: str) -> SafeString | str:

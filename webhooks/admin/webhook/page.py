@@ -35,15 +35,23 @@ from webhooks.forms import WebhookForm, initial_values
 from webhooks.forms.sections import BOXES, FORM
 from webhooks.forms.webhook import unused_fields
 from webhooks.insight import history
-from webhooks.insight.wording import count_of, number, sentence, why_disabled
+from webhooks.insight.wording import count_of, number
 from webhooks.models import Webhook
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.webhook import ACTION_FIELDS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
-from webhooks.operations.before_run import may_begin
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
-from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, delete_webhooks, ping
+from webhooks.operations.webhooks import (
+    PING_REFUSED,
+    PING_WAITS,
+    PINGED,
+    ChangedMeanwhile,
+    OutsidePermission,
+    delete_webhooks,
+    ping,
+)
+from webhooks.pages.try_it import preview
 from webhooks.pages.webhook import WebhookPage
 from webhooks.permissions import redaction
 from webhooks.text import as_key
@@ -150,10 +158,11 @@ class WebhookAdmin(WebhookListAdmin):
             if form.is_bound:  # which has changed the webhook
                 webhook = self.get_object(request, str(webhook.pk)) or webhook
             may_copy = is_editable and self.has_add_permission(request)
+            page = WebhookPage(webhook, request.user)
             top = {
-                "shown": WebhookPage(webhook, request.user),
-                "buttons": buttons(webhook) if is_editable else [],
-                "links": links(webhook, request.user, may_copy),
+                "shown": page,
+                "buttons": [(page_url(one.act, webhook), one.label, one.hint) for one in page.acts],
+                "links": links(page, may_copy),
             }
             # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
             context |= {"title": webhook.name, "subtitle": None}
@@ -172,16 +181,8 @@ class WebhookAdmin(WebhookListAdmin):
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         form.save()
-        if obj.enabled != form.cleaned_data["enabled"]:
-            text = _("“%(name)s” was disabled while its form was open. It stays disabled: change that if needed.")
-            if obj.enabled:
-                text = _("“%(name)s” was enabled while its form was open. It stays enabled: change that if needed.")
-            elif obj.disabled_reason:
-                text = _(
-                    "“%(name)s” was disabled while its form was open: %(reason)s It stays disabled: change that if "
-                    "needed."
-                )
-            messages.warning(request, text % {"name": obj, "reason": sentence(why_disabled(obj))})
+        if note := form.enabled_note():
+            messages.warning(request, note)
 
     def save_related(self, *args: Any) -> None:
         """The form has saved the models."""
@@ -239,18 +240,18 @@ class WebhookAdmin(WebhookListAdmin):
         """Try the filters of the form on stored events."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
-        return JsonResponse({"text": try_it.preview(self._form_to_try(request, None), request.user)})
+        return JsonResponse({"text": preview(self._form_to_try(request, None), request.user)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""
         webhook = self._get(request, object_id)
         if not webhook.enabled:
-            messages.warning(request, _("The webhook is disabled. Enable it before you send a test."))
+            messages.warning(request, PING_REFUSED)
             return redirect_back(request, "admin:rq_webhooks_webhook_change", webhook.pk)
         event = ping(webhook, request.user)
         if webhook.paused_at:
-            messages.warning(request, _("The webhook is paused, so the test waits until you resume it."))
-        text: Any = _("A test is on its way to “%(name)s”: event %(id)s.") % {"name": webhook.name, "id": event.pk}
+            messages.warning(request, PING_WAITS)
+        text: Any = PINGED % {"name": webhook.name, "id": event.pk}
         if permissions.may_view_events(request.user):
             text = _('A test is on its way to “{}”. See <a href="{}">event {}</a>.')
             text = format_html(text, webhook.name, row_url("event", event.pk), event.pk)
@@ -308,22 +309,10 @@ def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | l
 # The top of the page
 
 
-def buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
-    """The address, the label and the tooltip of each button that makes sense now."""
-    sends = _("Sends what has waited.")
-    found = [("ping", _("Send a test"), _("Uses the saved settings."))]
-    if not webhook.enabled:
-        found = [("enable", _("Enable"), sends)]
-    elif webhook.is_paused:
-        found.insert(0, ("resume", _("Resume"), sends))
-    else:
-        found.append(("pause", _("Pause"), _("Changes are still stored, and sent after you resume.")))
-    return [(page_url(name, webhook), label, hint) for name, label, hint in found]
-
-
-def links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]:
+def links(shown: WebhookPage, may_copy: bool) -> list[tuple[str, str]]:
     """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
-    found = [(page_url(kind, webhook), str(RUN_KINDS[kind].link)) for kind in OF_WEBHOOK if may_begin(user, kind)]
+    webhook = shown.webhook
+    found = [(page_url(one.act, webhook), one.label) for one in shown.runs]
     if may_copy:
         found.append((f"{reverse('admin:rq_webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
     with suppress(NoReverseMatch):  # the site may leave out webhooks.urls

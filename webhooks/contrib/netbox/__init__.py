@@ -42,5 +42,14 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
 
     def ready(self) -> None:
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
+        from webhooks.contrib.netbox import features  # not before the models are loaded
+
+        features.install()
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
+
+        from webhooks.contrib.netbox import dashboard, grants  # noqa: F401 - importing the dashboard registers its widget
+        from webhooks.contrib.netbox.pages import object_tab
+
+        grants.register()
+        object_tab.connect()

@@ -8,7 +8,7 @@
 
 document.addEventListener("DOMContentLoaded", () => {
   const element = document.querySelector("[data-wh-live]");
-  if (element && window.htmx) new Live(element);
+  if (element) new Live(element);
 });
 
 const LONGEST_WAIT = 60_000; // milliseconds between two tries while the site does not answer
@@ -29,8 +29,6 @@ class Live {
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
     document.addEventListener("pointerover", (event) => { this.hovered = event.target.closest?.("section[id^=wh-]"); });
     document.addEventListener("pointerleave", () => { this.hovered = null; });
-    document.body.addEventListener("htmx:oobBeforeSwap", (event) => this.before(event));
-    document.body.addEventListener("htmx:oobAfterSwap", (event) => this.after(event));
     setInterval(() => this.show(), 1000);
     this.pause(this.isPaused);
   }
@@ -47,30 +45,35 @@ class Live {
   async refresh() {
     clearTimeout(this.timer);
     if (this.isPaused || this.isAsking) return;
-    if (!document.hidden && !document.querySelector("dialog[open]")) await this.ask();
+    if (!document.hidden && !document.querySelector("dialog[open], .modal.show")) await this.ask();
     this.timer = setTimeout(() => this.refresh(), Math.min(this.every * 2 ** this.failures, LONGEST_WAIT));
   }
 
   async ask() {
     this.isAsking = true;
-    this.problem = "";
     this.held = false;
-    const answered = (event) => {
-      const { xhr, pathInfo } = event.detail;
-      if (xhr.status !== 200) this.problem = this.texts.lost;
-      // The site has sent us to the login page.
-      else if (new URL(xhr.responseURL).pathname !== pathInfo.requestPath) this.problem = this.texts.loggedOut;
-    };
-    document.body.addEventListener("htmx:afterRequest", answered);
     const summary = document.getElementById("wh-summary")?.textContent.trim();
-    await window.htmx.ajax("GET", this.texts.whLive, { source: this.element, target: this.element, swap: "none" }).catch(() => {});
-    document.body.removeEventListener("htmx:afterRequest", answered);
+    this.problem = await this.read().catch(() => this.texts.lost);
     this.isAsking = false;
     this.failures = this.problem ? this.failures + 1 : 0;
     if (!this.problem) this.shownAt = Date.now();
     const now = document.getElementById("wh-summary")?.textContent.trim();
     if (now !== summary) document.querySelector("[data-wh-said]").textContent = now;
     this.show();
+  }
+
+  // Shows the parts as they are now. Returns why it cannot, or an empty text.
+  async read() {
+    const response = await fetch(this.texts.whLive);
+    const html = await response.text();
+    if (response.status !== 200) return this.texts.lost;
+    // The site has sent us to the login page.
+    if (new URL(response.url).pathname !== this.texts.whLive) return this.texts.loggedOut;
+    for (const part of [...new DOMParser().parseFromString(html, "text/html").body.children]) {
+      const shown = document.getElementById(part.id);
+      if (shown) this.replace(shown, part);
+    }
+    return "";
   }
 
   show() {
@@ -88,18 +91,19 @@ class Live {
       || (selection.type === "Range" && selection.containsNode(part, true));
   }
 
-  before(event) {
-    const part = event.detail.target;
-    if (this.isUsed(part)) {
+  replace(shown, part) {
+    if (this.isUsed(shown)) {
       this.held = true;
-      event.detail.shouldSwap = false;
       return;
     }
-    this.unfolded = [...part.querySelectorAll("details[id]")].map(({ id, open }) => [id, open]);
-    this.anchor = this.findAnchor(part);
-    this.top = this.anchor?.getBoundingClientRect().top;
-    // Close to what it was before: a fragment has the state of the server.
-    for (const [id, open] of this.unfolded) event.detail.fragment.querySelector(`#${CSS.escape(id)}`)?.toggleAttribute("open", open);
+    // A part has the state of the server.
+    for (const { id, open } of shown.querySelectorAll("details[id]")) {
+      part.querySelector(`#${CSS.escape(id)}`)?.toggleAttribute("open", open);
+    }
+    const anchor = this.findAnchor(shown);
+    const top = anchor?.getBoundingClientRect().top;
+    shown.replaceWith(part);
+    if (anchor) window.scrollBy(0, anchor.getBoundingClientRect().top - top);
   }
 
   // What must not move: the part in use, or else the first one below this one that is in view.
@@ -107,9 +111,5 @@ class Live {
     const parts = [...document.querySelectorAll("section[id^=wh-]")].filter((one) => one !== part);
     return parts.find((one) => this.isUsed(one))
       ?? (part.getBoundingClientRect().bottom < 0 ? parts.find((one) => one.getBoundingClientRect().bottom > 0) : null);
-  }
-
-  after() {
-    if (this.anchor) window.scrollBy(0, this.anchor.getBoundingClientRect().top - this.top);
   }
 }

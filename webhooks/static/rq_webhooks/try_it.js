@@ -23,7 +23,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const wanted = [...model.options].find((option) => ticked.includes(option.dataset.type))?.value ?? "";
       if (wanted === model.value) return;
       model.value = wanted;
-      htmx.trigger(model, "change");
+      model.dispatchEvent(new Event("change", { bubbles: true }));
     };
     box.addEventListener("click", () => setTimeout(follow));
     follow();
@@ -33,7 +33,8 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.detail.target.id !== "wh-try-result") return;
     document.querySelectorAll(".wh-try-error").forEach((error) => error.remove());
     for (const problem of document.querySelectorAll("#wh-try-result [data-wh-field]")) {
-      const row = problem.dataset.whField && document.querySelector(`.form-row.field-${problem.dataset.whField}`);
+      const name = problem.dataset.whField;
+      const row = name && (document.querySelector(`.form-row.field-${name}`) ?? document.getElementById(`id_${name}`)?.closest(".row"));
       if (!row) continue;
       const error = Object.assign(document.createElement("p"), { className: "wh-try-error" });
       error.textContent = problem.querySelector("span").textContent;

@@ -28,9 +28,8 @@ class PermittedRows:
     additional_permissions: tuple[str, ...] = ()
     queryset: Any
     request: Any
-
-    def get_required_permission(self) -> str:
-        raise NotImplementedError  # each of NetBox's generic views has it
+    get_required_permission: Any
+    """Each of NetBox's generic views has it."""
 
     def has_permission(self) -> bool:
         user, permission = self.request.user, self.get_required_permission()

@@ -1,0 +1,95 @@
+"""NetBox's OpenAPI document with the endpoints of the plugin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.validation import validate_schema
+
+OURS = "/api/plugins/webhooks/"
+
+
+@pytest.fixture(scope="module")
+def document(django_db_setup: None, django_db_blocker: Any) -> Any:
+    """NetBox's whole document. Its warnings and errors are under ``problems``."""
+    GENERATOR_STATS.reset()
+    GENERATOR_STATS.enable_trace_lineno()
+    with django_db_blocker.unblock(), GENERATOR_STATS.silence():
+        made = SchemaGenerator().get_schema(request=None, public=True)
+    return made | {"problems": [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]}
+
+
+@pytest.fixture(scope="module")
+def operations(document: Any) -> dict[str, Any]:
+    """Ours, by method and path."""
+    return {
+        f"{method} {path.removeprefix(OURS)}": one
+        for path, methods in document["paths"].items()
+        for method, one in methods.items()
+        if path.startswith(OURS)
+    }
+
+
+def test_no_warning_or_error_is_about_the_plugin(document: Any) -> None:
+    ours = ("webhooks/contrib", "webhooks/api/", "webhooks.api", "contrib.netbox", "RqWebhook", "plugins/webhooks")
+    assert [one for one in document["problems"] if any(name in one for name in ours)] == []
+
+
+def test_the_document_is_valid(document: Any) -> None:
+    validate_schema({name: part for name, part in document.items() if name != "problems"})
+
+
+def test_the_ids_of_operations_are_distinct(document: Any, operations: dict[str, Any]) -> None:
+    ids = Counter(one["operationId"] for methods in document["paths"].values() for one in methods.values())
+    assert [name for name, count in ids.items() if count > 1] == []
+    assert {one["operationId"].startswith("plugins_webhooks_") for one in operations.values()} == {True}
+    assert not [one["operationId"] for one in operations.values() if one["operationId"].endswith("_2")]
+
+
+def test_each_route_is_described(operations: dict[str, Any]) -> None:
+    assert len(operations) == 44
+    assert {"post webhooks/", "put webhooks/", "patch webhooks/", "delete webhooks/", "get why/"} <= operations.keys()
+
+
+def test_the_parameters_of_lists_are_described(operations: dict[str, Any]) -> None:
+    found = {
+        name: {one["name"] for one in operation["parameters"] if one["in"] == "query"}
+        for name, operation in operations.items()
+        if "parameters" in operation
+    }
+    fields, pages = {"fields", "omit", "brief"}, {"limit", "offset", "start"}
+    of_event = {"object_type", "object_id", "action", "request_id", "name", "user", "created_after", "created_before"}
+    assert found["get webhooks/"] == fields | pages | {
+        "ordering", "id", "name", "q", "enabled", "paused", "failing", "object_type", "action",
+    }  # fmt: skip
+    long_list = fields | pages | of_event | {"cursor", "q"}
+    assert found["get deliveries/"] == long_list | {"state", "error_kind", "status", "webhook"}
+    assert found["get events/"] == long_list | {"failed", "webhook"}
+    assert found["get skips/"] == long_list | {"rule", "webhook"}
+    assert found["get runs/"] == fields | pages | {"ordering", "kind", "state"}
+    assert found["get status/"] == fields
+
+
+def test_the_fields_of_netbox_are_described(document: Any, operations: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name in ("", "Delivery", "DeliveryDetail", "Event", "EventDetail", "Skip", "Run"):
+        assert {"id", "url", "display_url", "display"} <= schemas[f"RqWebhook{name}"]["properties"].keys()
+    replayed = operations["post events/{id}/replay/"]["responses"]["201"]["content"]["application/json"]["schema"]
+    assert replayed == {"$ref": "#/components/schemas/RqWebhookEventDetail"}
+    create = operations["post webhooks/"]["requestBody"]["content"]["application/json"]["schema"]
+    assert create == {"$ref": "#/components/schemas/RqWebhookOneOrManyRequest"}
+    one, many = schemas["RqWebhookOneOrManyRequest"]["oneOf"]
+    assert many == {"type": "array", "items": one}
+    assert "secret" in schemas[one["$ref"].rsplit("/", 1)[1]]["properties"]
+    assert "secret" not in schemas["RqWebhook"]["properties"]
+
+
+def test_the_webhooks_of_netbox_keep_their_names(document: Any) -> None:
+    assert "payload_url" in document["components"]["schemas"]["Webhook"]["properties"]
+    assert "extras_webhooks_list" in {
+        one["operationId"] for methods in document["paths"].values() for one in methods.values()
+    }

@@ -1,0 +1,38 @@
+"""The widget “Webhooks” for NetBox's dashboard: what is wrong, what waits, and the way to the status page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext_lazy as _
+from extras.dashboard.utils import register_widget
+from extras.dashboard.widgets import DashboardWidget
+
+from webhooks import permissions
+from webhooks import text as texts
+from webhooks.insight.status import latest_problems
+
+# The widget names so many problems, the worst ones.
+MAX_NAMED = 5
+
+
+@register_widget
+class WebhooksWidget(DashboardWidget):
+    default_title = _("Webhooks")
+    description = _("Show what is wrong with webhooks, and the way to the status page.")
+    width, height = 4, 3
+
+    def render(self, request: HttpRequest) -> SafeString:
+        context: dict[str, Any] = {"may_view": permissions.may_view_deliveries(request.user)}
+        if context["may_view"]:
+            problems = latest_problems(request.user)
+            context |= {
+                "problems": problems[:MAX_NAMED],
+                "more": len(problems[MAX_NAMED:]),
+                "may_ask_why": permissions.may_view_webhooks(request.user),
+            }
+        shown = render_to_string("rq_webhooks/netbox/widget.html", context)
+        return mark_safe(texts.escape_invisible(shown))  # noqa: S308 # nosec B308 B703 # the template has escaped it

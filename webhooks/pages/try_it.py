@@ -1,0 +1,131 @@
+"""Before the form of a webhook is saved: its request for an object or a custom event, and a trial of its filters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+from webhooks import permissions, registry
+from webhooks.models import Action, Webhook
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
+from webhooks.operations import trial
+from webhooks.operations.samples import EVENT, Choice, Search, why_not_sent
+from webhooks.operations.trial import NoSample
+from webhooks.permissions.redaction import explain
+from webhooks.registry import label_of
+from webhooks.registry.registration import Registration
+
+if TYPE_CHECKING:
+    from webhooks.forms import WebhookForm
+
+TEMPLATE = "rq_webhooks/admin/webhook/try_it.html"
+"""The controls and the result, with the classes of the admin. It needs htmx, and ``try_it.js``."""
+
+# The names of the controls. The form of the webhook has none of these.
+MODEL, OBJECT, FIND, ACTION, DO = "try_model", "try_object", "try_find", "try_action", "try"
+DATA = "try_data_%s"  # one for each custom event: a new choice must not get the data of the one before
+SHOW, SEND = "show", "send"
+
+# The fields that a trial of the filters alone needs.
+FILTERS = ("object_types", *SECTIONS["filters"])
+
+# A trial needs no name, and no models or actions: its object is chosen apart.
+IGNORED_ERRORS = {"name", "object_types", *ACTION_FIELDS, "custom_events"}
+
+
+def panel(
+    user: Any,
+    url: str,
+    search: Search,
+    webhook: Webhook | None = None,
+    form: WebhookForm | None = None,
+    posted: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The context of ``TEMPLATE``: the controls, which post to ``url``, and the result of the posted ``form``.
+
+    ``webhook`` is the stored one.
+    """
+    chosen, actions = list(webhook.object_types.all()) if webhook else [], webhook.actions if webhook else []
+    if form is not None:
+        form.full_clean()
+        chosen, actions = list(form.cleaned_data.get("object_types") or []), form.instance.actions
+    groups = _groups(user, {label_of(one) for one in chosen})
+    given = posted or {}
+    usual = Action.UPDATED if Action.UPDATED in actions or not actions else next(iter(actions))
+    own = [label for label, _title, _type in groups[0][1]]
+    of = given.get(MODEL, "" if form else next(iter(own), ""))
+    choice = Choice(
+        user, search, of, given.get(OBJECT, ""), given.get(FIND, ""), given.get(ACTION, usual),
+        given.get(DATA % of.removeprefix(EVENT), ""),
+    )  # fmt: skip
+    context = {"url": url, "show": SHOW, "send": SEND, "groups": groups, "choice": choice, "actions": Action.choices}
+    if choice.custom_event:
+        context["data_field"] = DATA % choice.custom_event
+    if form is not None and given.get(DO) in (SHOW, SEND):
+        context["result"] = _result(form, choice, sends=given[DO] == SEND)
+    return context
+
+
+def _groups(user: Any, of_webhook: Collection[str]) -> list[tuple[str, list[tuple[str, str, Any]]]]:
+    """The models and custom events to choose from. The models of the webhook come first."""
+    offered = [one for one in registry.registrations() if permissions.may_view_model(user, one.model)]
+    types = ContentType.objects.get_for_models(*(one.model for one in offered))
+
+    def option(one: Registration) -> tuple[str, str, Any]:
+        return one.label, capfirst(str(one.model._meta.verbose_name_plural)), types[one.model].pk
+
+    return [
+        (_("Models of this webhook"), [option(one) for one in offered if one.label in of_webhook]),
+        (_("Other models"), [option(one) for one in offered if one.label not in of_webhook]),
+        (_("Custom events"), [(f"{EVENT}{name}", title, "") for name, title in registry.custom_events().items()]),
+    ]
+
+
+def _result(form: WebhookForm, choice: Choice, sends: bool) -> dict[str, Any]:
+    """The verdict, the request or its problems, and the answer if it was sent."""
+    user, webhook = choice.user, form.instance
+    errors = {name: list(map(str, texts)) for name, texts in form.errors.items() if name not in IGNORED_ERRORS}
+    if errors:
+        return {"problems": _with_labels(form, errors)}
+    try:
+        tried = trial.try_out(webhook, form.cleaned_data.get("object_types") or [], choice.sample(), user)
+    except NoSample as missing:
+        return {"refusal": str(missing)}
+    shown: dict[str, Any] = {"trial": tried}
+    if tried.request is None:
+        problems = {name: [problem] for name, problem in tried.problems.items()}
+        if tried.event.error and not permissions.may_view_events(user):  # it may show data of the object
+            text = _("To see the error, you need the permission %(permission)s.")
+            problems = {"": [text % {"permission": "rq_webhooks.view_event"}]}
+        return shown | {"problems": _with_labels(form, problems)}
+    shown |= {
+        "request": tried.request.stored(),  # without the values of secret headers and signatures
+        "body": tried.request.body.decode(errors="replace"),
+        "sees_payload": permissions.may_view_payloads(user),
+        "why_not_sent": why_not_sent(user, webhook, form.has_changed()),
+    }
+    if sends and not shown["why_not_sent"]:
+        outcome = trial.send(tried, webhook, user)
+        shown |= {"outcome": outcome, "explanation": explain(str(outcome.kind), webhook.payload_url)}
+    return shown
+
+
+def _with_labels(form: WebhookForm, problems: dict[str, list[str]]) -> list[tuple[str, str, list[str]]]:
+    """Problems with the field of the form and its label; both empty if a problem belongs to none."""
+    labels = {name: str(field.label or "") for name, field in form.fields.items()}
+    return [(name, labels.get(name, ""), texts) for name, texts in problems.items()]
+
+
+# The filters alone
+
+
+def preview(form: WebhookForm, user: Any) -> str:
+    """Try the filters of the form on the last events, and say the result in a sentence."""
+    form.full_clean()
+    if refused := [name for name in FILTERS if name in form.data and name in form.errors]:
+        return " ".join(f"{form.fields[name].label}: {' '.join(map(str, form.errors[name]))}" for name in refused)
+    return trial.try_filters(form.instance, form.cleaned_data.get("object_types") or [], user)
