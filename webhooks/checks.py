@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
+from functools import wraps
 from typing import Any
 
 from django.apps import apps
@@ -41,7 +42,22 @@ UNSENDABLE = (
 )
 
 
+adapt: Callable[[CheckMessage], CheckMessage | None] = lambda message: message
+"""A module of ``contrib`` may word messages for the users of its framework, or leave them out by None."""
+
+
+def _adapted(messages: Callable[..., Iterator[CheckMessage]]) -> Callable[..., Iterator[CheckMessage]]:
+    @wraps(messages)
+    def check(*args: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+        for message in messages(*args, **kwargs):
+            if (found := adapt(message)) is not None:
+                yield found
+
+    return check
+
+
 @register("webhooks")
+@_adapted
 def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     yield from _check_setting()
     yield from _check_paths()
@@ -337,6 +353,7 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
 
 
 @register("webhooks", deploy=True)
+@_adapted
 def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if conf.enabled and not queue_problem(conf.queue) and (problem := connection_error()):
         yield Warning(
@@ -348,6 +365,7 @@ def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 
 @register("webhooks", Tags.database, deploy=True)
+@_adapted
 def check_stored(app_configs: Any, databases: Collection[str] | None = None, **kwargs: Any) -> Iterator[CheckMessage]:
     """Ask the database, if its alias was given with ``--database``. Not without ``--deploy``: ``migrate`` runs such
     checks first, and these errors would keep it from creating the tables."""

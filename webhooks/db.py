@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import EmptyResultSet
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
+from django.db.models.base import ModelState
 from django.db.transaction import Atomic
 from django.utils import timezone
 
@@ -73,6 +74,58 @@ def _sends_several(using: str, driver: Any) -> bool:
 
 def _rows(cursor: Any) -> list[tuple[Any, ...]]:
     return cursor.fetchall() if cursor.description else []
+
+
+def _may_go_with(statement: Any, parameters: Any, many: bool, context: Any) -> bool:
+    """Whether other statements may go with this one, which code of the project executes, in one round trip."""
+    is_plain = isinstance(statement, str) and isinstance(parameters, list | tuple) and not many
+    return is_plain and not getattr(context["cursor"], "name", None)
+
+
+class ReadWithNext:
+    """A SELECT that goes to the database with the next statement of the connection, in one round trip if possible.
+
+    ``use`` gets its rows. ``is_wanted``: a rollback may have made it needless.
+    """
+
+    def __init__(
+        self,
+        using: str,
+        statement: Statement,
+        use: Callable[[list[tuple[Any, ...]]], object],
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        self._using, self._statement, self._use, self._is_wanted = using, statement, use, is_wanted
+        self._wrappers = connections[using].execute_wrappers
+        self._wrappers.insert(0, self)  # Django removes the last one at the end of its blocks
+
+    def now(self) -> None:
+        """Read now what was not read yet."""
+        if self._is_taken() and self._is_wanted():
+            self._use(fetch_all(self._using, *self._statement))
+
+    def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
+        if not self._is_taken() or not self._is_wanted():
+            return execute(statement, parameters, many, context)
+        cursor = context["cursor"]
+        is_watched = any(not isinstance(one, ReleaseWithNext) for one in self._wrappers)
+        is_alone = is_watched or not _sends_several(self._using, cursor.connection)
+        if is_alone or not _may_go_with(statement, parameters, many, context):
+            self._use(fetch_all(self._using, *self._statement))
+            return execute(statement, parameters, many, context)
+        text, values = self._statement
+        result = execute(f"{text}; {statement}", [*values, *parameters], many, context)
+        found = _rows(cursor)
+        cursor.nextset()
+        self._use(found)
+        return result
+
+    def _is_taken(self) -> bool:
+        """Take it out of the connection. False if it was taken before."""
+        if self not in self._wrappers:
+            return False
+        self._wrappers.remove(self)
+        return True
 
 
 def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:
@@ -340,6 +393,58 @@ def as_sql(rows: QuerySet[Any]) -> Statement:
     return statement, parameters
 
 
+class PreparedRead:
+    """The statement of a queryset, to execute together with others, and the objects of the rows that it returns."""
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        self.rows = rows
+        self._compiler = rows.query.get_compiler(rows.db)
+        self.statement: Statement
+        try:
+            self.statement, self._is_empty = self._compiler.as_sql(), False
+        except EmptyResultSet:
+            self.statement, self._is_empty = as_sql(rows), True
+
+    def objects(self, found: list[tuple[Any, ...]]) -> list[Any]:
+        """The objects, as the queryset would have made them of these rows."""
+        query, compiler = self.rows.query, self._compiler
+        compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else found]  # type: ignore[method-assign]
+        query.get_compiler = lambda *args, **kwargs: compiler  # type: ignore[method-assign]
+        return list(self.rows)
+
+
+class PreparedMembers:
+    """The members of a many-to-many relation of one object, to read in one round trip with its row.
+
+    Raises AttributeError, TypeError or ValueError if the primary key does not suffice, or the manager cannot do it.
+    """
+
+    def __init__(self, model: type[Model], pk: Any, using: str, relation: str) -> None:
+        self._relation = relation
+        instance: Any = model.__new__(model)  # without the code that a project runs for each instance
+        instance._state = ModelState()
+        instance._state.db, instance._state.adding = using, False
+        setattr(instance, model._meta.pk.attname, pk)
+        rows, _, _, _, self._cache_name, _ = getattr(instance, relation).get_prefetch_querysets([instance])
+        self.prepared = PreparedRead(rows.using(using))
+
+    def keep(self, instance: Any, found: list[tuple[Any, ...]]) -> None:
+        """Let the object know its members, as ``prefetch_related`` does."""
+        members: Any = getattr(instance, self._relation).get_queryset()
+        members._result_cache = self.prepared.objects(found)
+        members._prefetch_done = True
+        instance.__dict__.setdefault("_prefetched_objects_cache", {})[self._cache_name] = members
+
+
+def prepare_members(model: type[Model], pk: Any, using: str, relations: Sequence[str]) -> list[PreparedMembers]:
+    """The members of these relations of one object, without those that Django can only read with the object."""
+    found = []
+    for relation in relations:
+        with suppress(AttributeError, TypeError, ValueError):
+            found.append(PreparedMembers(model, pk, using, relation))
+    return found
+
+
 def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:
     """A subquery of one ``number`` of these rows, such as "COUNT(*)"."""
     statement, parameters = as_sql(rows)
@@ -496,16 +601,57 @@ def savepoint(using: str) -> AbstractContextManager[Any]:
     return nullcontext() if connections[using].get_autocommit() else MergedSavepoint(using)
 
 
+class ReleaseWithNext:
+    """A RELEASE that goes to the database with the next statement of the transaction, in one round trip.
+
+    If there is none, or it must not be joined, the savepoint stays open. That does no harm: a savepoint around it, or
+    the end of the transaction, ends it.
+    """
+
+    def __init__(self, connection: Any, sid: str) -> None:
+        self._connection, self.sid = connection, sid
+        connection.execute_wrappers.insert(0, self)
+
+    @classmethod
+    def take(cls, connection: Any) -> str:
+        """The savepoint that is still to be released. The caller releases it. Empty if there is none."""
+        for one in connection.execute_wrappers:
+            if isinstance(one, cls):
+                connection.execute_wrappers.remove(one)
+                return one.sid
+        return ""
+
+    def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
+        wrappers = self._connection.execute_wrappers
+        wrappers.remove(self)
+        is_joined = not wrappers and _may_go_with(statement, parameters, many, context)
+        if not is_joined or not _is_in_transaction(self._connection):
+            return execute(statement, parameters, many, context)
+        result = execute(f"{release_sql(self._connection, self.sid)}; {statement}", parameters, many, context)
+        context["cursor"].nextset()
+        return result
+
+
+def release_sql(connection: Any, sid: str) -> str:
+    return f"RELEASE SAVEPOINT {connection.ops.quote_name(sid)}"
+
+
+def _is_in_transaction(connection: Any) -> bool:
+    """Whether a statement was executed in the open transaction, and none failed."""
+    return bool(connection.connection.info.transaction_status == IN_TRANSACTION)
+
+
 class MergedSavepoint(Atomic):
     """A savepoint in the open transaction that takes no round trip, if the driver can send several statements at once.
 
-    SAVEPOINT goes with the first statement of the block, RELEASE with the one in ``last()``. Otherwise as ``atomic()``.
+    SAVEPOINT goes with the first statement of the block. RELEASE goes with the one in ``last()``, or with the next one
+    after the block. Otherwise as ``atomic()``.
     """
 
     def __init__(self, using: str) -> None:
         super().__init__(using, savepoint=True, durable=False)
         self._connection: Any = connections[using]
-        self._sid = ""
+        self._sid = self._earlier = ""
         self._is_begun = self._is_last = self._is_released = False
 
     def __enter__(self) -> Self:  # type: ignore[override] # the stubs say that Django's returns nothing
@@ -517,6 +663,7 @@ class MergedSavepoint(Atomic):
         if is_merged:
             connection.savepoint_state += 1  # the ids of Django's savepoints end in this number
             self._sid = connection.savepoint_ids[-1] = f"s{threading.get_ident()}_x{connection.savepoint_state}"
+            self._earlier = ReleaseWithNext.take(connection)
             connection.execute_wrappers.append(self._merge)
         return self
 
@@ -528,6 +675,11 @@ class MergedSavepoint(Atomic):
                 # Nothing reached the database, but Django must forget the callbacks.
                 connection.needs_rollback = False
                 connection.run_on_commit = [one for one in connection.run_on_commit if self._sid not in one[0]]
+            if self._earlier:  # no statement of the block took it along
+                ReleaseWithNext(connection, self._earlier)
+            elif self._is_begun and not (self._is_released or error or connection.needs_rollback):
+                ReleaseWithNext(connection, self._sid)
+                self._is_released = True
             if self._is_released or not self._is_begun:
                 # There is no savepoint, and without one Django would roll back the transaction.
                 connection.savepoint_ids[-1] = None
@@ -550,11 +702,16 @@ class MergedSavepoint(Atomic):
             return execute(statement, parameters, many, context)
         is_plain = isinstance(statement, str) and not many and not getattr(context["cursor"], "name", None)
         if not is_plain:  # a query of the host, such as one with a cursor of the server
+            self._earlier = ""
             if not self._is_begun:
                 self._begin()
             return execute(statement, parameters, many, context)
         name = self._connection.ops.quote_name(self._sid)
-        begin = "" if self._is_begun else f"SAVEPOINT {name}; "
+        first = [] if self._is_begun else [f"SAVEPOINT {name}"]
+        if self._earlier and _is_in_transaction(self._connection):
+            first.insert(0, release_sql(self._connection, self._earlier))
+        self._earlier = ""
+        begin = "".join(f"{one}; " for one in first)
         end = f"\n; RELEASE SAVEPOINT {name}" if self._is_last else ""
         try:
             result = execute(f"{begin}{statement}{end}", parameters, many, context)
@@ -563,6 +720,6 @@ class MergedSavepoint(Atomic):
             self._is_begun |= self._connection.connection.info.transaction_status != IN_TRANSACTION
             raise
         self._is_begun, self._is_released = True, self._is_last
-        if begin:
+        for _ in first:
             context["cursor"].nextset()
         return result

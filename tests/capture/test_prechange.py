@@ -170,13 +170,13 @@ def save_and_edit(thing: Thing) -> None:
 
 def fail_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the first read of a state before fail."""
-    read, failing = snapshots.read_rows, iter([True])
+    read, failing = snapshots.rows_query, iter([True])
 
     def reading(*args: Any, **kwargs: Any) -> Any:
         assert not next(failing, False)
         return read(*args, **kwargs)
 
-    monkeypatch.setattr(snapshots, "read_rows", reading)
+    monkeypatch.setattr(snapshots, "rows_query", reading)
 
 
 def create_again(thing: Thing) -> None:

@@ -684,7 +684,12 @@ def test_a_server_that_repeats_its_first_page_is_asked_until_the_count_is_reache
             (302, {"Location": "http://evil.example/"}, b""),
             "HTTP 302, a redirect to http://evil.example/, which is not",
         ),
-        ((403, {}, b'{"detail": "Invalid token"}'), "HTTP 403: the token needs permission to view webhooks"),
+        (
+            (403, {}, b'{"detail": "Invalid v2 token"}'),
+            "HTTP 403: the token needs permission to view webhooks and event rules. Its reason: Invalid v2 token",
+        ),
+        ((403, {}, b'["no"]'), "HTTP 403: the token needs permission to view webhooks and event rules$"),
+        ((401, {}, f'{{"detail": "No token {TOKEN}"}}'.encode()), "HTTP 401: the token .* event rules$"),
         ((500, {}, b""), "answered HTTP 500"),
         ((404, {}, b""), "answered HTTP 404"),
         ((200, {}, b"<html>"), "did not answer with JSON"),

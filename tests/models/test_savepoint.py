@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+
 import pytest
 from django.db import DatabaseError, connection, transaction
 
@@ -33,15 +36,70 @@ def test_savepoint_and_release_go_with_the_first_and_the_last_statement() -> Non
     assert names() == ["inside", "outside"]
 
 
-@pytest.mark.postgresql
-def test_a_block_without_a_last_statement_is_released_at_its_end() -> None:
-    def read() -> None:
-        with MergedSavepoint("default"):
-            names()
+def read() -> None:
+    with MergedSavepoint("default"):
+        names()
 
+
+@pytest.mark.postgresql
+def test_a_block_without_a_last_statement_is_released_with_the_next_statement() -> None:
     with transaction.atomic():
-        [first, last] = statements_of(read)
-    assert last == f"RELEASE {first.partition(';')[0]}"
+        [first, second, third] = statements_of(lambda: (read(), names(), names()))
+    assert second.startswith(f"RELEASE {first.partition(';')[0]}; SELECT")
+    assert third.startswith("SELECT")
+    assert not connection.execute_wrappers
+
+
+@pytest.mark.postgresql
+def test_the_next_block_releases_the_one_before() -> None:
+    with transaction.atomic():
+        [first, second] = statements_of(lambda: (read(), read()))
+    assert second.startswith(f"RELEASE {first.partition(';')[0]}; SAVEPOINT ")
+
+
+def in_a_savepoint_of_django() -> None:
+    with suppress(ZeroDivisionError), transaction.atomic():
+        read()
+        raise ZeroDivisionError
+
+
+def with_a_statement_that_fails() -> None:
+    with suppress(DatabaseError), transaction.atomic():
+        read()
+        execute("default", "SELECT no_column FROM testapp_thing")
+
+
+def with_an_empty_block() -> None:
+    read()
+    with MergedSavepoint("default"):
+        pass
+
+
+@pytest.mark.parametrize("work", [in_a_savepoint_of_django, with_a_statement_that_fails, with_an_empty_block, read])
+def test_a_block_that_is_still_to_be_released_does_no_harm(work: Callable[[], None]) -> None:
+    with transaction.atomic():
+        Thing.objects.create(name="before")
+        work()
+        Thing.objects.create(name="after")
+        sid = transaction.savepoint()
+        work()
+        transaction.savepoint_rollback(sid)
+        work()
+    names_before = names()
+    with transaction.atomic():
+        work()
+    work()
+    assert names() == names_before == ["after", "before"]
+
+
+@pytest.mark.postgresql
+def test_the_next_transaction_releases_nothing() -> None:
+    with transaction.atomic():
+        read()
+    with transaction.atomic():
+        [statement, _] = statements_of(lambda: (names(), names()))
+    assert statement.startswith("SELECT")
+    assert not connection.execute_wrappers
 
 
 @pytest.mark.postgresql

@@ -425,7 +425,7 @@ def test_bulk_operations_read_all_old_rows_in_one_query(count: int) -> None:
 
 
 @pytest.mark.parametrize("webhooks", [1, 50])
-def test_the_previous_state_costs_one_query_for_each_object(webhooks: int) -> None:
+def test_the_previous_state_costs_at_most_one_query_for_each_object(webhooks: int) -> None:
     label = Label.objects.create(name="red")
 
     def costs() -> list[int]:
@@ -452,7 +452,8 @@ def test_the_previous_state_costs_one_query_for_each_object(webhooks: int) -> No
         make_webhook(Thing, prechange=True)
     # What a relation held: one query and the release, and on SQLite a savepoint, once for each relation.
     relation = 2 if connection.vendor == "postgresql" else 3
-    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 0, 0, relation, 0, 0]
+    row = 0 if connection.vendor == "postgresql" else 1  # PostgreSQL reads it in the round trip of the UPDATE
+    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [row, 0, 0, relation, 0, 0]
     assert [ours - one for ours, one in zip(alone(), plain_alone, strict=True)] == [1, 0]
 
 
@@ -555,7 +556,7 @@ def test_a_save_succeeds_if_the_previous_state_cannot_be_read(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("a field of it cannot be read")
 
-    monkeypatch.setattr("webhooks.payloads.snapshots.read_rows", refuse)
+    monkeypatch.setattr("webhooks.payloads.snapshots.rows_query", refuse)
     mode(lambda: rename(thing))
     assert Thing.objects.get().name == "new"
     assert (actions(), sides()[0], changed()) == (["updated"], None, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import _GeneratorContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
+from django.http.request import HttpHeaders
 from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
+from webhooks.registry.framework import framework
 from webhooks.registry.registration import is_sensitive
 from webhooks.text import clean, drop_keys, dumps, short_repr, username_of
 
@@ -99,9 +101,14 @@ class RequestActor:
             self.is_reading_user = False
         return None, ""
 
+    def _headers(self) -> Mapping[str, str]:
+        # A copy of a request may have its META alone.
+        found = getattr(self.http, "headers", None)
+        return HttpHeaders(getattr(self.http, "META", {})) if found is None else found
+
     def _depth_before(self, user: Any, username: str) -> int:
         """The depth in the header, if the user may send it. Without a header this costs no query."""
-        depth = self._part("depth", lambda: parse_depth(getattr(self.http, "headers", {}).get(DEPTH, "")))
+        depth = self._part("depth", lambda: parse_depth(self._headers().get(DEPTH, "")))
         if not depth:
             return 0
         using = router.db_for_read(get_user_model())
@@ -133,6 +140,8 @@ _current: ContextVar[Actor | RequestActor | None] = ContextVar("webhooks_actor",
 
 def current_actor() -> Actor:
     """The current actor; one without a name outside requests and ``actor()``."""
+    if (request := framework().request()) is not None:
+        return RequestActor(request).read()
     actor = _current.get()
     if actor is None:
         return Actor()

@@ -14,12 +14,13 @@ from typing import Any
 from django.db import models
 
 from webhooks import registry
-from webhooks.capture.transaction import TransactionState, current_or_new_state, current_state
-from webhooks.db import in_chunks, savepoint
-from webhooks.errors import log_errors
+from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
+from webhooks.db import PreparedRead, ReadWithNext, in_chunks, savepoint
+from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.framework import framework
 from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
 
@@ -65,6 +66,10 @@ def _read(
 ) -> None:
     keys = {(registration.label, key_text(pk)): pk for pk in map(registration.normalize_pk, pks)}
     keys = {key: pk for key, pk in keys.items() if state.needs_prechange(key)}
+    if not in_savepoint and _may_read_later(state, registration, keys):
+        for key, pk in keys.items():
+            _read_with_next(state, registration, key, pk)
+        return
     unread = [pk for key, pk in keys.items() if state.prechange.get(key) is None and state.history(key) is None]
     known = [prechange for prechange in map(state.prechange.get, keys) if prechange]
     try:
@@ -78,6 +83,29 @@ def _read(
             # If it was not read before the first change, the row may have half of the change by now.
             state.prechange.give_up(key)
             state.prechange.get(key).edited.update(relations)  # type: ignore[union-attr]
+
+
+def _may_read_later(state: TransactionState, registration: Registration, keys: Collection[Any]) -> bool:
+    """Whether the next statement, which is the UPDATE of a save, may read the rows of these keys before it runs."""
+    is_unread = all(state.prechange.get(key) is None and state.history(key) is None for key in keys)
+    return is_unread and state.is_open and framework().related_snapshot(registration.model) is None
+
+
+def _read_with_next(state: TransactionState, registration: Registration, key: Key, pk: Any) -> None:
+    """Read and lock a row with the next statement, in one round trip if possible."""
+    prechange = PrechangeState()
+    state.prechange.keep(key, prechange)
+    prepared = PreparedRead(snapshots.rows_query(registration.model, [pk], state.using, lock=True))
+
+    def use(found: list[tuple[Any, ...]]) -> None:
+        with log_errors(state.using, "The state before a change cannot be read: %s %s", *key):
+            for row in prepared.objects(found):
+                prechange.row = None if _may_be_nulled(state, registration, row) else row
+
+    def is_wanted() -> bool:
+        return state.is_current and state.prechange.knows(key, prechange) and not is_aborted(state.using)
+
+    state.prechange.reading.append(ReadWithNext(state.using, prepared.statement, use, is_wanted))
 
 
 def read_pointing(model: type[models.Model], instance: models.Model, using: str, origin: Any) -> None:
@@ -164,7 +192,8 @@ def _read_rows(state: TransactionState, registration: Registration, pks: list[An
             row = rows.get(pk)
             if row is not None and _may_be_nulled(state, registration, row):
                 row = None
-            state.prechange.keep((registration.label, pk), PrechangeState(row))
+            related = snapshots.related_snapshot(registration, row) if row is not None else {}
+            state.prechange.keep((registration.label, pk), PrechangeState(row, related=related))
 
 
 def _may_be_nulled(state: TransactionState, registration: Registration, row: models.Model) -> bool:

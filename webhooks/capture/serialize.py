@@ -20,7 +20,18 @@ from webhooks import hooks, registry
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch, log_if_slow
 from webhooks.conf import conf
-from webhooks.db import MergedSavepoint, can_lock, in_chunks, savepoint
+from webhooks.db import (
+    MergedSavepoint,
+    PreparedMembers,
+    PreparedRead,
+    Statement,
+    as_sql,
+    can_lock,
+    fetch_each,
+    in_chunks,
+    prepare_members,
+    savepoint,
+)
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
@@ -71,30 +82,51 @@ class SerializedObject:
 
 
 def reread_all(
-    registration: Registration, pks: Sequence[Any], using: str, lock: bool = False
+    registration: Registration, pks: Sequence[Any], using: str, lock: bool = False, relations: Sequence[str] = ()
 ) -> dict[str, models.Model]:
     """The rows of these keys as the transaction sees them now, by their keys as text. Deleted ones are missing.
 
     The instances in memory may be stale: another transaction may have changed other columns since they were loaded.
-    ``lock`` takes the lock of an UPDATE, and so waits for other transactions that change the rows.
+    ``lock`` takes the lock of an UPDATE, and so waits for other transactions that change the rows. The members of the
+    many-to-many ``relations`` of a single object are read in the same round trip, if the driver can do that.
     """
     model = registration.model
     found: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
-        rows = registration.rows(using)
+        rows, first = registration.rows(using), list[Statement]()
         if lock and can_lock(using, model):
             plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
             locked = plain.select_for_update(no_key=True, of=("self",))
-            if registration.queryset or model._meta.base_manager_name:
-                # Annotations may group its rows, and PostgreSQL locks no groups.
-                list(locked.filter(with_pks(model, chunk)).order_by("pk").values_list("pk"))
-            else:
+            if registration.reads_one_table:
                 rows = locked
+            else:
+                # Annotations may group its rows, and PostgreSQL locks no groups. A statement that waited for a lock
+                # sees other tables as before.
+                first.append(as_sql(locked.filter(with_pks(model, chunk)).order_by("pk").values_list("pk")))
         # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
         is_single = len(chunk) == 1
         rows = rows.filter(models.Q(pk=chunk[0]) if is_single else with_pks(model, chunk))
-        found |= registration.by_pk(rows.order_by(*([] if is_single else ["pk"])))
+        rows = rows.order_by(*([] if is_single else ["pk"]))
+        members = prepare_members(model, chunk[0], using, relations) if is_single else []
+        if first or members:
+            found |= registration.by_pk(_read_together(using, first, rows, members))
+        else:
+            found |= registration.by_pk(rows)
     return found
+
+
+def _read_together(
+    using: str, first: list[Statement], rows: models.QuerySet[Any], members: list[PreparedMembers]
+) -> list[models.Model]:
+    """Execute some statements, and read rows. If they are one row, read the members of its relations, too."""
+    prepared = PreparedRead(rows)
+    statements = [*first, prepared.statement, *(one.prepared.statement for one in members)]
+    found = fetch_each(using, *statements)[len(first) :]
+    objects = prepared.objects(found[0])
+    for instance in objects:
+        for one, given in zip(members, found[1:], strict=True):
+            one.keep(instance, given)
+    return objects
 
 
 class NotRegistered(LookupError):
@@ -212,7 +244,8 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
     If there are several serializers, one that fails takes nothing from the others' webhooks. Raises the error if all
     fail.
     """
-    found = reread_all(change.registration, [change.pk], state.using, change.needs_lock)
+    relations = _relations_shown(change.registration, serializers)
+    found = reread_all(change.registration, [change.pk], state.using, change.needs_lock, relations)
     if not found:
         return None
     [instance] = found.values()  # under the key as its field spells it
@@ -229,6 +262,17 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
             logger.error("The serializer %s of %s failed, its webhooks get nothing: %s", title, change, error)
             serialized.errors[name] = f"Serializer {title}: {_reason(error)}\n"
     return serialized
+
+
+def _relations_shown(registration: Registration, serializers: Sequence[str]) -> list[str]:
+    """The many-to-many relations that any of these serializers shows, without those of a serializer that fails."""
+    found = set[str]()
+    for name in serializers:
+        try:
+            found.update(snapshots.relations_shown(registration, name))
+        except Exception as error:
+            reraise_job_timeout(error)  # it is reported when it serializes the object
+    return sorted(found)
 
 
 def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:

@@ -30,6 +30,7 @@ from webhooks.capture.transaction import TransactionState, current_state, may_be
 from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook, webhook_states
+from webhooks.registry.framework import framework
 from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration
 
@@ -90,7 +91,8 @@ def _connect_first(signal: Any, receiver: Any, sender: Any) -> None:
 def on_class_prepared(sender: Model, **kwargs: Any) -> None:
     """A model class that is created at runtime may be a proxy or a child of a registered one, or point to one."""
     forget_models()
-    if any(issubclass(sender, model) for model in registry.registered_models().values()):
+    is_created = registry.register_created(sender)
+    if is_created or any(issubclass(sender, model) for model in registry.registered_models().values()):
         _watch_class(sender)
 
 
@@ -114,7 +116,7 @@ def on_saving(
     using = _using(sender, instance, using)
     instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
-    if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
+    if _is_loaded(raw) or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
         return
     objects = {}
     for registration in registry.registrations_touched(sender):
@@ -146,7 +148,7 @@ def on_saved(
     using = _using(sender, instance, using)
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
-    if raw:
+    if _is_loaded(raw):
         # A row of a fixture may refer to rows that do not exist yet, so it is not recorded. ``loaddata`` sets the row's
         # many-to-many relations next, and their signal does not say ``raw``.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
@@ -161,11 +163,16 @@ def after_saved(
     sender: Model, instance: models.Model, created: bool = False, using: str = "", raw: bool = False, **kwargs: Any
 ) -> None:
     """Record a save, with what the receivers of the project have written to the row."""
-    if raw:
+    if _is_loaded(raw):
         return
     using = _using(sender, instance, using)
     if may_be_wanted(sender, using) and records_later(using):
         _record_saved(sender, instance, created, using)
+
+
+def _is_loaded(raw: bool) -> bool:
+    """Whether a save loads an object of a fixture."""
+    return raw and not framework().records_raw_saves()
 
 
 def _record_saved(

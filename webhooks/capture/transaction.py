@@ -24,6 +24,7 @@ from webhooks import hooks
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor
 from webhooks.capture.matching import Budget
+from webhooks.db import ReadWithNext
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.payloads.snapshots import PrechangeState
@@ -138,9 +139,17 @@ class PrechangeStates:
         self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
         self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+        self.reading: list[ReadWithNext] = []
+        """The rows that the next statement reads."""
 
     def get(self, key: Key) -> PrechangeState | None:
+        while self.reading:
+            self.reading.pop().now()
         return self._known.get(key)
+
+    def knows(self, key: Key, prechange: PrechangeState) -> bool:
+        """Whether this very state is still the one of the object."""
+        return self._known.get(key) is prechange
 
     def keep(self, key: Key, prechange: PrechangeState) -> None:
         self._log.remember(self._known, key, prechange)

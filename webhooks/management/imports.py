@@ -56,6 +56,7 @@ _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
 
 PAGE = 1000  # items, the default maximum of both
 TIMEOUT = 30  # seconds for each read
+DETAIL_LENGTH = 200  # characters of the reason in an answer
 
 WEBHOOKS, RULES = "webhooks", "event rules"
 WEBHOOKS_PATH, RULES_PATH = "/api/extras/webhooks/", "/api/extras/event-rules/"
@@ -213,11 +214,23 @@ def _check_status(url: str, response: requests.Response) -> None:
     if status == 404:
         raise _NotFound(f"{problem}: there is no such list. Is it the URL of a NetBox or Nautobot?")
     if status in (401, 403):
-        problem += ": the token needs permission to view webhooks and event rules"
+        problem += f": the token needs permission to view webhooks and event rules{_detail(response)}"
     if 300 <= status < 400:
         problem += f", a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed"
     if status != 200:
         raise UnreadableSource(problem)
+
+
+def _detail(response: requests.Response) -> str:
+    """Why the API refused, in its own words. Empty if it does not say, or repeats the token."""
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return ""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    token = response.request.headers.get("Authorization", "").rpartition(" ")[2]
+    is_shown = isinstance(detail, str) and detail and not (token and token in detail)
+    return f". Its reason: {detail[:DETAIL_LENGTH]}" if is_shown else ""
 
 
 # Planning

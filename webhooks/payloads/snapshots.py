@@ -21,6 +21,7 @@ from rest_framework.serializers import BaseSerializer
 
 from webhooks.db import can_lock, in_chunks, savepoint
 from webhooks.errors import reraise_job_timeout
+from webhooks.registry.framework import framework
 from webhooks.registry.keys import source_field, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import is_hidden, output_of, serializer_fields, source_names
@@ -50,6 +51,8 @@ class PrechangeState:
     """The relations that were edited since."""
     snapshot: Snapshot | None = None
     """The whole snapshot, if the row cannot be read any more: the object was deleted, or an Event is replayed."""
+    related: Snapshot = field(default_factory=dict)
+    """What the framework read of the object from other tables."""
 
     def lacks(self, relation: str) -> bool:
         """Whether the old members of a relation must still be read."""
@@ -58,12 +61,25 @@ class PrechangeState:
 
 def read_rows(registration: Registration, pks: Collection[Any], using: str, lock: bool) -> dict[str, models.Model]:
     """Read the rows of these primary keys in one query. ``lock`` takes the locks of an UPDATE, parents first."""
-    model = registration.model
+    return registration.by_pk(rows_query(registration.model, pks, using, lock))
+
+
+def rows_query(
+    model: type[models.Model], pks: Collection[Any], using: str, lock: bool
+) -> models.QuerySet[models.Model]:
+    """The rows of these primary keys, as ``read_rows`` reads them."""
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
     found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(with_pks(model, pks)).order_by()
     if lock and can_lock(using, model):
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
-    return registration.by_pk(found)
+    return found
+
+
+def related_snapshot(registration: Registration, row: models.Model) -> Snapshot:
+    """What the framework shows of an object in its snapshots, from other tables."""
+    read = framework().related_snapshot(registration.model)
+    found = read(row) if read else {}
+    return {name: value for name, value in found.items() if registration.sends(name, name)}
 
 
 def _parent_links(model: type[models.Model], path: str = "") -> list[str]:
@@ -76,12 +92,21 @@ def _parent_links(model: type[models.Model], path: str = "") -> list[str]:
     return found
 
 
+def relations_shown(registration: Registration, name: str, instance: models.Model | None = None) -> Collection[str]:
+    """The many-to-many relations that a serializer shows. Raises the errors of the serializer."""
+    known = registration.relations_by_serializer
+    if name not in known:
+        # To build a serializer takes long, and its relations hardly depend on the object.
+        fields = serializer_fields(registration.build_serializer(name, instance))
+        sources = {one.source for one in fields.values()}
+        known[name] = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
+    return known[name]
+
+
 def prefetch_serialized(registration: Registration, serializer: str, objects: list[models.Model], using: str) -> None:
     """Read the many-to-many relations that a serializer shows, for many objects in one query for each relation. Raises
     the errors of the serializer."""
-    fields = serializer_fields(registration.build_serializer(serializer, objects[0]))
-    sources = {one.source for one in fields.values()}
-    relations = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
+    relations = relations_shown(registration, serializer, objects[0])
     for chunk in in_chunks(using, objects):
         models.prefetch_related_objects(chunk, *relations)
 
@@ -94,7 +119,8 @@ def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
     fields = serializer_fields(registration.build_serializer(serializer))
     if not fields:
         return _in_payload(registration, {}, _model_fields(registration.model))
-    return _in_payload(registration, fields, {name for name, one in fields.items() if not is_hidden(registration, one)})
+    shown = _in_payload(registration, fields, {name for name, one in fields.items() if not is_hidden(registration, one)})
+    return shown | _kept_columns(registration, fields, shown)
 
 
 def has_json_keys(field: models.Field[Any, Any]) -> bool:
@@ -116,6 +142,17 @@ def _in_payload(registration: Registration, fields: Mapping[str, Any], data: Col
     # A field may have the name of one column and show another.
     found |= {name: of_model[one.source] for name, one in fields.items() if name in data and one.source in of_model}
     return {name: one for name, one in found.items() if registration.sends(name, one.name)}
+
+
+def _kept_columns(registration: Registration, names: Collection[str], shown: Fields) -> Fields:
+    """The columns that only snapshots show. ``names`` has the fields of the serializer, or the keys of its data."""
+    sources = {one.name for one in shown.values()}
+    kept = {one: _model_fields(registration.model)[one] for one in framework().snapshot_columns(registration.model)}
+    return {
+        name: one
+        for name, one in kept.items()
+        if name not in names and name not in sources and registration.sends(name, name)
+    }
 
 
 def _inside(registration: Registration, fields: Mapping[str, Any], data: Collection[str], found: Fields) -> Fields:
@@ -168,6 +205,7 @@ class _Shown:
         found = _in_payload(registration, self._fields, self._data)
         self.columns = {name: one for name, one in found.items() if not one.many_to_many}
         self.relations = {name: one.name for name, one in found.items() if one.many_to_many}
+        self._kept = _kept_columns(registration, {*self._fields, *self._data}, found)
         self.stored = _stored_values(self.columns, row)
         self.inside = _inside(registration, self._fields, self._data, found) if not self.is_stock else {}
         """The columns and relations that the serializer may have written into an envelope, so not by their names."""
@@ -176,6 +214,10 @@ class _Shown:
         if self.is_stock:
             shown = ((name, self._fields.get(name), column) for name, column in self.columns.items())
             self._certain.update(name for name, one, column in shown if one is not None and _writes_all(one, column))
+
+    def kept(self, row: models.Model, related: Snapshot) -> Snapshot:
+        """What only the snapshots of a row show. ``related`` is from other tables."""
+        return _stored_values(self._kept, row) | related
 
     def changed_inside(self, old_row: models.Model, edited: Collection[str]) -> list[str]:
         """The names of the columns in an envelope that changed, and of the relations that were edited."""
@@ -299,10 +341,12 @@ def snapshots_of(
     for name, relation in sorted(shown.relations.items()):
         has_field = shown.relation_field(name) is not None
         after[name] = _simplified(relation, data[name]) if has_field else _members(relation, row)
+    kept = shown.kept(row, related_snapshot(registration, row))
+    after |= kept
     if prechange is None:
         return Snapshots(after)
     if prechange.snapshot is not None:
-        return _compared_with(prechange.snapshot, shown, after)
+        return _compared_with(prechange.snapshot, shown, after, kept)
     edited = {name: relation for name, relation in shown.relations.items() if relation in prechange.edited}
     if prechange.row is None or not prechange.known.issuperset(edited.values()):
         return Snapshots(after)
@@ -310,7 +354,7 @@ def snapshots_of(
     hidden = {name for name in old if name not in after or not shown.showed(name, old[name], prechange.row)}
     unshown = [name for name in hidden if old[name] != shown.stored[name]]
     unshown += shown.changed_inside(prechange.row, prechange.edited)
-    before = after | old
+    before = after | old | shown.kept(prechange.row, prechange.related)
     for name, relation in edited.items():
         # The old members, which the row has prefetched, in the same shape.
         if (one := shown.relation_field(name)) is None:
@@ -323,12 +367,14 @@ def snapshots_of(
     return Snapshots(_without(after, hidden), _without(before, hidden), unshown)
 
 
-def _compared_with(known: Snapshot, shown: _Shown, after: Snapshot) -> Snapshots:
+def _compared_with(known: Snapshot, shown: _Shown, after: Snapshot, kept: Collection[str]) -> Snapshots:
     """The snapshots of a row that was deleted before, or is replayed. ``known`` has the fields of all serializers."""
     hidden, row = set(), shown.earlier_row(known)
     for name, old in known.items():
         if name in shown.columns:
             is_shown = name in after and shown.showed(name, old, row)
+        elif name in kept:
+            is_shown = True
         else:
             is_shown = name in after and (shown.is_stock or old == after[name])
         if not is_shown:

@@ -13,6 +13,8 @@ from django.db import models
 from django.dispatch import Signal
 from django.utils.translation import gettext
 
+from webhooks.conf import conf
+from webhooks.registry.framework import framework
 from webhooks.registry.registration import Registration, conventional_paths, conventional_serializer
 
 if TYPE_CHECKING:
@@ -88,6 +90,20 @@ def register_listed(labels: Iterable[str]) -> None:
         for model in listed:
             if model not in _registrations:
                 register(model)
+
+
+def register_created(model: type[models.Model]) -> bool:
+    """Register a model that an app creates at run time, if ``MODELS`` lists it. Returns whether it did.
+
+    Its class is not ready yet, so this neither builds its serializer nor looks at other models.
+    """
+    meta = model._meta
+    listed = {"*", f"{meta.app_label}.*", meta.label_lower}
+    is_meant = framework().creates_models(meta.app_label) and not listed.isdisjoint(conf.models)
+    if not is_meant or meta.auto_created or meta.apps is not apps or Registration(model).problem:
+        return False
+    _registrations.setdefault(model, Registration(model))
+    return True
 
 
 def models_listed(label: str) -> list[type[models.Model]]:

@@ -21,6 +21,7 @@ from rest_framework.settings import api_settings
 
 from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
+from webhooks.registry.framework import framework
 from webhooks.registry.keys import key_text, normalize_pk
 from webhooks.text import clean
 
@@ -89,7 +90,16 @@ class Registration:
 
     def rows(self, using: str) -> models.QuerySet[Any]:
         """All objects, with the annotations that the serializer needs."""
-        return (self.queryset or self.model._base_manager.all)().using(using)
+        found = self.queryset() if self.queryset else framework().queryset(self.model)
+        return found.using(using)
+
+    @property
+    def reads_one_table(self) -> bool:
+        """Whether ``rows`` reads the rows of the model and nothing else."""
+        if self.queryset or self.model._meta.base_manager_name:
+            return False
+        query = framework().queryset(self.model).query
+        return not (query.annotations or query.select_related)
 
     def find(self, rows: models.QuerySet[Any], pk: Any) -> models.Model | None:
         """The object with this primary key among ``rows``. None if there is none, or the model cannot have the key."""
@@ -192,6 +202,11 @@ class Registration:
         """The rules of ``registry.sources`` for the fields of serializers, which every payload asks for."""
         return {}
 
+    @cached_property
+    def relations_by_serializer(self) -> dict[str, Sequence[str]]:
+        """The many-to-many relations that each serializer shows, which every payload reads."""
+        return {}
+
     def name_of(self, instance: models.Model) -> str:
         """The name of an object for its Events: its ``str()``, or else its model and key. A model such as Token has
         its key, too: ``str()`` may be secret."""
@@ -228,7 +243,10 @@ def conventional_paths(model: type[models.Model]) -> list[str]:
 
 
 def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
-    """Return the first class at the conventional paths. Raises ImportError if a module exists and fails."""
+    """Return the class of the framework, or the first one at the conventional paths. Raises ImportError if a module
+    exists and fails."""
+    if (found := framework().serializer(model)) is not None:
+        return found
     for path in conventional_paths(model):
         module, _, name = path.rpartition(".")
         try:

@@ -38,15 +38,21 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         "MODELS": ["*"],
         "QUEUE": "default",
         "BATCH_REQUESTS": True,
+        "HOOKS": ["webhooks.contrib.netbox.payloads.NetBoxContext"],
     }
 
     def ready(self) -> None:
-        settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
-        from webhooks.contrib.netbox import features  # not before the models are loaded
+        from webhooks.contrib.netbox import actors, checks, features, payloads, worker  # not before the models are loaded
+        from webhooks.registry.framework import set_framework
 
+        settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
         features.install()
+        set_framework(payloads.NetBox())
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
+        for part in (actors, checks, payloads):
+            part.connect()
+        worker.use()
 
         from webhooks.contrib.netbox import dashboard, grants  # noqa: F401 - importing the dashboard registers its widget
         from webhooks.contrib.netbox.pages import object_tab

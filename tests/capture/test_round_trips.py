@@ -1,0 +1,179 @@
+"""Rows that are read or locked in the round trip of the next statement, if the driver can send several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Count
+from django.db.models.signals import pre_save
+
+from tests.support.makers import actions, changed, events, last_data, make_webhook, rename, sides
+from tests.support.receivers import host_receiver
+from tests.support.statements import statements_of
+from tests.support.threads import Beside
+from tests.testapp.api.serializers import ThingSerializer
+from tests.testapp.models import Label, Thing
+from webhooks import registry
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def thing() -> Thing:
+    return Thing.objects.create(name="old")
+
+
+def in_open_transaction(change: Callable[[], Any]) -> list[str]:
+    """The statements of a change, after another one has looked the webhooks up."""
+    with transaction.atomic():
+        Thing.objects.create(name="first")
+        return statements_of(change)
+
+
+def test_a_save_reads_the_previous_state_in_the_round_trip_of_its_update(thing: Thing) -> None:
+    webhook = make_webhook(Thing)
+    plain = in_open_transaction(lambda: rename(thing))
+    webhook.prechange = True
+    webhook.save()
+    other = Thing.objects.create(name="old")
+    found = in_open_transaction(lambda: rename(other))
+    assert len(found) - len(plain) == (0 if connection.vendor == "postgresql" else 1)
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["name"])
+    assert not connection.execute_wrappers
+
+
+@contextmanager
+def watching(seen: list[str]) -> Iterator[None]:
+    """A wrapper of the project, which looks at its statements."""
+
+    def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(watch):
+        yield
+
+
+def test_a_wrapper_of_the_project_sees_its_own_statements(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    seen = list[str]()
+    with transaction.atomic(), watching(seen):
+        rename(thing)
+    assert [sql for sql in seen if sql.startswith('UPDATE "testapp_thing"')]
+    assert sides()[0]["name"] == "old"
+    assert not connection.execute_wrappers
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "UPDATE testapp_thing SET status = 'x%'"])
+def test_another_statement_before_the_update_reads_the_previous_state(thing: Thing, statement: str) -> None:
+    make_webhook(Thing, prechange=True)
+
+    def execute(**kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    with host_receiver(pre_save, Thing, execute, before=False), transaction.atomic():
+        rename(thing)
+    assert (sides()[0]["name"], sides()[0]["status"]) == ("old", "active")
+
+
+def test_a_save_that_fails_before_its_update_leaves_nothing_to_read(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+
+    def refuse(**kwargs: Any) -> None:
+        raise ValueError("no")
+
+    with transaction.atomic():
+        with host_receiver(pre_save, Thing, refuse, before=False), pytest.raises(ValueError, match="no"):
+            rename(thing)
+        Thing.objects.filter(pk=thing.pk).update(status="retired")
+        thing.refresh_from_db()
+        rename(thing)
+    assert (sides()[0]["name"], sides()[0]["status"]) == ("old", "active")
+    with transaction.atomic(), suppress(ValueError), host_receiver(pre_save, Thing, refuse, before=False):
+        rename(thing)
+    assert Thing.objects.count() == 1
+    assert not connection.execute_wrappers
+
+
+def test_a_rollback_to_a_savepoint_forgets_what_the_next_statement_was_to_read(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+
+    def refuse(**kwargs: Any) -> None:
+        raise ValueError("no")
+
+    with transaction.atomic():
+        Thing.objects.create(name="first")
+        with suppress(ValueError), host_receiver(pre_save, Thing, refuse, before=False), transaction.atomic():
+            rename(thing)
+        assert len(statements_of(Label.objects.count)) == 1
+    assert not connection.execute_wrappers
+
+
+def test_an_update_that_fails_leaves_the_transaction_usable(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        with suppress(DatabaseError), transaction.atomic():
+            thing.name = None  # type: ignore[assignment]
+            thing.save()
+        rename(thing)
+    assert (actions(), sides()[0]["name"]) == (["updated"], "old")
+
+
+@pytest.mark.postgresql
+def test_the_previous_state_is_what_another_transaction_committed_meanwhile(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        Thing.objects.filter(pk=thing.pk).update(status="retired")
+
+        def save() -> None:
+            with transaction.atomic():
+                rename(Thing.objects.get(pk=thing.pk))
+
+        beside = Beside(save)
+        beside.wait_until_blocked_or_done()
+    beside.join()
+    assert (sides()[0]["name"], sides()[0]["status"]) == ("old", "retired")
+
+
+def test_a_lock_and_a_read_with_annotations_take_one_round_trip(thing: Thing, own_registrations: None) -> None:
+    def costs() -> int:
+        one = Thing.objects.create(name="one")
+        return len(in_open_transaction(lambda: one.delete()))
+
+    make_webhook(Thing, on="d")
+    registry.register(Thing, ThingSerializer)
+    plain = costs()
+    registry.register(Thing, ThingSerializer, lambda: Thing.objects.annotate(count=Count("labels")))
+    assert costs() - plain == (0 if connection.vendor == "postgresql" else 1)
+    assert [event.object_repr for event in events()] == ["one", "one"]
+    assert last_data()["name"] == "one"
+
+
+def test_the_members_of_relations_are_read_in_the_round_trip_of_the_row(thing: Thing) -> None:
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    other = Thing.objects.create(name="other")
+    thing.labels.add(red, blue)
+    thing.friends.add(other)
+    make_webhook(Thing)
+    found = in_open_transaction(lambda: rename(thing))
+    if connection.vendor == "postgresql":
+        assert len(found) == 3  # the UPDATE, everything, and the Event
+    data = last_data()
+    assert (sorted(data["labels"]), data["friends"], data["heroes"]) == (["blue", "red"], [other.pk], [])
+
+
+@pytest.mark.postgresql
+def test_members_are_what_another_transaction_committed_before_the_lock(thing: Thing) -> None:
+    make_webhook(Thing, on="d")
+    with transaction.atomic():
+        Thing.objects.filter(pk=thing.pk).update(status="retired")
+        thing.labels.add(Label.objects.create(name="red"))
+        beside = Beside(Thing.objects.get(pk=thing.pk).delete)
+        beside.wait_until_blocked_or_done()
+    beside.join()
+    assert (actions(), last_data()["labels"]) == (["deleted"], ["red"])

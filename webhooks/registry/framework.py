@@ -1,0 +1,56 @@
+"""What a framework on top of Django knows of its models, such as NetBox. A module of ``contrib`` sets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from django.db import models
+
+Model = type[models.Model]
+
+
+class Framework:
+    """Plain Django. A framework overrides what it does in another way."""
+
+    def serializer(self, model: Model) -> type[Any] | None:
+        """The serializer of a model that none of the conventional paths may have. None if the framework has none."""
+        return None
+
+    def queryset(self, model: Model) -> models.QuerySet[Any]:
+        """The queryset to read objects from, with the annotations that the serializer of the framework needs."""
+        return model._base_manager.all()
+
+    def snapshot_columns(self, model: Model) -> Collection[str]:
+        """Columns that snapshots show although the serializer does not. Sensitive ones are left out all the same."""
+        return ()
+
+    def related_snapshot(self, model: Model) -> Callable[[Any], Mapping[str, Any]] | None:
+        """A function that reads more of an object for its snapshots, from other tables. None if there is nothing."""
+        return None
+
+    def creates_models(self, app_label: str) -> bool:
+        """Whether an app creates models at run time, whose serializers the framework finds."""
+        return False
+
+    def request(self) -> Any | None:
+        """The request that the framework now acts for, if the app was not given it in another way."""
+        return None
+
+    def records_raw_saves(self) -> bool:
+        """Whether a raw save is a change to record. Django saves the objects of a fixture so."""
+        return False
+
+
+_framework = Framework()
+
+
+def framework() -> Framework:
+    """The framework of the project."""
+    return _framework
+
+
+def set_framework(chosen: Framework) -> None:
+    """Set the framework of the project, before any model is registered."""
+    global _framework
+    _framework = chosen
