@@ -102,6 +102,7 @@ optional_path: Rule = (
     lambda value: value == "" or _is_dotted(value),
 )
 class_paths = _list_of('paths of classes such as "project.hooks.Tracing"', _is_dotted)
+names = _list_of("names", _is_text)
 emails = _list_of("e-mail addresses", _is_text)
 fernet_keys = _list_of(
     "keys as Fernet.generate_key() makes them",

@@ -104,7 +104,7 @@ def test_each_event_rule_of_netbox_becomes_one_webhook() -> None:
     }
     assert cmdb.differences == (
         "headers that become secret ones, which are not shown again: Authorization",
-        "left out: description, owner, tags, custom fields",
+        "left out: owner, tags, custom fields",
     )
     assert {name for name, plan in made.items() if plan.fields["payload_url"] == "https://receiver.example/netbox"} == {
         "Every common object type", "Everything about sites",

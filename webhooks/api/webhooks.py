@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
@@ -68,6 +69,9 @@ from webhooks.operations.webhooks import (
 from webhooks.security.encryption import Secret
 
 DELETED = _("The webhook was deleted meanwhile.")
+
+# A PUT that leaves them out keeps them.
+KEPT = {*SECRET_FIELDS, "identifier"}
 
 
 class WebhookSerializer(RowSerializer[Webhook]):
@@ -143,9 +147,9 @@ class WebhookSerializer(RowSerializer[Webhook]):
         return {name: value for name, value in values.items() if name not in TOKEN_FIELDS or value is not None}
 
     def _defaults(self) -> dict[str, Any]:
-        """The values of the settings that a PUT leaves out. It keeps the secrets."""
+        """The values of the settings that a PUT leaves out."""
         optional = {field.field_name for field in self._writable_fields if not field.required}
-        columns = [field for field in Webhook._meta.concrete_fields if field.name in optional - {*SECRET_FIELDS}]
+        columns = [field for field in Webhook._meta.concrete_fields if field.name in optional - KEPT]
         return {field.name: field.get_default() for field in columns} | {"object_types": []}
 
     def get_initial(self) -> Any:
@@ -180,6 +184,7 @@ class WebhookSummarySerializer(ReadOnlySerializer[Webhook]):
 
 class WebhookFilters(QueryFilters):
     name = serializers.CharField(required=False, help_text=_("The whole name."))
+    identifier = serializers.CharField(required=False, help_text=_("The whole identifier."))
     q = serializers.CharField(
         source="name__icontains", required=False, help_text=_("A part of the name, in capital or small letters.")
     )
@@ -238,10 +243,35 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """The webhook in the response, if it has one."""
 
     def get_object(self) -> Webhook:
+        if not self._has_key:
+            self.lookup_field, self.lookup_url_kwarg = "identifier", "pk"
         webhook: Webhook = super().get_object()
         self._refuse_changed(webhook)
         self.shown = webhook
         return webhook
+
+    @property
+    def _has_key(self) -> bool:
+        """Whether the URL has the id of a webhook. Else it has the identifier, which begins with a letter."""
+        return bool(self.kwargs["pk"].isdecimal())
+
+    def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Change a webhook. A PUT to an identifier that no webhook has creates one."""
+        identifier = self.kwargs["pk"]
+        is_partial = kwargs.get("partial", False)
+        if is_partial or self._has_key or Webhook.objects.filter(identifier=identifier).exists():
+            return super().update(request, *args, **kwargs)
+        if not permissions.has_perm(request.user, "rq_webhooks.add_webhook"):
+            raise PermissionDenied
+        if "If-Match" in request.headers:
+            raise PreconditionFailed(CHANGED)
+        given = request.data.copy() if isinstance(request.data, Mapping) else request.data
+        if isinstance(given, dict) and given.setdefault("identifier", identifier) != identifier:
+            raise serializers.ValidationError({"identifier": [_("The URL has another identifier.")]})
+        serializer = self.get_serializer(data=given)
+        serializer.is_valid(raise_exception=True)
+        self.perform_create(serializer)
+        return Response(serializer.data, status=HTTPStatus.CREATED)
 
     def _refuse_changed(self, webhook: Webhook) -> None:
         """Raise PreconditionFailed if a change has a tag of other settings. It leaves out what workers write."""

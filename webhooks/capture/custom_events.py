@@ -1,4 +1,5 @@
-"""``webhooks.send()``: Events that are no change of a model, under registered names."""
+"""``webhooks.send()``: Events that are no change of a model, under registered names. And ``send_to()``: events of one
+webhook that other code has chosen."""
 
 from __future__ import annotations
 
@@ -12,15 +13,20 @@ from webhooks.capture import events
 from webhooks.capture.context import current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
+from webhooks.capture.subscriptions import refusal_of_disabled
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
 from webhooks.db import MergedSavepoint
 from webhooks.errors import log_errors
-from webhooks.models import Event
+from webhooks.models import Event, Webhook
+from webhooks.models.skip import Refusal
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.keys import has_key
 from webhooks.registry.registration import NAME_LENGTH, Registration
 from webhooks.text import NotJSONSerializable, clean, dumps
+
+# The columns of an event that the caller determines.
+COLUMNS = ("object_type", "object_id", "object_repr", "data", "snapshots", "changed")
 
 
 def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
@@ -45,10 +51,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         registration, key, title = _identify(name, obj)
     label = registration.label if registration else ""
     event = Event(action=name, object_type=label, object_id=key, object_repr=title, data=text)
-    try:
-        payloads.refuse_too_large(f"the data of the event {name}", len(text))
-    except Unsendable as error:
-        event.data, event.error = "", f"{error}."
+    _fail_if_too_large(event)
     if not conf.enabled:
         return
     using = Event.objects.db
@@ -58,6 +61,35 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         if state.subscriptions.has_event(name):
             with state.begin():
                 _record_event(state, event, registration if is_here else None)
+
+
+def send_to(webhook: Webhook, event: Event) -> None:
+    """Record an event for one webhook alone, whatever models and events that has chosen. Its filters decide as always.
+
+    For rules outside this app, which have decided already who gets what. ``event`` is complete: it has its action, the
+    columns of its object, and its data, snapshots and changed fields as JSON texts. It goes into the lane of its
+    object, and is never merged with another. With an ``error`` it is recorded as failed. Errors of the database or of
+    Redis are logged, as for a save.
+    """
+    _fail_if_too_large(event)
+    if not conf.enabled:
+        return
+    using, event.webhook_ids = Event.objects.db, [webhook.pk]
+    with events.log_missed(using, event):
+        state = current_or_new_state(using)
+        with state.begin():
+            candidates, refusals = list[int](), {webhook.pk: refusal_of_disabled(webhook)}
+            if webhook.enabled:
+                usernames = [current_actor().username]
+                candidates, refusals = state.subscriptions.unless_ignored(event.webhook_ids, usernames)
+            _store(state, event, candidates, refusals if state.subscriptions.keeps_skips else {})
+
+
+def _fail_if_too_large(event: Event) -> None:
+    try:
+        payloads.refuse_too_large(f"the data of the event {event.action}", len(event.data) + len(event.snapshots))
+    except Unsendable as error:
+        event.data, event.snapshots, event.changed, event.error = "", "", "", f"{error}."
 
 
 def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
@@ -80,16 +112,22 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
 
 def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
     """Record the event for the webhooks that want it. ``registration``: its object has a row in this database."""
+    usernames = [current_actor().username]
+    candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, usernames)
+    if candidates and registration:
+        _lock_object(state, registration, event)
+    _store(state, event, candidates, refusals)
+
+
+def _store(state: TransactionState, event: Event, candidates: list[int], refusals: dict[int, Refusal]) -> None:
+    """Store the event for the candidates whose filters want it, and skips for the others."""
     actor, new = current_actor(), list[Event]()
-    candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, [actor.username])
     if candidates:
-        if registration:
-            _lock_object(state, registration, event)
-        context = EventContext(event.action, event.data, "", "", actor)
+        context = EventContext(event.action, event.data, event.snapshots, event.changed, actor)
         # An event that is too large fails for all of them.
         found = Match(candidates) if event.error else match(candidates, state.subscriptions, context, state.budget)
         problem = event.error or events.stop_loop(state, found, actor)
-        same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
+        same = {name: getattr(event, name) for name in COLUMNS}
         for webhook_ids, error in ((found.matched, problem), (found.errored, found.error)):
             if webhook_ids:
                 columns = events.complete_columns(state, same, event.action, webhook_ids, error, actor)

@@ -385,7 +385,8 @@ def log_missed(using: str, missed: Change | Event, actor: Actor | None = None) -
             raise
         with log_errors(using, "The missed change cannot be kept either: %s", missed):
             if isinstance(missed, Event):
-                columns = {name: getattr(missed, name) for name in ("object_type", "object_id", "action", "data")}
+                names = ("object_type", "object_id", "action", "data", "webhook_ids")
+                columns = {name: getattr(missed, name) for name in names}
             else:
                 label, pk = missed.key
                 columns = {"object_type": label, "object_id": pk, "action": missed.action}
@@ -403,6 +404,8 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
         _missed.clear()
     try:
         for event in events:
+            if event.webhook_ids:
+                continue  # of a rule outside this app
             event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
         wanted = [event for event in events if event.webhook_ids]
         with transaction.atomic(using):

@@ -144,13 +144,19 @@ class Subscriptions:
     ) -> tuple[list[int], dict[int, Refusal]]:
         """The webhooks that want this action by any of these users, unless their filters refuse it; and why others
         refuse it for every object. There are no reasons if no skips are stored."""
-        wanted, known = self.subscribers(object_type, action), self.filters
-        ignoring = (pk for pk in wanted if pk in known and known[pk].ignores_all(usernames))
-        refusals = dict.fromkeys(ignoring, Refusal(Rule.IGNORED_USER))
-        candidates = [pk for pk in wanted if pk not in refusals]
+        candidates, refusals = self.unless_ignored(self.subscribers(object_type, action), usernames)
         if self.disabled is None:
             return candidates, {}
         return candidates, refusals | (self.disabled.get((object_type, action)) or self.disabled.get(("", action), {}))
+
+    def unless_ignored(
+        self, webhook_ids: Iterable[int], usernames: Collection[str]
+    ) -> tuple[list[int], dict[int, Refusal]]:
+        """These webhooks without the ones that ignore all these users, and why those refuse."""
+        wanted, known = list(webhook_ids), self.filters
+        ignoring = (pk for pk in wanted if pk in known and known[pk].ignores_all(usernames))
+        refusals = dict.fromkeys(ignoring, Refusal(Rule.IGNORED_USER))
+        return [pk for pk in wanted if pk not in refusals], refusals
 
     def last_wanted(self, actors: Sequence[Actor], webhook_ids: Iterable[int]) -> Actor:
         """The last of these actors whom none of these webhooks ignores. The very last, if there is none."""
@@ -246,7 +252,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
             for change in wanted:
                 found.by_change.setdefault(change, []).append(webhook.pk)
         elif found.disabled is not None:
-            refusal = _refusal_of_disabled(webhook)
+            refusal = refusal_of_disabled(webhook)
             for change in wanted:
                 found.disabled.setdefault(change, {})[webhook.pk] = refusal
     has_unknown_model = not all(map(registry.registration_by_label, found.object_types))
@@ -254,7 +260,7 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
     return replace(found, has_unknown_model=has_unknown_model, fingerprint=fingerprint if is_final else None)
 
 
-def _refusal_of_disabled(webhook: Webhook) -> Refusal:
+def refusal_of_disabled(webhook: Webhook) -> Refusal:
     """Why a disabled webhook does not want a change."""
     since = to_utc(webhook.disabled_at).isoformat(timespec="seconds") if webhook.disabled_at else ""
     reason = {"reason": webhook.disabled_reason} if webhook.disabled_reason else {}

@@ -13,6 +13,7 @@ from webhooks import hooks, payloads
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import BodyKind, Webhook
+from webhooks.models.attempt import STORED_BODIES
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import headers, url_policy
 from webhooks.network.attempt import Refused, Request
@@ -44,6 +45,7 @@ def compose(
 
     Raises Refused if the webhook's templates or secrets do not work, or the project's code for credentials.
     """
+    event = event.adding(webhook.static_data)
     url, (body_kind, body) = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
     additional = tuple(headers_of(webhook, event, renderer).items())
     fields = _merged(webhook.content_type, conf.user_agent, additional)
@@ -66,7 +68,7 @@ def compose(
         keep=conf.response_bytes,
         method=webhook.http_method,
         body_kind=body_kind,
-        stores_body=body_kind == BodyKind.TEMPLATE,
+        stores_body=body_kind in STORED_BODIES,
     )
     for hook in hooks.listed("request_prepared"):
         request = _prepared_by(hook, request, webhook, message_id, is_test)
@@ -112,6 +114,8 @@ def body_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> tuple[BodyKi
         text = _rendered("body", lambda: renderer.body(template, event.context, webhook.pk))
         # A template can make lone surrogates, and UTF-8 has none.
         kind, body = BodyKind.TEMPLATE, text.encode(errors="replace")
+    elif webhook.static_data:
+        kind, body = BodyKind.STATIC, event.body(as_form=webhook.is_form)
     elif webhook.is_form:
         kind, body = BodyKind.FORM, event.body(as_form=True)
     else:
@@ -160,7 +164,7 @@ _PARTS: dict[str, Callable[[Webhook, Bodies, Renderer], object]] = {
 
 def problems_by_field(webhook: Webhook, event: Bodies, renderer: Renderer) -> dict[str, str]:
     """Why ``compose`` refuses, for each field of the webhook that does not work. Empty if it is another reason."""
-    found = {}
+    found, event = {}, event.adding(webhook.static_data)
     for name, make in _PARTS.items():
         try:
             make(webhook, event, renderer)

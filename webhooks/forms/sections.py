@@ -61,6 +61,7 @@ def _request(webhook: Webhook) -> list[str]:
         webhook.content_type,
         body,
         _("serializer %(name)s") % {"name": webhook.serializer} if webhook.serializer else "",
+        _("with static data") if webhook.static_data else "",
         _("with the previous state") if webhook.prechange else "",
         ngettext("%(count)s more header", "%(count)s more headers", lines) % {"count": lines} if lines else "",
         _("secret headers") if webhook.secret_headers else "",

@@ -135,8 +135,8 @@ class FieldNamesField(ListField):
     separator, separators = ", ", r"[,\s]"
 
 
-class ConditionsField(EnteredTextField):
-    """Indented JSON text. A script replaces it by rows if they can express the conditions."""
+class JSONTextField(EnteredTextField):
+    """Indented JSON text. Empty without a value."""
 
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -149,6 +149,10 @@ class ConditionsField(EnteredTextField):
         except (ValidationError, ValueError, RecursionError) as error:  # a ValueError: a number with too many digits
             text = _("This is not JSON: %(error)s.") % {"error": error.__context__ or error}
             raise ValidationError(text, code="invalid") from error
+
+
+class ConditionsField(JSONTextField):
+    """A script replaces the text by rows if they can express the conditions."""
 
 
 class WriteOnlyField(forms.CharField):
@@ -223,6 +227,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         fields = "__all__"
         field_classes = {
             "conditions": ConditionsField,
+            "static_data": JSONTextField,
             "changed_fields": FieldNamesField,
             "excluded_usernames": ListField,
             **dict.fromkeys(CREDENTIAL_FIELDS, WriteOnlyField),
@@ -230,6 +235,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         widgets = {
             # Browsers refuse templates in an input of type "url".
             "payload_url": forms.TextInput({"spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}),
+            "description": forms.Textarea({"rows": 2}),
             "on_created": FirstActionWidget,
             "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": ""}),
             "changed_fields": forms.TextInput,
@@ -238,6 +244,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
             "content_type": SuggestingInput,
             "additional_headers": forms.Textarea(CODE),
             "body_template": forms.Textarea(CODE | {"rows": 6}),
+            "static_data": forms.Textarea(CODE),
             **dict.fromkeys(CREDENTIAL_FIELDS, forms.PasswordInput({"autocomplete": "new-password"})),
             "secret_headers": forms.Textarea(TEXT | {"autocomplete": "off"}),
         }

@@ -9,8 +9,8 @@ stored, and read in many languages.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.apps import apps
@@ -24,6 +24,9 @@ from django.utils.text import capfirst, get_text_list
 from webhooks.conf import conf
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Webhook
+from webhooks.models.webhook import SETTINGS, TOKEN_FIELDS
+from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
+from webhooks.network import url_policy
 from webhooks.permissions import find_user
 from webhooks.text import username_of
 
@@ -53,17 +56,31 @@ class HistoryEntry:
     """The row in words, or how many rows."""
     message: str
     """Such as "Retried." or "Changed Name and URL."."""
+    webhook_id: int | None = None
+    """The key of the webhook that the row is or belongs to."""
+    before: Mapping[str, Any] | None = None
+    """The settings of a webhook before, as JSON values and without secrets: of those, only whether there is one. None
+    if it is new, or if the act changed no setting."""
+    after: Mapping[str, Any] | None = None
+    """The same after the act. None if the webhook was deleted."""
 
 
-def record(user: Any, rows: Iterable[models.Model], flag: int, message: Message = "") -> None:
-    """Add one entry for each of these rows, which are of one model."""
+def record(
+    user: Any,
+    rows: Iterable[models.Model],
+    flag: int,
+    message: Message = "",
+    before: Mapping[str, Any] | None = None,
+) -> None:
+    """Add one entry for each of these rows, which are of one model. ``before`` has the former values of settings of the
+    webhook, as ``field_values`` returns them, if the act changed some."""
     rows = list(rows)
     with translation.override("en"):
         log_entries = _log_entries(user)
         if log_entries and rows:
             log_entries.log_actions(user.pk, rows, flag, message)
         if conf.history or not log_entries:
-            _publish([_entry(user, type(row), row.pk, str(row), flag, message) for row in rows], bool(log_entries))
+            _publish([_entry_of(user, row, flag, message, before) for row in rows], bool(log_entries))
 
 
 def record_summary(user: Any, model: type[models.Model], summary: str, flag: int, message: str) -> None:
@@ -74,6 +91,28 @@ def record_summary(user: Any, model: type[models.Model], summary: str, flag: int
             user_id=user.pk, content_type=content_type, object_repr=name, action_flag=flag, change_message=message
         )
     _publish([_entry(user, model, None, summary, flag, message)], bool(log_entries))
+
+
+def _entry_of(
+    user: Any, row: models.Model, flag: int, message: Message, before: Mapping[str, Any] | None
+) -> HistoryEntry:
+    entry = _entry(user, type(row), row.pk, str(row), flag, message)
+    if not conf.history or not isinstance(row, Webhook):
+        return replace(entry, webhook_id=getattr(row, "webhook_id", None))
+    now = shown_settings(field_values(row)) if before or flag != CHANGE else None
+    past = None if now is None or flag == ADDITION else now | shown_settings(before or {})
+    return replace(entry, webhook_id=row.pk, before=past, after=None if flag == DELETION else now)
+
+
+def shown_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are settings of a webhook, as JSON values. Of a secret, and of a text that may contain
+    one, only whether it is set."""
+    shown = {name: values[name] for name in SETTINGS if name in values}
+    for name in shown.keys() & {*CREDENTIAL_FIELDS, *TOKEN_FIELDS}:
+        shown[name] = bool(shown[name])
+    if "payload_url" in shown:
+        shown["payload_url"] = url_policy.redacted(shown["payload_url"])
+    return shown
 
 
 def _entry(user: Any, model: type[models.Model], pk: Any, name: str, flag: int, message: Message) -> HistoryEntry:

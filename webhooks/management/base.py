@@ -64,6 +64,27 @@ class DatabaseCommand(BaseCommand):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports an error at exit
             sys.exit(self.exit_status_of_failure)
 
+    def add_noinput(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--noinput",
+            "--no-input",
+            action="store_false",
+            dest="interactive",
+            help="Do not ask for confirmation. Required without a terminal.",
+        )
+
+    def confirm(self, question: str, instead: str) -> bool:
+        """Ask on the terminal. ``instead`` names an option to only look. Raises CommandError without a terminal."""
+        if not sys.stdin.isatty():
+            raise CommandError(
+                f"Nothing was changed: there is no terminal to ask for confirmation. Add --noinput or {instead}."
+            )
+        try:
+            return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        except (EOFError, KeyboardInterrupt):
+            self.stdout.write("")
+            return False
+
     def write_json(self, value: Any) -> None:
         """Print a value as JSON, with times in UTC."""
         self.stdout.write(json.dumps(value, cls=_JSONEncoder, indent=2))

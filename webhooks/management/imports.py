@@ -1,6 +1,7 @@
 """Webhooks and event rules of NetBox and Nautobot as webhooks of this app: read, translate, compare and create them.
 
-They come from files, or page by page from the REST API. NetBox has event rules, and each uses one webhook: every rule
+They come from files, page by page from the REST API, or from a source in the database of the site that a module in
+``contrib`` knows. NetBox has event rules, and each uses one webhook: every rule
 becomes one webhook here. A webhook of Nautobot, or of NetBox before 3.7, has its own models and actions.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,7 @@ OPERATOR = Operator("webhooks_import")
 
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
-LEFT_OUT = ("description", "owner", "tags", "custom_fields", "action_data")
+LEFT_OUT = ("owner", "tags", "custom_fields")
 
 ESCAPING = (
     "Nautobot escapes HTML in templates (& becomes &amp;), and this app does not: write {{ … | e }} where the receiver "
@@ -133,6 +134,22 @@ class Responses:
         if known.get("name") != item.get("name"):
             raise UnreadableSource(f"two {kind} have the id {item['id']}: import from one server at a time")
         return kind
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """Event rules and webhooks in the database of this site."""
+
+    option: str
+    """Of the command, such as "--from-this-netbox"."""
+    help: str
+    read: Callable[[], Responses]
+    disable: Callable[[Collection[Any]], list[str]]
+    """Disables event rules by their ids, and returns the names of those that it disabled."""
+
+
+local_sources: list[LocalSource] = []
+"""Modules in ``contrib`` add theirs."""
 
 
 def read(sources: Iterable[str], token: str = "") -> Responses:  # nosec B107 # none by default
@@ -244,6 +261,10 @@ class Plan:
     fields: dict[str, Any]
     object_types: tuple[str, ...]
     differences: tuple[str, ...] = ()
+    rule: Any = None
+    """The id of the event rule."""
+    is_whole: bool = True
+    """Whether it has all models and event types of the original."""
 
     @property
     def name(self) -> str:
@@ -284,6 +305,12 @@ def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
             origins[plan.name] = plan.origin
             result.new.append(plan)
     return result
+
+
+def replaced_by(preview: ImportPreview) -> list[Plan]:
+    """The plans with an enabled webhook that does all that the original does: both would send."""
+    same = [plan for plan, differing in preview.existing if not differing]
+    return [plan for plan in (*preview.new, *same) if plan.is_whole and plan.fields["enabled"]]
 
 
 def create(plans: Iterable[Plan]) -> None:
@@ -354,21 +381,25 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
     differences: list[str] = []
     try:
         object_types = _object_types(rule, registered, differences)
-        fields = _webhook_fields(rule, webhook, differences)
+        actions = _action_fields(rule, differences)
+        is_whole = not differences
+        fields = _webhook_fields(rule, webhook, actions, differences)
     except _NoEquivalent as error:
         return Skipped(origin, str(error))
     if rule is not webhook:
         origin = f"{origin} with {_title_of('webhook', webhook)}"
-    return Plan(origin, fields, object_types, tuple(differences))
+    return Plan(origin, fields, object_types, tuple(differences), rule["id"], is_whole)
 
 
-def _webhook_fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
+def _webhook_fields(rule: Item, webhook: Item, actions: dict[str, bool], differences: list[str]) -> dict[str, Any]:
     fields = {
         "name": rule.text("name"),
         "enabled": rule.typed("enabled", True),
-        **_action_fields(rule, differences),
-        **_request_fields(webhook, differences),
+        **actions,
+        **request_fields(webhook, differences),
+        "description": rule.text("description") or webhook.text("description"),
         "conditions": rule.get("conditions") or None,
+        "static_data": rule.typed("action_data", dict[str, Any]()) or None,
         "prechange": True,  # always sent there
     }
     is_nautobot = isinstance(webhook["id"], str)  # a UUID; NetBox has numbers
@@ -418,7 +449,8 @@ def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
     return chosen
 
 
-def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
+def request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
+    """The settings that a webhook of NetBox or Nautobot determines. Adds to ``differences``."""
     url, credentials = _without_user(webhook.text("payload_url"))
     lines = webhook.text("additional_headers").splitlines()
     additional, secret = _split_headers(lines, credentials, differences)

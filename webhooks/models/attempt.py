@@ -82,11 +82,15 @@ def _unescaped(text: str) -> str:
 
 
 class BodyKind(models.TextChoices):
-    """The source of a request's body. Only a body from a template is stored: the event gives the others again."""
+    """The source of a request's body. Only those in ``STORED_BODIES`` are stored: the event gives the others again."""
 
     PAYLOAD = "payload", _("the payload as JSON")
     FORM = "form", _("the payload as a form")
     TEMPLATE = "template", _("the body template")
+    STATIC = "static", _("the payload with static data")
+
+
+STORED_BODIES = {BodyKind.TEMPLATE, BodyKind.STATIC}
 
 
 class AttemptManager(WriteDBManager["Attempt"]):
@@ -187,7 +191,7 @@ def sent_bodies(delivery: Delivery, attempts: Collection[Attempt]) -> dict[str, 
     plain = payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
     kinds = {attempt.body_kind for attempt in attempts}
     found = [plain.body(kind == BodyKind.FORM) for kind in kinds & {BodyKind.PAYLOAD, BodyKind.FORM}]
-    if stored := {attempt.body_sha256 for attempt in attempts if attempt.body_kind == BodyKind.TEMPLATE}:
+    if stored := {attempt.body_sha256 for attempt in attempts if attempt.body_kind in STORED_BODIES}:
         bodies = Body.objects.filter(delivery=delivery, sha256__in=stored)
         found += map(zlib.decompress, bodies.values_list("content", flat=True))
     return {hashlib.sha256(body).hexdigest(): body for body in found}

@@ -22,7 +22,7 @@ from webhooks.payloads import snapshots, templates
 from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.registry import label_of
 from webhooks.security import signing
-from webhooks.text import one_line
+from webhooks.text import MAX_JSON_DEPTH, json_depth, one_line
 
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 MAX_USERNAMES = 100
+MAX_DEPTH = MAX_JSON_DEPTH // 2  # of static data: it goes into the payload
 
 NO_MODEL = gettext_lazy("Choose at least one model.")
 NO_MODEL_OF_ACTIONS = gettext_lazy("Choose at least one model, or none of the actions.")
@@ -37,6 +38,7 @@ NO_NAMES = gettext_lazy('Must be a list of field names, such as ["status", "tags
 NOT_JSON = gettext_lazy(
     "Contains a value that databases do not store as JSON: NaN, infinity, U+0000 or a lone surrogate."
 )
+NO_OBJECT = gettext_lazy('Must be a JSON object, such as {"team": "noc"}.')
 CONFLICT = gettext_lazy("Meanwhile another webhook of this name was saved, or this webhook was changed. Load it again.")
 NO_USE_OF_CA_FILE = gettext_lazy("A CA file has no effect while TLS verification is off: clear one of the two.")
 
@@ -45,6 +47,11 @@ _WORD = headers.NAME.pattern
 check_media_type = RegexValidator(
     rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z",
     gettext_lazy("Enter a content type, such as application/json."),
+)
+
+check_identifier = RegexValidator(
+    r"\A[a-z][a-z0-9_-]*\Z",
+    gettext_lazy("Begin with a small letter, and go on with small letters, digits, “-” and “_”."),
 )
 
 # The scheme and host of a URL, and what may precede a template tag that writes the host.
@@ -106,6 +113,7 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
             "payload_url": _url_error(webhook.payload_url, webhook.enabled, renderer),
             "additional_headers": _template_error("headers", webhook.additional_headers, renderer),
             "body_template": _template_error("body", webhook.body_template, renderer),
+            "static_data": _static_data_error(webhook.static_data),
             "ca_file_path": NO_USE_OF_CA_FILE if webhook.ca_file_path and not webhook.ssl_verification else "",
         }
     return {field: str(reason) for field, reason in errors.items() if reason}
@@ -117,6 +125,12 @@ def _conditions_error(tree: Any) -> str:
     except ConditionError as error:
         return f"{error if error.place else capfirst(str(error))}."
     return _json_error(tree)
+
+
+def _static_data_error(value: Any) -> str:
+    if value is not None and not isinstance(value, dict):
+        return str(NO_OBJECT)
+    return _json_error(value) or (_("The data is nested too deep.") if json_depth(json.dumps(value)) > MAX_DEPTH else "")
 
 
 def _json_error(value: Any) -> str:

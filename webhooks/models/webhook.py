@@ -39,12 +39,12 @@ ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on
 # The settings of a webhook in the sections and the order of its form. REST, the comparison with what another user saved
 # meanwhile, and the permissions below follow: a new setting needs its field, and its name here.
 SECTIONS = {
-    "general": ("name", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled"),
+    "general": ("name", "identifier", "description", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled"),
     "security": ("secret", "ssl_verification", "ca_file_path"),
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
     "request": (
-        "http_method", "content_type", "body_template", "additional_headers", "secret_headers", "serializer",
-        "prechange",
+        "http_method", "content_type", "body_template", "static_data", "additional_headers", "secret_headers",
+        "serializer", "prechange",
     ),
     "delivery": ("ordered", "timeout"),
 }  # fmt: skip
@@ -59,7 +59,8 @@ DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
 
 # A change of these neither sends more data nor reveals any. Models and ``enabled`` have their own checks.
 HARMLESS_FIELDS = {
-    "name", "enabled", "object_types", "custom_events", "http_method", "content_type", "timeout", "ordered",
+    "name", "identifier", "description", "enabled", "object_types", "custom_events", "http_method", "content_type",
+    "timeout", "ordered",
 }  # fmt: skip
 
 # A change of all others sends more data, or reveals data by whether something is sent.
@@ -68,7 +69,7 @@ CONTENT_FIELDS = tuple(
 )
 
 # The fields that ``clean`` may rewrite.
-NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
+NORMALIZED_FIELDS = {"conditions", "static_data", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -99,6 +100,18 @@ class Webhook(WebhookSecrets, WebhookState):
         unique=True,
         validators=[validation.check_visible],
         help_text=_("A name for lists and messages, such as “CMDB sync”."),
+    )
+    identifier = models.CharField(
+        _("identifier"),
+        max_length=100,
+        unique=True,
+        null=True,  # several webhooks may have none
+        blank=True,
+        validators=[validation.check_identifier],
+        help_text=_("A name that does not change, for files and scripts, such as “cmdb-sync”. It may be empty."),
+    )
+    description = models.TextField(
+        _("description"), **EMPTY, help_text=_("What the receiver does, and whom to ask about it.")
     )
     enabled = models.BooleanField(
         _("enabled"),
@@ -183,6 +196,12 @@ class Webhook(WebhookSecrets, WebhookState):
         _("body template"),
         **EMPTY,
         help_text=_("A template for another body. Empty: the whole payload, as JSON or as a form."),
+    )
+    static_data = models.JSONField(
+        _("static data"),
+        null=True,
+        blank=True,
+        help_text=_("Keys that each payload gets in its data, unless the data has them: a JSON object. Empty: none."),
     )
     ssl_verification = models.BooleanField(
         _("TLS verification"), **default(True), help_text=_("Refuse a receiver without a trusted certificate.")
@@ -360,6 +379,7 @@ class Webhook(WebhookSecrets, WebhookState):
 
     def clean(self) -> None:
         self.conditions = self.conditions or None
+        self.static_data = self.static_data or None
         self.changed_fields = _normalized_names(self.changed_fields)
         self.excluded_usernames = _normalized_names(self.excluded_usernames)
         for name in SENT_CREDENTIALS:

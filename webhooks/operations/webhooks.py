@@ -128,7 +128,7 @@ def save_webhook(
             if before is None:
                 history.record(user, [webhook], history.ADDITION, [{"added": {}}])
             elif message := history.describe_changes(webhook, before, sorted(changed)):
-                history.record(user, [webhook], history.CHANGE, message)
+                history.record(user, [webhook], history.CHANGE, message, before)
             if webhook.enabled:
                 jobs.wake_on_commit()  # deliveries may have waited while it was disabled
     except (IntegrityError, ValidationError) as error:  # another user may have removed a model that is not registered
@@ -211,7 +211,8 @@ def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Web
         changed.append(webhook)
     if enabled and changed:
         jobs.wake_on_commit()
-    history.record(user, changed, history.CHANGE, "Enabled." if enabled else "Disabled.")
+    text = "Enabled." if enabled else "Disabled."
+    history.record(user, changed, history.CHANGE, text, {"enabled": not enabled})
     return changed
 
 

@@ -286,6 +286,7 @@ class Lane:
 
 def _payload(delivery: Delivery) -> str:
     webhook, bodies = delivery.webhook, payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
+    bodies = bodies.adding(webhook.static_data)
     return bodies.body(as_form=webhook.is_form and not webhook.body_template).decode()
 
 

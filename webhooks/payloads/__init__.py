@@ -104,6 +104,15 @@ class Bodies:
         self.timestamp = event.timestamp
         self._made: dict[bool, bytes] = {}
 
+    def adding(self, static_data: Mapping[str, Any] | None) -> Bodies:
+        """With these keys in ``data``, unless it has them. Data that is no object stays as it is."""
+        data = json.loads(self._event.data or "null") if static_data else None
+        if not static_data or not isinstance(data, dict):
+            return self
+        added = _plain_json({name: value for name, value in static_data.items() if name not in data})
+        comma = "," if data and added != "{}" else ""
+        return Bodies(_Replaced(self._event, {"data": f"{added[:-1]}{comma}{self._event.data[1:]}"}))
+
     def body(self, as_form: bool) -> bytes:
         if as_form not in self._made:
             self._made[as_form] = (form_body if as_form else json_body)(self._event)
@@ -157,7 +166,7 @@ def has_serializer(event: Any, name: str) -> bool:
 def as_serialized_by(event: Any, name: str) -> SendableEvent:
     """The Event with the data of this serializer."""
     texts = _serializers(event).get(name, {}) if name else {}
-    return _OtherSerializer(event, texts) if "data" in texts else event
+    return _Replaced(event, texts) if "data" in texts else event
 
 
 def stored_prechange(event: Any, serializer: str) -> PrechangeState | None:
@@ -178,7 +187,7 @@ def _serializers(event: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-class _OtherSerializer:
+class _Replaced:
     """An Event with some of its texts replaced."""
 
     def __init__(self, event: Any, texts: dict[str, str]) -> None:

@@ -51,13 +51,15 @@ class Operator:
     """The user of a management command. With the database at hand, they may view and do everything."""
 
     command: str
+    name: str = ""
+    """In the history. Empty: the command."""
     is_active = is_superuser = True
 
     def has_perm(self, permission: str) -> bool:
         return True
 
     def __str__(self) -> str:
-        return f"manage.py {self.command}"
+        return self.name or f"manage.py {self.command}"
 
 
 def find_user(username: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -23,6 +23,7 @@ from webhooks.insight.wording import number
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.network import url_policy
+from webhooks.operations import files, manifest
 from webhooks.pages.switches import SWITCHES, Switch
 from webhooks.registry import label_of
 from webhooks.templatetags.webhooks_display import EMPTY, first_names, last_result, listed_state, short
@@ -34,6 +35,15 @@ ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 def press(switch: Switch, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
     """Change the chosen webhooks that the user may change, and show the result."""
     show(request, *switch.press(chosen, request.user))
+
+
+def export(request: HttpRequest, chosen: QuerySet[Webhook]) -> HttpResponse:
+    """A file for webhooks_apply, of the webhooks that the user may change: others may have tokens that are hidden."""
+    webhooks = permissions.allowed(request.user, "change", chosen).prefetch_related("object_types").order_by("name")
+    as_json = files.yaml is None
+    text, name = files.dump(manifest.document(webhooks), as_json), f"webhooks.{'json' if as_json else 'yaml'}"
+    kind = "application/json" if as_json else "application/yaml"
+    return HttpResponse(text, kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
 class WebhookList(ChangeList):
@@ -50,8 +60,9 @@ class WebhookList(ChangeList):
 
 class WebhookListAdmin(ActingAdmin):
     change_list_template = "rq_webhooks/admin/webhook/list.html"
-    actions = tuple(
-        Act(one.name, one.action_label, partial(press, one), "change", suffix="") for one in SWITCHES.values()
+    actions = (
+        *(Act(one.name, one.action_label, partial(press, one), "change", suffix="") for one in SWITCHES.values()),
+        Act("export", gettext_lazy("Export the selected webhooks to a file"), export, "change", suffix=""),
     )
     sortable_by = ("name_and_url", "state")
 

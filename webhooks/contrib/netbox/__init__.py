@@ -39,6 +39,7 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         "QUEUE": "default",
         "BATCH_REQUESTS": True,
         "HOOKS": ["webhooks.contrib.netbox.payloads.NetBoxContext"],
+        "HISTORY": f"{__name__}.history.record",
     }
 
     def ready(self) -> None:
@@ -48,6 +49,7 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
         features.install()
         set_framework(payloads.NetBox())
+        self._bridge()
         WebhooksConfig.ready(self)
         PluginConfig.ready(self)
         for part in (actors, checks, payloads):
@@ -59,3 +61,12 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
 
         grants.register()
         object_tab.connect()
+
+    def _bridge(self) -> None:
+        """What goes to NetBox, and what comes from it: notifications, and an import."""
+        from webhooks.contrib.netbox import notifications, originals
+        from webhooks.management import imports
+
+        notifications.register_event_types()
+        notifications.list_hook(settings.WEBHOOKS)
+        imports.local_sources.append(originals.SOURCE)

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
 
 from webhooks.insight.wording import count_of
 from webhooks.management import imports
 from webhooks.management.base import DatabaseCommand
-from webhooks.management.imports import ImportPreview, Plan
+from webhooks.management.imports import ImportPreview, LocalSource, Plan
+from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.webhooks import ChangedMeanwhile
@@ -29,7 +30,7 @@ class Command(DatabaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "sources",
-            nargs="+",
+            nargs="*",
             metavar="SOURCE",
             help="A JSON file with a response of /api/extras/webhooks/ or /api/extras/event-rules/, one for each page; "
             "or the URL of a NetBox or Nautobot.",
@@ -40,45 +41,59 @@ class Command(DatabaseCommand):
         )
         parser.add_argument("--disabled", action="store_true", help="Create all webhooks disabled.")
         parser.add_argument("--dry-run", action="store_true", help="Show the result and create nothing.")
-        parser.add_argument(
-            "--noinput",
-            "--no-input",
-            action="store_false",
-            dest="interactive",
-            help="Do not ask for confirmation. Required without a terminal.",
-        )
+        for source in imports.local_sources:
+            parser.add_argument(source.option, action="append_const", dest="local", const=source, help=source.help)
+        if imports.local_sources:
+            parser.add_argument(
+                "--disable-originals",
+                action="store_true",
+                help="Disable the event rules of this site that have a webhook now, in the same transaction.",
+            )
+        self.add_noinput(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        source = _local_source(options)
         try:
-            responses = imports.read(options["sources"], _token(options["token_file"]))
+            responses = source.read() if source else imports.read(options["sources"], _token(options["token_file"]))
         except imports.UnreadableSource as error:
             raise CommandError(one_line(str(error))) from None
         preview = imports.preview(responses, options["disabled"])
         self._show(preview, responses.missing)
+        replaced = imports.replaced_by(preview) if options.get("disable_originals") else []
+        if options.get("disable_originals"):
+            self._show_originals(preview, replaced)
+        question = f"Create {count_of(len(preview.new), 'webhook')}"
+        if replaced:
+            question += f" and disable {count_of(len(replaced), 'original')}"
         if options["dry_run"]:
             self._print("Nothing was created: this was a dry run.")
-        elif not preview.new:
+        elif not preview.new and not replaced:
             self._print("There is nothing to create.")
-        elif options["interactive"] and not self._confirm(len(preview.new)):
+        elif options["interactive"] and not self.confirm(f"{question}?", "--dry-run"):
             self._print("Nothing was created.")
         else:
-            try:
-                imports.create(preview.new)
-            except ChangedMeanwhile:
-                problem = "Nothing was created: another user has just used one of the names. Run it again."
-                raise CommandError(problem) from None
-            self._print(f"Created {count_of(len(preview.new), 'webhook')}.")
+            self._apply(preview, source, replaced)
 
-    def _confirm(self, count: int) -> bool:
-        if not sys.stdin.isatty():
-            raise CommandError(
-                "Nothing was created: there is no terminal to ask for confirmation. Add --noinput or --dry-run."
-            )
+    def _apply(self, preview: ImportPreview, source: LocalSource | None, replaced: list[Plan]) -> None:
+        disabled: list[str] = []
         try:
-            return input(f"Create {count_of(count, 'webhook')}? [y/N] ").strip().lower() in ("y", "yes")
-        except (EOFError, KeyboardInterrupt):
-            self._print("")
-            return False
+            with transaction.atomic(Webhook.objects.db):
+                imports.create(preview.new)
+                if source and replaced:
+                    disabled = source.disable([plan.rule for plan in replaced])
+        except ChangedMeanwhile:
+            problem = "Nothing was created: another user has just used one of the names. Run it again."
+            raise CommandError(problem) from None
+        self._print(f"Created {count_of(len(preview.new), 'webhook')}.")
+        if replaced:
+            self._print(f"Disabled {count_of(len(disabled), 'original')}.")
+
+    def _show_originals(self, preview: ImportPreview, replaced: list[Plan]) -> None:
+        kept = [plan for plan in (*preview.new, *(plan for plan, _ in preview.existing)) if plan not in replaced]
+        for title, plans in (("Originals to disable", replaced), ("Originals that stay as they are", kept)):
+            if plans:
+                for line in (f"{title}:", *(f"  {plan.origin}" for plan in plans), ""):
+                    self._print(line)
 
     def _show(self, preview: ImportPreview, missing: list[str]) -> None:
         existing = [
@@ -99,6 +114,21 @@ class Command(DatabaseCommand):
 
     def _print(self, text: str) -> None:
         self.stdout.write(one_line(text))
+
+
+def _local_source(options: dict[str, Any]) -> LocalSource | None:
+    """The source in the database of the site, if the options name one. Raises CommandError for options that do not go
+    together."""
+    chosen = options.get("local") or []
+    if bool(chosen) == bool(options["sources"]):
+        names = " or ".join(["at least one SOURCE", *(one.option for one in imports.local_sources)])
+        raise CommandError(f"Give {names}{', not both' if chosen else ''}.")
+    if options.get("disable_originals"):
+        if not chosen:
+            raise CommandError("--disable-originals is for originals on this site.")
+        if options["disabled"]:
+            raise CommandError("With --disabled and --disable-originals, nothing would be sent.")
+    return chosen[0] if chosen else None
 
 
 def _token(path: str | None) -> str:
