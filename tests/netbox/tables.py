@@ -47,7 +47,15 @@ def create(server: Server) -> None:
         sys.exit(f"{FILE.name} has the tables of NetBox {contained()}: use scripts/test-netbox --renew-tables")
     server.run("createdb", NAME)
     statements = "SET client_min_messages = warning; SET check_function_bodies = false;\n" + text()
-    server.run("psql", "--quiet", "--no-psqlrc", "--single-transaction", "--set=ON_ERROR_STOP=1", NAME, input=statements.encode())
+    server.run(
+        "psql",
+        "--quiet",
+        "--no-psqlrc",
+        "--single-transaction",
+        "--set=ON_ERROR_STOP=1",
+        NAME,
+        input=statements.encode(),
+    )
 
 
 def minor(release: str) -> str:

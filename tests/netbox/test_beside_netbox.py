@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class Difference:
             fnmatch.fnmatchcase(found.key, self.key)
             and fnmatch.fnmatchcase(found.step, self.steps)
             and fnmatch.fnmatchcase(found.model, self.models)
-            and (self.netbox != "–" or found.netbox == ABSENT)
-            and (self.here != "–" or found.here == ABSENT)
+            and (self.netbox != ABSENT or found.netbox == ABSENT)
+            and (self.here != ABSENT or found.here == ABSENT)
         )
 
 

@@ -13,15 +13,15 @@ from functools import partial
 from typing import Any
 
 import pytest
-from core.models import ObjectType
-from dcim.models import Region, Site
 from django.db.models import Model
 from django.test import Client
 from django.urls import URLResolver, get_resolver, reverse
 from users.constants import TOKEN_PREFIX
-from users.models import ObjectPermission, Token, User
 
+from core.models import ObjectType
+from dcim.models import Region, Site
 from tests.support.makers import make_delivery, make_event, make_webhook
+from users.models import ObjectPermission, Token, User
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 
 pytestmark = pytest.mark.django_db
@@ -98,9 +98,7 @@ def rows() -> Rows:
         )
         for name, region in (("North-1", "North"), (SITE, "South"))
     )
-    mine, other = (
-        make_webhook(Site, name=name, url=f"http://127.0.0.1:1/{PATH}/{name}") for name in ("mine", WEBHOOK)
-    )
+    mine, other = (make_webhook(Site, name=name, url=f"http://127.0.0.1:1/{PATH}/{name}") for name in ("mine", WEBHOOK))
     for site in (north, south):
         event = make_event(
             mine,

@@ -1,6 +1,5 @@
 """The tables that the test database is made from."""
 
-from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
 from tests.netbox import tables

@@ -1,7 +1,8 @@
 """Scripts that NetBox runs in jobs."""
 
-from dcim.models import Site
 from extras.scripts import Script
+
+from dcim.models import Site
 
 
 class RenameSites(Script):
