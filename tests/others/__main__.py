@@ -12,28 +12,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.others.comparison import Comparison, add_up, compare
-from tests.others.projects import PROJECTS, SQLITE, Project
-from tests.support.servers import own_valkey, postgresql
+from tests.others.projects import PROJECTS, Project
 
 HERE = Path(__file__).parent
 ENABLED = {"EVERYWHERE_ENABLED": "1"}
-
-
-@contextmanager
-def servers(project: Project) -> Iterator[dict[str, str]]:
-    """The variables of the environment that lead to the servers of a project: SQLite needs none."""
-    if project.engine == SQLITE:
-        yield {"EVERYWHERE_ENGINE": SQLITE}
-        return
-    with own_valkey() as (_server, url), postgresql() as found:
-        engine = {key: value for key, value in found.items() if key not in ("NAME", "TEST")}
-        yield {"EVERYWHERE_ENGINE": json.dumps(engine), "REDIS_URL": url}
 
 
 def run(project: Project, source: Path, tests: Sequence[str], **variables: str) -> tuple[Any, dict[str, Counter[str]]]:
@@ -42,7 +29,6 @@ def run(project: Project, source: Path, tests: Sequence[str], **variables: str) 
     path = os.pathsep.join([str(HERE), ".", str(source)])
     environment = {
         **os.environ,
-        **project.environment,
         **variables,
         "PYTHONPATH": path,
         "EVERYWHERE_RESULTS": str(results),
@@ -103,14 +89,10 @@ def main(name: str, directory: str) -> int:
     source = Path(directory).resolve()
     if project.own_module:
         (source / project.folder / "hosted.py").write_text(project.own_module)
-    with servers(project) as variables:
-        modes = [variables]
-        if project.engine == SQLITE:
-            modes.append({**variables, "EVERYWHERE_COMMITS": "1"})
-        are_explained = []
-        for mode in modes:
-            print("With commits." if "EVERYWHERE_COMMITS" in mode else "In the transactions of TestCase.")
-            are_explained.append(compare_runs(project, source, mode))
+    are_explained = []
+    for words, more in (("In the transactions of TestCase.", {}), ("With commits.", {"EVERYWHERE_COMMITS": "1"})):
+        print(words)
+        are_explained.append(compare_runs(project, source, {"EVERYWHERE_ENGINE": "sqlite", **more}))
     return 0 if all(are_explained) else 1
 
 

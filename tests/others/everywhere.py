@@ -7,7 +7,7 @@ environment say what to do:
 ``EVERYWHERE_RESULTS``  the directory for the results: ``tests.json``, and ``events-….json`` of each process
 ``EVERYWHERE_ENABLED``  "1": install the app, register every model, and create a webhook for all of them
 ``EVERYWHERE_HIDDEN``   "1": leave the app's own queries out of ``connection.queries``, which tests count
-``EVERYWHERE_ENGINE``   replaces the project's databases: "sqlite", or Django's settings of another as JSON text
+``EVERYWHERE_ENGINE``   "sqlite": files replace the project's databases
 ``EVERYWHERE_COMMITS``  "1", on SQLite: each test commits, and afterwards its database becomes a copy from before. A
                         ``TestCase`` otherwise runs in one transaction, in which all changes of an object are one Event
 ======================  ============================================================================================
@@ -54,7 +54,7 @@ def set_up_everywhere(set_up: Any) -> Any:
 
         if apps.ready:
             return
-        if ENGINE:
+        if ENGINE == "sqlite":
             settings.DATABASES = {alias: database(alias) for alias in settings.DATABASES}
         settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the default takes a second
         if IS_ENABLED:
@@ -69,12 +69,12 @@ def set_up_everywhere(set_up: Any) -> Any:
 
 
 def database(alias: str) -> dict[str, Any]:
-    if ENGINE == "sqlite":
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{alias}.sqlite3"}
-    return {**json.loads(ENGINE), "NAME": f"everywhere_{alias}"}
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{alias}.sqlite3"}
 
 
 def change_settings() -> None:
+    if any(app.startswith("webhooks.") for app in settings.INSTALLED_APPS):
+        return  # the project has the app already, as NetBox with the plugin
     settings.INSTALLED_APPS = list(dict.fromkeys(["webhooks", *settings.INSTALLED_APPS, "rest_framework", "django_rq"]))
     middleware = list(settings.MIDDLEWARE)
     after = middleware.index(AUTHENTICATION) + 1 if AUTHENTICATION in middleware else len(middleware)

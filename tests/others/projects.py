@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-SQLITE, POSTGRESQL = "sqlite", "postgresql"
-
 
 @dataclass(frozen=True)
 class Project:
@@ -20,13 +18,7 @@ class Project:
     """Its settings module, unless its tests configure Django by themselves."""
     own_module: str = ""
     """The text of a module ``hosted``, written to ``folder``: settings, if the project has none."""
-    environment: Mapping[str, str] = field(default_factory=dict)
     requirements: Sequence[str] = ()
-    requirements_file: str = ""
-    """A file of its source package, whose requirements are installed instead of the project."""
-    without: tuple[str, ...] = ()
-    """The beginnings of the lines of that file to leave out."""
-    engine: str = SQLITE
     explained: Mapping[str, str] = field(default_factory=dict)
     """Why tests may differ, by their ids."""
 
@@ -36,23 +28,6 @@ _FILES = ("-o", "python_files=test*.py")
 _SIMPLE_HISTORY = """
 import runtests
 globals().update(runtests.get_default_settings())
-"""
-
-_NETBOX = """
-import os
-from urllib.parse import urlsplit
-from netbox.configuration_testing import *
-for one in REDIS.values():
-    one |= {"HOST": urlsplit(os.environ["REDIS_URL"]).hostname, "PORT": urlsplit(os.environ["REDIS_URL"]).port}
-
-# The server of the tests has no ICU, which sorts "eth10" behind "eth9". In both runs, text is sorted by its characters.
-from django.contrib.postgres.operations import CreateCollation
-begin = CreateCollation.__init__
-
-def begin_without_icu(self, name, locale, **options):
-    begin(self, name, "C", provider="libc")
-
-CreateCollation.__init__ = begin_without_icu
 """
 
 # Ignored modules measure speed.
@@ -91,14 +66,5 @@ PROJECTS = (
             "wagtail/tests/test_revision_model.py", "wagtail/tests/test_locale_model.py",
         ),
         "wagtail.test.settings", requirements=("Jinja2", "django-pattern-library", "freezegun", "responses"),
-    ),
-    Project(
-        "netbox", "4.7.3", "netbox", ("wireless/tests", "--reuse-db"), "netbox.settings",
-        requirements=("psycopg[binary,pool]==3.3.6",),
-        requirements_file="requirements.txt",
-        without=("mkdocs", "psycopg", "zensical"),  # to build its documentation; and the driver is not compiled
-        engine=POSTGRESQL,
-        environment={"NETBOX_CONFIGURATION": "hosted"},
-        own_module=_NETBOX,
     ),
 )  # fmt: skip
