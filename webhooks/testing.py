@@ -70,9 +70,7 @@ class CapturedEvent:
         """The values before and after of each field of the snapshots that differs. Needs ``prechange``."""
         before, after = ((self.snapshots or {}).get(name) or {} for name in ("prechange", "postchange"))
         names = [*before, *(name for name in after if name not in before)]
-        return {
-            name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
-        }
+        return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
     def __str__(self) -> str:
         """Such as "updated dcim.site 5: name 'Oslo' → 'Oslo OSL1'", as far as the snapshots say."""

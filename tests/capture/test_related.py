@@ -140,7 +140,7 @@ def test_a_model_without_a_foreign_key_is_refused(given: Any, problem: str) -> N
 
 
 def test_one_text_is_no_list(thing: Thing) -> None:
-    with pytest.raises(ImproperlyConfigured, match="also_on of testapp.thing must be a list"):
+    with pytest.raises(ImproperlyConfigured, match="must be a list of names, not 'testapp"):
         webhooks.register(Thing, also_on="testapp.Part")
 
 

@@ -92,7 +92,11 @@ PLANTED: dict[str, tuple[Callable[..., Any], str, str]] = {
 
 @pytest.fixture
 def planted(
-    request: pytest.FixtureRequest, settings: Any, webhooks_settings: Change, monkeypatch: pytest.MonkeyPatch, redis: Any
+    request: pytest.FixtureRequest,
+    settings: Any,
+    webhooks_settings: Change,
+    monkeypatch: pytest.MonkeyPatch,
+    redis: Any,
 ) -> Any:
     plant, problem, remedy = PLANTED[request.param]
     plant(settings=settings, change=webhooks_settings, monkeypatch=monkeypatch)
@@ -107,7 +111,11 @@ def test_each_planted_mistake_is_found_with_its_remedy(planted: tuple[str, str])
     status, printed = doctor("--no-send")
     problem, remedy = planted
     assert status in (1, 2), printed
-    found = [one for one in printed.replace("\n    ", "  ").splitlines() if problem.replace("“", '"').replace("”", '"') in one]
+    found = [
+        one
+        for one in printed.replace("\n    ", "  ").splitlines()
+        if problem.replace("“", '"').replace("”", '"') in one
+    ]
     assert found, printed
     assert remedy in found[0], printed
 

@@ -210,9 +210,7 @@ def test_every_setting_is_in_the_schema_and_it_accepts_what_is_exported() -> Non
 def test_the_admin_exports_the_chosen_webhooks(admin_client: Any) -> None:
     chosen = make_webhook(name="chosen", secret="hidden")
     make_webhook(name="other")
-    answer = admin_client.post(
-        "/admin/rq_webhooks/webhook/", {"action": "export", "_selected_action": [chosen.pk]}
-    )
+    answer = admin_client.post("/admin/rq_webhooks/webhook/", {"action": "export", "_selected_action": [chosen.pk]})
     assert answer["Content-Type"] == "application/yaml"
     [item] = yaml.safe_load(answer.content)["webhooks"]
     assert (item["name"], item["secret"]) == ("chosen", {"env": "WEBHOOK_CHOSEN_SECRET"})

@@ -183,7 +183,9 @@ def command_of(name: str) -> list[str]:
     return filled(language.command, language, built(name))
 
 
-@pytest.fixture(params=[(name, secret) for name in LANGUAGES for secret in SECRET_FIELDS], ids=lambda one: f"{one[0]}-{one[1][:5]}")
+@pytest.fixture(
+    params=[(name, secret) for name in LANGUAGES for secret in SECRET_FIELDS], ids=lambda one: f"{one[0]}-{one[1][:5]}"
+)
 def language_and_secret(request: pytest.FixtureRequest) -> tuple[str, str]:
     name, secret = request.param
     return name, secret

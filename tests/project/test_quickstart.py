@@ -41,7 +41,9 @@ def test_a_newcomer_gets_the_first_delivery(tmp_path: Path) -> None:
 
     run(project.replace(INSTALLATION, ""), "the project")
     with log.open("wb") as output:
-        script = background.replace(" &\n", " --skip-checks &\n").replace("shop.product", "shop.product --port 0") + "wait\n"
+        script = (
+            background.replace(" &\n", " --skip-checks &\n").replace("shop.product", "shop.product --port 0") + "wait\n"
+        )
         shell = subprocess.Popen(
             ["sh", "-c", script], cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
         )

@@ -72,7 +72,7 @@ def test_postgresql_wakes_a_worker_that_would_look_in_an_hour(start: Start, inbo
     make_webhook(Thing, url=inbox.url())
     for number in range(3):
         Thing.objects.create(name=str(number))
-        until(lambda: len(inbox.received()) == number + 1, 20, "the delivery")
+        until(lambda count=number + 1: len(inbox.received()) == count, 20, "the delivery")  # type: ignore[misc]
 
 
 def test_due_retries_are_sent_without_a_wake_up(start: Start, inbox: Inbox) -> None:
@@ -157,4 +157,3 @@ def test_a_task_that_cannot_be_enqueued_fails_no_save(
     Thing.objects.create(name="router")
     assert not jobs.wake_up()
     assert "No task could be enqueued" in app_log.text
-

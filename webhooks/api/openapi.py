@@ -22,8 +22,7 @@ def add_webhooks(result: dict[str, Any], generator: Any, request: Any, public: b
         return result
     components = generator.registry
     webhooks = {
-        label: {"post": _operation(label, payload_schema(registry.registration_by_label(label), components))}
-        for label in registry.registered_models()
+        one.label: {"post": _operation(one.label, payload_schema(one, components))} for one in registry.registrations()
     }
     appended = getattr(settings, "SPECTACULAR_SETTINGS", {}).get("APPEND_COMPONENTS", {})
     return {

@@ -10,7 +10,9 @@ from webhooks.operations.manifest import InvalidFile
 try:
     import yaml
 except ImportError:  # optional
-    yaml = None
+    yaml = None  # type: ignore[assignment]
+
+HAS_YAML = yaml is not None
 
 NEEDS_YAML = 'To read and write YAML, install "django-rq-webhooks[yaml]". JSON works without it.'
 
@@ -18,9 +20,9 @@ NEEDS_YAML = 'To read and write YAML, install "django-rq-webhooks[yaml]". JSON w
 def parse(text: str) -> Any:
     """The content of a file. Raises InvalidFile if it is neither YAML nor JSON."""
     try:
-        return json.loads(text) if yaml is None else yaml.safe_load(text)
+        return yaml.safe_load(text) if HAS_YAML else json.loads(text)
     except (ValueError, RecursionError) as error:
-        hint = f" {NEEDS_YAML}" if yaml is None else ""
+        hint = "" if HAS_YAML else f" {NEEDS_YAML}"
         raise InvalidFile([f"It is no JSON: {error}.{hint}"]) from None
     except yaml.YAMLError as error:
         raise InvalidFile([f"It is no YAML: {error}"]) from None
@@ -31,7 +33,7 @@ def dump(document: Any, as_json: bool = False) -> str:
     not installed."""
     if as_json:
         return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-    if yaml is None:
+    if not HAS_YAML:
         raise InvalidFile([NEEDS_YAML])
 
     class Dumper(yaml.SafeDumper):

@@ -91,8 +91,8 @@ def read(document: Any, environment: Mapping[str, str] = os.environ) -> list[Dec
     problems: list[str] = []
     found = [_declared(item, number, environment, problems) for number, item in enumerate(document[WEBHOOKS], 1)]
     identifiers = [one.identifier for one in found if one.identifier]
-    for twice in sorted({one for one in identifiers if identifiers.count(one) > 1}):
-        problems.append(f"{twice}: two webhooks have this identifier.")
+    twice = sorted({one for one in identifiers if identifiers.count(one) > 1})
+    problems += [f"{one}: two webhooks have this identifier." for one in twice]
     if problems:
         raise InvalidFile(problems)
     return found
@@ -301,7 +301,7 @@ def schema() -> dict[str, Any]:
 
 def _schema_of(name: str) -> dict[str, Any]:
     column = _column(name)
-    about = {"description": str(column.help_text)}
+    about: dict[str, Any] = {"description": str(column.help_text)}
     if name in CREDENTIAL_FIELDS:
         variable = {
             "type": "object",

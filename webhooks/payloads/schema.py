@@ -14,9 +14,11 @@ try:
     from drf_spectacular.settings import patched_settings
     from drf_spectacular.utils import extend_schema
 except ImportError:  # optional
-    ComponentRegistry = None
+    ComponentRegistry = None  # type: ignore[assignment,misc]
 
-NEEDS_SPECTACULAR = "This needs drf-spectacular, as DEFAULT_SCHEMA_CLASS of REST framework: pip install drf-spectacular."
+NEEDS_SPECTACULAR = (
+    "This needs drf-spectacular, as DEFAULT_SCHEMA_CLASS of REST framework: pip install drf-spectacular."
+)
 
 OPENAPI_VERSION = "3.1.1"
 """The first versions with webhooks, whose schemas are JSON Schema."""

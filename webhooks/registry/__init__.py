@@ -49,8 +49,8 @@ def register(
     shows them under another name. Fields with sensitive names, such as "password", are left out at any depth, unless
     ``include_sensitive`` names them. Registering a model again replaces its registration.
 
-    ``also_on`` are models with a foreign key to this one, as classes or labels: a change of a row of theirs is an update
-    of the object that it points to. If a model has several such keys, add the name of one: "dcim.Interface:device".
+    ``also_on`` are models with a foreign key to this one, as classes or labels: a change of a row of theirs is an
+    update of the object that it points to. If one has several such keys, add a name: "dcim.Interface:device".
 
     Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for a model with a secret
     primary key, and for an abstract or a proxy model. A change of a proxy is a change of its concrete model.

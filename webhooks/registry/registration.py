@@ -90,11 +90,15 @@ class Registration:
         found = [
             one
             for one in model._meta.concrete_fields
-            if isinstance(one, models.ForeignKey) and issubclass(self.model, one.related_model) and name in ("", one.name)
+            if isinstance(one, models.ForeignKey)
+            and issubclass(self.model, one.related_model)
+            and name in ("", one.name)
         ]
         if len(found) != 1:
             label = model._meta.label
-            problem = f"{label} has no foreign key {name}".rstrip() if not found else f"{label} has several foreign keys"
+            problem = (
+                f"{label} has no foreign key {name}".rstrip() if not found else f"{label} has several foreign keys"
+            )
             raise ImproperlyConfigured(
                 f'also_on of {self.label}: {problem} to it. Name one as "{label}:device", or leave the model out.'
             )

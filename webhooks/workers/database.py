@@ -29,7 +29,7 @@ STOP_SECONDS = 1
 
 
 class DatabaseWorker:
-    """``manage.py webhooks_worker``. It delivers until SIGTERM or SIGINT. A row of its own shows it on the status page."""
+    """``manage.py webhooks_worker``. It delivers until SIGTERM or SIGINT. A row shows it on the status page."""
 
     def __init__(self) -> None:
         self._slices = Slices()
@@ -77,26 +77,29 @@ class DatabaseWorker:
         return False
 
     def _notified(self, seconds: float) -> bool | None:
-        """Whether the database notifies within ``seconds``. None if it cannot: this is no PostgreSQL, or no psycopg 3."""
+        """Whether the database notifies within ``seconds``. None if it cannot: it is no PostgreSQL, or psycopg is 2."""
         using = Event.objects.db
         if not is_postgresql(using):
             return None
+        is_notified: bool | None = False
         with self._slices.surviving_errors():
-            connection = connections[using]
-            connection.ensure_connection()
-            notifies = getattr(connection.connection, "notifies", None)
-            if not callable(notifies):  # psycopg 2
-                return None
-            if self._listening is not connection.connection:
-                with connection.cursor() as cursor:
-                    cursor.execute(f"LISTEN {CHANNEL}")
-                self._listening = connection.connection
-                return True  # what happened before is not notified
-            found = [*notifies(timeout=seconds, stop_after=1)]
-            if found:
-                _forget_others(connection.connection)
-            return bool(found)
-        return False
+            is_notified = self._listen(connections[using], seconds)
+        return is_notified
+
+    def _listen(self, connection: Any, seconds: float) -> bool | None:
+        connection.ensure_connection()
+        notifies = getattr(connection.connection, "notifies", None)
+        if not callable(notifies):  # psycopg 2
+            return None
+        if self._listening is not connection.connection:
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            self._listening = connection.connection
+            return True  # what happened before is not notified
+        found = [*notifies(timeout=seconds, stop_after=1)]
+        if found:
+            _forget_others(connection.connection)
+        return bool(found)
 
     def _send_heartbeat(self) -> None:
         """Show on the status page that this worker is alive, if that is due."""

@@ -40,7 +40,7 @@ def press(switch: Switch, request: HttpRequest, chosen: QuerySet[Webhook]) -> No
 def export(request: HttpRequest, chosen: QuerySet[Webhook]) -> HttpResponse:
     """A file for webhooks_apply, of the webhooks that the user may change: others may have tokens that are hidden."""
     webhooks = permissions.allowed(request.user, "change", chosen).prefetch_related("object_types").order_by("name")
-    as_json = files.yaml is None
+    as_json = not files.HAS_YAML
     text, name = files.dump(manifest.document(webhooks), as_json), f"webhooks.{'json' if as_json else 'yaml'}"
     kind = "application/json" if as_json else "application/yaml"
     return HttpResponse(text, kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})

@@ -44,8 +44,17 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
 
     def ready(self) -> None:
         # Not before the models are loaded. Importing the dashboard registers its widget.
-        from webhooks.contrib.netbox import actors, checks, dashboard, features, grants, originals, payloads, worker  # noqa: F401
-        from webhooks.contrib.netbox import notifications
+        from webhooks.contrib.netbox import (  # noqa: F401
+            actors,
+            checks,
+            dashboard,
+            features,
+            grants,
+            notifications,
+            originals,
+            payloads,
+            worker,
+        )
         from webhooks.contrib.netbox.pages import object_tab
         from webhooks.management import imports
         from webhooks.registry.framework import set_framework

@@ -20,8 +20,8 @@ STANDARD_INPUT = "-"
 
 class Command(DatabaseCommand):
     help = (
-        "Creates and changes webhooks, so that they are as a YAML or JSON file says. Shows the plan first, and asks for "
-        "confirmation. A second run changes nothing."
+        "Creates and changes webhooks, so that they are as a YAML or JSON file says. Shows the plan first, and asks "
+        "for confirmation. A second run changes nothing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -39,7 +39,9 @@ class Command(DatabaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--no-send", action="store_true", help="Send no test.")
         parser.add_argument("--host", help="The address of this machine that workers reach. The default is its own.")
-        parser.add_argument("--seconds", type=float, default=15, help="Seconds to wait for the test. The default is 15.")
+        parser.add_argument(
+            "--seconds", type=float, default=15, help="Seconds to wait for the test. The default is 15."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         worst = Level.GOOD
@@ -108,6 +110,8 @@ def _of_round_trip(host: str, seconds: float, operator: Operator) -> Finding:
         problem = f"No receiver can listen on {host}: {error.strerror}. Give an address of this machine with --host."
     took = time.monotonic() - began
     if problem:
-        remedy = "Look at the log of the worker. If it runs on another machine or in a container, give --host or --no-send."
+        remedy = (
+            "Look at the log of the worker. If it runs on another machine or in a container, give --host or --no-send."
+        )
         return Level.WARNING, f"The test of the whole way failed. {problem}", remedy
     return Level.GOOD, f"A test went the whole way in {took:.1f} s: recorded, sent by a worker, received, verified.", ""

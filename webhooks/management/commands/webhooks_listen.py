@@ -36,12 +36,14 @@ def status_code(text: str) -> int:
 
 class Command(DatabaseCommand):
     help = (
-        "Receives webhooks on this machine and prints each as it comes. With --register it defines a webhook for itself, "
-        "and deletes it at Ctrl-C. It can also fail, delay, hang or say that it is gone, to see what the app does then."
+        "Receives webhooks on this machine and prints each as it comes. With --register it defines a webhook for "
+        "itself, and deletes it at Ctrl-C. It can also fail, delay, hang or say that it is gone, to see what the app does then."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--register", nargs="+", metavar="MODEL", help="Models such as dcim.site: get their changes.")
+        parser.add_argument(
+            "--register", nargs="+", metavar="MODEL", help="Models such as dcim.site: get their changes."
+        )
         parser.add_argument("--secret", help="The secret of the webhook: verify each request with it.")
         parser.add_argument("--host", default=LOOPBACK, help=f"The address to listen on. The default is {LOOPBACK}.")
         parser.add_argument("--port", type=int, default=PORT, help=f"The port. The default is {PORT}; 0 is a free one.")
