@@ -83,7 +83,7 @@ def _data_schema(registration: Registration, components: Any) -> dict[str, Any]:
         return found
     properties = {name: one for name, one in schema["properties"].items() if name not in left_out}
     required = [name for name in schema.get("required", ()) if name in properties]
-    return schema | {"properties": properties, "required": required}
+    return {**schema, "properties": properties, "required": required}
 
 
 def json_schema(registration: Registration) -> dict[str, Any]:
