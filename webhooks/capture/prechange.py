@@ -86,8 +86,10 @@ def _read(
 
 
 def _may_read_later(state: TransactionState, registration: Registration, keys: Collection[Any]) -> bool:
-    """Whether the next statement, which is the UPDATE of a save, may read the row before it runs. A bulk operation reads
-    many rows in one query."""
+    """Whether the next statement, which is the UPDATE of a save, may read the row before it runs.
+
+    A bulk operation reads many rows in one query.
+    """
     is_unread = all(state.prechange.get(key) is None and state.history(key) is None for key in keys)
     return len(keys) == 1 and is_unread and state.is_open and framework().related_snapshot(registration.model) is None
 

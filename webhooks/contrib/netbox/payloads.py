@@ -7,8 +7,6 @@ from functools import cache
 from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
-from core.models import ObjectType
-from dcim.models import Cable, CableTermination
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
@@ -19,6 +17,8 @@ from rest_framework.serializers import Serializer
 from utilities.api import get_annotations_for_serializer, get_prefetches_for_serializer
 from utilities.request import copy_safe_request
 
+from core.models import ObjectType
+from dcim.models import Cable, CableTermination
 from webhooks.capture.prechange import read_prechange
 from webhooks.contrib.netbox.actors import other_request
 from webhooks.db import MergedSavepoint
