@@ -79,8 +79,9 @@ class NetBox(Framework):
     def related_snapshot(self, model: Model) -> Callable[[Any], Mapping[str, Any]] | None:
         return terminations if model is Cable else None
 
-    def creates_models(self, app_label: str) -> bool:
-        return bool(getattr(apps.app_configs.get(app_label), "serializer_resolver", None))
+    def creates(self, model: Model) -> bool:
+        plugin = apps.app_configs.get(model._meta.app_label)
+        return bool(getattr(plugin, "serializer_resolver", None)) and hasattr(model, "serialize_object")
 
     def request(self) -> Any | None:
         return other_request()
