@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any
@@ -43,15 +44,22 @@ UNSENDABLE = (
 )
 
 
-adapt: Callable[[CheckMessage], CheckMessage | None] = lambda message: message
-"""A module of ``contrib`` may word messages for the users of its framework, or leave them out by None."""
+Adapt = Callable[[CheckMessage], CheckMessage | None]
+
+_adapt: Adapt = copy
+
+
+def adapt_messages(adapt: Adapt) -> None:
+    """Let a module of ``contrib`` word the messages for the users of its framework. It leaves one out by None."""
+    global _adapt
+    _adapt = adapt
 
 
 def _adapted(messages: Callable[..., Iterator[CheckMessage]]) -> Callable[..., Iterator[CheckMessage]]:
     @wraps(messages)
     def check(*args: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         for message in messages(*args, **kwargs):
-            if (found := adapt(message)) is not None:
+            if (found := _adapt(message)) is not None:
                 yield found
 
     return check

@@ -408,7 +408,7 @@ class PreparedRead:
     def objects(self, found: list[tuple[Any, ...]]) -> list[Any]:
         """The objects, as the queryset would have made them of these rows."""
         query, compiler = self.rows.query, self._compiler
-        compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else found]  # type: ignore[method-assign]
+        compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else found]
         query.get_compiler = lambda *args, **kwargs: compiler  # type: ignore[method-assign]
         return list(self.rows)
 

@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 
 import pytest
-from dcim.models import Site
 from django.test import RequestFactory
 from django.urls import reverse
 from extras.jobs import ScriptJob
@@ -19,6 +18,7 @@ from utilities.exceptions import AbortScript
 from utilities.request import NetBoxFakeRequest
 from utilities.serialization import deserialize_object
 
+from dcim.models import Site
 from tests.support.netbox import admin, api_client, watch
 from webhooks.models import Event
 from webhooks.testing import capture
@@ -35,7 +35,9 @@ def request_of(event: Any) -> dict[str, Any]:
 def a_request(user: Any, **meta: str) -> NetBoxFakeRequest:
     """The copy of a request that NetBox gives to a job."""
     values = {"META": meta, "COOKIES": {}, "POST": {}, "GET": {}, "FILES": {}, "user": user, "method": "POST"}
-    return NetBoxFakeRequest({**values, "path": "/extras/scripts/1/", "path_info": "/extras/scripts/1/", "id": uuid.uuid4()})
+    return NetBoxFakeRequest(
+        {**values, "path": "/extras/scripts/1/", "path_info": "/extras/scripts/1/", "id": uuid.uuid4()}
+    )
 
 
 def test_a_page_names_the_user_of_the_session(client) -> None:
@@ -133,9 +135,7 @@ def test_a_script_names_its_user_and_request(script) -> None:
 def test_the_changes_of_a_script_are_recorded_together(script, monkeypatch) -> None:
     watch("dcim.site")
     inserted, insert_all = list[int](), Event.insert_all
-    monkeypatch.setattr(
-        Event, "insert_all", lambda new, using: inserted.append(len(new)) or insert_all(new, using)
-    )
+    monkeypatch.setattr(Event, "insert_all", lambda new, using: inserted.append(len(new)) or insert_all(new, using))
     request = a_request(user := admin("paul"))
     with capture(subscribe=[]) as events:
         ScriptJob.enqueue(instance=script, user=user, immediate=True, data={}, request=request, commit=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from circuits.models import Provider
-from dcim.models import Cable, Device, DeviceRole, DeviceType, Interface, Manufacturer, Platform, Region, Site
 from django.contrib.contenttypes.models import ContentType
 from extras.webhooks import register_webhook_callback
-from ipam.models import ASN, RIR
 from netbox.registry import registry
-from tenancy.models import Tenant
-from users.models import ObjectPermission, User
 
+from circuits.models import Provider
+from dcim.models import Cable, Device, DeviceRole, DeviceType, Interface, Manufacturer, Platform, Region, Site
+from ipam.models import ASN, RIR
+from tenancy.models import Tenant
 from tests.support.netbox import OwnRule, admin, api_client, as_sent, watch
+from users.models import ObjectPermission, User
 from webhooks.models import Event
 from webhooks.permissions import visible_events
 from webhooks.testing import capture

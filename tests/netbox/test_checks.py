@@ -46,7 +46,7 @@ def test_messages_name_the_setting_of_netbox(configured) -> None:
     assert {"webhooks.E002", "webhooks.E003", "webhooks.E007"} == found.keys()
     assert 'PLUGINS_CONFIG["rq_webhooks"]["MODELS"] lists' in found["webhooks.E003"].msg
     assert 'The setting PLUGINS_CONFIG["rq_webhooks"]["TIMEOUT"] must be' in found["webhooks.E007"].msg
-    assert 'The setting PLUGINS_CONFIG["rq_webhooks"] has unknown keys: QUEUES.' == found["webhooks.E002"].msg
+    assert found["webhooks.E002"].msg == 'The setting PLUGINS_CONFIG["rq_webhooks"] has unknown keys: QUEUES.'
     assert all(" WEBHOOKS" not in f"{one.msg} {one.hint}" for one in found.values())
 
 

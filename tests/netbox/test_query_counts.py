@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+
 from dcim.models import (
     ConsolePortTemplate,
     DeviceRole,
@@ -15,9 +18,6 @@ from dcim.models import (
     PowerPortTemplate,
     Site,
 )
-from django.db import connection, connections
-from django.test.utils import CaptureQueriesContext
-
 from tests.support.netbox import OwnRule, admin, api_client, watch
 from webhooks.testing import capture
 
@@ -70,7 +70,12 @@ def queries(prepare: Change, setup: Callable[[], object]) -> list[str]:
     change = prepare(api)
     setup()
     api.get("/api/dcim/regions/")
-    with capture(subscribe=[]), CaptureQueriesContext(connection, ) as found:
+    with (
+        capture(subscribe=[]),
+        CaptureQueriesContext(
+            connection,
+        ) as found,
+    ):
         answer = change()
     assert answer.status_code in (200, 201, 204), answer.content
     return [one["sql"] for one in found.captured_queries]

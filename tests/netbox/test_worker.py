@@ -21,7 +21,7 @@ from tests.support.inbox import ROOT, Inbox, ReceiverProcess
 from tests.support.netbox import admin, api_client, watch
 from tests.support.waiting import PATIENCE, until
 
-SECRET = "s3cret"  # noqa: S105
+SECRET = "s3cret"
 
 
 @pytest.fixture
@@ -99,6 +99,6 @@ def test_a_change_arrives_once_with_netboxs_signature_also_after_redis_lost_ever
         ("created", ""),
         ("updated", "after the flush"),
     ]
-    until(lambda: redis.exists(f"rq:workers"), 20, "the worker to register again")
+    until(lambda: redis.exists("rq:workers"), 20, "the worker to register again")
     text = worker.read_text()
     assert "Traceback" not in text, text

@@ -14,8 +14,8 @@ from netbox.models.features import has_feature
 from rest_framework.test import APIClient
 from rest_framework.utils.encoders import JSONEncoder
 from users.constants import TOKEN_PREFIX
-from users.models import Token, User
 
+from users.models import Token, User
 from webhooks.models import Webhook
 from webhooks.registry import registered_models
 

@@ -246,8 +246,9 @@ def _detail(response: requests.Response) -> str:
         return ""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     token = response.request.headers.get("Authorization", "").rpartition(" ")[2]
-    is_shown = isinstance(detail, str) and detail and not (token and token in detail)
-    return f". Its reason: {detail[:DETAIL_LENGTH]}" if is_shown else ""
+    if not isinstance(detail, str) or not detail or (token and token in detail):
+        return ""
+    return f". Its reason: {detail[:DETAIL_LENGTH]}"
 
 
 # Planning

@@ -119,7 +119,9 @@ def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
     fields = serializer_fields(registration.build_serializer(serializer))
     if not fields:
         return _in_payload(registration, {}, _model_fields(registration.model))
-    shown = _in_payload(registration, fields, {name for name, one in fields.items() if not is_hidden(registration, one)})
+    shown = _in_payload(
+        registration, fields, {name for name, one in fields.items() if not is_hidden(registration, one)}
+    )
     return shown | _kept_columns(registration, fields, shown)
 
 

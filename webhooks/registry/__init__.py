@@ -106,8 +106,8 @@ def register_created(model: type[models.Model]) -> bool:
     """
     meta = model._meta
     listed = {"*", f"{meta.app_label}.*", meta.label_lower}
-    is_meant = current_framework().creates_models(meta.app_label) and not listed.isdisjoint(conf.models)
-    if not is_meant or meta.auto_created or meta.apps is not apps or Registration(model).problem:
+    is_model = not (meta.auto_created or meta.proxy) and meta.apps is apps
+    if not is_model or listed.isdisjoint(conf.models) or not current_framework().creates(model):
         return False
     _registrations.setdefault(model, Registration(model))
     return True

@@ -29,8 +29,9 @@ class Framework:
         """A function that reads more of an object for its snapshots, from other tables. None if there is nothing."""
         return None
 
-    def creates_models(self, app_label: str) -> bool:
-        """Whether an app creates models at run time, whose serializers the framework finds."""
+    def creates(self, model: Model) -> bool:
+        """Whether an app creates this model at run time, and the framework finds its serializer. The class is not ready
+        yet: its relations may not be resolved."""
         return False
 
     def request(self) -> Any | None:

@@ -54,7 +54,7 @@ def _in_netbox(text: Any) -> str:
 
 def connect() -> None:
     """Word the messages of the app for NetBox, and add NetBox's own."""
-    checks.adapt = adapt
+    checks.adapt_messages(adapt)
     register(check_queue, "webhooks")
 
 

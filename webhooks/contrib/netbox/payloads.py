@@ -7,8 +7,6 @@ from functools import cache
 from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
-from core.models import ObjectType
-from dcim.models import Cable, CableTermination
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
@@ -19,6 +17,8 @@ from rest_framework.serializers import Serializer
 from utilities.api import get_annotations_for_serializer, get_prefetches_for_serializer
 from utilities.request import copy_safe_request
 
+from core.models import ObjectType
+from dcim.models import Cable, CableTermination
 from webhooks.capture.prechange import read_prechange
 from webhooks.contrib.netbox.actors import other_request
 from webhooks.db import MergedSavepoint
@@ -79,8 +79,9 @@ class NetBox(Framework):
     def related_snapshot(self, model: Model) -> Callable[[Any], Mapping[str, Any]] | None:
         return terminations if model is Cable else None
 
-    def creates_models(self, app_label: str) -> bool:
-        return bool(getattr(apps.app_configs.get(app_label), "serializer_resolver", None))
+    def creates(self, model: Model) -> bool:
+        plugin = apps.app_configs.get(model._meta.app_label)
+        return bool(getattr(plugin, "serializer_resolver", None)) and hasattr(model, "serialize_object")
 
     def request(self) -> Any | None:
         return other_request()
