@@ -101,9 +101,7 @@ def test_the_command_writes_the_schema_with_the_newest_object_as_an_example() ->
 
 
 def test_fields_that_are_not_sent_are_not_in_the_schema() -> None:
-    registration = registry.Registration(
-        Thing, registry.registration_of(Thing).serializer, exclude=frozenset({"status"})
-    )
+    registration = registry.Registration(Thing, registry.registration_of(Thing).serializer, exclude=frozenset({"status"}))
     schema = json_schema(registration)
     assert "name" in schema["properties"]["data"]["properties"]
     assert "status" not in schema["properties"]["data"]["properties"]
