@@ -48,6 +48,9 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
     assert answer == {
         "id": Webhook.objects.get().pk,
         "name": "ledger",
+        "identifier": None,
+        "description": "",
+        "static_data": None,
         "enabled": True,
         "object_types": ["dcim.site"],
         "on_created": True,
@@ -355,7 +358,9 @@ def test_a_misspelt_field_is_refused_with_the_nearest_name(api: APIClient, metho
     assert answer.status_code == 400
     told = answer.json()
     assert told["sercet"] == ["There is no field of this name. Did you mean secret?"]
-    assert told["zzz"][0].startswith("There is no field of this name. Known are: id, name, payload_url,")
+    assert told["zzz"][0].startswith(
+        "There is no field of this name. Known are: id, name, identifier, description, payload_url,"
+    )
     assert Webhook.objects.get().name == "ledger"
 
 

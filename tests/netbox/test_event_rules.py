@@ -20,7 +20,7 @@ from netbox.registry import registry
 
 from core.models import DataSource, Job, ObjectType
 from dcim.models import Site
-from tests.support.inbox import Inbox, ReceiverProcess
+from tests.support.inbox import Inbox
 from tests.support.netbox_rules import make_original, make_rule
 from users.models import ObjectPermission, User
 from webhooks import payloads, why
@@ -46,19 +46,6 @@ def original() -> Original:
 @pytest.fixture
 def site() -> Site:
     return Site.objects.create(**SITE)
-
-
-@pytest.fixture(scope="module")
-def receiver_process() -> Iterator[ReceiverProcess]:
-    process = ReceiverProcess()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def inbox(receiver_process: ReceiverProcess, settings: Any) -> Inbox:
-    settings.WEBHOOKS = {**settings.WEBHOOKS, "ALLOW_NETWORKS": ["127.0.0.0/8"]}
-    return Inbox(receiver_process)
 
 
 def patch_site(client: Client, site: Site, **fields: Any) -> Any:
@@ -170,7 +157,8 @@ def test_the_payload_has_all_that_netbox_own_action_sends(admin_client: Client, 
     assert mine.keys() - theirs.keys() == more | {"timestamp"}
 
 
-def test_each_event_is_one_request(admin_client: Client, inbox: Inbox, site: Site) -> None:
+def test_each_event_is_one_request(admin_client: Client, inbox: Inbox, site: Site, settings: Any) -> None:
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "ALLOW_NETWORKS": ["127.0.0.0/8"]}
     original = make_original(payload_url=inbox.url(), secret="s3cret", additional_headers="X-Env: lab\nX-Api-Key: k1")
     make_rule(original, **DURABLY)
     patch_site(admin_client, site, status="retired")

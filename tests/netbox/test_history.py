@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client, RequestFactory
+from django.urls import reverse
 from extras.models import Webhook as Original
 from netbox.context_managers import event_tracking
 
@@ -149,6 +150,21 @@ def test_netbox_shows_the_entries(admin_client: Client, webhook: Webhook, user: 
         assert admin_client.get(f"/core/changelog/{change.pk}/").status_code == 200
         assert admin_client.get(f"/api/core/object-changes/{change.pk}/").status_code == 200
     assert admin_client.get("/api/core/object-changes/").json()["count"] == 2
+
+
+def test_an_edit_on_the_page_of_the_plugin_is_one_entry(admin_client: Client) -> None:
+    form = {
+        "name": "CMDB", "payload_url": "http://10.0.0.5/", "object_types": [ContentType.objects.get_for_model(Site).pk],
+        "on_created": "on", "enabled": "on", "http_method": "POST", "content_type": "application/json",
+        "ssl_verification": "on", "ordered": "on",
+    }  # fmt: skip
+    added = admin_client.post(reverse("plugins:rq_webhooks:webhook_add"), form)
+    [webhook] = Webhook.objects.all()
+    admin_client.post(reverse("plugins:rq_webhooks:webhook_edit", args=[webhook.pk]), form | {"name": "CMDB 2"})
+    admin_client.post(reverse("plugins:rq_webhooks:webhook_delete", args=[webhook.pk]), {"confirm": "true"})
+    assert changes() == [("create", "CMDB", "Added."), ("update", "CMDB 2", "Changed Name."), ("delete", "CMDB 2", "")]
+    first = ObjectChange.objects.order_by("pk")[0]
+    assert (first.user_name, str(first.request_id)) == ("admin", added["X-Request-ID"])
 
 
 def test_netbox_own_webhooks_have_no_entry_of_ours(request_id: uuid.UUID) -> None:

@@ -107,6 +107,13 @@ def test_the_rest_api_lists_them(admin_client: Client) -> None:
     assert [one["display"] for one in answer.json()["results"]] == ["No worker is running."] * 2
 
 
+@pytest.mark.usefixtures("noc", "webhook")
+def test_the_rest_api_names_the_webhook(admin_client: Client) -> None:
+    Notifications().problem_began(PAUSED)
+    answer = admin_client.get("/api/extras/notifications/")
+    assert [one["object"]["name"] for one in answer.json()["results"]] == ["CMDB", "CMDB"]
+
+
 def test_a_member_of_two_groups_gets_one(noc: NotificationGroup, settings: Any) -> None:
     settings.WEBHOOKS = {**settings.WEBHOOKS, "NOTIFY_GROUPS": ["NOC", "On call"]}
     NotificationGroup.objects.create(name="On call").users.add(*noc.users.all())

@@ -69,7 +69,14 @@ CONTENT_FIELDS = tuple(
 )
 
 # The fields that ``clean`` may rewrite.
-NORMALIZED_FIELDS = {"conditions", "static_data", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
+NORMALIZED_FIELDS = {
+    "identifier",
+    "conditions",
+    "static_data",
+    "changed_fields",
+    "excluded_usernames",
+    *SENT_CREDENTIALS,
+}
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -383,6 +390,7 @@ class Webhook(WebhookSecrets, WebhookState):
         return self.enabled and not self.is_paused
 
     def clean(self) -> None:
+        self.identifier = self.identifier or None  # a form has an empty text, and several webhooks may have none
         self.conditions = self.conditions or None
         self.static_data = self.static_data or None
         self.changed_fields = _normalized_names(self.changed_fields)
