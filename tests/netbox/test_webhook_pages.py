@@ -327,6 +327,14 @@ def test_buttons_pause_resume_and_enable_a_webhook(admin_client) -> None:
     assert Webhook.objects.get().enabled
 
 
+def test_the_page_names_a_problem_and_the_way_out(admin_client) -> None:
+    webhook = make()
+    admin_client.post(page("_pause", webhook.pk))
+    shown = text_of(admin_client.get(page("", webhook.pk)))
+    assert "“CMDB” was paused by admin. Its changes are stored and not sent." in shown
+    assert "Resume it, and what waits is sent." in shown
+
+
 def test_a_button_sends_a_test(admin_client) -> None:
     webhook = make()
     assert "A test is on its way to “CMDB”" in text_of(admin_client.post(page("_ping", webhook.pk), follow=True))

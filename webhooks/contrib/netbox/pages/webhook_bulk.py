@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from netbox.views import generic
@@ -52,7 +53,8 @@ def _choice(name: str) -> forms.NullBooleanField:
     """A field that leaves the setting as it is, turns it on, or turns it off."""
     column: Any = Webhook._meta.get_field(name)
     widget = forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES)
-    return forms.NullBooleanField(required=False, label=column.verbose_name, help_text=column.help_text, widget=widget)
+    label = capfirst(column.verbose_name)
+    return forms.NullBooleanField(required=False, label=label, help_text=column.help_text, widget=widget)
 
 
 class WebhookBulkEditForm(BulkEditForm):
@@ -82,7 +84,7 @@ class WebhookBulkEditForm(BulkEditForm):
     timeout = Webhook._meta.get_field("timeout").formfield()
     ordered = _choice("ordered")
     ssl_verification = _choice("ssl_verification")
-    ca_file_path = forms.CharField(required=False, label=Webhook._meta.get_field("ca_file_path").verbose_name)
+    ca_file_path = forms.CharField(required=False, label=gettext_lazy("CA file"))
     only_changes = _choice("only_changes")
     prechange = _choice("prechange")
 
