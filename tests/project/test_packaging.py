@@ -71,7 +71,7 @@ def of(*folders: str) -> set[str]:
 
 def test_the_wheel_has_every_file_of_the_app_and_no_other(wheel: zipfile.ZipFile) -> None:
     named = set(wheel.namelist())
-    assert {name for name in named if ".dist-info/" not in name} == of("webhooks")
+    assert {name for name in named if ".dist-info/" not in name} == of("webhooks", "rq_webhooks")
     assert named >= {
         "webhooks/py.typed",
         "webhooks/migrations/0001_initial.py",

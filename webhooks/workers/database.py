@@ -81,10 +81,10 @@ class DatabaseWorker:
         using = Event.objects.db
         if not is_postgresql(using):
             return None
-        is_notified: bool | None = False
+        found: list[bool | None] = []
         with self._slices.surviving_errors():
-            is_notified = self._listen(connections[using], seconds)
-        return is_notified
+            found.append(self._listen(connections[using], seconds))
+        return found[0] if found else False
 
     def _listen(self, connection: Any, seconds: float) -> bool | None:
         connection.ensure_connection()

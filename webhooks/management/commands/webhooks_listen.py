@@ -37,7 +37,8 @@ def status_code(text: str) -> int:
 class Command(DatabaseCommand):
     help = (
         "Receives webhooks on this machine and prints each as it comes. With --register it defines a webhook for "
-        "itself, and deletes it at Ctrl-C. It can also fail, delay, hang or say that it is gone, to see what the app does then."
+        "itself, and deletes it at Ctrl-C. It can also fail, delay, hang or say that it is gone, to see what the app "
+        "does then."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
