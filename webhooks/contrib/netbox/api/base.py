@@ -64,7 +64,7 @@ class ReportMixin(FieldsMixin):
 class KnownOrder(OrderingFilter):
     """Refuses a field by which a view cannot order."""
 
-    def remove_invalid_fields(self, queryset: Any, fields: list[str], view: Any, request: Request) -> list[str]:
+    def remove_invalid_fields(self, queryset: Any, fields: Any, view: Any, request: Request) -> Any:
         try:
             refuse_unknown({name.removeprefix("-") for name in fields}, view.ordering_fields, "field")
         except ValidationError as error:
@@ -76,7 +76,7 @@ class ShortListMixin(RowsMixin):
     """A table with few rows, in any order."""
 
     pagination_class = NetBoxPagination
-    filter_backends = (KnownOrder,)
+    filter_backends: Any = (KnownOrder,)
     ordering_fields: ClassVar[tuple[str, ...]]
 
     def other_parameters(self) -> tuple[str, ...]:
@@ -121,9 +121,7 @@ class LongListPages(NetBoxPagination):
     def _refuse_two_positions(self) -> None:
         given = self.request.query_params
         positions = [
-            name
-            for name in (self.cursor_query_param, self.start_query_param, self.offset_query_param)
-            if name in given
+            name for name in (self.cursor_query_param, self.start_query_param, self.offset_query_param) if name in given
         ]
         if len(positions) > 1:
             raise ValidationError({positions[0]: _("Give one of these: cursor, start, offset.")})
