@@ -55,7 +55,8 @@ def type_of(serializer_class: Any) -> Any:
 def annotation_of(field: Any) -> Any:
     match field:
         case serializers.ListSerializer():
-            return list[type_of(field.child.__class__)]
+            child: Any = type(field.child)
+            return list[type_of(child)]
         case serializers.Serializer():
             return type_of(type(field))
     return scalar_of(field)
@@ -117,8 +118,7 @@ def list_of(viewset: Any, serializer_class: Any, filters_type: Any) -> Any:
         found = read(info.context.request, viewset, parameters)
         return [instance_of(serializer_class(), one) for one in found["results"]] if found else []
 
-    kind = type_of(serializer_class)
-    resolve.__annotations__ |= {"filters": filters_type | None, "return": list[kind]}
+    resolve.__annotations__ |= {"filters": filters_type | None, "return": list[type_of(serializer_class)]}
     return strawberry.field(resolver=resolve)
 
 
