@@ -15,7 +15,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from webhooks.api.base import LongListViewSet, StrictViewSet
 from webhooks.api.fields import refuse_unknown
 from webhooks.insight.counts import TOTAL_CAP
-from webhooks.insight.paging import LongList, search_filters
+from webhooks.insight.paging import Found, LongList, search_filters
 from webhooks.models import Event, Skip
 
 FIELDS = ("fields", "omit", "brief")
@@ -111,12 +111,19 @@ class LongListPages(NetBoxPagination):
                 raise NotFound(_("Invalid cursor")) from error
         elif self.offset < TOTAL_CAP:
             found = rows.page(self.limit, offset=self.offset)
-            self.count = rows.count() if found.count is None else min(found.count, TOTAL_CAP)
+            self.count = self._count(found, rows)
         else:
             self.count = rows.count()
             return []
         self.older = found.older
         return found.rows
+
+    def _count(self, found: Found, rows: LongList[Any]) -> int:
+        if found.count is not None:
+            return min(found.count, TOTAL_CAP)
+        if found.is_cut and (found.keys or not self.offset):
+            return self.offset + len(found.keys)  # the matches among the rows that it looked through
+        return rows.count()
 
     def _refuse_two_positions(self) -> None:
         given = self.request.query_params
