@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from dcim.models import Device, Site
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from dcim.models import Device, Site
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.netbox_api import client_of, grant, make_user
 from webhooks.models import State
@@ -85,8 +85,9 @@ def test_a_user_without_permission_sees_nothing(client: Any) -> None:
     delivery = make_site_delivery(make_webhook(Site), State.FAILED)
     person = client_of(make_user("dcim.view_site"))
     assert set(map(str, data(person, EVERYTHING).values())) == {"[]"}
-    assert data(person, '{ rq_webhook_event(id: "%s") { id } }' % delivery.event_id) == {"rq_webhook_event": None}
-    assert client.post("/graphql/", {"query": EVERYTHING}, content_type="application/json").status_code == 403
+    assert data(person, f'{{ rq_webhook_event(id: "{delivery.event_id}") {{ id }} }}') == {"rq_webhook_event": None}
+    asked = {"data": {"query": EVERYTHING}, "content_type": "application/json"}
+    assert client.post("/graphql/", **asked, headers={"accept": "application/json"}).status_code == 403
 
 
 def test_a_constrained_user_sees_their_rows_without_what_is_hidden() -> None:
@@ -105,7 +106,7 @@ def test_a_constrained_user_sees_their_rows_without_what_is_hidden() -> None:
     assert [one["name"] for one in found["rq_webhook_list"]] == ["mine"]
     assert [one["webhook"]["name"] for one in found["rq_webhook_delivery_list"]] == ["mine"]
     assert len(found["rq_webhook_event_list"]) == 2
-    details = data(client, '{ rq_webhook_event(id: "%s") { object_id data snapshots } }' % event.pk)
+    details = data(client, f'{{ rq_webhook_event(id: "{event.pk}") {{ object_id data snapshots }} }}')
     assert details["rq_webhook_event"] == {"object_id": str(other.pk), "data": None, "snapshots": None}
     text = json.dumps([found, details])
     assert "hush" not in text

@@ -1,4 +1,4 @@
-"""NetBox's OpenAPI document with the endpoints of the plugin."""
+"""NetBox's OpenAPI document with the endpoints of the plugin, and with those of NetBox's own webhooks beside them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from django.urls import include, path
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
+from netbox.plugins.urls import plugin_api_patterns
+
+pytestmark = pytest.mark.django_db
 
 OURS = "/api/plugins/webhooks/"
 
 
 @pytest.fixture(scope="module")
 def document(django_db_setup: None, django_db_blocker: Any) -> Any:
-    """NetBox's whole document. Its warnings and errors are under ``problems``."""
+    """The part about plugins and ``extras``: the whole takes a minute. ``problems`` has its warnings and errors."""
     GENERATOR_STATS.reset()
     GENERATOR_STATS.enable_trace_lineno()
+    patterns = [
+        path("api/plugins/", include((plugin_api_patterns, "plugins-api"))),
+        path("api/extras/", include("extras.api.urls")),
+    ]
     with django_db_blocker.unblock(), GENERATOR_STATS.silence():
-        made = SchemaGenerator().get_schema(request=None, public=True)
+        made = SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
     return made | {"problems": [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]}
 
 
@@ -34,9 +42,8 @@ def operations(document: Any) -> dict[str, Any]:
     }
 
 
-def test_no_warning_or_error_is_about_the_plugin(document: Any) -> None:
-    ours = ("webhooks/contrib", "webhooks/api/", "webhooks.api", "contrib.netbox", "RqWebhook", "plugins/webhooks")
-    assert [one for one in document["problems"] if any(name in one for name in ours)] == []
+def test_it_has_no_warning_or_error(document: Any) -> None:
+    assert document["problems"] == []
 
 
 def test_the_document_is_valid(document: Any) -> None:
@@ -51,7 +58,7 @@ def test_the_ids_of_operations_are_distinct(document: Any, operations: dict[str,
 
 
 def test_each_route_is_described(operations: dict[str, Any]) -> None:
-    assert len(operations) == 44
+    assert len(operations) == 35
     assert {"post webhooks/", "put webhooks/", "patch webhooks/", "delete webhooks/", "get why/"} <= operations.keys()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.models import ObjectType
 from django.apps import apps
 from rest_framework.test import APIClient
 from users.constants import TOKEN_PREFIX
+
+from core.models import ObjectType
 from users.models import ObjectPermission, Token, User
 
 BASE = "/api/plugins/webhooks/"

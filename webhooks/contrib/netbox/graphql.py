@@ -35,7 +35,7 @@ TEXTS = (
 def scalar_of(field: Any) -> Any:
     match field:
         case serializers.ListField() | serializers.MultipleChoiceField():
-            return list[scalar_of(getattr(field, "child", None) or serializers.CharField())]  # type: ignore[misc]
+            return list[scalar_of(getattr(field, "child", None) or serializers.CharField())]
         case serializers.BooleanField() | IsSetField():
             return bool
         case serializers.IntegerField():
@@ -55,7 +55,8 @@ def type_of(serializer_class: Any) -> Any:
 def annotation_of(field: Any) -> Any:
     match field:
         case serializers.ListSerializer():
-            return list[type_of(type(field.child))]  # type: ignore[misc]
+            child: Any = type(field.child)
+            return list[type_of(child)]
         case serializers.Serializer():
             return type_of(type(field))
     return scalar_of(field)
@@ -101,7 +102,7 @@ def read(request: HttpRequest, viewset: Any, parameters: dict[str, Any], pk: str
 
 
 def one_of(viewset: Any, serializer_class: Any) -> Any:
-    def resolve(info: Info, id: strawberry.ID) -> Any:  # noqa: A002
+    def resolve(info: Info, id: strawberry.ID) -> Any:
         return instance_of(serializer_class(), read(info.context.request, viewset, {}, str(id)))
 
     resolve.__annotations__["return"] = type_of(serializer_class) | None
@@ -111,12 +112,13 @@ def one_of(viewset: Any, serializer_class: Any) -> Any:
 def list_of(viewset: Any, serializer_class: Any, filters_type: Any) -> Any:
     def resolve(info: Info, filters: Any = None, pagination: OffsetPaginationInput | None = None) -> Any:
         pages = given(pagination) if pagination else {}
-        parameters = (given(filters) if filters else {}) | {name: pages[name] for name in pages if pages[name] or name != "offset"}
+        parameters = (given(filters) if filters else {}) | {
+            name: pages[name] for name in pages if pages[name] or name != "offset"
+        }
         found = read(info.context.request, viewset, parameters)
         return [instance_of(serializer_class(), one) for one in found["results"]] if found else []
 
-    kind = type_of(serializer_class)
-    resolve.__annotations__ |= {"filters": filters_type | None, "return": list[kind]}  # type: ignore[valid-type]
+    resolve.__annotations__ |= {"filters": filters_type | None, "return": list[type_of(serializer_class)]}
     return strawberry.field(resolver=resolve)
 
 

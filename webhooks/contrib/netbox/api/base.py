@@ -15,7 +15,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from webhooks.api.base import LongListViewSet, StrictViewSet
 from webhooks.api.fields import refuse_unknown
 from webhooks.insight.counts import TOTAL_CAP
-from webhooks.insight.paging import LongList, search_filters
+from webhooks.insight.paging import Found, LongList, search_filters
 from webhooks.models import Event, Skip
 
 FIELDS = ("fields", "omit", "brief")
@@ -64,7 +64,7 @@ class ReportMixin(FieldsMixin):
 class KnownOrder(OrderingFilter):
     """Refuses a field by which a view cannot order."""
 
-    def remove_invalid_fields(self, queryset: Any, fields: list[str], view: Any, request: Request) -> list[str]:
+    def remove_invalid_fields(self, queryset: Any, fields: Any, view: Any, request: Request) -> Any:
         try:
             refuse_unknown({name.removeprefix("-") for name in fields}, view.ordering_fields, "field")
         except ValidationError as error:
@@ -76,7 +76,7 @@ class ShortListMixin(RowsMixin):
     """A table with few rows, in any order."""
 
     pagination_class = NetBoxPagination
-    filter_backends = (KnownOrder,)
+    filter_backends: Any = (KnownOrder,)
     ordering_fields: ClassVar[tuple[str, ...]]
 
     def other_parameters(self) -> tuple[str, ...]:
@@ -111,19 +111,24 @@ class LongListPages(NetBoxPagination):
                 raise NotFound(_("Invalid cursor")) from error
         elif self.offset < TOTAL_CAP:
             found = rows.page(self.limit, offset=self.offset)
-            self.count = rows.count() if found.count is None else min(found.count, TOTAL_CAP)
+            self.count = self._count(found, rows)
         else:
             self.count = rows.count()
             return []
         self.older = found.older
         return found.rows
 
+    def _count(self, found: Found, rows: LongList[Any]) -> int:
+        if found.count is not None:
+            return min(found.count, TOTAL_CAP)
+        if found.is_cut and (found.keys or not self.offset):
+            return self.offset + len(found.keys)  # the matches among the rows that it looked through
+        return rows.count()
+
     def _refuse_two_positions(self) -> None:
         given = self.request.query_params
         positions = [
-            name
-            for name in (self.cursor_query_param, self.start_query_param, self.offset_query_param)
-            if name in given
+            name for name in (self.cursor_query_param, self.start_query_param, self.offset_query_param) if name in given
         ]
         if len(positions) > 1:
             raise ValidationError({positions[0]: _("Give one of these: cursor, start, offset.")})

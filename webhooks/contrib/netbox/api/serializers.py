@@ -140,5 +140,5 @@ class SkipSerializer(ObjectSerializer, events.SkipSerializer):
 
 class RunSerializer(ObjectSerializer, runs.RunSerializer):
     class Meta(runs.RunSerializer.Meta):
-        fields = with_object_fields(*runs.RunSerializer.Meta.fields)
+        fields: Any = with_object_fields(*runs.RunSerializer.Meta.fields)
         brief_fields = (*BRIEF_FIELDS, "kind", "state")
