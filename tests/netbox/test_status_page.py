@@ -50,6 +50,7 @@ def test_the_page_is_the_first_one_of_the_plugin(admin_client: Client) -> None:
     assert SECTIONS <= sections(html)
     assert "No webhook is defined." in html
     assert reverse("plugins:rq_webhooks:webhook_add") in html
+    assert sections(admin_client.get(reverse("plugins:rq_webhooks:status_entry")).content.decode()) == sections(html)
 
 
 def test_a_problem_has_its_way_out(admin_client: Client) -> None:
