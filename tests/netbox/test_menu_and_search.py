@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dcim.models import Site
 from django.core.management import call_command
-from django.test import Client
 from django.urls import reverse
 from extras.models import CachedValue
 
+from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.netbox_users import browser, grant, make_user
 from webhooks.insight import status

@@ -22,8 +22,8 @@ from netbox.registry import registry as netbox_registry
 from utilities.views import ConditionalLoginRequiredMixin, ViewTab, get_default_template, register_model_view
 
 from webhooks import permissions, registry
-from webhooks.contrib.netbox.pages.links import page_url
 from webhooks.contrib.netbox.pages.display import page
+from webhooks.contrib.netbox.pages.links import page_url
 from webhooks.db import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.paging import list_deliveries, list_skips
@@ -124,7 +124,9 @@ def _retriable(deliveries: list[Delivery], user: Any) -> dict[Any, Link]:
     ended = [one for one in deliveries if one.state in (State.FAILED, State.DISCARDED)]
     if not ended or RETRY.missing_permissions(user):
         return {}
-    permitted: Any = permissions.allowed(user, RETRY.operation, Delivery.objects.filter(pk__in=[one.pk for one in ended]))
+    permitted: Any = permissions.allowed(
+        user, RETRY.operation, Delivery.objects.filter(pk__in=[one.pk for one in ended])
+    )
     keys = set(permitted.retriable().order_by().values_list("pk", flat=True))
     return {
         one.pk: Link(RETRY.button_in(one.state), "delivery", one.pk, RETRY.name, about=str(one), posts=True)
