@@ -36,6 +36,6 @@ def _restrict(webhooks: Any, user: Any, action: str = "view") -> Any:
     )
 
 
-WebhookQuerySet.restrict = _restrict  # type: ignore[attr-defined]
+WebhookQuerySet.restrict = _restrict
 
 indexes = [WebhookIndex]
