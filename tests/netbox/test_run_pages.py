@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from dcim.models import Site
 from django.test import Client
 
+from dcim.models import Site
 from tests.support.makers import make_site_deliveries, make_webhook
 from tests.support.netbox_pages import address, messages, queries_of, rows, shown
 from tests.support.netbox_users import browser, make_user
@@ -36,6 +36,10 @@ def run(webhook: Webhook) -> Run:
 def test_a_row_has_what_state_progress_and_user(admin_client: Client, run: Run) -> None:
     [row] = rows(shown(admin_client, address("run_list")))
     assert row.startswith(f"Run {run.pk}: retry of deliveries of CMDB running Counting jane")
+
+
+def test_the_list_has_no_search_that_it_cannot_do(admin_client: Client, run: Run) -> None:
+    assert 'id="quicksearch"' not in shown(admin_client, address("run_list"))
 
 
 def test_runs_are_filtered_by_state_and_kind(admin_client: Client, run: Run) -> None:
@@ -94,6 +98,7 @@ def test_cancel_asks_in_a_dialog(admin_client: Client, run: Run) -> None:
     page = shown(admin_client, address("run", run.pk))
     dialog = page.partition(f'id="wh-run-cancel-{run.pk}"')[2]
     assert "Cancel this run?" in dialog
+    assert "rows are left out" not in dialog, "they are not counted yet"
     assert f'action="{address("run_cancel", run.pk)}"' in dialog
 
 
@@ -158,4 +163,4 @@ def test_a_run_that_does_the_same_is_shown_instead(admin_client: Client, webhook
     first = admin_client.post(url)
     again = admin_client.post(url, follow=True)
     assert again.redirect_chain == [(first.headers["Location"], 302)]
-    assert "does the same and has not ended yet" in messages(again)[0]
+    assert "does the same and has not ended yet" in messages(again)[-1]

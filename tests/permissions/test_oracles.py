@@ -23,10 +23,10 @@ from dcim.models import Device, Site
 from tests.support.makers import make_attempt, make_delivery, make_event, make_site_skip, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from users.models import User
-from webhooks.forms.filters import DeliveryFilterForm, EventFilterForm, SkipFilterForm
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters, SkipFilters
 from webhooks.error_kinds import ErrorKind
+from webhooks.forms.filters import DeliveryFilterForm, EventFilterForm, SkipFilterForm
 from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.models.ids import first_id

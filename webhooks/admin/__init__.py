@@ -7,7 +7,6 @@ run        the list of runs, the page of one; pause, resume, cancel
 run_start  the pages that ask before a run begins; Recover and Backfill
 status     the status page, and “Why didn't it fire?”
 lists      the base class of the lists of deliveries, events, skips and runs; addresses of pages
-filters    the filters above a list
 display    pages without invisible characters
 
 ``insight`` decides what a page shows, as dataclasses. The filters of ``templatetags`` make text and HTML of them.

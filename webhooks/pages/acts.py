@@ -81,9 +81,7 @@ def replay(chosen: QuerySet[Event], user: Any, opened_at: str) -> list[Message]:
         )
         messages.append(Message(text % {"count": number(more)}, ERROR))
     if not results:
-        messages.append(
-            Message(_("Nothing to replay: these are tests, or failed events that were replayed."), WARNING)
-        )
+        messages.append(Message(_("Nothing to replay: these are tests, or failed events that were replayed."), WARNING))
     return messages
 
 

@@ -165,13 +165,13 @@ class LongListView(PermittedRows, generic.ObjectListView):
             ],
             "chosen": urlencode({name: value for name, value in form.data.items() if name in form.fields and value}),
         }
+
     def _offer(self, acts: list[Act]) -> dict[str, Any]:
         name = self.queryset.model._meta.model_name
         return {
             "acts": [(act, page_url(f"{name}_bulk_{act.name}")) for act in acts],
             "may_run": any(act.run_kind for act in acts),
         }
-
 
 
 def _known_address(request: HttpRequest, form: type[ListForm]) -> str | None:
@@ -251,7 +251,7 @@ class ActView(PermittedRows, BaseMultiObjectView):
 def _keys(model: type[Model], texts: list[str]) -> Any:
     for text in texts:
         try:
-            yield model._meta.pk.to_python(text)  # type: ignore[union-attr]
+            yield model._meta.pk.to_python(text)
         except ValidationError:
             raise Http404("There is no such row.") from None
 

@@ -19,6 +19,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.generic import View
+from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import ConditionalLoginRequiredMixin, register_model_view
 
@@ -68,7 +69,9 @@ class WebhookRunTable(LongTable):
     run = ShownColumn(_title, gettext_lazy("run"))
     state = ShownColumn(run_state, gettext_lazy("state"))
     progress = ShownColumn(
-        lambda row: format_html("{} {}", run_bar(row), progress_text(row)), gettext_lazy("progress"), value=progress_text
+        lambda row: format_html("{} {}", run_bar(row), progress_text(row)),
+        gettext_lazy("progress"),
+        value=progress_text,
     )
     requested_by = ShownColumn(lambda row: row.requested_by, gettext_lazy("requested by"))
     begun = ShownColumn(lambda row: when(row.created), gettext_lazy("begun"), value=lambda row: row.created.isoformat())
@@ -78,7 +81,7 @@ class WebhookRunTable(LongTable):
         value=lambda row: row.finished_at.isoformat() if row.finished_at else "",
     )
 
-    class Meta(LongTable.Meta):
+    class Meta(BaseTable.Meta):
         model = Run
         fields = ("pk", "run", "state", "progress", "requested_by", "begun", "ended")
         default_columns = ("run", "state", "progress", "requested_by", "begun", "ended")

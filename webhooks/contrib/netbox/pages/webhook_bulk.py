@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from netbox.views import generic
@@ -26,7 +27,6 @@ from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.webhook import delete_as
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhooks import WebhookTable, listed
-from webhooks.db import index_plans
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, Method
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
@@ -53,7 +53,8 @@ def _choice(name: str) -> forms.NullBooleanField:
     """A field that leaves the setting as it is, turns it on, or turns it off."""
     column: Any = Webhook._meta.get_field(name)
     widget = forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES)
-    return forms.NullBooleanField(required=False, label=column.verbose_name, help_text=column.help_text, widget=widget)
+    label = capfirst(column.verbose_name)
+    return forms.NullBooleanField(required=False, label=label, help_text=column.help_text, widget=widget)
 
 
 class WebhookBulkEditForm(BulkEditForm):
@@ -83,7 +84,7 @@ class WebhookBulkEditForm(BulkEditForm):
     timeout = Webhook._meta.get_field("timeout").formfield()
     ordered = _choice("ordered")
     ssl_verification = _choice("ssl_verification")
-    ca_file_path = forms.CharField(required=False, label=Webhook._meta.get_field("ca_file_path").verbose_name)
+    ca_file_path = forms.CharField(required=False, label=gettext_lazy("CA file"))
     only_changes = _choice("only_changes")
     prechange = _choice("prechange")
 
@@ -139,9 +140,11 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
         """NetBox's own deletes without a word in the history. A deletion is quick, so it needs no background job."""
         form = BulkDeleteForm(Webhook, request.POST)
         if "_confirm" not in request.POST or not form.is_valid():
-            return super().post(request, **kwargs)  # type: ignore[no-any-return]
+            return super().post(request, **kwargs)
         with transaction.atomic(Webhook.objects.db):
-            chosen = list(Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk")))
+            chosen = list(
+                Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk"))
+            )
             delete_as(request.user, chosen)
         text = ngettext("%(count)s webhook deleted.", "%(count)s webhooks deleted.", len(chosen))
         messages.success(request, text % {"count": len(chosen)})
@@ -153,6 +156,8 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
 
 class ModelLabelsField(forms.ModelMultipleChoiceField):
     """Models by their labels: a list, or text with commas between them."""
+
+    queryset: Any
 
     def __init__(self, **options: Any) -> None:
         super().__init__(ContentType.objects.none(), **options)
@@ -206,7 +211,9 @@ class WebhookImportForm(CSVModelForm):
         try:
             values = check_webhook(Webhook(), given, models, self.user)
         except ValidationError as error:
-            raise ValidationError([f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items()]) from error
+            raise ValidationError(
+                [f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items()]
+            ) from error
         return values | {"object_types": models}
 
     def _post_clean(self) -> None:
@@ -228,4 +235,4 @@ class WebhookBulkImportView(PermittedRows, generic.BulkImportView):
     def create_and_update_objects(self, form: Any, request: HttpRequest) -> list[Webhook]:
         if any(record.get("id") for record in form.cleaned_data["data"]):
             raise ValidationError(_("An import adds webhooks. Leave out the ids, and edit webhooks in their list."))
-        return super().create_and_update_objects(form, request)  # type: ignore[no-any-return]
+        return super().create_and_update_objects(form, request)
