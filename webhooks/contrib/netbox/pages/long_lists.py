@@ -44,7 +44,7 @@ from webhooks.insight.paging import Found, LongList
 from webhooks.insight.wording import count_of
 from webhooks.pages.acts import Message
 
-# The parameters of a list that are no filters: the cursor, and those of NetBox.
+# The parameters of a list that are no filters: the cursor, and what NetBox's tables take.
 OTHERS = {
     "before", "per_page", "page", "sort", "export", "include_columns", "exclude_columns", "embedded", "return_url",
 }  # fmt: skip
@@ -199,8 +199,8 @@ def _styled(form: ListForm) -> ListForm:
 
 @method_decorator(transaction.non_atomic_requests, name="dispatch")
 class ActView(PermittedRows, BaseMultiObjectView):
-    """Do an act to one row, or to the selected rows of a list, and show the result. Each change is a small transaction
-    of its own: one for the whole request would block workers."""
+    """Do an act to one row, or to the selected rows of a list, and show the result. Each change is a small transaction:
+    one for the whole request would block workers."""
 
     acts: ClassVar[dict[str, Act]]
     filter_form: ClassVar[type[ListForm]]
