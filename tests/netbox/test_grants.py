@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from core.models import ObjectType
-from dcim.models import Site
 from django.apps import apps
 from django.test import Client
 from django.urls import reverse
 from netbox.registry import registry
-from users.models import ObjectPermission
 
+from core.models import ObjectType
+from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_webhook
 from tests.support.netbox_users import make_user
+from users.models import ObjectPermission
 from webhooks import permissions
 from webhooks.models import Attempt, Delivery, Event, Run, Skip, State, Webhook
 
@@ -32,7 +32,10 @@ ADD = "users:objectpermission_add"
 def names_of(model: Any) -> list[str]:
     """All permissions for a model: Django's, and those with other names."""
     meta = model._meta
-    return [*(f"{action}_{meta.model_name}" for action in meta.default_permissions), *(name for name, _ in meta.permissions)]
+    return [
+        *(f"{action}_{meta.model_name}" for action in meta.default_permissions),
+        *(name for name, _ in meta.permissions),
+    ]
 
 
 def type_of(model: Any) -> Any:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dcim.models import Site
 from django.core.management import call_command
-from django.test import Client
 from django.urls import reverse
 from extras.models import CachedValue
 
+from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.netbox_users import browser, grant, make_user
 from webhooks.insight import status
@@ -20,7 +19,7 @@ from webhooks.models import State, Webhook
 
 pytestmark = pytest.mark.django_db
 
-ENTRIES = ("status", "webhook_list", "why", "delivery_list", "event_list", "skip_list", "run_list")
+ENTRIES = ("status_entry", "webhook_list", "why", "delivery_list", "event_list", "skip_list", "run_list")
 TOKEN = "t0k3n-in-the-path"
 
 
@@ -47,8 +46,13 @@ def test_an_admin_has_all_entries() -> None:
 def test_a_user_has_the_entries_that_they_may_open() -> None:
     assert menu(make_user()) == []
     assert menu(make_user("view_webhook")) == ["webhook_list", "why"]
-    assert menu(make_user("view_delivery")) == ["status", "delivery_list"]
+    assert menu(make_user("view_delivery")) == ["status_entry", "delivery_list"]
     assert menu(make_user("view_webhook", "add_webhook")) == ["webhook_list", "webhook_add", "why"]
+
+
+def test_netbox_marks_only_the_entry_of_the_page() -> None:
+    urls = [reverse(f"plugins:rq_webhooks:{name}") for name in ENTRIES]
+    assert [(one, other) for one in urls for other in urls if other != one and other.startswith(one)] == []
 
 
 # The search

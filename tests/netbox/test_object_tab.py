@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from dcim.models import Region, Site
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -16,6 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from netbox.registry import registry as netbox_registry
 from utilities.views import get_action_url, get_viewname
 
+from dcim.models import Region, Site
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.netbox_users import browser, grant, make_user
 from webhooks import register, unregister

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dcim.models import Site
 from django.test import Client
 from django.urls import reverse
 
+from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.netbox_users import browser, grant, make_user
 from webhooks.models import State
@@ -95,7 +95,9 @@ def test_an_object_is_chosen_from_the_rest_api(admin_client: Client, site: Any) 
     assert "It was given up at" not in html
     html = ask(admin_client, object_type="dcim.site", object=site.pk, object_id="")
     assert "It was given up at" in html
-    assert f'<option value="{site.pk}" selected>AMS1</option>' in html.replace("\n", " ").replace(" >", ">").replace("  ", " ")
+    assert f'<option value="{site.pk}" selected>AMS1</option>' in html.replace("\n", " ").replace(" >", ">").replace(
+        "  ", " "
+    )
     assert f'value="{site.pk}">' not in html
 
 

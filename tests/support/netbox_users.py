@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from core.models import ObjectType
 from django.apps import apps
 from django.test import Client
+
+from core.models import ObjectType
 from users.models import ObjectPermission, User
 
 _numbers = itertools.count(1)

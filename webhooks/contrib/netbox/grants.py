@@ -25,4 +25,4 @@ def register() -> None:
         if names:
             register_model_actions(model, [ModelAction(name, _(text)) for name, text in names])
         if not meta.default_permissions:
-            model._netbox_private = True  # type: ignore[attr-defined]
+            model._netbox_private = True

@@ -28,7 +28,7 @@ menu = PluginMenu(
         (
             _("Webhooks"),
             (
-                _item("status", _("Status"), "delivery"),
+                _item("status_entry", _("Status"), "delivery"),
                 _item("webhook_list", _("Webhooks"), "webhook", (_add_webhook,)),
                 _item("why", _("Why didn't it fire?"), "webhook"),
             ),

@@ -29,9 +29,13 @@ class WebhookIndex(SearchIndex):
 
 def _restrict(webhooks: Any, user: Any, action: str = "view") -> Any:
     """The search asks the querysets of all models for the rows that a user may view."""
-    return permissions.visible_webhooks(user, webhooks) if action == "view" else permissions.allowed(user, action, webhooks)
+    return (
+        permissions.visible_webhooks(user, webhooks)
+        if action == "view"
+        else permissions.allowed(user, action, webhooks)
+    )
 
 
-WebhookQuerySet.restrict = _restrict  # type: ignore[attr-defined]
+WebhookQuerySet.restrict = _restrict
 
 indexes = [WebhookIndex]

@@ -53,5 +53,7 @@ class StatusPartsView(StatusView):
 
 urlpatterns = [
     path("", StatusView.as_view(), name="status"),
+    # For the menu: NetBox marks each entry whose address is the beginning of the page's.
+    path("status/", StatusView.as_view(), name="status_entry"),
     path("status/parts/", StatusPartsView.as_view(), name="status_parts"),
 ]
