@@ -20,7 +20,7 @@ from users.constants import TOKEN_PREFIX
 
 from core.models import ObjectType
 from dcim.models import Region, Site
-from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_event, make_site_skip, make_webhook
 from users.models import ObjectPermission, Token, User
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 
@@ -110,7 +110,10 @@ def rows() -> Rows:
             data=json.dumps({"id": site.pk, "comments": PAYLOAD}),
         )
         for webhook in (mine, other):
-            make_delivery(webhook, State.FAILED, str(site.pk), event=event)
+            delivery = make_delivery(webhook, State.FAILED, str(site.pk), event=event)
+            make_attempt(delivery, response_body=PAYLOAD)
+            make_site_skip(webhook, site.pk, actual=PAYLOAD, object_repr=str(site))
+    Run.objects.create(kind="retry", requested_by="admin", filters={"webhook": other.pk}, last_event=0)
     return Rows(mine, other, north, south)
 
 
@@ -244,7 +247,7 @@ CHANGERS = {"superuser", "changes webhooks, without payloads"}
     [
         ("patch", "webhook-detail", {"name": "renamed"}, CHANGERS),
         ("post", "webhook-pause", {}, CHANGERS),
-        ("delete", "webhook-detail", None, {"superuser"}),
+        ("delete", "webhook-detail", {}, {"superuser"}),
     ],
     ids=["change", "pause", "delete"],
 )
