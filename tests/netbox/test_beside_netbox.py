@@ -94,14 +94,17 @@ DIFFERENCES = (
         ("snapshots.prechange",), "`null`", "the state before",
         "NetBox's own code changed the object without `snapshot()`, for example for a virtual chassis.",
     ),
-    Difference(("snapshots.*._*",), "a value", ABSENT, "Columns for NetBox's own use, such as `_site` of an interface."),
+    Difference(
+        ("snapshots.*._*",), "a value", ABSENT, "Columns for NetBox's own use, such as `_site` of an interface."
+    ),
     Difference(("snapshots.*.id",), ABSENT, "the key", "All columns are shown."),
     Difference(("snapshots.*.created",), "milliseconds", "microseconds", "As in `data`."),
     Difference(
         ("snapshots.*.object_types.#",), "keys", "names such as `dcim.site`", "Relations are shown as in `data`."
     ),
     Difference(
-        ("snapshots.*.attribute_data",), "a value", ABSENT, "Columns have the names that they have in `data`: `attributes`."
+        ("snapshots.*.attribute_data",), "a value", ABSENT,
+        "Columns have the names that they have in `data`: `attributes`.",
     ),
     Difference(("snapshots.*.attributes",), ABSENT, "a value", "The same."),
     Difference(
