@@ -34,7 +34,7 @@ def directory() -> Path:
 
 def main(*arguments: str) -> int:
     with servers() as (server, environment):
-        tables.create(server)
+        tables.create(server, environment)
         environment["NETBOX_CONFIGURATION"] = "tests.netbox.own_configuration"
         chosen: Sequence[str] = arguments or TESTS
         project = Project(
