@@ -1,6 +1,8 @@
 """The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
--s newest -- -k lanes``. The test suites of other projects, with a webhook on every model: ``nox -s others``. The plugin in
-the real NetBox: ``nox -s netbox``."""
+-s newest -- -k lanes``.
+
+``nox -s others`` runs the test suites of other projects, with a webhook on every model, and ``nox -s netbox`` tests the
+plugin in the real NetBox."""
 
 from __future__ import annotations
 
