@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import django_rq
 import pytest
@@ -21,6 +22,7 @@ from extras.models import Webhook as NetBoxWebhook
 from rq import SimpleWorker
 from rq.registry import FailedJobRegistry
 
+from tests.netbox.databases import copied_database
 from tests.netbox.program import STEPS, Hands, models_of_event_rules, superuser
 from tests.support.inbox import Inbox, ReceiverProcess
 from webhooks.models import Delivery, Event, State, Webhook
@@ -176,38 +178,42 @@ def subscribe(netbox: Inbox, here: Inbox) -> None:
 
 @pytest.fixture(scope="module", params=["ATOMIC_REQUESTS", "NetBox's default"])
 def observed(
-    request: pytest.FixtureRequest, committed: None, sending: None, receiver_process: ReceiverProcess
+    request: pytest.FixtureRequest,
+    django_db_setup: None,
+    django_db_blocker: Any,
+    sending: None,
+    receiver_process: ReceiverProcess,
 ) -> Iterator[Observed]:
-    """All steps, done once."""
-    settings = connections.settings["default"]
-    settings["ATOMIC_REQUESTS"] = request.param == "ATOMIC_REQUESTS"
-    netbox, here = Inbox(receiver_process), Inbox(receiver_process)
+    """All steps, done once, with and without ``ATOMIC_REQUESTS``."""
+    atomic = {"ATOMIC_REQUESTS": request.param == "ATOMIC_REQUESTS"}
+    with copied_database(django_db_blocker), patch.dict(connections.settings["default"], atomic):
+        yield observe(Inbox(receiver_process), Inbox(receiver_process))
+
+
+def observe(netbox: Inbox, here: Inbox) -> Observed:
     for name in QUEUES:
         django_rq.get_queue(name).empty()
     hands = Hands(superuser())
     subscribe(netbox, here)
     work()
     seen = Observed()
-    begin = [len(netbox.received()), len(here.received())]
-    try:
-        for step in STEPS:
-            try:
-                step.run(hands)
-                work()
-            except Exception as error:
-                error.add_note(f"in the step {step.words!r}")
-                raise
-            bodies = [[one.json for one in inbox.received()] for inbox in (netbox, here)]
-            sent = Seen(bodies[0][begin[0] :], bodies[1][begin[1] :])
-            begin = [len(one) for one in bodies]
-            seen.steps[step.words] = sent
-            seen.found += compare(step.words, sent)
-        seen.failed_jobs = sum(len(FailedJobRegistry(queue=django_rq.get_queue(name))) for name in QUEUES)
-        seen.unsent = [f"{one}: {one.error}" for one in Event.objects.exclude(error="")]
-        seen.unsent += map(str, Delivery.objects.exclude(outcome=State.SUCCEEDED))
-        yield seen
-    finally:
-        settings["ATOMIC_REQUESTS"] = False
+    counts = [len(inbox.received()) for inbox in (netbox, here)]
+    for step in STEPS:
+        try:
+            step.run(hands)
+            work()
+        except Exception as error:
+            error.add_note(f"in the step {step.words!r}")
+            raise
+        bodies = [[one.json for one in inbox.received()] for inbox in (netbox, here)]
+        sent = Seen(*(one[count:] for one, count in zip(bodies, counts, strict=True)))
+        counts = [len(one) for one in bodies]
+        seen.steps[step.words] = sent
+        seen.found += compare(step.words, sent)
+    seen.failed_jobs = sum(len(FailedJobRegistry(queue=django_rq.get_queue(name))) for name in QUEUES)
+    seen.unsent = [f"{one}: {one.error}" for one in Event.objects.exclude(error="")]
+    seen.unsent += map(str, Delivery.objects.exclude(outcome=State.SUCCEEDED))
+    return seen
 
 
 # Comparing
