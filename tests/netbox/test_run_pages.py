@@ -38,6 +38,10 @@ def test_a_row_has_what_state_progress_and_user(admin_client: Client, run: Run) 
     assert row.startswith(f"Run {run.pk}: retry of deliveries of CMDB running Counting jane")
 
 
+def test_the_list_has_no_search_that_it_cannot_do(admin_client: Client, run: Run) -> None:
+    assert 'id="quicksearch"' not in shown(admin_client, address("run_list"))
+
+
 def test_runs_are_filtered_by_state_and_kind(admin_client: Client, run: Run) -> None:
     for query, count in (
         ({"state": "running"}, 1), ({"state": "done"}, 0), ({"kind": "retry"}, 1), ({"kind": "discard"}, 0),
@@ -94,6 +98,7 @@ def test_cancel_asks_in_a_dialog(admin_client: Client, run: Run) -> None:
     page = shown(admin_client, address("run", run.pk))
     dialog = page.partition(f'id="wh-run-cancel-{run.pk}"')[2]
     assert "Cancel this run?" in dialog
+    assert "rows are left out" not in dialog, "they are not counted yet"
     assert f'action="{address("run_cancel", run.pk)}"' in dialog
 
 

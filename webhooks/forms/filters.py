@@ -162,9 +162,9 @@ class ListForm(forms.Form):
             yield capfirst(words % {"label": self.base_fields[name].label, "value": shown}), self.address(name)
 
     def address(self, *without: str, **parameters: str) -> str:
-        """The query string of the list with other parameters, on its first page."""
+        """The query string of the list with other parameters, on its first page. It leaves out empty ones."""
         data = self.data.copy()
-        for gone in (*without, "before"):
+        for gone in (*without, "before", *[name for name, value in self.data.items() if not value]):
             data.pop(gone, None)
         data.update(parameters)
         return f"?{data.urlencode()}"

@@ -90,7 +90,7 @@ def ask(kind: RunKind, filters: Mapping[str, Any], user: Any, *, takes_all: bool
 
 def ask_about(kind: DeliveryKind, rows: Collection[Delivery]) -> Question:
     """The question about these deliveries, which the kind can change."""
-    sample = [runs.Named(row.pk, str(row)) for row in rows]
+    sample = [runs.Named(row.pk, str(row)) for row in sorted(rows, key=lambda row: row.event_id)]
     return Question(kind, runs.Preview(counts=Counter(row.webhook_id for row in rows), sample=sample))
 
 

@@ -52,8 +52,10 @@ def acts_on(run: Run, user: Any) -> list[Link]:
     """The buttons of one run: what the user may do with it now."""
     if not run.is_open or not permissions.has_perm(user, ADD_RUN):
         return []
-    left = number(max(0, (run.total or 0) - run.taken))
-    detail = _("What it has done stays. %(left_count)s rows are left out.") % {"left_count": left}
+    detail = _("What it has done stays. You can begin another run for the rest.")
+    if run.total is not None:
+        left = number(max(0, run.total - run.taken))
+        detail = _("What it has done stays. %(left_count)s rows are left out.") % {"left_count": left}
     steer = {
         RunState.RUNNING: Link(_("Pause"), "run", run.pk, "pause", posts=True),
         RunState.PAUSED: Link(_("Resume"), "run", run.pk, "resume", posts=True, is_main=True),

@@ -11,6 +11,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import register_model_view
 
@@ -59,7 +60,7 @@ def _object(delivery: Any) -> SafeString:
 def _result(delivery: Delivery) -> SafeString:
     parts = [redaction.label_of_kind(delivery.error_kind), next_attempt(delivery)]
     shown = format_html_join("", ' <span class="wh-part">{}</span>', ((part,) for part in parts if part))
-    return format_html("{}{}", number(delivery.attempt_count), shown)
+    return format_html('<span class="wh-part">{}</span>{}', number(delivery.attempt_count), shown)
 
 
 def _retry(delivery: Any) -> SafeString | str:
@@ -84,7 +85,7 @@ class WebhookDeliveryTable(LongTable):
     delivery_id = ShownColumn(lambda row: row.pk, gettext_lazy("id"))
     actions = ShownColumn(_retry, "", exclude_from_export=True, attrs={"td": {"class": "text-end text-nowrap"}})
 
-    class Meta(LongTable.Meta):
+    class Meta(BaseTable.Meta):
         model = Delivery
         fields = ("pk", "state", "object", "action", "webhook", "result", "created", "delivery_id", "actions")
         default_columns = ("state", "object", "action", "webhook", "result", "created")

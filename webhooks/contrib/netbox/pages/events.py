@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
+from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import register_model_view
 
@@ -23,7 +24,7 @@ from webhooks.forms.filters import EventFilterForm
 from webhooks.insight.paging import LongList, list_events
 from webhooks.models import Event
 from webhooks.models.event import label_of_action
-from webhooks.pages import acts
+from webhooks.pages.acts import Message, replay
 from webhooks.pages.event import EventPage, count_outcomes
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 
@@ -55,7 +56,7 @@ class WebhookEventTable(LongTable):
     )
     sequence = ShownColumn(lambda row: row.pk, gettext_lazy("sequence"))
 
-    class Meta(LongTable.Meta):
+    class Meta(BaseTable.Meta):
         model = Event
         fields = ("pk", "object", "action", "state", "user", "request", "time", "sequence")
         default_columns = ("object", "action", "state", "user", "request", "time")
@@ -99,8 +100,8 @@ class EventActView(ActView):
     def may_act(self, act: Act, row: Any) -> bool:
         return permissions.may(self.request.user, act.name, row)
 
-    def perform(self, act: Act, rows: QuerySet[Event], is_of_list: bool) -> list[acts.Message]:
-        return acts.replay(rows, self.request.user, self.request.POST.get("opened_at", ""))
+    def perform(self, act: Act, rows: QuerySet[Event], is_of_list: bool) -> list[Message]:
+        return replay(rows, self.request.user, self.request.POST.get("opened_at", ""))
 
 
 # One event

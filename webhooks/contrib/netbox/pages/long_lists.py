@@ -251,7 +251,7 @@ class ActView(PermittedRows, BaseMultiObjectView):
 def _keys(model: type[Model], texts: list[str]) -> Any:
     for text in texts:
         try:
-            yield model._meta.pk.to_python(text)  # type: ignore[union-attr]
+            yield model._meta.pk.to_python(text)
         except ValidationError:
             raise Http404("There is no such row.") from None
 

@@ -19,6 +19,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.generic import View
+from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import ConditionalLoginRequiredMixin, register_model_view
 
@@ -80,7 +81,7 @@ class WebhookRunTable(LongTable):
         value=lambda row: row.finished_at.isoformat() if row.finished_at else "",
     )
 
-    class Meta(LongTable.Meta):
+    class Meta(BaseTable.Meta):
         model = Run
         fields = ("pk", "run", "state", "progress", "requested_by", "begun", "ended")
         default_columns = ("run", "state", "progress", "requested_by", "begun", "ended")

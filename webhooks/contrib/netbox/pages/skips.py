@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
+from netbox.tables import BaseTable
 from utilities.views import register_model_view
 
 from webhooks import permissions
@@ -41,7 +42,7 @@ class WebhookSkipTable(LongTable):
         lambda row: when(row.timestamp), gettext_lazy("time"), value=lambda row: row.timestamp.isoformat()
     )
 
-    class Meta(LongTable.Meta):
+    class Meta(BaseTable.Meta):
         model = Skip
         fields = ("pk", "object", "action", "webhook", "reason", "user", "time")
         default_columns = ("object", "action", "webhook", "reason", "user", "time")
