@@ -10,6 +10,7 @@ from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from extras.models import EventRule
 from extras.models import Webhook as OwnWebhook
+from netbox.models.features import has_feature
 from rest_framework.test import APIClient
 from rest_framework.utils.encoders import JSONEncoder
 from users.constants import TOKEN_PREFIX
@@ -22,7 +23,9 @@ ACTIONS = {OBJECT_CREATED: "created", OBJECT_UPDATED: "updated", OBJECT_DELETED:
 
 
 def content_types(labels: tuple[str, ...]) -> list[ContentType]:
-    return [ContentType.objects.get_for_model(apps.get_model(label)) for label in labels or registered_models()]
+    """Those of these models, or of all that NetBox's own event rules may have."""
+    models = map(apps.get_model, labels) if labels else registered_models().values()
+    return [ContentType.objects.get_for_model(one) for one in models if labels or has_feature(one, "event_rules")]
 
 
 def watch(*labels: str, **fields: Any) -> Webhook:

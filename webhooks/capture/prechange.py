@@ -86,9 +86,10 @@ def _read(
 
 
 def _may_read_later(state: TransactionState, registration: Registration, keys: Collection[Any]) -> bool:
-    """Whether the next statement, which is the UPDATE of a save, may read the rows of these keys before it runs."""
+    """Whether the next statement, which is the UPDATE of a save, may read the row before it runs. A bulk operation reads
+    many rows in one query."""
     is_unread = all(state.prechange.get(key) is None and state.history(key) is None for key in keys)
-    return is_unread and state.is_open and framework().related_snapshot(registration.model) is None
+    return len(keys) == 1 and is_unread and state.is_open and framework().related_snapshot(registration.model) is None
 
 
 def _read_with_next(state: TransactionState, registration: Registration, key: Key, pk: Any) -> None:

@@ -107,7 +107,9 @@ def reread_all(
         is_single = len(chunk) == 1
         rows = rows.filter(models.Q(pk=chunk[0]) if is_single else with_pks(model, chunk))
         rows = rows.order_by(*([] if is_single else ["pk"]))
-        members = prepare_members(model, chunk[0], using, relations) if is_single else []
+        # A queryset of the project may read the members in its own way.
+        has_own = registration.queryset or model._meta.base_manager_name
+        members = prepare_members(model, chunk[0], using, relations) if is_single and not has_own else []
         if first or members:
             found |= registration.by_pk(_read_together(using, first, rows, members))
         else:

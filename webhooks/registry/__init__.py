@@ -14,7 +14,7 @@ from django.dispatch import Signal
 from django.utils.translation import gettext
 
 from webhooks.conf import conf
-from webhooks.registry.framework import framework
+from webhooks.registry.framework import framework as current_framework
 from webhooks.registry.registration import Registration, conventional_paths, conventional_serializer
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def register_created(model: type[models.Model]) -> bool:
     """
     meta = model._meta
     listed = {"*", f"{meta.app_label}.*", meta.label_lower}
-    is_meant = framework().creates_models(meta.app_label) and not listed.isdisjoint(conf.models)
+    is_meant = current_framework().creates_models(meta.app_label) and not listed.isdisjoint(conf.models)
     if not is_meant or meta.auto_created or meta.apps is not apps or Registration(model).problem:
         return False
     _registrations.setdefault(model, Registration(model))
