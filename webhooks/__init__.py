@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from webhooks.capture.batch import batch
     from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
-    from webhooks.capture.context import actor
+    from webhooks.capture.context import actor, silenced
     from webhooks.capture.custom_events import send
     from webhooks.insight.why import why
     from webhooks.registry import register, register_event, unregister, unregister_event
@@ -47,13 +47,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ReplayWindow", "TrackedQuerySet", "VerificationError", "WebhookManager", "actor", "batch", "register",
-    "register_event", "send", "unregister", "unregister_event", "verify", "why",
+    "register_event", "send", "silenced", "unregister", "unregister_event", "verify", "why",
 ]  # fmt: skip
 
 _NAMES = {
     "webhooks.capture.batch": ("batch",),
     "webhooks.capture.bulk": ("TrackedQuerySet", "WebhookManager"),
-    "webhooks.capture.context": ("actor",),
+    "webhooks.capture.context": ("actor", "silenced"),
     "webhooks.capture.custom_events": ("send",),
     "webhooks.insight.why": ("why",),
     "webhooks.registry": ("register", "register_event", "unregister", "unregister_event"),

@@ -9,7 +9,7 @@ class WebhooksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from webhooks import checks, registry  # noqa: F401 - importing checks registers them
+        from webhooks import checks, hooks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
         from webhooks.delivery import sweep
@@ -26,5 +26,6 @@ class WebhooksConfig(AppConfig):
         run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
+        hooks.import_listed()
         signals.connect()
         sweep.problems_due.connect(problems.look)

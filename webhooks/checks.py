@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any
 
+import django
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
@@ -135,6 +136,14 @@ def _describe(error: Exception) -> str:
 
 
 def _check_queue() -> Iterator[CheckMessage]:
+    if conf.wake_up != "rq":
+        if conf.wake_up == "tasks" and django.VERSION < (6,):
+            yield Error(
+                "Django has no tasks before version 6, so they cannot wake workers.",
+                hint='Set WEBHOOKS["WAKE_UP"] to "rq" or "database".',
+                id="webhooks.E017",
+            )
+        return
     if not apps.is_installed("django_rq"):
         yield Error(
             "django_rq is not in INSTALLED_APPS, so there is no manage.py rqworker to deliver webhooks.",
@@ -355,7 +364,8 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
 @register("webhooks", deploy=True)
 @_adapted
 def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    if conf.enabled and not queue_problem(conf.queue) and (problem := connection_error()):
+    is_used = conf.enabled and conf.wake_up == "rq" and not queue_problem(conf.queue)
+    if is_used and (problem := connection_error()):
         yield Warning(
             f"Redis cannot be used: {problem}",
             hint=f'Start it, or correct RQ_QUEUES["{conf.queue}"]. Without it, only workers of the shipped class '

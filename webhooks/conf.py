@@ -104,6 +104,8 @@ optional_path: Rule = (
 class_paths = _list_of('paths of classes such as "project.hooks.Tracing"', _is_dotted)
 names = _list_of("names", _is_text)
 emails = _list_of("e-mail addresses", _is_text)
+WAKERS = ("rq", "database", "tasks")
+waker: Rule = (f"must be one of {', '.join(WAKERS)}", lambda value: value in WAKERS)
 fernet_keys = _list_of(
     "keys as Fernet.generate_key() makes them",
     lambda value: _is_text(value) and len(base64.urlsafe_b64decode(value)) == 32,
@@ -260,9 +262,13 @@ class Settings:
     """Seconds without a success after which a failing webhook is disabled."""
     notify = Setting[Sequence[str]]((), emails)
     """E-mail addresses that are notified of a disabled webhook; without any, Django's ``ADMINS``."""
+    metrics_token = Setting[str]("", text, is_secret=True)
+    """The bearer token with which Prometheus reads the metrics, see ``contrib.prometheus``."""
 
     # Workers
 
+    wake_up = Setting[str]("rq", waker)
+    """What wakes workers after a change: a job of django-rq, the database, or a task of Django."""
     senders = Setting[int](512, count)
     """How many requests a worker sends at once."""
     batch = Setting[int](250, count)

@@ -27,6 +27,16 @@ UNDEFINED_WORDS = re.compile(r"no such (table|column)|has no column named")
 RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate"
 
 
+# What a record is about, as its attributes. Each record of the app has all of them, for formatters that name them.
+NOTHING: dict[str, Any] = {"webhook": "", "delivery": "", "event": None, "kind": ""}
+
+
+def about(*, webhook: object = "", delivery: object = "", event: int | None = None, kind: str = "") -> dict[str, Any]:
+    """What a record is about, as its ``extra``: a webhook or its name, the id of a delivery, the id of an event, the
+    kind of error."""
+    return {"webhook": one_line(str(webhook)), "delivery": str(delivery), "event": event, "kind": str(kind)}
+
+
 def get_logger(name: str) -> logging.Logger:
     """The logger of a module, with each message on one line: a line break in a name could imitate another record."""
     logger = logging.getLogger(name)
@@ -36,9 +46,10 @@ def get_logger(name: str) -> logging.Logger:
 
 
 class OneLine(logging.Filter):
-    """Keeps the message on one line, and starts each line of its traceback with a bar."""
+    """Keeps the message on one line, and starts each line of its traceback with a bar. Adds what ``about`` left out."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        vars(record).update(NOTHING | vars(record))
         if isinstance(record.args, tuple):
             record.args = tuple(one if isinstance(one, int | float) else one_line(str(one)) for one in record.args)
         if record.exc_info and not record.exc_text:
@@ -92,8 +103,8 @@ class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a func
     Raises what aborted the transaction: a caller that went on would lose its changes without notice.
     """
 
-    def __init__(self, using: str, message: str, *args: Any) -> None:
-        self._using, self._message, self._args = using, message, args
+    def __init__(self, using: str, message: str, *args: Any, extra: dict[str, Any] | None = None) -> None:
+        self._using, self._message, self._args, self._extra = using, message, args, extra
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -103,7 +114,7 @@ class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a func
         reraise_job_timeout(error)
         if is_missing_table(error):
             error.add_note(f"{RUN_MIGRATE}.")
-        logger.error(self._message, *self._args, exc_info=error)
+        logger.error(self._message, *self._args, exc_info=error, extra=self._extra)
         return not is_aborted(self._using)
 
 

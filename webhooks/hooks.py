@@ -3,9 +3,10 @@
 A host lists subclasses of ``Hooks`` in ``WEBHOOKS["HOOKS"]``. Each overrides the methods that it needs. A method that
 no listed class overrides costs nothing: no query, no thread.
 
-``payload_context`` and ``request_prepared`` change what is sent, so the app waits for them. All others are
-notifications. ``announce`` queues them after the commit, and one thread of the process calls them in order: a slow one
-delays no save and no delivery. A notification comes at most once. It is lost if its process is killed first.
+``payload_context``, ``trace_context`` and ``request_prepared`` change what is stored or sent, so the app waits for
+them. All others are notifications. ``announce`` queues them after the commit, and one thread of the process calls them
+in order: a slow one delays no save and no delivery. A notification comes at most once. It is lost if its process is
+killed first.
 
 If a hook raises, the log has a line with its name, and nothing else happens.
 """
@@ -29,7 +30,7 @@ from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger, reraise_job_timeout
+from webhooks.errors import get_logger, reraise_job_timeout, why_failed
 
 logger = get_logger(__name__)
 
@@ -82,6 +83,12 @@ class PreparedRequest:
     body: bytes = field(repr=False)
     is_test: bool
     """Whether a user tries the webhook: no change caused it."""
+    trace: str = ""
+    """What ``trace_context`` returned for the change."""
+    sends_trace: bool = False
+    """Whether the webhook sends its trace context to the receiver."""
+    is_first: bool = True
+    """Whether no attempt of the delivery failed before, and no user sends it again."""
 
 
 @dataclass(frozen=True)
@@ -170,13 +177,22 @@ class NoticedProblem:
     webhook_id: int | None
     since: str
     """When it began, in ISO 8601; when a worker noticed it, if that is not known."""
+    key: str = ""
+    """Stays the same from look to look, and if the same problem comes again."""
 
 
 class Hooks:
     """The base class. Override what you need; one instance serves all threads of a process."""
 
+    mails_problems = False
+    """Whether it notifies the operators of disabled webhooks. Then the app sends no e-mail about them."""
+
     def payload_context(self, change: CapturedChange) -> Mapping[str, Any] | None:
         """Return keys for ``context`` in the payload. Called in the transaction of the change, so be quick."""
+
+    def trace_context(self, change: CapturedChange) -> str | None:
+        """Return the trace context of a change, up to 100 characters. It is stored with the event, and
+        ``request_prepared`` gets it. Called in the transaction of the change, so be quick."""
 
     def request_prepared(self, request: PreparedRequest) -> None:
         """Set headers of a request, or raise ``Veto``. Called in a thread that makes requests, under a time limit."""
@@ -208,6 +224,13 @@ class Hooks:
     def problem_ended(self, problem: NoticedProblem) -> None:
         """An alarm that ``problem_began`` announced is over."""
 
+    def problems_seen(self, problems: Sequence[NoticedProblem]) -> None:
+        """A worker looked for alarms. These have begun and are not over."""
+
+
+# If a class overrides one of these, the workers look for problems.
+OF_PROBLEMS = ("problem_began", "problem_ended", "problems_seen")
+
 
 class Hook(NamedTuple):
     """One method of a listed class."""
@@ -234,7 +257,7 @@ def load(path: str) -> dict[str, Hook]:
     if not (isinstance(found, type) and issubclass(found, Hooks)):
         raise TypeError("it must be a subclass of webhooks.hooks.Hooks")
     hooks = found()
-    methods = {name: getattr(hooks, name) for name in vars(Hooks) if not name.startswith("_")}
+    methods = {name: getattr(hooks, name) for name, one in vars(Hooks).items() if inspect.isfunction(one)}
     overridden = {
         name: method for name, method in methods.items() if getattr(method, "__func__", None) is not vars(Hooks)[name]
     }
@@ -265,6 +288,19 @@ def listed(name: str) -> Sequence[Hook]:
     if paths not in _loaded:
         _loaded.setdefault(paths, _overridden(paths))  # if several threads load them at once, all use the same
     return _loaded[paths].get(name, ())
+
+
+def import_listed() -> None:
+    """Import the listed classes, so that their modules can register events. ``listed`` logs what fails."""
+    for path in conf.hooks:
+        why_failed(partial(import_string, path), Exception)
+
+
+def mails_problems() -> bool:
+    """Whether a listed class notifies the operators of disabled webhooks."""
+    listed("webhook_disabled")  # loads all
+    found = [hook.method for hooks in _loaded[tuple(conf.hooks)].values() for hook in hooks]
+    return any(getattr(getattr(method, "__self__", None), "mails_problems", False) for method in found)
 
 
 def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:

@@ -4,7 +4,7 @@ A ``TestCase`` runs each test in one transaction that never commits, together wi
 of an object are one event, and no worker is ever woken. These helpers separate the block under test from earlier
 changes, and do a worker's work::
 
-    with capture() as events:
+    with capture_webhooks() as events:
         self.client.patch(f"/api/dcim/sites/{site.pk}/", {"name": "Headquarters"}, "application/json")
     [event] = events
     assert (event.action, event.object_type, event.data["name"]) == ("updated", "dcim.site", "Headquarters")
@@ -12,20 +12,24 @@ changes, and do a worker's work::
     [attempt] = deliver()  # to the URL of a Webhook that the test created
     assert attempt.succeeded
 
+With pytest, the fixture ``webhook_events`` has the events of a test.
+
 ``WEBHOOKS["ENABLED"]`` must be true when the tests start: otherwise no signal receiver is connected.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.test import override_settings
 
 from webhooks import registry
 from webhooks.capture import subscriptions
@@ -34,9 +38,10 @@ from webhooks.capture.transaction import TransactionState, current_state, set_cu
 from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
+from webhooks.network.receiver import LOOPBACK, Receive, ReceivedRequest, serving
 from webhooks.workers import jobs
 
-# ``capture`` subscribes with this webhook id. No row has it, so nothing is delivered.
+# ``capture_webhooks`` subscribes with this webhook id. No row has it, so nothing is delivered.
 CAPTURE_ID = 0
 
 
@@ -60,29 +65,76 @@ class CapturedEvent:
     changed: list[str] | None
     """As in the payload, parsed."""
 
+    @property
+    def differences(self) -> dict[str, tuple[Any, Any]]:
+        """The values before and after of each field of the snapshots that differs. Needs ``prechange``."""
+        before, after = ((self.snapshots or {}).get(name) or {} for name in ("prechange", "postchange"))
+        names = [*before, *(name for name in after if name not in before)]
+        return {
+            name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+        }
+
+    def __str__(self) -> str:
+        """Such as "updated dcim.site 5: name 'Oslo' → 'Oslo OSL1'", as far as the snapshots say."""
+        changes = ", ".join(f"{name} {before!r} → {after!r}" for name, (before, after) in self.differences.items())
+        details = self.error.strip().rpartition("\n")[2] or (changes if self.action == Action.UPDATED else "")
+        return f"{self.action} {self.object_type} {self.object_id}".strip() + (f": {details}" if details else "")
+
+
+class CapturedEvents(Sequence[CapturedEvent]):
+    """The events of a block so far, in their order. After the block, they stay."""
+
+    def __init__(self) -> None:
+        self._last = _last_pk(Event)
+        self._found: list[CapturedEvent] | None = None
+
+    def _read(self) -> list[CapturedEvent]:
+        if self._found is not None:
+            return self._found
+        names = dict(Webhook.objects.values_list("pk", "name"))
+        return [_captured(event, names) for event in Event.objects.filter(pk__gt=self._last).order_by("pk")]
+
+    def _end(self) -> None:
+        self._found = self._read()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read()[index]
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __eq__(self, other: object) -> bool:
+        return self._read() == (other._read() if isinstance(other, CapturedEvents) else other)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        """One line for each event, so that a failed assertion can be read."""
+        return "\n".join(["[", *(f"  {event}" for event in self._read()), "]"])
+
 
 @contextmanager
-def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> Iterator[list[CapturedEvent]]:
-    """Collect the events of the changes in this block. The list is filled when the block ends.
+def capture_webhooks(subscribe: Iterable[str] | None = None, prechange: bool = False) -> Iterator[CapturedEvents]:
+    """Collect the events of the changes in this block. They can be read in the block and after it.
 
     The block counts as one transaction. An object that existed before it is ``updated``. Several changes of one object
-    are one event. Use two blocks for two requests. Nothing is sent, and Redis is not used.
+    are one event. Use two blocks for two requests. Nothing is sent, and Redis is not used. In ``webhooks.batch()``, the
+    events are there when the batch ends.
 
     By default, it collects changes of all registered models and custom events, even without a webhook for them.
     ``subscribe`` limits that to labels such as ``["dcim.site"]``; ``[]`` means only what the webhooks in the database
-    want. ``prechange`` reads the state before updates for ``snapshots`` and ``changed``, with a query for each object.
+    want. ``prechange`` reads the state before updates for ``snapshots``, ``changed`` and ``differences``, with a query
+    for each object.
 
     Raises LookupError for a label that is not registered.
     """
     _require_enabled()
     labels = _labels(subscribe)
-    last = _last_pk(Event)
-    captured: list[CapturedEvent] = []
+    captured = CapturedEvents()
     custom_events = list(registry.custom_events()) if subscribe is None else []
     with _subscribed(labels, custom_events, prechange), mock.patch.object(jobs, "wake_up"), _own_state():
         yield captured
-    names = dict(Webhook.objects.values_list("pk", "name"))
-    captured += [_captured(event, names) for event in Event.objects.filter(pk__gt=last).order_by("pk")]
+    captured._end()
 
 
 def deliver(seconds: float = 30) -> list[Attempt]:
@@ -103,6 +155,44 @@ def deliver(seconds: float = 30) -> list[Attempt]:
         raise TimeoutError(f"There are deliveries left to send after {seconds:g} seconds.")
     sent = Attempt.objects.order_by("started_at", "delivery").select_related("delivery__event", "delivery__webhook")
     return [attempt for attempt in sent if (attempt.delivery_id, attempt.number) not in before]
+
+
+def deliver_to(receive: Receive, seconds: float = 30) -> list[Attempt]:
+    """As ``deliver``, but all requests go to ``receive``, whatever the URLs of the webhooks. It returns the status of
+    the answer; None is 204. It is called in another thread.
+
+    The requests are real: signed, over a socket of this machine. The URLs keep their paths, and templates in URLs their
+    text. If ``receive`` raises, the answer is 500, and so is the attempt; the exception is raised at the end.
+    """
+    raised: list[Exception] = []
+
+    def receive_and_note(request: ReceivedRequest) -> int | None:
+        try:
+            return receive(request)
+        except Exception as error:
+            raised.append(error)
+            return 500
+
+    with serving(receive_and_note) as origin, _redirected(origin):
+        attempts = deliver(seconds)
+    if raised:
+        raise raised[0]
+    return attempts
+
+
+@contextmanager
+def _redirected(origin: str) -> Iterator[None]:
+    """Send the requests of all webhooks to this origin on the same machine."""
+    before = dict(Webhook.objects.values_list("pk", "payload_url"))
+    changed = {**settings.WEBHOOKS, "ALLOW_NETWORKS": [LOOPBACK], "PROXY": ""}
+    try:
+        for pk, url in before.items():
+            Webhook.objects.filter(pk=pk).update(payload_url=f"{origin}/{url.partition('://')[2].partition('/')[2]}")
+        with override_settings(WEBHOOKS=changed):
+            yield
+    finally:
+        for pk, url in before.items():
+            Webhook.objects.filter(pk=pk).update(payload_url=url)
 
 
 def _last_pk(model: Any) -> int:

@@ -60,6 +60,7 @@ CASES: dict[str, tuple[Any, str, list[str]]] = {
     "content_type": ("text/plain", "text/plain", ["text/html"]),
     "only_changes": (True, "on", ["on"]),
     "prechange": (True, "on", ["on"]),
+    "send_trace": (True, "on", ["on"]),
     "ssl_verification": (False, "off", ["on"]),
     "ca_file_path": ("/theirs.pem", "/theirs.pem", ["/mine.pem"]),
     "object_types": ([RACK], RACK, []),

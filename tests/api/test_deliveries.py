@@ -30,13 +30,13 @@ from tests.testapp.models import Label, Thing
 from users.models import User
 from webhooks.models import BodyKind, Delivery, Event, Run, State
 from webhooks.models.ids import first_id
-from webhooks.testing import capture, deliver
+from webhooks.testing import capture_webhooks, deliver
 
 
 @pytest.mark.one_database
 def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient, inbox: Inbox) -> None:
     webhook = make_webhook(Label, url=inbox.url("status/500"), name="ledger")
-    with capture():
+    with capture_webhooks():
         label = Label.objects.create(name="red")
     deliver()
     delivery, event = Delivery.objects.get(), Event.objects.get()

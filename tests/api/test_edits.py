@@ -62,11 +62,13 @@ def test_every_setting_counts(api: APIClient) -> None:
     webhook = make_webhook(Site, previous_secret="older")
     seen = {tag_of(api, webhook.pk)}
     changes: dict[str, Any] = {
-        "name": "other", "enabled": False, "on_updated": False, "custom_events": ["x"], "serializer": "x",
+        "name": "other", "identifier": "x", "description": "x", "static_data": {"x": 1},
+        "enabled": False, "on_updated": False, "custom_events": ["x"], "serializer": "x",
         "conditions": {}, "changed_fields": ["x"], "only_changes": True, "prechange": True, "excluded_usernames": ["x"],
         "payload_url": "https://example.com/2", "http_method": "PUT", "content_type": "text/plain",
         "additional_headers": "X-A: 1", "body_template": "x", "ssl_verification": False, "ca_file_path": "/x",
         "timeout": 3, "ordered": False, "secret": "x", "previous_secret": "y", "secret_headers": "X-B: 1",
+        "send_trace": True,
         "previous_secret_until": timezone.now(),
     }  # fmt: skip
     changes["conditions"] = {"attr": "name", "value": 1}

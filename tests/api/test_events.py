@@ -23,7 +23,7 @@ from tests.testapp.models import Thing
 from webhooks import actor
 from webhooks.models import Event
 from webhooks.models.ids import first_id
-from webhooks.testing import capture
+from webhooks.testing import capture_webhooks
 
 
 def test_a_failed_event_shows_its_error(api: APIClient) -> None:
@@ -35,7 +35,7 @@ def test_a_failed_event_shows_its_error(api: APIClient) -> None:
 
 
 def test_an_event_shows_its_data_and_its_request(api: APIClient) -> None:
-    with capture() as captured:
+    with capture_webhooks() as captured:
         api.post("/api/tenancy/tenants/", {"name": "ACME", "slug": "acme"}, format="json")
     [event] = captured
     shown = api.get(detail(EVENTS, Event.objects.get().pk)).json()

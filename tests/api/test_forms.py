@@ -18,7 +18,7 @@ OTHERS = {
     "changed_fields": ["name"], "excluded_usernames": ["bot"], "object_types": ["dcim.site", "dcim.rack"],
     "http_method": "PUT", "content_type": "application/json", "additional_headers": "X-A: 1\nX-B: 2",
     "body_template": "{{ data }}", "timeout": 7, "ordered": False, "only_changes": True, "prechange": True,
-    "ssl_verification": False,
+    "ssl_verification": False, "send_trace": True,
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from tests.support.rest import (
 from tests.testapp.models import Label, Thing
 from users.models import User
 from webhooks.models import Attempt, Delivery, Webhook
-from webhooks.testing import capture, deliver
+from webhooks.testing import capture_webhooks, deliver
 
 
 def test_a_webhook_is_defined_with_models_by_label(api: APIClient) -> None:
@@ -48,6 +48,9 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
     assert answer == {
         "id": Webhook.objects.get().pk,
         "name": "ledger",
+        "identifier": None,
+        "description": "",
+        "static_data": None,
         "enabled": True,
         "object_types": ["dcim.site"],
         "on_created": True,
@@ -73,6 +76,7 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
         "changed_fields": [],
         "only_changes": False,
         "prechange": False,
+        "send_trace": False,
         "ordered": True,
         "is_paused": False,
         "paused_at": None,
@@ -88,7 +92,7 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
 @pytest.mark.one_database
 def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: Inbox) -> None:
     assert define(api, object_types=["testapp.label"], payload_url=inbox.url()).status_code == 201
-    with capture(subscribe=[]):
+    with capture_webhooks(subscribe=[]):
         Label.objects.create(name="red")
     [attempt] = deliver()
     assert attempt.succeeded
@@ -354,7 +358,9 @@ def test_a_misspelt_field_is_refused_with_the_nearest_name(api: APIClient, metho
     assert answer.status_code == 400
     told = answer.json()
     assert told["sercet"] == ["There is no field of this name. Did you mean secret?"]
-    assert told["zzz"][0].startswith("There is no field of this name. Known are: id, name, payload_url,")
+    assert told["zzz"][0].startswith(
+        "There is no field of this name. Known are: id, name, identifier, description, payload_url,"
+    )
     assert Webhook.objects.get().name == "ledger"
 
 
@@ -417,6 +423,7 @@ def test_a_put_resets_what_it_leaves_out_and_keeps_the_secrets(api: APIClient) -
         "conditions": {"attr": "name", "value": "x"}, "http_method": "PUT", "additional_headers": "X-A: 1",
         "body_template": "{{ data }}", "timeout": 7, "ordered": False, "excluded_usernames": ["bot"],
         "content_type": "text/plain", "ssl_verification": False, "only_changes": True, "prechange": True,
+        "send_trace": True,
     }  # fmt: skip
     made = define(api, name="other", secret="first", secret_headers="X-Token: hush", **settings)
     assert made.status_code == 201, made.content

@@ -310,10 +310,10 @@ def test_conditions_are_judged_over_the_data_that_are_given() -> None:
 
 @pytest.mark.usefixtures("database")
 def test_tests_of_host_projects_capture_it() -> None:
-    with testing.capture() as captured:
+    with testing.capture_webhooks() as captured:
         webhooks.send(CHECKED, None, {"a": 1})
     assert [(one.action, one.data) for one in captured] == [(CHECKED, {"a": 1})]
-    with testing.capture(subscribe=["testapp.thing"]) as captured:
+    with testing.capture_webhooks(subscribe=["testapp.thing"]) as captured:
         webhooks.send(CHECKED)
     assert captured == []
 

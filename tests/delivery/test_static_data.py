@@ -49,7 +49,9 @@ def test_a_form_has_them(inbox: Inbox) -> None:
 
 
 def test_templates_see_them(inbox: Inbox) -> None:
-    received = sent_by(inbox, body_template="{{ data.team }} {{ data.name }}", additional_headers="X-Team: {{ data.team }}")
+    received = sent_by(
+        inbox, body_template="{{ data.team }} {{ data.name }}", additional_headers="X-Team: {{ data.team }}"
+    )
     assert (received.body, received.headers["x-team"]) == (b"noc Thing", "noc")
 
 

@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from tests.support.inbox import ROOT
 from webhooks import errors
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.text import one_line
 
 HOSTILE = [
@@ -55,6 +56,17 @@ def test_no_line_of_a_traceback_looks_like_a_record(text: str, stream: io.String
     assert trace[-1].startswith("  | ")
     assert all(line.startswith("  | ") and line.isprintable() for line in trace)
     assert any("ValueError" in line for line in trace)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_record_says_what_it_is_about_on_one_line(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    logger = get_logger("webhooks.test")
+    logger.error("It failed", extra=about(webhook=text, delivery=uuid.UUID(int=1), event=7, kind="timeout"))
+    logger.error("Another thing failed")
+    first, second = map(vars, caplog.records)
+    assert first["webhook"].isprintable()
+    assert (first["delivery"], first["event"], first["kind"]) == (str(uuid.UUID(int=1)), 7, "timeout")
+    assert [second[name] for name in ("webhook", "delivery", "event", "kind")] == ["", "", None, ""]
 
 
 def test_visible_text_stays_as_it_is() -> None:

@@ -101,6 +101,8 @@ def test_each_event_rule_of_netbox_becomes_one_webhook() -> None:
         "ca_file_path": "",
         "timeout": 15,
         "prechange": True,
+        "description": "Mirror",
+        "static_data": None,
     }
     assert cmdb.differences == (
         "headers that become secret ones, which are not shown again: Authorization",

@@ -49,7 +49,7 @@ def test_each_setting_is_in_one_section_of_the_form() -> None:
 def test_a_new_setting_counts_as_one_that_sends_more_data() -> None:
     assert sorted(CONTENT_FIELDS) == [
         "additional_headers", "body_template", "changed_fields", "conditions", "excluded_usernames", "on_created",
-        "on_deleted", "on_updated", "only_changes", "prechange", "serializer",
+        "on_deleted", "on_updated", "only_changes", "prechange", "send_trace", "serializer", "static_data",
     ]  # fmt: skip
 
 

@@ -10,8 +10,6 @@ from unittest.mock import patch
 
 import pytest
 import requests
-from core.models import DataSource, Job, ObjectType
-from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.test import Client
@@ -19,13 +17,18 @@ from extras.models import EventRule
 from extras.models import Webhook as Original
 from extras.webhooks import send_webhook
 from netbox.registry import registry
-from users.models import ObjectPermission, User
 
+from core.models import DataSource, Job, ObjectType
+from dcim.models import Site
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.netbox_rules import make_original, make_rule
-from webhooks import payloads
+from users.models import ObjectPermission, User
+from webhooks import payloads, why
 from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy
 from webhooks.models import Event, Skip, Webhook
+from webhooks.operations.replays import replay
+from webhooks.pages.event import EventPage
+from webhooks.permissions import visible_events
 from webhooks.testing import deliver
 from webhooks.workers import jobs
 
@@ -212,6 +215,33 @@ def test_events_of_jobs_are_sent(original: Original) -> None:
     ]
 
 
+def test_pages_show_the_event_of_a_job(original: Original) -> None:
+    make_rule(original, "core.datasource", event_types=["job_started"], **DURABLY)
+    about = {"object_type": ObjectType.objects.get_for_model(DataSource), "object_id": 1}
+    Job.objects.create(name="Sync", user=None, job_id=uuid.uuid4(), **about).start()
+    admin, ben = User.objects.create_superuser("ada"), User.objects.create_user("ben")
+    event = Event.objects.get()
+    assert EventPage(event, admin).event == event
+    assert visible_events(admin).get() == event
+    assert not visible_events(ben).exists()
+    [verdict] = why(event=event, user=admin)
+    assert (verdict.webhook, verdict.text != "") == (copy_of(original), True)
+    [replayed] = replay([event])
+    assert replayed.event is not None
+    assert (replayed.event.action, replayed.event.data) == ("job_started", event.data)
+
+
+def test_a_replay_reads_the_object_again(admin_client: Client, original: Original, site: Site) -> None:
+    make_rule(original, action_data={"team": "noc"}, **DURABLY)
+    patch_site(admin_client, site, status="retired")
+    Site.objects.update(description="Closed")
+    [replayed] = replay(list(Event.objects.all()))
+    assert replayed.event is not None
+    data = json.loads(replayed.event.data)
+    found = replayed.event.webhook_ids, data["description"], "team" in data
+    assert found == ([copy_of(original).pk], "Closed", False)
+
+
 def test_a_webhook_that_wants_the_model_itself_gets_its_own_event_once(
     admin_client: Client, original: Original, site: Site
 ) -> None:
@@ -269,16 +299,18 @@ def test_the_copy_has_the_settings_of_its_original(original: Original) -> None:
     assert not copy.object_types.exists()
 
 
-def test_the_copy_follows_edits_at_once_and_keeps_settings_of_its_own(
-    admin_client: Client, original: Original
-) -> None:
+def test_the_copy_follows_edits_at_once_and_keeps_settings_of_its_own(admin_client: Client, original: Original) -> None:
     make_rule(original, **DURABLY)
     Webhook.objects.update(ordered=False, conditions={"attr": "name", "value": "AMS1"})
     change = {"payload_url": "http://10.0.0.7/moved", "name": "CMDB 2", "secret": "other"}
     answer = admin_client.patch(f"/api/extras/webhooks/{original.pk}/", change, content_type="application/json")
     assert answer.status_code == 200
     copy = copy_of(original)
-    assert (copy.name, copy.payload_url, copy.secret.reveal()) == ("CMDB 2 (event rules)", "http://10.0.0.7/moved", "other")
+    assert (copy.name, copy.payload_url, copy.secret.reveal()) == (
+        "CMDB 2 (event rules)",
+        "http://10.0.0.7/moved",
+        "other",
+    )
     assert (copy.ordered, copy.conditions) == (False, {"attr": "name", "value": "AMS1"})
 
 

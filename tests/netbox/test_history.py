@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from core.models import ObjectChange
-from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client, RequestFactory
 from extras.models import Webhook as Original
 from netbox.context_managers import event_tracking
-from users.models import User
 
+from core.models import ObjectChange
+from dcim.models import Site
 from tests.support.makers import make_delivery
+from users.models import User
 from webhooks.insight import history
 from webhooks.models import State, Webhook
 from webhooks.operations import runs
@@ -73,7 +73,7 @@ def test_a_new_webhook_is_one_entry_with_its_settings(user: Any, request_id: uui
     assert after["conditions"] == SETTINGS["conditions"]
     assert after["object_types"] == [ContentType.objects.get_for_model(Site).pk]
     assert (after["secret"], after["secret_headers"], after["additional_headers"]) == (True, True, True)
-    assert (after["body_template"], after["payload_url"]) == (False, "http://10.0.0.5")
+    assert (after["body_template"], after["payload_url"]) == (False, "http://10.0.0.5/…")
 
 
 def test_an_edit_shows_what_was_before(webhook: Webhook, user: Any, request_id: uuid.UUID) -> None:
@@ -85,7 +85,9 @@ def test_an_edit_shows_what_was_before(webhook: Webhook, user: Any, request_id: 
 
 
 def test_no_entry_has_a_secret(webhook: Webhook, user: Any) -> None:
-    save_webhook(webhook, {"secret": "n3w", "payload_url": "http://10.0.0.5/other", "secret_headers": ""}, None, Operator("x"))
+    save_webhook(
+        webhook, {"secret": "n3w", "payload_url": "http://10.0.0.5/other", "secret_headers": ""}, None, Operator("x")
+    )
     history.record(user, [webhook], history.DELETION)
     stored = json.dumps(list(ObjectChange.objects.values("prechange_data", "postchange_data", "message")))
     assert ObjectChange.objects.count() == 2

@@ -6,10 +6,10 @@ import io
 from typing import Any
 
 import pytest
-from core.models import ObjectChange
 from django.core.management import CommandError, call_command
-from extras.models import EventRule, NotificationGroup
+from extras.models import EventRule, NotificationGroup, Tag
 
+from core.models import ObjectChange
 from tests.support.netbox_rules import make_original, make_rule
 from webhooks.contrib.netbox.event_rules import DeliverDurably
 from webhooks.models import Webhook
@@ -50,6 +50,19 @@ def test_a_rule_becomes_a_webhook_with_its_secret(rule: EventRule) -> None:
     assert webhook.conditions == rule.conditions
 
 
+def test_the_description_and_static_data_come_along(rule: EventRule) -> None:
+    EventRule.objects.update(description="Mirror", action_data={"team": "noc"})
+    text = run()
+    webhook = Webhook.objects.get()
+    assert (webhook.description, webhook.static_data) == ("Mirror", {"team": "noc"})
+    assert "left out" not in text
+
+
+def test_tags_are_left_out_and_named(rule: EventRule) -> None:
+    rule.tags.add(Tag.objects.create(name="prod", slug="prod"))
+    assert "! left out: tags\n" in run("--dry-run")
+
+
 def test_a_second_run_creates_nothing(rule: EventRule) -> None:
     run()
     assert "There is nothing to create." in run()
@@ -58,7 +71,7 @@ def test_a_second_run_creates_nothing(rule: EventRule) -> None:
 
 def test_a_dry_run_changes_nothing(rule: EventRule) -> None:
     text = run("--dry-run", "--disable-originals")
-    assert "Originals to disable:\n  event rule \"Sites\" with webhook \"CMDB\"\n" in text
+    assert 'Originals to disable:\n  event rule "Sites" with webhook "CMDB"\n' in text
     assert not Webhook.objects.exists()
     rule.refresh_from_db()
     assert rule.enabled
@@ -96,7 +109,9 @@ def test_originals_can_be_disabled_later(rule: EventRule) -> None:
 
 
 @pytest.mark.parametrize(
-    "difference", [{"enabled": False}, {"payload_url": "http://10.0.0.9/"}, {"conditions": None}], ids=lambda one: [*one][0]
+    "difference",
+    [{"enabled": False}, {"payload_url": "http://10.0.0.9/"}, {"conditions": None}],
+    ids=lambda one: next(iter(one)),
 )
 def test_an_original_stays_if_the_webhook_differs(rule: EventRule, difference: dict[str, Any]) -> None:
     run()

@@ -6,8 +6,6 @@ from io import StringIO
 
 import pytest
 import yaml
-from core.models import ObjectChange, ObjectType
-from dcim.models import Device, Site
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
@@ -15,9 +13,11 @@ from django.urls import reverse
 from extras.models import Bookmark, ExportTemplate, JournalEntry
 from jinja2.exceptions import SecurityError
 from netbox.registry import registry
-from users.models import ObjectPermission
 
+from core.models import ObjectChange, ObjectType
+from dcim.models import Device, Site
 from tests.support.html_forms import fields_of
+from users.models import ObjectPermission
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING
 from webhooks.models.webhook_states import DisabledReason
@@ -66,7 +66,9 @@ def jo(client):
 
 
 def permit(user, *actions, model=Webhook, constraints=None) -> None:
-    permission = ObjectPermission.objects.create(name=f"{user} {actions} {model}", actions=actions, constraints=constraints)
+    permission = ObjectPermission.objects.create(
+        name=f"{user} {actions} {model}", actions=actions, constraints=constraints
+    )
     permission.object_types.add(ObjectType.objects.get_for_model(model))
     permission.users.add(user)
 
@@ -107,6 +109,15 @@ def test_the_list_filters_and_sorts(admin_client, query, found) -> None:
     rows = list(csv.DictReader(StringIO(admin_client.get(page("_list", **query, export="table")).text)))
     assert [row["Name"] for row in rows] == found
     assert admin_client.get(page("_list", **query)).status_code == 200
+
+
+def test_a_quick_search_replaces_the_rows_alone(admin_client) -> None:
+    make()
+    make("Devices")
+    shown = admin_client.get(page("_list", q="dev"), headers={"HX-Request": "true"}).text
+    assert "Devices" in shown
+    assert "CMDB" not in shown
+    assert "<html" not in shown
 
 
 def test_a_search_does_not_guess_hidden_urls(client, jo) -> None:
@@ -266,7 +277,9 @@ def test_the_form_tries_unsaved_values_on_an_object(admin_client) -> None:
         fields = open_form(admin_client, form)
         chosen = {"try_model": "dcim.site", "try_object": str(site.pk), "try_action": "updated", "try": "show"}
         types = [str(type_of(Site).pk)]
-        tried = text_of(admin_client.post(address, entered(fields, name="New", payload_url=URL, object_types=types, **chosen)))
+        tried = text_of(
+            admin_client.post(address, entered(fields, name="New", payload_url=URL, object_types=types, **chosen))
+        )
         assert "would be sent" in tried
         assert "Amsterdam" in tried
     assert Webhook.objects.get().name == "CMDB"
@@ -301,7 +314,11 @@ def test_the_page_of_a_webhook_shows_its_state_and_settings(admin_client) -> Non
 
 def test_buttons_pause_resume_and_enable_a_webhook(admin_client) -> None:
     webhook = make()
-    for name, text in (("pause", "1 webhook paused."), ("resume", "1 webhook resumed."), ("disable", "1 webhook disabled.")):
+    for name, text in (
+        ("pause", "1 webhook paused."),
+        ("resume", "1 webhook resumed."),
+        ("disable", "1 webhook disabled."),
+    ):
         answer = admin_client.post(page(f"_{name}", webhook.pk), follow=True)
         assert answer.redirect_chain[-1][0] == page("", webhook.pk)
         assert text in text_of(answer)
@@ -426,7 +443,10 @@ def test_an_import_of_csv_adds_webhooks(admin_client) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ("name,payload_url,object_types,on_created\nA,https://a.example,dcim.site,true\nB,https://b.example,dcim.site,false\n", "Choose at least one action"),
+        (
+            "name,payload_url,object_types,on_created\nA,https://a.example,dcim.site,true\nB,https://b.example,dcim.site,false\n",
+            "Choose at least one action",
+        ),
         ("name,payload_url,object_types,on_created\nA,ftp://a.example,dcim.site,true\n", "payload_url"),
         ("name,payload_url,on_created,object_types\nA,https://a.example,true,dcim.nothing\n", "dcim.nothing"),
         ("name,payload_url,on_created,secret\nA,https://a.example,true,x\n", "Unrecognized header: secret"),
@@ -529,7 +549,13 @@ def test_a_viewer_sees_no_button_and_no_hidden_value(client, jo) -> None:
         assert hidden not in shown, hidden
     listed = client.get(page("_list")).text
     assert "CMDB" in listed
-    for hidden in (page("_add"), page("_bulk_edit"), page("_bulk_pause"), page("_bulk_delete"), page("_edit", webhook.pk)):
+    for hidden in (
+        page("_add"),
+        page("_bulk_edit"),
+        page("_bulk_pause"),
+        page("_bulk_delete"),
+        page("_edit", webhook.pk),
+    ):
         assert hidden not in listed, hidden
 
 

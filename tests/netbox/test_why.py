@@ -95,7 +95,7 @@ def test_an_object_is_chosen_from_the_rest_api(admin_client: Client, site: Any) 
     assert "It was given up at" not in html
     html = ask(admin_client, object_type="dcim.site", object=site.pk, object_id="")
     assert "It was given up at" in html
-    assert f'<option value="{site.pk}" selected>AMS1</option>' in html
+    assert f'<option value="{site.pk}" selected>AMS1</option>' in html.replace("\n", " ").replace(" >", ">").replace("  ", " ")
     assert f'value="{site.pk}">' not in html
 
 

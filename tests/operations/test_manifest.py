@@ -185,13 +185,11 @@ def test_an_exported_file_changes_nothing_where_it_comes_from(file: Path, monkey
         "excluded_usernames": ["bot"], "secret": {"env": "CMDB_SYNC_SECRET"},
     }  # fmt: skip
     run("webhooks_apply", "--noinput", write(file, full, DNS))
-    make_webhook(name="Ledger of Sites")
     for options in ((), ("--json",)):
         text = run("webhooks_export", *options)
         assert "hidden" not in text
         file.write_text(text)
-        said = run("webhooks_apply", "--check", "--prune", str(file)) if not options else ""
-        assert said in ("", "There is nothing to change.\n") or "webhook-ledger-of-sites" in said
+        assert run("webhooks_apply", "--check", "--prune", str(file)) == "There is nothing to change.\n"
 
 
 def test_a_webhook_without_an_identifier_is_exported_with_one_from_its_name() -> None:

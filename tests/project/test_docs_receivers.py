@@ -1,4 +1,4 @@
-"""The receivers of docs/receivers.md, run unchanged, over real sockets."""
+"""The receivers of docs/receivers.md and docs/more-receivers.md, run unchanged, over real sockets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -22,6 +26,7 @@ import webhooks
 from tests.support.draining import drain, states
 from tests.support.inbox import ROOT
 from tests.support.makers import make_webhook
+from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.models import State, Webhook
@@ -33,8 +38,8 @@ BODY = b'{"event": "updated", "object_type": "dcim.site", "data": {"id": 7}}'
 
 
 def code(title: str) -> str:
-    page = (ROOT / "docs" / "receivers.md").read_text()
-    [found] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("receivers.md", "more-receivers.md"))
+    [found] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```', pages, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
@@ -45,6 +50,19 @@ FAILING = {
         "async function work(event) {\n",
         "  if ((await import('node:fs')).existsSync('broken')) throw new Error('no room');\n",
     ),
+    "go": (
+        "func work(one event) error {\n",
+        '\tif _, err := os.Stat("broken"); err == nil {\n\t\treturn errors.New("no room")\n\t}\n',
+    ),
+    "java": (
+        "    static void work(JsonObject event) throws Exception {\n",
+        '        if (new java.io.File("broken").exists()) throw new IOException("no room");\n',
+    ),
+    "php": (
+        "function work(array $event): void\n{\n",
+        "    if (file_exists(getcwd() . '/broken')) throw new RuntimeException('no room');\n",
+    ),
+    "ruby": ("def work(event)\n", '  raise "no room" if File.exist?("broken")\n'),
 }
 
 
@@ -54,20 +72,31 @@ def failing(language: str, text: str) -> str:
     return text.replace(head, head + more)
 
 
+def listens(address: str) -> bool:
+    host, _colon, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Running:
     """A receiver process; ``printed`` has its lines. Its work fails while the file ``broken`` exists."""
 
-    def __init__(self, command: list[str], secret: str) -> None:
+    def __init__(self, command: list[str], secret: str, directory: Path) -> None:
         environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
-        self.broken = Path(command[-1]).parent / "broken"
-        self.process = subprocess.Popen(
-            command, cwd=self.broken.parent, env=environment, stdout=subprocess.PIPE, text=True
-        )
+        self.broken = directory / "broken"
+        self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
         self.printed: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        until(lambda: self.printed or self.process.poll() is not None, 30, "the receiver to start")
-        self.url = f"http://127.0.0.1:{self.printed.pop(0).removeprefix('port ')}/"
+        if addresses := [one for one in command if one.startswith("127.0.0.1:")]:
+            until(lambda: listens(addresses[0]), 30, "the receiver to start")
+            self.url = f"http://{addresses[0]}/"
+        else:
+            until(lambda: self.printed or self.process.poll() is not None, 30, "the receiver to start")
+            self.url = f"http://127.0.0.1:{self.printed.pop(0).removeprefix('port ')}/"
 
     def _listen(self) -> None:
         for line in self.process.stdout or ():
@@ -95,28 +124,80 @@ class Running:
             self.process.stdout.close()
 
 
-def command_of(language: str, directory: Path) -> list[str]:
-    if language == "python":
-        path = directory / "receiver.py"
-        path.write_text(failing(language, code(path.name)))
-        return [sys.executable, "-W", "error", str(path)]
-    node = shutil.which("node")
-    if not node:
-        assert not os.environ.get("CI"), "no node on this machine, and nothing may be left out here"
-        pytest.skip("no node on this machine: install it (Debian: apt-get install nodejs)")
-    path = directory / "receiver.mjs"
-    path.write_text(failing(language, code(path.name)))
-    return [node, str(path)]
+GSON = "/usr/share/java/gson.jar"
 
 
-@pytest.fixture(params=SECRET_FIELDS, ids=["whsec", "plain"])
-def secret(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@dataclass(frozen=True)
+class Language:
+    """A language in which there is a receiver."""
+
+    file: str
+    command: tuple[str, ...]
+    """How it is run: {file}, {directory} and {address} are filled in. One without an address prints its port."""
+    build: tuple[str, ...] = ()
+    packages: str = ""
+    """The packages of Debian that have the commands."""
 
 
-@pytest.fixture(params=["python", "javascript"])
-def receiver(request: pytest.FixtureRequest, tmp_path: Path, secret: str) -> Iterator[Running]:
-    running = Running(command_of(request.param, tmp_path), secret)
+LANGUAGES = {
+    "python": Language("receiver.py", (sys.executable, "-W", "error", "{file}")),
+    "javascript": Language("receiver.mjs", ("node", "{file}"), packages="nodejs"),
+    "go": Language(
+        "receiver.go", ("{directory}/receiver",), ("go", "build", "-o", "{directory}/receiver", "{file}"), "golang-go"
+    ),
+    "java": Language(
+        "Receiver.java",
+        ("java", "-cp", f"{GSON}:{{directory}}", "Receiver"),
+        ("javac", "-cp", GSON, "-d", "{directory}", "{file}"),
+        "default-jdk-headless libgson-java",
+    ),
+    "php": Language(
+        "receiver.php",
+        ("php", "-d", "enable_post_data_reading=0", "-S", "{address}", "{file}"),
+        packages="php-cli php-sqlite3",
+    ),
+    "ruby": Language("receiver.rb", ("ruby", "-w", "{file}"), packages="ruby ruby-webrick"),
+}
+
+
+@cache
+def built(name: str) -> Path:
+    """The directory with the receiver of a language, compiled if it needs that."""
+    language, directory = LANGUAGES[name], Path(tempfile.mkdtemp(prefix=f"receiver-{name}-"))
+    (directory / language.file).write_text(failing(name, code(language.file)))
+    if language.build:
+        subprocess.run(filled(language.build, language, directory), check=True, cwd=directory)
+    return directory
+
+
+def filled(command: Sequence[str], language: Language, directory: Path) -> list[str]:
+    values = {"file": directory / language.file, "directory": directory, "address": f"127.0.0.1:{free_port()}"}
+    return [part.format_map(values) for part in command]
+
+
+def command_of(name: str) -> list[str]:
+    language = LANGUAGES[name]
+    if not shutil.which((language.build or language.command)[0]) or (name == "java" and not Path(GSON).exists()):
+        assert not os.environ.get("CI"), f"no {name} on this machine, and nothing may be left out here"
+        pytest.skip(f"no {name} on this machine: install it (Debian: apt-get install {language.packages})")
+    return filled(language.command, language, built(name))
+
+
+@pytest.fixture(params=[(name, secret) for name in LANGUAGES for secret in SECRET_FIELDS], ids=lambda one: f"{one[0]}-{one[1][:5]}")
+def language_and_secret(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name, secret = request.param
+    return name, secret
+
+
+@pytest.fixture
+def secret(language_and_secret: tuple[str, str]) -> str:
+    return language_and_secret[1]
+
+
+@pytest.fixture
+def receiver(language_and_secret: tuple[str, str], tmp_path: Path) -> Iterator[Running]:
+    name, secret = language_and_secret
+    running = Running(command_of(name), secret, tmp_path)
     yield running
     running.stop()
 
@@ -245,11 +326,11 @@ KEYLESS = ["whsec_", "whsec_!", "whsec_===="]
 
 
 @pytest.mark.parametrize("secret", ["", *KEYLESS])
-@pytest.mark.parametrize("language", ["python", "javascript"])
+@pytest.mark.parametrize("language", [name for name, one in LANGUAGES.items() if "{address}" not in one.command])
 def test_a_receiver_does_not_start_without_a_key(language: str, secret: str, tmp_path: Path) -> None:
     environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
     with subprocess.Popen(
-        command_of(language, tmp_path), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_of(language), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             printed, problem = process.communicate(timeout=20)

@@ -14,6 +14,9 @@ from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import connection
+from django.template import Context, Template
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import SandboxedEnvironment
 
 from dcim.models import Site
 from tests.support.makers import make_webhook
@@ -140,6 +143,13 @@ class TestSecret:
         lost = Secret(stored="fernet:lost")
         assert lost == Secret(stored="fernet:lost")
         assert lost not in ("", PLAIN, Secret(PLAIN), Secret(stored="fernet:other"))
+
+
+def test_templates_of_a_host_cannot_reveal_a_secret() -> None:
+    secret = Secret(PLAIN)
+    assert PLAIN not in Template("{{ secret.reveal }} {{ secret }}").render(Context({"secret": secret}))
+    with pytest.raises(SecurityError):
+        SandboxedEnvironment().from_string("{{ secret.reveal() }}").render(secret=secret)
 
 
 @pytest.mark.timing

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.models import ObjectType
 from extras.models import EventRule
 from extras.models import Webhook as Original
+
+from core.models import ObjectType
 
 
 def make_original(name: str = "CMDB", **fields: Any) -> Original:

@@ -138,6 +138,28 @@ def parse_depth(header: str) -> int:
 _current: ContextVar[Actor | RequestActor | None] = ContextVar("webhooks_actor", default=None)
 
 
+_is_silenced: ContextVar[bool] = ContextVar("webhooks_is_silenced", default=False)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """No change in this block is recorded, and so no webhook hears of it: for imports, fixtures and repairs. In this
+    thread or task. ``webhooks.send()`` still sends.
+
+    Put whole transactions into it. An Event of an earlier change of the same transaction stays as it is.
+    """
+    token = _is_silenced.set(True)
+    try:
+        yield
+    finally:
+        _is_silenced.reset(token)
+
+
+def is_silenced() -> bool:
+    """Whether changes are not recorded now."""
+    return _is_silenced.get()
+
+
 def current_actor() -> Actor:
     """The current actor; one without a name outside requests and ``actor()``."""
     if (request := framework().request()) is not None:

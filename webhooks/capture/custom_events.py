@@ -3,6 +3,7 @@ webhook that other code has chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -40,6 +41,11 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     for data that is not JSON. Raises TypeError for an ``obj`` that is no instance of a model. Errors of the database
     or of Redis are logged, as for a save.
     """
+    record(name, obj, data)
+
+
+def record(name: str, obj: models.Model | None = None, data: Any = None, without: Collection[int] = ()) -> None:
+    """As ``send``. The webhooks with the ids ``without`` do not get the event."""
     if name not in registry.custom_events():
         raise ValueError(registry.custom_events_problem([name]))
     try:
@@ -60,13 +66,13 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         state = current_or_new_state(using)
         if state.subscriptions.has_event(name):
             with state.begin():
-                _record_event(state, event, registration if is_here else None)
+                _record_event(state, event, registration if is_here else None, without)
 
 
 def send_to(webhook: Webhook, event: Event) -> None:
-    """Record an event for one webhook alone, whatever models and events that has chosen. Its filters decide as always.
+    """Record an event for one webhook alone, also if it has not chosen such events. Its filters decide as always.
 
-    For rules outside this app, which have decided already who gets what. ``event`` is complete: it has its action, the
+    For rules outside this app that choose the webhook. ``event`` is complete: it has its action, the
     columns of its object, and its data, snapshots and changed fields as JSON texts. It goes into the lane of its
     object, and is never merged with another. With an ``error`` it is recorded as failed. Errors of the database or of
     Redis are logged, as for a save.
@@ -110,10 +116,13 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is invalid. {error}") from error
 
 
-def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
+def _record_event(
+    state: TransactionState, event: Event, registration: Registration | None, without: Collection[int]
+) -> None:
     """Record the event for the webhooks that want it. ``registration``: its object has a row in this database."""
     usernames = [current_actor().username]
     candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, usernames)
+    candidates = [pk for pk in candidates if pk not in without]
     if candidates and registration:
         _lock_object(state, registration, event)
     _store(state, event, candidates, refusals)

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from webhooks import payloads
 from webhooks.capture import serialize
-from webhooks.capture.context import Actor, acting, actor_columns, current_actor
+from webhooks.capture.context import Actor, acting, actor_columns, current_actor, is_silenced
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
@@ -128,6 +128,8 @@ def record(
     fields of ``Change``. Errors are logged, and become failed Events if possible. Raises only what aborted the
     transaction.
     """
+    if is_silenced():
+        return
     for registration, pks in objects.items():
         for pk in pks:
             with log_missed(using, Change(registration, pk, action)):
@@ -345,7 +347,7 @@ def complete_columns(
     columns = of_object | actor_columns(actor)
     columns |= {"action": action, "webhook_ids": webhook_ids, "error": error}
     columns |= {"timestamp": timezone.now(), "depth": min(actor.depth, MAX_DEPTH)}
-    return columns | serialize.context_columns(columns, state.using)
+    return columns | serialize.context_columns(columns, state.using) | serialize.trace_columns(columns)
 
 
 def stop_loop(state: TransactionState, found: Match, actor: Actor) -> str:

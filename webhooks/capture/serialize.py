@@ -34,6 +34,7 @@ from webhooks.db import (
 )
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
+from webhooks.models.columns import TRACE_LENGTH
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text, with_pks
@@ -226,6 +227,15 @@ def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
             text, context = written, more
         log_if_slow(f"hook {hook.name}", began)
     return {"context": text}
+
+
+def trace_columns(columns: Mapping[str, Any]) -> dict[str, str | None]:
+    """The column ``trace`` of a new Event with these columns, from the hooks. Empty if there is no such hook."""
+    if not (found := hooks.listed("trace_context")):
+        return {}
+    change = hooks.CapturedChange(*(columns.get(name, "") for name in OF_CHANGE))
+    traces = (clean(str(hook.call(change) or ""), TRACE_LENGTH) for hook in found)
+    return {"trace": next(filter(None, traces), None)}
 
 
 def stored_snapshot(registration: Registration, instance: models.Model) -> str:

@@ -22,7 +22,9 @@ from django.db import models, router
 from django.db.models import signals
 
 from webhooks import registry
+from webhooks.capture import related
 from webhooks.capture.batch import batch
+from webhooks.capture.context import is_silenced
 from webhooks.capture.events import announce, finish_deletion, record, records_later
 from webhooks.capture.prechange import forget_models, read_pointing, read_prechange
 from webhooks.capture.relations import RelationEdit
@@ -63,6 +65,8 @@ def on_registered(sender: Any, model: Model, **kwargs: Any) -> None:
     for field in model._meta.many_to_many:
         if field.remote_field.through is not None:
             _connect_receiver(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
+    if registration := registry.registration_of(model):
+        related.connect(registration)
 
 
 def _watch_class(sender: Model) -> None:
@@ -116,7 +120,8 @@ def on_saving(
     using = _using(sender, instance, using)
     instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
-    if _is_loaded(raw) or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
+    is_wanted = not _is_loaded(raw) and using == Event.objects.db and not is_silenced()
+    if not is_wanted or (state and not state.subscriptions.prechange_types):
         return
     objects = {}
     for registration in registry.registrations_touched(sender):

@@ -22,7 +22,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks import hooks
 from webhooks.capture import subscriptions
-from webhooks.capture.context import Actor, current_actor
+from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
 from webhooks.db import ReadWithNext
 from webhooks.errors import log_errors
@@ -411,6 +411,8 @@ def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) 
     No webhook wants a change that will be rolled back. If the transaction does not know the webhooks yet, ``look_up``
     reads them. Otherwise the answer is True.
     """
+    if is_silenced():
+        return False
     state = current_state(using)
     if state is None and using != Event.objects.db:
         return False

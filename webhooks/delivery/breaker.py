@@ -30,7 +30,7 @@ from django.utils.translation import gettext_noop as _
 
 from webhooks.db import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.models import Webhook
 from webhooks.network.attempt import Outcome
 from webhooks.security import encryption
@@ -192,11 +192,14 @@ class AvoidedWebhooks:
             return False
         known = self._by_id.get(webhook.pk)
         kind, times = KINDS[outcome.kind], known.times if known else 0
+        reason, extra = outcome.reason, about(webhook=webhook, kind=kind)
         if not known and kind == ErrorKind.SECRET:
             keys = ", ".join(encryption.key_names())
-            logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", outcome.reason, keys)
+            logger.error(
+                "%s. This worker has these keys: %s. It leaves the webhook to others", reason, keys, extra=extra
+            )
         elif not known:
-            logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, outcome.reason)
+            logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, reason, extra=extra)
         until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]
         self._by_id[webhook.pk] = Avoided(kind, known.since if known else outcome.started_at, until, times + 1)
         return True
@@ -204,6 +207,9 @@ class AvoidedWebhooks:
     def discard(self, webhook: Webhook) -> None:
         """An attempt shows that the fault is over. If name servers failed, the other names may resolve, too."""
         over = self._by_id.pop(webhook.pk, None)
+        if over:
+            text, extra = over.kind.english, about(webhook=webhook, kind=over.kind)
+            logger.warning("Webhook %s gets its deliveries again. This is over: %s", webhook, text, extra=extra)
         if over and over.kind == ErrorKind.RESOLVER:
             for pk, one in self._by_id.items():
                 if one.kind == ErrorKind.RESOLVER:

@@ -38,10 +38,12 @@ def compose(
     now: Callable[[], datetime],
     is_redelivery: bool = False,
     is_test: bool = False,
+    is_first: bool = True,
 ) -> Request:
     """The request of an attempt, signed with the time that ``now`` returns.
 
-    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it.
+    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it. ``is_first``: no attempt
+    failed before.
 
     Raises Refused if the webhook's templates or secrets do not work, or the project's code for credentials.
     """
@@ -71,7 +73,12 @@ def compose(
         stores_body=body_kind in STORED_BODIES,
     )
     for hook in hooks.listed("request_prepared"):
-        request = _prepared_by(hook, request, webhook, message_id, is_test)
+        first = is_first and not is_redelivery
+        prepared = hooks.PreparedRequest(
+            webhook.pk, webhook.name, message_id, request.method, url, dict(request.headers), body, is_test,
+            event.trace, webhook.send_trace, first,
+        )  # fmt: skip
+        request = _prepared_by(hook, request, prepared)
     with _refusing_unusable(webhook, "secret headers"):
         return authenticate(request, webhook.credentials(url))
 
@@ -86,13 +93,13 @@ def _refusing_unusable(webhook: Webhook, part: str) -> Iterator[None]:
         raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
 
 
-def _prepared_by(hook: hooks.Hook, request: Request, webhook: Webhook, message_id: str, is_test: bool) -> Request:
+def _prepared_by(hook: hooks.Hook, request: Request, prepared: hooks.PreparedRequest) -> Request:
     """The request with the headers that a hook sets. Raises Refused for a veto. A hook that fails sets none."""
 
     def prepare(request: Request) -> Request:
-        method, url, fields, body = request.method, request.url, dict(request.headers), request.body
-        hook.method(hooks.PreparedRequest(webhook.pk, webhook.name, message_id, method, url, fields, body, is_test))
-        return replace(request, headers=headers.merged(request.headers, headers.changed_lines(request.headers, fields)))
+        hook.method(prepared)
+        changed = headers.changed_lines(request.headers, prepared.headers)
+        return replace(request, headers=headers.merged(request.headers, changed))
 
     try:
         return hooks.Hook(hook.name, prepare).call(request) or request

@@ -26,7 +26,7 @@ The deliveries of a paused or disabled webhook wait. A failed one is sent again 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -40,7 +40,7 @@ from django.utils.translation import gettext as _
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
@@ -161,7 +161,7 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
         Webhook.objects.filter(pk__in=recovered).record_success()
         if resumed := [pk for pk in recovered if locked[pk].probe_at and _is_started(locked[pk])]:
             QueuedDelivery.objects.hasten_heads(resumed)
-            _announce("webhook_resumed", *(locked[pk] for pk in resumed))
+            _announce_resumed(*(locked[pk] for pk in resumed))
     return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
 
 
@@ -204,14 +204,26 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     webhook.last_failure, webhook.error_kind = failure.summary, failure.kind
     webhook.disabled_reason = health.disabled_reason
     if health.disabled_reason:
-        logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, health.disabled_reason)
+        reason = health.disabled_reason
+        logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, reason, extra=_about(webhook))
         # No e-mail follows if a user disables a webhook.
-        _announce("webhook_disabled", webhook, own=[hooks.Hook(f"{__name__}.mail_disabled", mail_disabled)])
+        own = [] if hooks.mails_problems() else [hooks.Hook(f"{__name__}.mail_disabled", mail_disabled)]
+        _announce("webhook_disabled", webhook, own=own)
     elif health.probe_at and not webhook.probe_at:
-        logger.warning("Webhook %s is paused: %s", webhook, failure.summary)
+        logger.warning("Webhook %s is paused: %s", webhook, failure.summary, extra=_about(webhook))
         _announce("webhook_paused", webhook)
     elif webhook.probe_at and not health.probe_at and _is_started(webhook):
-        _announce("webhook_resumed", webhook)
+        _announce_resumed(webhook)
+
+
+def _about(webhook: Webhook) -> dict[str, Any]:
+    return about(webhook=webhook, kind=webhook.error_kind)
+
+
+def _announce_resumed(*webhooks: Webhook) -> None:
+    for webhook in webhooks:
+        logger.warning("Webhook %s gets its deliveries again: its receiver works", webhook, extra=_about(webhook))
+    _announce("webhook_resumed", *webhooks)
 
 
 def _announce(name: str, *webhooks: Webhook, own: Sequence[hooks.Hook] = ()) -> None:
@@ -220,7 +232,7 @@ def _announce(name: str, *webhooks: Webhook, own: Sequence[hooks.Hook] = ()) -> 
 
 
 def mail_disabled(webhook: hooks.WebhookChange) -> None:
-    """Send an e-mail about a disabled webhook to the addresses in ``NOTIFY``, or to Django's ``ADMINS``."""
+    """Send an e-mail about a disabled webhook."""
     explanation, name = explain(webhook.error_kind, webhook.receiver), {"name": webhook.name}
     subject = one_line(_("Webhook %(name)s was disabled") % name)  # code can save a name with a line break
     reason = DisabledReason(webhook.disabled_reason).label
@@ -233,6 +245,11 @@ def mail_disabled(webhook: hooks.WebhookChange) -> None:
             "them there."
         ),
     )
+    mail_operators(subject, paragraphs)
+
+
+def mail_operators(subject: str, paragraphs: Iterable[str]) -> None:
+    """Send an e-mail to the addresses in ``NOTIFY``, or to Django's ``ADMINS``."""
     if conf.notify:
         send_mail(subject, "\n\n".join(paragraphs), None, list(conf.notify))
     else:

@@ -18,7 +18,7 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, savepoint
 from webhooks.delivery import counting
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.models import (
     Attempt,
     Body,
@@ -192,6 +192,7 @@ def _delete_row(webhook: Webhook, webhooks: WebhookQuerySet) -> bool:
             Statistic.objects.filter(webhook=webhook.pk)._raw_delete(webhooks.db)
             webhooks.filter(pk=webhook.pk).delete_rows()
     except IntegrityError as error:  # so is ProtectedError
-        logger.error("Webhook %s stays hidden and is not deleted: %s", webhook, error.args[0])
+        reason, extra = error.args[0], about(webhook=webhook)
+        logger.error("Webhook %s stays hidden and is not deleted: %s", webhook, reason, extra=extra)
         return False
     return True

@@ -29,7 +29,7 @@ from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import MANY, Sender
 from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.auth import waits
@@ -265,9 +265,9 @@ class DeliveryRunner:
         self._claims.hand_back(postponed, LOOKED_UP_AGAIN_AFTER)
         if (fault := self._breaker.fault) and fault != before:
             self._claims.hand_back_waiting()
-            logger.error("%s. Deliveries wait, and no attempt is counted", fault.text)
+            logger.error("%s. Deliveries wait, and no attempt is counted", fault.text, extra=about(kind=fault.kind))
         elif before and not fault:
-            logger.warning("Deliveries are sent again. This is over: %s", before.text)
+            logger.warning("Deliveries are sent again. This is over: %s", before.text, extra=about(kind=before.kind))
 
     def _record(self, claim_next: bool = False) -> None:
         """Record outcomes. With ``claim_next``, claim what waits behind them in the same transaction."""
@@ -295,7 +295,13 @@ class DeliveryRunner:
     def _compose(self, delivery: ClaimedDelivery) -> Request:
         is_redelivery = bool(delivery.row.requested_by)
         request = compose(
-            delivery.webhook, delivery.bodies, str(delivery.id), self._renderer, self._clock.now, is_redelivery
+            delivery.webhook,
+            delivery.bodies,
+            str(delivery.id),
+            self._renderer,
+            self._clock.now,
+            is_redelivery,
+            is_first=not delivery.row.failures,
         )
         # During a fault, this is a probe. Over a kept connection it would say nothing about name servers and routes.
         return replace(request, connects=True) if self._breaker.fault else request

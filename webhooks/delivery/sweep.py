@@ -25,7 +25,7 @@ from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
-from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
+from webhooks.errors import about, get_logger, is_statement_timeout, reraise_job_timeout
 from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes, partitions
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
@@ -95,7 +95,7 @@ class Sweeper:
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
-        if hooks.listed("problem_began") or hooks.listed("problem_ended"):
+        if any(map(hooks.listed, hooks.OF_PROBLEMS)):
             hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
         return self.sweep_urgent() + self._run_all(
             [
@@ -181,11 +181,14 @@ def expire_leases() -> int:
         outcome = Outcome(to_utc(ended[token].lease_until), 0, reason=kind.english, kind=kind)
         row = ClaimedRow(*columns)._replace(failures=_worker_ended_in_a_row(columns[0]))
         outcomes += [(one, outcome) for one in load_claimed([row], token)]
-        logger.error("Delivery %s failed: %s", columns[0], kind.english)
+        extra = about(delivery=row.id, event=row.event_id, kind=kind)
+        logger.error("Delivery %s failed: %s", columns[0], kind.english, extra=extra)
     if outcomes:
         record(outcomes, worker="")
     # The deliveries of a webhook that is being deleted get no attempt.
-    return count + len(outcomes) + claimed.release(lost_leases=F("lost_leases") + 1)
+    count += len(outcomes) + claimed.release(lost_leases=F("lost_leases") + 1)
+    Sweep.objects.filter(pk=1).update(lost_leases=F("lost_leases") + count)
+    return count
 
 
 def _worker_ended_in_a_row(delivery_id: uuid.UUID) -> int:

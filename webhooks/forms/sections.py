@@ -65,6 +65,7 @@ def _request(webhook: Webhook) -> list[str]:
         _("with the previous state") if webhook.prechange else "",
         ngettext("%(count)s more header", "%(count)s more headers", lines) % {"count": lines} if lines else "",
         _("secret headers") if webhook.secret_headers else "",
+        _("with the trace context") if webhook.send_trace else "",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Notice alarms that begin or end, for the hooks ``problem_began`` and ``problem_ended``.
+"""Notice alarms that begin or end, for the hooks ``problem_began``, ``problem_ended`` and ``problems_seen``.
 
 The last alarms are in the row of the sweep: all workers share them, and Redis may lose its data. An alarm that follows
 from another one is noticed silently: with no route to the network, a hundred webhooks fail. If its cause ends and it
@@ -44,9 +44,11 @@ def look(**kwargs: Any) -> None:
         now = _known(problems_of(alarms), row.problems)
         if len(alarms) >= MAX_ALARMS:
             now = row.problems | now  # others may still be there
+        announced = [key for key, one in now.items() if one["is_announced"]]
+        hooks.announce("problems_seen", using, lambda: [tuple(_noticed(now[key]) for key in announced)])
         if now == row.problems:
             return
-        began = [key for key, one in now.items() if one["is_announced"] and not _is_announced(row.problems, key)]
+        began = [key for key in announced if not _is_announced(row.problems, key)]
         ended = [key for key, one in row.problems.items() if one["is_announced"] and key not in now]
         hooks.announce("problem_began", using, lambda: [_noticed(now[key]) for key in began])
         hooks.announce("problem_ended", using, lambda: [_noticed(row.problems[key]) for key in ended])
@@ -62,7 +64,7 @@ def _known(alarms: Iterable[Alarm], before: Known) -> Known:
         for alarm in (root, *problems_of(root.consequences)):
             key = f"{alarm.problem}:{alarm.webhook_id or ''}:{alarm.error_kind}"
             since = to_utc(alarm.since or timezone.now()).isoformat()
-            new = NoticedProblem(alarm.problem, alarm.level, alarm.text, alarm.remedy, alarm.webhook_id, since)
+            new = NoticedProblem(alarm.problem, alarm.level, alarm.text, alarm.remedy, alarm.webhook_id, since, key)
             one = before.get(key) or asdict(new)
             is_announced = alarm is root or _is_announced(before, key) or _is_announced(found, key)
             found[key] = one | {"is_announced": is_announced}

@@ -19,6 +19,7 @@ from django.utils import translation
 
 from webhooks.db import to_utc
 from webhooks.errors import describe_error
+from webhooks.insight.alarms import Level
 from webhooks.insight.wording import count_of, sentence
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.filters import FILTERS, Filter
@@ -40,6 +41,10 @@ IDLE_SECONDS = 10
 
 # Seconds that a dry run may count.
 COUNT_SECONDS = 60
+
+# For monitors.
+EXIT_STATUS = {Level.GOOD: 0, Level.WARNING: 1, Level.ERROR: 2}
+LABELS = {Level.GOOD: "OK", Level.NOTE: "NOTE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
 
 
 class DatabaseCommand(BaseCommand):

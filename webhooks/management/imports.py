@@ -23,7 +23,7 @@ from django.db import transaction
 
 from webhooks import registry
 from webhooks.conf import MAX_TIMEOUT
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
 from webhooks.network import headers, url_policy
@@ -318,7 +318,7 @@ def create(plans: Iterable[Plan]) -> None:
     with transaction.atomic(Webhook.objects.db):
         for plan in plans:
             webhook = save_webhook(Webhook(), plan.fields, _types_of(plan), OPERATOR, is_checked=True)
-            logger.info("Webhook %s was imported from %s", webhook, plan.origin)
+            logger.info("Webhook %s was imported from %s", webhook, plan.origin, extra=about(webhook=webhook))
 
 
 def _problem(plan: Plan) -> str:

@@ -10,7 +10,7 @@ worker                   workers with their leases and transactions; the last sw
 run                      actions on many rows
 partitions               the partitions of the history on PostgreSQL
 filters, selection       the filters of deliveries, events and skips, declared once; choosing rows by them
-statistic                counts and times by minute and hour
+statistic                counts and times by minute and hour, and totals
 validation               the rules for a webhook
 ids                      ids that begin with a time
 columns                  options and managers that the tables share
@@ -24,11 +24,12 @@ from webhooks.models.event import Action, Event, Undispatched
 from webhooks.models.queue import QueuedDelivery, State
 from webhooks.models.run import Run, RunState
 from webhooks.models.skip import Skip
-from webhooks.models.statistic import Statistic, StatisticDelta
+from webhooks.models.statistic import Statistic, StatisticDelta, StatisticTotal
 from webhooks.models.webhook import MediaType, Method, Webhook
 from webhooks.models.worker import Sweep, Worker
 
 __all__ = [
     "Action", "Attempt", "Body", "BodyKind", "Delivery", "Event", "MediaType", "Method", "QueuedDelivery", "Run",
-    "RunState", "Skip", "State", "Statistic", "StatisticDelta", "Sweep", "Undispatched", "Webhook", "Worker",
+    "RunState", "Skip", "State", "Statistic", "StatisticDelta", "StatisticTotal", "Sweep", "Undispatched", "Webhook",
+    "Worker",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ M = TypeVar("M", bound=models.Model)
 
 USERNAME_LENGTH = 150  # as in Django's own user model
 REQUEST_ID_LENGTH = 200
+TRACE_LENGTH = 100
 
 # Limits for one INSERT of many rows. PostgreSQL closes the connection if a statement reaches a gigabyte.
 MAX_ROWS = 1000

@@ -30,6 +30,7 @@ from webhooks.db import (
 from webhooks.models.columns import (
     EMPTY,
     REQUEST_ID_LENGTH,
+    TRACE_LENGTH,
     USERNAME_LENGTH,
     PackedTextField,
     WriteDBManager,
@@ -219,6 +220,8 @@ class Event(models.Model):
     request = PackedTextField(
         _("request"), **EMPTY, help_text=_("The HTTP request as the payload shows it, as JSON text.")
     )
+    # None takes no space.
+    trace = models.CharField(max_length=TRACE_LENGTH, null=True, help_text=_("The trace context of the change."))
     webhook_ids = models.JSONField(
         default=list, db_default=[], help_text=_("The webhooks that matched when it happened.")
     )

@@ -91,6 +91,7 @@ class Period(models.IntegerChoices):
 
 # The columns that identify a row.
 KEY = ("webhook_id", "period", "start", "error_kind")
+KEY_OF_TOTAL = ("webhook_id", "error_kind")
 
 DAY = 86_400  # seconds
 
@@ -137,29 +138,17 @@ class StatisticManager(WriteDBManager["Statistic"]):
         return fetch_all(self.db, statement, [chosen_param] * 2)
 
     def add(self, deltas: Collection[int]) -> None:
-        """Add the deltas with these ids. A webhook that is deleted has none any more."""
+        """Add the deltas with these ids, to the totals too. A webhook that is deleted has none any more."""
         chosen, chosen_param = among_sql(self.db, deltas)
-        keys, names = ", ".join(KEY), ", ".join(COLUMNS)
-        sums = ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in COLUMNS)
-        greatest = "GREATEST" if is_postgresql(self.db) else "MAX"
-        added = ", ".join(
-            f"{name} = {greatest}(total.{name}, excluded.{name})"
-            if name in LONGEST
-            else f"{name} = total.{name} + excluded.{name}"
-            for name in COLUMNS
+        source = f"WITH deltas AS MATERIALIZED ({deltas_sql(self.db, f'WHERE delta.id {chosen}')})"
+        by_period = _upsert_sql(self.db, "rq_webhooks_statistic", KEY, COLUMNS)
+        total = _upsert_sql(
+            self.db, "rq_webhooks_statistictotal", KEY_OF_TOTAL, COUNTS, f"AND period = {Period.MINUTE}"
         )
-        # Sorted, so that two workers cannot deadlock.
-        execute(
-            self.db,
-            f"""
-            INSERT INTO rq_webhooks_statistic AS total ({keys}, {names})
-            SELECT {keys}, {sums} FROM ({deltas_sql(self.db, f"WHERE delta.id {chosen}")}) AS deltas
-            WHERE webhook_id IN (SELECT id FROM rq_webhooks_webhook)
-            GROUP BY {keys} ORDER BY {keys}
-            ON CONFLICT ({keys}) DO UPDATE SET {added}
-            """,
-            [chosen_param],
-        )
+        # PostgreSQL does it in one statement, which reads the JSON once.
+        both = [f"{source}, by_period AS ({by_period}) {total}"]
+        for statement in both if is_postgresql(self.db) else [f"{source} {by_period}", f"{source} {total}"]:
+            execute(self.db, statement, [chosen_param])
 
     def delete_old(self, period: Period, days: float, most: int) -> int:
         """Delete up to ``most`` rows of this period that are older than so many days. Returns how many there were."""
@@ -206,6 +195,39 @@ class Statistic(models.Model):
 for _column in (*BUCKETS, *TOTALS, *LONGEST):
     _kind = models.BigIntegerField if _column in LARGE else models.PositiveIntegerField
     Statistic.add_to_class(_column, _kind(**default(0)))
+
+
+class StatisticTotalManager(WriteDBManager["StatisticTotal"]):
+    def of_webhooks(self) -> Iterator[tuple[int, str, dict[str, int]]]:
+        """The webhook, the error kind, and the counts above 0 of each row."""
+        for webhook, kind, *counts in self.values_list(*KEY_OF_TOTAL, *COUNTS):
+            yield webhook, kind, {name: count for name, count in zip(COUNTS, counts, strict=True) if count}
+
+
+class StatisticTotal(models.Model):
+    """The attempts of a webhook with one error kind, and its skips, since it was created.
+
+    Monitoring reads it: no retention deletes it, so it never falls.
+    """
+
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="+", db_index=False)
+    error_kind = models.CharField(max_length=30, **EMPTY)
+
+    objects = StatisticTotalManager()
+
+    class Meta:
+        base_manager_name = "objects"
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["webhook", "error_kind"], name="rq_webhooks_statistictotal_of_webhook")
+        ]
+
+    def __str__(self) -> str:
+        return f"total of webhook {self.webhook_id}"
+
+
+for _column in COUNTS:
+    StatisticTotal.add_to_class(_column, models.BigIntegerField(**default(0)))
 
 
 class StatisticDeltaManager(WriteDBManager["StatisticDelta"]):
@@ -276,6 +298,26 @@ def deltas_sql(using: str, condition: str = "") -> str:
             SELECT {webhook} AS webhook_id, delta.start AS minute, {kind} AS error_kind, {sums}
             FROM rq_webhooks_statisticdelta AS delta CROSS JOIN {rows} {condition} GROUP BY 1, 2, 3
         ) AS minutes CROSS JOIN ({periods}) AS periods
+    """
+
+
+def _upsert_sql(using: str, table: str, keys: Sequence[str], columns: Sequence[str], condition: str = "") -> str:
+    """An INSERT that adds the rows of ``deltas`` to those of a table with the same keys. ``condition``: "AND …"."""
+    names, sums = ", ".join(columns), ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in columns)
+    greatest = "GREATEST" if is_postgresql(using) else "MAX"
+    added = ", ".join(
+        f"{name} = {greatest}(total.{name}, excluded.{name})"
+        if name in LONGEST
+        else f"{name} = total.{name} + excluded.{name}"
+        for name in columns
+    )
+    key = ", ".join(keys)
+    # Sorted, so that two workers cannot deadlock.
+    return f"""
+        INSERT INTO {table} AS total ({key}, {names})
+        SELECT {key}, {sums} FROM deltas WHERE webhook_id IN (SELECT id FROM rq_webhooks_webhook) {condition}
+        GROUP BY {key} ORDER BY {key}
+        ON CONFLICT ({key}) DO UPDATE SET {added}
     """
 
 

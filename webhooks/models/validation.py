@@ -130,7 +130,9 @@ def _conditions_error(tree: Any) -> str:
 def _static_data_error(value: Any) -> str:
     if value is not None and not isinstance(value, dict):
         return str(NO_OBJECT)
-    return _json_error(value) or (_("The data is nested too deep.") if json_depth(json.dumps(value)) > MAX_DEPTH else "")
+    return _json_error(value) or (
+        _("The data is nested too deep.") if json_depth(json.dumps(value)) > MAX_DEPTH else ""
+    )
 
 
 def _json_error(value: Any) -> str:

@@ -44,7 +44,7 @@ SECTIONS = {
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
     "request": (
         "http_method", "content_type", "body_template", "static_data", "additional_headers", "secret_headers",
-        "serializer", "prechange",
+        "serializer", "prechange", "send_trace",
     ),
     "delivery": ("ordered", "timeout"),
 }  # fmt: skip
@@ -69,7 +69,14 @@ CONTENT_FIELDS = tuple(
 )
 
 # The fields that ``clean`` may rewrite.
-NORMALIZED_FIELDS = {"conditions", "static_data", "changed_fields", "excluded_usernames", *SENT_CREDENTIALS}
+NORMALIZED_FIELDS = {
+    "identifier",
+    "conditions",
+    "static_data",
+    "changed_fields",
+    "excluded_usernames",
+    *SENT_CREDENTIALS,
+}
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -196,6 +203,11 @@ class Webhook(WebhookSecrets, WebhookState):
         _("body template"),
         **EMPTY,
         help_text=_("A template for another body. Empty: the whole payload, as JSON or as a form."),
+    )
+    send_trace = models.BooleanField(
+        _("send trace context"),
+        **default(False),
+        help_text=_("Send the header traceparent of OpenTelemetry, so that the receiver continues the trace."),
     )
     static_data = models.JSONField(
         _("static data"),
@@ -378,6 +390,7 @@ class Webhook(WebhookSecrets, WebhookState):
         return self.enabled and not self.is_paused
 
     def clean(self) -> None:
+        self.identifier = self.identifier or None  # a form has an empty text, and several webhooks may have none
         self.conditions = self.conditions or None
         self.static_data = self.static_data or None
         self.changed_fields = _normalized_names(self.changed_fields)

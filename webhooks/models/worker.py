@@ -33,6 +33,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
             return set(tokens)
         return set(renewed.values_list("token", flat=True))
 
+    def reporting(self) -> WorkerQuerySet:
+        """Workers without rq."""
+        return self.filter(report__isnull=False)
+
     def expired(self) -> WorkerQuerySet:
         return self.filter(lease_until__lt=DatabaseNow())
 
@@ -44,6 +48,8 @@ class Worker(models.Model):
     name = models.CharField(max_length=100)
     started_at = models.DateTimeField(default=timezone.now, db_default=Now())
     lease_until = models.DateTimeField()
+    report = models.JSONField(null=True)
+    """What a worker without rq says of itself, see ``workers.database``. Such a row has no claims."""
 
     objects = WriteDBManager.from_queryset(WorkerQuerySet)()
 
@@ -71,7 +77,8 @@ class Sweep(models.Model):
     ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries. The others are
     the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the alarms at
     ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
-    ``backlog`` is for how many seconds succeeded deliveries are left after their retention.
+    ``backlog`` is for how many seconds succeeded deliveries are left after their retention. ``lost_leases`` counts
+    deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail.
     """
 
     swept_at = models.DateTimeField()
@@ -82,6 +89,8 @@ class Sweep(models.Model):
     problems = models.JSONField(default=dict, db_default={})
     marks = models.JSONField(default=list, db_default=[])
     backlog = models.BigIntegerField(default=0, db_default=0)
+    lost_leases = models.BigIntegerField(default=0, db_default=0)
+    mailed = models.JSONField(default=dict, db_default={})
 
     objects = WriteDBManager()
 

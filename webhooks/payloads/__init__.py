@@ -49,6 +49,7 @@ class SendableEvent(Protocol):
     changed: str
     context: str
     serializers: str
+    trace: str | None
 
 
 def json_body(event: SendableEvent) -> bytes:
@@ -102,6 +103,7 @@ class Bodies:
         self._event = event
         self.depth = event.depth
         self.timestamp = event.timestamp
+        self.trace = event.trace or ""
         self._made: dict[bool, bytes] = {}
 
     def adding(self, static_data: Mapping[str, Any] | None) -> Bodies:

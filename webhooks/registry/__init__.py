@@ -36,6 +36,7 @@ def register(
     serializers: Mapping[str, Any] | None = None,
     exclude: Collection[str] = (),
     include_sensitive: Collection[str] = (),
+    also_on: Collection[type[models.Model] | str] = (),
 ) -> None:
     """Let webhooks be defined for ``model``: a class, or its label "dcim.Site".
 
@@ -48,13 +49,17 @@ def register(
     shows them under another name. Fields with sensitive names, such as "password", are left out at any depth, unless
     ``include_sensitive`` names them. Registering a model again replaces its registration.
 
+    ``also_on`` are models with a foreign key to this one, as classes or labels: a change of a row of theirs is an update
+    of the object that it points to. If a model has several such keys, add the name of one: "dcim.Interface:device".
+
     Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for a model with a secret
     primary key, and for an abstract or a proxy model. A change of a proxy is a change of its concrete model.
     """
     if isinstance(model, str):
         app_label, _, name = model.partition(".")
         model = apps.get_model(app_label, name)
-    for option, names in {"exclude": exclude, "include_sensitive": include_sensitive}.items():
+    lists = {"exclude": exclude, "include_sensitive": include_sensitive, "also_on": also_on}
+    for option, names in lists.items():
         if isinstance(names, str):  # else its letters would be the names
             raise ImproperlyConfigured(f"{option} of {model._meta.label_lower} must be a list of names, not {names!r}.")
     for chosen in serializers or {}:
@@ -64,10 +69,12 @@ def register(
                 "hyphens and underscores."
             )
     registration = Registration(
-        model, serializer, queryset, serializers or {}, frozenset(exclude), frozenset(include_sensitive)
+        model, serializer, queryset, serializers or {}, frozenset(exclude), frozenset(include_sensitive), tuple(also_on)
     )
     if problem := registration.problem:
         raise ImproperlyConfigured(f"A model cannot be registered for webhooks. {problem}")
+    if apps.models_ready:
+        registration.parents_of  # noqa: B018 # raises for a mistake
     _registrations[model] = registration
     registered.send(sender=model, model=model)
 
@@ -271,7 +278,7 @@ def register_event(name: str, label: str = "") -> None:
     the text that admins choose, "Rack audited". Raises ImproperlyConfigured for an invalid name.
     """
     found = _EVENT_NAME.fullmatch(str(name)) if len(str(name)) <= EVENT_NAME_LENGTH else None
-    if not found or (apps.ready and found[1] not in apps.app_configs):
+    if not found or (apps.ready and found[1] not in {*apps.app_configs, "webhooks"}):
         raise ImproperlyConfigured(
             f"An event cannot be called {name!r}: it needs the label of an installed app, a dot and a name, such as "
             f'"dcim.rack_audited", and {EVENT_NAME_LENGTH} characters at the most.'

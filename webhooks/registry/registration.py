@@ -76,6 +76,29 @@ class Registration:
     serializers: Mapping[str, Any] = field(default_factory=dict)
     exclude: frozenset[str] = frozenset()
     include_sensitive: frozenset[str] = frozenset()
+    also_on: tuple[Any, ...] = ()
+
+    @cached_property
+    def parents_of(self) -> list[models.ForeignKey[Any, Any]]:
+        """The foreign keys to this model from the models in ``also_on``. Raises ImproperlyConfigured for one that has
+        none, or several, and LookupError for an unknown label."""
+        return [self._foreign_key(one) for one in self.also_on]
+
+    def _foreign_key(self, given: Any) -> models.ForeignKey[Any, Any]:
+        other, _, name = given.partition(":") if isinstance(given, str) else (given, "", "")
+        model = apps.get_model(other) if isinstance(other, str) else other
+        found = [
+            one
+            for one in model._meta.concrete_fields
+            if isinstance(one, models.ForeignKey) and issubclass(self.model, one.related_model) and name in ("", one.name)
+        ]
+        if len(found) != 1:
+            label = model._meta.label
+            problem = f"{label} has no foreign key {name}".rstrip() if not found else f"{label} has several foreign keys"
+            raise ImproperlyConfigured(
+                f'also_on of {self.label}: {problem} to it. Name one as "{label}:device", or leave the model out.'
+            )
+        return found[0]
 
     @cached_property
     def label(self) -> str:

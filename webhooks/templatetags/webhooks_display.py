@@ -144,7 +144,9 @@ def listed_state(webhook: Any) -> SafeString:
     """
     shown = webhook_state(webhook)
     for alarm in silent_alarms(webhook, webhook.silence):
-        text = _("not registered: %(names)s") % {"names": first_names([*webhook.silence.models, *webhook.silence.events])}
+        text = _("not registered: %(names)s") % {
+            "names": first_names([*webhook.silence.models, *webhook.silence.events])
+        }
         shown += format_html(
             ' <span class="wh-bad wh-below wh-break" title="{} {}">{}</span>', alarm.text, alarm.remedy, text
         )

@@ -11,6 +11,7 @@ import time
 import uuid
 from typing import Any
 
+import django
 import django_rq
 from django.core.signals import setting_changed
 from django.db import transaction
@@ -29,6 +30,7 @@ from webhooks.models import Event
 from webhooks.network.loop import call_in_thread
 from webhooks.network.url_policy import address_of
 from webhooks.workers.redis import Backoff, connect_with_timeout, sentinels
+from webhooks.workers.wakers import Waker, notify
 
 logger = get_logger(__name__)
 
@@ -65,7 +67,9 @@ _changed: dict[str, float] = {}
 
 def wake_up() -> bool:
     """Wake a worker, unless a wake-up is queued already. Returns whether one is queued now. Does not wait for an
-    unavailable Redis, and raises nothing but the time limit of a job."""
+    unavailable Redis, and raises nothing but the time limit of a job. The setting ``WAKE_UP`` says how."""
+    if waker := WAKERS.get(conf.wake_up):
+        return waker()
     if backoff.is_active:
         return False
     try:
@@ -199,6 +203,21 @@ def drop_wake_up(job: Job, queue: Queue) -> None:
         pipe.execute()
 
 
+def enqueue_task() -> bool:
+    """Let a worker of Django's tasks run ``drain``."""
+    try:
+        drain_as_task.enqueue()
+    except Exception as error:
+        reraise_job_timeout(error)
+        logger.warning("No task could be enqueued, so no worker is woken: %s", describe_error(error))
+        return False
+    return True
+
+
+# How workers are woken, if not by a job of rq.
+WAKERS: dict[str, Waker] = {"database": notify, "tasks": enqueue_task}
+
+
 def drain() -> None:
     """Send the due deliveries, for one slice. A wake-up runs this job on the stock worker.
 
@@ -207,7 +226,8 @@ def drain() -> None:
     """
     if not conf.enabled:
         return
-    clear_flag()
+    if conf.wake_up == "rq":
+        clear_flag()
     end = time.monotonic() + JOB_SECONDS / 2
     while True:
         attempted = _drain_slice()
@@ -227,3 +247,12 @@ def _drain_slice() -> int:
         runner.close(grace=0)
         hooks.flush()  # the process of the job ends with os._exit
     return runner.attempted
+
+
+if django.VERSION >= (6,):
+    from django.tasks import task
+
+    @task()
+    def drain_as_task() -> None:
+        """``drain``, as a task of Django."""
+        drain()

@@ -25,6 +25,7 @@ from webhooks.conf import conf
 from webhooks.db import to_db_time
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import KINDS
+from webhooks.models import Worker as Lease
 from webhooks.workers.redis import connect_with_timeout, queue_problem, sentinels
 
 # Seconds that the page waits for Redis to connect, and for each answer.
@@ -136,6 +137,14 @@ class Backend:
     workers: tuple[RegisteredWorker, ...] = ()
     is_suspended: bool = False
     """Whether ``rq suspend`` stopped the workers."""
+    waker: str = "rq"
+    """The setting ``WAKE_UP``."""
+
+    @property
+    def start_command(self) -> str:
+        """What starts a worker. Empty if the app cannot know: Django's tasks have several kinds."""
+        commands = {"rq": f"python manage.py rqworker {self.queue}", "database": "python manage.py webhooks_worker"}
+        return commands.get(self.waker, "")
 
     @property
     def faults(self) -> list[Fault]:
@@ -153,7 +162,10 @@ class Backend:
 
 
 def read_backend() -> Backend:
-    """Read the state of Redis within about a second. Never raises: ``error`` says what went wrong."""
+    """Read the state of Redis within about a second, or the workers that need no Redis. Raises nothing but
+    django.db.Error: ``error`` says what went wrong with Redis."""
+    if conf.wake_up != "rq":
+        return Backend(conf.queue, workers=tuple(map(_reporting, Lease.objects.reporting())), waker=conf.wake_up)
     try:
         connection = connect_with_timeout(conf.queue, TIMEOUT)
     except Exception as error:  # RQ_QUEUES may hold anything, and the page must report that
@@ -175,6 +187,28 @@ def read_backend() -> Backend:
         return Backend(conf.queue, address, "", length, _workers(connection), is_suspended)
     except (RedisError, OSError, ValueError, OverflowError) as error:  # another program may write anything there
         return Backend(conf.queue, address, str(error) or type(error).__name__)
+
+
+def _reporting(lease: Lease) -> RegisteredWorker:
+    """A worker without rq, as it reports itself."""
+    report = lease.report or {}
+    offset = float(report.get("clock_offset", 0))
+    heartbeat = to_db_time(datetime.fromtimestamp(float(report.get("at", 0)) - offset, UTC))
+    host, _colon, pid = lease.name.rpartition(":")
+    return RegisteredWorker(
+        name=lease.name,
+        queues=(conf.queue,),
+        is_shipped=True,
+        state=WorkerStatus.IDLE,
+        started_at=lease.started_at,
+        last_heartbeat=heartbeat,
+        silence=(timezone.now() - heartbeat).total_seconds(),
+        clock_offset=offset,
+        per_minute=float(report.get("per_minute", 0)),
+        host=host,
+        pid=pid,
+        faults=_read_faults(report.get("faults", "")),
+    )
 
 
 def _workers(connection: Redis) -> tuple[RegisteredWorker, ...]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from django.db import Error, connections
 from rq import Queue
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
@@ -24,10 +23,9 @@ from rq.worker import WorkerStatus
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.delivery.breaker import Fault
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.errors import describe_error, get_logger
 from webhooks.workers import jobs
 from webhooks.workers.redis import LastingWorker
+from webhooks.workers.slices import BUSY_POLL, HEARTBEAT_SECONDS, NEW_OBJECTS, WARM_SECONDS, Slices, close_connections
 from webhooks.workers.status import (
     CLASS_FIELD,
     CLOCK_FIELD,
@@ -38,81 +36,16 @@ from webhooks.workers.status import (
     faults_as_json,
 )
 
-# Seconds for requests to end after SIGTERM; supervisord's stopwaitsecs must be longer.
-WARM_SECONDS = 12
-
-# Seconds between two heartbeats.
-HEARTBEAT_SECONDS = 10
-
-# Seconds to wait for a job while requests are being sent: their ends are noticed only afterwards.
-BUSY_POLL = 0.015
-
 # A burst ends if the worker has had nothing to do for so many seconds, although something is due: another worker or an
 # open transaction holds it.
 BURST_PATIENCE = 30
-# Seconds between two lines of the log about one outage of the database: the first time, and the most. It has ended if
-# nothing failed for OVER_SECONDS.
-FIRST_PAUSE, LONGEST_PAUSE = 10, 600
-OVER_SECONDS = 3
 
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
 
-# The garbage collector looks at new objects when there are so many. Most of a delivery's are gone by then.
-NEW_OBJECTS = 20_000
-
 # Seconds for requests to end before a job of the host starts. Most do, and a fork is safer with fewer busy threads.
 # Slower requests continue while the job runs.
 HAND_OVER_SECONDS = 1
-
-logger = get_logger(__name__)
-
-
-def close_connections() -> None:
-    """Close all database connections, and Django's pools of them. A pool would lend the old ones again, to a child
-    process too."""
-    connections.close_all()
-    for connection in connections.all(initialized_only=True):
-        if close_pool := getattr(connection, "close_pool", None):
-            close_pool()
-
-
-class ErrorLog:
-    """Logs errors that keep a worker from delivering: the first one, then one after growing pauses, then the end.
-
-    The worker tries again every second, and an outage of hours would fill the log. Another kind of error is logged at
-    once. A failure within ``OVER_SECONDS`` after the last one belongs to the same outage.
-    """
-
-    def __init__(self) -> None:
-        self._kind: type[Exception] | None = None
-        self._began = self._failed = self._next = self._pause = 0.0
-
-    def failed(self, error: Exception) -> None:
-        now = self._failed = time.monotonic()
-        if self._kind is None:
-            self._began = now
-        if self._kind is not type(error):
-            self._kind, self._pause = type(error), FIRST_PAUSE
-        elif now < self._next:
-            return
-        else:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._next = now + self._pause
-        since = f" since {now - self._began:.0f} s" if now > self._began else ""
-        if isinstance(error, Error):
-            logger.warning("The database cannot be used%s, trying again: %s", since, describe_error(error))
-        else:
-            logger.error("Delivering met an unexpected error%s, trying again", since, exc_info=error)
-
-    def succeeded(self) -> None:
-        if self._kind is not None and time.monotonic() - self._failed > OVER_SECONDS:
-            lasted = self._failed - self._began
-            if issubclass(self._kind, Error):
-                logger.warning("The database can be used again, after errors for %.0f s", lasted)
-            else:
-                logger.warning("Delivering works again, after errors for %.0f s", lasted)
-            self._kind = None
 
 
 class WebhookWorker(LastingWorker):
@@ -129,9 +62,8 @@ class WebhookWorker(LastingWorker):
 
     def __init__(self, queues: Any, **kwargs: Any) -> None:
         super().__init__(queues, **kwargs)
-        self._runner = DeliveryRunner()
-        self._errors = ErrorLog()
-        self._counted = (time.monotonic(), 0)
+        self._slices = Slices()
+        self._runner = self._slices.runner
 
     # Start
 
@@ -191,21 +123,16 @@ class WebhookWorker(LastingWorker):
 
     def _deliver(self, is_woken: bool = False) -> bool:
         """Deliver for one slice. Returns whether the worker had something to do, or has requests in flight."""
-        has_worked = False
-        if self._delivers():
-            with self._surviving_errors():
-                self._runner.run(conf.slice, wait=False, is_woken=is_woken)
-                has_worked = not self._runner.is_idle
-                self._errors.succeeded()
-            if not self._runner.can_send:
-                raise SystemExit("The worker ends because its thread that sends has ended")
-            self._report_faults()
-        return has_worked or self._runner.is_busy
+        if not self._delivers():
+            return self._runner.is_busy
+        has_worked = self._slices.deliver(is_woken)
+        self._report_faults()
+        return has_worked
 
     def _has_more(self) -> bool:
         """Whether something is due now that this worker can send. Not if the database is away."""
         found = []
-        with self._surviving_errors():
+        with self._slices.surviving_errors():
             found.append(self._delivers() and self._runner.has_more())
         return any(found)
 
@@ -217,16 +144,6 @@ class WebhookWorker(LastingWorker):
         with self.surviving_outages():
             self.connection.hset(self.key, FAULTS_FIELD, faults_as_json(faults))
             self._reported_faults = faults
-
-    @contextmanager
-    def _surviving_errors(self) -> Iterator[None]:
-        """Log an error, and wait a second before the next try, with new database connections."""
-        try:
-            yield
-        except Exception as error:
-            self._errors.failed(error)
-            close_connections()
-            time.sleep(1)
 
     def _wait_for_job(self, seconds: float) -> tuple[Job, Queue] | None:
         """The next job. Waits ``seconds`` for it, and returns early if the worker is to stop."""
@@ -273,9 +190,8 @@ class WebhookWorker(LastingWorker):
             self.register_birth()
         self.set_state(WorkerStatus.IDLE)
         super().heartbeat()
-        (since, before), self._counted = self._counted, (time.monotonic(), self._runner.attempted)
-        per_minute = 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
-        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{per_minute:.1f}"}
+        rate = self._slices.per_minute()
+        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{rate:.1f}"}
         self.connection.hset(self.key, mapping=report)
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         if self.should_run_maintenance_tasks:
@@ -290,7 +206,7 @@ class WebhookWorker(LastingWorker):
             hooks.flush()  # its process ends with os._exit
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        with self._surviving_errors():
+        with self._slices.surviving_errors():
             self._runner.pause(HAND_OVER_SECONDS)
         if self._stop_requested:
             with self.surviving_outages(), self.connection.pipeline() as pipe:  # back to the front of its queue
@@ -312,7 +228,7 @@ class WebhookWorker(LastingWorker):
         """
         next_heartbeat = time.monotonic() + self.job_monitoring_interval
         while self._runner.is_busy and not self._has_horse_ended():
-            with self._surviving_errors():
+            with self._slices.surviving_errors():
                 self._runner.poll()
             if time.monotonic() > next_heartbeat:
                 self.maintain_heartbeats(job, *args[1:])
@@ -349,11 +265,6 @@ class WebhookWorker(LastingWorker):
             raise
 
     def teardown(self) -> None:
-        try:
-            self._runner.close(self._grace)
-        except Exception as error:  # for example the database is unavailable; the worker must end all the same
-            trace = None if isinstance(error, Error) else error
-            logger.warning("Open requests could not be recorded and will be sent again: %s", error, exc_info=trace)
-            close_connections()
+        self._slices.close(self._grace)
         with self.surviving_outages():
             super().teardown()

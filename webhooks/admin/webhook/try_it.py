@@ -21,9 +21,7 @@ def panel(
 ) -> SafeString:
     """The controls, and below them the result of the posted ``form``. ``webhook`` is the stored one."""
     posted = request.POST if form else None
-    return part(
-        request, try_it.TEMPLATE, try_it.panel(request.user, url, _searcher(request), webhook, form, posted)
-    )
+    return part(request, try_it.TEMPLATE, try_it.panel(request.user, url, _searcher(request), webhook, form, posted))
 
 
 def _searcher(request: HttpRequest) -> Any:

@@ -43,30 +43,22 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
     }
 
     def ready(self) -> None:
-        from webhooks.contrib.netbox import actors, checks, features, payloads, worker  # not before the models are loaded
+        # Not before the models are loaded. Importing the dashboard registers its widget.
+        from webhooks.contrib.netbox import actors, checks, dashboard, features, grants, originals, payloads, worker  # noqa: F401
+        from webhooks.contrib.netbox import notifications
+        from webhooks.contrib.netbox.pages import object_tab
+        from webhooks.management import imports
         from webhooks.registry.framework import set_framework
 
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
-        features.install()
-        set_framework(payloads.NetBox())
-        self._bridge()
-        WebhooksConfig.ready(self)
-        PluginConfig.ready(self)
-        for part in (actors, checks, payloads):
-            part.connect()
-        worker.use()
-
-        from webhooks.contrib.netbox import dashboard, grants  # noqa: F401 - importing the dashboard registers its widget
-        from webhooks.contrib.netbox.pages import object_tab
-
-        grants.register()
-        object_tab.connect()
-
-    def _bridge(self) -> None:
-        """What goes to NetBox, and what comes from it: notifications, and an import."""
-        from webhooks.contrib.netbox import notifications, originals
-        from webhooks.management import imports
-
         notifications.register_event_types()
         notifications.list_hook(settings.WEBHOOKS)
         imports.local_sources.append(originals.SOURCE)
+        set_framework(payloads.NetBox())
+        features.install()
+        WebhooksConfig.ready(self)
+        PluginConfig.ready(self)
+        for part in (actors, checks, payloads, object_tab):
+            part.connect()
+        grants.register()
+        worker.use()

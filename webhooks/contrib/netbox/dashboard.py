@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
 from extras.dashboard.utils import register_widget
 from extras.dashboard.widgets import DashboardWidget
 
@@ -21,7 +21,7 @@ MAX_NAMED = 5
 
 @register_widget
 class WebhooksWidget(DashboardWidget):
-    default_title = _("Webhooks")
+    default_title = _("Webhooks")  # as NetBox's own: it needs plain text
     description = _("Show what is wrong with webhooks, and the way to the status page.")
     width, height = 4, 3
 

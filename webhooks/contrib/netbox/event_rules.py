@@ -1,11 +1,11 @@
-"""The action "Deliver durably" of NetBox's event rules: NetBox decides what is sent and where, this app sends it.
+"""The action "Deliver durably" of NetBox's event rules: NetBox chooses the event and the receiver, this app delivers.
 
-NetBox calls ``enqueue`` at the end of a request, after the commit of its changes, and when a job begins or ends. Its own
-action puts a job into Redis then. This one records an Event, for a copy of the rule's webhook among the webhooks of this
-app. The payload is that of NetBox's own action, with more keys.
+NetBox calls ``enqueue`` at the end of a request, after the commit of its changes, and when a job begins or ends. Its
+own action puts a job into Redis then. This one records an Event for a copy of the rule's webhook, among the webhooks of
+this app. The payload has what NetBox's own action sends, and more keys.
 
-A copy follows its original: NetBox's form has the URL, the headers, the template, the secret. Whatever NetBox's webhooks
-do not have can be changed at the copy, such as the filters, the order, a pause.
+A copy follows its original: NetBox's form has the URL, the headers, the template, the secret. Users change the other
+settings at the copy, such as the filters, the order, a pause.
 """
 
 from __future__ import annotations

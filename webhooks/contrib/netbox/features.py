@@ -24,7 +24,7 @@ from webhooks.models import Delivery, Event, Run, Webhook
 
 Test = Callable[[type[Model]], bool]
 
-WITH_PAGES = (Webhook, Delivery, Event, Run)
+WITH_PAGES: tuple[Any, ...] = (Webhook, Delivery, Event, Run)
 
 FEATURES: dict[str, Collection[type[Model]]] = {
     "bookmarks": (Webhook,),
@@ -36,7 +36,7 @@ FEATURES: dict[str, Collection[type[Model]]] = {
 def install() -> None:
     """Call it once, before NetBox registers the models."""
     for model in WITH_PAGES:
-        model.get_absolute_url = _absolute_url  # type: ignore[attr-defined]
+        model.get_absolute_url = _absolute_url
     for name, models in FEATURES.items():
         registry["model_features"][name] = _or_one_of(models, registry["model_features"][name])
     for name, relation in _relations().items():
@@ -54,8 +54,6 @@ def _or_one_of(models: Collection[type[Model]], test: Test) -> Test:
 def _relations() -> dict[str, GenericRelation]:
     """As ``JournalingMixin`` and ``BookmarksMixin`` declare them."""
     return {
-        "journal_entries": GenericRelation(
-            "extras.JournalEntry", "assigned_object_id", "assigned_object_type"
-        ),
+        "journal_entries": GenericRelation("extras.JournalEntry", "assigned_object_id", "assigned_object_type"),
         "bookmarks": GenericRelation("extras.Bookmark", "object_id", "object_type"),
     }

@@ -10,12 +10,12 @@ import uuid
 from typing import Any
 
 from core.choices import ObjectChangeActionChoices
-from core.models import ObjectChange
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from netbox.context import current_request
 
+from core.models import ObjectChange
 from webhooks.capture.context import current_actor
 from webhooks.insight.history import HistoryEntry
 from webhooks.models import Webhook

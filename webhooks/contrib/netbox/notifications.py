@@ -15,8 +15,7 @@ from django.core.checks import CheckMessage, Tags, Warning, register
 from django.db import DatabaseError
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
-from extras.models import NotificationGroup
+from extras.models import Notification, NotificationGroup
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
 
 from webhooks.conf import Setting, Settings, names
@@ -34,7 +33,7 @@ LENGTH = 200
 
 
 class NetBoxSettings(Settings):
-    """The settings of the app, and those that it has in NetBox only."""
+    """The settings of the app in NetBox: its own, and one more."""
 
     notify_groups = Setting[Sequence[str]]((), names)
     """The names of NetBox's notification groups that get the alarms."""
@@ -42,10 +41,11 @@ class NetBoxSettings(Settings):
 
 netbox_conf = NetBoxSettings()
 
-OVER = EventType("webhooks_over", gettext_lazy("Webhooks: over"), kind=EVENT_TYPE_KIND_SUCCESS)
+# In the language of the site, as NetBox's own.
+OVER = EventType("webhooks_over", _("Webhooks: over"), kind=EVENT_TYPE_KIND_SUCCESS)
 BEGAN = {
-    Level.ERROR: EventType("webhooks_error", gettext_lazy("Webhooks: error"), kind=EVENT_TYPE_KIND_DANGER),
-    Level.WARNING: EventType("webhooks_warning", gettext_lazy("Webhooks: warning"), kind=EVENT_TYPE_KIND_WARNING),
+    Level.ERROR: EventType("webhooks_error", _("Webhooks: error"), kind=EVENT_TYPE_KIND_DANGER),
+    Level.WARNING: EventType("webhooks_warning", _("Webhooks: warning"), kind=EVENT_TYPE_KIND_WARNING),
 }
 
 
@@ -61,7 +61,6 @@ def list_hook(config: dict[str, Any]) -> None:
 
 
 class Notifications(Hooks):
-
     def problem_began(self, problem: NoticedProblem) -> None:
         _notify(problem, BEGAN[Level(problem.level)], problem.text)
 
@@ -75,15 +74,20 @@ def _notify(problem: NoticedProblem, event_type: EventType, text: str) -> None:
     groups = list(NotificationGroup.objects.filter(name__in=wanted))
     if missing := sorted({*wanted} - {group.name for group in groups}):
         logger.warning("NOTIFY_GROUPS names groups that NetBox does not have: %s", ", ".join(missing))
-    for group in groups:
-        group.notify(
-            object_type=ContentType.objects.get_for_model(model),
-            object_id=key,
-            object_repr=text if len(text) <= LENGTH else f"{text[: LENGTH - 1]}…",
-            event_type=event_type.name,
-            created=timezone.now(),  # of a notification that NetBox changes, too,
-            read=None,  # which a user may have read
-        )
+    about: dict[str, Any] = {"object_type": ContentType.objects.get_for_model(model), "object_id": key}
+    shown = {
+        "object_repr": text if len(text) <= LENGTH else f"{text[: LENGTH - 1]}…",
+        "event_type": event_type.name,
+        "created": timezone.now(),
+        "read": None,  # the user may have read the one that it takes the place of
+    }
+    # Not by the group's ``notify()``: it would show the name of the object instead of the text.
+    Notification.objects.bulk_create(
+        [Notification(user=user, **about, **shown) for user in {user for group in groups for user in group.members}],
+        update_conflicts=True,
+        unique_fields=[*about, "user"],
+        update_fields=[*shown],
+    )
 
 
 def _object_of(problem: NoticedProblem) -> tuple[type[Any], int]:

@@ -1,4 +1,4 @@
-"""NetBox's own webhooks and event rules, as ``webhooks.management.imports`` reads them, and disabled after an import."""
+"""NetBox's own webhooks and event rules: how ``webhooks.management.imports`` reads them, and how to disable them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def webhook_item(original: Original) -> Item:
 def rule_item(rule: EventRule) -> Item:
     """An event rule, as the REST API writes it, and with its static data."""
     labels = [f"{one.app_label}.{one.model}" for one in rule.object_types.all()]
-    return _item(rule, RULE) | {"object_types": labels}
+    return _item(rule, RULE, object_types=labels)
 
 
-def _item(row: Any, names: Collection[str]) -> Item:
+def _item(row: Any, names: Collection[str], **more: Any) -> Item:
     shown = {"owner": str(row.owner or ""), "tags": list(row.tags.names()), "custom_fields": row.custom_field_data}
-    return Item({name: getattr(row, name) for name in names} | shown)
+    return Item({name: getattr(row, name) for name in names} | shown | more)
 
 
 def read() -> Responses:

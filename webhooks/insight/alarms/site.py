@@ -49,6 +49,8 @@ def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[
         remedy, command = _("Resume them, with the URL of your Redis:"), "rq resume --url redis://…"
         level = Level.WARNING if backend.serving else Level.ERROR
         yield Alarm(Problem.SUSPENDED, text, remedy, level, command, waiting=waiting)
+    if not backend.start_command:
+        return  # nothing says which workers Django's tasks have
     # If each has gone silent, the queues that they served are of no interest.
     if all(worker.is_silent for worker in backend.workers):
         problem, text = Problem.NO_WORKER, _("No worker is running, so nothing is delivered.")
@@ -57,7 +59,7 @@ def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[
         text = _("No running worker serves the queue “%(queue)s”, so nothing is delivered.") % {"queue": backend.queue}
     else:
         return
-    command, since = f"python manage.py rqworker {backend.queue}", overview.last_sweep
+    command, since = backend.start_command, overview.last_sweep
     yield Alarm(problem, text, _("Start one:"), Level.ERROR, command, since=since, waiting=waiting)
 
 

@@ -64,7 +64,7 @@ class Command(DatabaseCommand):
             self._show_originals(preview, replaced)
         question = f"Create {count_of(len(preview.new), 'webhook')}"
         if replaced:
-            question += f" and disable {count_of(len(replaced), 'original')}"
+            question += f" and disable {_originals(len(replaced))}"
         if options["dry_run"]:
             self._print("Nothing was created: this was a dry run.")
         elif not preview.new and not replaced:
@@ -86,7 +86,7 @@ class Command(DatabaseCommand):
             raise CommandError(problem) from None
         self._print(f"Created {count_of(len(preview.new), 'webhook')}.")
         if replaced:
-            self._print(f"Disabled {count_of(len(disabled), 'original')}.")
+            self._print(f"Disabled {_originals(len(disabled))}.")
 
     def _show_originals(self, preview: ImportPreview, replaced: list[Plan]) -> None:
         kept = [plan for plan in (*preview.new, *(plan for plan, _ in preview.existing)) if plan not in replaced]
@@ -129,6 +129,10 @@ def _local_source(options: dict[str, Any]) -> LocalSource | None:
         if options["disabled"]:
             raise CommandError("With --disabled and --disable-originals, nothing would be sent.")
     return chosen[0] if chosen else None
+
+
+def _originals(count: int) -> str:
+    return f"{count} original{'' if count == 1 else 's'}"
 
 
 def _token(path: str | None) -> str:

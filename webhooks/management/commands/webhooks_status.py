@@ -13,13 +13,10 @@ from webhooks.insight.alarms import Alarm, Level
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import count_of, exact_time, number, sentence
-from webhooks.management.base import DatabaseCommand
+from webhooks.management.base import EXIT_STATUS, LABELS, DatabaseCommand
 from webhooks.models import State
 from webhooks.permissions import Operator
 from webhooks.text import one_line
-
-EXIT_STATUS = {Level.GOOD: 0, Level.WARNING: 1, Level.ERROR: 2}
-LABELS = {Level.GOOD: "OK", Level.NOTE: "NOTE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
 
 
 class Command(DatabaseCommand):

@@ -42,7 +42,7 @@ class VisibleCharacters:
     other people."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        response: HttpResponse = super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        response: HttpResponse = super().dispatch(request, *args, **kwargs)
         if not response.streaming and response.headers.get("Content-Type", "").startswith("text/html"):
             response.content = escape_invisible(response.content.decode()).encode()
         return response

@@ -102,7 +102,7 @@ class ObjectPage:
         webhooks = permissions.visible_webhooks(user).filter(object_types=content_type).defer(*SECRET_FIELDS)
         self.webhooks = [(one, redacted.url(one.pk, one.payload_url)) for one in webhooks]
         """The webhooks of its model, with their URLs."""
-        deliveries = list_deliveries(of_object, user).page(MAX_DELIVERIES)
+        deliveries = list_deliveries(of_object, user).page(MAX_DELIVERIES, counts=False)
         retriable = _retriable(deliveries.rows, user)
         self.deliveries = [
             (one, redacted.error(one.webhook_id, one.reason, one.error_kind), retriable.get(one.pk))
@@ -110,7 +110,7 @@ class ObjectPage:
         ]
         """The newest ones, each with the reason of its last failure and the button to retry it."""
         shows_actual = permissions.may_view_payloads(user)
-        skips = list_skips(of_object, user).page(MAX_SKIPS)
+        skips = list_skips(of_object, user).page(MAX_SKIPS, counts=False)
         self.skips = [(one, skip_reason(one, shows_actual)) for one in skips.rows]
         """The newest changes that a webhook did not want, and why."""
         self.replay = _replay(of_object, user)

@@ -158,7 +158,7 @@ class OfVisibleWebhook:
 
     def get(self, request: HttpRequest, model: type[Model], **kwargs: Any) -> HttpResponse:
         get_object_or_404(permissions.visible_webhooks(request.user), **kwargs)
-        return super().get(request, model, **kwargs)  # type: ignore[misc,no-any-return]
+        return super().get(request, model, **kwargs)
 
 
 @register_model_view(Webhook, "journal", kwargs={"model": Webhook})

@@ -26,7 +26,6 @@ from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.webhook import delete_as
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhooks import WebhookTable, listed
-from webhooks.db import index_plans
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, Method
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
@@ -139,9 +138,11 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
         """NetBox's own deletes without a word in the history. A deletion is quick, so it needs no background job."""
         form = BulkDeleteForm(Webhook, request.POST)
         if "_confirm" not in request.POST or not form.is_valid():
-            return super().post(request, **kwargs)  # type: ignore[no-any-return]
+            return super().post(request, **kwargs)
         with transaction.atomic(Webhook.objects.db):
-            chosen = list(Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk")))
+            chosen = list(
+                Webhook.objects.filter(pk__in=self.queryset.filter(pk__in=form.cleaned_data["pk"]).values("pk"))
+            )
             delete_as(request.user, chosen)
         text = ngettext("%(count)s webhook deleted.", "%(count)s webhooks deleted.", len(chosen))
         messages.success(request, text % {"count": len(chosen)})
@@ -153,6 +154,8 @@ class WebhookBulkDeleteView(PermittedRows, generic.BulkDeleteView):
 
 class ModelLabelsField(forms.ModelMultipleChoiceField):
     """Models by their labels: a list, or text with commas between them."""
+
+    queryset: Any
 
     def __init__(self, **options: Any) -> None:
         super().__init__(ContentType.objects.none(), **options)
@@ -206,7 +209,9 @@ class WebhookImportForm(CSVModelForm):
         try:
             values = check_webhook(Webhook(), given, models, self.user)
         except ValidationError as error:
-            raise ValidationError([f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items()]) from error
+            raise ValidationError(
+                [f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items()]
+            ) from error
         return values | {"object_types": models}
 
     def _post_clean(self) -> None:
@@ -228,4 +233,4 @@ class WebhookBulkImportView(PermittedRows, generic.BulkImportView):
     def create_and_update_objects(self, form: Any, request: HttpRequest) -> list[Webhook]:
         if any(record.get("id") for record in form.cleaned_data["data"]):
             raise ValidationError(_("An import adds webhooks. Leave out the ids, and edit webhooks in their list."))
-        return super().create_and_update_objects(form, request)  # type: ignore[no-any-return]
+        return super().create_and_update_objects(form, request)

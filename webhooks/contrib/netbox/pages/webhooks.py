@@ -48,8 +48,6 @@ def listed(user: Any) -> QuerySet[Webhook]:
     return with_counts(Webhook.objects.order_by("name"), queue).prefetch_related("object_types")
 
 
-
-
 # The table
 
 
@@ -59,6 +57,7 @@ def _computed(label: Any) -> tables.Column:
 
 
 class WebhookTable(NetBoxTable):
+    exclude: Any
     name = tables.Column(linkify=True, verbose_name=_("Name"))
     payload_url = tables.Column(verbose_name=_("Payload URL"), orderable=False)
     state = tables.Column(accessor="enabled", verbose_name=_("State"))
@@ -149,7 +148,7 @@ def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:
 
 
 def as_yaml(webhook: Webhook, redaction: Redaction) -> str:
-    """The settings of a webhook as the import of this page reads them, without secrets, as far as a user may see them."""
+    """The settings of a webhook as the import reads them, without secrets, as far as a user may see them."""
     hidden = {*CREDENTIAL_FIELDS} if redaction.may_change(webhook.pk) else {*CREDENTIAL_FIELDS, *TOKEN_FIELDS}
     settings = {name: getattr(webhook, name) for name in SETTINGS if name not in hidden}
     settings |= {"object_types": _labels(webhook), "payload_url": redaction.url(webhook.pk, webhook.payload_url)}
@@ -181,4 +180,4 @@ def _to_yaml(webhook: Webhook) -> str:
     return as_yaml(webhook, Redaction(AnonymousUser()))
 
 
-Webhook.to_yaml = _to_yaml  # type: ignore[attr-defined] # NetBox's list exports YAML if the model has it
+Webhook.to_yaml = _to_yaml  # NetBox's list exports YAML if the model has it

@@ -1,0 +1,160 @@
+"""Workers that need neither rq nor Redis: ``WAKE_UP``, and ``manage.py webhooks_worker``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import django
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from tests.support.inbox import Inbox
+from tests.support.makers import make_delivery, make_webhook
+from tests.support.waiting import until
+from tests.support.workers import Process, Workers
+from tests.testapp.models import Thing
+from webhooks.insight.alarms import Problem
+from webhooks.insight.status import read_status
+from webhooks.models import Delivery, QueuedDelivery, State, Worker
+from webhooks.permissions import Operator
+from webhooks.workers import jobs, wakers
+from webhooks.workers.status import read_backend
+
+Start = Callable[..., tuple[Process, Path]]
+
+NO_REDIS = "redis://127.0.0.1:1/0"
+BY_DATABASE: dict[str, Any] = {"WAKE_UP": "database"}
+
+
+@pytest.fixture
+def start(workers: Workers, tmp_path: Path, webhooks_settings: Callable[..., None]) -> Iterator[Start]:
+    """Start ``webhooks_worker`` where no Redis answers."""
+    webhooks_settings(**BY_DATABASE)
+    running = []
+
+    def begin(**changed: Any) -> tuple[Process, Path]:
+        log = tmp_path / f"webhooks-worker-{len(running)}.log"
+        environment = workers.environment(**BY_DATABASE, **changed) | {"REDIS_URL": NO_REDIS}
+        with log.open("wb") as output:
+            process = workers.run(["example/manage.py", "webhooks_worker", "--skip-checks"], environment, output)
+        running.append(process)
+        until(lambda: "Delivering" in log.read_text() or process.poll() is not None, 30, "the worker to start")
+        assert process.poll() is None, log.read_text()
+        return process, log
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
+def change(inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    Thing.objects.create(name="router")
+
+
+def test_a_change_arrives_without_redis(start: Start, inbox: Inbox) -> None:
+    start()
+    change(inbox)
+    until(lambda: len(inbox.received()) == 1, 20, "the delivery")
+    until(lambda: Delivery.objects.get().state == State.SUCCEEDED, 20, "the record")
+
+
+@pytest.mark.postgresql
+def test_postgresql_wakes_a_worker_that_would_look_in_an_hour(start: Start, inbox: Inbox) -> None:
+    start(IDLE_POLL=3600)
+    until(lambda: Worker.objects.reporting().exists(), 20, "the first report")
+    make_webhook(Thing, url=inbox.url())
+    for number in range(3):
+        Thing.objects.create(name=str(number))
+        until(lambda: len(inbox.received()) == number + 1, 20, "the delivery")
+
+
+def test_due_retries_are_sent_without_a_wake_up(start: Start, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    make_delivery(webhook, State.PENDING)
+    QueuedDelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    start()
+    until(lambda: len(inbox.received()) == 1, 20, "the retry")
+
+
+def test_a_worker_is_on_the_status_page_until_it_ends(start: Start) -> None:
+    assert Problem.NO_WORKER in {alarm.problem for alarm in read_status(Operator("test")).alarms}
+    process, log = start()
+    until(lambda: Worker.objects.reporting().exists(), 20, "the first report")
+    [worker] = read_backend().serving
+    assert (worker.pid, worker.is_shipped, worker.is_silent) == (str(process.pid), True, False)
+    problems = {alarm.problem for alarm in read_status(Operator("test")).alarms}
+    assert problems.isdisjoint({Problem.NO_WORKER, Problem.REDIS, Problem.STOCK_WORKERS})
+    process.send_signal(15)
+    assert process.wait(30) == 0, log.read_text()
+    assert not Worker.objects.reporting().exists()
+    [alarm] = [one for one in read_status(Operator("test")).alarms if one.problem == Problem.NO_WORKER]
+    assert alarm.command == "python manage.py webhooks_worker"
+
+
+def test_a_killed_worker_loses_nothing_and_another_goes_on(start: Start, inbox: Inbox) -> None:
+    process, _log = start()
+    until(lambda: Worker.objects.reporting().exists(), 20, "the first report")
+    process.kill()
+    process.wait(10)
+    change(inbox)
+    start()
+    until(lambda: len(inbox.received()) == 1, 20, "the delivery")
+
+
+def test_sigterm_lets_requests_in_flight_end(start: Start, inbox: Inbox) -> None:
+    process, log = start()
+    make_webhook(Thing, url=inbox.url("slow/1"))
+    Thing.objects.create(name="router")
+    until(lambda: QueuedDelivery.objects.filter(state=State.SENDING).exists(), 20, "the request")
+    process.send_signal(15)
+    assert process.wait(30) == 0, log.read_text()
+    assert Delivery.objects.get().state == State.SUCCEEDED
+
+
+def test_the_command_refuses_to_run_where_rq_wakes_workers(database: str) -> None:
+    with pytest.raises(CommandError, match='Set WEBHOOKS\\["WAKE_UP"\\] = "database"'):
+        call_command("webhooks_worker")
+
+
+@pytest.mark.postgresql
+def test_a_database_that_refuses_to_notify_fails_no_save(
+    database: str, webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch, app_log: Any
+) -> None:
+    webhooks_settings(**BY_DATABASE)
+    monkeypatch.setattr(wakers, "CHANNEL", "x" * 64)  # PostgreSQL's names are shorter
+    make_webhook(Thing)
+    Thing.objects.create(name="router")
+    assert not jobs.wake_up()
+    assert "No worker could be notified" in app_log.text
+
+
+@pytest.mark.skipif(django.VERSION < (6,), reason="Django has no tasks before version 6")
+def test_a_task_of_django_delivers(
+    database: str, settings: Any, webhooks_settings: Callable[..., None], inbox: Inbox
+) -> None:
+    settings.TASKS = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
+    webhooks_settings(WAKE_UP="tasks")
+    change(inbox)
+    until(lambda: len(inbox.received()) == 1, 20, "the delivery")
+    assert Delivery.objects.get().state == State.SUCCEEDED
+    assert read_backend().waker == "tasks"
+    assert Problem.NO_WORKER not in {alarm.problem for alarm in read_status(Operator("test")).alarms}
+
+
+def test_a_task_that_cannot_be_enqueued_fails_no_save(
+    database: str, settings: Any, webhooks_settings: Callable[..., None], app_log: Any
+) -> None:
+    settings.TASKS = {"default": {"BACKEND": "no.such.Backend"}}
+    webhooks_settings(WAKE_UP="tasks")
+    make_webhook(Thing)
+    Thing.objects.create(name="router")
+    assert not jobs.wake_up()
+    assert "No task could be enqueued" in app_log.text
+

@@ -1,0 +1,96 @@
+"""Traces by OpenTelemetry: ``WEBHOOKS["HOOKS"]`` lists ``webhooks.contrib.opentelemetry.Tracing``.
+
+The trace of the request that made a change is stored with its event. The first attempt of each delivery is a child
+span, later ones are linked to it. The receiver gets ``traceparent`` only if the webhook says so, and never the baggage.
+
+The spans follow the conventions for messaging: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+import webhooks
+from webhooks.hooks import CapturedChange, FinishedAttempt, Hooks, PreparedRequest
+
+HEADER = "traceparent"
+
+# Spans of attempts that are under way in one process. A worker that hands a delivery back never ends its span.
+MOST_OPEN = 10_000
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class Tracing(Hooks):
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer("webhooks", webhooks.__version__)
+        self._open: dict[str, Span] = {}
+        """The spans of attempts that are under way, by the ids of their deliveries, the oldest first."""
+        self._lock = threading.Lock()
+
+    def trace_context(self, change: CapturedChange) -> str | None:
+        return _traceparent(None)
+
+    def request_prepared(self, request: PreparedRequest) -> None:
+        if request.is_test:
+            return  # no attempt is recorded
+        stored = _propagator.extract({HEADER: request.trace}, Context())
+        cause = trace.get_current_span(stored).get_span_context()
+        span = self._tracer.start_span(
+            f"send {request.webhook_name}",
+            stored if request.is_first else Context(),
+            SpanKind.PRODUCER,
+            _attributes(request),
+            [] if request.is_first or not cause.is_valid else [Link(cause)],
+        )
+        if request.sends_trace and (header := _traceparent(trace.set_span_in_context(span, Context()))):
+            request.headers[HEADER] = header
+        with self._lock:
+            self._open.pop(request.message_id, None)
+            self._open[request.message_id] = span
+            if len(self._open) > MOST_OPEN:
+                del self._open[next(iter(self._open))]
+
+    def attempt_finished(self, attempt: FinishedAttempt) -> None:
+        with self._lock:
+            span = self._open.pop(attempt.delivery_id, None)
+        if span is None:
+            return  # no request was made, or another process has it
+        span.set_attribute("webhooks.attempt", attempt.number)
+        if attempt.status is not None:
+            span.set_attribute("http.response.status_code", attempt.status)
+        if attempt.error_kind:
+            span.set_attribute("error.type", attempt.error_kind)
+            span.set_status(StatusCode.ERROR, attempt.error_kind)
+        ended_at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms)
+        span.end(int(ended_at.timestamp() * 1e9))
+
+
+def _traceparent(context: Context | None) -> str | None:
+    """The header of a context, or of the current one. Neither baggage nor ``tracestate``."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, context)
+    return carrier.get(HEADER)
+
+
+def _attributes(request: PreparedRequest) -> Mapping[str, str | int]:
+    """No URL: its path and query may hold a secret."""
+    found: dict[str, str | int] = {
+        "messaging.system": "webhooks",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": request.webhook_name,
+        "messaging.message.id": request.message_id,
+        "messaging.message.body.size": len(request.body),
+        "http.request.method": request.method,
+        "server.address": urlsplit(request.url).hostname or "",
+    }
+    return found | ({"server.port": port} if (port := urlsplit(request.url).port) else {})
