@@ -52,7 +52,7 @@ def main(*arguments: str) -> int:
         if "--renew-tables" in arguments:
             tables.renew(server, environment)
             return 0
-        tables.create(server)
+        tables.create(server, environment)
         return run_tests(arguments, environment)
 
 

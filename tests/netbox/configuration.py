@@ -17,8 +17,10 @@ DATABASES = {
         "TEST": {"TEMPLATE": os.environ.get("NETBOX_DATABASE_TEMPLATE")},
     }
 }
-for _redis in REDIS.values():
-    _redis["PORT"] = int(os.environ["NETBOX_REDIS_PORT"])
+# Processes that run tests side by side have databases of their own, in Redis, too.
+_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+for _number, _redis in enumerate(REDIS.values()):
+    _redis |= {"PORT": int(os.environ["NETBOX_REDIS_PORT"]), "DATABASE": 2 * _process + _number}
 
 PLUGINS = os.environ.get("NETBOX_PLUGINS", "rq_webhooks").split()
 SCRIPTS_ROOT = str(Path(__file__).with_name("scripts"))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.conf import settings
-from django.contrib.contenttypes.models import ContentType
-from django.db import connections
 
 from tests.support.inbox import Inbox, ReceiverProcess
-from webhooks import hooks
 from webhooks.workers import jobs
 
 
@@ -27,35 +23,6 @@ def receiver_process() -> Iterator[ReceiverProcess]:
 def inbox(receiver_process: ReceiverProcess) -> Inbox:
     """A corner of the receiver, for this test alone."""
     return Inbox(receiver_process)
-
-
-@pytest.fixture(scope="module")
-def committed(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """A copy of the test database, in which the tests of this module commit. To empty NetBox's tables takes longer."""
-    default = connections["default"]
-    name = default.settings_dict["NAME"]
-    quoted, copy = default.ops.quote_name(name), default.ops.quote_name(f"{name}_copy")
-    with django_db_blocker.unblock():
-        leave(name)
-        with default._nodb_cursor() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {copy}")
-            cursor.execute(f"CREATE DATABASE {copy} TEMPLATE {quoted}")
-        leave(f"{name}_copy")
-        try:
-            yield
-        finally:
-            leave(name)
-            with default._nodb_cursor() as cursor:
-                cursor.execute(f"DROP DATABASE {copy} WITH (FORCE)")
-
-
-def leave(name: str) -> None:
-    """Let all connections of this process lead to the database ``name``."""
-    hooks.flush()
-    hooks._begin_anew()  # its thread has a connection to the database before
-    connections.close_all()
-    connections["default"].settings_dict["NAME"] = name
-    ContentType.objects.clear_cache()
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,14 @@ EXPLAINED: dict[str, str] = {}
 def directory() -> Path:
     """Where NetBox's packages are."""
     found = importlib.util.find_spec("netbox")
-    assert found and found.origin
+    assert found
+    assert found.origin
     return Path(found.origin).parents[1]
 
 
 def main(*arguments: str) -> int:
     with servers() as (server, environment):
-        tables.create(server)
+        tables.create(server, environment)
         environment["NETBOX_CONFIGURATION"] = "tests.netbox.own_configuration"
         chosen: Sequence[str] = arguments or TESTS
         project = Project(

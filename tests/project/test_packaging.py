@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from email.message import Message
 from itertools import chain
 from pathlib import Path
@@ -22,8 +23,6 @@ import webhooks
 from tests.support.inbox import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCK = (ROOT / ".ci/requirements.txt").read_text()
-PINS = [entry for entry in re.split(r"(?<!\\)\n", LOCK) if not entry.startswith("#") and entry]
 
 TOP = f"django_rq_webhooks-{webhooks.__version__}"
 
@@ -110,34 +109,51 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return email.message_from_bytes(wheel.read(f"{TOP}.dist-info/METADATA"))
 
 
-# The lock file of CI
+# The lock files of CI
+
+OF_NETBOX = "netbox-test"
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# By the name of the file: how it is about an extra, and the versions of Python that it is for.
+LOCKS: dict[str, tuple[Callable[[str], bool], tuple[str, ...]]] = {
+    "requirements": (lambda extra: extra != OF_NETBOX, PYTHONS),
+    "requirements-netbox": (lambda extra: extra == OF_NETBOX, PYTHONS[1:]),
+}
 
 
-def requirements() -> list[Requirement]:
-    """The requirements of the package, its extras and its build."""
-    extras = PROJECT["project"]["optional-dependencies"].values()
+def pins(lock: str) -> list[str]:
+    """The entries of a lock file, with their hashes."""
+    text = (ROOT / ".ci" / f"{lock}.txt").read_text()
+    assert "://" not in text
+    return re.findall(r"^[^ #].*(?:\n .*)*", text, re.MULTILINE)
+
+
+def requirements(is_locked: Callable[[str], bool]) -> list[Requirement]:
+    """The requirements of the package, of these extras, and of the build."""
+    extras = [wanted for extra, wanted in PROJECT["project"]["optional-dependencies"].items() if is_locked(extra)]
     named = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *chain(*extras)]
     return [one for one in map(Requirement, named) if one.name != PROJECT["project"]["name"]]
 
 
-def test_the_lock_names_versions_and_hashes_and_nothing_else() -> None:
-    assert len(PINS) > 60
-    for entry in PINS:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_versions_and_hashes_and_nothing_else(lock: str) -> None:
+    assert len(pins(lock)) > 60
+    for entry in pins(lock):
         requirement, *hashes = [line.strip(" \\") for line in entry.splitlines()]
-        assert re.fullmatch(r"[a-z0-9-]+(\[[a-z-]+\])?==[0-9][^ ]*( ; [a-z_]+ .+)?", requirement), entry
+        assert re.fullmatch(r"[a-z0-9-]+(\[[a-z, -]+\])?==[0-9][^ ]*( ; [a-z_]+ .+)?", requirement), entry
         assert hashes, entry
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), entry
-    assert "://" not in LOCK
 
 
-def test_the_lock_satisfies_each_requirement_on_each_python() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_satisfies_each_requirement_on_each_python(lock: str) -> None:
+    is_locked, pythons = LOCKS[lock]
     pinned: dict[str, list[Requirement]] = {}
-    for entry in PINS:
+    for entry in pins(lock):
         pin = Requirement(entry.splitlines()[0].strip(" \\"))
         pinned.setdefault(canonicalize_name(pin.name), []).append(pin)
-    for python in ("3.11", "3.12", "3.13", "3.14"):
+    for python in pythons:
         environment = {"python_version": python, "python_full_version": f"{python}.0"}
-        for wanted in requirements():
-            pins = pinned.get(canonicalize_name(wanted.name), [])
-            [pin] = [one for one in pins if not one.marker or one.marker.evaluate(environment)]
+        for wanted in requirements(is_locked):
+            found = pinned.get(canonicalize_name(wanted.name), [])
+            [pin] = [one for one in found if not one.marker or one.marker.evaluate(environment)]
             assert wanted.specifier.contains(next(iter(pin.specifier)).version), (wanted, pin)
