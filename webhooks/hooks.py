@@ -3,10 +3,10 @@
 A host lists subclasses of ``Hooks`` in ``WEBHOOKS["HOOKS"]``. Each overrides the methods that it needs. A method that
 no listed class overrides costs nothing: no query, no thread.
 
-``payload_context``, ``trace_context`` and ``request_prepared`` change what is sent or stored, so the app waits for them.
-All others are notifications. ``announce`` queues them after the commit, and one thread of the process calls them in
-order: a slow one delays no save and no delivery. A notification comes at most once. It is lost if its process is killed
-first.
+``payload_context``, ``trace_context`` and ``request_prepared`` change what is stored or sent, so the app waits for
+them. All others are notifications. ``announce`` queues them after the commit, and one thread of the process calls them
+in order: a slow one delays no save and no delivery. A notification comes at most once. It is lost if its process is
+killed first.
 
 If a hook raises, the log has a line with its name, and nothing else happens.
 """

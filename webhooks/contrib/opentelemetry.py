@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry: ``WEBHOOKS["HOOKS"]`` lists ``webhooks.contrib.opentelemetry.Tracing``.
 
-The trace of the request that made a change is stored with its event. The first attempt of each delivery is a child span,
-later ones are linked to it. The receiver gets ``traceparent`` only if the webhook says so, and never the baggage.
+The trace of the request that made a change is stored with its event. The first attempt of each delivery is a child
+span, later ones are linked to it. The receiver gets ``traceparent`` only if the webhook says so, and never the baggage.
 
 The spans follow the conventions for messaging: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """

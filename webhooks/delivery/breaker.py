@@ -195,7 +195,9 @@ class AvoidedWebhooks:
         reason, extra = outcome.reason, about(webhook=webhook, kind=kind)
         if not known and kind == ErrorKind.SECRET:
             keys = ", ".join(encryption.key_names())
-            logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", reason, keys, extra=extra)
+            logger.error(
+                "%s. This worker has these keys: %s. It leaves the webhook to others", reason, keys, extra=extra
+            )
         elif not known:
             logger.error("Webhook %s: %s. Its deliveries wait, and no attempt is counted", webhook, reason, extra=extra)
         until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]

@@ -41,8 +41,8 @@ def compose(
 ) -> Request:
     """The request of an attempt, signed with the time that ``now`` returns.
 
-    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it. ``is_first``: no attempt failed
-    before.
+    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it. ``is_first``: no attempt
+    failed before.
 
     Raises Refused if the webhook's templates or secrets do not work, or the project's code for credentials.
     """

@@ -302,7 +302,7 @@ def deltas_sql(using: str, condition: str = "") -> str:
 
 
 def _upsert_sql(using: str, table: str, keys: Sequence[str], columns: Sequence[str], condition: str = "") -> str:
-    """An INSERT that adds the rows of ``deltas`` to those of a table with the same keys. ``condition`` begins with AND."""
+    """An INSERT that adds the rows of ``deltas`` to those of a table with the same keys. ``condition``: "AND …"."""
     names, sums = ", ".join(columns), ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in columns)
     greatest = "GREATEST" if is_postgresql(using) else "MAX"
     added = ", ".join(

@@ -72,7 +72,7 @@ class Sweep(models.Model):
     the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the alarms at
     ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
     ``backlog`` is for how many seconds succeeded deliveries are left after their retention. ``lost_leases`` counts
-    deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail, see ``contrib.alerts``.
+    deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail.
     """
 
     swept_at = models.DateTimeField()

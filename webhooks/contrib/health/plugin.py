@@ -1,4 +1,4 @@
-"""A check for django-health-check 4: ``HealthCheckView.as_view(checks=[…, "webhooks.contrib.health.plugin.Webhooks"])``."""
+"""A check for django-health-check 4: ``HealthCheckView.as_view(checks=["webhooks.contrib.health.plugin.Webhooks"])``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from webhooks import permissions
 from webhooks.conf import conf
 from webhooks.contrib.prometheus import WebhooksCollector
 
-
 registry = CollectorRegistry()
 registry.register(WebhooksCollector())
 
