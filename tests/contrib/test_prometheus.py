@@ -143,12 +143,14 @@ def queries() -> list[str]:
 
 @pytest.mark.usefixtures("redis", "live_worker")
 def test_prometheus_shows_what_the_site_did(database: str, inbox: Inbox, redis_url: str, tmp_path: Path) -> None:
-    good, bad = make_webhook(url=inbox.url(), name="good"), make_webhook(url=inbox.url("500"), name="bad")
+    good, bad = make_webhook(url=inbox.url(), name="good"), make_webhook(url=inbox.url("status/500"), name="bad")
     make_event(good, bad)
     drain()
     sweep_step(counting.add_up, 1000)
+    workers = Workers(tmp_path, redis_url)
+    workers.is_forking = False  # other settings
     with (
-        serve_site(Workers(tmp_path, redis_url), "tests.contrib.settings") as site,
+        serve_site(workers, "tests.contrib.settings") as site,
         prometheus(tmp_path, site.url.removeprefix("http://")) as ask,
     ):
         [found] = ask("query", query='webhooks_attempts_total{webhook="good"}')["result"]

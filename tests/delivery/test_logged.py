@@ -32,7 +32,7 @@ def test_a_pause_is_a_line_and_its_end_another(
     app_log: pytest.LogCaptureFixture, inbox: Inbox, webhooks_settings: Callable[..., None]
 ) -> None:
     webhooks_settings(PAUSE_AFTER=2, RETRY_SCHEDULE=[0] * 5, RETRY_JITTER=0, PROBE_SCHEDULE=[0.001])
-    webhook = make_webhook(url=inbox.url("500"), name="CMDB")
+    webhook = make_webhook(url=inbox.url("status/500"), name="CMDB")
     make_event(webhook)
     drain()
     Webhook.objects.update(payload_url=inbox.url(), probe_at=Now())

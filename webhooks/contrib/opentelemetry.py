@@ -83,7 +83,7 @@ def _traceparent(context: Context | None) -> str | None:
 
 def _attributes(request: PreparedRequest) -> Mapping[str, str | int]:
     """No URL: its path and query may hold a secret."""
-    found = {
+    found: dict[str, str | int] = {
         "messaging.system": "webhooks",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",

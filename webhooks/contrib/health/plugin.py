@@ -1,4 +1,4 @@
-"""A check for django-health-check 4: ``HealthCheckView.as_view(checks=["webhooks.contrib.health.plugin.Webhooks"])``."""
+"""A check for django-health-check 4: name ``webhooks.contrib.health.plugin.Webhooks`` in the ``checks`` of its view."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from webhooks.contrib.health import problems_of_delivery
 
 
 @dataclasses.dataclass
-class Webhooks(HealthCheck):
+class Webhooks(HealthCheck):  # type: ignore[misc] # the library has no annotations
     """Fails if the whole site has a problem: no worker, no Redis, a fault of our own."""
 
-    def run(self) -> None:  # type: ignore[override] # it may be synchronous
+    def run(self) -> None:
         if found := problems_of_delivery():
             raise ServiceUnavailable(", ".join(found))

@@ -347,8 +347,7 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
         f"{kind_of(run).name_of(first.keys[0])}: three workers ended or stalled while they took it; "
         "look for a crash, a memory limit or a slow serializer in the log of the worker"
     )
-    event = first.keys[0] if isinstance(first.keys[0], int) else None
-    logger.error("The run %s goes on without an event: %s", run, problem, extra=about(event=event))
+    logger.error("The run %s goes on without an event: %s", run, problem, extra=about(event=first.keys[0]))
     run.save_step(
         note=note.ended(first.until).as_dict(),
         cursors=run.cursors | {str(first.webhook): first.until},
