@@ -250,8 +250,9 @@ def test_one_receiver_whose_name_servers_fail_is_not_charged_and_does_not_delay_
         names["a.example"] = ["127.0.0.1"]
         until(lambda: runner.run(0.2) or states() == [State.SUCCEEDED] * 12, 20, "the rest")
         assert runner.faults == []
-    [line] = [record.getMessage() for record in app_log.records]
+    [line, end] = [record.getMessage() for record in app_log.records]
     assert line.endswith("Its deliveries wait, and no attempt is counted")
+    assert "gets its deliveries again" in end
 
 
 def test_a_name_that_resolves_again_lets_the_worker_try_the_others_at_once(

@@ -31,7 +31,7 @@ def logged(app_log: pytest.LogCaptureFixture) -> list[tuple[str, Any]]:
 def test_a_pause_is_a_line_and_its_end_another(
     app_log: pytest.LogCaptureFixture, inbox: Inbox, webhooks_settings: Callable[..., None]
 ) -> None:
-    webhooks_settings(PAUSE_AFTER=2, RETRY_SCHEDULE=[0] * 5, RETRY_JITTER=0, PROBE_SCHEDULE=[0.001])
+    webhooks_settings(PAUSE_AFTER=2, RETRY_SCHEDULE=[0] * 5, RETRY_JITTER=0, PROBE_SCHEDULE=[60])
     webhook = make_webhook(url=inbox.url("status/500"), name="CMDB")
     make_event(webhook)
     drain()
