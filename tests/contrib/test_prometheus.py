@@ -26,6 +26,8 @@ from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Workers
 from webhooks.delivery import counting
 
+pytestmark = pytest.mark.prometheus
+
 [FOLDER] = map(Path, webhooks.contrib.prometheus.__path__)
 RULES, DASHBOARD = FOLDER / "alerts.yml", FOLDER / "dashboard.json"
 

@@ -139,7 +139,7 @@ class Metrics:
                 self.problems.add_metric([problem.value], counts[problem])
 
     def _add_totals(self, names: Mapping[int, str]) -> None:
-        """``names`` of webhooks by their ids. Each webhook has a sample from the beginning, so that rates have one."""
+        """``names`` of webhooks by their ids. Each webhook has its counters from the beginning, so that rates have one."""
         of_webhooks = {pk: defaultdict[str, int](int) for pk in names}
         for pk, kind, counts in StatisticTotal.objects.of_webhooks():
             if pk in names:
@@ -150,8 +150,9 @@ class Metrics:
         for pk, total in of_webhooks.items():
             self.given_up.add_metric([names[pk]], total["given_up"])
             self.skips.add_metric([names[pk]], total["skipped"])
-            _add_histogram(self.duration, names[pk], DURATION, total)
-            _add_histogram(self.delay, names[pk], DELAY, total)
+            if total["attempted"]:
+                _add_histogram(self.duration, names[pk], DURATION, total)
+                _add_histogram(self.delay, names[pk], DELAY, total)
 
 
 def _add_histogram(metric: Any, webhook: str, histogram: Histogram, counts: Mapping[str, int]) -> None:
