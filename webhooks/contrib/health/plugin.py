@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from django.db import connections
 from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
@@ -15,5 +16,8 @@ class Webhooks(HealthCheck):  # type: ignore[misc] # the library has no annotati
     """Fails if the whole site has a problem: no worker, no Redis, a fault of our own."""
 
     def run(self) -> None:
-        if found := problems_of_delivery():
-            raise ServiceUnavailable(", ".join(found))
+        try:
+            if found := problems_of_delivery():
+                raise ServiceUnavailable(", ".join(found))
+        finally:
+            connections.close_all()  # of this thread, which the library started for it

@@ -139,7 +139,7 @@ class Metrics:
                 self.problems.add_metric([problem.value], counts[problem])
 
     def _add_totals(self, names: Mapping[int, str]) -> None:
-        """``names`` of webhooks by their ids. Each webhook has its counters from the beginning, so that rates have one."""
+        """``names`` of webhooks by their ids. Each webhook has its counters from the beginning: a rate needs one."""
         of_webhooks = {pk: defaultdict[str, int](int) for pk in names}
         for pk, kind, counts in StatisticTotal.objects.of_webhooks():
             if pk in names:

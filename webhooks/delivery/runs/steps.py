@@ -41,7 +41,7 @@ from webhooks.delivery.runs.risky import (
     counting_loss,
     time_limit,
 )
-from webhooks.errors import about, get_logger, reraise_job_timeout
+from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.worker import begin_transaction, in_worker_transaction
@@ -347,7 +347,7 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
         f"{kind_of(run).name_of(first.keys[0])}: three workers ended or stalled while they took it; "
         "look for a crash, a memory limit or a slow serializer in the log of the worker"
     )
-    logger.error("The run %s goes on without an event: %s", run, problem, extra=about(event=first.keys[0]))
+    logger.error("The run %s goes on without an event: %s", run, problem)
     run.save_step(
         note=note.ended(first.until).as_dict(),
         cursors=run.cursors | {str(first.webhook): first.until},
