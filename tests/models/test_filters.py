@@ -9,9 +9,9 @@ from django.core.management import load_command_class
 
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.admin import filters as lists
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters, SkipFilters
+from webhooks.forms import filters as lists
 from webhooks.models.filters import FILTERS, OPTIONS, Filter, Rows, filters_of, select
 from webhooks.operations import run_filters
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS

@@ -39,10 +39,10 @@ from webhooks.delivery import runner as delivery_runner
 from webhooks.delivery import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.network.transport import Transport
-from webhooks.workers import jobs
-from webhooks.workers import worker as worker_module
+from webhooks.workers import jobs, slices
+from webhooks.workers.slices import WARM_SECONDS, ErrorLog
 from webhooks.workers.status import read_backend
-from webhooks.workers.worker import WARM_SECONDS, ErrorLog, WebhookWorker
+from webhooks.workers.worker import WebhookWorker
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -282,7 +282,7 @@ def test_an_outage_of_hours_leaves_few_lines_and_one_that_says_it_is_over(
     app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(worker_module, "time", clock)
+    monkeypatch.setattr(slices, "time", clock)
     errors = ErrorLog()
     errors.succeeded()
     for _ in range(4 * 3600):  # the worker tries every second
@@ -308,7 +308,7 @@ def test_another_kind_of_error_is_logged_at_once(
     app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(worker_module, "time", clock)
+    monkeypatch.setattr(slices, "time", clock)
     errors = ErrorLog()
     errors.failed(OperationalError("connection refused"))
     clock.now += 1

@@ -80,7 +80,8 @@ class HasLaterState(Func):
     """Whether the webhook of a delivery got a later state of the object. Custom events are no states.
 
     It compares whole places, as ``lanes`` does: with old statistics, PostgreSQL would read the deliveries of all later
-    events. Between two places, SQLite would read all deliveries of the webhook: there it compares each column.
+    events. It also compares the webhook and the lane, for before version 18 PostgreSQL does not end at an upper place.
+    With places, SQLite would read all deliveries of the webhook: there it compares each column.
     """
 
     output_field = models.BooleanField()
@@ -91,8 +92,8 @@ class HasLaterState(Func):
     def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
         webhook, lane, event = self._columns(compiler)
         place = "(later.webhook_id, later.lane, later.event_id)"
-        is_later = f"{place} > ({webhook}, {lane}, {event}) AND {place} <= ({webhook}, {lane}, {lanes.LARGEST})"
-        return self._sql(event, is_later), []
+        is_there = f"later.webhook_id = {webhook} AND later.lane = {lane}"
+        return self._sql(event, f"{is_there} AND {place} > ({webhook}, {lane}, {event})"), []
 
     def as_sqlite(self, compiler: Any, connection: Any, **kwargs: Any) -> Any:
         webhook, lane, event = self._columns(compiler)
