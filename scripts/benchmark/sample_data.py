@@ -21,7 +21,7 @@ from dcim.models import Device, Interface
 from ipam.models import IPAddress
 from tests.support.tables import KEPT, used_tables
 from webhooks import testing
-from webhooks.models import Attempt, Delivery, Event, Webhook, partitions
+from webhooks.models import Attempt, Delivery, Event, Webhook
 
 if TYPE_CHECKING:
     from scripts.benchmark.receiver import Request
@@ -264,13 +264,6 @@ def vacuum() -> None:
     """Update the planner's statistics, and finish the database's background work before a measurement."""
     execute("VACUUM (ANALYZE)")
     execute("CHECKPOINT")
-
-
-def drop_partitions() -> None:
-    """Drop the partitions that workers with another retention have made ahead. Their rows go, too."""
-    for table in (partitions.EVENT, *partitions.BY_TIME):
-        for one in partitions.read_partitions(connection.alias, table):
-            execute(f"DROP TABLE {table}_p{one.stamp}")
 
 
 def execute(statement: str, params: Sequence[Any] = ()) -> None:
