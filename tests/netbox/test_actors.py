@@ -21,7 +21,7 @@ from utilities.serialization import deserialize_object
 from dcim.models import Site
 from tests.support.netbox import admin, api_client, watch
 from webhooks.models import Event
-from webhooks.testing import capture
+from webhooks.testing import capture_webhooks
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +43,7 @@ def a_request(user: Any, **meta: str) -> NetBoxFakeRequest:
 def test_a_page_names_the_user_of_the_session(client) -> None:
     watch("dcim.site")
     client.force_login(admin("paul"))
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         answer = client.post(reverse("dcim:site_add"), {"name": "Ulm", "slug": "ulm", "status": "active"})
         assert answer.status_code == 302, answer.content[:2000]
     [event] = events
@@ -54,7 +54,7 @@ def test_a_page_names_the_user_of_the_session(client) -> None:
 
 def test_the_rest_api_names_the_user_of_the_token() -> None:
     watch("dcim.site")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         answer = api_client(admin("robot")).post("/api/dcim/sites/", {"name": "Ulm", "slug": "ulm"}, format="json")
         assert answer.status_code == 201
     [event] = events
@@ -74,7 +74,7 @@ class CreateSite(JobRunner):
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_job_names_the_user_who_started_it(fails) -> None:
     watch("dcim.site")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         job = CreateSite.enqueue(user=admin("paul"), immediate=True, fails=fails)
         Site.objects.create(name="Bonn", slug="bonn")
     first, second = events
@@ -86,7 +86,7 @@ def test_a_background_request_of_the_rest_api_names_its_user_and_request(monkeyp
     watch("dcim.site")
     user = admin("robot")
     request = a_request(user, SERVER_NAME="netbox.example", HTTP_X_WEBHOOK_DEPTH="1")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         AsyncAPIJob.enqueue(
             user=user,
             immediate=True,
@@ -125,7 +125,7 @@ def script(monkeypatch) -> Script:
 def test_a_script_names_its_user_and_request(script) -> None:
     watch("dcim.site")
     request = a_request(user := admin("paul"))
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         ScriptJob.enqueue(instance=script, user=user, immediate=True, data={}, request=request, commit=True)
     assert [(one.action, one.data["description"]) for one in events] == [("created", "x")] * 3
     assert {(one.username, one.request_id) for one in events} == {("paul", str(request.id))}
@@ -137,7 +137,7 @@ def test_the_changes_of_a_script_are_recorded_together(script, monkeypatch) -> N
     inserted, insert_all = list[int](), Event.insert_all
     monkeypatch.setattr(Event, "insert_all", lambda new, using: inserted.append(len(new)) or insert_all(new, using))
     request = a_request(user := admin("paul"))
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         ScriptJob.enqueue(instance=script, user=user, immediate=True, data={}, request=request, commit=True)
     assert (len(events), inserted) == (3, [3])
 
@@ -146,7 +146,7 @@ def test_the_changes_of_a_script_are_recorded_together(script, monkeypatch) -> N
 def test_a_script_that_is_rolled_back_sends_nothing(script, data, commit) -> None:
     watch("dcim.site")
     request = a_request(user := admin("paul"))
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         ScriptJob.enqueue(instance=script, user=user, immediate=True, data=data, request=request, commit=commit)
     assert not Site.objects.exists()
     assert events == []
@@ -154,7 +154,7 @@ def test_a_script_that_is_rolled_back_sends_nothing(script, data, commit) -> Non
 
 def test_a_script_without_a_request_runs_as_the_user_of_its_job(script) -> None:
     watch("dcim.site")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         job = ScriptJob.enqueue(instance=script, user=admin("paul"), immediate=True, data={}, commit=True)
     assert {(one.username, one.request_id) for one in events} == {("paul", str(job.job_id))}
     assert len(events) == 3
@@ -171,7 +171,7 @@ def test_a_change_that_a_merge_repeats_names_the_user_of_the_change() -> None:
     watch("dcim.site")
     request = RequestFactory().get("/")
     request.id, request.user = uuid.uuid4(), admin("mary")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         job = MergeJob.enqueue(user=admin("paul"), immediate=True, request=request)
         assert job.status == "completed", job.error
     [event] = events
@@ -187,6 +187,6 @@ class MergeJob(JobRunner):
 
 def test_a_fixture_outside_of_a_request_is_not_recorded() -> None:
     watch("dcim.site")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         merge_a_site("Ulm")
     assert events == []

@@ -17,7 +17,7 @@ from tests.support.netbox import OwnRule, admin, api_client, as_sent, watch
 from users.models import ObjectPermission, User
 from webhooks.models import Event
 from webhooks.permissions import visible_events
-from webhooks.testing import capture
+from webhooks.testing import capture_webhooks
 
 pytestmark = pytest.mark.django_db
 
@@ -67,7 +67,7 @@ def test_a_site_is_sent_as_netbox_sends_it(api, monkeypatch) -> None:
     rule = OwnRule(monkeypatch, "dcim.site")
     watch("dcim.site", prechange=True)
     site = Site.objects.create(name="Ulm", slug="ulm", tenant=Tenant.objects.create(name="Acme", slug="acme"))
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         answer = api.patch(f"/api/dcim/sites/{site.pk}/", {"status": "retired", "description": "x"}, format="json")
     assert answer.status_code == 200
     assert_same(events, rule)
@@ -76,7 +76,7 @@ def test_a_site_is_sent_as_netbox_sends_it(api, monkeypatch) -> None:
 def test_counts_are_those_of_the_rest_api(api, device) -> None:
     watch("dcim.site", "circuits.provider")
     provider = Provider.objects.create(name="Telco", slug="telco")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         api.patch(f"/api/dcim/sites/{device.site_id}/", {"description": "x"}, format="json")
         api.patch(f"/api/circuits/providers/{provider.pk}/", {"description": "x"}, format="json")
     shown = {event.object_type: event.data for event in events}
@@ -89,7 +89,7 @@ def test_counts_are_those_of_the_rest_api(api, device) -> None:
 def test_a_deletion_has_counts_too(api) -> None:
     watch("dcim.site")
     site = Site.objects.create(name="Ulm", slug="ulm")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         assert api.delete(f"/api/dcim/sites/{site.pk}/").status_code == 204
     [event] = events
     assert (event.action, event.data["device_count"]) == ("deleted", 0)
@@ -100,7 +100,7 @@ def test_a_region_has_its_path_and_owner_in_snapshots(api, monkeypatch) -> None:
     watch("dcim.region", prechange=True)
     south, north = (Region.objects.create(name=name, slug=name) for name in ("south", "north"))
     town = Region.objects.create(name="town", slug="town", parent=south)
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         answer = api.patch(f"/api/dcim/regions/{town.pk}/", {"parent": north.pk}, format="json")
         assert answer.status_code == 200, answer.content
     assert_same(events, rule, "path", "sort_path")
@@ -119,14 +119,14 @@ def test_a_cable_is_sent_with_its_terminations_before_and_after(api, device, mon
     def ends(*chosen: Interface) -> list[dict[str, Any]]:
         return [{"object_type": "dcim.interface", "object_id": one.pk} for one in chosen]
 
-    with capture(subscribe=[]) as created:
+    with capture_webhooks(subscribe=[]) as created:
         given = {"a_terminations": ends(ports[0]), "b_terminations": ends(ports[1])}
         answer = api.post("/api/dcim/cables/", given, format="json")
         assert answer.status_code == 201, answer.content
     assert_same(created, rule, "a_terminations", "b_terminations")
     rule.jobs.clear()
     cable = Cable.objects.get()
-    with capture(subscribe=[]) as moved:
+    with capture_webhooks(subscribe=[]) as moved:
         answer = api.patch(f"/api/dcim/cables/{cable.pk}/", {"b_terminations": ends(ports[2])}, format="json")
         assert answer.status_code == 200, answer.content
     [event] = moved
@@ -137,7 +137,7 @@ def test_a_cable_is_sent_with_its_terminations_before_and_after(api, device, mon
     assert [one["object_id"] for one in event.data["b_terminations"]] == [ports[2].pk]
     assert_same(moved, rule, "a_terminations", "b_terminations")
     rule.jobs.clear()
-    with capture(subscribe=[]) as deleted:
+    with capture_webhooks(subscribe=[]) as deleted:
         assert api.delete(f"/api/dcim/cables/{cable.pk}/").status_code == 204
     assert_same(deleted, rule, "a_terminations", "b_terminations")
 
@@ -148,7 +148,7 @@ def test_the_interfaces_of_a_cable_are_sent_with_it(api, device, monkeypatch) ->
     watch("dcim.cable", "dcim.interface", prechange=True)
     cable = Cable(a_terminations=[ports[0]], b_terminations=[ports[1]])
     cable.save()
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         assert api.delete(f"/api/dcim/cables/{cable.pk}/").status_code == 204
     ours = as_sent(events)
     assert rule.sent().keys() <= ours.keys()
@@ -162,7 +162,7 @@ def test_objects_that_a_deletion_sets_to_null_are_sent_with_their_state_before(a
     Device.objects.update(platform=platform)
     rule = OwnRule(monkeypatch, "dcim.platform", "dcim.device")
     watch("dcim.platform", "dcim.device", prechange=True)
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         assert api.delete(f"/api/dcim/platforms/{platform.pk}/").status_code == 204
     ours = as_sent(events)
     assert ours.keys() == rule.sent().keys()
@@ -178,7 +178,7 @@ def test_counters_that_change_a_device_while_it_is_deleted_send_one_deletion(api
         Interface.objects.create(device=device, name=f"e{number}", type="1000base-t")
     rule = OwnRule(monkeypatch, "dcim.device", "dcim.interface")
     watch("dcim.device", "dcim.interface")
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         assert api.delete(f"/api/dcim/devices/{device.pk}/").status_code == 204
     assert as_sent(events).keys() == rule.sent().keys()
     assert [event.action for event in events if event.object_type == "dcim.device"] == ["deleted"]
@@ -189,7 +189,7 @@ def test_members_of_a_many_to_many_relation_are_sent_as_netbox_sends_them(api, m
     asn = ASN.objects.create(asn=65000, rir=RIR.objects.create(name="RIPE", slug="ripe"))
     rule = OwnRule(monkeypatch, "dcim.site")
     watch("dcim.site", prechange=True)
-    with capture(subscribe=[]) as events:
+    with capture_webhooks(subscribe=[]) as events:
         assert api.patch(f"/api/dcim/sites/{site.pk}/", {"asns": [asn.pk]}, format="json").status_code == 200
     assert_same(events, rule)
 
@@ -201,7 +201,7 @@ def test_a_user_with_constraints_views_the_events_of_these_objects_alone() -> No
         permission = ObjectPermission.objects.create(name=model.__name__, actions=["view"], constraints=constraints)
         permission.object_types.add(ContentType.objects.get_for_model(model))
         permission.users.add(user)
-    with capture(subscribe=[]):
+    with capture_webhooks(subscribe=[]):
         for name in ("Ulm", "Bonn"):
             Site.objects.create(name=name, slug=name.lower())
     user = User.objects.get(pk=user.pk)  # without cached permissions
@@ -214,7 +214,7 @@ def test_a_model_that_all_may_view_needs_no_permission(settings) -> None:
     permission = ObjectPermission.objects.create(name="events", actions=["view"])
     permission.object_types.add(ContentType.objects.get_for_model(Event))
     permission.users.add(user)
-    with capture(subscribe=[]):
+    with capture_webhooks(subscribe=[]):
         Site.objects.create(name="Ulm", slug="ulm")
     assert not visible_events(User.objects.get(pk=user.pk))
     settings.EXEMPT_VIEW_PERMISSIONS = ["dcim.site"]
@@ -235,7 +235,7 @@ def test_the_payload_has_the_context_of_netboxs_webhook_callbacks(api) -> None:
     register_webhook_callback(fail)
     try:
         watch("dcim.site")
-        with capture(subscribe=[]) as events:
+        with capture_webhooks(subscribe=[]) as events:
             assert api.post("/api/dcim/sites/", {"name": "Ulm", "slug": "ulm"}, format="json").status_code == 201
         assert len(events) == 1
         assert seen == [("dcim.site", "object_created", "Ulm", "admin")]

@@ -71,7 +71,7 @@ def test_the_parameters_of_lists_are_described(operations: dict[str, Any]) -> No
     fields, pages = {"fields", "omit", "brief"}, {"limit", "offset", "start"}
     of_event = {"object_type", "object_id", "action", "request_id", "name", "user", "created_after", "created_before"}
     assert found["get webhooks/"] == fields | pages | {
-        "ordering", "id", "name", "q", "enabled", "paused", "failing", "object_type", "action",
+        "ordering", "id", "name", "identifier", "q", "enabled", "paused", "failing", "object_type", "action",
     }  # fmt: skip
     long_list = fields | pages | of_event | {"cursor", "q"}
     assert found["get deliveries/"] == long_list | {"state", "error_kind", "status", "webhook"}

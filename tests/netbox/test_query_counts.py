@@ -19,7 +19,7 @@ from dcim.models import (
     Site,
 )
 from tests.support.netbox import OwnRule, admin, api_client, watch
-from webhooks.testing import capture
+from webhooks.testing import capture_webhooks
 
 pytestmark = pytest.mark.django_db
 
@@ -71,7 +71,7 @@ def queries(prepare: Change, setup: Callable[[], object]) -> list[str]:
     setup()
     api.get("/api/dcim/regions/")
     with (
-        capture(subscribe=[]),
+        capture_webhooks(subscribe=[]),
         CaptureQueriesContext(
             connection,
         ) as found,

@@ -69,7 +69,7 @@ def changed_settings(connection: Redis) -> list[str]:
 
     Empty if there was no such worker, or Redis has lost its hashes.
     """
-    values = {name: getattr(conf, name.lower()) for name in conf.by_key}
+    values = {name: setting.__get__(conf, type(conf)) for name, setting in conf.by_key.items()}
     values["SECRET_KEY"] = (settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS)
     # Short hashes, which ``SECRET_KEY`` keys: they show no value.
     hashes = {name: salted_hmac(__name__, repr(value), algorithm="sha256") for name, value in values.items()}
