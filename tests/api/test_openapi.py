@@ -78,7 +78,7 @@ def test_filters_and_pages_are_described() -> None:
     of_event = of_object | {"action", "request_id", "name", "user", "created_after", "created_before"}
     of_delivery = of_event | {"state", "error_kind", "status", "webhook"}
     assert found["get webhooks/"] == pages | {
-        "name", "q", "enabled", "paused", "failing", "object_type", "action",
+        "name", "identifier", "q", "enabled", "paused", "failing", "object_type", "action",
     }  # fmt: skip
     assert found["get events/"] == pages | of_event | {"failed", "webhook"}
     assert found["get runs/"] == pages | {"kind", "state"}

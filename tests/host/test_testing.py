@@ -260,7 +260,9 @@ def test_prechange_adds_the_previous_state_and_the_changed_fields(either: Any) -
     with CaptureQueriesContext(connection) as asked, capture_webhooks(prechange=True) as events:
         rename("newest")
     assert (events[0].changed, events[0].snapshots["prechange"]["name"]) == (["name"], "new")
-    assert len(asked) == len(plainly) + 1
+    # In a transaction on PostgreSQL, it rides with the UPDATE.
+    rides = connection.vendor == "postgresql" and connection.in_atomic_block
+    assert len(asked) == len(plainly) + (0 if rides else 1)
 
 
 def test_events_can_be_read_inside_of_the_block_and_stay_after_it(either: Any) -> None:

@@ -19,8 +19,8 @@ from webhooks.workers.worker import WebhookWorker
 PILL = '"pill"'
 
 
-def _poisoned(*arguments: Any) -> Request:
-    composed = compose.compose(*arguments)
+def _poisoned(*arguments: Any, **options: Any) -> Request:
+    composed = compose.compose(*arguments, **options)
     if PILL.encode() in composed.body:
         os.kill(os.getpid(), signal.SIGKILL)
     return composed

@@ -40,7 +40,7 @@ ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on
 # meanwhile, and the permissions below follow: a new setting needs its field, and its name here.
 SECTIONS = {
     "general": (
-        "name", "identifier", "description", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled",
+        "name", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled", "description", "identifier",
     ),
     "security": ("secret", "ssl_verification", "ca_file_path"),
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),

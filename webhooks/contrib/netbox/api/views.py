@@ -82,7 +82,7 @@ class WebhookViewSet(
     filters_class = WebhookFilters
     # No column that some users see in part: the order would say more.
     ordering_fields = ("id", "name", "enabled", "created", "last_updated", "last_success_at", "last_failure_at")
-    message = ""
+    changelog_message = ""
     """What a user gives for the changelog with a deletion."""
 
     def get_queryset(self) -> QuerySet[Webhook]:
@@ -97,7 +97,7 @@ class WebhookViewSet(
         if isinstance(request.data, Mapping):
             given = ChangeLogMessageSerializer(data=request.data)
             given.is_valid(raise_exception=True)
-            self.message = given.validated_data.get("changelog_message", "")
+            self.changelog_message = given.validated_data.get("changelog_message", "")
         return super().destroy(request, *args, **kwargs)
 
     def perform_create(self, serializer: Any) -> None:
@@ -114,7 +114,7 @@ class WebhookViewSet(
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(Webhook.objects.db):
-            self._record_message(instance, getattr(instance, "_changelog_message", None) or self.message)
+            self._record_message(instance, getattr(instance, "_changelog_message", None) or self.changelog_message)
             super().perform_destroy(instance)
 
     def _record_message(self, webhook: Webhook, message: str) -> None:
