@@ -157,8 +157,8 @@ def test_all_tables_missing_although_their_migrations_are_recorded_are_found(mon
 
 # Commands
 
-# ``webhooks_doctor`` says it as a finding, and ``webhooks_listen`` first asks for Django's own tables. A worker waits for
-# the database, and a schema needs only an example from it.
+# ``webhooks_doctor`` says it as a finding, and ``webhooks_listen`` first asks for Django's own tables. A worker waits
+# for the database, and a schema needs only an example from it.
 OTHERS = {"webhooks_doctor", "webhooks_listen", "webhooks_schema", "webhooks_worker"}
 COMMANDS = [path.stem for path in (ROOT / "webhooks" / "management" / "commands").glob("webhooks_*.py")]
 COMMANDS = sorted({*COMMANDS} - OTHERS)
