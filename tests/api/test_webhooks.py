@@ -358,9 +358,7 @@ def test_a_misspelt_field_is_refused_with_the_nearest_name(api: APIClient, metho
     assert answer.status_code == 400
     told = answer.json()
     assert told["sercet"] == ["There is no field of this name. Did you mean secret?"]
-    assert told["zzz"][0].startswith(
-        "There is no field of this name. Known are: id, name, identifier, description, payload_url,"
-    )
+    assert told["zzz"][0].startswith("There is no field of this name. Known are: id, name, payload_url,")
     assert Webhook.objects.get().name == "ledger"
 
 

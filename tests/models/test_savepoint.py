@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 from django.db import DatabaseError, connection, transaction
 
+from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from webhooks.db import MergedSavepoint, execute
@@ -81,7 +82,7 @@ def test_a_block_that_is_still_to_be_released_does_no_harm(work: Callable[[], No
         Thing.objects.create(name="before")
         work()
         Thing.objects.create(name="after")
-        sid = transaction.savepoint()
+        sid = bare_savepoint()
         work()
         transaction.savepoint_rollback(sid)
         work()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import shorten
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -74,11 +75,16 @@ def _delivery(webhook: Webhook) -> list[str]:
     return [order, _("%(seconds)s s for each attempt") % {"seconds": f"{webhook.timeout or conf.timeout:g}"}]
 
 
+def _about(webhook: Webhook) -> list[str]:
+    return [shorten(webhook.description or "", 60, placeholder=" …"), webhook.identifier or ""]
+
+
 FORM = [
     Section("general", ""),
     Section("security", gettext_lazy("Signature and TLS"), _security),
     Section("filters", gettext_lazy("Filters"), _filters),
     Section("request", gettext_lazy("Request"), _request),
     Section("delivery", gettext_lazy("Delivery"), _delivery),
+    Section("about", gettext_lazy("Description and identifier"), _about),
 ]
 FIELD_ORDER = [name for section in FORM for name in section.fields]

@@ -39,9 +39,7 @@ ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on
 # The settings of a webhook in the sections and the order of its form. REST, the comparison with what another user saved
 # meanwhile, and the permissions below follow: a new setting needs its field, and its name here.
 SECTIONS = {
-    "general": (
-        "name", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled", "description", "identifier",
-    ),
+    "general": ("name", "payload_url", "object_types", *ACTION_FIELDS, "custom_events", "enabled"),
     "security": ("secret", "ssl_verification", "ca_file_path"),
     "filters": ("conditions", "changed_fields", "only_changes", "excluded_usernames"),
     "request": (
@@ -49,6 +47,7 @@ SECTIONS = {
         "serializer", "prechange", "send_trace",
     ),
     "delivery": ("ordered", "timeout"),
+    "about": ("description", "identifier"),
 }  # fmt: skip
 SETTINGS = tuple(chain.from_iterable(SECTIONS.values()))
 

@@ -58,7 +58,7 @@ class Command(DatabaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self._secret, self._printing = options["secret"] or "", threading.Lock()
         self._options = options
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # a shell ignores the last one in the background
             signal.signal(number, _interrupt)
         with ExitStack() as stack:
             try:
