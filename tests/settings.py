@@ -1,7 +1,7 @@
 """The example project's settings, plus an app of awkward models. Worker processes that tests start use them too.
 
 Outside of pytest's own process, DATABASE_URL and REDIS_URL say which servers to use, and TEST_WEBHOOKS (JSON)
-is laid over the setting WEBHOOKS.
+is laid over the setting WEBHOOKS, and TEST_RQ_QUEUES over RQ_QUEUES.
 """
 
 import json
@@ -34,6 +34,7 @@ TIME_ZONE = "UTC" if USE_TZ else "Asia/Kathmandu"  # so that no naive time passe
 if "REDIS_URL" not in os.environ:
     # Until the tests have started a server of their own: never the Redis that happens to run on this machine.
     RQ_QUEUES = {name: {"URL": "redis://127.0.0.1:1/0"} for name in RQ_QUEUES}
+RQ_QUEUES.update(json.loads(os.environ.get("TEST_RQ_QUEUES", "{}")))
 
 # Django 6.1 has MAILERS in the place of EMAIL_BACKEND, which pytest-django sets.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}

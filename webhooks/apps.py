@@ -1,4 +1,6 @@
-from django.apps import AppConfig
+from collections.abc import Callable
+
+from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
 
 
@@ -25,7 +27,22 @@ class WebhooksConfig(AppConfig):
         run_kinds.update(RUN_KINDS)
         run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
-        registry.register_listed(conf.models)
         hooks.import_listed()
         signals.connect()
         sweep.problems_due.connect(problems.look)
+        # A pattern imports serializers. They may read what apps prepare in their ready(), for example choices.
+        self._when_all_are_ready(lambda: registry.register_listed(conf.models))
+
+    def _when_all_are_ready(self, act: Callable[[], None]) -> None:
+        """Call ``act`` after the ``ready()`` of the last app. Django has no signal for that."""
+        last = [*apps.get_app_configs()][-1]
+        if last is self or apps.ready:
+            act()
+            return
+        be_ready = last.ready
+
+        def be_ready_and_act() -> None:
+            be_ready()
+            act()
+
+        last.ready = be_ready_and_act  # type: ignore[method-assign]

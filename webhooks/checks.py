@@ -26,6 +26,7 @@ from webhooks.insight.wording import registration_remedy
 from webhooks.models import Event, Webhook
 from webhooks.network.auth.strategies import load
 from webhooks.operations.webhooks import unreadable_secrets
+from webhooks.registry.framework import framework
 from webhooks.registry.registration import Registration, conventional_paths
 from webhooks.registry.sources import attributes, serializer_fields, source_names
 from webhooks.text import one_line
@@ -34,7 +35,6 @@ from webhooks.workers.redis import connection_error, queue_problem
 from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
-WORKER = "webhooks.workers.WebhookWorker"
 INDEX = "rq_webhooks/admin/index.html"  # as in webhooks.admin
 STATUS_PAGE = "webhooks_backend_status"
 DEFINE = "Define a serializer at one of these paths, or name one in webhooks.register(…, serializer=…)."
@@ -144,18 +144,21 @@ def _describe(error: Exception) -> str:
 
 
 def _check_queue() -> Iterator[CheckMessage]:
+    if not conf.is_valid("WAKE_UP"):
+        return  # ``_check_setting`` reports it: whether there must be a queue is not known
     if conf.wake_up != "rq":
         if conf.wake_up == "tasks" and django.VERSION < (6,):
             yield Error(
                 "Django has no tasks before version 6, so they cannot wake workers.",
                 hint='Set WEBHOOKS["WAKE_UP"] to "rq" or "database".',
-                id="webhooks.E017",
+                id="webhooks.E018",
             )
         return
     if not apps.is_installed("django_rq"):
         yield Error(
             "django_rq is not in INSTALLED_APPS, so there is no manage.py rqworker to deliver webhooks.",
-            hint='Add "django_rq" to INSTALLED_APPS.',
+            hint='Add "django_rq" to INSTALLED_APPS. Or do without Redis: set WEBHOOKS["WAKE_UP"] to "database", and '
+            "run manage.py webhooks_worker.",
             id="webhooks.E006",
         )
     if problem := queue_problem(conf.queue):
@@ -165,19 +168,20 @@ def _check_queue() -> Iterator[CheckMessage]:
             'another queue in WEBHOOKS["QUEUE"].',
             id="webhooks.E001",
         )
+    shipped = framework().worker_class
     if not _is_shipped(getattr(settings, "RQ", {}).get("WORKER_CLASS")):
         yield Warning(
             'RQ["WORKER_CLASS"] is not the worker class of webhooks. Other classes work only when a change wakes them: '
             "retries, events recorded without Redis and the deletion of old rows wait for manage.py webhooks_sweep, "
             "and every slice of work starts a process.",
-            hint=f'Set RQ = {{"WORKER_CLASS": "{WORKER}"}}. If you name the class on the command line of rqworker, or '
+            hint=f'Set RQ = {{"WORKER_CLASS": "{shipped}"}}. If you name the class on the command line of rqworker, or '
             'cron runs webhooks_sweep every minute, add "webhooks.W012" to SILENCED_SYSTEM_CHECKS.',
             id="webhooks.W012",
         )
         if problem := jobs.job_class_problem():
             yield Warning(
                 f'Other worker classes deliver nothing: RQ["JOB_CLASS"] does not run the job of webhooks. {problem}',
-                hint=f"Let a worker of the class {WORKER} serve the queue: it runs no such job. Or start one with the "
+                hint=f"Let a worker of the class {shipped} serve the queue: it runs no such job. Or start one with the "
                 f"job class of rq: manage.py rqworker {conf.queue} --job-class rq.job.Job",
                 id="webhooks.W014",
             )
@@ -372,7 +376,7 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
 @register("webhooks", deploy=True)
 @_adapted
 def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    is_used = conf.enabled and conf.wake_up == "rq" and not queue_problem(conf.queue)
+    is_used = conf.enabled and conf.wake_up == "rq" and conf.is_valid("WAKE_UP") and not queue_problem(conf.queue)
     if is_used and (problem := connection_error()):
         yield Warning(
             f"Redis cannot be used: {problem}",

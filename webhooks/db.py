@@ -100,7 +100,7 @@ class ReadWithNext:
         self._wrappers.insert(0, self)  # Django removes the last one at the end of its blocks
 
     def now(self) -> None:
-        """Read now what was not read yet."""
+        """Read it now, unless it was read already."""
         if self._is_taken() and self._is_wanted():
             self._use(fetch_all(self._using, *self._statement))
 
@@ -140,6 +140,24 @@ def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -
         execute(using, statement, parameters)
 
 
+@contextmanager
+def closing_new_connections() -> Iterator[None]:
+    """Close the connections that the block opens, and before it the failed ones.
+
+    For code that may run outside of requests, in a thread that ends or in one that stays: Django does it for requests.
+    """
+    for one in connections.all(initialized_only=True):
+        if one.errors_occurred:
+            one.close_if_unusable_or_obsolete()
+    kept = {one.alias for one in connections.all(initialized_only=True) if one.connection is not None}
+    try:
+        yield
+    finally:
+        for one in connections.all(initialized_only=True):
+            if one.alias not in kept:
+                one.close()
+
+
 def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
 
@@ -173,22 +191,37 @@ def index_plans(using: str, may_sort: bool = False, seconds: float | None = None
     """Let PostgreSQL look up rows by indexes, and in the order of an index, against its statistics.
 
     For statements with a LIMIT: they stop early. With ``may_sort`` it may also find few rows first and sort them.
-    Inside a host's transaction, the settings are as before afterwards.
-
-    PostgreSQL stops a statement that takes longer than ``seconds``, see ``is_statement_timeout``. A shorter limit of
-    the host stays. The statements then run in a savepoint, so the host's transaction can go on.
+    Inside a host's transaction, the settings are as before afterwards. ``seconds`` as for ``statement_limit``.
     """
+    plans = dict.fromkeys(SCANS if may_sort else WHOLE_TABLE_PLANS, "'off'")
+    with _set_for_block(using, plans, seconds):
+        yield
+
+
+@contextmanager
+def statement_limit(using: str, seconds: float) -> Iterator[None]:
+    """Let PostgreSQL stop each statement that takes longer than ``seconds``, see ``is_statement_timeout``.
+
+    A shorter limit of the host stays. The statements run in a savepoint, so the host's transaction can go on.
+    """
+    with _set_for_block(using, {}, seconds):
+        yield
+
+
+@contextmanager
+def _set_for_block(using: str, settings: Mapping[str, str], seconds: float | None) -> Iterator[None]:
+    """Change settings of PostgreSQL to these values in SQL."""
     if not is_postgresql(using):
         yield
         return
     is_nested = connections[using].in_atomic_block
-    settings = dict.fromkeys(SCANS if may_sort else WHOLE_TABLE_PLANS, "'off'")
     if seconds is not None:
         limit = int(seconds * 1000)
-        settings["statement_timeout"] = f"""(
+        shorter = f"""(
             SELECT CASE WHEN setting::int BETWEEN 1 AND {limit} THEN setting ELSE '{limit}' END
             FROM pg_settings WHERE name = 'statement_timeout'
         )"""
+        settings = {**settings, "statement_timeout": shorter}
     with transaction.atomic(using, savepoint=seconds is not None):
         before = ", ".join(f"current_setting('{name}')" for name in settings)
         change = ", ".join(f"set_config('{name}', {value}, true)" for name, value in settings.items())
@@ -384,12 +417,15 @@ def delete_sql(
     return f"DELETE FROM {table} WHERE {column} {chosen}", [chosen_param]
 
 
+NOTHING = "SELECT NULL WHERE 1 = 0"
+
+
 def as_sql(rows: QuerySet[Any]) -> Statement:
     """The statement of a queryset, as a part of a larger one, and its parameters."""
     try:
         statement, parameters = rows.query.get_compiler(rows.db).as_sql()
     except EmptyResultSet:  # the user may view none
-        return "SELECT NULL WHERE 1 = 0", ()
+        return NOTHING, ()
     return statement, parameters
 
 
@@ -437,7 +473,7 @@ class PreparedMembers:
 
 
 def prepare_members(model: type[Model], pk: Any, using: str, relations: Sequence[str]) -> list[PreparedMembers]:
-    """The members of these relations of one object, without those that Django can only read with the object."""
+    """The members of these relations of one object, unless Django can only read them with the object."""
     found = []
     for relation in relations:
         with suppress(AttributeError, TypeError, ValueError):
@@ -446,8 +482,10 @@ def prepare_members(model: type[Model], pk: Any, using: str, relations: Sequence
 
 
 def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:
-    """A subquery of one ``number`` of these rows, such as "COUNT(*)"."""
+    """A subquery of one ``number`` of these rows, such as "COUNT(*)", which is 0 of no rows."""
     statement, parameters = as_sql(rows)
+    if statement == NOTHING:  # it has none of the columns
+        return "0", ()
     return f"(SELECT {number} FROM ({statement}) AS counted)", parameters
 
 
@@ -498,6 +536,8 @@ class DatabaseNow(Func):
 
 def to_utc(moment: datetime) -> datetime:
     """Convert to UTC. A naive datetime is in the ``TIME_ZONE`` of the host."""
+    if moment.tzinfo is UTC:  # nearly always, and the rest takes ten times as long
+        return moment
     aware = timezone.make_aware(moment, timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return aware.astimezone(UTC)
 
@@ -513,9 +553,12 @@ def to_db_time(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
-def time_text(using: str, moment: datetime) -> str:
-    """An aware datetime as the text that a column of the host has, for JSON."""
-    return str(connections[using].ops.adapt_datetimefield_value(to_db_time(moment)))
+def time_as_text(using: str) -> Callable[[datetime], str]:
+    """A function that returns an aware datetime as the text that a column of the host has, for JSON."""
+    if is_postgresql(using) and settings.USE_TZ:
+        return str  # as below, and each delivery needs it
+    adapt = connections[using].ops.adapt_datetimefield_value
+    return lambda moment: str(adapt(to_db_time(moment)))
 
 
 # The database's time in a process. Signatures and attempts of a worker carry it, so a wrong clock does no harm.

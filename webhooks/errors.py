@@ -29,12 +29,17 @@ RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run m
 
 # What a record is about, as its attributes. Each record of the app has all of them, for formatters that name them.
 NOTHING: dict[str, Any] = {"webhook": "", "delivery": "", "event": None, "kind": ""}
+ABOUT = "_webhooks_about"
 
 
 def about(*, webhook: object = "", delivery: object = "", event: int | None = None, kind: str = "") -> dict[str, Any]:
     """What a record is about, as its ``extra``: a webhook or its name, the id of a delivery, the id of an event, the
-    kind of error."""
-    return {"webhook": one_line(str(webhook)), "delivery": str(delivery), "event": event, "kind": str(kind)}
+    kind of error.
+
+    Under a name that no project has: ``logging`` raises KeyError for an attribute that a project's factory of records
+    has set."""
+    found = {"webhook": one_line(str(webhook)), "delivery": str(delivery), "event": event, "kind": str(kind)}
+    return {ABOUT: found}
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -49,7 +54,8 @@ class OneLine(logging.Filter):
     """Keeps the message on one line, and starts each line of its traceback with a bar. Adds what ``about`` left out."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        vars(record).update(NOTHING | vars(record))
+        given = vars(record).pop(ABOUT, {})
+        vars(record).update(NOTHING | vars(record) | given)
         if isinstance(record.args, tuple):
             record.args = tuple(one if isinstance(one, int | float) else one_line(str(one)) for one in record.args)
         if record.exc_info and not record.exc_text:
@@ -61,7 +67,7 @@ class OneLine(logging.Filter):
 class LastResort(logging.StreamHandler[Any]):
     """Writes records with their time, if the host has no handler for them. Python's own writes none.
 
-    These are warnings, errors and the history: the level of the root logger drops what is less.
+    These are warnings, errors and the history: the level of the root logger drops the rest.
     """
 
     def __init__(self) -> None:
@@ -94,6 +100,25 @@ def reraise_job_timeout(error: BaseException) -> None:
         raise error
 
 
+class Outage:
+    """Logs one warning when something begins to fail, and one when it works again."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self.has_failed = False
+        """Whether an outage has not ended."""
+
+    def failed(self, message: str, *args: object) -> None:
+        if not self.has_failed:
+            self.has_failed = True
+            self._logger.warning(message, *args)
+
+    def succeeded(self, message: str) -> None:
+        if self.has_failed:
+            self.has_failed = False
+            self._logger.warning(message)
+
+
 logger = get_logger(__name__)
 
 
@@ -103,8 +128,8 @@ class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a func
     Raises what aborted the transaction: a caller that went on would lose its changes without notice.
     """
 
-    def __init__(self, using: str, message: str, *args: Any, extra: dict[str, Any] | None = None) -> None:
-        self._using, self._message, self._args, self._extra = using, message, args, extra
+    def __init__(self, using: str, message: str, *args: Any) -> None:
+        self._using, self._message, self._args = using, message, args
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -114,7 +139,7 @@ class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a func
         reraise_job_timeout(error)
         if is_missing_table(error):
             error.add_note(f"{RUN_MIGRATE}.")
-        logger.error(self._message, *self._args, exc_info=error, extra=self._extra)
+        logger.error(self._message, *self._args, exc_info=error)
         return not is_aborted(self._using)
 
 

@@ -3,7 +3,7 @@
 A host lists subclasses of ``Hooks`` in ``WEBHOOKS["HOOKS"]``. Each overrides the methods that it needs. A method that
 no listed class overrides costs nothing: no query, no thread.
 
-``payload_context``, ``trace_context`` and ``request_prepared`` change what is stored or sent, so the app waits for
+``payload_context``, ``trace_context`` and ``request_prepared`` change stored or sent data, so the app waits for
 them. All others are notifications. ``announce`` queues them after the commit, and one thread of the process calls them
 in order: a slow one delays no save and no delivery. A notification comes at most once. It is lost if its process is
 killed first.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import json
+import math
 import os
 import threading
 import time
@@ -30,7 +31,7 @@ from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger, reraise_job_timeout, why_failed
+from webhooks.errors import about, get_logger, reraise_job_timeout, why_failed
 
 logger = get_logger(__name__)
 
@@ -43,6 +44,9 @@ SLOW_SECONDS, STUCK_SECONDS, MOST_STUCK = 5.0, 60.0, 4
 
 # Seconds between two lines of the log about dropped notifications, and that a process that ends waits for the others.
 DROPS_LOGGED_EVERY, FLUSH_SECONDS = 60.0, 5.0
+
+# Seconds between two lines of the log about one hook that fails.
+FAILURES_LOGGED_EVERY = 60.0
 
 
 class Veto(Exception):
@@ -215,6 +219,9 @@ class Hooks:
     def webhook_disabled(self, webhook: WebhookChange) -> None:
         """A user or a worker disabled a webhook."""
 
+    def job_ends(self, seconds: float) -> None:
+        """The process of a job may end now, without exit handlers: write what waits, within ``seconds``."""
+
     def run_finished(self, run: FinishedRun) -> None:
         """A run is done, failed, or a user cancelled it."""
 
@@ -247,7 +254,37 @@ class Hook(NamedTuple):
             raise
         except (Exception, SystemExit) as error:  # sys.exit() would end the thread of others, too
             reraise_job_timeout(error)
-            logger.exception("The hook %s failed", self.name)
+            _log_failure(self.name, value)
+
+
+_failures: dict[str, tuple[float, int]] = {}
+"""By the name of a hook, when the log had its last failure, and how many followed."""
+
+
+def _log_failure(name: str, value: Any) -> None:
+    """Log the exception of a hook, but not each of a thousand in a second."""
+    logged_at, count = _failures.get(name, (-math.inf, 0))
+    if time.monotonic() - logged_at < FAILURES_LOGGED_EVERY:
+        _failures[name] = logged_at, count + 1
+        return
+    _failures[name] = time.monotonic(), 0
+    also = f", and {count} times since the last line about it" if count else ""
+    logger.exception("The hook %s failed%s", name, also, extra=_about(value))
+
+
+def _about(value: Any) -> dict[str, Any]:
+    """What the log says of the value that a hook gets."""
+    match value:
+        case PreparedRequest():
+            return about(webhook=value.webhook_name, delivery=value.message_id)
+        case RecordedEvent():
+            return about(event=value.id)
+        case FinishedAttempt():
+            kind, delivery, event = value.error_kind, value.delivery_id, value.event_id
+            return about(webhook=value.webhook_name, delivery=delivery, event=event, kind=kind)
+        case WebhookChange():
+            return about(webhook=value.name, kind=value.error_kind)
+    return {}
 
 
 def load(path: str) -> dict[str, Hook]:
@@ -316,6 +353,13 @@ def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Se
 def call_in_background(calls: Iterable[tuple[str, Callable[[], object]]]) -> None:
     """Make these calls in the thread for notifications, each with a name for the log."""
     _notifier.add(calls)
+
+
+def end_job() -> None:
+    """Wait for the notifications of a job, and call the hooks ``job_ends``: its process may end with ``os._exit()``."""
+    flush()
+    for hook in listed("job_ends"):
+        hook.call(FLUSH_SECONDS)
 
 
 def flush(seconds: float = FLUSH_SECONDS) -> bool:

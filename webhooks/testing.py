@@ -39,6 +39,7 @@ from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.network.receiver import LOOPBACK, Receive, ReceivedRequest, serving
+from webhooks.text import short_repr
 from webhooks.workers import jobs
 
 # ``capture_webhooks`` subscribes with this webhook id. No row has it, so nothing is delivered.
@@ -67,8 +68,11 @@ class CapturedEvent:
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """The values before and after of each field of the snapshots that differs. Needs ``prechange``."""
+        """The values before and after of each field of the snapshots that differs. Empty for an update without
+        ``prechange``."""
         before, after = ((self.snapshots or {}).get(name) or {} for name in ("prechange", "postchange"))
+        if self.action == Action.UPDATED and not before:
+            return {}
         names = [*before, *(name for name in after if name not in before)]
         return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
@@ -83,7 +87,7 @@ class CapturedEvents(Sequence[CapturedEvent]):
     """The events of a block so far, in their order. After the block, they stay."""
 
     def __init__(self) -> None:
-        self._last = _last_pk(Event)
+        self._last = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         self._found: list[CapturedEvent] | None = None
 
     def _read(self) -> list[CapturedEvent]:
@@ -160,16 +164,20 @@ def deliver_to(receive: Receive, seconds: float = 30) -> list[Attempt]:
     the answer; None is 204. It is called in another thread.
 
     The requests are real: signed, over a socket of this machine. The URLs keep their paths, and templates in URLs their
-    text. If ``receive`` raises, the answer is 500, and so is the attempt; the exception is raised at the end.
+    text. If ``receive`` raises, the answer is 500, and so is the attempt; the exception is raised at the end. Raises
+    TypeError if it returns something else.
     """
-    raised: list[Exception] = []
+    raised: list[BaseException] = []
 
     def receive_and_note(request: ReceivedRequest) -> int | None:
         try:
-            return receive(request)
-        except Exception as error:
+            status: Any = receive(request)
+            if not (status is None or (isinstance(status, int) and 200 <= status <= 599)):
+                raise TypeError(f"A receiver returns a status from 200 to 599, or None, not {short_repr(status)}.")
+        except BaseException as error:  # pytest.fail() raises no Exception
             raised.append(error)
             return 500
+        return status
 
     with serving(receive_and_note) as origin, _redirected(origin):
         attempts = deliver(seconds)
@@ -182,7 +190,8 @@ def deliver_to(receive: Receive, seconds: float = 30) -> list[Attempt]:
 def _redirected(origin: str) -> Iterator[None]:
     """Send the requests of all webhooks to this origin on the same machine."""
     before = dict(Webhook.objects.values_list("pk", "payload_url"))
-    changed = {**settings.WEBHOOKS, "ALLOW_NETWORKS": [LOOPBACK], "PROXY": ""}
+    kept = {key: value for key, value in settings.WEBHOOKS.items() if not conf.is_destination(key)}
+    changed = {**kept, "ALLOW_NETWORKS": [LOOPBACK]}
     try:
         for pk, url in before.items():
             Webhook.objects.filter(pk=pk).update(payload_url=f"{origin}/{url.partition('://')[2].partition('/')[2]}")
@@ -191,10 +200,6 @@ def _redirected(origin: str) -> Iterator[None]:
     finally:
         for pk, url in before.items():
             Webhook.objects.filter(pk=pk).update(payload_url=url)
-
-
-def _last_pk(model: Any) -> int:
-    return model.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
 
 
 def _require_enabled() -> None:

@@ -97,7 +97,7 @@ class TooLong(ValueError):
 
 
 class Room:
-    """The room for JSON text, in bytes. What is certain to be written takes some of it, before it is written."""
+    """The room for JSON text, in bytes. A part that is certain to be written takes some of it beforehand."""
 
     def __init__(self, most: int) -> None:
         self.most, self._least = most, 0

@@ -15,12 +15,12 @@ import django
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 3, 1
-PINNED_SECONDS, RETENTION_SECONDS, ENDURANCE_SECONDS, ROWS = 30, 240, 3600, 1_000_000
+PINNED_SECONDS, RETENTION_SECONDS, ENDURANCE_SECONDS, ROWS = 30, 900, 3600, 1_000_000
 
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
 turn with the app. The exit status is 0 whether or not targets are met, and 1 if a figure could not be measured. A full
-run takes about 50 minutes, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
+run takes about 40 minutes, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
 (PostgreSQL) make it use your servers."""
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     except LookupError as error:
         parser.error(str(error))
     if options.quick and not (options.only or options.pressure):
-        selected.append(workloads.LONG)
+        selected += workloads.LONG
     size = Size(
         options.runs or (QUICK_RUNS if options.quick else FULL_RUNS),
         options.quick,
@@ -112,8 +112,8 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         type=int,
         default=RETENTION_SECONDS,
         metavar="SECONDS",
-        help="how long the figures retention, and --plot-retention, keep up a rate. The retention is a fifth of that; "
-        "default: %(default)s",
+        help="how long the figures retention, and --plot-retention, keep up a rate. The retention is a sixth of that. "
+        "The figures are measured only if they are named; default: %(default)s",
     )
     parser.add_argument(
         "--endurance",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from django.apps import apps
@@ -200,6 +200,16 @@ def storage() -> Storage:
         tables, indexes, disk, dead = cursor.fetchone()
     megabytes = [float(size) / 2**20 for size in (tables, indexes, disk)]
     return Storage(megabytes[0], megabytes[1], megabytes[2], int(dead))
+
+
+def mean_within(samples: Sequence[Any], name: str, begin: float, end: float) -> float:
+    """The mean of an attribute of the samples from ``begin`` to ``end``, in their ``seconds``. A busy machine may take
+    none in the second of a quick run: then of the last one before. Raises NotMeasured if there is none."""
+    earlier = [one for one in samples if one.seconds <= end]
+    if not earlier:
+        raise NotMeasured(f"no sample was taken within {end:.0f} s")
+    found = [one for one in earlier if one.seconds >= begin] or earlier[-1:]
+    return float(mean(getattr(one, name) for one in found))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any, NamedTuple
 
 from scripts.benchmark import sample_data
-from scripts.benchmark.measure import storage
+from scripts.benchmark.measure import mean_within, storage
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.steady import Events, load
 from scripts.benchmark.targets import NotMeasured
@@ -21,8 +20,9 @@ from webhooks.models.statistic import DAY
 # Changes a second of the steady load.
 STEADY = 1700
 
-# How many times the retention fits into the time that is measured. The first of three parts fills the tables.
-PERIODS = 5
+# How many times the retention fits into the time that is measured. The first half of that time fills the tables: a
+# partition goes when all of it is old, and at most a minute later.
+PERIODS = 6
 
 SAMPLES = 100
 
@@ -56,32 +56,31 @@ class Course:
 
     @property
     def rate(self) -> float:
-        """Deliveries a second after the first third."""
-        begin, end = self._last_two_thirds()
+        """Deliveries a second in the second half."""
+        begin, end = self._second_half()
         return (end.sent - begin.sent) / (end.seconds - begin.seconds)
 
     @property
     def deleted(self) -> float:
-        """Deliveries that the sweep deleted in a second after the first third."""
-        begin, end = self._last_two_thirds()
+        """Deliveries that the sweep deleted in a second of the second half."""
+        begin, end = self._second_half()
         return self.rate - (end.stored - begin.stored) / (end.seconds - begin.seconds)
 
-    def at_a_third(self, name: str) -> float:
-        return self._mean(name, self.seconds / 3)
+    def at_half(self, name: str) -> float:
+        return self._mean(name, self.seconds / 2)
 
     def at_the_end(self, name: str) -> float:
         return self._mean(name, self.seconds * (1 - 1 / PERIODS))
 
-    def _last_two_thirds(self) -> tuple[Sample, Sample]:
-        late = [sample for sample in self.samples if sample.seconds >= self.seconds / 3]
+    def _second_half(self) -> tuple[Sample, Sample]:
+        late = [sample for sample in self.samples if sample.seconds >= self.seconds / 2]
         if len(late) < 2:
-            raise NotMeasured(f"{len(late)} samples were taken after the first third")
+            raise NotMeasured(f"{len(late)} samples were taken in the second half")
         return late[0], late[-1]
 
     def _mean(self, name: str, begin: float) -> float:
         """The mean over one time of retention: a sweep may delete much at once, so a moment says little."""
-        end = begin + self.seconds / PERIODS
-        return float(mean(getattr(one, name) for one in self.samples if begin <= one.seconds <= end))
+        return mean_within(self.samples, name, begin, begin + self.seconds / PERIODS)
 
 
 def steady(bench: Bench, is_deleting: bool) -> Course:

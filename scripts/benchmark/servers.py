@@ -42,7 +42,7 @@ class Size:
     """How long a snapshot is pinned, and the sweep deletes."""
     stored: int
     """Deliveries in a large database."""
-    retention_seconds: int = 240
+    retention_seconds: int = 900
     """How long to measure a rate with retention."""
     endurance_seconds: int = 3600
 

@@ -142,7 +142,7 @@ def pages() -> Iterator[tuple[str, str]]:
     deliveries, events = Delivery.objects.order_by("-pk"), Event.objects.order_by("-pk")
     named: list[tuple[str, str, list[Any]]] = [
         ("index", "admin:index", []),
-        ("app", "admin:app_list", ["webhooks"]),
+        ("app", "admin:app_list", ["rq_webhooks"]),
         ("status", "webhooks_backend_status", []),
         ("why", "webhooks_why", []),
         ("webhook-add", "admin:rq_webhooks_webhook_add", []),

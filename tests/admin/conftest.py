@@ -6,8 +6,8 @@ import pytest
 
 from dcim.models import Site
 from tests.support.makers import make_webhook
-from webhooks.admin import run_start
 from webhooks.models import Webhook
+from webhooks.pages import run_start
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,8 @@ from webhooks.models.ids import first_id, new_id
 from webhooks.pages import delivery as delivery_page
 from webhooks.text import REDACTED
 
+pytestmark = pytest.mark.one_database
+
 NASTY = '<script>alert("x")</script>'
 ESCAPED = "&lt;script&gt;alert("
 
@@ -184,7 +186,6 @@ class TestOneDelivery:
         make_attempt(delivery, body_kind=BodyKind.FORM, body_sha256=hashlib.sha256(body).hexdigest())
         assert "event=updated&amp;timestamp=" in page(admin_client, change_of(delivery))
 
-    @pytest.mark.one_database
     @pytest.mark.parametrize(
         ("state", "fields", "said"),
         [
@@ -209,14 +210,12 @@ class TestOneDelivery:
         templated = make_site_delivery(make_webhook(Site, **form, body_template="x"), State.PENDING)
         assert "&quot;AMS1&quot;" in page(admin_client, change_of(templated)), "a template gets the payload itself"
 
-    @pytest.mark.one_database
     def test_a_discarded_one_shows_no_remedy(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, State.FAILED, error_kind="http_503")
         assert "look at its load" in page(admin_client, change_of(delivery))
         Delivery.objects.filter(pk=delivery.pk).discard()
         assert "look at its load" not in page(admin_client, change_of(delivery))
 
-    @pytest.mark.one_database
     def test_it_shows_one_attempt_at_a_time_with_links_to_the_others(
         self, admin_client: Client, webhook: Webhook
     ) -> None:
@@ -238,7 +237,6 @@ class TestOneDelivery:
         for unknown in ("4", "nonsense", "9" * 30):
             assert "Attempt 3 of 3" in page(admin_client, change_of(delivery), attempt=unknown)
 
-    @pytest.mark.one_database
     def test_a_pending_one_shows_its_next_attempt(self, admin_client: Client, webhook: Webhook) -> None:
         later, earlier = (timezone.now() + timedelta(hours=hours) for hours in (2, -2))
         delivery = make_site_delivery(webhook, State.PENDING, due_at=later, reason="HTTP 503")
@@ -256,7 +254,6 @@ class TestOneDelivery:
         assert "It waits because the webhook is paused." in shown
         assert "due now" not in shown
 
-    @pytest.mark.one_database
     @pytest.mark.parametrize(("due", "seconds"), [(5, 2), (-19, 2), (-100, 10), (-86_400, 60), (60, None)])
     def test_it_refreshes_itself_more_seldom_the_longer_an_attempt_is_due(
         self, admin_client: Client, webhook: Webhook, due: int, seconds: int | None
@@ -265,7 +262,6 @@ class TestOneDelivery:
         shown = page(admin_client, change_of(make_site_delivery(webhook, State.PENDING, due_at=due_at)))
         assert re.findall(r"load delay:(\d+)s", shown) == ([str(seconds)] if seconds else [])
 
-    @pytest.mark.one_database
     def test_text_from_elsewhere_is_escaped(self, admin_client: Client) -> None:
         webhook = make_webhook(Site, name=f"hook {NASTY}", url=f"https://x.example/?{NASTY}")
         event = make_site_event(
@@ -291,7 +287,6 @@ class TestOneDelivery:
             assert "<script>alert" not in shown, address
             assert ESCAPED in shown, address
 
-    @pytest.mark.one_database
     def test_it_shows_the_change_as_a_comparison(self, admin_client: Client, webhook: Webhook) -> None:
         before = {"status": "active", "tags": ["core", "eu"], "owner": {"team": "net", "floor": 1}}
         after = {"status": "retired", "tags": ["eu", "new"], "owner": {"team": "noc", "floor": 1}}
@@ -314,7 +309,6 @@ class TestOneDelivery:
         assert f'href="{reverse("admin:dcim_site_change", args=[1])}">AMS1</a>' in shown
         assert f'href="{EVENTS}?request_id=r-1">request r-1</a> <span class="wh-quiet"> 2 events </span>' in table
 
-    @pytest.mark.one_database
     def test_without_snapshots_it_shows_the_names_of_the_changed_fields(
         self, admin_client: Client, webhook: Webhook
     ) -> None:
@@ -410,6 +404,15 @@ class TestRetryAndDiscard:
         entry = LogEntry.objects.get()
         assert (entry.object_id, entry.change_message) == (str(delivery.pk), "Retried.")
 
+    def test_the_list_has_the_button_for_a_delivery_between_attempts_too(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        later = timezone.now() + timedelta(hours=1)
+        waits = make_site_delivery(webhook, State.PENDING, make_site_event(1), attempt_count=1, due_at=later)
+        make_site_delivery(webhook, State.PENDING, make_site_event(2))
+        buttons = re.findall(r'formaction="([^"]+)"[^>]*>(Retry[^<]*)<', page(admin_client, DELIVERIES))
+        assert buttons == [(f"{waits.pk}/retry/", "Retry now")]
+
     def test_a_button_discards_one(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, State.PENDING)
         assert messages_after(admin_client, do("discard", delivery)) == ["1 delivery discarded."]
@@ -421,7 +424,6 @@ class TestRetryAndDiscard:
     def test_get_requests_change_nothing(self, admin_client: Client, webhook: Webhook, deed: str) -> None:
         assert admin_client.get(do(deed, make_site_delivery(webhook))).status_code == 405
 
-    @pytest.mark.one_database
     @pytest.mark.parametrize("deed", ["retry", "discard"])
     def test_viewing_implies_neither_retrying_nor_discarding(self, webhook: Webhook, deed: str) -> None:
         delivery = make_site_delivery(webhook)
@@ -486,7 +488,6 @@ class TestRetryAndDiscard:
             "waiting",
         ]
 
-    @pytest.mark.one_database
     def test_deliveries_cannot_be_added_changed_or_deleted(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook)
         assert admin_client.get(reverse("admin:rq_webhooks_delivery_add")).status_code == 403

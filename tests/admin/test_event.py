@@ -18,12 +18,14 @@ from tests.support.admin_pages import EVENTS, WEBHOOKS, change_of, form, message
 from tests.support.html_forms import fields_of
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.testapp.models import Thing
-from webhooks.admin.lists import list_url
+from webhooks.admin.base import list_url
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.ids import first_id, new_id
 from webhooks.models.skip import Rule
+
+pytestmark = pytest.mark.one_database
 
 SKIPS = reverse("admin:rq_webhooks_skip_changelist")
 
@@ -78,7 +80,6 @@ class TestEvents:
         Event.objects.update(replayed_at=failed.timestamp)
         assert "No webhook matched then" in page(admin_client, change_of(failed))
 
-    @pytest.mark.one_database
     @pytest.mark.parametrize(
         ("fields", "pill", "sentence", "button"),
         [
@@ -228,7 +229,6 @@ WORDS: dict[str, tuple[Rule, str, str]] = {
 }
 
 
-@pytest.mark.one_database
 @pytest.mark.usefixtures("in_utc")
 @pytest.mark.parametrize(("rule", "detail", "words"), WORDS.values(), ids=WORDS)
 def test_each_rule_is_shown_in_words(
@@ -247,7 +247,6 @@ def test_a_reason_has_its_time_in_the_language_and_the_time_zone_of_the_reader(w
     assert shown == "Der Webhook wurde am 27.11.2026 00:30:00 CET von root deaktiviert."
 
 
-@pytest.mark.one_database
 def test_the_pages_of_a_webhook_and_of_an_event_lead_to_their_skips(admin_client: Client, webhook: Webhook) -> None:
     other = make_webhook(Thing)
     mine, theirs = make_site_skip(webhook, 12), make_site_skip(other, 12)
@@ -277,7 +276,6 @@ def test_a_skip_has_no_page_and_cannot_be_changed(admin_client: Client, webhook:
     assert Skip.objects.count() == 1
 
 
-@pytest.mark.one_database
 def test_the_value_that_a_condition_found_requires_the_permission_to_view_payloads(webhook: Webhook) -> None:
     make_site_skip(webhook, actual="xyzzy")
     assert "xyzzy" not in page(staff("view_skip"), SKIPS)

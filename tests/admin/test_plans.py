@@ -20,7 +20,7 @@ from tests.testapp.models import Thing
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
 from webhooks.insight import counts, overview, paging
-from webhooks.models import Delivery, QueuedDelivery, State, Webhook, partitions, selection
+from webhooks.models import Delivery, QueuedDelivery, State, Webhook, filters, partitions
 from webhooks.pages import status as status_page
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
@@ -49,7 +49,7 @@ def down(
     monkeypatch.setattr(paging, "TOTAL_CAP", TOTAL_CAP)
     for name in ("LOOK_THROUGH", "LOOK_THROUGH_SCATTERED"):
         monkeypatch.setattr(paging, name, (50, 500))
-    monkeypatch.setattr(selection, "FEW_EVENTS", 500)
+    monkeypatch.setattr(filters, "FEW_EVENTS", 500)
     monkeypatch.setattr(DeliveryAdmin, "list_per_page", 20)
     monkeypatch.setattr(NewestFirst, "page_size", 20)
     partitions.make_ahead()  # a statement may read each of them
@@ -91,13 +91,15 @@ def test_no_page_reads_the_finished_deliveries(down: Webhook, client: Client) ->
     of_object = ("object_type=testapp.thing&object_id=old-1", "object_type=testapp.thing&object_id=x")
     of_events = (*of_object, "request_id=x", "user=x", "action=x", "object_type=x")
     for address in (DELIVERIES, API):
-        for filters in (*of_events, "status=418", "error_kind=refused", "user=x&state=failed"):
-            pages += [f"{address}?{filters}", f"{address}?webhook={down.pk}&{filters}"]
-    pages += [f"{address}?{filters}" for address in (EVENTS, API_EVENTS) for filters in of_events]
+        for query in (*of_events, "status=418", "error_kind=refused", "user=x&state=failed"):
+            pages += [f"{address}?{query}", f"{address}?webhook={down.pk}&{query}"]
+    pages += [f"{address}?{query}" for address in (EVENTS, API_EVENTS) for query in of_events]
     pages += [f"{DELIVERIES}?q=x", f"{EVENTS}?q=x", f"{API}?name=x", f"{API_EVENTS}?name=x"]
     pages += [f"{EVENTS}?state=failed", f"{API_EVENTS}?failed=true"]
     with executed_plans() as executed:
         assert {client.get(address).status_code for address in pages} == {200}
     greedy = [one for one in executed if one.rows > MOST_ROWS or one.buffers > MOST_BUFFERS]
+    # How much of PostgreSQL's own tables is read depends on when autovacuum has last looked at them.
+    greedy = [one for one in greedy if "pg_stat_user_tables" not in str(one)]
     assert len(executed) > len(pages)
     assert "\n".join(sorted({str(one)[:500] for one in greedy})) == ""

@@ -19,7 +19,7 @@ from tests.testapp.models import Label, Thing
 from webhooks.models import Event, Webhook
 from webhooks.operations import trial
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database")]
 
 ADDRESS = "/admin/rq_webhooks/webhook/condition-preview/"
 

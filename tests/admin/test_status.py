@@ -25,7 +25,9 @@ from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEB
 from tests.support.draining import STATE
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
+from tests.support.sessions import session
 from users.models import User
+from webhooks.admin import base
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight import counts, overview
@@ -38,9 +40,10 @@ from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations import runs
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.pages import status as status_page
-from webhooks.templatetags import webhooks_admin
 from webhooks.templatetags.webhooks_display import EMPTY, duration, rate
 from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json
+
+pytestmark = pytest.mark.one_database
 
 
 def act_of(webhook: Webhook, act: str) -> str:
@@ -106,6 +109,17 @@ class TestPage:
         assert "3 more webhooks" in shown
         assert f"and {status_page.MOST_ROWS + 2 - status_page.MAX_FOLDED} more" in shown
         assert f"{status_page.MOST_ROWS + 2 - status_page.MAX_GROUPS} more reasons" in shown
+
+    def test_a_worker_has_the_name_of_the_class_that_runs(
+        self, admin_client: Client, webhook: Webhook, redis: Any
+    ) -> None:
+        for name, path in (("own", "project.workers.OwnWorker"), ("stock", "")):
+            worker = Worker([Queue("webhooks", connection=redis)], name=name, connection=redis)
+            worker.register_birth()
+            redis.hset(worker.key, mapping={CLASS_FIELD: path} if path else {"queues": "webhooks"})
+        shown = words_of(page(admin_client, STATUS), "wh-workers")
+        assert "webhooks OwnWorker" in shown
+        assert "webhooks rq's stock worker" in shown
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
@@ -193,7 +207,6 @@ class TestPage:
         assert f'href="{reverse("django_rq:home")}"' in page(admin_client, STATUS)
 
 
-@pytest.mark.one_database
 def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> None:
     status = reverse("webhooks_backend_status")
     for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["rq_webhooks"])):
@@ -202,7 +215,6 @@ def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> 
     assert status not in page(staff("view_webhook"), WEBHOOKS)
 
 
-@pytest.mark.one_database
 class TestPermissions:
     def test_anonymous_users_must_log_in(self, webhook: Webhook) -> None:
         response = Client().get(STATUS)
@@ -324,7 +336,7 @@ class TestStatistics:
         make_webhook(Site, name="idle")
         now = int(timezone.now().timestamp())
         counts = {
-            0: {"webhook_id": webhook.pk, "error_kind": "", "attempted": 990, "duration_100": 990, "delay_250": 990},
+            1200: {"webhook_id": webhook.pk, "error_kind": "", "attempted": 990, "duration_100": 990, "delay_250": 990},
             120: {"webhook_id": webhook.pk, "error_kind": "refused", "attempted": 10, "duration_more": 10},
         }
         for ago, row in counts.items():
@@ -366,7 +378,6 @@ class TestStatistics:
         recent.minutes.add("", {"attempted": attempts})
         assert rate(recent.per_minute) == text
 
-    @pytest.mark.one_database
     def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
         assert "Attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)
         assert "Attempts in 24 hours" not in page(staff("view_delivery"), STATUS)
@@ -377,7 +388,6 @@ FUTURE = timezone.now() + timedelta(days=1)
 BETWEEN = {"due_at": FUTURE, "failures": 1}
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("columns", "deliveries", "words", "labels"),
     [
@@ -445,7 +455,7 @@ def test_an_event_that_failed_names_its_error_and_links_to_it(admin_client: Clie
     event = make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'")
     [box] = admin_client.get(STATUS).context["shown"].boxes
     assert box.alarm.text == "1 event failed, so nothing was sent. The newest: odd, KeyError: 'rack'"
-    assert (box.links[0].label, webhooks_admin.address(box.links[0])) == (
+    assert (box.links[0].label, base.address(box.links[0])) == (
         "See the error", reverse("admin:rq_webhooks_event_change", args=[event.pk])
     )  # fmt: skip
 
@@ -461,7 +471,6 @@ def test_without_a_worker_what_waits_is_folded_and_the_time_of_the_last_sweep_is
     assert "python manage.py rqworker webhooks" in page(admin_client, STATUS)
 
 
-@pytest.mark.one_database
 def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook) -> None:
     Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
     run = Run.objects.create(kind="retry")
@@ -481,7 +490,6 @@ def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook)
     assert Run.objects.get().state == "cancelled"
 
 
-@pytest.mark.one_database
 def test_a_button_takes_the_address_to_return_to_for_no_name_of_a_page(admin_client: Client, webhook: Webhook) -> None:
     for address in ("?state=failed", "webhooks_why"):
         assert admin_client.post(act_of(webhook, "pause"), {"next": address}).headers["Location"] == address
@@ -570,6 +578,24 @@ class TestNotice:
         admin_client.cookies[settings.LANGUAGE_COOKIE_NAME] = "de"
         assert "Kein Worker läuft" in self.said(admin_client)
         assert "wh-notice" not in page(staff("view_webhook"), reverse("admin:index"))
+
+    def test_before_the_tables_are_created_the_index_says_so(self, admin_client: Client, webhook: Webhook) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE rq_webhooks_undispatched RENAME TO elsewhere")
+        shown = page(admin_client, reverse("admin:index"))
+        assert "The status of webhooks cannot be read: The tables of webhooks are missing" in words(shown)
+        assert "Sites" in shown, "all else is there"
+
+    @pytest.mark.postgresql
+    def test_a_locked_table_holds_the_index_for_a_moment(
+        self, database: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = Client()
+        client.force_login(User.objects.create_superuser("root"))
+        with session("LOCK TABLE rq_webhooks_undispatched IN ACCESS EXCLUSIVE MODE"), monkeypatch.context() as patched:
+            patched.setattr(backend, "STATEMENT_SECONDS", 0.2)
+            assert "The status of webhooks cannot be read" in words(page(client, reverse("admin:index")))
+        assert "The status of webhooks cannot be read" not in words(page(client, reverse("admin:index")))
 
     def test_it_is_there_in_a_theme_with_its_own_index(
         self, admin_client: Client, settings: Any, webhook: Webhook

@@ -32,8 +32,9 @@ from webhooks.models import BodyKind, Delivery, Event, Run, State
 from webhooks.models.ids import first_id
 from webhooks.testing import capture_webhooks, deliver
 
+pytestmark = pytest.mark.one_database
 
-@pytest.mark.one_database
+
 def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient, inbox: Inbox) -> None:
     webhook = make_webhook(Label, url=inbox.url("status/500"), name="ledger")
     with capture_webhooks():
@@ -73,7 +74,6 @@ def test_deliveries_cannot_be_created_changed_or_deleted(api: APIClient) -> None
         assert method(detail(DELIVERIES, delivery.pk), {}, format="json").status_code == 405
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("pk", ["nothing", "00000000-0000-0000-0000-000000000000", "-" * 36, "0" * 32])
 def test_an_unknown_delivery_is_not_found(api: APIClient, pk: str) -> None:
     assert api.get(detail(DELIVERIES, pk)).status_code == 404
@@ -121,7 +121,6 @@ BAD_FILTERS = [
 ]
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize(("parameters", "key"), BAD_FILTERS)
 def test_an_invalid_filter_is_refused_by_lists_and_by_a_bulk_retry(
     committing: APIClient, parameters: Any, key: str
@@ -155,7 +154,6 @@ def test_one_delivery_takes_three_queries_and_shows_a_hundred_attempts(api: APIC
     assert len(selects(queries)) == 3
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("state", [State.FAILED, State.DISCARDED])
 def test_a_failed_or_discarded_delivery_is_sent_again(api: APIClient, state: str, inbox: Inbox) -> None:
     delivery = make_delivery(make_webhook(Thing, url=inbox.url()), state)
@@ -167,7 +165,6 @@ def test_a_failed_or_discarded_delivery_is_sent_again(api: APIClient, state: str
     assert inbox.received()[0].headers["webhook-id"] == str(delivery.pk)
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
 def test_other_deliveries_cannot_be_retried(api: APIClient, state: str) -> None:
     delivery = make_delivery(make_webhook(Thing), state)
@@ -186,7 +183,6 @@ def test_a_waiting_pending_or_failed_delivery_can_be_discarded(api: APIClient, s
     assert (answer.status_code, answer.json()["state"]) == (200, "discarded")
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("state", [State.SENDING, State.SUCCEEDED, State.DISCARDED])
 def test_other_deliveries_cannot_be_discarded(api: APIClient, state: str) -> None:
     delivery = make_delivery(make_webhook(Thing), state)
@@ -224,7 +220,6 @@ def test_a_bulk_retry_sends_discarded_deliveries_only_on_request(api: APIClient)
     assert states() == ["pending", "pending"]
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("parameters", "body", "message"),
     [
@@ -243,7 +238,6 @@ def test_a_bulk_retry_without_a_filter_or_with_a_body_is_refused(
     assert states() == ["failed"]
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize(("deed", "told"), [("retry", "Retried."), ("discard", "Discarded.")])
 def test_the_history_records_who_retried_or_discarded_a_delivery(db: None, deed: str, told: str) -> None:
     api = client_of("view_delivery", f"{deed}_delivery")
@@ -286,7 +280,6 @@ def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.M
     assert states() == ["failed"] * 3
 
 
-@pytest.mark.one_database
 @pytest.mark.django_db
 @pytest.mark.parametrize(("deed", "other"), [("retry", "discard"), ("discard", "retry")])
 def test_viewing_does_not_imply_retrying_or_discarding(deed: str, other: str) -> None:

@@ -17,6 +17,8 @@ from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.registry import registered_object_types
 
+pytestmark = pytest.mark.one_database
+
 CHANGED = (
     "Nothing was saved: the settings of the webhook changed since you read them. Read it again, and repeat your change "
     "with its new ETag."
@@ -138,7 +140,6 @@ def test_pages_for_browsers_have_no_tag(api: APIClient) -> None:
     assert not api.get(WEBHOOKS).has_header("ETag")
 
 
-@pytest.mark.one_database
 def test_the_conditional_middleware_of_django_shows_no_old_response(api: APIClient, settings: Any) -> None:
     settings.MIDDLEWARE = ["django.middleware.http.ConditionalGetMiddleware", *settings.MIDDLEWARE]
     pk = define(api).json()["id"]

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from dcim.models import Site
+from tests.support.makers import make_webhook
 from tests.support.rest import WEBHOOKS, client_of, define, detail, wanted
+from webhooks import registry
 from webhooks.models import Webhook
 
 CMDB = detail(WEBHOOKS, "cmdb-sync")
@@ -75,3 +78,33 @@ def test_changing_by_put_needs_no_permission_to_add() -> None:
     put(client_of(is_superuser=True))
     changer = client_of("change_webhook", "view_webhook")
     assert put(changer, timeout=5).status_code == 200
+
+
+@pytest.fixture
+def copy(api: APIClient, own_registrations: None) -> Webhook:
+    """A webhook with a reserved identifier, as a plugin creates it."""
+    registry.reserve_identifiers(registry.Reserved("plugin-", "copies of a plugin", ["payload_url"], "See the plugin."))
+    return make_webhook(Site, name="Copy", identifier="plugin-1")
+
+
+@pytest.mark.usefixtures("copy")
+def test_a_reserved_identifier_cannot_be_chosen(api: APIClient) -> None:
+    problem = {"identifier": ["Identifiers that begin with “plugin-” are reserved for copies of a plugin."]}
+    pk = define(api, name="Other", identifier="other").json()["id"]
+    for refused in (
+        define(api, identifier="plugin-2"),
+        put(api, detail(WEBHOOKS, "plugin-2")),
+        api.patch(detail(WEBHOOKS, pk), {"identifier": "plugin-2"}, format="json"),
+    ):
+        assert (refused.status_code, refused.json()) == (400, problem)
+    assert Webhook.objects.count() == 2
+
+
+def test_a_webhook_keeps_its_reserved_identifier_and_fixed_settings(api: APIClient, copy: Webhook) -> None:
+    path = detail(WEBHOOKS, copy.pk)
+    for given in ({}, {"identifier": "plugin-1"}):
+        changed = put(api, path, payload_url=copy.payload_url, timeout=5, **given)
+        assert (changed.status_code, changed.json()["identifier"]) == (200, "plugin-1")
+    for name, value in (("identifier", None), ("identifier", "other"), ("payload_url", "https://other.example/")):
+        refused = api.patch(path, {name: value}, format="json")
+        assert (refused.status_code, refused.json()) == (400, {name: ["See the plugin."]})

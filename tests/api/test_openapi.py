@@ -145,15 +145,19 @@ def test_requests_and_responses_follow_the_document(db: None, is_long: bool) -> 
     import schemathesis
 
     headers = {"Authorization": f"Token {Token.objects.create(user=User.objects.create_superuser('root')).key}"}
-    webhook = make_webhook(Site, probe_at=timezone.now())  # it can be paused, and resumed
+    webhook = make_webhook(Site, identifier="cmdb-sync", probe_at=timezone.now())  # it can be paused, and resumed
     event = make_site_event(webhook_ids=[webhook.pk], error=LOOP_PROTECTION)  # a replay keeps its data
     delivery = make_site_delivery(webhook, event=event)
     make_attempt(delivery)
     running, paused = (runs.start(kind, {}, takes_all=True) for kind in ("retry", "resend"))
     runs.pause(paused)
-    existing = {"webhooks": [webhook], "deliveries": [delivery], "events": [event], "runs": [running, paused]}
+    existing = {
+        "webhooks/{id}": [webhook], "webhooks/{webhook}": [webhook],
+        "deliveries/{id}": [delivery], "events/{id}": [event], "runs/{id}": [running, paused],
+    }  # fmt: skip
     # As numbers, Schemathesis would also write them as 5.0.
     ids = {name: [str(row.pk) for row in rows] for name, rows in existing.items()}
+    ids["webhooks/{id}"].append(webhook.identifier)
     schema = schemathesis.openapi.from_dict(_about(document(), ids))
     schema.app = WSGIHandler()
     statuses: dict[str, Counter[int]] = {}
@@ -170,6 +174,27 @@ def test_requests_and_responses_follow_the_document(db: None, is_long: bool) -> 
     assert {name for name, seen in statuses.items() if not any(status < 300 for status in seen)} <= RULED
 
 
+@pytest.mark.one_database
+@pytest.mark.urls(URLS)
+@pytest.mark.usefixtures("connected", "redis")
+def test_a_put_to_a_new_identifier_follows_the_document(db: None) -> None:
+    import schemathesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+    headers = {"Authorization": f"Token {Token.objects.create(user=User.objects.create_superuser('root')).key}"}
+    schema = schemathesis.openapi.from_dict(document())
+    schema.app = WSGIHandler()
+    body = {"name": "CMDB", "payload_url": "https://example.com", "object_types": ["dcim.site"], "on_updated": True}
+    operation = schema[f"{OURS}webhooks/{{id}}/"]["PUT"]
+    case = operation.Case(path_parameters={"id": "cmdb-sync"}, body=body, media_type="application/json")
+    for status in (201, 200):
+        answer = case.call(headers=headers)
+        assert answer.status_code == status
+        checks = [not_a_server_error, response_schema_conformance, status_code_conformance]
+        case.validate_response(answer, checks=checks)
+
+
 def _about(whole: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
     """Our part of the document, with the ids of existing rows."""
     paths = {path: methods for path, methods in whole["paths"].items() if path.startswith(OURS)}
@@ -179,10 +204,10 @@ def _about(whole: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
             one["parameters"] = [found for found in one.get("parameters", ()) if found["name"] != "If-Match"]
             for parameter in one["parameters"]:
                 if parameter["in"] == "path":
-                    parameter["schema"] = {"enum": ids[path.removeprefix(OURS).partition("/")[0]]}
+                    parameter["schema"] = {"enum": ids["/".join(path.removeprefix(OURS).split("/")[:2])]}
                 if parameter["name"] == "event":
                     # Nor that a question is about one thing, so ask about an event alone.
-                    one["parameters"] = [parameter | {"schema": {"enum": ids["events"]}, "required": True}]
+                    one["parameters"] = [parameter | {"schema": {"enum": ids["events/{id}"]}, "required": True}]
     return {**whole, "paths": paths}
 
 

@@ -22,7 +22,7 @@ from webhooks.operations.retries import DeliveryKind
 
 API = "/api/webhooks"
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.one_database, pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,9 @@ def way(request: pytest.FixtureRequest, settings: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(versioning.BaseVersioning, "allowed_versions", [VERSION])
     monkeypatch.setattr("rest_framework.views.set_rollback", lambda: None)  # the test is one transaction
     settings.ROOT_URLCONF = urls
-    return SimpleNamespace(root=root, **{"accept": "", "query": "", "host": "testserver"} | extra)
+    return SimpleNamespace(
+        number=request.param_index, root=root, **{"accept": "", "query": "", "host": "testserver"} | extra
+    )
 
 
 @pytest.fixture
@@ -113,10 +115,12 @@ def ask(api: APIClient, way: Any, rows: dict[str, Any], entry: tuple[str, str, s
 @pytest.mark.one_database
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
 def test_each_address_answers_with_each_way_to_name_a_version(
-    api: APIClient, way: Any, rows: dict[str, Any], accept: str
+    api: APIClient, way: Any, rows: dict[str, Any], accept: str, is_long: bool
 ) -> None:
+    """Without --long, each way has a third of the browsable pages, and each page has two ways."""
     refused, api.raise_request_exception = {}, False
-    for entry in table():
+    entries = table() if is_long or accept == "application/json" else table()[way.number % 3 :: 3]
+    for entry in entries:
         with transaction.atomic():
             answer = ask(api, way, rows, entry, accept)
             transaction.set_rollback(True)

@@ -31,6 +31,8 @@ from users.models import User
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.testing import capture_webhooks, deliver
 
+pytestmark = pytest.mark.one_database
+
 
 def test_a_webhook_is_defined_with_models_by_label(api: APIClient) -> None:
     answer = define(api, object_types=["ipam.prefix", "dcim.Site"], on_deleted=True, timeout=5)
@@ -89,7 +91,6 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
     }
 
 
-@pytest.mark.one_database
 def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: Inbox) -> None:
     assert define(api, object_types=["testapp.label"], payload_url=inbox.url()).status_code == 201
     with capture_webhooks(subscribe=[]):
@@ -99,7 +100,6 @@ def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: I
     assert inbox.received()[0].json["data"]["name"] == "red"
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("fields", "key", "message"),
     [
@@ -216,7 +216,6 @@ def test_new_models_replace_the_old_ones(api: APIClient) -> None:
     assert answer.json()["object_types"] == ["dcim.rack", "ipam.vlan"]
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("method", ["put", "patch"])
 def test_a_secret_stays_unless_it_is_replaced_or_cleared(api: APIClient, method: str) -> None:
     pk = define(api, secret="first").json()["id"]
@@ -234,7 +233,6 @@ def test_a_secret_stays_unless_it_is_replaced_or_cleared(api: APIClient, method:
     assert Webhook.objects.get().secret == ""
 
 
-@pytest.mark.one_database
 def test_secret_headers_are_handled_like_the_secret(api: APIClient) -> None:
     made = define(api, secret_headers="X-Token: hush")
     pk = made.json()["id"]
@@ -259,7 +257,6 @@ def test_an_encrypted_value_is_refused_and_a_missing_key_is_reported(api: APICli
     assert (told["has_secret"], told["unreadable"]) == (True, ["secret"])
 
 
-@pytest.mark.one_database
 def test_no_response_contains_a_secret(api: APIClient) -> None:
     secret = "tell-nobody-1234"
     made = define(api, secret=secret)
@@ -316,7 +313,6 @@ def test_enabling_a_webhook_wakes_a_worker(database: str, redis: Any) -> None:
     assert redis.llen("rq:queue:webhooks") == 1
 
 
-@pytest.mark.one_database
 @pytest.mark.django_db
 def test_each_change_of_a_webhook_requires_its_own_permission() -> None:
     webhook = make_webhook(Thing)
@@ -340,7 +336,6 @@ def test_the_history_records_that_the_previous_secret_was_forgotten(api: APIClie
     assert json.loads(entry.change_message) == [{"changed": {"fields": ["Previous secret"]}}]
 
 
-@pytest.mark.one_database
 def test_a_large_file_in_a_form_is_refused_by_name(api: APIClient) -> None:
     large = SimpleUploadedFile("large", b"x" * 3_000_000)
     answer = api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart")
@@ -349,7 +344,6 @@ def test_a_large_file_in_a_form_is_refused_by_name(api: APIClient) -> None:
     assert api.post(WEBHOOKS, form, format="multipart").status_code == 201
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("method", ["post", "put", "patch"])
 def test_a_misspelt_field_is_refused_with_the_nearest_name(api: APIClient, method: str) -> None:
     pk = define(api).json()["id"]
@@ -403,7 +397,6 @@ def test_blank_values_are_not_stored(api: APIClient) -> None:
     assert (told["excluded_usernames"], told["changed_fields"]) == (["a"], ["name"])
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize("name", ["name.\0", "name.\ud800"])
 def test_field_names_that_no_database_stores_are_refused(api: APIClient, name: str) -> None:
     body = json.dumps(
@@ -446,7 +439,6 @@ def test_a_put_without_models_or_actions_is_refused_like_a_new_webhook(api: APIC
         assert (answer.status_code, list(answer.json())) == (400, [refused])
 
 
-@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("stored", "refused"),
     [

@@ -22,7 +22,7 @@ from webhooks.delivery.dispatch import dispatch
 from webhooks.insight.why import why
 from webhooks.models import Delivery, Event, State
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database")]
 
 WHY = "/api/webhooks/why/"
 RETIRED = {"attr": "status", "value": "retired"}

@@ -1,4 +1,5 @@
-"""A day of the bare host, with a receiver's URL as the argument: from ``check`` to a retry."""
+"""A day of the bare host, with a receiver's URL as the argument: from ``check`` to a retry. It has none of the extras,
+and pays nothing for them."""
 
 import sys
 from base64 import b64encode
@@ -7,6 +8,9 @@ import django
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+
+for extra in ("drf_spectacular", "health_check", "opentelemetry", "prometheus_client", "yaml"):
+    sys.modules[extra] = None  # importing it raises ImportError
 
 django.setup()
 assert not apps.is_installed("django.contrib.admin")
@@ -110,3 +114,6 @@ call_command("webhooks_sweep")
 call_command("webhooks_rotate_keys")
 call_command("webhooks_import", "tests/captured/nautobot_webhooks.json", dry_run=True)
 answered(operator.delete(address), 204)
+
+imported = sorted(name for name in sys.modules if name.startswith("webhooks.contrib"))
+assert not imported, f"a host that names none of these has imported {imported}"

@@ -167,6 +167,7 @@ def test_the_buttons_beside_a_verdict_end_what_it_found(
 
     def presses(label: str, site: Site, webhook: Webhook) -> None:
         reader.reloads_why(site, webhook.name).get_by_role("button", name=label).click()
+        expect(page.locator(".messagelist .success")).to_be_visible()
         until(lambda: Delivery.objects.filter(webhook=webhook).in_states(State.SUCCEEDED), 30, f"success after {label}")
         assert inbox.received(f"ok/{label}")
         expect(reader.reloads_why(site, webhook.name).get_by_text("sent", exact=True)).to_be_visible()

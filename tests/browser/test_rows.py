@@ -10,6 +10,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dcim.models import Site
+from tests.support.browsing import copy
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from webhooks.models import Event, Run, RunState, State
 
@@ -62,6 +63,24 @@ def test_all_that_match_become_a_run_with_a_progress_that_refreshes_itself(page:
     assert Run.objects.get().state == RunState.CANCELLED
 
 
+@pytest.mark.parametrize("act", ["Cancel run", "Discard"])
+def test_an_answer_counts_although_the_page_has_refreshed_itself_since_the_question(page: Page, act: str) -> None:
+    webhook = make_webhook(Site)
+    delivery = make_site_delivery(webhook, State.PENDING)
+    run = Run.objects.create(kind="retry", filters={"webhook": webhook.pk}, requested_by="admin", total=9)
+    part, address = (
+        ("#run-progress", f"run/{run.pk}") if act == "Cancel run" else ("#wh-now", f"delivery/{delivery.pk}")
+    )
+    page.goto(f"/admin/rq_webhooks/{address}/change/")
+    page.locator(part).evaluate("one => { one.isOld = true }")
+    page.get_by_role("button", name=act).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.wait_for_function("part => !document.querySelector(part).isOld", arg=part)
+    dialog.get_by_role("button", name=act).click()
+    expect(page.locator(".wh-pill").first).to_have_text("cancelled" if act == "Cancel run" else "discarded")
+
+
 def test_the_list_of_runs_cuts_nothing(page: Page) -> None:
     webhook = make_webhook(Site, name="An endpoint with a very long name that says a lot about what it is for " * 2)
     counts = {"state": RunState.CANCELLED, "total": 20_000, "done": 10_250}
@@ -98,8 +117,7 @@ def test_the_attempts_of_a_delivery_are_walked_by_the_keyboard(page: Page) -> No
     page.keyboard.press("Enter")
     expect(page.locator("#attempt")).to_contain_text("HTTP 503")
     expect(page.locator(".wh-timeline [aria-current]")).to_have_text("Attempt 1: 503")
-    page.get_by_role("button", name="Copy cURL").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copy(page, "Copy cURL")
     page.get_by_role("button", name="Discard").click()
     expect(page.get_by_role("dialog")).to_contain_text("Discard this delivery?")
     page.get_by_role("dialog").get_by_role("button", name="Back").click()

@@ -222,7 +222,7 @@ def test_random_bulk_operations_do_what_djangos_do(is_long: bool, figures: Any) 
     fill()
     make_webhook(Counter, Diner, Place, Seat, prechange=True)
     ended = {"rows": 0, "no rows": 0, "error": 0}
-    for seed in range(2000 if is_long else 400):
+    for seed in range(2000 if is_long else 250):
         plainly = outcome(Work(seed), models.QuerySet)
         assert outcome(Work(seed), webhooks.TrackedQuerySet) == plainly, f"seed {seed}"
         is_error = (

@@ -57,6 +57,7 @@ def rename(api: APIClient, site: Site, name: str, **headers: str) -> Event:
     return events(Site)[-1]
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("header", "depth"),
     [
@@ -208,6 +209,7 @@ def test_nothing_is_serialized_if_all_webhooks_ignore_the_user(
     assert len(events()) == 1
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("names", "refused"),
     [

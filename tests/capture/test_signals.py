@@ -44,7 +44,7 @@ from tests.testapp.models import (
 )
 from webhooks import TrackedQuerySet
 from webhooks.capture import subscriptions
-from webhooks.capture.relations import RelationEdit
+from webhooks.capture.signals import RelationEdit
 from webhooks.models import Event
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -27,7 +27,7 @@ RETENTION, REPLACED_EVERY = 0.5, 1.0
 
 
 class Passing:
-    """A webhook that is deleted now and then, and another one created for the same model."""
+    """A webhook that is deleted now and then, once it has got something, and another one created for the same model."""
 
     def __init__(self, receiver: ReceiverProcess) -> None:
         self._receiver = receiver
@@ -38,6 +38,8 @@ class Passing:
         if time.monotonic() - self._since < REPLACED_EVERY:
             return
         if self.inboxes:
+            if not self.inboxes[-1].received():
+                return
             delete_webhooks(Webhook.objects.filter(payload_url=self.inboxes[-1].url()))
         self.inboxes.append(Inbox(self._receiver))
         make_webhook(Label, url=self.inboxes[-1].url())

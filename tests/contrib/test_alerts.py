@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
+from django.core.checks import run_checks
 from django.core.mail.backends.locmem import EmailBackend
 
 from tests.support.draining import drain
@@ -18,6 +21,7 @@ from tests.testapp.models import Thing
 from webhooks import hooks, registry
 from webhooks.conf import conf
 from webhooks.contrib.alerts import emails
+from webhooks.delivery import policy
 from webhooks.delivery.sweep import Sweeper
 from webhooks.insight import problems
 from webhooks.insight.alarms import Alarm, Level, Problem
@@ -133,12 +137,15 @@ def test_what_comes_and_goes_within_ten_minutes_is_not_mailed(found: Any) -> Non
     assert mailed() == []
 
 
-def test_a_webhook_that_will_be_disabled_is_mailed_at_half_and_at_four_fifths(found: Any) -> None:
+def test_a_webhook_that_will_be_disabled_is_mailed_at_half_and_at_four_fifths(
+    found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since = datetime.now(UTC)
+    found(alarm(Problem.PAUSED, "“CMDB” is paused.", webhook_id=1, since=since))
+
     def failing_for(percent: float) -> list[Any]:
-        since = datetime.now(UTC) - timedelta(seconds=conf.disable_after * percent / 100)
-        # The texts and the times of a known problem stay as they are.
-        Sweep.objects.update(problems={})
-        found(alarm(Problem.PAUSED, "“CMDB” is paused.", webhook_id=1, since=since))
+        now = since.timestamp() + conf.disable_after * percent / 100
+        monkeypatch.setattr(emails, "database_time", lambda using: now)
         sent = mailed()
         ten_minutes_later()
         return sent
@@ -153,6 +160,121 @@ def test_a_webhook_that_will_be_disabled_is_mailed_at_half_and_at_four_fifths(fo
     assert "80 %" in late.body
     assert "in 24 h" in late.body
     assert failing_for(99) == []
+
+
+def paused(percent: float) -> Alarm:
+    """A webhook that has failed for a part of ``DISABLE_AFTER``."""
+    since = datetime.now(UTC) - timedelta(seconds=conf.disable_after * percent / 100)
+    return alarm(Problem.PAUSED, "“CMDB” is paused.", webhook_id=1, since=since)
+
+
+def test_the_first_email_says_when_the_webhook_will_be_disabled(found: Any) -> None:
+    found(paused(60))
+    [sent] = mailed()
+    assert sent.subject == "Webhooks: 1 new problem"
+    assert "It fails for 50 % of the time after which it is disabled: in 2 d." in sent.body
+
+
+def test_a_webhook_that_worked_meanwhile_is_not_closer_to_its_end(found: Any) -> None:
+    found(paused(60))
+    assert len(mailed()) == 1
+    ten_minutes_later()
+    found(paused(1))
+    assert mailed() == []
+    found(paused(55))
+    assert [one.subject for one in mailed()] == ["Webhooks: 1 webhook will be disabled"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Problem.FAILING, Problem.PAUSED),
+        (Problem.PAUSED, Problem.DISABLED),
+        (Problem.PAUSED, Problem.PAUSED_BY_USER),
+    ],
+)
+def test_a_problem_that_becomes_another_one_is_not_over(before: Problem, after: Problem, found: Any) -> None:
+    other = alarm(before, "“IPAM” has it.", webhook_id=2)
+    found(alarm(before, "“CMDB” has it.", webhook_id=1), other)
+    mailed()
+    ten_minutes_later()
+    found(alarm(after, "“CMDB” has another one.", webhook_id=1))
+    [sent] = mailed()
+    new, over = sent.body.split("Over:")
+    assert "“CMDB” has another one." in new
+    assert "“CMDB” has it." not in over
+    assert "“IPAM” has it." in over
+
+
+@pytest.mark.postgresql
+def test_a_worker_whose_clock_is_behind_keeps_to_the_ten_minutes(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found(alarm(Problem.REDIS, "Redis is away."))
+    assert len(mailed()) == 1
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 300)
+    found(alarm(Problem.REDIS, "Redis is away."), alarm(Problem.CLOCK, "The clock is wrong."))
+    assert mailed() == []
+
+
+def test_an_email_whose_worker_is_killed_is_sent_by_the_next(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: Any) -> None:
+        raise Killed
+
+    found(alarm(Problem.REDIS, "Redis is away."))
+    mailed()
+    [known] = Sweep.objects.get().mailed["problems"].values()
+    Sweep.objects.update(mailed={})
+    del known["percent"]
+    with monkeypatch.context() as broken:
+        broken.setattr(emails, "mail_operators", kill)
+        with pytest.raises(Killed):
+            emails.Emails().problems_seen([hooks.NoticedProblem(**known)])
+    assert mailed() == [], "not at once"
+    ten_minutes_later()
+    assert [one.subject for one in mailed()] == ["Webhooks: 1 new problem"]
+
+
+def test_a_mail_server_that_hangs_delays_the_next_email_and_no_other_hook(
+    found: Any, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    released, ended = threading.Event(), threading.Event()
+
+    def hang(*args: Any) -> int:
+        released.wait(60)
+        ended.set()
+        return 1
+
+    found(alarm(Problem.REDIS, "Redis is away."))
+    with monkeypatch.context() as broken:
+        broken.setattr(policy, "MAIL_SECONDS", 0.1)
+        broken.setattr(EmailBackend, "send_messages", hang)
+        assert mailed() == []
+        assert f"The hook {EMAILS}.problems_seen failed" in app_log.text
+    ten_minutes_later()
+    assert [one.subject for one in mailed()] == ["Webhooks: 1 new problem"]
+    released.set()
+    assert ended.wait(20)
+    ten_minutes_later()
+    assert mailed() == [], "the second e-mail counts"
+
+
+@pytest.mark.usefixtures("redis")
+def test_emails_without_an_address_are_a_warning(settings: Any, webhooks_settings: Callable[..., None]) -> None:
+    def ids() -> set[str]:
+        return {one.id or "" for one in run_checks(tags=["webhooks"])}
+
+    settings.ADMINS = []
+    assert "webhooks.W017" not in ids()
+    webhooks_settings(NOTIFY=[])
+    assert "webhooks.W017" in ids()
+    settings.ADMINS = [("Ops", "ops@example.org")]
+    assert "webhooks.W017" not in ids()
+    settings.ADMINS = []
+    webhooks_settings(HOOKS=[])
+    assert "webhooks.W017" not in ids()
 
 
 def test_an_email_that_cannot_be_sent_is_tried_again(
@@ -245,4 +367,19 @@ def test_a_webhook_gets_what_happens_to_others_and_nothing_about_itself(inbox: I
     assert hooks.flush(20)
     assert [(name, data.get("name")) for name, data in received(inbox)] == [
         ("webhook_paused", "CMDB"), ("webhook_resumed", "CMDB"), ("webhook_disabled", "CMDB"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("with_events")
+def test_two_webhooks_with_alerts_do_not_send_each_others_failed_attempts(inbox: Inbox, found: Any) -> None:
+    chat(inbox, "problem_began", "problem_ended")
+    pager = make_webhook(on="", url=inbox.url(), name="pager", custom_events=["webhooks.webhook_paused"])
+    cmdb = make_webhook(Thing, name="CMDB")
+    for failing in (pager, cmdb):
+        found(alarm(Problem.FAILING, f"{failing} fails.", webhook_id=failing.pk))
+        look()
+    found(alarm(Problem.PAUSED, f"{pager} is paused.", webhook_id=pager.pk))
+    look()
+    assert [(name, data["text"]) for name, data in received(inbox)] == [
+        ("problem_began", "CMDB fails."), ("problem_began", "pager is paused."), ("problem_ended", "CMDB fails."),
     ]  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,14 +15,18 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.draining import drain, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_site_skip, make_webhook
+from tests.support.sessions import session
+from tests.support.waiting import until
 from tests.testapp.models import Thing
+from webhooks.contrib import prometheus
 from webhooks.contrib.prometheus import WebhooksCollector
 from webhooks.delivery import counting, sweep
 from webhooks.models import QueuedDelivery, State, Statistic, StatisticTotal, Sweep, Webhook
@@ -143,6 +150,27 @@ def test_live_workers_are_counted(live_worker: Any) -> None:
     assert scrape()("problems", problem="no_worker") == 1
 
 
+def test_the_workers_of_djangos_tasks_are_unknown(webhooks_settings: Callable[..., None]) -> None:
+    webhooks_settings(WAKE_UP="tasks")
+    assert scrape()("workers") is None
+    webhooks_settings(WAKE_UP="database")
+    assert scrape()("workers") == 0
+
+
+@pytest.mark.one_database
+def test_the_last_of_many_webhooks_counts() -> None:
+    Webhook.objects.bulk_create(
+        Webhook(name=f"{number:03}", payload_url="http://127.0.0.1:1/", on_created=True) for number in range(250)
+    )
+    last, other = make_webhook(Thing, name="the last one"), make_webhook(Thing, name="the one before")
+    make_delivery(last, due_at=timezone.now() - timedelta(hours=1))
+    Webhook.objects.filter(pk=other.pk).update(enabled=False, disabled_reason="gone")
+    value = scrape()
+    assert value("oldest_due_seconds") == pytest.approx(3600, abs=60)
+    assert value("problems", problem="disabled") == 1
+    assert value("paused", webhook="the last one") == 0
+
+
 @pytest.mark.usefixtures("live_worker", "redis_away")
 def test_without_redis_the_number_of_workers_is_unknown() -> None:
     value = scrape()
@@ -159,10 +187,34 @@ def test_deliveries_of_workers_that_died_are_counted() -> None:
     assert scrape()("lost_leases_total") == 1
 
 
-def test_a_name_with_any_characters_is_a_label() -> None:
-    name = 'a "b" \\ {c}="d" é'
+# No form takes a line break, but code does.
+NAMES = ['a "b" \\ {c}="d" é', "two\nlines\\n", "\N{PARTY POPPER}\r\t", "\\", '"', "x" * 150]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_with_any_characters_is_a_label(name: str) -> None:
     make_webhook(Thing, name=name)
     assert scrape()("paused", webhook=name) == 0
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8"])
+def test_the_endpoint_writes_what_the_library_would_write(accept: str, inbox: Inbox) -> None:
+    for name in NAMES:
+        make_webhook(url=inbox.url(), name=name)
+    make_event(*Webhook.objects.all())
+    drain()
+    roll_up()
+    registry = CollectorRegistry()
+    registry.register(WebhooksCollector())
+    encode, content_type = choose_encoder(accept)
+    response = Client().get(URL, headers=TOKEN | {"Accept": accept})
+    assert response["Content-Type"] == content_type
+    parse: Any = openmetrics if accept else text_string_to_metric_families
+
+    def parsed(text: bytes) -> Any:
+        return [(one.name, one.documentation, one.type, one.samples) for one in parse(text.decode())]
+
+    assert parsed(response.content) == parsed(encode(registry))
 
 
 def test_the_number_of_queries_does_not_depend_on_the_number_of_webhooks() -> None:
@@ -214,7 +266,110 @@ def test_a_collector_asks_the_database_only_when_it_is_scraped() -> None:
     assert not queries
 
 
+def test_an_error_of_another_kind_leaves_the_metrics_of_the_project_alone(
+    app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    registry.register(WebhooksCollector())
+    with monkeypatch.context() as broken:
+        broken.setattr("webhooks.contrib.prometheus.read_backend", lambda: {}["nothing"])
+        for _ in range(2):
+            assert registry.get_sample_value("webhooks_up") == 0
+    assert app_log.text.count("KeyError: 'nothing'") == 1
+    assert registry.get_sample_value("webhooks_up") == 1
+
+
+# Outside of requests
+
+
+def test_an_event_loop_can_scrape() -> None:
+    registry = CollectorRegistry()
+    registry.register(WebhooksCollector())
+
+    async def scrape_it() -> bytes:
+        return generate_latest(registry)
+
+    make_webhook(Thing, name="CMDB")
+    assert b'webhooks_paused{webhook="CMDB"} 0.0' in asyncio.run(scrape_it())
+
+
+def in_thread(call: Callable[[], Any]) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def sessions() -> int:
+    """The sessions of this database."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
+
+
+@pytest.mark.postgresql
+def test_a_scrape_in_a_thread_of_its_own_leaves_no_connection() -> None:
+    registry = CollectorRegistry()
+    registry.register(WebhooksCollector())
+    before = sessions()
+    gc.disable()
+    try:
+        assert {in_thread(lambda: registry.get_sample_value("webhooks_up")) for _ in range(3)} == {1}
+        until(lambda: sessions() == before, 5, "the session of each scrape to end")  # the server ends it later
+    finally:
+        gc.enable()
+
+
+def end_session(pid: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+    connection.close()
+
+
+@pytest.mark.postgresql
+def test_a_thread_that_scrapes_gets_a_new_connection_after_a_restart_of_the_database() -> None:
+    registry = CollectorRegistry()
+    registry.register(WebhooksCollector())
+
+    def scrape_before_and_after() -> list[float | None]:
+        with connection.cursor() as cursor:  # the thread keeps this one
+            cursor.execute("SELECT pg_backend_pid()")
+            [pid] = cursor.fetchone()
+        in_thread(lambda: end_session(pid))
+        found = [registry.get_sample_value("webhooks_up") for _ in range(2)]
+        connection.close()
+        return found
+
+    assert in_thread(scrape_before_and_after) == [0, 1]
+
+
+@pytest.mark.postgresql
+def test_a_scrape_in_a_request_leaves_its_connection_to_django() -> None:
+    def scrape_it() -> bool:
+        assert scrape()("up") == 1
+        is_open = connection.connection is not None  # the client of tests does not close it at the end of the request
+        connection.close()
+        return is_open
+
+    assert in_thread(scrape_it)
+
+
+@pytest.mark.postgresql
+def test_a_locked_table_holds_no_scrape_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    with session("LOCK TABLE rq_webhooks_undispatched IN ACCESS EXCLUSIVE MODE"), monkeypatch.context() as patched:
+        patched.setattr(prometheus, "STATEMENT_SECONDS", 0.2)
+        assert scrape()("up") == 0
+    assert scrape()("up") == 1
+
+
 # Who may scrape
+
+
+def test_the_token_needs_no_login(settings: Any) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    assert scrape()("up") == 1
+    assert Client().get(URL).status_code == 401
 
 
 def test_openmetrics_is_given_to_who_asks_for_it() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.utils import timezone
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 
 from tests.support.draining import drain
@@ -19,6 +22,7 @@ from tests.testapp.models import Thing
 from webhooks import hooks
 from webhooks.contrib import opentelemetry
 from webhooks.models import Delivery, Event
+from webhooks.workers import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -157,6 +161,49 @@ def test_a_request_that_is_never_recorded_keeps_no_memory(monkeypatch: pytest.Mo
             hooks.PreparedRequest(1, "CMDB", str(number), "POST", "http://127.0.0.1/", {}, b"", is_test=False)
         )
     assert list(tracing._open) == ["3", "4"]
+
+
+@pytest.mark.parametrize("minutes", [-60, 60])
+def test_the_clock_of_the_database_moves_no_span(minutes: int, spans: InMemorySpanExporter) -> None:
+    tracing, started_at = opentelemetry.Tracing(), timezone.now() + timedelta(minutes=minutes)
+    tracing.request_prepared(hooks.PreparedRequest(1, "CMDB", "1", "POST", "http://127.0.0.1/", {}, b"", is_test=False))
+    tracing.attempt_finished(hooks.FinishedAttempt("1", 1, 1, "CMDB", 1, started_at, 250, 200, "", "", "w"))
+    [span] = spans.get_finished_spans()
+    assert (span.end_time or 0) - (span.start_time or 0) == 250_000_000
+
+
+def test_the_end_of_a_job_exports_what_waits(spans: InMemorySpanExporter, inbox: Inbox, redis: Any) -> None:
+    waiting: Any = InMemorySpanExporter()
+    processor = BatchSpanProcessor(waiting, schedule_delay_millis=3_600_000)
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(processor)
+    make_webhook(Thing, url=inbox.url(), name="CMDB")
+    Thing.objects.create(name="a")
+    jobs.drain()  # as a stock worker does, whose process then ends without exit handlers
+    assert [span.name for span in waiting.get_finished_spans()] == ["send CMDB"]
+    processor.shutdown()
+
+
+class BrokenSampler(Sampler):
+    def should_sample(self, *args: Any, **kwargs: Any) -> Any:
+        raise LookupError("no such rule")
+
+    def get_description(self) -> str:
+        return "broken"
+
+
+def test_a_broken_sampler_stops_no_delivery_and_is_one_line(
+    spans: InMemorySpanExporter, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trace._TRACER_PROVIDER, "sampler", BrokenSampler())
+    make_webhook(Thing, url=inbox.url(), name="CMDB", send_trace=True)
+    for name in "abc":
+        Thing.objects.create(name=name)
+    assert of_attempts(spans) == []
+    assert [one.headers.get("traceparent") for one in inbox.received()] == [None] * 3
+    [record] = [one for one in app_log.records if one.levelname == "ERROR"]
+    assert record.getMessage() == f"The hook {PATH}.request_prepared failed"
+    assert vars(record)["webhook"] == "CMDB"
 
 
 def test_without_the_hook_nothing_is_stored_and_nothing_sent(inbox: Inbox) -> None:

@@ -53,7 +53,7 @@ def attempt(webhook: Webhook, duration: int = 5, attempts: int = 0, delay: float
     event = make_event(webhook, timestamp=NOW)
     row = ClaimedRow(uuid.uuid4(), webhook.pk, event.pk, lane=None, in_lane=False)
     numbers[row.id] = attempts + 1
-    claimed = ClaimedDelivery(row, uuid.uuid4(), webhook, Bodies(event))
+    claimed = ClaimedDelivery(row, uuid.uuid4(), webhook, Bodies(event), str(row.id))
     return claimed, Outcome(NOW + timedelta(seconds=delay), duration, **outcome)
 
 

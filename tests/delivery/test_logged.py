@@ -12,7 +12,7 @@ from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery import sweep
+from webhooks.delivery import runner, sweep
 from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import State, Webhook
@@ -65,3 +65,14 @@ def test_a_delivery_that_ends_its_workers_is_named(app_log: pytest.LogCaptureFix
     [(message, about)] = logged(app_log)
     assert message.startswith(f"Delivery {delivery.pk} failed")
     assert about == {"delivery": str(delivery.pk), "event": delivery.event_id, "kind": "worker_ended"}
+
+
+def test_a_request_that_cannot_be_made_names_its_delivery(
+    app_log: pytest.LogCaptureFixture, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "compose", lambda *args, **kwargs: 1 / 0)
+    event = make_event(make_webhook(url=inbox.url(), name="CMDB"))
+    drain()
+    [record] = [one for one in map(vars, app_log.records) if one["message"] == "A request could not be made"]
+    assert (record["webhook"], record["event"]) == ("CMDB", event.pk)
+    assert record["delivery"] == str(event.deliveries.get().pk)

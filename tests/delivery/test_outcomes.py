@@ -330,7 +330,7 @@ def test_a_delivery_in_flight_cannot_be_discarded(inbox: Inbox) -> None:
 def claimed(delivery: Delivery, token: uuid.UUID | None = None) -> ClaimedDelivery:
     bodies, webhook = Bodies(delivery.event), Webhook.objects.get(pk=delivery.webhook_id)
     row = ClaimedRow(delivery.pk, webhook.pk, delivery.event_id, delivery.lane, delivery.in_lane)
-    return ClaimedDelivery(row, token or delivery.queued.claim, webhook, bodies)
+    return ClaimedDelivery(row, token or delivery.queued.claim, webhook, bodies, str(row.id))
 
 
 def outcome(**fields: Any) -> Outcome:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +19,10 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Thing
+from webhooks.conf import conf
 from webhooks.delivery import sweep
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.delivery.runs import steps
+from webhooks.delivery.runs import kinds, steps
 from webhooks.delivery.runs.kinds import Key
 from webhooks.delivery.runs.risky import Note
 from webhooks.models import Delivery, Event, Run, RunState, State, Worker
@@ -132,14 +135,19 @@ def test_a_step_that_another_worker_is_in_is_left_to_it(inbox: Inbox, end_worker
 
 
 def test_an_event_that_hangs_is_interrupted_and_fails_after_three_tries(
-    inbox: Inbox, webhooks_settings: Any, poison: Poison, app_log: pytest.LogCaptureFixture
+    inbox: Inbox, poison: Poison, app_log: pytest.LogCaptureFixture
 ) -> None:
-    webhooks_settings(LEASE=1.2)
+    alarms = list[float]()
+
+    def hang() -> None:
+        alarms.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        signal.raise_signal(signal.SIGALRM)  # as if that time had passed
+
     run = begin_replay("a", "pill", "b", url=inbox.url())
-    poison(lambda: time.sleep(60))
-    began = time.monotonic()
+    poison(hang)
     finished(run)
-    assert time.monotonic() - began < 30
+    assert len(alarms) == 3
+    assert all(0 < seconds <= conf.lease / 3 for seconds in alarms)
     assert (run.state, run.done, run.failed) == (RunState.DONE, 2, 1)
     assert "three workers ended or stalled" in run.problem
     assert app_log.text.count("took too long, and was rolled back") == 3
@@ -165,10 +173,18 @@ def test_a_worker_that_is_stopped_in_a_step_counts_the_loss_itself(
     assert run.note == {"token": "", "first": run.last_event, "until": run.last_event, "losses": 1}
 
 
-def test_a_step_keeps_what_it_did_when_its_time_is_over(inbox: Inbox, webhooks_settings: Any, poison: Poison) -> None:
-    webhooks_settings(LEASE=6)  # a sixth of it for a step
+def test_a_step_keeps_what_it_did_when_its_time_is_over(
+    inbox: Inbox, webhooks_settings: Any, poison: Poison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(kinds, "elapsed", lambda: clock.now)
+
+    def take_long() -> None:
+        clock.now += 1.5
+
+    webhooks_settings(LEASE=15)  # a sixth of it for a step
     run = begin_replay(*["pill"] * 6, url=inbox.url())
-    poison(lambda: time.sleep(0.6))
+    poison(take_long)
     runner = DeliveryRunner("test")
     try:
         take_step(runner)  # counts
@@ -183,10 +199,10 @@ def test_a_step_keeps_what_it_did_when_its_time_is_over(inbox: Inbox, webhooks_s
 
 def test_a_backfill_judges_slow_conditions_within_the_time_of_a_step(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(LEASE=6, CONDITIONS_TIMEOUT=0.1)
-    for number in range(20):
+    for number in range(12):  # more than fit into a step
         data = json.dumps({"id": number, "description": "a" * 100 + "b"})
         make_event(object_id=str(number), data=data, dispatched=True)
-    make_event(object_id="20", data=json.dumps({"id": 20, "description": "aa"}), dispatched=True)
+    make_event(object_id="12", data=json.dumps({"id": 12, "description": "aa"}), dispatched=True)
     slow = {"attr": "description", "op": "regex", "value": "(a|aa)+$"}
     webhook = make_webhook(Thing, url=inbox.url(), conditions=slow)
     run = runs.start("backfill", runs.since_filters(webhook, timezone.now() - timedelta(hours=1)))
@@ -201,7 +217,7 @@ def test_a_backfill_judges_slow_conditions_within_the_time_of_a_step(inbox: Inbo
     finally:
         runner.close(grace=0)
     assert len({*taken}) > 2, "it took several steps"
-    assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 21, 1, 20)
+    assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 13, 1, 12)
     assert "the conditions took longer than" in run.problem
 
 
@@ -232,6 +248,7 @@ def test_a_recovery_takes_deliveries_and_events_in_steps_apart(inbox: Inbox, mon
 TOKEN = "t"
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("before", "keys", "after"),
     [
@@ -251,6 +268,7 @@ def test_the_losses_of_a_step_follow_its_events(before: Note, keys: list[int], a
     assert before.begin(TOKEN, [Key(key, key) for key in keys]) == after
 
 
+@pytest.mark.one_database
 def test_the_events_of_a_lost_step_are_suspects_until_the_last_one_went_well() -> None:
     note = Note(TOKEN, 1, 3, 1)
     assert [note.ended(until) for until in (1, 2, 3)] == [Note("", 0, 3, 1), Note("", 0, 3, 1), Note()]

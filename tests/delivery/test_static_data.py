@@ -82,12 +82,14 @@ def test_conditions_do_not_see_them() -> None:
     assert webhook.static_data == STATIC
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("data", ["null", "[1]", '"text"', "5", ""])
 def test_data_that_is_no_object_stays_as_it_is(data: str) -> None:
     bodies = Bodies(make_event(data=data)).adding(STATIC)
     assert json.loads(bodies.body(as_form=False))["data"] == json.loads(data or "null")
 
 
+@pytest.mark.one_database
 @given(st.dictionaries(st.text(), st.none() | st.integers()), st.dictionaries(st.text(), st.none() | st.integers()))
 def test_it_is_netbox_merge(static_data: dict[str, Any], data: dict[str, Any]) -> None:
     from webhooks.models import Event
@@ -96,6 +98,7 @@ def test_it_is_netbox_merge(static_data: dict[str, Any], data: dict[str, Any]) -
     assert json.loads(Bodies(event).adding(static_data).body(as_form=False))["data"] == {**static_data, **data}
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("value", [[1], "text", 5, True])
 def test_it_must_be_an_object(value: Any) -> None:
     webhook = Webhook(name="x", payload_url="http://10.0.0.5/", on_created=True, static_data=value)
@@ -103,6 +106,7 @@ def test_it_must_be_an_object(value: Any) -> None:
         webhook.full_clean()
 
 
+@pytest.mark.one_database
 def test_it_may_not_be_nested_too_deep() -> None:
     nested: Any = {}
     for _ in range(60):

@@ -19,6 +19,7 @@ from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import execute
 from webhooks.delivery import policy, retention, sweep
+from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook
@@ -318,6 +319,28 @@ def test_a_worker_that_starts_with_its_machine_sweeps_at_once(
     assert not Delivery.objects.exists()
 
 
+def test_a_busy_worker_delivers_between_the_steps_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(Sweeper, "_run", lambda self, step: ran.append(sweep.describe_step(step)) or 0)
+    Sweeper().sweep()
+    every, sweeper = list(ran), Sweeper()
+    ran.clear()
+    for count in (1, 2, 3):
+        sweeper.run_due(idle=0, is_busy=True)
+        assert len(ran) == count
+    sweeper.run_due(idle=0)
+    assert ran == every
+
+
+def test_a_process_that_ends_with_its_work_ends_the_sweep_that_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    runner = DeliveryRunner("test")
+    runner._sweeper._due.extend([lambda: ran.append("one") or 0, lambda: ran.append("another") or 0])
+    runner.finish()
+    runner.close(grace=0)
+    assert ran == ["one", "another"]
+
+
 def test_only_one_of_several_workers_sweeps() -> None:
     Sweep.begin(interval=0)
     Sweep.objects.update(swept_at=AGO)
@@ -336,6 +359,7 @@ def test_the_command_sweeps_and_wakes_a_worker_for_what_is_due(webhook: Webhook,
     assert Sweep.objects.exists()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("cost", [0.004, 0.02, 0.2])
 @pytest.mark.parametrize(("idle", "share"), [(0, 0.1), (5, 0.5)])
 def test_old_rows_take_a_tenth_of_a_worker_and_half_of_an_idle_one(
@@ -354,5 +378,5 @@ def test_old_rows_take_a_tenth_of_a_worker_and_half_of_an_idle_one(
     sweeper._unfinished, sweeper._swept = [purge], 0
     while now < 20:
         sweeper.run_due(idle=idle)
-        now += 0.0001
+        now += 0.0005
     assert spent / now == pytest.approx(share, rel=0.15)

@@ -14,13 +14,14 @@ from tests.support.html_forms import fields_of
 from tests.support.makers import make_webhook
 from tests.support.own_pages import DUTIES, errors_of, fence, own_pages, page_of, stored
 from tests.support.users import browser, make_user
+from webhooks import registry
 from webhooks.forms import WebhookForm
 from webhooks.models import Webhook
 from webhooks.operations import edits
 from webhooks.operations.webhooks import OutsidePermission, StaleSettings, save_webhook
 from webhooks.permissions import Operator
 
-pytestmark = pytest.mark.usefixtures("database", "redis")
+pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database", "redis")]
 
 
 @pytest.mark.parametrize("duty", DUTIES)
@@ -46,6 +47,24 @@ def test_the_form_has_the_same_fields_as_the_page_of_the_admin() -> None:
         in_admin.pop(name)
     own.pop("csrfmiddlewaretoken", None)
     assert in_admin == own
+
+
+@pytest.mark.usefixtures("own_registrations")
+def test_a_form_shows_the_settings_that_only_code_changes_and_saves_the_others() -> None:
+    fixed = ["payload_url", "additional_headers", "secret"]
+    registry.reserve_identifiers(registry.Reserved("plugin-", "copies of a plugin", fixed, "See the plugin."))
+    webhook = make_webhook(Site, identifier="plugin-1", additional_headers="X-A: 1\nX-B: 2", secret="s3cret")
+    client = browser(make_user(is_superuser=True))
+    address = reverse("admin:rq_webhooks_webhook_change", args=[webhook.pk])
+    page = client.get(address).content.decode()
+    assert page.count("See the plugin.") == 3
+    posted = fields_of(page, 'id="webhook_form"')
+    assert posted.keys().isdisjoint({"secret", "clear_secret"})
+    other = {"payload_url": "https://other.example/", "identifier": "other", "secret": "other", "clear_secret": "on"}
+    assert client.post(address, posted | other | {"timeout": "7"}).status_code == 302
+    saved = Webhook.objects.get()
+    assert (saved.timeout, saved.identifier, saved.secret.reveal()) == (7, "plugin-1", "s3cret")
+    assert (saved.payload_url, saved.additional_headers) == (webhook.payload_url, webhook.additional_headers)
 
 
 def test_a_plain_dictionary_of_values_shows_the_models_that_another_user_chose() -> None:

@@ -334,6 +334,27 @@ def test_a_hook_that_raises_is_a_line_in_the_log_and_nothing_else(
     assert lines == [f"The hook {__name__}.Raising.{name} failed" for name in ("event_recorded", "attempt_finished")]
 
 
+def test_a_hook_that_fails_again_and_again_is_a_line_now_and_then(
+    listed: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(Raising)
+    [hook] = hooks.listed("attempt_finished")
+    now = timezone.now()
+    attempt = FinishedAttempt("11", 7, 1, "CMDB", 1, now, 1, 503, "http_503", "HTTP 503", "w")
+    for _ in range(3):
+        hook.call(attempt)
+    monkeypatch.setattr(hooks, "FAILURES_LOGGED_EVERY", 0)
+    hook.call(attempt)
+    hook.call(attempt)
+    name = f"{__name__}.Raising.attempt_finished"
+    assert app_log.messages == [
+        f"The hook {name} failed", f"The hook {name} failed, and 2 times since the last line about it",
+        f"The hook {name} failed",
+    ]  # fmt: skip
+    about = {"webhook": "CMDB", "delivery": "11", "event": 7, "kind": "http_503"}
+    assert all(about.items() <= vars(record).items() for record in app_log.records)
+
+
 def test_a_class_that_cannot_be_used_takes_nothing_from_the_others(
     webhook: Webhook, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
@@ -460,6 +481,7 @@ def test_hooks_that_nothing_overrides_cost_no_query_and_no_thread(webhook: Webho
     assert costs[0] == costs[1] == costs[2], "not even hooks that are called cost a query"
 
 
+@pytest.mark.one_database
 def test_without_hooks_a_process_starts_no_thread(webhook: Webhook) -> None:
     code = """
 import django, threading
@@ -473,6 +495,7 @@ print(sorted(one.name for one in threading.enumerate() if one.name == "webhooks-
     assert run_process(code).strip() == "[]"
 
 
+@pytest.mark.one_database
 def test_a_process_that_ends_makes_its_notifications_first(webhook: Webhook) -> None:
     code = """
 import django
@@ -484,6 +507,7 @@ Thing.objects.create(name="one")
     assert said.splitlines() == ["recorded one"]
 
 
+@pytest.mark.one_database
 def test_a_forked_process_makes_its_own_notifications(webhook: Webhook) -> None:
     code = """
 import django, os, threading

@@ -21,7 +21,7 @@ from webhooks.hooks import Hooks, PreparedRequest, Veto
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.operations import kinds
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database")]
 
 prepared: list[PreparedRequest] = []
 released = threading.Event()
@@ -153,10 +153,10 @@ def test_after_a_veto_the_next_delivery_of_the_object_goes(inbox: Inbox, listed:
 def test_a_hook_that_hangs_fails_its_attempt_and_keeps_no_other_webhook_waiting(
     inbox: Inbox, listed: Any, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_longest", lambda held: 0.3)
     webhooks_settings(RETRY_SCHEDULE=[])
     listed(Hanging)
     hangs, quick = make_webhook(Thing, url=inbox.url("ok/hangs")), make_webhook(Thing, url=inbox.url("ok/quick"))
+    monkeypatch.setattr(runner, "_longest", lambda held: 0.3 if held.webhook == hangs else 60)
     make_event(hangs, quick)
     drain()
     released.set()
@@ -188,16 +188,17 @@ def test_a_hook_uses_the_database_again_after_it_was_restarted(inbox: Inbox, lis
     webhook = make_webhook(Thing, url=inbox.url())
     sender = runner.DeliveryRunner()
     make_event(webhook, object_id="1")
-    sender.run(3)
+    sender.run(60)
     others = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
     def sessions(column: str = "pid") -> list[Any]:
         return fetch_all("default", f"SELECT {column} FROM {others}")
 
     assert sessions("pg_terminate_backend(pid)"), "the hook has a connection"
+    until(lambda: not sessions(), 10, "its connection to be cut")
     for number in range(2, 5):
         make_event(webhook, object_id=str(number))
-        sender.run(3)
+        sender.run(60)
     sender.close(grace=0)
     assert "x-count" in inbox.received()[-1].headers, "only the first one meets the closed connection"
     until(lambda: not sessions(), 10, "the thread to close its connection")

@@ -302,7 +302,10 @@ def test_a_missing_django_rq_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(checks.apps, "is_installed", lambda name: name != "django_rq")
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.E006", True)
-    assert message.hint == 'Add "django_rq" to INSTALLED_APPS.'
+    assert message.hint == (
+        'Add "django_rq" to INSTALLED_APPS. Or do without Redis: set WEBHOOKS["WAKE_UP"] to "database", and run '
+        "manage.py webhooks_worker."
+    )
 
 
 def test_an_invalid_value_is_an_error(webhooks_settings: Change) -> None:
@@ -630,6 +633,12 @@ def test_an_unusable_class_of_hooks_is_an_error(webhooks_settings: Change, named
     error = found()["webhooks.E017"]
     assert error.is_serious()
     assert f'WEBHOOKS["HOOKS"] names {named}, which cannot be used: {problem}' in error.msg
+
+
+@pytest.mark.skipif(django.VERSION >= (6,), reason="Django has tasks from version 6 on")
+def test_tasks_of_a_django_without_them_are_an_error(webhooks_settings: Change) -> None:
+    webhooks_settings(WAKE_UP="tasks")
+    assert found()["webhooks.E018"].is_serious()
 
 
 def test_every_id_of_a_check_has_a_test_here() -> None:

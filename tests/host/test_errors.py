@@ -69,6 +69,25 @@ def test_a_record_says_what_it_is_about_on_one_line(text: str, caplog: pytest.Lo
     assert [second[name] for name in ("webhook", "delivery", "event", "kind")] == ["", "", None, ""]
 
 
+def test_a_project_may_give_all_records_the_same_attributes(caplog: pytest.LogCaptureFixture) -> None:
+    original = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = original(*args, **kwargs)
+        record.event, record.webhook = "request", "the project's"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        get_logger("webhooks.test").error("It failed", extra=about(webhook="CMDB", event=7))
+        get_logger("webhooks.test").error("Another thing failed")
+    finally:
+        logging.setLogRecordFactory(original)
+    assert [(one["webhook"], one["event"]) for one in map(vars, caplog.records)] == [
+        ("CMDB", 7), ("the project's", "request"),
+    ]  # fmt: skip
+
+
 def test_visible_text_stays_as_it_is() -> None:
     assert one_line("Rüm “日本” 😀 a\\nb") == "Rüm “日本” 😀 a\\nb"
 

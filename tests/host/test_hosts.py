@@ -60,7 +60,9 @@ def test_a_host_that_has_an_app_called_webhooks_itself_installs_this_one_beside_
     run("tests.twin_host", **places)  # leaves its tables, and rows in django_migrations
     logged = run("tests.twin_host", inbox.url(), TWIN_HOST_HAS_THE_APP="yes", **places)
     [request] = inbox.received()
-    assert (request.json["object_type"], request.json["data"]["name"]) == ("webhooks.webhook", "newer")
+    data = request.json["data"]
+    assert (request.json["object_type"], data["name"]) == ("webhooks.webhook", "newer, number 2")
+    assert data["kinds"] == ["generic"], "a serializer was imported before its app was ready"
     assert "Traceback" not in logged
 
 

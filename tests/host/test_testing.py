@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.test import TestCase
@@ -308,6 +309,56 @@ def test_deliver_to_takes_the_status_of_the_answer_and_raises_what_the_function_
     Label.objects.create(name="blue")
     with pytest.raises(ZeroDivisionError):
         deliver_to(lambda request: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    "forbidding",
+    [
+        {"ALLOW_PORTS": [443]},
+        {"DENY_PORTS": ["1024-65535"]},
+        {"ALLOW_SCHEMES": ["https"]},
+        {"ALLOW_HOSTS": ["*.example.com"]},
+        {"DENY_HOSTS": ["127.0.0.1"]},
+        {"DENY_NETWORKS": ["127.0.0.0/8"]},
+        {"DENY_PRIVATE": True},
+        {"PROXY": "http://127.0.0.1:1"},
+    ],
+)
+@pytest.mark.one_database
+def test_deliver_to_needs_no_allowed_destination(
+    database: str, webhooks_settings: Any, forbidding: dict[str, Any]
+) -> None:
+    webhooks_settings(**forbidding)
+    make_webhook(Label, url="https://hooks.example.com/")
+    Label.objects.create(name="red")
+    [attempt] = deliver_to(lambda request: 200)
+    assert attempt.succeeded, attempt.reason
+    assert forbidding.items() <= settings.WEBHOOKS.items()
+
+
+@pytest.mark.one_database
+def test_deliver_to_raises_the_failure_of_a_test(database: str) -> None:
+    make_webhook(Label, url="https://hooks.example.com/")
+    Label.objects.create(name="red")
+    with pytest.raises(pytest.fail.Exception, match="no such label"):
+        deliver_to(lambda request: pytest.fail("no such label"))
+
+
+@pytest.mark.parametrize("status", [True, "204", 100, 999, object()])
+@pytest.mark.one_database
+def test_deliver_to_refuses_what_is_no_status(database: str, status: Any) -> None:
+    make_webhook(Label, url="https://hooks.example.com/")
+    Label.objects.create(name="red")
+    with pytest.raises(TypeError, match="returns a status from 200 to 599, or None, not "):
+        deliver_to(lambda request: status)
+
+
+@pytest.mark.one_database
+def test_an_update_whose_state_before_is_unknown_has_no_differences(database: str) -> None:
+    label = Label.objects.create(name="red")
+    with capture_webhooks() as events:
+        label.save()
+    assert [str(event) for event in events] == [f"updated testapp.label {label.pk}"]
 
 
 @pytest.mark.one_database

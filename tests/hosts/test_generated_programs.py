@@ -18,7 +18,7 @@ from tests.support.figures import Figures
 pytestmark = pytest.mark.slow
 
 TRANSACTIONS = 20_000  # with --long; each is run with webhooks, and without
-SHORT = 100  # programs
+SHORT = 60  # programs
 
 
 def test_any_program_of_a_host_has_the_events_that_its_rows_owe(

@@ -22,10 +22,11 @@ from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 
 NOW = timezone.now()
 LONG_AGO = NOW - timedelta(minutes=10)
-SHIPPED = RegisteredWorker("w", ("webhooks",), is_shipped=True)
+SHIPPED_CLASS = "webhooks.workers.WebhookWorker"
+SHIPPED = RegisteredWorker("w", ("webhooks",), worker_class=SHIPPED_CLASS)
 STOCK = RegisteredWorker("w", ("webhooks",))
-SILENT = RegisteredWorker("w", ("webhooks",), True, silence=SILENT_SHIPPED + 60)
-AHEAD = RegisteredWorker("web1:123", ("webhooks",), True, clock_offset=3600.4)
+SILENT = RegisteredWorker("w", ("webhooks",), SHIPPED_CLASS, silence=SILENT_SHIPPED + 60)
+AHEAD = RegisteredWorker("web1:123", ("webhooks",), SHIPPED_CLASS, clock_offset=3600.4)
 BEHIND = replace(AHEAD, clock_offset=-6)
 
 
@@ -178,7 +179,7 @@ def test_undispatched_changes_are_counted_when_all_is_well() -> None:
 
 @pytest.mark.parametrize(("state", "level"), [("suspended", Level.ERROR), ("idle", Level.WARNING)])
 def test_it_finds_suspended_workers(state: str, level: Level) -> None:
-    worker = RegisteredWorker("w", ("webhooks",), is_shipped=True, state=state)
+    worker = RegisteredWorker("w", ("webhooks",), worker_class=SHIPPED_CLASS, state=state)
     suspended = Backend("webhooks", workers=(worker,), is_suspended=True)
     [one] = find_alarms(Overview(webhooks=(FINE,)), suspended, True, NOW)
     assert (one.level, one.command) == (level, "rq resume --url redis://…")

@@ -122,8 +122,20 @@ def test_an_event_without_an_object_has_the_name_of_its_kind() -> None:
 def test_a_command_leaves_a_line_in_the_log(delivery: Delivery, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "webhooks")
     kinds.RETRY.perform(Delivery.objects.all(), Operator("webhooks_retry"))
-    assert f"History: manage.py webhooks_retry changed delivery “{DELIVERY}” Retried." in caplog.text
+    assert f"History: manage.py webhooks_retry changed delivery “{DELIVERY}”: Retried." in caplog.text
     assert not LogEntry.objects.exists()
+
+
+def test_a_line_in_the_log_names_what_it_is_about(delivery: Delivery, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "webhooks")
+    kinds.RETRY.perform(Delivery.objects.all(), Operator("webhooks_retry"))
+    pause(Webhook.objects.all(), Operator("test"))
+    history.record(Operator("test"), Event.objects.all(), DELETION)
+    records = [vars(one) for one in caplog.records if one.message.startswith("History: ")]
+    assert [(one["webhook"], one["delivery"], one["event"]) for one in records] == [
+        ("", str(delivery.pk), None), (WEBHOOK, "", None), ("", "", delivery.event_id),
+    ]  # fmt: skip
+    assert records[-1]["message"] == f"History: manage.py test deleted event “{EVENT}”"
 
 
 def test_no_entry_is_a_bare_id(admin_user: User, delivery: Delivery) -> None:
@@ -219,7 +231,7 @@ def test_an_act_does_not_fail_with_the_callable_and_the_log_has_the_entry(
     pause(Webhook.objects.all(), admin_user)
     assert Webhook.objects.get().paused_at, "what the callable wrote is rolled back, and nothing else"
     assert f'WEBHOOKS["HISTORY"]: {__name__}.fail failed' in caplog.text
-    assert f"History: {admin_user.get_username()} changed webhook “{WEBHOOK}” Paused." in caplog.text
+    assert f"History: {admin_user.get_username()} changed webhook “{WEBHOOK}”: Paused." in caplog.text
 
 
 LOGGING_OF_HOSTS: dict[str, Any] = {
@@ -255,4 +267,4 @@ Webhook.objects.create(name="CMDB", payload_url="http://127.0.0.1:1/", on_create
 pause(Webhook.objects.all(), User.objects.create_user("jane"))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "History: jane changed webhook “CMDB” Paused." in ran.stderr
+    assert "History: jane changed webhook “CMDB”: Paused." in ran.stderr

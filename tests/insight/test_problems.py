@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from django.db.models.functions import Now
 from rq import Queue, Worker
 
 from tests.support.makers import make_site_delivery, make_webhook
+from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks import hooks
+from webhooks.db import DatabaseNow
 from webhooks.delivery.sweep import Sweeper
 from webhooks.hooks import Hooks, NoticedProblem
 from webhooks.insight import problems
@@ -94,8 +97,11 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return lambda *alarms: monkeypatch.setattr(problems, "find_alarms", lambda *args: list(alarms))
 
 
-def alarm(problem: Problem, webhook: int | None = None, *consequences: Alarm, level: Level = Level.ERROR) -> Alarm:
-    return Alarm(problem=problem, text=problem, webhook_id=webhook, consequences=consequences, level=level)
+def alarm(
+    problem: Problem, webhook: int | None = None, *consequences: Alarm, level: Level = Level.ERROR, **more: Any
+) -> Alarm:
+    given = {"text": problem} | more
+    return Alarm(problem=problem, webhook_id=webhook, consequences=consequences, level=level, **given)
 
 
 def test_what_follows_from_a_problem_is_silent_until_it_is_all_that_is_left(found: Any) -> None:
@@ -110,6 +116,126 @@ def test_what_follows_from_a_problem_is_silent_until_it_is_all_that_is_left(foun
     assert sorted(look()) == [("ended", "fault"), ("ended", "paused")], "the other one never was"
 
 
+@pytest.mark.parametrize("problem", [Problem.PAUSED, Problem.FAILED_DELIVERIES])
+def test_a_webhook_that_fails_with_another_kind_of_error_has_the_same_problem(problem: Problem, found: Any) -> None:
+    found(alarm(problem, 1, error_kind="http_502"))
+    assert look() == [("began", problem)]
+    found(alarm(problem, 1, error_kind="connect_timeout", text="now too slow"))
+    assert look() == []
+    found()
+    assert look() == [("ended", problem)]
+    assert calls[0][1].text == "now too slow"
+
+
+def test_faults_of_the_site_of_two_kinds_are_two_problems(found: Any) -> None:
+    found(alarm(Problem.FAULT, error_kind="proxy"))
+    look()
+    found(alarm(Problem.FAULT, error_kind="resolver"))
+    assert look() == [("began", "fault"), ("ended", "fault")]
+
+
+def test_another_webhook_that_comes_first_of_those_that_fail_alike_is_no_news(found: Any) -> None:
+    one, two = alarm(Problem.PAUSED, 1), alarm(Problem.PAUSED, 2)
+    found(alarm(Problem.PAUSED, 1, two))
+    assert look() == [("began", "paused")]
+    found(alarm(Problem.PAUSED, 2, one))
+    assert look() == []
+    found(two)
+    assert look() == [("began", "paused"), ("ended", "paused")]
+    assert [problem.webhook_id for _, problem in calls] == [2, 1]
+
+
+def test_a_problem_says_since_when_it_is_now(found: Any) -> None:
+    first, second = (datetime(2026, 11, 24, hour, tzinfo=UTC) for hour in (9, 11))
+    found(alarm(Problem.PAUSED, 1, since=first))
+    look()
+    found(alarm(Problem.PAUSED, 1, since=second), alarm(Problem.REDIS))
+    look()
+    [(_, began)] = calls
+    look()
+    found()
+    look()
+    since = {problem.problem: problem.since for _, problem in calls}
+    assert since == {"paused": second.isoformat(), "redis": began.since}, "Redis: since a worker noticed it"
+
+
+def test_a_look_that_another_worker_has_overtaken_announces_nothing(
+    found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*args: Any) -> list[Alarm]:
+        Sweep.objects.update(looked_at=DatabaseNow(problems.LOOK_EVERY + 1))
+        return [alarm(Problem.REDIS)]
+
+    monkeypatch.setattr(problems, "find_alarms", find)
+    assert look() == []
+    assert Sweep.objects.get().problems == {}
+
+
+@pytest.mark.parametrize(("is_ours", "seconds", "looks"), [(True, 30, True), (False, 30, False), (False, 80, True)])
+def test_one_worker_looks_until_it_is_gone(is_ours: bool, seconds: int, looks: bool, found: Any) -> None:
+    look()
+    Sweep.objects.update(looked_at=DatabaseNow(-seconds))
+    if is_ours:
+        problems._own_look = Sweep.objects.get().looked_at
+    calls.clear()
+    found(alarm(Problem.REDIS))
+    Sweeper().sweep()
+    assert hooks.flush(20)
+    assert bool(calls) == looks
+
+
+@pytest.mark.postgresql
+def test_a_locked_table_ends_a_look_and_the_next_one_finds_the_problem(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_site_delivery(make_webhook(Thing), State.FAILED)
+    with session("LOCK TABLE rq_webhooks_undispatched IN ACCESS EXCLUSIVE MODE"), monkeypatch.context() as patched:
+        patched.setattr(problems, "STATEMENT_SECONDS", 0.2)
+        assert look() == []
+    assert "The hook look for problems failed" in app_log.text
+    assert look() == [("began", "failed_deliveries")]
+
+
+def test_a_redis_that_is_busy_for_a_second_is_no_problem(redis: Any) -> None:
+    make_webhook(Thing)
+    redis.execute_command("CLIENT", "PAUSE", 1000, "ALL")
+    assert look() == []
+
+
+def test_a_worker_looks_although_another_one_sweeps(found: Any) -> None:
+    look()
+    calls.clear()
+    Sweep.objects.update(looked_at=None, swept_at=DatabaseNow())
+    found(alarm(Problem.REDIS))
+    Sweeper().run_due(idle=0)
+    assert hooks.flush(20)
+    assert [problem.problem for what, problem in calls if what == "began"] == ["redis"]
+
+
+class Ordered(Hooks):
+    def problems_seen(self, seen: Any) -> None:
+        order.append("seen")
+
+    def problem_began(self, problem: NoticedProblem) -> None:
+        order.append("began")
+
+    def problem_ended(self, problem: NoticedProblem) -> None:
+        order.append("ended")
+
+
+order: list[str] = []
+
+
+def test_what_an_email_may_delay_comes_before_it(found: Any, webhooks_settings: Any) -> None:
+    order.clear()
+    webhooks_settings(HOOKS=[f"{__name__}.Ordered"])
+    found(alarm(Problem.REDIS))
+    look()
+    found()
+    look()
+    assert order == ["began", "seen", "ended", "seen"]
+
+
 def test_notes_are_no_problems(found: Any) -> None:
     found(alarm(Problem.PAUSED_BY_USER, 1, level=Level.NOTE))
     assert look() == []
@@ -120,7 +246,7 @@ def test_a_look_that_fails_is_logged_and_the_next_one_finds_the_problem(
 ) -> None:
     make_site_delivery(make_webhook(Thing), State.FAILED)
     with monkeypatch.context() as broken:
-        broken.setattr(problems, "read_backend", lambda: 1 / 0)
+        broken.setattr(problems, "read_backend", lambda *args: 1 / 0)
         assert look() == []
     assert "The hook look for problems failed" in app_log.text
     assert look() == [("began", "failed_deliveries")]

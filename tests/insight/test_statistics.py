@@ -35,6 +35,7 @@ def figures(*rows: tuple[str, dict[str, int]]) -> Figures:
     return made
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
@@ -55,6 +56,7 @@ def test_counts_and_percentages(rows: list[Any], expected: tuple[Any, ...]) -> N
     ) == expected  # fmt: skip
 
 
+@pytest.mark.one_database
 def test_times_come_from_the_histograms() -> None:
     found = figures(
         ("", {"attempted": 4, "duration_100": 4, "duration_total": 300, "delay_250": 2}), ("x", {"delay_more": 2})

@@ -19,11 +19,13 @@ from rq import Queue, Worker
 
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
+from tests.support.sessions import session
 from tests.support.users import api_client, make_user
 from users.models import User
 from webhooks.error_kinds import ErrorKind
 from webhooks.insight import history, status
 from webhooks.insight.alarms import Alarm, Level, Problem
+from webhooks.management.commands import webhooks_status
 from webhooks.models import State, Webhook
 from webhooks.models import Worker as Lease
 from webhooks.workers.status import CLASS_FIELD, Backend, RegisteredWorker
@@ -56,6 +58,17 @@ def test_all_is_well(webhook: Webhook, capsys: Any) -> None:
     assert exit_status == 0
     assert said.startswith("OK: no errors and no warnings\nOK  All is well: nothing is waiting, nothing has failed, ")
     assert "Deliveries: 0 waiting, 0 pending, 0 sending, 0 succeeded, 0 failed, 0 discarded. 0 changes" in said
+
+
+@pytest.mark.postgresql
+def test_a_locked_table_ends_the_command_with_an_error(
+    database: str, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks_status, "STATEMENT_SECONDS", 0.2)
+    lock = "LOCK TABLE rq_webhooks_undispatched IN ACCESS EXCLUSIVE MODE"
+    with session(lock), pytest.raises(CommandError, match="statement timeout") as ended:
+        call_command("webhooks_status")
+    assert ended.value.returncode == 2
 
 
 def test_a_note_is_no_problem(webhook: Webhook, capsys: Any) -> None:

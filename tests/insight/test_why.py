@@ -472,6 +472,7 @@ def disable(webhook: Webhook) -> None:
     webhook.save_settings(["enabled"], "root")
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("own_registrations")
 @pytest.mark.parametrize("name", CASES)
 def test_each_cause_is_found_with_its_remedy(world: World, name: str) -> None:

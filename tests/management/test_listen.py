@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import requests
+from django.core.management import CommandError, call_command
 
 from dcim.models import Site
+from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.support.workers import Process, Workers
 from webhooks.models import Attempt, Delivery, State, Webhook
@@ -28,11 +30,11 @@ def listen(workers: Workers, tmp_path: Path, webhooks_settings: Callable[..., No
     webhooks_settings(**LOOPBACK)
     running = []
 
-    def start(*arguments: str) -> tuple[Process, Path, str]:
+    def start(*arguments: str, **changed: Any) -> tuple[Process, Path, str]:
         log = tmp_path / f"listen-{len(running)}.log"
         command = ["example/manage.py", "webhooks_listen", "--skip-checks", "--port", "0", *arguments]
         with log.open("wb") as output:
-            process = workers.run(command, workers.environment(**LOOPBACK), output)
+            process = workers.run(command, workers.environment(**LOOPBACK, **changed), output)
         running.append(process)
         until(lambda: "Ctrl-C" in log.read_text() or process.poll() is not None, 30, "the command to listen")
         assert process.poll() is None, log.read_text()
@@ -71,7 +73,14 @@ def test_it_answers_as_it_is_told(listen: Listen, arguments: list[str], status: 
     _process, log, origin = listen(*arguments)
     answer = requests.post(f"{origin}/in?a=b", json={"event": "updated", "data": {}}, timeout=10)
     assert answer.status_code == status
-    assert "POST /in?a=b not verified: updated (sequence None)" in log.read_text()
+    assert "POST /in?a=b not verified: updated\n" in log.read_text()
+
+
+def test_a_body_from_a_template_is_no_payload(listen: Listen) -> None:
+    _process, log, origin = listen()
+    requests.post(origin, json={"text": "Oslo was created"}, timeout=10)
+    line = "POST / not verified: the body is no payload of a webhook, such as one from a template: --body shows it\n"
+    assert line in log.read_text()
 
 
 def test_a_wrong_signature_is_named(listen: Listen) -> None:
@@ -96,6 +105,49 @@ def test_an_answer_that_says_gone_disables_the_webhook(listen: Listen) -> None:
     assert attempt.status == 410
     assert not Webhook.objects.get().enabled
     assert Delivery.objects.in_states(State.FAILED).exists() or Attempt.objects.exists()
+
+
+def test_after_a_kill_the_next_one_replaces_the_webhook(listen: Listen) -> None:
+    # A port that the system chooses, it may also give to a connection meanwhile.
+    arguments = "--register", "dcim.site", "--port", str(free_port())
+    process, _log, _origin = listen(*arguments)
+    killed = Webhook.objects.get()
+    process.kill()
+    process.wait(20)
+    listen(*arguments)
+    assert Webhook.objects.get().pk != killed.pk
+
+
+def test_two_may_listen_and_neither_deletes_the_webhook_of_the_other(listen: Listen) -> None:
+    first, _log, _origin = listen("--register", "dcim.site")
+    listen("--register", "dcim.site")
+    assert Webhook.objects.count() == 2
+    first.send_signal(signal.SIGINT)
+    assert first.wait(20) == 0
+    assert Webhook.objects.count() == 1
+
+
+def test_a_port_in_use_is_refused(listen: Listen, workers: Workers, tmp_path: Path) -> None:
+    _process, _log, origin = listen("--register", "dcim.site")
+    log = tmp_path / "second.log"
+    with log.open("wb") as output:
+        port = origin.rpartition(":")[2]
+        command = ["example/manage.py", "webhooks_listen", "--skip-checks", "--register", "dcim.site", "--port", port]
+        process = workers.run(command, workers.environment(**LOOPBACK), output)
+    assert process.wait(30) == 1
+    assert f"Nothing can listen on 127.0.0.1, port {port}: Address already in use. Try --port 0." in log.read_text()
+    assert Webhook.objects.count() == 1
+
+
+@pytest.mark.parametrize("arguments", [("--port", "70000"), ("--port", "x"), ("--delay", "-1"), ("--delay", "nan")])
+def test_a_value_that_would_fail_later_is_refused(arguments: tuple[str, str]) -> None:
+    with pytest.raises(CommandError, match=f"{arguments[1]} is no (port|delay): give 0 to "):
+        call_command("webhooks_listen", *arguments)
+
+
+def test_it_names_the_worker_that_the_settings_need(listen: Listen) -> None:
+    _process, log, _origin = listen("--register", "dcim.site", WAKE_UP="database")
+    assert "No worker runs. Start one: python manage.py webhooks_worker" in log.read_text()
 
 
 def test_an_unregistered_model_is_refused_with_the_known_ones(workers: Workers, tmp_path: Path) -> None:

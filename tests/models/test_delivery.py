@@ -439,3 +439,16 @@ def test_a_delivery_that_ends_between_two_queries_has_succeeded(webhook: Webhook
     assert record(delivery, State.SUCCEEDED)
     assert seen.state == State.SUCCEEDED
     assert Delivery.objects.get().state == State.SUCCEEDED
+
+
+def test_a_row_knows_whether_it_can_be_retried_as_the_queryset_does(webhook: Webhook) -> None:
+    deleted = make_webhook(Thing)
+    for number, one in enumerate((webhook, deleted)):
+        for state in State:
+            make_delivery(one, state, f"{state} {number}")
+        later = timezone.now() + timedelta(hours=1)
+        make_delivery(one, State.PENDING, f"between attempts {number}", attempt_count=1, due_at=later)
+    Webhook.with_deleted.filter(pk=deleted.pk).update(deleted_at=timezone.now())
+    retriable = set(Delivery.objects.retriable())
+    assert {one.event.object_id for one in retriable} == {"failed 0", "discarded 0", "between attempts 0"}
+    assert {one for one in Delivery.objects.for_list() if one.is_retriable} == retriable

@@ -14,7 +14,7 @@ from tests.testapp.models import Thing
 from webhooks.db import to_db_time, to_utc
 from webhooks.models import Event
 from webhooks.models.event import TIME
-from webhooks.models.selection import events_in_order
+from webhooks.models.filters import events_in_order
 from webhooks.operations import runs
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -7,4 +7,5 @@ from tests.netbox.configuration import *  # noqa: F403
 PLUGINS = ["netbox.tests.dummy_plugin", "netbox.tests.dummy_plugin_b"]
 if os.environ.get("EVERYWHERE_ENABLED") == "1":
     PLUGINS.append("rq_webhooks")
+SCRIPTS_ROOT = os.path.join(os.environ["NETBOX_ROOT"], "scripts")
 LOGGING = {"version": 1, "disable_existing_loggers": True}

@@ -14,12 +14,13 @@ from extras.models import Script, ScriptModule, Tag
 from extras.scripts import Script as BaseScript
 from netbox.context_managers import event_tracking
 from netbox.jobs import AsyncAPIJob, JobRunner
+from packaging.version import Version
 from utilities.exceptions import AbortScript
 from utilities.request import NetBoxFakeRequest
 from utilities.serialization import deserialize_object
 
 from dcim.models import Site
-from tests.support.netbox import admin, api_client, watch
+from tests.support.netbox import NETBOX, admin, api_client, watch
 from webhooks.models import Event
 from webhooks.testing import capture_webhooks
 
@@ -98,7 +99,8 @@ def test_a_background_request_of_the_rest_api_names_its_user_and_request(monkeyp
         )
     [event] = events
     assert (event.username, event.request_id) == ("robot", str(request.id))
-    assert Event.objects.get().depth == 2
+    # Before 4.7.3, such a request had no headers.
+    assert Event.objects.get().depth == (2 if Version("4.7.3") <= NETBOX else 1)
 
 
 class CreateSites(BaseScript):

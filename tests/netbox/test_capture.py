@@ -8,12 +8,13 @@ import pytest
 from django.contrib.contenttypes.models import ContentType
 from extras.webhooks import register_webhook_callback
 from netbox.registry import registry
+from packaging.version import Version
 
 from circuits.models import Provider
 from dcim.models import Cable, Device, DeviceRole, DeviceType, Interface, Manufacturer, Platform, Region, Site
 from ipam.models import ASN, RIR
 from tenancy.models import Tenant
-from tests.support.netbox import OwnRule, admin, api_client, as_sent, watch
+from tests.support.netbox import NETBOX, OwnRule, admin, api_client, as_sent, watch
 from users.models import ObjectPermission, User
 from webhooks.models import Event
 from webhooks.permissions import visible_events
@@ -152,6 +153,9 @@ def test_the_interfaces_of_a_cable_are_sent_with_it(api, device, monkeypatch) ->
         assert api.delete(f"/api/dcim/cables/{cable.pk}/").status_code == 204
     ours = as_sent(events)
     assert rule.sent().keys() <= ours.keys()
+    if Version("4.7.2") > NETBOX:  # which clears the cable of interfaces without a signal
+        assert ours.keys() == {("deleted", "dcim.cable", cable.pk)}
+        return
     for port in ports:
         sent = ours[("updated", "dcim.interface", port.pk)]
         assert (sent["snapshots"]["prechange"]["cable"], sent["data"]["cable"]) == (cable.pk, None)

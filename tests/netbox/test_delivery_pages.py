@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from dcim.models import Site
 from tests.support.makers import (
@@ -47,6 +49,15 @@ def test_a_row_has_state_object_webhook_and_last_error(admin_client: Client, web
     assert row.startswith("failed AMS1 dcim.site 7 updated CMDB 2")
     assert "503" in row
     assert row.endswith("Retry")
+
+
+def test_a_delivery_between_attempts_has_the_button_too(admin_client: Client, webhook: Webhook, lists: str) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    waits = make_site_delivery(webhook, State.PENDING, make_site_event(7, "AMS1"), attempt_count=1, due_at=later)
+    make_site_delivery(webhook, State.PENDING, make_site_event(8, "BER1"))
+    buttons = re.findall(r'formaction="([^"]+)"[^>]*>(Retry[^<]*)<', shown(admin_client, lists))
+    assert (address("delivery_retry", waits.pk), "Retry now") in buttons
+    assert [text for _url, text in buttons].count("Retry now") == 1
 
 
 @pytest.mark.parametrize(
@@ -229,7 +240,7 @@ def test_an_act_on_all_that_match_asks_with_their_number_and_becomes_a_run(
     admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 1)
-    monkeypatch.setattr("webhooks.contrib.netbox.pages.runs.COUNT_SECONDS", 60)
+    monkeypatch.setattr("webhooks.pages.run_start.COUNT_SECONDS", 60)
     make_site_deliveries(webhook, 3)
     make_site_delivery(webhook, State.SUCCEEDED, make_site_event(9))
     asked = admin_client.post(f"{address('delivery_bulk_retry')}?state=failed", {"_all": "on"}, follow=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -12,7 +14,10 @@ import pytest
 import requests
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
+from django.core.management import call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from extras.models import EventRule
 from extras.models import Webhook as Original
 from extras.webhooks import send_webhook
@@ -20,11 +25,15 @@ from netbox.registry import registry
 
 from core.models import DataSource, Job, ObjectType
 from dcim.models import Site
+from tests.support.html_forms import fields_of
 from tests.support.inbox import Inbox
+from tests.support.netbox import api_client
 from tests.support.netbox_rules import make_original, make_rule
+from tests.support.netbox_users import browser, make_user
 from users.models import ObjectPermission, User
 from webhooks import payloads, why
-from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy
+from webhooks.contrib.netbox import event_rules
+from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy, follow
 from webhooks.models import Event, Skip, Webhook
 from webhooks.operations.replays import replay
 from webhooks.pages.event import EventPage
@@ -339,6 +348,167 @@ def test_deleting_the_original_disables_the_copy(admin_client: Client, original:
     pk = copy_of(original).pk
     assert admin_client.delete(f"/api/extras/webhooks/{original.pk}/").status_code == 204
     assert not Webhook.objects.get(pk=pk).enabled
+
+
+def test_a_webhook_with_the_name_of_a_deleted_one_is_delivered(
+    admin_client: Client, original: Original, site: Site
+) -> None:
+    make_rule(original, **DURABLY)
+    assert admin_client.delete(f"/api/extras/webhooks/{original.pk}/").status_code == 204
+    new = make_original(original.name)
+    make_rule(new, **DURABLY)
+    patch_site(admin_client, site, status="retired")
+    assert [event.webhook_ids for event in Event.objects.all()] == [[copy_of(new).pk]]
+    assert copy_of(new).name == f"CMDB (event rules {new.pk})"
+
+
+def test_no_name_of_another_webhook_stops_the_copy(admin_client: Client, original: Original, site: Site) -> None:
+    make_rule(original, **DURABLY)
+    taken = ["ERP (event rules)", f"ERP (event rules {original.pk})"]
+    for name in taken:
+        Webhook.objects.create(name=name, payload_url="http://10.0.0.6/", on_updated=True)
+    names = set()
+    for number in (1, 2):
+        Original.objects.filter(pk=original.pk).update(name="ERP", payload_url=f"http://10.0.0.{number}/")
+        patch_site(admin_client, site, description=str(number))
+        copy = copy_of(original)
+        assert copy.payload_url == f"http://10.0.0.{number}/"
+        names.add(copy.name)
+    assert len(names.difference(taken)) == len(names) == 1
+    assert [event.webhook_ids for event in Event.objects.all()] == [[copy.pk], [copy.pk]]
+
+
+def test_a_copy_that_another_process_creates_meanwhile_is_used(
+    admin_client: Client, original: Original, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_rule(original, **DURABLY)
+    copy, looks = copy_of(original), iter([None])
+    monkeypatch.setattr(event_rules, "find_copy", lambda original: next(looks, copy))
+    patch_site(admin_client, site, status="retired")
+    assert [event.webhook_ids for event in Event.objects.all()] == [[copy.pk]]
+
+
+def test_a_user_cannot_define_the_copy_of_a_webhook(original: Original) -> None:
+    user = make_user("view_webhook", "add_webhook", "change_webhook")
+    own = Webhook.objects.create(name="Mine", payload_url="http://10.0.0.6/", on_updated=True)
+    webhook = {"name": "Copy", "payload_url": "http://10.0.0.6/", "custom_events": [EVENT]}
+    identifier = {"identifier": f"netbox-webhook-{original.pk}"}
+    api = api_client(user)
+    for refused in (
+        api.post("/api/plugins/webhooks/webhooks/", webhook | identifier, format="json"),
+        api.put(f"/api/plugins/webhooks/webhooks/{identifier['identifier']}/", webhook, format="json"),
+        api.patch(f"/api/plugins/webhooks/webhooks/{own.pk}/", identifier, format="json"),
+    ):
+        assert (refused.status_code, refused.json().keys()) == (400, {"identifier"})
+    page = browser(user).post("/plugins/webhooks/webhooks/add/", webhook | identifier)
+    assert "are reserved for copies of NetBox&#x27;s webhooks." in page.text
+    make_rule(original, **DURABLY)
+    assert copy_of(original).payload_url == original.payload_url
+
+
+def test_other_settings_of_a_copy_can_be_edited(admin_client: Client, original: Original) -> None:
+    make_rule(original, **DURABLY)
+    path = f"/api/plugins/webhooks/webhooks/{copy_of(original).pk}/"
+    answer = admin_client.patch(path, {"ordered": False}, content_type="application/json")
+    assert answer.status_code == 200, answer.text
+    assert not copy_of(original).ordered
+
+
+def test_the_form_shows_what_netbox_determines_and_saves_the_rest(admin_client: Client, original: Original) -> None:
+    Original.objects.update(body_template="{\n  {{ data.name }}\n}")
+    make_rule(Original.objects.get(), **DURABLY)
+    copy = copy_of(original)
+    address = f"/plugins/webhooks/webhooks/{copy.pk}/edit/"
+    posted = fields_of(admin_client.get(address).content.decode(), 'enctype="multipart/form-data"')
+    assert posted.keys().isdisjoint({"secret", "secret_headers", "clear_secret"})
+    other = {"payload_url": "http://10.0.0.66/", "body_template": "{{ data }}", "secret": "other"}
+    answer = admin_client.post(address, posted | other | {"description": "Ask the NOC."})
+    assert answer.status_code == 302, answer.text
+    saved = copy_of(original)
+    assert (saved.description, saved.secret.reveal()) == ("Ask the NOC.", "s3cret")
+    assert (saved.payload_url, saved.body_template) == (copy.payload_url, copy.body_template)
+
+
+def test_what_waits_for_the_receiver_of_a_copy_cannot_be_sent_elsewhere(original: Original, site: Site) -> None:
+    """Nobody must view all sites to change a webhook without models."""
+    make_rule(original, **DURABLY)
+    copy = copy_of(original)
+    elsewhere = {"payload_url": "http://10.0.0.66/", "secret_headers": "", "secret": "", "name": "Mine"}
+    api = api_client(make_user("view_webhook", "change_webhook"))
+    refused = api.patch(f"/api/plugins/webhooks/webhooks/{copy.pk}/", elsewhere, format="json")
+    assert refused.status_code == 400
+    remedy = ["Change this at NetBox's webhook. The copy follows it."]
+    assert refused.json() == dict.fromkeys(elsewhere, remedy)
+    page = browser(make_user("view_webhook", "change_webhook")).get(f"/plugins/webhooks/webhooks/{copy.pk}/edit/")
+    assert page.status_code == 200
+    original.payload_url = "http://10.0.0.8/"
+    original.save()
+    assert copy_of(original).payload_url == "http://10.0.0.8/"
+
+
+def test_a_constraint_hides_copies(original: Original) -> None:
+    make_rule(original, **DURABLY)
+    own = Webhook.objects.create(name="Mine", payload_url="http://10.0.0.6/", on_updated=True)
+    api = api_client(make_user("view_webhook", "change_webhook", constraints={"custom_events": []}))
+    assert [one["id"] for one in api.get("/api/plugins/webhooks/webhooks/").json()["results"]] == [own.pk]
+    path = f"/api/plugins/webhooks/webhooks/{copy_of(original).pk}/"
+    assert api.patch(path, {"ordered": False}, format="json").status_code == 404
+
+
+def test_a_file_neither_has_nor_removes_a_copy(original: Original, tmp_path: Path) -> None:
+    make_rule(original, **DURABLY)
+    file, output = tmp_path / "webhooks.json", io.StringIO()
+    call_command("webhooks_export", "--json", stdout=output)
+    file.write_text(output.getvalue())
+    assert json.loads(output.getvalue()) == {"webhooks": []}
+    call_command("webhooks_apply", "--noinput", "--prune", str(file), stdout=output)
+    assert copy_of(original).enabled
+
+
+@pytest.mark.parametrize("name", ["CMDB\u202e", "x" * 150])
+def test_no_name_of_netbox_is_invalid_for_a_copy(original: Original, name: str) -> None:
+    Original.objects.update(name=name)
+    original.refresh_from_db()
+    make_rule(original, **DURABLY)
+    copy_of(original).full_clean()
+
+
+def test_long_names_that_begin_alike_are_no_conflict(admin_client: Client, site: Site) -> None:
+    originals = [make_original("x" * 140 + end) for end in "12"]
+    for one in originals:
+        make_rule(one, name=f"Sites {one.pk}", **DURABLY)
+    patch_site(admin_client, site, status="retired")
+    assert sorted(event.webhook_ids[0] for event in Event.objects.all()) == [copy_of(one).pk for one in originals]
+
+
+def test_a_copy_that_is_being_deleted_is_created_again(admin_client: Client, original: Original, site: Site) -> None:
+    make_rule(original, **DURABLY)
+    Webhook.objects.filter(pk=copy_of(original).pk).delete()  # a sweep deletes the row, and many deliveries before it
+    patch_site(admin_client, site, status="retired")
+    assert [event.webhook_ids for event in Event.objects.all()] == [[copy_of(original).pk]]
+
+
+def test_an_event_reads_only_the_copy_beside_its_rule(original: Original) -> None:
+    make_rule(original, **DURABLY)
+    found = Original.objects.get()
+    with CaptureQueriesContext(connection) as queries:
+        follow(found)
+    assert [query["sql"].count('FROM "rq_webhooks_webhook"') for query in queries] == [1]
+
+
+def test_netbox_saves_its_webhooks_and_rules_without_the_tables_of_the_plugin(
+    original: Original, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE rq_webhooks_webhook RENAME TO gone")
+    original.description = "Edited"
+    original.save()
+    EventRule.objects.create(name="Sites", action_object=original, event_types=["object_created"], **DURABLY)
+    assert Original.objects.get().description == "Edited"
+    original.delete()
+    assert not Original.objects.exists()
+    logged = [one.getMessage() for one in caplog.records if one.name == event_rules.__name__ or "copy" in one.msg]
+    assert logged == ["The copy of NetBox's webhook CMDB cannot be changed"] * 3
 
 
 def test_a_webhook_without_a_durable_rule_has_no_copy(original: Original) -> None:

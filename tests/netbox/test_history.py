@@ -139,6 +139,12 @@ def test_an_act_outside_requests_has_an_id_too(webhook: Webhook) -> None:
     assert isinstance(change.request_id, uuid.UUID)
 
 
+def test_long_names_are_cut(webhook: Webhook) -> None:
+    pause(Webhook.objects.all(), Operator("webhooks_test", "release 4.2 " * 20))
+    [change] = ObjectChange.objects.all()
+    assert change.user_name == ("release 4.2 " * 20)[:150]
+
+
 def test_netbox_shows_the_entries(admin_client: Client, webhook: Webhook, user: Any) -> None:
     user.is_superuser = True
     save_webhook(webhook, {"timeout": 5}, None, user)

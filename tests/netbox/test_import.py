@@ -58,6 +58,14 @@ def test_the_description_and_static_data_come_along(rule: EventRule) -> None:
     assert "left out" not in text
 
 
+def test_a_rule_that_delivers_durably_becomes_a_webhook_too(rule: EventRule) -> None:
+    EventRule.objects.update(action_type=DeliverDurably.slug)
+    assert "1 webhook new, 0 existing, 0 skipped." in run("--noinput", "--disable-originals")
+    webhook = Webhook.objects.get(name="Sites")
+    assert (webhook.enabled, webhook.payload_url, webhook.secret.reveal()) == (True, "http://10.0.0.5/hooks", "s3cret")
+    assert not EventRule.objects.get().enabled
+
+
 def test_tags_are_left_out_and_named(rule: EventRule) -> None:
     rule.tags.add(Tag.objects.create(name="prod", slug="prod"))
     assert "! left out: tags\n" in run("--dry-run")
@@ -81,12 +89,10 @@ def test_what_has_no_equal_is_named(rule: EventRule) -> None:
     group = NotificationGroup.objects.create(name="NOC")
     make_rule(group, name="Tell", action_type="notification")
     make_rule(rule.action_object, name="Jobs", event_types=["job_started"])
-    make_rule(rule.action_object, name="Durable", action_type=DeliverDurably.slug)
     make_original("Unused")
     text = run()
     assert 'event rule "Tell": its action is a notification: only webhooks have an equivalent here' in text
     assert 'event rule "Jobs": none of its event types has an equivalent here: job_started' in text
-    assert f'event rule "Durable": its action is a {DeliverDurably.slug}' in text
     assert 'webhook "Unused": no event rule uses it' in text
 
 
@@ -108,24 +114,38 @@ def test_originals_can_be_disabled_later(rule: EventRule) -> None:
     assert not rule.enabled
 
 
+def test_a_second_run_says_that_the_originals_are_disabled_already(rule: EventRule) -> None:
+    run("--noinput", "--disable-originals")
+    text = run("--noinput", "--disable-originals")
+    assert 'Originals that are disabled already:\n  event rule "Sites" with webhook "CMDB"\n' in text
+    assert "stay" not in text
+    assert text.endswith("There is nothing to create or to disable.\n")
+
+
 @pytest.mark.parametrize(
-    "difference",
-    [{"enabled": False}, {"payload_url": "http://10.0.0.9/"}, {"conditions": None}],
-    ids=lambda one: next(iter(one)),
+    ("difference", "reason"),
+    [
+        ({"enabled": False}, "its webhook is disabled"),
+        ({"payload_url": "http://10.0.0.9/"}, "its webhook differs in payload_url"),
+        ({"conditions": None, "timeout": 9}, "its webhook differs in conditions, timeout"),
+    ],
 )
-def test_an_original_stays_if_the_webhook_differs(rule: EventRule, difference: dict[str, Any]) -> None:
+def test_an_original_stays_enabled_if_the_webhook_differs(
+    rule: EventRule, difference: dict[str, Any], reason: str
+) -> None:
     run()
     Webhook.objects.update(**difference)
-    assert "Originals that stay as they are:" in run("--noinput", "--disable-originals")
+    text = run("--noinput", "--disable-originals")
+    assert f'Originals that stay enabled:\n  event rule "Sites" with webhook "CMDB": {reason}\n' in text
     rule.refresh_from_db()
     assert rule.enabled
 
 
-def test_an_original_stays_if_it_also_sends_events_of_jobs(rule: EventRule) -> None:
+def test_an_original_stays_enabled_if_it_also_sends_events_of_jobs(rule: EventRule) -> None:
     EventRule.objects.update(event_types=["object_updated", "job_completed"])
     text = run("--noinput", "--disable-originals")
     assert "! event types: job_completed" in text
-    assert "Originals that stay as they are:\n  event rule" in text
+    assert ": its webhook does not send all that it sends\n" in text.partition("Originals that stay enabled:")[2]
     rule.refresh_from_db()
     assert rule.enabled
 

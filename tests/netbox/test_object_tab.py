@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from netbox.registry import registry as netbox_registry
 from utilities.views import get_action_url, get_viewname
 
@@ -20,7 +22,7 @@ from tests.support.makers import make_site_delivery, make_site_event, make_site_
 from tests.support.netbox_users import browser, grant, make_user
 from webhooks import register, unregister
 from webhooks.contrib.netbox.pages.object_tab import TAB
-from webhooks.models import State, Webhook
+from webhooks.models import QueuedDelivery, State, Webhook
 from webhooks.registry import registered_models
 
 pytestmark = pytest.mark.django_db
@@ -157,6 +159,53 @@ def test_the_page_shows_webhooks_deliveries_and_skips(admin_client: Client, site
     assert f'action="{reverse("plugins:rq_webhooks:delivery_retry", args=[delivery.pk])}"' in html
     assert f"{reverse('plugins:rq_webhooks:why')}?object_type=dcim.site&amp;object_id={site.pk}" in html
     assert 'class="nav-link active"' in html
+
+
+def test_a_delivery_between_attempts_can_be_sent_now(admin_client: Client, site: Any, webhook: Webhook) -> None:
+    event, later = make_site_event(site.pk), timezone.now() + timedelta(hours=1)
+    delivery = make_site_delivery(webhook, State.PENDING, event, attempt_count=1, due_at=later)
+    html = show(admin_client, tab_url(site))
+    url = reverse("plugins:rq_webhooks:delivery_retry", args=[delivery.pk])
+    assert f'action="{url}"' in html
+    assert "Retry now" in html
+    admin_client.post(url, {"return_url": tab_url(site)})
+    assert url not in show(admin_client, tab_url(site)), "it is due now"
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "refreshes"),
+    [
+        (State.SENDING, {}, True),
+        (State.PENDING, {}, True),
+        (State.PENDING, {"due_at": timezone.now() + timedelta(hours=1)}, False),
+        (State.WAITING, {}, False),
+        (State.FAILED, {}, False),
+    ],
+    ids=["sent now", "due now", "due later", "waits", "failed"],
+)
+def test_the_deliveries_refresh_themselves_while_a_worker_sends_one(
+    admin_client: Client, site: Any, webhook: Webhook, state: State, fields: dict[str, Any], refreshes: bool
+) -> None:
+    make_site_delivery(webhook, State.SUCCEEDED, make_site_event(site.pk))
+    make_site_delivery(webhook, state, make_site_event(site.pk), **fields)
+    refreshing = f'id="wh-deliveries" hx-get="{tab_url(site)}"'
+    assert (refreshing in show(admin_client, tab_url(site))) is refreshes
+    answer = admin_client.get(tab_url(site), headers={"HX-Request": "true"})
+    assert ("HX-Refresh" in answer.headers) is not refreshes, "at the end, the badge and the buttons change, too"
+
+
+def test_the_deliveries_refresh_themselves_until_a_change_has_some(admin_client: Client, site: Any) -> None:
+    make_site_event(site.pk)
+    assert 'id="wh-deliveries" hx-get=' not in show(admin_client, tab_url(site))
+    make_site_event(site.pk, dispatched=False)
+    assert 'id="wh-deliveries" hx-get=' in show(admin_client, tab_url(site))
+
+
+def test_a_delivery_that_ends_between_two_queries_is_shown(admin_client: Client, site: Any, webhook: Webhook) -> None:
+    """Its row is as it was before the end, and its row in the queue is gone."""
+    delivery = make_site_delivery(webhook, State.SENDING, make_site_event(site.pk), outcome="")
+    QueuedDelivery.objects.filter(pk=delivery.pk).delete()
+    assert str(delivery.pk) in show(admin_client, tab_url(site))
 
 
 def test_an_object_is_sent_as_it_is_now(admin_client: Client, site: Any, webhook: Webhook) -> None:

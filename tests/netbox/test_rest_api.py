@@ -15,6 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from rest_framework.test import APIRequestFactory
 from utilities.api import get_serializer_for_model
 
+from core.models import ObjectChange
 from dcim.models import Device, Site
 from tests.support.makers import (
     make_attempt,
@@ -341,6 +342,15 @@ def test_the_message_for_the_changelog_is_in_the_history(admin: Any, settings: A
     entries = [entry.message for entry in NOTED if "ticket" in entry.message]
     assert entries == [f"for ticket {number}" for number in range(1, 6)]
     assert {entry.verb for entry in NOTED} == {"added", "changed", "deleted"}
+
+
+@pytest.mark.parametrize(("given", "noted"), [(5, "5"), ("x" * 300, "x" * 200)])
+def test_the_message_of_a_deletion_may_be_what_netbox_lets_pass(admin: Any, given: Any, noted: str) -> None:
+    one, other = make_webhook(Site), make_webhook(Site)
+    assert send(admin, "delete", f"webhooks/{one.pk}", {"changelog_message": given}).status_code == 204
+    assert send(admin, "delete", "webhooks", [{"id": other.pk, "changelog_message": given}]).status_code == 204
+    messages = ObjectChange.objects.filter(message=noted).order_by("changed_object_id")
+    assert list(messages.values_list("changed_object_id", flat=True)) == [one.pk, other.pk]
 
 
 NOTED: list[history.HistoryEntry] = []

@@ -8,21 +8,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.db.models import Model
 from django.test import Client
 from django.urls import URLResolver, get_resolver, reverse
+from django.utils import timezone
+from extras.models import ConfigTemplate, CustomField, ExportTemplate
+from jinja2.exceptions import SecurityError
 from users.constants import TOKEN_PREFIX
 
 from core.models import ObjectType
 from dcim.models import Region, Site
 from tests.support.makers import make_attempt, make_delivery, make_event, make_site_skip, make_webhook
+from tests.support.netbox_api import client_of
+from tests.support.netbox_users import browser, grant, make_user
 from users.models import ObjectPermission, Token, User
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
+from webhooks.text import REDACTED
 
 pytestmark = pytest.mark.django_db
 
@@ -281,3 +289,197 @@ def test_forms_open_only_for_users_who_may_save_them(page: str, rows: Rows, kind
     if not may:
         assert hands.browser.post(path, {"name": "renamed", "confirm": True}).status_code in (403, 404)
         assert state_of(rows) == before
+
+
+# Runs that are there
+
+
+@pytest.mark.parametrize("act", ["pause", "cancel"])
+def test_only_runs_within_the_permission_are_steered(act: str) -> None:
+    user = make_user("view_run")
+    grant(user, "add_run", constraints={"kind": "retry"})
+    for client, path, refused in (
+        (browser(user), f"{NAMESPACES['browser']}:run_{act}", 403),
+        (client_of(user), f"{NAMESPACES['rest']}:run-{act}", 403),
+        (browser(user), f"{NAMESPACES['browser']}:run_bulk_{act}", 302),
+    ):
+        for kind, is_permitted in (("retry", True), ("resend", False)):
+            run = Run.objects.create(kind=kind)
+            is_bulk = "bulk" in path
+            answer = client.post(reverse(path, args=[] if is_bulk else [run.pk]), {"pk": [run.pk]} if is_bulk else {})
+            assert (answer.status_code == refused) is (not is_permitted or is_bulk), path
+            assert (Run.objects.get(pk=run.pk).state == "running") is not is_permitted, path
+
+
+def test_no_run_outside_the_permission_is_begun(rows: Rows) -> None:
+    user = make_user(
+        "view_run", "view_webhook", "view_delivery", "retry_delivery", "discard_delivery", "dcim.view_site"
+    )
+    grant(user, "add_run", constraints={"kind": "retry"})
+    for kind, status in (("discard", 403), ("retry", 201)):
+        given = {"kind": kind, "filters": {"webhook": rows.mine.pk}}
+        answer = client_of(user).post(reverse(f"{NAMESPACES['rest']}:run-list"), given, format="json")
+        assert answer.status_code == status, answer.text
+    assert {run.kind for run in Run.objects.all()} == {"retry"}
+
+
+def test_no_page_and_no_address_of_rest_changes_a_row_outside_the_permission(rows: Rows) -> None:
+    """Each address gets a POST, and of REST each other method, about rows that the user may only view."""
+    Run.objects.create(kind="resend")
+    Webhook.objects.update(previous_secret="old", previous_secret_until=timezone.now())
+    may_view = ("view_webhook", "view_delivery", "view_event", "view_run", "view_skip", "dcim.view_site")
+    user = make_user(*may_view, "add_webhook")
+    grant(user, "change_webhook", "delete_webhook", constraints={"name": "mine"})
+    of_mine = {"webhook__name": "mine", "event__object_repr": "North-1"}
+    grant(user, "retry_delivery", "resend_delivery", "discard_delivery", constraints=of_mine)
+    grant(user, "replay_event", "read_payload_event", constraints={"object_repr": "North-1"})
+    grant(user, "add_run", constraints={"kind": "retry"})
+    assert changers(user) == set()
+    found = changers(User.objects.create_superuser("root"))
+    assert len({path for _method, path in found}) > 40, sorted(found)
+
+
+def changers(user: Any) -> set[tuple[str, str]]:
+    """The methods and addresses with which this user changes a row outside of the permissions above. Each change is
+    taken back."""
+    form = {
+        "name": "renamed", "payload_url": "https://a.example/", "on_created": "on", "timeout": "9", "hours": "1",
+        "_apply": "1", "_confirm": "1", "confirm": "1", "data": "x", "format": "csv", "csv_delimiter": ",",
+    }  # fmt: skip
+    bodies: Any = ({}, {"timeout": 9}, {"hours": 1}, *({"kind": kind, "all": True} for kind in ("discard", "replay")))
+    query = f"?kind=discard&webhook={Webhook.objects.get(name=WEBHOOK).pk}"  # of the page that begins a run
+    page_client, rest_client = browser(user), client_of(user)
+    found, before = set(), outside()
+    for path in addresses(NAMESPACES["browser"]):
+        kind = path.removeprefix("/plugins/webhooks/").partition("/")[0]
+        chosen = {"pk": keys(KINDS_OF_FOLDERS.get(kind, "webhook"))}
+        for query in (
+            ("", f"?kind=discard&webhook={Webhook.objects.get(name=WEBHOOK).pk}") if "runs/add" in path else ("",)
+        ):
+            with rolled_back():
+                page_client.post(path.partition("?")[0] + query, form | chosen)
+                found |= {("page", path)} if outside() != before else set()
+    for path in addresses(NAMESPACES["rest"]):
+        for method in ("post", "put", "patch", "delete"):
+            for body in bodies if method == "post" else [{"timeout": 9}]:
+                with rolled_back():
+                    getattr(rest_client, method)(path, body, format="json")
+                    found |= {(method, path)} if outside() != before else set()
+    return found
+
+
+KINDS_OF_FOLDERS = {"deliveries": "delivery", "events": "event", "runs": "run", "skips": "skip"}
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def outside() -> list[Any]:
+    """The rows that are not about the webhook "mine" and North-1, and new rows about others."""
+    deliveries = Delivery.objects.filter(webhook__name__startswith=WEBHOOK).order_by("pk")
+    replayed = Event.objects.exclude(replay_of=None).exclude(object_repr="North-1")
+    begun = Run.objects.exclude(kind="retry").order_by("pk")
+    return [
+        list(Webhook.with_deleted.filter(name__startswith=WEBHOOK).values()),
+        list(deliveries.values("pk", "outcome", "queued__state", "queued__requested_at")),
+        list(replayed.values("pk")),
+        list(begun.values("pk", "kind", "state")),
+    ]
+
+
+# Payloads
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_permission_for_some_payloads_shows_no_values_of_skips() -> None:
+    user = make_user("view_webhook", "view_event", "view_skip", "view_delivery", "dcim.view_site")
+    grant(user, "read_payload_event", constraints={"object_type": "dcim.device"})
+    for client, namespace in NAMESPACES.items():
+        for path in addresses(namespace):
+            answer = browser(user).get(path) if client == "browser" else client_of(user).get(path)
+            assert PAYLOAD not in content(answer), path
+
+
+# NetBox's own ways to rows
+
+
+@pytest.mark.usefixtures("rows")
+def test_templates_of_netbox_read_rows_and_change_none() -> None:
+    """Authors of export and config templates read all rows of all models. docs/netbox.md says so."""
+    Webhook.objects.update(probe_at=timezone.now())
+    for call in (
+        'Webhook.objects.pause("x")', "Webhook.objects.all().resume()", "Webhook.objects.all().delete()",
+        'Delivery.objects.all().retry("x")', "Delivery.objects.all().discard()", "Run.objects.all().cancel()",
+        'Webhook.objects.first().credentials("https://a.example/").reveal()',
+    ):  # fmt: skip
+        for template in (ExportTemplate(template_code="{{ rq_webhooks." + call + " }}"), None):
+            with pytest.raises(SecurityError):
+                if template:
+                    template.render()
+                else:
+                    ConfigTemplate(template_code="{{ rq_webhooks." + call + " }}").render({})
+    shown = ExportTemplate(template_code="{{ rq_webhooks.Event.objects.first().data }}").render()
+    assert PAYLOAD in shown
+
+
+def test_no_template_of_netbox_reads_a_secret() -> None:
+    make_webhook(Site, secret="Secretmark-1", secret_headers="Authorization: Secretmark-2")
+    text = """
+        {% for hook in rq_webhooks.Webhook.objects.all() %}
+            {{ hook.secret }} {{ hook.secret_headers }} {{ hook.secret.stored }}
+        {% endfor %}
+        {{ rq_webhooks.Webhook.objects.values() }}
+        {{ rq_webhooks.Webhook.objects.values_list("secret", "secret_headers") }}
+    """
+    shown = ExportTemplate(template_code=text).render()
+    assert REDACTED in shown
+    assert "Secretmark" not in shown
+
+
+# Custom fields that have rows of the plugin as their values
+
+
+@pytest.fixture
+def references(rows: Rows) -> None:
+    for name in ("webhook", "event"):
+        related = ObjectType.objects.get_by_natural_key("rq_webhooks", name)
+        field = CustomField.objects.create(name=f"our_{name}", type="object", related_object_type=related)
+        field.object_types.set([ObjectType.objects.get_for_model(Site)])
+
+
+def refer(user: Any, site: Site, name: str, value: Any) -> Any:
+    path = reverse("dcim-api:site-detail", args=[site.pk])
+    return client_of(user).patch(path, {"custom_fields": {f"our_{name}": value}}, format="json")
+
+
+@pytest.mark.usefixtures("references")
+def test_a_custom_field_of_netbox_has_a_row_as_its_value(rows: Rows) -> None:
+    user = make_user("view_webhook", "view_event", "dcim.view_site", "dcim.change_site")
+    for name, row in (("webhook", rows.mine), ("event", Event.objects.first())):
+        for value in (row.pk, {"id": row.pk}):
+            answer = refer(user, rows.north, name, value)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["custom_fields"][f"our_{name}"]["id"] == row.pk
+
+
+@pytest.mark.usefixtures("references")
+def test_the_value_of_a_custom_field_does_not_say_what_a_hidden_row_has(rows: Rows) -> None:
+    user = make_user("dcim.view_site", "dcim.change_site")
+    event = Event.objects.first()
+    for name, values in {
+        "webhook": (
+            rows.other.pk,
+            {"name": WEBHOOK},
+            {"payload_url__contains": f"{PATH}/other"},
+            {"id": rows.other.pk},
+        ),
+        "event": (event.pk, {"object_repr": SITE}, {"id": event.pk}),
+    }.items():
+        for value in values:
+            answer = refer(user, rows.north, name, value)
+            assert answer.status_code == 400, f"{name} {value}: {answer.text}"
+            assert not {mark for mark in (SITE, PATH) if mark in answer.text and mark not in str(value)}

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def patient_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pages before a run count all rows, however busy the machine is."""
-    monkeypatch.setattr("webhooks.contrib.netbox.pages.runs.COUNT_SECONDS", 60)
+    monkeypatch.setattr("webhooks.pages.run_start.COUNT_SECONDS", 60)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +12,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from redis import Redis
+from rq import Queue, Worker
 
 from dcim.models import Site
+from tests.netbox.workers import redis_alone
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.netbox_users import browser, grant, make_user
+from webhooks.contrib.netbox.worker import NetBoxWebhookWorker
 from webhooks.models import Event, Run, State, Webhook
 from webhooks.pages.status import StatusPage
 
@@ -28,6 +33,12 @@ TOKEN = "t0k3n-in-the-path"
 @pytest.fixture
 def viewer() -> Any:
     return make_user("view_delivery", "view_webhook", "view_event", "dcim.view_site")
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    with redis_alone() as redis:
+        yield redis
 
 
 def sections(html: str) -> set[str]:
@@ -95,6 +106,15 @@ def test_who_may_not_view_deliveries_sees_no_status(viewer: Any) -> None:
     assert browser(viewer).get(STATUS).status_code == 200
 
 
+def test_who_may_view_deliveries_but_no_webhooks_sees_an_empty_page() -> None:
+    make_trouble()
+    client = browser(make_user("view_delivery", "dcim.view_site"))
+    html = client.get(STATUS).content.decode()
+    assert "(rq_webhooks.view_webhook), so they are left out" in html
+    assert "CMDB sync" not in html
+    assert client.get("/api/plugins/webhooks/status/").status_code == 200
+
+
 def test_who_is_not_logged_in_is_asked_to_log_in(client: Client) -> None:
     assert client.get(STATUS).status_code == 302
     assert client.get(PARTS).status_code == 302
@@ -135,3 +155,19 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_rows(admin_clien
     for number in range(12):
         make_trouble(f"webhook {number}")
     assert queries() <= few
+
+
+def test_a_worker_has_the_name_of_the_class_that_runs(admin_client: Client, redis: Redis) -> None:
+    NetBoxWebhookWorker([Queue("default", connection=redis)], connection=redis).register_birth()
+    html = admin_client.get(PARTS).content.decode()
+    assert '<td data-label="Class">NetBoxWebhookWorker</td>' in html
+
+
+def test_the_command_that_starts_a_worker_is_that_of_netboxs_usual_one(admin_client: Client, redis: Redis) -> None:
+    def said() -> str:
+        return admin_client.get(PARTS).content.decode()
+
+    assert "python manage.py rqworker high default low<" in said()
+    Worker([Queue("default", connection=redis)], connection=redis).register_birth()
+    own = "webhooks.contrib.netbox.worker.NetBoxWebhookWorker"
+    assert f"python manage.py rqworker high default low --worker-class {own}<" in said()

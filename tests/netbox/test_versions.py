@@ -1,11 +1,17 @@
 """Each release of the app is for one minor release of NetBox."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from core.exceptions import IncompatiblePluginError
 from django.conf import settings
 from django.urls import reverse
 
 from rq_webhooks import config
+from webhooks import __version__
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("release", ["4.7.0", "4.7.3", "4.7.40"])
@@ -22,3 +28,10 @@ def test_another_netbox_refuses_it_and_says_which_one_it_needs(release: str, mes
 def test_the_installed_netbox_has_loaded_it() -> None:
     assert "rq_webhooks" in settings.PLUGINS
     assert reverse("plugins:rq_webhooks:webhook_list") == "/plugins/webhooks/webhooks/"
+
+
+def test_the_files_for_the_catalogue_name_the_versions_that_netbox_checks() -> None:
+    [catalogued] = yaml.safe_load((ROOT / "netbox-plugin.yaml").read_text())["compatibility"]
+    assert catalogued == {"release": __version__, "netbox_min": config.min_version, "netbox_max": config.max_version}
+    minor = config.min_version.rpartition(".")[0]
+    assert f"| {__version__} | {config.min_version} | {minor}.x |" in (ROOT / "COMPATIBILITY.md").read_text()

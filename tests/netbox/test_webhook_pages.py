@@ -7,7 +7,9 @@ import pytest
 import yaml
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from extras.models import Bookmark, ExportTemplate, JournalEntry
 from jinja2.exceptions import SecurityError
@@ -373,6 +375,19 @@ def test_a_bulk_edit_changes_the_chosen_webhooks(admin_client) -> None:
     assert set(Webhook.objects.values_list("timeout", flat=True)) == {None}
 
 
+@pytest.mark.parametrize(("adds_a_model", "most"), [(False, 15), (True, 28)])
+def test_a_bulk_edit_costs_few_queries_for_each_webhook(admin_client, adds_a_model: bool, most: int) -> None:
+    def queries(count: int) -> int:
+        pks = [make(f"{count}, {number}").pk for number in range(count)]
+        changes = {"timeout": "7", "add_object_types": [type_of(Device).pk] if adds_a_model else []}
+        with CaptureQueriesContext(connection) as captured:
+            assert admin_client.post(page("_bulk_edit"), {"pk": pks, **changes, "_apply": ""}).status_code == 302
+        return len(captured)
+
+    queries(1)  # caches of NetBox
+    assert (queries(12) - queries(2)) / 10 <= most
+
+
 def test_a_bulk_edit_changes_all_that_match_the_filters(admin_client) -> None:
     make("One")
     make("Other", enabled=False)
@@ -408,6 +423,13 @@ def test_selected_webhooks_are_paused_and_resumed(admin_client) -> None:
     assert Webhook.objects.paused().count() == 2
     assert "2 webhooks resumed." in text_of(admin_client.post(page("_bulk_resume"), {"_all": "on"}, follow=True))
     assert not Webhook.objects.paused().exists()
+
+
+@pytest.mark.parametrize("key", ["x", "\0", "9" * 5000])
+def test_a_key_that_no_webhook_can_have_is_not_found(admin_client, key: str) -> None:
+    hook = make("One")
+    assert admin_client.post(page("_bulk_pause"), {"pk": [hook.pk, key]}).status_code == 404
+    assert not Webhook.objects.get().is_paused
 
 
 def test_a_bulk_deletion_deletes_the_chosen_webhooks(admin_client) -> None:

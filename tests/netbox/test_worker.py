@@ -4,59 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
-from django.test.signals import setting_changed
 from redis import Redis
 
-from tests.support.inbox import ROOT, Inbox, ReceiverProcess
+from tests.netbox.workers import redis_alone, usual_worker
+from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.netbox import admin, api_client, watch
-from tests.support.servers import own_valkey
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 SECRET = "s3cret"
 
 
 @pytest.fixture
-def redis(monkeypatch) -> Iterator[Redis]:
-    """A Redis for this test alone: other workers may listen to that of the session."""
-    with own_valkey() as (server, _url):
-        for queue in settings.RQ_QUEUES.values():
-            monkeypatch.setitem(queue, "PORT", server.port)
-        setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
-        # The worker uses the same database: each process of pytest has its own.
-        yield Redis(port=server.port, db=settings.RQ_QUEUES["default"]["DB"])
-        monkeypatch.undo()
-        setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
+def redis() -> Iterator[Redis]:
+    with redis_alone() as redis:
+        yield redis
 
 
 @pytest.fixture
 def worker(redis, tmp_path, transactional_db) -> Iterator[Path]:
-    """A worker as NetBox's documentation starts it, on the database of the tests. Returns its log."""
+    """Its log."""
     log = tmp_path / "worker.log"
-    environment = {
-        **os.environ,
-        "NETBOX_CONFIGURATION": "tests.netbox.worker_configuration",
-        "NETBOX_DATABASE": settings.DATABASES["default"]["NAME"],
-        "NETBOX_REDIS_PORT": str(redis.connection_pool.connection_kwargs["port"]),
-    }
-    command = [sys.executable, "-m", "netbox", "rqworker", "high", "default", "low"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        until(lambda: "istening on" in log.read_text() or process.poll() is not None, 60, "the worker to start")
-        assert process.poll() is None, log.read_text()
+    with usual_worker(redis, log):
         yield log
-    finally:
-        process.terminate()
-        process.wait(20 * PATIENCE)
 
 
 @pytest.fixture(scope="module")

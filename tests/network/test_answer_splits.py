@@ -55,7 +55,7 @@ def read(packets: Sequence[bytes]) -> tuple[Outcome, bool]:
         is_kept = end.value
     except Exception as raised:
         error = raised
-    outcome = outcome_of(SENT, answer, error, NOW, NOW, limits)
+    outcome = outcome_of(SENT, answer, error, NOW, lambda: NOW, limits)
     outcome.duration_ms, outcome.cost = 0, 0.0
     return outcome, is_kept
 

@@ -19,6 +19,7 @@ from tests.support.sending import Transport
 from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import loop
+from webhooks.network import transport as transport_module
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
 
@@ -195,7 +196,10 @@ def test_bytes_that_come_while_a_connection_is_kept_close_it(transport: Transpor
 
 
 @pytest.mark.parametrize("part", [b"", b"H", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["nothing", "a byte", "an interim"])
-def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(transport: Transport, part: bytes) -> None:
+def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, part: bytes
+) -> None:
+    monkeypatch.setattr("webhooks.network.transport.SOON", 600)  # the thread of the receiver may have to wait
     requests = 0
 
     def serve(connection: socket.socket, number: int) -> None:
@@ -223,14 +227,16 @@ def test_a_request_is_not_sent_again_if_a_kept_connection_ends_later(
         nonlocal requests
         requests += 1
         if requests == 2:
-            time.sleep(0.05)  # far above a round trip
+            clock.now += 600
             connection.close()
         else:
             connection.sendall(GOOD)
 
-    monkeypatch.setattr("webhooks.network.transport.SOON", 0.02)
+    clock = SimpleNamespace(now=time.monotonic())
     with receiver(serve) as url:
         assert send(transport, url).succeeded
+        # Its own time: however long the round trip took, the end comes later.
+        monkeypatch.setattr(transport_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
         second = send(transport, url)
     assert (second.kind, second.has_connected, requests) == (ErrorKind.CLOSED, False, 2)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError
@@ -301,6 +301,7 @@ def test_answers_are_read_as_requests_reads_them(
     url = f"http://127.0.0.1:{server.port}/"
 
     @settings(max_examples=many, deadline=None, database=None)
+    @example(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut off", [])
     @given(answers(), st.lists(st.integers(1, 600), max_size=4))
     def compare(answer: bytes, cuts: list[int]) -> None:
         nonlocal failed

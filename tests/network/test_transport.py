@@ -399,6 +399,7 @@ def test_a_stale_kept_connection_is_no_failure(transport: Transport) -> None:
     finally:
         process.stop()
     with socket.create_server(("127.0.0.1", 0)) as server:
+        is_closed = threading.Event()
 
         def serve() -> None:
             for _ in range(2):
@@ -406,12 +407,13 @@ def test_a_stale_kept_connection_is_no_failure(transport: Transport) -> None:
                 with connection:
                     connection.recv(65536)
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                is_closed.set()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         assert transport.send(request(url)).succeeded
-        time.sleep(0.05)
+        assert is_closed.wait(30)
         assert transport.send(request(url)).succeeded
         thread.join(30)
 
@@ -457,15 +459,15 @@ def test_secrets_in_a_head_are_hidden(transport: Transport, inbox: Inbox, code: 
     assert SECRET not in str(outcome)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("value", [b"-" * 1200, b"&#0" + b"0" * 1200], ids=["-", "&#0"])
 def test_hiding_secrets_in_long_headers_is_quick(transport: Transport, inbox: Inbox, value: bytes) -> None:
     secrets = "\n".join(f"X-{number}: {'-' * (30 + number)}x" for number in range(5))
     long = b"".join(b"X-%d: %b\r\n" % (number, value) for number in range(95))
     url = inbox.url(answering(b"Location: %b\r\n%b" % (value, long), status=b"302 " + value))
+    began = time.thread_time()
     outcome = transport.send(request(url, hidden=headers.secrets_in(secrets)))
     assert outcome.status == 302
-    assert outcome.duration_ms < 3000
+    assert time.thread_time() - began < 3
     assert len(outcome.headers) == 50
     assert max(map(len, outcome.headers.values())) <= 1024
 

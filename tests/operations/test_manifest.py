@@ -13,11 +13,13 @@ import yaml
 from django.contrib.admin.models import LogEntry
 from django.core.management import CommandError, call_command
 
+from dcim.models import Site
 from tests.support.makers import make_webhook
 from users.models import User
+from webhooks import registry
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
-from webhooks.operations import manifest
+from webhooks.operations import manifest, webhooks
 from webhooks.operations.files import dump, parse
 from webhooks.permissions import Operator
 
@@ -43,6 +45,10 @@ def file(tmp_path: Path) -> Path:
 def write(file: Path, *webhooks: dict[str, Any]) -> str:
     file.write_text(dump({"webhooks": list(webhooks)}))
     return str(file)
+
+
+def plan(webhook: dict[str, Any], prunes: bool = False, **environment: str) -> list[manifest.Change]:
+    return manifest.plan({"webhooks": [webhook]}, Operator("test"), prunes, environment)
 
 
 def run(command: str, *arguments: str) -> str:
@@ -74,8 +80,11 @@ def test_a_change_names_the_settings_and_resets_what_the_file_leaves_out(file: P
 
 def test_a_check_changes_nothing_and_fails_if_something_would_change(file: Path) -> None:
     path = write(file, CMDB)
-    with pytest.raises(CommandError, match="1 webhook would change"):
-        run("webhooks_apply", "--check", path)
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as found:
+        call_command("webhooks_apply", "--check", path, stdout=out)
+    assert found.value.code == 1
+    assert "1 webhook would change" in out.getvalue()
     assert not Webhook.objects.exists()
     run("webhooks_apply", "--noinput", path)
     assert run("webhooks_apply", "--check", path) == "There is nothing to change.\n"
@@ -117,6 +126,101 @@ def test_secrets_come_from_the_environment_and_stay_if_left_out(file: Path, monk
     assert not Webhook.objects.get().secret
 
 
+@pytest.mark.parametrize("text", ["", " \n", "\udcff"])
+def test_a_variable_without_a_secret_is_refused_by_its_name(file: Path, text: str) -> None:
+    for name in ("secret", "secret_headers"):
+        with pytest.raises(manifest.InvalidFile, match=f"cmdb-sync: {name}: the environment variable CMDB is not"):
+            plan(CMDB | {name: {"env": "CMDB"}}, CMDB=text)
+
+
+@pytest.mark.parametrize("given", [None, "plain", {"env": 3}, {"env": "A", "b": 1}, ["A"]])
+def test_a_secret_that_is_no_variable_is_refused_and_not_shown(given: Any) -> None:
+    with pytest.raises(manifest.InvalidFile) as refused:
+        plan(CMDB | {"secret": given}, A="hidden")
+    assert "cmdb-sync: secret: write {env: NAME}" in str(refused.value)
+    assert "plain" not in str(refused.value)
+
+
+def test_blanks_around_a_secret_do_not_count(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMDB_SECRET", "first\n")
+    monkeypatch.setenv("CMDB_HEADERS", "\nX-Token: one\r\nX-Other: two\r\n")
+    path = write(file, CMDB | {"secret": {"env": "CMDB_SECRET"}, "secret_headers": {"env": "CMDB_HEADERS"}})
+    run("webhooks_apply", "--noinput", path)
+    assert Webhook.objects.get().secret.reveal() == "first"
+    monkeypatch.setenv("CMDB_HEADERS", "X-Token: one\nX-Other: two")
+    assert run("webhooks_apply", "--noinput", path) == "There is nothing to change.\n"
+
+
+def test_a_wrong_secret_is_refused_and_not_shown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("secret", "whsec_hidden!"), ("secret", "fernet:hidden"), ("secret_headers", "hidden")):
+        monkeypatch.setenv("CMDB_SECRET", text)
+        with pytest.raises(CommandError, match=f"cmdb-sync: {name}: ") as refused:
+            run("webhooks_apply", "--noinput", write(file, CMDB | {name: {"env": "CMDB_SECRET"}}))
+        assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"conditions": {}}, {"static_data": {}}, {"changed_fields": [" status", "status"]},
+        {"excluded_usernames": ["bot ", "bot"]}, {"object_types": ["DCIM.Site", "dcim.site"]},
+        {"name": " CMDB sync ", "description": "a\r\nb", "body_template": "{\r\n}\n\n"},
+    ],
+)  # fmt: skip
+def test_a_second_run_changes_nothing_however_a_value_is_written(file: Path, given: dict[str, Any]) -> None:
+    path = write(file, CMDB | given)
+    run("webhooks_apply", "--noinput", path)
+    assert run("webhooks_apply", "--noinput", path) == "There is nothing to change.\n"
+
+
+def test_true_is_another_value_than_one(file: Path) -> None:
+    run("webhooks_apply", "--noinput", write(file, CMDB | {"static_data": {"a": 1}}))
+    assert "static_data" in run("webhooks_apply", "--noinput", write(file, CMDB | {"static_data": {"a": True}}))
+    assert Webhook.objects.get().static_data == {"a": True}
+
+
+def test_what_the_plan_has_checked_is_not_checked_while_rows_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for one in (CMDB, CMDB | {"timeout": 9}):
+        changes = plan(one)
+        with monkeypatch.context() as patched:
+            patched.setattr(webhooks, "check_webhook", None)
+            manifest.apply(changes, Operator("test"))
+    assert Webhook.objects.get().timeout == 9
+
+
+def test_a_new_identifier_with_pruning_replaces_the_webhook(file: Path) -> None:
+    run("webhooks_apply", "--noinput", write(file, CMDB))
+    said = run("webhooks_apply", "--noinput", "--prune", write(file, CMDB | {"identifier": "cmdb"}))
+    assert said.startswith("remove cmdb-sync\ncreate cmdb\n")
+    assert Webhook.objects.get().identifier == "cmdb"
+
+
+def test_a_name_of_a_webhook_that_stays_is_refused(file: Path) -> None:
+    run("webhooks_apply", "--noinput", write(file, CMDB, DNS))
+    swapped = (CMDB | {"name": "DNS"}, DNS | {"name": "CMDB sync"})
+    with pytest.raises(CommandError, match="cmdb-sync: name: Webhook with this Name already exists"):
+        run("webhooks_apply", "--noinput", "--prune", write(file, *swapped))
+    assert set(Webhook.objects.values_list("identifier", "name")) == {("cmdb-sync", "CMDB sync"), ("dns", "DNS")}
+
+
+def test_a_removed_webhook_can_be_created_again_at_once(file: Path) -> None:
+    path = write(file, CMDB)
+    run("webhooks_apply", "--noinput", path)
+    Webhook.objects.get().delete()
+    assert run("webhooks_apply", "--noinput", path).startswith("create cmdb-sync\n")
+
+
+def test_a_model_that_is_not_registered_any_more_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(file, DNS)
+    run("webhooks_apply", "--noinput", path)
+    models = {label: one for label, one in registry.registered_models().items() if label != "dcim.rack"}
+    monkeypatch.setattr(registry, "registered_models", lambda: models)
+    monkeypatch.setattr(registry, "unregistered", lambda labels: sorted({*labels} - models.keys()))
+    assert run("webhooks_apply", "--noinput", path) == "There is nothing to change.\n"
+    run("webhooks_apply", "--noinput", write(file, DNS | {"timeout": 9}))
+    assert {one.model for one in Webhook.objects.get().object_types.all()} == {"site", "rack"}
+
+
 def test_enabled_stays_as_it_is_unless_the_file_names_it(file: Path) -> None:
     run("webhooks_apply", "--noinput", write(file, CMDB))
     Webhook.objects.update(enabled=False)
@@ -127,18 +231,27 @@ def test_enabled_stays_as_it_is_unless_the_file_names_it(file: Path) -> None:
 
 def test_all_mistakes_are_reported_at_once_and_nothing_is_saved(file: Path) -> None:
     wrong = DNS | {"timeout": "5", "object_types": "dcim.site", "paylod_url": "x", "secret": {"env": "NOT_SET_HERE"}}
+    other = {"identifier": "other", "name": "Other", "object_types": ["dcim.nothing", "dcim.site"], "on_created": "yes"}
+    more = other | {"payload_url": "ftp://example.com", "conditions": {"and": 3}, "timeout": 9999}
     with pytest.raises(CommandError) as refused:
-        run("webhooks_apply", "--noinput", write(file, CMDB, wrong, {"name": "x"}, CMDB))
+        run("webhooks_apply", "--noinput", write(file, CMDB, wrong, {"name": "x"}, CMDB, more))
     said = str(refused.value)
     for problem in (
+        "other: object_types: Not registered: dcim.nothing.\n",
+        "other: on_created: it must be true or false.",
+        "other: payload_url: Enter an http:// or https:// URL.",
+        "other: conditions: ",
+        "other: timeout: ",
         "dns: timeout: it must be a whole number.",
         "dns: object_types: it must be a list of texts.",
-        "dns: paylod_url: there is no such setting. Did you mean payload_url.",
-        "dns: secret: the environment variable NOT_SET_HERE is not set.",
+        "dns: paylod_url: there is no such setting. Did you mean payload_url?",
+        "dns: secret: the environment variable NOT_SET_HERE is not set, or empty.",
         "Webhook 3 of the file needs an identifier",
         "cmdb-sync: two webhooks have this identifier.",
+        "CMDB sync: two webhooks have this name.",
     ):
-        assert problem in said
+        assert problem in f"{said}\n"
+    assert len(said.splitlines()) == 13, "one line for each mistake, and one before them"
     assert not Webhook.objects.exists()
 
 
@@ -154,21 +267,29 @@ def test_values_are_checked_as_in_the_admin(file: Path) -> None:
     assert not Webhook.objects.exists()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("text", ["webhooks: [", "[]", "webhooks: {}", "a: 1", "webhooks: []\nothers: []", ""])
 def test_a_file_that_is_none_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
-    with pytest.raises(CommandError, match="cannot be applied"):
-        run("webhooks_apply", "--noinput", str(file))
+    with pytest.raises(CommandError, match="cannot be applied") as refused:
+        run("webhooks_apply", "--check", str(file))
+    assert refused.value.returncode == 2
+
+
+def test_a_file_that_cannot_be_read_is_no_difference(file: Path) -> None:
+    file.write_bytes(b"\xff")
+    for path in (file, file.with_name("missing.yaml")):
+        with pytest.raises(CommandError) as refused:
+            run("webhooks_apply", "--check", str(path))
+        assert refused.value.returncode == 2
 
 
 def test_nothing_changes_if_another_user_has_changed_a_webhook_since_the_plan(file: Path) -> None:
     run("webhooks_apply", "--noinput", write(file, CMDB, DNS))
-    operator = Operator("test")
-    declared = manifest.read({"webhooks": [CMDB | {"timeout": 9}]})
-    changes = manifest.plan(declared, operator, prunes=True)
+    changes = plan(CMDB | {"timeout": 9}, prunes=True)
     Webhook.objects.filter(identifier="dns").update(timeout=77)
     with pytest.raises(manifest.StaleSettings):
-        manifest.apply(changes, operator)
+        manifest.apply(changes, Operator("test"))
     assert set(Webhook.objects.values_list("identifier", "timeout")) == {("cmdb-sync", 5), ("dns", 77)}
 
 
@@ -192,6 +313,47 @@ def test_an_exported_file_changes_nothing_where_it_comes_from(file: Path, monkey
         assert run("webhooks_apply", "--check", "--prune", str(file)) == "There is nothing to change.\n"
 
 
+def full_of_settings(number: int) -> dict[str, Any]:
+    """A webhook with a value in each setting."""
+    odd = f"Øß 🚀 {number}: #no\t“”"
+    return {
+        "identifier": f"full-{number}", "name": f"Øß 🚀 {number}: #no “”", "description": f"{odd}\n  y: yes \n\n- ~",
+        "payload_url": f"https://example.com/{number}?a={{{{ data.id }}}}", "object_types": ["dcim.rack", "dcim.site"],
+        "on_created": True, "on_updated": True, "on_deleted": True, "custom_events": ["dcim.rack_audited"],
+        "enabled": False, "secret": {"env": f"FULL_{number}_SECRET"},
+        "secret_headers": {"env": f"FULL_{number}_SECRET_HEADERS"},
+        "ssl_verification": True, "ca_file_path": "/etc/ssl/no.pem", "conditions": {"and": [
+            {"attr": "name", "value": "2026-01-01"}, {"attr": "name", "op": "regex", "value": "^no$", "negate": True},
+        ]},
+        "changed_fields": ["name", "status"], "only_changes": True, "excluded_usernames": ["yes", "010"],
+        "http_method": "PUT", "content_type": "text/plain; charset=utf-8", "body_template": "{{ data.name }}\n\n  x \n",
+        "static_data": {"on": True, "y": [1, 1.5, None, "1e3", {"~": "🚀"}]}, "additional_headers": "X-A: 1\nX-B: 2\n",
+        "prechange": True, "send_trace": True, "ordered": False, "timeout": 7,
+    }  # fmt: skip
+
+
+def test_what_is_exported_and_applied_on_an_empty_site_is_exported_again_as_the_same_text(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        monkeypatch.setenv(f"FULL_{number}_SECRET", "s3cret")
+        monkeypatch.setenv(f"FULL_{number}_SECRET_HEADERS", "X-Token: s3cret")
+    run("webhooks_apply", "--noinput", write(file, full_of_settings(1), full_of_settings(2)))
+    assert {*SETTINGS} - full_of_settings(1).keys() == {"serializer"}  # the example has the default ones only
+    make_webhook(Site, name="by hand: A!")
+    make_webhook(Site, name="by hand: A?", body_template="{\r\n}")  # a form writes such line breaks
+    for options in ((), ("--json",)):
+        text = run("webhooks_export", *options)
+        assert "s3cret" not in text
+        assert "\\r" not in text
+        Webhook.with_deleted.all().delete_rows()
+        file.write_text(text)
+        run("webhooks_apply", "--noinput", str(file))
+        assert run("webhooks_export", *options) == text
+        assert run("webhooks_apply", "--check", "--prune", str(file)) == "There is nothing to change.\n"
+    assert Webhook.objects.count() == 4
+
+
 def test_a_webhook_without_an_identifier_is_exported_with_one_from_its_name() -> None:
     make_webhook(name="Ledger of Sites")
     [item] = parse(run("webhooks_export"))["webhooks"]
@@ -205,6 +367,39 @@ def test_every_setting_is_in_the_schema_and_it_accepts_what_is_exported() -> Non
     jsonschema.validate({"webhooks": [CMDB, DNS | {"secret": {"env": "A"}}]}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"webhooks": [CMDB | {"timeout": "5"}]}, schema)
+
+
+@pytest.fixture
+def copy(own_registrations: None) -> Webhook:
+    """A webhook with a reserved identifier, as a plugin creates it."""
+    registry.reserve_identifiers(registry.Reserved("plugin-", "copies of a plugin", ["payload_url"], "See the plugin."))
+    return make_webhook(name="Copy", identifier="plugin-1")
+
+
+def test_pruning_never_removes_a_webhook_with_a_reserved_identifier(file: Path, copy: Webhook) -> None:
+    make_webhook(name="Other", identifier="other")
+    assert run("webhooks_apply", "--noinput", "--prune", write(file)) == "remove other\nChanged 1 webhook.\n"
+    assert Webhook.objects.get() == copy
+
+
+def test_a_webhook_with_a_reserved_identifier_is_not_exported(file: Path, copy: Webhook, admin_client: Any) -> None:
+    make_webhook(name="Other", identifier="other")
+    chosen = {"action": "export", "_selected_action": [*Webhook.objects.values_list("pk", flat=True)]}
+    page = admin_client.post("/admin/rq_webhooks/webhook/", chosen)
+    for text in (run("webhooks_export"), page.content.decode()):
+        assert [one["identifier"] for one in parse(text)["webhooks"]] == ["other"]
+    for name in (copy.name, "plugin-1"):
+        with pytest.raises(CommandError, match="No file can have the webhook “Copy”"):
+            run("webhooks_export", name)
+
+
+@pytest.mark.parametrize("identifier", ["plugin-1", "plugin-2"])
+def test_a_file_with_a_reserved_identifier_is_refused(file: Path, copy: Webhook, identifier: str) -> None:
+    path = write(file, CMDB | {"identifier": identifier})
+    problem = f"{identifier}: Identifiers that begin with “plugin-” are reserved for copies of a plugin."
+    with pytest.raises(CommandError, match=problem):
+        run("webhooks_apply", "--noinput", path)
+    assert Webhook.objects.get().name == "Copy"
 
 
 def test_the_admin_exports_the_chosen_webhooks(admin_client: Any) -> None:

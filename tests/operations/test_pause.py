@@ -79,14 +79,16 @@ def test_the_end_of_a_request_that_was_under_way_does_not_resume_it() -> None:
 
 def test_a_worker_hands_back_what_it_has_claimed_and_not_begun(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(SENDERS=1)
-    webhook = make_webhook(Site, name="CMDB", url=inbox.url("slow/1"))
+    webhook = make_webhook(Site, name="CMDB", url=inbox.url("held"))
     for number in range(3):
         make_event(webhook, object_id=str(number))
     runner = DeliveryRunner("test")
-    runner.run(0.5, wait=False)
+    runner.run(60, wait=False)
+    inbox.wait_for(1)
     pause(Webhook.objects.filter(pk=webhook.pk), make_user("change_webhook"))
     runner._claims._renewed -= 1000
     runner._claims.renew()
+    inbox.release()
     runner.finish()
     runner.close(grace=5)
     assert states() == [State.SUCCEEDED, State.PENDING, State.PENDING]

@@ -30,7 +30,7 @@ from tests.testapp.models import Thing
 from users.models import User
 from webhooks.capture import subscriptions
 from webhooks.delivery import retention, sweep
-from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.operations import webhooks as operations
 from webhooks.operations.webhooks import ping
 from webhooks.security import encryption
@@ -101,6 +101,13 @@ def test_a_webhook_being_deleted_is_not_used_and_its_name_is_free(large: Webhook
     assert not Event.objects.undispatched().exists()
 
 
+def test_the_identifier_of_a_webhook_being_deleted_is_free(large: Webhook) -> None:
+    Webhook.objects.update(identifier="cmdb-sync")
+    delete(large)
+    assert Webhook.with_deleted.filter(pk=large.pk).exists()
+    make_webhook(Thing, identifier="cmdb-sync")
+
+
 def test_no_name_of_another_webhook_blocks_a_deletion() -> None:
     webhook = make_webhook(Thing, name="A")
     make_webhook(Thing, name=f"A (being deleted, {webhook.pk})")
@@ -123,14 +130,15 @@ def test_a_webhook_can_be_deleted_during_an_attempt(inbox: Inbox) -> None:
 
 
 @pytest.mark.postgresql
-def test_a_deletion_does_not_wait_for_a_locked_delivery() -> None:
+@pytest.mark.parametrize("model", [Delivery, QueuedDelivery], ids=["that an admin retries", "that a worker records"])
+def test_a_deletion_does_not_wait_for_a_locked_delivery(model: Any) -> None:
     webhook = make_webhook(Thing)
-    delivery = make_delivery(webhook, State.FAILED)
+    delivery = make_delivery(webhook, State.PENDING)
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
         with transaction.atomic():
-            Delivery.objects.select_for_update(of=("self",)).get(pk=delivery.pk)
+            model.objects.select_for_update(of=("self",)).get(pk=delivery.pk)
             held.set()
             assert go_on.wait(60)
 

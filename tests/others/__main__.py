@@ -64,7 +64,20 @@ def compare_runs(project: Project, source: Path, variables: dict[str, str]) -> b
         found.accept(hidden)
     report(project, found, hidden, counted)
     has_run = bool(found.passed and counted["actions"])
-    return has_run and not found.unexplained and not counted["logged"] and not counted["failed"]
+    return has_run and not found.unexplained and not any(unexplained(project, counted).values())
+
+
+def unexplained(project: Project, counted: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
+    """The failed Events and the logged errors without a reason."""
+    return {
+        name: Counter({text: count for text, count in counted[name].items() if not reason_of(project, text)})
+        for name in ("failed", "logged")
+    }
+
+
+def reason_of(project: Project, text: str) -> str:
+    """Why an Event may fail with this message. Empty if there is no reason."""
+    return next((reason for part, reason in project.explained_errors.items() if part in text), "")
 
 
 def report(project: Project, found: Comparison, hidden: Comparison, counted: dict[str, Counter[str]]) -> None:
@@ -82,6 +95,8 @@ def report(project: Project, found: Comparison, hidden: Comparison, counted: dic
     for name in ("failed", "logged", "refused", "unreadable"):
         for text, count in counted[name].items():
             print(f"  {name}, {count} times: {text}")
+            if reason := reason_of(project, text):
+                print(f"    explained: {reason}")
 
 
 def main(name: str, directory: str) -> int:

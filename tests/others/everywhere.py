@@ -113,9 +113,12 @@ def register_all() -> None:
 
 
 def serializer_of(model: Any) -> Any:
+    from django.db.models import FilePathField
     from rest_framework.serializers import ModelSerializer
 
-    meta = type("Meta", (), {"model": model, "fields": "__all__"})
+    # REST framework wants to know the path of the field of a model that has none.
+    left_out = [field.name for field in model._meta.fields if isinstance(field, FilePathField)]
+    meta = type("Meta", (), {"model": model, "exclude": left_out})
     return type(f"{model.__name__}Serializer", (ModelSerializer,), {"Meta": meta, "__module__": __name__})
 
 

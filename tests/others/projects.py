@@ -21,6 +21,8 @@ class Project:
     requirements: Sequence[str] = ()
     explained: Mapping[str, str] = field(default_factory=dict)
     """Why tests may differ, by their ids."""
+    explained_errors: Mapping[str, str] = field(default_factory=dict)
+    """Why Events may fail, by a part of the message."""
 
 
 _FILES = ("-o", "python_files=test*.py")

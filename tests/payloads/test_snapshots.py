@@ -613,6 +613,7 @@ def test_the_names_to_choose_are_the_compared_ones(own_registrations: None) -> N
     }  # fmt: skip
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("before", "after", "names"),
     [

@@ -600,7 +600,7 @@ def test_the_status_page_says_when_it_leaves_something_out(db: None, redis: Any)
     assert "No webhook is defined" not in said
     assert "left out" not in page(browser(make_user(*VIEWS)), STATUS)
     hidden = Overview(hidden=("webhooks",))
-    worker = RegisteredWorker("w", ("webhooks",), is_shipped=True)
+    worker = RegisteredWorker("w", ("webhooks",), worker_class="webhooks.workers.WebhookWorker")
     [alarm] = find_alarms(hidden, Backend("webhooks", workers=(worker,)), True, timezone.now())
     assert alarm.text.startswith("Nothing is wrong with what you may view")
 

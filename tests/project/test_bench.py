@@ -129,8 +129,8 @@ def test_what_is_sent_and_not_stored_was_deleted() -> None:
     assert (a_retention(0).rate, a_retention(0).deleted, a_retention(25).deleted) == (100, 100, 75)
 
 
-def test_sizes_are_means_over_a_retention_at_a_third_and_at_the_end() -> None:
-    assert (a_retention(0).at_a_third("disk"), a_retention(0).at_the_end("disk")) == (13, 27)
+def test_sizes_are_means_over_a_retention_at_half_of_the_time_and_at_the_end() -> None:
+    assert (a_retention(0).at_half("disk"), a_retention(0).at_the_end("disk")) == (17.5, 27.5)
 
 
 def test_the_table_has_a_row_for_each_figure_and_the_reasons_of_failures() -> None:

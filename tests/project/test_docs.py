@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -142,8 +146,8 @@ def test_every_check_is_described_and_no_other() -> None:
     code = "".join(path.read_text() for path in APP.rglob("checks.py"))
     ids = set(re.findall(r'"(webhooks\.[EIW]\d{3})"', code))
     assert ids
-    described = {name for name in rows("install.md") if re.fullmatch(r"webhooks\.[EIW]\d{3}", name)}
-    assert described == ids
+    described = [name for name, _text in ROW.findall(page("install.md")) if re.fullmatch(r"webhooks\.[EIW]\d{3}", name)]
+    assert sorted(described) == sorted(ids)  # each once
 
 
 def test_the_map_of_the_app_has_every_package_and_its_modules_exist() -> None:
@@ -165,6 +169,24 @@ def stems(package: Path) -> set[str]:
     """The names of the modules and packages in a package."""
     packages = {path.parent.name for path in package.glob("*/__init__.py")}
     return ({path.stem for path in package.glob("*.py")} | packages) - {"__init__", "migrations"}
+
+
+def test_each_line_of_python_in_the_docs_runs_without_a_project(tmp_path: Path) -> None:
+    lines = [
+        line for page in DOCS.glob("*.md") for line in page.read_text().splitlines() if line.startswith("python -c")
+    ]
+    printed = {}
+    for line in lines:
+        arguments = [sys.executable, *shlex.split(line)[1:]]
+        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        ran = subprocess.run(
+            arguments, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, f"{line}: {ran.stderr}"
+        printed[line] = ran.stdout.strip()
+    [folder] = [Path(text) for line, text in printed.items() if "prometheus" in line]
+    assert (folder / "alerts.yml").is_file()
+    assert (folder / "dashboard.json").is_file()
 
 
 def test_every_line_that_the_app_logs_is_explained() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -82,11 +83,14 @@ def listens(address: str) -> bool:
 
 
 class Running:
-    """A receiver process; ``printed`` has its lines. Its work fails while the file ``broken`` exists."""
+    """A receiver process; ``printed`` has its lines. Its work fails while the file ``broken`` exists.
+
+    Many tests use it, one after another. Each has ids of its messages that no other has."""
 
     def __init__(self, command: list[str], secret: str, directory: Path) -> None:
         environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
         self.broken = directory / "broken"
+        self._secret, self._tests = secret, 0
         self.process = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
         self.printed: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -101,6 +105,21 @@ class Running:
     def _listen(self) -> None:
         for line in self.process.stdout or ():
             self.printed.append(line.strip())
+
+    def begin(self) -> None:
+        """Forget the lines of an earlier test, those on their way too."""
+        self._tests += 1
+        body = b'{"event": "begin", "object_type": "test", "data": {"id": %d}}' % self._tests
+        assert self.post(self.signed(self._secret, "begin", body=body), body) == 204
+        until(lambda: f"begin test {self._tests}" in self.printed, 10, "the first line of the test")
+        self.printed.clear()
+
+    def signed(
+        self, secret: str, message: str = "msg", age: int = 0, body: bytes = BODY, previous: str = ""
+    ) -> dict[str, str]:
+        """The headers of a message of this test."""
+        message_id = f"{message}-{self._tests}"
+        return signing.headers(secret, message_id, int(time.time()) - age, body, previous=previous)
 
     def post(self, headers: dict[str, str], body: bytes = BODY) -> int:
         headers = {"Content-Type": "application/json"} | headers
@@ -203,41 +222,52 @@ def secret(language_and_secret: tuple[str, str]) -> str:
     return language_and_secret[1]
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Running]]:
+    """Starts a receiver, or gives the one that was started before."""
+    running: dict[tuple[str, str], Running] = {}
+
+    def start(name: str, secret: str) -> Running:
+        if (name, secret) not in running:
+            running[name, secret] = Running(command_of(name), secret, tmp_path_factory.mktemp(name))
+        return running[name, secret]
+
+    yield start
+    for one in running.values():
+        one.stop()
+
+
 @pytest.fixture
-def receiver(language_and_secret: tuple[str, str], tmp_path: Path) -> Iterator[Running]:
-    name, secret = language_and_secret
-    running = Running(command_of(name), secret, tmp_path)
+def receiver(language_and_secret: tuple[str, str], started: Callable[[str, str], Running]) -> Iterator[Running]:
+    running = started(*language_and_secret)
+    running.begin()
     yield running
-    running.stop()
-
-
-def signed(secret: str, message: str = "msg", age: int = 0, body: bytes = BODY, previous: str = "") -> dict[str, str]:
-    return signing.headers(secret, message, int(time.time()) - age, body, previous=previous)
+    running.broken.unlink(missing_ok=True)
 
 
 def test_a_signed_request_is_accepted_once(receiver: Running, secret: str) -> None:
-    assert receiver.post(signed(secret)) == 204
-    assert receiver.post(signed(secret, age=-1)) == 204, "the same delivery, tried again"
-    assert receiver.post(signed(secret, "another")) == 204
+    assert receiver.post(receiver.signed(secret)) == 204
+    assert receiver.post(receiver.signed(secret, age=-1)) == 204, "the same delivery, tried again"
+    assert receiver.post(receiver.signed(secret, "another")) == 204
     assert receiver.wait_for(2) == ["updated dcim.site 7"] * 2
 
 
 def test_both_secrets_of_an_overlap_are_accepted(receiver: Running, secret: str) -> None:
-    assert receiver.post(signed("the new one", previous=secret)) == 204
-    assert receiver.post(signed(secret, "other", previous="the old one")) == 204
+    assert receiver.post(receiver.signed("the new one", previous=secret)) == 204
+    assert receiver.post(receiver.signed(secret, "other", previous="the old one")) == 204
 
 
 def test_a_time_that_is_off_is_refused(receiver: Running, secret: str) -> None:
-    assert receiver.post(signed(secret, age=310)) == 401
-    assert receiver.post(signed(secret, age=-310)) == 401
+    assert receiver.post(receiver.signed(secret, age=310)) == 401
+    assert receiver.post(receiver.signed(secret, age=-310)) == 401
 
 
 def test_a_forged_request_is_refused(receiver: Running, secret: str) -> None:
-    good = signed(secret)
+    good = receiver.signed(secret)
     assert receiver.post(good, BODY.replace(b"7", b"8")) == 401
-    assert receiver.post(signed(secret + "QUJD")) == 401
+    assert receiver.post(receiver.signed(secret + "QUJD")) == 401
     now = str(int(time.time()))
-    old = signed(secret, age=3600, body=now.encode() + b"." + BODY)
+    old = receiver.signed(secret, age=3600, body=now.encode() + b"." + BODY)
     dotted = {"webhook-id": f"{old['webhook-id']}.{old['webhook-timestamp']}", "webhook-timestamp": now}
     assert receiver.post(old | dotted) == 401
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
@@ -250,7 +280,7 @@ def test_a_forged_request_is_refused(receiver: Running, secret: str) -> None:
 
 
 def test_the_very_same_request_is_refused_the_second_time(receiver: Running, secret: str) -> None:
-    headers = signed(secret)
+    headers = receiver.signed(secret)
     assert receiver.post(headers) == 204
     assert receiver.post(headers) == 401
     assert len(receiver.wait_for(2)) == 2
@@ -260,7 +290,7 @@ def test_a_form_is_accepted(receiver: Running, secret: str) -> None:
     fields = {"event": "updated", "object_type": "dcim.site", "username": "", "request": "null", "snapshots": "{}"}
     for key in ("7", "ümlaut & more"):
         body = urlencode(fields | {"data": json.dumps({"id": key}), "changed": "[]"}).encode()
-        headers = signed(secret, quote(key), body=body) | {"Content-Type": "application/x-www-form-urlencoded"}
+        headers = receiver.signed(secret, quote(key), body=body) | {"Content-Type": "application/x-www-form-urlencoded"}
         assert receiver.post(headers, body) == 204
     assert receiver.wait_for(2) == ["updated dcim.site 7", "updated dcim.site ümlaut & more"]
 
@@ -268,41 +298,41 @@ def test_a_form_is_accepted(receiver: Running, secret: str) -> None:
 def test_data_without_an_id_are_accepted(receiver: Running, secret: str) -> None:
     for number, data in enumerate((b"null", b"[1]", b'"text"', b"{}", b"0")):
         body = b'{"event": "dcim.rack_audited", "object_type": "", "data": %b}' % data
-        assert receiver.post(signed(secret, str(number), body=body), body) == 204
+        assert receiver.post(receiver.signed(secret, str(number), body=body), body) == 204
     assert receiver.wait_for(5) == ["dcim.rack_audited"] * 5
 
 
 def test_an_old_state_of_an_object_is_dropped(receiver: Running, secret: str) -> None:
     def post(number: int, sequence: int, action: str = "updated", key: int = 7) -> None:
-        event = {"event": action, "object_type": "dcim.site", "sequence": sequence, "data": {"id": key}}
+        event = {"event": action, "object_type": "dcim.rack", "sequence": sequence, "data": {"id": key}}
         body = json.dumps(event).encode()
-        assert receiver.post(signed(secret, str(number), body=body), body) == 204
+        assert receiver.post(receiver.signed(secret, str(number), body=body), body) == 204
 
     post(1, 5)
     post(2, 4)
     post(3, 4, key=8)
-    post(4, 4, "site_counted")
+    post(4, 4, "rack_counted")
     post(5, 6, "deleted")
     assert receiver.wait_for(4) == [
-        "updated dcim.site 7", "updated dcim.site 8", "site_counted dcim.site 7", "deleted dcim.site 7",
+        "updated dcim.rack 7", "updated dcim.rack 8", "rack_counted dcim.rack 7", "deleted dcim.rack 7",
     ]  # fmt: skip
 
 
 def test_work_that_failed_is_done_at_the_next_attempt(receiver: Running, secret: str) -> None:
     receiver.broken.touch()
-    assert receiver.post(signed(secret)) == 500
+    assert receiver.post(receiver.signed(secret)) == 500
     receiver.broken.unlink()
-    assert receiver.post(signed(secret, age=-1)) == 204
-    assert receiver.post(signed(secret, age=-2)) == 204
-    assert receiver.post(signed(secret, "another")) == 204
+    assert receiver.post(receiver.signed(secret, age=-1)) == 204
+    assert receiver.post(receiver.signed(secret, age=-2)) == 204
+    assert receiver.post(receiver.signed(secret, "another")) == 204
     failed, *done = receiver.wait_for(3)
     assert "no room" in failed
     assert done == ["updated dcim.site 7"] * 2
 
 
 def test_a_body_that_cannot_be_parsed_is_refused_and_the_receiver_goes_on(receiver: Running, secret: str) -> None:
-    assert receiver.post(signed(secret, body=b"{"), b"{") == 500
-    assert receiver.post(signed(secret, "another")) == 204
+    assert receiver.post(receiver.signed(secret, body=b"{"), b"{") == 500
+    assert receiver.post(receiver.signed(secret, "another")) == 204
 
 
 @pytest.mark.one_database
@@ -316,10 +346,14 @@ def test_a_custom_event_without_data_arrives(database: str, receiver: Running, s
     assert receiver.wait_for(2) == ["dcim.rack_audited"] * 2
 
 
+# Of other objects in each test: the receiver keeps the last sequence of each object.
+NEW_KEYS = itertools.count(1)
+
+
 @pytest.mark.one_database
 def test_changes_arrive_before_and_after_the_secret_is_replaced(database: str, receiver: Running, secret: str) -> None:
     webhook = make_webhook(Thing, url=receiver.url, secret=secret)
-    thing = Thing.objects.create(name="a")
+    thing = Thing.objects.create(pk=next(NEW_KEYS), name="a")
     drain()
     webhook = Webhook.objects.get()
     webhook.replace_secret(Secret("whsec_" + "QUJD" * 8))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from tests.others.__main__ import unexplained
 from tests.others.comparison import Comparison, compare
+from tests.others.projects import Project
 
 COUNT = "AssertionError: 9 != 5 : 9 queries executed, 5 expected\nCaptured queries were:\n1. SELECT 1"
 PASSED = {"outcome": "passed", "messages": []}
@@ -69,3 +73,9 @@ def test_a_test_that_a_second_run_does_not_have_either_stays_unexplained() -> No
     found = compare({"a": PASSED}, {})
     assert not found.settle({}, {})
     assert list(found.unexplained) == ["a"]
+
+
+def test_only_errors_with_a_reason_are_explained() -> None:
+    project = Project("netbox", "4.7.3", ".", (), explained_errors={"no such serializer": "It has none."})
+    counted = {"failed": Counter({"a: no such serializer: x": 2, "b: boom": 1}), "logged": Counter({"c: boom": 1})}
+    assert unexplained(project, counted) == {"failed": {"b: boom": 1}, "logged": {"c: boom": 1}}

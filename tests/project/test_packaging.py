@@ -10,7 +10,6 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Callable
 from email.message import Message
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import webhooks
+from scripts import in_venv
 from tests.support.inbox import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -76,14 +76,24 @@ def test_the_wheel_has_every_file_of_the_app_and_no_other(wheel: zipfile.ZipFile
         "webhooks/migrations/0001_initial.py",
         "webhooks/static/rq_webhooks/admin.css",
         "webhooks/templates/rq_webhooks/admin/status/page.html",
+        "webhooks/templates/rq_webhooks/parts/status/figures.html",
         f"{TOP}.dist-info/licenses/LICENSE",
     }
 
 
 def test_the_sdist_has_the_docs_the_example_and_what_operators_copy(sdist: Path) -> None:
     expected = of("docs", "example", "webhooks", "scripts", "tests", "supervisord.d")
-    top = {".ci/run", "CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "supervisord.conf.example"}
+    top = {
+        ".ci/run", "CHANGELOG.md", "COMPATIBILITY.md", "LICENSE", "README.md", "SECURITY.md", "netbox-plugin.yaml",
+        "supervisord.conf.example",
+    }  # fmt: skip
     assert files(sdist) >= expected | top
+
+
+def test_only_what_users_need_is_an_extra(wheel: zipfile.ZipFile) -> None:
+    assert set(metadata(wheel).get_all("Provides-Extra", [])) == {
+        "health", "netbox", "opentelemetry", "prometheus", "yaml",
+    }  # fmt: skip
 
 
 def test_the_version_is_that_of_the_package(wheel: zipfile.ZipFile) -> None:
@@ -93,7 +103,11 @@ def test_the_version_is_that_of_the_package(wheel: zipfile.ZipFile) -> None:
 
 def test_the_links_and_the_picture_of_the_readme_work_outside_the_repository(wheel: zipfile.ZipFile) -> None:
     source = "https://github.com/django-rq-webhooks/django-rq-webhooks"
-    assert metadata(wheel)["Project-URL"] == f"Source, {source}"
+    links = dict(one.split(", ") for one in metadata(wheel).get_all("Project-URL", []))
+    assert links.pop("Source") == source
+    assert links.pop("Issues") == f"{source}/issues"
+    for link in links.values():
+        assert (ROOT / link.removeprefix(f"{source}/blob/HEAD/")).is_file(), link
     text = metadata(wheel).get_payload()
     assert isinstance(text, str)
     assert f"]({source}/raw/HEAD/docs/images/status-page.webp)" in text
@@ -109,15 +123,38 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return email.message_from_bytes(wheel.read(f"{TOP}.dist-info/METADATA"))
 
 
+# The dependency groups
+
+GROUPS = PROJECT["dependency-groups"]
+
+
+def test_the_tests_install_every_extra_and_group_but_the_one_of_netbox() -> None:
+    """So one lock is enough for all of them."""
+    checkout, *members = in_venv.requirements("test")
+    assert checkout == f"--editable={ROOT}[health,opentelemetry,prometheus,yaml]"
+    assert set(members) >= {*in_venv.requirements("demo")[1:], *in_venv.requirements("docs")[1:]}
+    assert set(GROUPS) == {"demo", "docs", "test", "netbox-test"}
+
+
+def test_the_page_of_the_dependencies_names_each_package() -> None:
+    text = (ROOT / "docs" / "dependencies.md").read_text()
+    wanted = chain(requirements("test"), requirements("netbox-test"))
+    assert [one.name for one in wanted if not re.search(rf"`{one.name}[`[]", text)] == []
+
+
+@pytest.mark.parametrize("name", [".readthedocs.yaml", "noxfile.py", "example/README.md", "scripts/lock"])
+def test_what_names_a_group_names_one_that_exists(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = re.findall(r"--group\W+(?:pyproject\.toml:)?(\$?[a-z-]+)", text)
+    assert named
+    assert set(named) <= {*GROUPS, "$group"}
+
+
 # The lock files of CI
 
-OF_NETBOX = "netbox-test"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-# By the name of the file: how it is about an extra, and the versions of Python that it is for.
-LOCKS: dict[str, tuple[Callable[[str], bool], tuple[str, ...]]] = {
-    "requirements": (lambda extra: extra != OF_NETBOX, PYTHONS),
-    "requirements-netbox": (lambda extra: extra == OF_NETBOX, PYTHONS[1:]),
-}
+# By the name of the file: the group, and the versions of Python that it is for.
+LOCKS = {"requirements": ("test", PYTHONS), "requirements-netbox": ("netbox-test", PYTHONS[1:])}
 
 
 def pins(lock: str) -> list[str]:
@@ -127,11 +164,16 @@ def pins(lock: str) -> list[str]:
     return re.findall(r"^[^ #].*(?:\n .*)*", text, re.MULTILINE)
 
 
-def requirements(is_locked: Callable[[str], bool]) -> list[Requirement]:
-    """The requirements of the package, of these extras, and of the build."""
-    extras = [wanted for extra, wanted in PROJECT["project"]["optional-dependencies"].items() if is_locked(extra)]
-    named = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *chain(*extras)]
-    return [one for one in map(Requirement, named) if one.name != PROJECT["project"]["name"]]
+def requirements(group: str) -> list[Requirement]:
+    """The requirements of the package, of a group, of the extras in it, and of the build."""
+    checkout, *members = in_venv.requirements(group)
+    extras = Requirement(f"package{checkout.removeprefix(f'--editable={ROOT}')}").extras
+    wanted = chain(*(PROJECT["project"]["optional-dependencies"][extra] for extra in extras))
+    return [
+        *map(
+            Requirement, [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *members, *wanted]
+        )
+    ]
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -146,14 +188,14 @@ def test_a_lock_names_versions_and_hashes_and_nothing_else(lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_satisfies_each_requirement_on_each_python(lock: str) -> None:
-    is_locked, pythons = LOCKS[lock]
+    group, pythons = LOCKS[lock]
     pinned: dict[str, list[Requirement]] = {}
     for entry in pins(lock):
         pin = Requirement(entry.splitlines()[0].strip(" \\"))
         pinned.setdefault(canonicalize_name(pin.name), []).append(pin)
     for python in pythons:
         environment = {"python_version": python, "python_full_version": f"{python}.0"}
-        for wanted in requirements(is_locked):
+        for wanted in requirements(group):
             found = pinned.get(canonicalize_name(wanted.name), [])
             [pin] = [one for one in found if not one.marker or one.marker.evaluate(environment)]
             assert wanted.specifier.contains(next(iter(pin.specifier)).version), (wanted, pin)

@@ -17,6 +17,7 @@ from webhooks.models import Action, Webhook
 from webhooks.network.attempt import Request
 from webhooks.operations import manifest
 from webhooks.operations.trial import Sample, try_out
+from webhooks.payloads.templates import Renderer
 from webhooks.permissions import Operator
 
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
@@ -29,7 +30,7 @@ NAME = 'Oslo "OSL1" & more'
 EXPECTED: dict[str, Any] = {
     "ansible-eda": {"event": "updated", "object_type": "dcim.site"},
     "awx-job": {"extra_vars": {"site": "osl1", "action": "updated", "by": ""}},
-    "slack": {"text": f" updated the site {NAME}"},
+    "slack": {"text": f"updated the site {NAME}"},
     "teams": {"type": "message"},
     "servicenow": {"u_name": NAME, "u_action": "updated"},
     "rundeck": {"options": {"site": "osl1", "action": "updated"}},
@@ -50,9 +51,9 @@ def test_each_recipe_of_the_page_is_tested() -> None:
 def test_a_recipe_is_applied_and_sends_what_the_receiver_expects(name: str, db: None) -> None:
     environment = dict.fromkeys(re.findall(r"\{env: (\w+)\}", PAGE), "X-Token: s3cret")
     operator = Operator("test")
-    changes = manifest.plan(manifest.read(RECIPES[name], environment), operator)
+    changes = manifest.plan(RECIPES[name], operator, environment=environment)
     manifest.apply(changes, operator)
-    assert manifest.plan(manifest.read(RECIPES[name], environment), operator) == []
+    assert manifest.plan(RECIPES[name], operator, environment=environment) == []
     request = sent(Webhook.objects.get())
     body = json.loads(request.body)
     assert EXPECTED[name].items() <= body.items()
@@ -61,6 +62,17 @@ def test_a_recipe_is_applied_and_sends_what_the_receiver_expects(name: str, db: 
     if name == "github":
         assert len(body["client_payload"]) <= 10
         assert request.headers["X-GitHub-Api-Version"] == "2022-11-28"
+
+
+@pytest.mark.parametrize("username", ["jane", ""])
+def test_a_message_has_the_name_of_an_object_without_a_display_and_needs_no_user(username: str) -> None:
+    change = {"event": "created", "model": "site", "username": username, "timestamp": "12:00", "data": {"name": "Oslo"}}
+    templates = [RECIPES[name]["webhooks"][0]["body_template"] for name in ("slack", "teams")]
+    with Renderer() as renderer:
+        slack, teams = (json.loads(renderer.body(one, json.dumps(change))) for one in templates)
+    assert slack == {"text": "jane created the site Oslo" if username else "created the site Oslo"}
+    [title, when] = teams["attachments"][0]["content"]["body"]
+    assert (title["text"], when["text"]) == ("Oslo: created", "jane, 12:00" if username else "12:00")
 
 
 def sent(webhook: Webhook) -> Request:

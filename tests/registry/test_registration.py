@@ -401,6 +401,7 @@ def test_an_object_without_a_name_is_sent_with_its_model_and_key(
     assert not [record for record in app_log.records if record.levelno > logging.DEBUG]
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
     ("model", "key"),

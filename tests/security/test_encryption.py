@@ -152,7 +152,6 @@ def test_templates_of_a_host_cannot_reveal_a_secret() -> None:
         SandboxedEnvironment().from_string("{{ secret.reveal() }}").render(secret=secret)
 
 
-@pytest.mark.timing
 def test_a_secret_that_was_revealed_before_is_not_decrypted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = encryption.encrypt(PLAIN)
     Secret(stored=stored).reveal()

@@ -1,15 +1,50 @@
-"""A tab of Chromium for a user of the site."""
+"""Chromium, and a tab of it for a user of the site."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from django.contrib.auth import get_user_model
+from django.db import connections
 from django.test import Client
-from playwright.sync_api import Browser, Error, Page
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from tests.support.waiting import PATIENCE
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-features=NetworkServiceInProcess2",  # takes a tenth less CPU
+]
+
+
+def _chromium() -> str:
+    name = os.environ.get("CHROMIUM", "chromium")
+    path = shutil.which(name)
+    assert path, (
+        f"no {name} on this machine: install it (Debian: apt-get install chromium), or set CHROMIUM to its path"
+    )
+    return path
+
+
+@contextmanager
+def launched_browser() -> Iterator[Browser]:
+    """Chromium, in a thread that may go on using the database."""
+    with pytest.MonkeyPatch.context() as patched, sync_playwright() as playwright:
+        # While Playwright's event loop runs in this thread, Django would refuse to use the database in it.
+        patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        expect.set_options(timeout=15_000 * PATIENCE)
+        yield playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        connections.close_all()  # Django keeps extra ones where an event loop runs
 
 
 @contextmanager
@@ -40,6 +75,18 @@ def logged_in(tab: Page, url: str) -> Iterator[Page]:
         tab.remove_listener("pageerror", note)
         _forget(tab)
     assert not problems, problems
+
+
+def copy(page: Page, label: str) -> None:
+    """Click a button that copies, and wait until it has said "Copied". It says so for two seconds only."""
+    button = page.get_by_role("button", name=label)
+    button.evaluate("""one => {
+        window.said = new Promise((resolve) => {
+            new MutationObserver(() => resolve(one.textContent)).observe(one, {childList: true})
+        })
+    }""")
+    button.click()
+    assert page.evaluate("window.said") == "Copied"
 
 
 def _forget(tab: Page) -> None:

@@ -43,8 +43,17 @@ while True:
 """
 
 
+START = templates._started
+"""How the app starts a process that renders."""
+
+
 class ForkServer:
+    """The process to fork starts with the first template."""
+
     def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _prepare(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-I", "-S", "-c", SERVER, *templates._PATHS]
@@ -52,6 +61,8 @@ class ForkServer:
 
     def start(self, standard: int) -> Any:
         """Replaces ``templates._started``."""
+        if self._process is None:
+            self._prepare()
         limits = f"{templates.CPU_SECONDS} {templates.MEMORY_MB * 1_000_000}"
         ours, theirs = os.pipe()
         socket.send_fds(self._control, [limits.encode()], [standard, theirs])
@@ -59,8 +70,9 @@ class ForkServer:
         return _Forked(ours)
 
     def close(self) -> None:
-        self._control.close()
-        self._process.wait(30)
+        if self._process is not None:
+            self._control.close()
+            self._process.wait(30)
 
 
 class _Forked(Forked):

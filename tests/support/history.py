@@ -40,29 +40,42 @@ def divide(begin: datetime, least: int = 1) -> None:
         fetch_all("default", f"SELECT setval('{partitions.EVENT}_id_seq', {begin_id})")
 
 
-def insert_history(webhook: Webhook, count: int, begin: datetime, span: timedelta, outcome: str = "succeeded") -> None:
-    """Deliveries of that time, each with an event and an attempt, that ended a minute after their events."""
+def insert_history(
+    webhook: Webhook, count: int, begin: datetime, span: timedelta, outcome: str = "succeeded", objects: int = 1000
+) -> None:
+    """Deliveries of that time, each with an event and an attempt: they succeeded at once, or failed a minute later."""
     execute(
         "default",
         """
         WITH events AS (
             INSERT INTO rq_webhooks_event (timestamp, action, object_type, object_id, webhook_ids, data)
-            SELECT %(begin)s + %(span)s * (n::float8 / %(count)s), 'updated', 'testapp.thing', mod(n, 1000), '[]',
-                '{"id": 1, "name": "a thing", "tags": []}'
+            SELECT %(begin)s + %(span)s * (n::float8 / %(count)s), 'updated', 'testapp.thing', mod(n, %(objects)s),
+                '[]', '{"id": 1, "name": "a thing", "tags": []}'
             FROM generate_series(0, %(count)s - 1) AS n RETURNING id, timestamp
         ), deliveries AS (
             INSERT INTO rq_webhooks_delivery
-                (id, event_id, webhook_id, lane, created, outcome, noted_attempts, noted_end)
+                (id, event_id, webhook_id, lane, created, outcome, noted_attempts, noted_end, error_kind)
             SELECT (lpad(to_hex((extract(epoch from timestamp) * 1000)::bigint), 12, '0') || '7'
                 || substr(md5(id::text), 1, 19))::uuid,
-                id, %(webhook)s, mod(id, 1000), timestamp, %(outcome)s, 1, timestamp + interval '1 minute'
+                id, %(webhook)s, mod(id, 1000), timestamp, %(outcome)s,
+                CASE WHEN %(failed)s THEN 1 ELSE 0 END,
+                CASE WHEN %(failed)s THEN timestamp + interval '1 minute' END,
+                CASE WHEN %(failed)s THEN 'status' ELSE '' END
             FROM events RETURNING id, event_id, created
         )
         INSERT INTO rq_webhooks_attempt
             (delivery_id, number, started_at, duration_ms, succeeded)
-        SELECT id, 1, created, 5, true FROM deliveries
+        SELECT id, 1, created, 5, NOT %(failed)s FROM deliveries
         """,
-        {"begin": begin, "span": span, "count": count, "webhook": webhook.pk, "outcome": outcome},
+        {
+            "begin": begin,
+            "span": span,
+            "count": count,
+            "objects": objects,
+            "webhook": webhook.pk,
+            "outcome": outcome,
+            "failed": outcome == "failed",
+        },
     )
 
 

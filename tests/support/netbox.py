@@ -7,10 +7,12 @@ from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
 from django.apps import apps
+from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from extras.models import EventRule
 from extras.models import Webhook as OwnWebhook
 from netbox.models.features import has_feature
+from packaging.version import Version
 from rest_framework.test import APIClient
 from rest_framework.utils.encoders import JSONEncoder
 from users.constants import TOKEN_PREFIX
@@ -18,6 +20,8 @@ from users.constants import TOKEN_PREFIX
 from users.models import Token, User
 from webhooks.models import Webhook
 from webhooks.registry import registered_models
+
+NETBOX = Version(settings.RELEASE.version)
 
 ACTIONS = {OBJECT_CREATED: "created", OBJECT_UPDATED: "updated", OBJECT_DELETED: "deleted"}
 

@@ -17,9 +17,13 @@ from tests.support.figures import MEASURED
 
 # Tests that measure a duration run while no other test does.
 ALONE = ("alone", "timing")
-# The tests of such a folder or module run one after another: in chaos they start many processes, in browser they share
-# a Chromium, and the last ones share the packages that they build.
-ONE_BY_ONE = ("tests/chaos/", "tests/browser/", "tests/project/test_packaging.py")
+# The tests of such a folder or module run one after another: in browser they share a Chromium, and the last ones share
+# the receivers and the packages that they build.
+ONE_BY_ONE = ("tests/browser/", "tests/project/test_docs_receivers.py", "tests/project/test_packaging.py")
+# These start many processes. Two of them may run at the same time, one of each half: the names from "a" on, and these.
+CHAOS, HALF = "tests/chaos/test_", "q"
+# But this one of them runs alone, at the end: all others would wait for it.
+MEASURES = "tests/chaos/test_misbehaviour.py"
 
 
 class Hall:
@@ -64,9 +68,14 @@ class Process:
 
 
 class Scheduling(LoadScopeScheduling):
-    """A free process takes the next test. All tests of a place in ``ONE_BY_ONE`` go to the same process."""
+    """A free process takes the next test. All tests of a place in ``ONE_BY_ONE``, and of each half of chaos, go to the
+    same process."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(MEASURES):
+            return nodeid
+        if nodeid.startswith(CHAOS):
+            return f"{CHAOS}{'a' if nodeid.removeprefix(CHAOS) < HALF else HALF}"
         return next((place for place in ONE_BY_ONE if nodeid.startswith(place)), nodeid)
 
     def _assign_work_unit(self, node: Any) -> None:

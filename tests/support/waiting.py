@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,3 +30,8 @@ def until(condition: Callable[[], T], seconds: float, what: str | Callable[[], s
             raise AssertionError(f"waited {seconds:g} s in vain for {what() if callable(what) else what}")
         time.sleep(every)
     return result
+
+
+def until_there(path: Path) -> None:
+    """Wait until a file is there: a job whose end a test decides."""
+    until(path.exists, 60, str(path))

@@ -20,6 +20,9 @@ if len(sys.argv) == 1:
     theirs.objects.create(name="older than the app")
     sys.exit()
 
+from webhooks import registry  # noqa: E402
+
+assert registry.registered_models() == {"webhooks.webhook": theirs}  # and no draft
 call_command("check", deploy=True, databases=["default"], fail_level="ERROR")
 assert [one.name for one in theirs.objects.all()] == ["older than the app"]
 ours = apps.get_model("rq_webhooks", "Webhook")

@@ -51,4 +51,4 @@ if os.environ.get("TWIN_HOST_HAS_THE_APP"):
     MIDDLEWARE = [*MIDDLEWARE, "webhooks.middleware.WebhooksMiddleware"]
     RQ_QUEUES = {"webhooks": {"URL": os.environ["REDIS_URL"]}}
     RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}
-    WEBHOOKS = {"ENABLED": True, "ALLOW_NETWORKS": ["127.0.0.0/8"]}
+    WEBHOOKS = {"ENABLED": True, "MODELS": ["webhooks.*"], "ALLOW_NETWORKS": ["127.0.0.0/8"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -23,6 +25,33 @@ def test_no_part_of_a_password_is_shown_if_its_url_is_invalid(settings: Any, app
     for text in texts:
         assert "planted" not in text
         assert "its URL cannot be read: it is redis://…" in text
+
+
+def test_a_name_server_that_does_not_answer_holds_the_status_page_for_a_second(
+    settings: Any, names: dict[str, Any]
+) -> None:
+    released = threading.Event()
+
+    def look_up() -> list[str]:
+        released.wait(60)
+        return ["127.0.0.1"]
+
+    names["redis.example.org"] = look_up
+    settings.RQ_QUEUES = {**settings.RQ_QUEUES, "webhooks": {"URL": "redis://redis.example.org:6379/0"}}
+    before = time.monotonic()
+    assert read_backend().error == "the name of its host takes too long to resolve"
+    assert time.monotonic() - before < 20
+    released.set()
+
+
+def test_a_redis_with_a_name_is_read_as_one_with_an_address(
+    settings: Any, redis_url: str, names: dict[str, Any]
+) -> None:
+    names["redis.example.org"] = ["127.0.0.1"]
+    url = redis_url.replace("127.0.0.1", "redis.example.org").replace("localhost", "redis.example.org")
+    settings.RQ_QUEUES = {**settings.RQ_QUEUES, "webhooks": {"URL": url}}
+    found = read_backend()
+    assert (found.error, found.address.partition(":")[0]) == ("", "redis.example.org")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -381,12 +382,13 @@ def test_a_worker_starts_delivers_and_registers_although_redis_refuses_at_first(
 
 
 @pytest.mark.one_database
-def test_a_job_that_runs_when_redis_starts_to_refuse_is_waited_for(database: str) -> None:
+def test_a_job_that_runs_when_redis_starts_to_refuse_is_waited_for(database: str, tmp_path: Path) -> None:
+    may_end = tmp_path / "the job may end"
     with own_valkey() as (_, url):
         valkey = Redis.from_url(url)
         queue = Queue("webhooks", connection=valkey)
         worker = WebhookWorker([queue], connection=valkey, job_monitoring_interval=1)
-        job = queue.enqueue("time.sleep", 3)
+        job = queue.enqueue("tests.support.waiting.until_there", may_end)
         found = worker._dequeue(1)
         assert found
         children: list[int] = []
@@ -395,12 +397,14 @@ def test_a_job_that_runs_when_redis_starts_to_refuse_is_waited_for(database: str
             until(lambda: job.get_status() == "started" and worker.horse_pid, 10, "the job to run")
             children.append(worker.horse_pid)
             valkey.execute_command("CONFIG", "SET", "min-replicas-to-write", "1")
+            until(lambda: worker._backoff.has_failed, 20, "a heartbeat to be refused")
+            may_end.touch()
 
         refusing = threading.Thread(target=refuse_once_it_runs)
         refusing.start()
         worker.execute_job(*found)
         refusing.join()
-        assert worker._backoff.has_failed, "a heartbeat was refused"
+        assert may_end.exists(), "a heartbeat was refused"
         with pytest.raises(ChildProcessError):
             os.waitpid(children[0], os.WNOHANG)
         valkey.execute_command("CONFIG", "SET", "min-replicas-to-write", "0")

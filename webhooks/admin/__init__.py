@@ -6,8 +6,7 @@ event      the lists of events and of skipped changes, the page of one event; re
 run        the list of runs, the page of one; pause, resume, cancel
 run_start  the pages that ask before a run begins; Recover and Backfill
 status     the status page, and “Why didn't it fire?”
-lists      the base class of the lists of deliveries, events, skips and runs; addresses of pages
-display    pages without invisible characters
+base       the base classes of the lists, pages without invisible characters, and addresses
 
 ``insight`` decides what a page shows, as dataclasses. The filters of ``templatetags`` make text and HTML of them.
 """
@@ -17,7 +16,7 @@ from django.contrib import admin
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin, SkipAdmin
 from webhooks.admin.run import RunAdmin
-from webhooks.admin.webhook.page import WebhookAdmin
+from webhooks.admin.webhook import WebhookAdmin
 
 if admin.site.index_template is None:  # else the host's own index decides
     # Not by a template of the same name alone: a theme of the admin has one, too.

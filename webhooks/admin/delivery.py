@@ -14,21 +14,20 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page
-from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, show
-from webhooks.admin.run_start import question_context
+from webhooks.admin.base import Act, ReadOnlyAdmin, object_url, show
+from webhooks.admin.run_start import question_page
 from webhooks.forms.filters import DeliveryFilterForm
 from webhooks.insight.paging import LongList, search_deliveries
 from webhooks.insight.wording import number
 from webhooks.models import Delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
-from webhooks.models.queue import State
-from webhooks.operations.before_run import ask_about
-from webhooks.operations.kinds import OF_DELIVERIES
+from webhooks.operations.kinds import OF_DELIVERIES, RETRY
 from webhooks.operations.retries import DeliveryKind
 from webhooks.pages.acts import change_deliveries
 from webhooks.pages.delivery import DeliveryPage
+from webhooks.pages.run import ask_about
+from webhooks.pages.run_start import list_context
 from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
 from webhooks.text import as_key
@@ -48,13 +47,13 @@ def perform(kind: DeliveryKind, request: HttpRequest, chosen: QuerySet[Delivery]
 
 def _confirm(request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpResponse:
     rows = list(kind.choose(permitted))
-    context = question_context(request, ask_about(kind, rows)) | {
+    context = list_context(ask_about(kind, rows), request.GET) | {
         "rows": rows,
         "action_name": f"{kind.name}_chosen",
         "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
         "list_url": request.get_full_path(),
     }
-    return page(request, "rq_webhooks/admin/run/start.html", context)
+    return question_page(request, kind, context)
 
 
 @admin.register(Delivery)
@@ -112,15 +111,14 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="", empty_value="")
     def retry_button(self, delivery: Any) -> SafeString | str:
-        if delivery.next_page is None or delivery.state not in (State.FAILED, State.DISCARDED):
+        if delivery.next_page is None or not delivery.is_retriable:
             return ""
+        label = RETRY.button_in(delivery.state)
         return format_html(
-            '<button class="wh-row-act" formaction="{}" name="next" value="{}" aria-label="{}">{}</button>',
+            '<button class="wh-row-act" formaction="{}" name="next" value="{}" aria-label="{}: {}">{}</button>',
             f"{delivery.pk}/retry/",  # relative to the list: ``reverse`` is slow
-            delivery.next_page,
-            _("Retry %(delivery)s") % {"delivery": delivery},
-            _("Retry"),
-        )
+            delivery.next_page, label, delivery, label,
+        )  # fmt: skip
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
         may_retry = permissions.has_perm(request.user, "rq_webhooks.retry_delivery")

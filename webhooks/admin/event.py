@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.lists import Act, ReadOnlyAdmin, object_url, show
+from webhooks.admin.base import Act, ReadOnlyAdmin, address, object_url, show
 from webhooks.forms.filters import EventFilterForm, SkipFilterForm
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import skip_reason
@@ -114,6 +114,7 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         super().describe_list(request, context)
         form = context["cl"].form
         context["recover"] = recover_skipped(form.chosen, request.user) if form.is_valid() else None
+        context["address_of"] = address
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import models, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
@@ -16,10 +16,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page
-from webhooks.admin.lists import Act, ReadOnlyAdmin, show
+from webhooks.admin.base import Act, ReadOnlyAdmin, page, show
 from webhooks.admin.run_start import start_view
-from webhooks.delivery.runs.kinds import ADD_RUN
 from webhooks.forms.filters import RunFilterForm
 from webhooks.insight.paging import LongList, list_runs
 from webhooks.models import Run
@@ -41,7 +39,7 @@ class RunAdmin(ReadOnlyAdmin):
     filter_form = RunFilterForm
     noun = "run"
     change_form_template = "rq_webhooks/admin/run/page.html"
-    actions = tuple(Act(name, one.label, partial(steer, one)) for name, one in STEERINGS.items())
+    actions = tuple(Act(name, one.label, partial(steer, one), "add") for name, one in STEERINGS.items())
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -87,9 +85,6 @@ class RunAdmin(ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("ended"))
     def ended(self, run: Run) -> SafeString | str:
         return when(run.finished_at)
-
-    def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
-        return permissions.has_perm(request.user, ADD_RUN)
 
     # One run
 

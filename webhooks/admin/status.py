@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from webhooks import permissions
-from webhooks.admin.display import page
+from webhooks.admin.base import page
 from webhooks.pages.status import StatusPage
 from webhooks.pages.why import WhyPage
 

@@ -4,5 +4,5 @@ A host includes it in its URLs: ``path("api/webhooks/", include("webhooks.api.ur
 authentication, renderers, throttles and permission classes. Its own are model permissions, filters and pagination.
 
 ``webhooks``, ``events`` (with skips), ``deliveries``, ``runs`` and ``reports`` each have their serializers, filters and
-views. ``base`` and ``fields`` have what they share.
+views. ``base`` and ``fields`` serve all of them.
 """

@@ -32,8 +32,7 @@ from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField, h
 from webhooks.db import index_plans
 from webhooks.insight.paging import Found, LongList
 from webhooks.models import Event, Run
-from webhooks.models.filters import Filter, Rows, filters_of, incomplete
-from webhooks.models.selection import filter_time
+from webhooks.models.filters import Filter, Rows, filter_time, filters_of, incomplete
 from webhooks.operations import runs
 from webhooks.permissions.redaction import Redaction
 from webhooks.text import replace_half_surrogates

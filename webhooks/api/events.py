@@ -106,7 +106,11 @@ class SkipSerializer(ReadOnlySerializer[Skip]):
         )  # fmt: skip
 
     def _shows_actual(self) -> bool:
-        return permissions.may_view_payloads(self.context["request"].user)
+        """Read once for each response."""
+        context: Any = self.context
+        if "webhooks_shows_actual" not in context:
+            context["webhooks_shows_actual"] = permissions.may_view_payloads(context["request"].user)
+        return bool(context["webhooks_shows_actual"])
 
     def get_detail(self, skip: Skip) -> dict[str, Any]:
         return skip.shown_detail(self._shows_actual())

@@ -85,8 +85,8 @@ class MomentField(serializers.DateTimeField):
 
 
 class ObjectTypesField(serializers.ListField):
-    """Content types as labels, such as ``["dcim.site"]``. It accepts registered models, and those that the stored
-    webhook has."""
+    """Content types as labels, such as ``["dcim.site"]``. It accepts registered models, and the models of the
+    stored webhook."""
 
     child = serializers.CharField()
     default_error_messages = {
@@ -99,13 +99,12 @@ class ObjectTypesField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[ContentType]:
         labels = {label.lower() for label in super().to_internal_value(data)}
-        registered, missing = registry.registered_models(), registry.unregistered(labels)
-        webhook = self.parent.instance if missing else None
-        stored = {label_of(one): one for one in webhook.object_types.all()} if webhook else {}
-        if refused := [label for label in missing if label not in stored]:
-            self.fail("not_registered", refused=", ".join(refused), registered=", ".join(registered) or "none")
-        chosen = ContentType.objects.get_for_models(*(registered[label] for label in labels.difference(missing)))
-        return [*chosen.values(), *(stored[label] for label in missing)]
+        webhook = self.parent.instance
+        try:
+            return registry.object_types_of(labels, webhook.object_types.all() if webhook else ())
+        except registry.Unregistered as error:
+            registered = ", ".join(registry.registered_models()) or "none"
+            self.fail("not_registered", refused=", ".join(error.labels), registered=registered)
 
     def to_representation(self, data: Any) -> list[str]:
         return sorted(map(label_of, data.all()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.drainage import warn
 
 from webhooks import registry
 from webhooks.payloads.schema import payload_schema
@@ -20,16 +22,23 @@ def add_webhooks(result: dict[str, Any], generator: Any, request: Any, public: b
     """
     if result["openapi"].startswith("3.0"):
         return result
-    components = generator.registry
-    webhooks = {
-        one.label: {"post": _operation(one.label, payload_schema(one, components))} for one in registry.registrations()
-    }
+    webhooks = dict(_webhooks(generator.registry))
     appended = getattr(settings, "SPECTACULAR_SETTINGS", {}).get("APPEND_COMPONENTS", {})
-    return {
-        **result,
-        "components": {**result.get("components", {}), **components.build(appended)},
-        "webhooks": {**result.get("webhooks", {}), **webhooks},
-    }
+    components = {**result.get("components", {})}
+    for kind, found in generator.registry.build(appended).items():
+        described = {name: one for name, one in found.items() if one is not None}  # None: its serializer failed
+        components[kind] = {**described, **components.get(kind, {})}  # another hook may have changed them
+    return {**result, "components": components, "webhooks": {**result.get("webhooks", {}), **webhooks}}
+
+
+def _webhooks(components: Any) -> Iterator[tuple[str, Any]]:
+    for one in registry.registrations():
+        try:
+            schema = payload_schema(one, components)
+        except Exception as error:  # the host's serializer may raise anything, and its document is worth more
+            warn(f"{one.label} has no webhook in the document: {type(error).__name__}: {error}")
+        else:
+            yield one.label, {"post": _operation(one.label, schema)}
 
 
 def _operation(label: str, schema: dict[str, Any]) -> dict[str, Any]:

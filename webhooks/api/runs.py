@@ -257,6 +257,8 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin, RunsOfWebhoo
     def _change(self, change: Callable[[Run, Any], bool], refusal: Any) -> Response:
         refuse_body(self.request)
         run = self.get_object()
+        if not permissions.may(self.request.user, "add", run):
+            raise PermissionDenied
         if not change(run, self.request.user):
             raise Conflict(refusal % {"id": run.pk, "state": run.get_state_display()})
         return Response(self.get_serializer(run).data)

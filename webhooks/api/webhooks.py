@@ -47,7 +47,6 @@ from webhooks.api.fields import (
     header,
     refuse_unknown,
 )
-from webhooks.insight import history
 from webhooks.models import Event, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
@@ -228,7 +227,7 @@ ETAG = header("ETag", _("Give it as If-Match with your next change."), of_respon
     list=extend_schema(parameters=[WebhookFilters]),
     create=extend_schema(parameters=[ETAG]),
     retrieve=extend_schema(parameters=[ETAG]),
-    update=extend_schema(parameters=[IF_MATCH, ETAG]),
+    update=extend_schema(parameters=[IF_MATCH, ETAG], responses=dict.fromkeys((200, 201), WebhookSerializer)),
     partial_update=extend_schema(parameters=[IF_MATCH, ETAG]),
     destroy=extend_schema(parameters=[IF_MATCH]),
 )
@@ -326,8 +325,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         with transaction.atomic(Event.objects.db):
             locked = Webhook.objects.select_for_update(no_key=True, of=("self",)).filter(pk=instance.pk)
             self._refuse_changed(get_object_or_404(locked))
-            history.record(self.request.user, [instance], history.DELETION)
-            delete_webhooks(Webhook.objects.filter(pk=instance.pk))
+            delete_webhooks(Webhook.objects.filter(pk=instance.pk), self.request.user)
 
     @extend_schema(request=None, responses=PingedSerializer)
     @action(detail=True, methods=["post"], operation="change")

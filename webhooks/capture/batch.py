@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import _GeneratorContextManager, contextmanager
+from collections.abc import Generator
 from dataclasses import replace
 
 from django.db import transaction
 
 from webhooks.capture import events, serialize
+from webhooks.capture.context import Block, block
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
 from webhooks.capture.transaction import Change, Entry, Key, TransactionState, current_or_new_state
@@ -17,7 +17,7 @@ from webhooks.models import Action, Event, Skip
 from webhooks.text import short_repr
 
 
-def batch(using: str | None = None) -> _GeneratorContextManager[None]:
+def batch(using: str | None = None) -> Block:
     """Record the changes of this block together at its end, for bulk work. Opens a transaction.
 
     The objects are read again at the end with one query for each model, and their Events are inserted in one more. A
@@ -31,8 +31,8 @@ def batch(using: str | None = None) -> _GeneratorContextManager[None]:
     return _batch(using)
 
 
-@contextmanager
-def _batch(using: str | None) -> Iterator[None]:
+@block
+def _batch(using: str | None) -> Generator[None]:
     using = using or Event.objects.db
     with transaction.atomic(using):
         state = None

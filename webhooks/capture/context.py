@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import _GeneratorContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import _GeneratorContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from typing import Any, ParamSpec, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
@@ -25,6 +27,7 @@ from webhooks.text import clean, drop_keys, dumps, short_repr, username_of
 logger = get_logger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 # Each request of a webhook has a header with the depth of its chain of changes. A request to the site may send this
 # header if its user has the permission.
@@ -135,24 +138,48 @@ def parse_depth(header: str) -> int:
     return int(header) if is_number and int(header) <= conf.max_depth else 0
 
 
+class Block(_GeneratorContextManager[None]):
+    """A block of code, for ``with``. It also decorates functions.
+
+    Async functions and generators run after their call, and so after the block. They are refused with TypeError.
+    """
+
+    def __call__(self, function: Any) -> Any:
+        if any(is_late(function) for is_late in (iscoroutinefunction, isgeneratorfunction, isasyncgenfunction)):
+            name = function.__qualname__
+            raise TypeError(f"{name}() runs after its call, so a decorator has no effect: use “with” inside of it.")
+        return super().__call__(function)
+
+
+def block(function: Callable[P, Generator[None]]) -> Callable[P, Block]:
+    """As ``contextlib.contextmanager``, for a ``Block``."""
+
+    @wraps(function)
+    def begin(*args: P.args, **kwargs: P.kwargs) -> Block:
+        return Block(function, args, kwargs)
+
+    return begin
+
+
 _current: ContextVar[Actor | RequestActor | None] = ContextVar("webhooks_actor", default=None)
 
 
 _is_silenced: ContextVar[bool] = ContextVar("webhooks_is_silenced", default=False)
 
 
-@contextmanager
-def silenced() -> Iterator[None]:
+@block
+def silenced() -> Generator[None]:
     """No change in this block is recorded, and so no webhook hears of it: for imports, fixtures and repairs. In this
     thread or task. ``webhooks.send()`` still sends.
 
     Put whole transactions into it. An Event of an earlier change of the same transaction stays as it is.
     """
-    token = _is_silenced.set(True)
+    before = _is_silenced.get()
+    _is_silenced.set(True)
     try:
         yield
     finally:
-        _is_silenced.reset(token)
+        _is_silenced.set(before)  # not by a token: the block of a generator may end in another context
 
 
 def is_silenced() -> bool:
@@ -170,14 +197,15 @@ def current_actor() -> Actor:
     return actor.read() if isinstance(actor, RequestActor) else actor
 
 
-@contextmanager
-def acting(actor: Actor | RequestActor) -> Iterator[None]:
+@block
+def acting(actor: Actor | RequestActor) -> Generator[None]:
     """Make this the current actor for the block, in this thread or task."""
-    token = _current.set(actor)
+    before = _current.get()
+    _current.set(actor)
     try:
         yield
     finally:
-        _current.reset(token)
+        _current.set(before)  # as in ``silenced``
 
 
 def actor_columns(actor: Actor) -> dict[str, Any]:
@@ -189,9 +217,7 @@ def actor_columns(actor: Actor) -> dict[str, Any]:
     }
 
 
-def actor(
-    username: str = "", request_id: str = "", depth: int = 1, *, request: Any = None
-) -> _GeneratorContextManager[None]:
+def actor(username: str = "", request_id: str = "", depth: int = 1, *, request: Any = None) -> Block:
     """Name the actor of the changes in this block, for code outside requests.
 
     ``request`` is an object with the ``user``, ``id``, ``method`` and ``path`` of a request, such as the copy that

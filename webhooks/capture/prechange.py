@@ -149,7 +149,8 @@ def _read_pointing(
 def _keys_to_read(
     state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, origin: Any
 ) -> set[Any]:
-    """The keys whose pointing rows must be read for this object: with the first object of a queryset, those of all."""
+    """The keys whose pointing rows must be read for this object: with the first object of a queryset, the keys of
+    all."""
     target = field.target_field.attname
     key = getattr(instance, target)
     if origin is instance:

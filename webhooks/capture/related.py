@@ -7,129 +7,176 @@ updated.
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import models, router
 from django.db.models import signals
 
 from webhooks import registry
 from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
-from webhooks.capture.transaction import current_state, may_be_wanted
+from webhooks.capture.transaction import Key, TransactionState, current_state, may_be_wanted
 from webhooks.db import savepoint
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event
-from webhooks.registry.keys import has_key, key_text
+from webhooks.registry.keys import has_key, is_inserted, key_text
 from webhooks.registry.registration import Registration
 
-ForeignKey = models.ForeignKey[Any, Any]
-
-# An attribute of an instance between two signals, by receiver: the keys of its parents before the change, and in
-# autocommit mode the state in which they were read.
+# An attribute of an instance between two signals: what the first one noted, by the foreign key and the kind of change.
 BEFORE = "_webhooks_parents"
+
+
+@dataclass
+class Noted:
+    """The parents that a change of a row updates, as far as its first signal knows them."""
+
+    values: list[Any] = field(default_factory=list)
+    """What the foreign key has in the row, and what it is about to have."""
+    keys: dict[Key, Any] = field(default_factory=dict)
+    """The primary keys of these parents."""
+    state: TransactionState | None = None
+    """In autocommit mode: the state in which the parents were read."""
 
 
 def connect(registration: Registration) -> None:
     """Connect receivers for the models whose changes update this one. A later registration replaces them."""
-    for field in registration.parents_of:
-        for sender in (field.model, *apps.get_models(include_auto_created=True)):
-            if issubclass(sender, field.model):
-                _watch(sender, registration, field)
+    for link in registration.parents_of:
+        receivers = Receivers(registration, link)
+        for sender in (link.model, *apps.get_models(include_auto_created=True)):
+            if issubclass(sender, link.model):
+                receivers.connect(sender)
 
 
-def _watch(sender: Any, registration: Registration, field: ForeignKey) -> None:
-    name = f"{registration.label}.{field}"
-    for signal, receiver in (
-        (signals.pre_save, before_save),
-        (signals.post_save, after_change),
-        (signals.pre_delete, before_deletion),
-        (signals.post_delete, after_change),
-    ):
-        uid = f"webhooks.{receiver.__name__}.{name}"
-        signal.disconnect(sender=sender, dispatch_uid=uid)
-        signal.connect(partial(receiver, registration, field, name), sender=sender, dispatch_uid=uid, weak=False)
+class Receivers:
+    """Receivers for the rows that point to a registered model, their parent, by one foreign key."""
 
+    def __init__(self, registration: Registration, link: models.ForeignKey[Any, Any]) -> None:
+        self._registration, self._link, self._name = registration, link, f"{registration.label}.{link}"
 
-def before_save(
-    registration: Registration,
-    field: ForeignKey,
-    name: str,
-    sender: Any,
-    instance: models.Model,
-    raw: bool = False,
-    using: str = "",
-    update_fields: Collection[str] | None = None,
-    **kwargs: Any,
-) -> None:
-    """Note the parent that the row has now, if the save may change it."""
-    using = using or router.db_for_write(sender, instance=instance)
-    if raw or not _is_wanted(registration, using):
-        return
-    parents = {getattr(instance, field.attname)}
-    may_move = update_fields is None or not {field.name, field.attname}.isdisjoint(update_fields)
-    if may_move and not instance._state.adding and has_key(instance.pk):
+    def connect(self, sender: Any) -> None:
+        for signal, receiver in (
+            (signals.pre_save, self.before_save),
+            (signals.post_save, self.after_save),
+            (signals.pre_delete, self.before_deletion),
+            (signals.post_delete, self.after_deletion),
+        ):
+            uid = f"webhooks.{receiver.__name__}.{self._name}"
+            signal.disconnect(sender=sender, dispatch_uid=uid)
+            signal.connect(receiver, sender=sender, dispatch_uid=uid, weak=False)
+
+    def before_save(self, sender: Any, instance: models.Model, raw: bool = False, using: str = "", **save: Any) -> None:
+        """Note the parent that the row has now, and the one that the save is about to give it.
+
+        The row is read for each save: what the instance has may be stale, or assigned and not saved.
+        """
+        using = using or router.db_for_write(sender, instance=instance)
+        if raw or not self._is_wanted(using):
+            return
+        values = self._assigned(instance, save.get("update_fields"))
+        if has_key(instance.pk) and not is_inserted(instance, sender._meta.pk):
+            values += self._stored(sender, instance, using)
+        self._note("save", instance, values, using)
+
+    def after_save(self, sender: Any, instance: models.Model, raw: bool = False, using: str = "", **save: Any) -> None:
+        """Record that the parents of a row were updated: the ones before the save and now."""
+        using = using or router.db_for_write(sender, instance=instance)
+        noted = self._take_note("save", instance)
+        if raw or not self._is_wanted(using):
+            return
+        # A receiver of the project may have assigned another one meanwhile.
+        values = [one for one in self._assigned(instance, save.get("update_fields")) if one not in noted.values]
+        self._record(noted.keys | self._keys(values, using), using, noted.state)
+
+    def before_deletion(
+        self, sender: Any, instance: models.Model, using: str = "", origin: Any = None, **kwargs: Any
+    ) -> None:
+        """Note the parent of the row. Django has just read the rows that a deletion cascades to, or that a queryset
+        has."""
+        using = using or router.db_for_write(sender, instance=instance)
+        if not self._is_wanted(using):
+            return
+        name = self._link.attname
+        is_fresh = origin is not None and origin is not instance and name in instance.__dict__
+        values = [instance.__dict__[name]] if is_fresh else self._stored(sender, instance, using)
+        self._note("deletion", instance, values, using)
+
+    def after_deletion(self, sender: Any, instance: models.Model, using: str = "", **kwargs: Any) -> None:
+        """Record that the parent of a deleted row was updated."""
+        using = using or router.db_for_write(sender, instance=instance)
+        noted = self._take_note("deletion", instance)
+        if self._is_wanted(using):
+            self._record(noted.keys, using, noted.state)
+
+    def _is_wanted(self, using: str) -> bool:
+        model = self._registration.model
+        is_registered = registry.registration_of(model) is self._registration
+        return is_registered and using == Event.objects.db and may_be_wanted(model, using, look_up=True)
+
+    def _assigned(self, instance: models.Model, update_fields: Collection[str] | None) -> list[Any]:
+        """What a save writes into the foreign key. Empty if it does not."""
+        link = self._link
+        is_written = update_fields is None or not {link.name, link.attname}.isdisjoint(update_fields)
+        return [instance.__dict__.get(link.attname)] if is_written else []
+
+    def _stored(self, sender: Any, instance: models.Model, using: str) -> list[Any]:
+        """What the row has in the foreign key. Empty without a row."""
         message = "The %s before a change of %s %s cannot be read; it is not updated"
-        with log_errors(using, message, field.name, instance._meta.label_lower, instance.pk), savepoint(using):
+        with log_errors(using, message, self._link.name, instance._meta.label_lower, instance.pk), savepoint(using):
             rows = sender._base_manager.using(using).filter(pk=instance.pk)
-            parents.update(rows.values_list(field.attname, flat=True))
-    _note(registration, field, name, instance, parents, using)
+            return list(rows.values_list(self._link.attname, flat=True))
+        return []
+
+    def _note(self, change: str, instance: models.Model, values: list[Any], using: str) -> None:
+        keys = self._keys(values, using)
+        known = _without_deleted(keys, using)
+        state = read_prechange({self._registration: known}, using) if known else None
+        notes = instance.__dict__.setdefault(BEFORE, {})
+        # A receiver of the project may save the instance again between the two signals of its save.
+        outer = notes.get((change, self._name), Noted())
+        state = None if state and state.is_open else state
+        notes[change, self._name] = Noted([*outer.values, *values], outer.keys | keys, state)
+
+    def _take_note(self, change: str, instance: models.Model) -> Noted:
+        """What ``_note`` has left, which is then forgotten."""
+        notes = instance.__dict__.get(BEFORE, {})
+        noted: Noted = notes.pop((change, self._name), Noted())
+        if not notes:
+            instance.__dict__.pop(BEFORE, None)
+        return noted
+
+    def _record(self, keys: dict[Key, Any], using: str, state: TransactionState | None) -> None:
+        if known := _without_deleted(keys, using):
+            record({self._registration: known}, Action.UPDATED, using, state, needs_lock=True)
+
+    def _keys(self, values: list[Any], using: str) -> dict[Key, Any]:
+        """The primary keys of the parents with these values, each once. Without a value that no parent can have: the
+        database refuses it, too."""
+        registration = self._registration
+        values = [value for value in values if value is not None]
+        if values and self._link.target_field != registration.model._meta.pk:  # ``to_field``
+            values = self._pks(values, using)
+        keys = {}
+        for value in values:
+            with suppress(ValidationError):
+                pk = registration.normalize_pk(value)
+                keys[registration.label, key_text(pk)] = pk
+        return keys
+
+    def _pks(self, values: list[Any], using: str) -> list[Any]:
+        registration, link = self._registration, self._link
+        message = "The %s of %s cannot be found; it is not updated"
+        with log_errors(using, message, registration.label, link), savepoint(using):
+            rows = registration.model._base_manager.using(using)
+            return list(rows.filter(**{f"{link.target_field.attname}__in": values}).values_list("pk", flat=True))
+        return []
 
 
-def before_deletion(
-    registration: Registration,
-    field: ForeignKey,
-    name: str,
-    sender: Any,
-    instance: models.Model,
-    using: str = "",
-    **kwargs: Any,
-) -> None:
-    using = using or router.db_for_write(sender, instance=instance)
-    if _is_wanted(registration, using):
-        _note(registration, field, name, instance, {getattr(instance, field.attname)}, using)
-
-
-def _is_wanted(registration: Registration, using: str) -> bool:
-    is_registered = registry.registration_of(registration.model) is registration
-    return is_registered and using == Event.objects.db and may_be_wanted(registration.model, using, look_up=True)
-
-
-def _note(
-    registration: Registration, field: ForeignKey, name: str, instance: models.Model, parents: set[Any], using: str
-) -> None:
-    keys = _keys(registration, field, parents, using)
-    state = read_prechange({registration: keys}, using) if keys else None
-    instance.__dict__.setdefault(BEFORE, {})[name] = parents, None if state and state.is_open else state
-
-
-def after_change(
-    registration: Registration,
-    field: ForeignKey,
-    name: str,
-    sender: Any,
-    instance: models.Model,
-    raw: bool = False,
-    using: str = "",
-    **kwargs: Any,
-) -> None:
-    """Record that the parents of a row were updated: the ones before the change and now."""
-    using = using or router.db_for_write(sender, instance=instance)
-    parents, state = instance.__dict__.get(BEFORE, {}).pop(name, (set(), None))
-    if raw or not _is_wanted(registration, using):
-        return
-    parents.add(getattr(instance, field.attname))
-    if keys := _keys(registration, field, parents, using):
-        record({registration: keys}, Action.UPDATED, using, state, needs_lock=True)
-
-
-def _keys(registration: Registration, field: ForeignKey, parents: set[Any], using: str) -> list[Any]:
-    """The primary keys of these parents. Without one that is being deleted: its children go with it."""
-    values = {value for value in parents if value is not None}
-    if field.target_field != registration.model._meta.pk:  # ``to_field``
-        rows = registration.model._base_manager.using(using)
-        values = set(rows.filter(**{f"{field.target_field.attname}__in": values}).values_list("pk", flat=True))
+def _without_deleted(keys: dict[Key, Any], using: str) -> list[Any]:
+    """The primary keys of the parents, unless a parent is being deleted: its children go with it."""
     state = current_state(using)
     deleting = state.deleting if state else {}
-    return [pk for pk in values if (registration.label, key_text(registration.normalize_pk(pk))) not in deleting]
+    return [pk for key, pk in keys.items() if key not in deleting]

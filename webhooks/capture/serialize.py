@@ -277,7 +277,7 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
 
 
 def _relations_shown(registration: Registration, serializers: Sequence[str]) -> list[str]:
-    """The many-to-many relations that any of these serializers shows, without those of a serializer that fails."""
+    """The many-to-many relations that any of these serializers shows. A serializer that fails adds none."""
     found = set[str]()
     for name in serializers:
         try:

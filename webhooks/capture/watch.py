@@ -49,7 +49,7 @@ class Watch:
         self._room: Room | None = Room(conf.payload_bytes)
 
     def follow(self, serializer: Any) -> None:
-        """Watch the lists of the serializer, and those of nested serializers when they begin to write."""
+        """Watch the lists of the serializer, and of nested serializers when they begin to write."""
         self._follow(serializer, counts=is_stock(serializer.__class__, "data", "to_representation"))
 
     def data_are_written(self) -> None:

@@ -124,7 +124,7 @@ WITHOUT_VALUE = frozenset(name for name, operator in OPERATORS.items() if not op
 
 
 def judge_of(single: Single, value: Any) -> Judge:
-    """Apply the operator at its path. ``value`` is that of the condition, or a Pattern if the operator needs one."""
+    """Apply the operator at its path. ``value`` comes from the condition: a Pattern if the operator needs one."""
     operator, attr = OPERATORS[single.op], single.attr
     find = _has_changed if operator.compares_snapshots else _value_at
 

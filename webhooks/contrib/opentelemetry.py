@@ -9,8 +9,8 @@ The spans follow the conventions for messaging: https://opentelemetry.io/docs/sp
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
-from datetime import timedelta
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -32,8 +32,9 @@ _propagator = TraceContextTextMapPropagator()
 class Tracing(Hooks):
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("webhooks", webhooks.__version__)
-        self._open: dict[str, Span] = {}
-        """The spans of attempts that are under way, by the ids of their deliveries, the oldest first."""
+        self._open: dict[str, tuple[Span, int]] = {}
+        """The spans of attempts that are under way, and when they began, by the ids of their deliveries, the oldest
+        first."""
         self._lock = threading.Lock()
 
     def trace_context(self, change: CapturedChange) -> str | None:
@@ -43,25 +44,26 @@ class Tracing(Hooks):
         if request.is_test:
             return  # no attempt is recorded
         stored = _propagator.extract({HEADER: request.trace}, Context())
-        cause = trace.get_current_span(stored).get_span_context()
+        cause, began = trace.get_current_span(stored).get_span_context(), time.time_ns()
         span = self._tracer.start_span(
             f"send {request.webhook_name}",
             stored if request.is_first else Context(),
             SpanKind.PRODUCER,
             _attributes(request),
             [] if request.is_first or not cause.is_valid else [Link(cause)],
+            began,
         )
         if request.sends_trace and (header := _traceparent(trace.set_span_in_context(span, Context()))):
             request.headers[HEADER] = header
         with self._lock:
             self._open.pop(request.message_id, None)
-            self._open[request.message_id] = span
+            self._open[request.message_id] = span, began
             if len(self._open) > MOST_OPEN:
                 del self._open[next(iter(self._open))]
 
     def attempt_finished(self, attempt: FinishedAttempt) -> None:
         with self._lock:
-            span = self._open.pop(attempt.delivery_id, None)
+            span, began = self._open.pop(attempt.delivery_id, (None, 0))
         if span is None:
             return  # no request was made, or another process has it
         span.set_attribute("webhooks.attempt", attempt.number)
@@ -70,8 +72,13 @@ class Tracing(Hooks):
         if attempt.error_kind:
             span.set_attribute("error.type", attempt.error_kind)
             span.set_status(StatusCode.ERROR, attempt.error_kind)
-        ended_at = attempt.started_at + timedelta(milliseconds=attempt.duration_ms)
-        span.end(int(ended_at.timestamp() * 1e9))
+        # The clock of this machine, as for its other spans. The times of attempts are by the database's.
+        span.end(began + attempt.duration_ms * 1_000_000)
+
+    def job_ends(self, seconds: float) -> None:
+        flush = getattr(trace.get_tracer_provider(), "force_flush", None)  # the API without the SDK has none
+        if flush:
+            flush(int(seconds * 1000))
 
 
 def _traceparent(context: Context | None) -> str | None:

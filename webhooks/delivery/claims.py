@@ -39,6 +39,7 @@ class ClaimedDelivery:
     token: uuid.UUID
     webhook: Webhook
     bodies: Bodies
+    message_id: str
 
     @property
     def id(self) -> uuid.UUID:
@@ -88,7 +89,7 @@ def load_claimed(
         bodies = shared.get((event.pk, serializer))
         if bodies is None:
             bodies = shared[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))
-        loaded.append(ClaimedDelivery(row, token, webhook, bodies))
+        loaded.append(ClaimedDelivery(row, token, webhook, bodies, str(row.id)))
     return loaded
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -51,10 +50,12 @@ def compose(
     url, (body_kind, body) = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
     additional = tuple(headers_of(webhook, event, renderer).items())
     fields = _merged(webhook.content_type, conf.user_agent, additional)
-    with _refusing_unusable(webhook, "secret"):
-        moment = now()
+    moment = now()
+    try:
         secret, previous = webhook.secret.reveal(), webhook.overlapping_secret(moment)
         signatures = signing.headers(secret, message_id, int(moment.timestamp()), body, previous=previous)
+    except (ValueError, Unreadable) as error:
+        raise _unusable(webhook, "secret", error) from None
     # Only the sender may set these headers, so the webhook has no other ones of their names.
     fields = {**fields, **signatures, DEPTH: str(event.depth)}
     if is_redelivery:
@@ -79,30 +80,29 @@ def compose(
             event.trace, webhook.send_trace, first,
         )  # fmt: skip
         request = _prepared_by(hook, request, prepared)
-    with _refusing_unusable(webhook, "secret headers"):
-        return authenticate(request, webhook.credentials(url))
-
-
-@contextmanager
-def _refusing_unusable(webhook: Webhook, part: str) -> Iterator[None]:
     try:
-        yield
+        return authenticate(request, webhook.credentials(url))
     except (ValueError, Unreadable) as error:
-        # Saved without validation, or no key decrypts it. In words only: an error report would show the secret.
-        kind = ErrorKind.SECRET if isinstance(error, Unreadable) else ErrorKind.INVALID_SECRET
-        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
+        raise _unusable(webhook, "secret headers", error) from None
+
+
+def _unusable(webhook: Webhook, part: str, error: ValueError | Unreadable) -> Refused:
+    """For a secret that was saved without validation, or that no key decrypts. In words only: an error report would
+    show the secret."""
+    kind = ErrorKind.SECRET if isinstance(error, Unreadable) else ErrorKind.INVALID_SECRET
+    return Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind)
 
 
 def _prepared_by(hook: hooks.Hook, request: Request, prepared: hooks.PreparedRequest) -> Request:
     """The request with the headers that a hook sets. Raises Refused for a veto. A hook that fails sets none."""
 
-    def prepare(request: Request) -> Request:
+    def prepare(prepared: hooks.PreparedRequest) -> Request:
         hook.method(prepared)
         changed = headers.changed_lines(request.headers, prepared.headers)
         return replace(request, headers=headers.merged(request.headers, changed))
 
     try:
-        return hooks.Hook(hook.name, prepare).call(request) or request
+        return hooks.Hook(hook.name, prepare).call(prepared) or request
     except hooks.Veto as veto:
         raise Refused(f"{hook.name}: {veto}", ErrorKind.VETOED) from None
 

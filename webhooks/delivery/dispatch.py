@@ -76,7 +76,7 @@ def _dispatch(
     floors.note(0, found[0][0])  # it may have to wait, and is then found again
     ids = [pk for (pk,) in found]
     window = marks.window(min(first, ids[0]))
-    range_of_ids = (window.event_id if window else 0, ids[-1])
+    range_of_ids = (window.first_event if window else 0, ids[-1])
     new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids, given=range_of_ids)))
     # Another worker has dispatched these, or SQL of an operator deleted their events alone. A batch of such rows would
     # keep out all new events.

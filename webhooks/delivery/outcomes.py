@@ -13,7 +13,7 @@ from django.db.models import Max
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import time_text
+from webhooks.db import time_as_text
 from webhooks.delivery import counting, policy
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
@@ -73,7 +73,7 @@ def _announce(
     def finished(chosen: Collection[uuid.UUID]) -> Iterator[hooks.FinishedAttempt]:
         for delivery, one in outcomes:
             if delivery.id in chosen:
-                of_webhook = str(delivery.id), delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
+                of_webhook = delivery.message_id, delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
                 number, started_at, duration = numbers[delivery.id], one.started_at, one.duration_ms
                 yield hooks.FinishedAttempt(
                     *of_webhook, number, started_at, duration, one.status, one.kind, one.reason, worker
@@ -109,14 +109,14 @@ def _insert_attempts(
     if not outcomes:
         return
     attempts = list[dict[str, Any]]()
-    bytes_begin = hex_as_json(using, "")
+    bytes_begin, as_text = hex_as_json(using, ""), time_as_text(using)
     for delivery, outcome in outcomes:
-        request, pk = outcome.request or NO_REQUEST, str(delivery.id)
+        request, pk = outcome.request or NO_REQUEST, delivery.message_id
         attempts.append(
             {
                 "delivery_id": pk.replace("-", ""),
                 "number": numbers[delivery.id],
-                "started_at": time_text(using, outcome.started_at),
+                "started_at": as_text(outcome.started_at),
                 "duration_ms": outcome.duration_ms,
                 "method": request.method,
                 "url": request.url[:URL_LENGTH],

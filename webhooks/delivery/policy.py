@@ -29,10 +29,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
 from django.core.mail import mail_admins, send_mail
+from django.db import connections
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -44,7 +46,8 @@ from webhooks.errors import about, get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
-from webhooks.network.attempt import Outcome
+from webhooks.network.attempt import Outcome, Refused
+from webhooks.network.loop import call_in_thread
 from webhooks.permissions.redaction import explain
 from webhooks.text import one_line
 
@@ -58,6 +61,9 @@ PROBE_SECONDS = 180
 
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
+
+# Seconds that a mail server may take for an e-mail.
+MAIL_SECONDS = 30
 
 
 def next_wait(
@@ -249,8 +255,22 @@ def mail_disabled(webhook: hooks.WebhookChange) -> None:
 
 
 def mail_operators(subject: str, paragraphs: Iterable[str]) -> None:
-    """Send an e-mail to the addresses in ``NOTIFY``, or to Django's ``ADMINS``."""
-    if conf.notify:
-        send_mail(subject, "\n\n".join(paragraphs), None, list(conf.notify))
-    else:
-        mail_admins(subject, "\n\n".join(paragraphs))
+    """Send an e-mail to the addresses in ``NOTIFY``, or to Django's ``ADMINS``.
+
+    Raises TimeoutError after ``MAIL_SECONDS``: without ``EMAIL_TIMEOUT``, Django waits for a mail server for ever.
+    """
+    send = partial(_mail, subject, "\n\n".join(paragraphs))
+    try:
+        call_in_thread(send, MAIL_SECONDS)
+    except Refused:  # a process that ends starts no thread
+        send()
+
+
+def _mail(subject: str, text: str) -> None:
+    try:
+        if conf.notify:
+            send_mail(subject, text, None, list(conf.notify))
+        else:
+            mail_admins(subject, text)
+    finally:
+        connections.close_all()  # of this thread: a backend of the project may store e-mails

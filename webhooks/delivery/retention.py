@@ -149,15 +149,20 @@ def purge_statistics() -> int:
 def purge(deliveries: DeliveryQuerySet, most: int) -> int:
     """Delete up to ``most`` deliveries with their attempts, and events that have no others. Call it in a transaction.
 
-    Returns how many deliveries went. A delivery that is locked stays: an admin may just be sending it again.
+    Returns how many deliveries went. A delivery that is locked stays, here or in the queue: an admin may be sending it
+    again, or a worker recording its attempt. That worker may wait for the row of the webhook, which a deletion holds.
     """
     using = deliveries.db
     if not may_delete_events(using):
         return 0
     unlocked = deliveries.select_for_update(skip_locked=True, of=("self",))
     chosen = dict(unlocked[:most].values_list("pk", "event_id"))
-    # The queue first: a worker that just records an attempt holds its row there, and this waits for it.
-    for model in (QueuedDelivery, Attempt, Body):
+    queued = QueuedDelivery.objects.using(using).filter(delivery__in=chosen)
+    free = list(queued.select_for_update(skip_locked=True).values_list("delivery", flat=True))
+    QueuedDelivery.objects.filter(delivery__in=free)._raw_delete(using)
+    for locked in queued.values_list("delivery", flat=True):
+        del chosen[locked]
+    for model in (Attempt, Body):
         model.objects.filter(delivery__in=chosen)._raw_delete(using)
     Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
     events = Event.objects.filter(pk__in=set(chosen.values()))

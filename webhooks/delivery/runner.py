@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import DataError
@@ -30,7 +31,7 @@ from webhooks.delivery.sender import MANY, Sender
 from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import about, get_logger
-from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched
+from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched, Webhook
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.auth import waits
 from webhooks.network.transport import usable_descriptors
@@ -50,6 +51,7 @@ LOOKED_UP_AGAIN_AFTER = 60
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
 # renders. The project's code for credentials, and its hooks, may wait for another server.
 PROJECT_CODE = "project_code"
+TEMPLATES = "templates"  # one of the other three, by how fast they are now
 RENDERED_WITHIN = 60  # seconds, the start of the process included
 MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, PROJECT_CODE: 4}
 
@@ -63,10 +65,11 @@ class DeliveryRunner:
         self._worker = (worker or f"{socket.gethostname()}:{os.getpid()}")[:100]
         self._renderer = Renderer()
         self._has_hooks = bool(hooks.listed("request_prepared"))
+        self._makers: dict[int, tuple[Webhook, str]] = {}
         most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
-        self._sender = Sender(queue, self._compose, self._clock.now, _longest)
+        self._sender = Sender(queue, self._compose, self._clock.now, _longest, _about)
         self._avoided = AvoidedWebhooks()
         self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
@@ -131,7 +134,8 @@ class DeliveryRunner:
                     # If all that is in flight hangs, the caller had better wait: a wake-up then ends the wait.
                     short = SHORT_WAIT if done or ended else 0
                     ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
-                    self._sweeper.run_due(idle=time.monotonic() - self._recorded)
+                    idle = time.monotonic() - self._recorded
+                    self._sweeper.run_due(idle, is_busy=bool(done or ended))
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 self._found_nothing = True
                 return
@@ -142,6 +146,7 @@ class DeliveryRunner:
         For a process that ends with its slice: a receiver that hangs must not keep the others waiting. It takes at most
         as long as two requests.
         """
+        self._sweeper.run_due(idle=0)  # the rest of a sweep that has begun
         self._claims.hand_back_waiting()
         in_flight = set(self._claims.claimed.values())
         while not self._stopping and not in_flight.isdisjoint(self._claims.claimed.values()):
@@ -297,7 +302,7 @@ class DeliveryRunner:
         request = compose(
             delivery.webhook,
             delivery.bodies,
-            str(delivery.id),
+            delivery.message_id,
             self._renderer,
             self._clock.now,
             is_redelivery,
@@ -307,10 +312,23 @@ class DeliveryRunner:
         return replace(request, connects=True) if self._breaker.fault else request
 
     def _slow_group(self, delivery: ClaimedDelivery) -> str:
-        if delivery.webhook.has_templates:
-            return self._renderer.pace(delivery.webhook.pk)
-        credentials = delivery.webhook.credentials(delivery.webhook.payload_url)
+        """Called several times for each delivery. Those that were loaded together share the object of their webhook."""
+        webhook = delivery.webhook
+        known, maker = self._makers.get(webhook.pk, (None, ""))
+        if known is not webhook:
+            maker = self._slow_maker(webhook)
+            self._makers[webhook.pk] = webhook, maker
+        return self._renderer.pace(webhook.pk) if maker == TEMPLATES else maker
+
+    def _slow_maker(self, webhook: Webhook) -> str:
+        if webhook.has_templates:
+            return TEMPLATES
+        credentials = webhook.credentials(webhook.payload_url)
         return PROJECT_CODE if self._has_hooks or waits(credentials) else ""
+
+
+def _about(delivery: ClaimedDelivery) -> dict[str, Any]:
+    return about(webhook=delivery.webhook, delivery=delivery.id, event=delivery.row.event_id)
 
 
 def _longest(delivery: ClaimedDelivery) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.db import close_old_connections, connections
 from django.utils import translation
@@ -71,7 +71,8 @@ class Sender(Generic[T]):
 
     ``compose`` makes the request of an item. It is called in the thread that sends. For an item with a group it is
     called in another thread, because it may wait for the process that renders, or for code of the project. If that
-    takes more than ``longest(item)`` seconds, the attempt fails. ``now`` is the clock of outcomes.
+    takes more than ``longest(item)`` seconds, the attempt fails. ``now`` is the clock of outcomes. ``describe`` gives
+    what the log says of an item, see ``errors.about``.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Sender(Generic[T]):
         compose: Callable[[T], Request],
         now: Callable[[], datetime] = utc_now,
         longest: Callable[[T], float] = lambda item: math.inf,
+        describe: Callable[[T], dict[str, Any]] = lambda item: {},
     ) -> None:
         self._queue, self._compose, self._now, self._longest = queue, compose, now, longest
+        self._describe = describe
         self._transport: Transport  # from the first item on
         self._composed: deque[_Job[T]] = deque()  # by other threads
         self._jobs: dict[_Job[T], None] = {}  # in the order in which they began
@@ -282,7 +285,8 @@ class Sender(Generic[T]):
                 seconds = self._longest(job.item)
                 reason = f"the code in AUTH or HOOKS did not return within {seconds:.0f} s"
                 self._ended.append((job.item, self._refused(reason, ErrorKind.AUTH, seconds)))
-                logger.error("The code in AUTH or HOOKS for webhook %s did not return", job.webhook)
+                extra = self._describe(job.item)
+                logger.error("The code in AUTH or HOOKS for webhook %s did not return", job.webhook, extra=extra)
                 self._wake()
 
     def _refused(self, reason: str, kind: ErrorKind, seconds: float = 0) -> Outcome:
@@ -297,7 +301,7 @@ class Sender(Generic[T]):
         except Refused as error:
             return self._refused(str(error), error.kind)
         except Exception as error:
-            logger.exception("A request could not be made")
+            logger.exception("A request could not be made", extra=self._describe(job.item))
             return self._refused(f"the request could not be made: {error}", ErrorKind.OTHER)
 
 

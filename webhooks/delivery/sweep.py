@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -57,6 +58,9 @@ CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
 
 Step = Callable[[], int]
 
+# What a step returns that changes no rows by itself, and has more to do.
+MORE = -1
+
 problems_due = Signal()
 """Sent in the thread for hooks, now and then, if a hook wants to know of problems."""
 
@@ -67,66 +71,94 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._resting_until: dict[str, float] = {}
+        self._due = deque[Step]()
         self._unfinished: list[Step] = []
-        self._swept = self._swept_all = self._purged = -math.inf  # ``elapsed`` is small on a machine that just started
+        # ``elapsed`` is small on a machine that just started.
+        self._swept = self._swept_all = self._purged = self._looked = -math.inf
         self._purge_cost = 0.0  # seconds
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = ScanFloors(), ScanFloors(), ScanFloors(), ScanFloors()
 
-    def run_due(self, idle: float) -> None:
-        """Run what is due now, in a worker that has recorded nothing for ``idle`` seconds."""
+    def run_due(self, idle: float, is_busy: bool = False) -> None:
+        """Run what is due now, in a worker that has recorded nothing for ``idle`` seconds. If the worker ``is_busy``,
+        only the next step: all together take some tenths of a second, in which it delivers nothing."""
         now = elapsed()
-        if now - self._swept < conf.sweep_interval:
-            is_quiet = idle > QUIET_AFTER
-            rest = self._purge_cost * (1 / (QUIET_SHARE if is_quiet else PURGE_SHARE) - 1)
-            if now - self._purged >= rest:
-                self.go_on(MOST // retention.PIECE if is_quiet else 1)
-                self._purged = elapsed()
-                self._purge_cost = self._purged - now
+        if not self._due and now - self._swept < conf.sweep_interval:
+            self._delete_in_share(now, is_quiet=idle > QUIET_AFTER)
             return
+        if not self._due:
+            self._begin(now)
+        while self._due:
+            self._due.popleft()()
+            if is_busy:
+                return
+
+    def _begin(self, now: float) -> None:
         self._swept = self._purged = now
+        if now - self._looked >= SWEEP_ALL_EVERY:  # although another worker may sweep: one looks until it ends
+            self._looked = now
+            look_for_problems()
         if not Sweep.begin(conf.sweep_interval):
             return
         if now - self._swept_all < SWEEP_ALL_EVERY:
-            self.sweep_urgent()
+            self._due.extend(self._urgent_steps())
         else:
-            self.sweep()
+            self._due.extend(self._all_steps())
             self._swept_all = now
+
+    def _delete_in_share(self, now: float, is_quiet: bool) -> None:
+        """Go on with the deletion of old rows, if it has not had its share of the time."""
+        rest = self._purge_cost * (1 / (QUIET_SHARE if is_quiet else PURGE_SHARE) - 1)
+        if now - self._purged >= rest:
+            self.go_on(MOST // retention.PIECE if is_quiet else 1)
+            self._purged = elapsed()
+            self._purge_cost = self._purged - now
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
-        if any(map(hooks.listed, hooks.OF_PROBLEMS)):
-            hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
-        return self.sweep_urgent() + self._run_all(
-            [
-                partitions.make_ahead,
-                partitions.drop_old,
-                *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),
-                retention.purge_failed_events,
-                retention.purge_bare_events,
-                partial(retention.purge_skips, self._old_skips),
-                partial(retention.purge_webhooks, Webhook.with_deleted.being_deleted(), retention.PIECE),
-                retention.purge_runs,
-                Webhook.objects.delete_expired_secrets,
-                self._lanes.check_lanes,
-                retention.purge_statistics,
-                partial(retention.note_backlog, self._ended),
-            ]
-        )
+        look_for_problems()
+        return sum(step() for step in self._all_steps())
 
     def go_on(self, pieces: int = 1) -> int:
         """Delete what the last run has left, up to so many pieces of each kind. Returns how many rows."""
-        return sum(self._run_all(self._unfinished) for _ in range(pieces) if self._unfinished)
+        count = 0
+        for _ in range(pieces):
+            left, self._unfinished = self._unfinished, []
+            count += sum(map(self._run_old, left))
+        return count
 
     def sweep_urgent(self) -> int:
         """Run the steps that deliveries or pages wait for."""
-        steps: list[Step] = [expire_leases, unblock_lanes, partial(counting.add_up, MOST, self._skips, self._deltas)]
-        return sum(map(self._run, steps))
+        return sum(step() for step in self._urgent_steps())
 
-    def _run_all(self, steps: Iterable[Step]) -> int:
-        counts = [(step, self._run(step)) for step in steps]
-        self._unfinished = [step for step, count in counts if count >= retention.PIECE]
-        return sum(count for _, count in counts)
+    def _urgent_steps(self) -> list[Step]:
+        steps: list[Step] = [expire_leases, unblock_lanes, partial(counting.add_up, MOST, self._skips, self._deltas)]
+        return [partial(self._run, step) for step in steps]
+
+    def _all_steps(self) -> list[Step]:
+        self._unfinished = []
+        steps: list[Step] = [
+            partitions.make_ahead,
+            drop_old_partitions,
+            *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),
+            retention.purge_failed_events,
+            retention.purge_bare_events,
+            partial(retention.purge_skips, self._old_skips),
+            partial(retention.purge_webhooks, Webhook.with_deleted.being_deleted(), retention.PIECE),
+            retention.purge_runs,
+            Webhook.objects.delete_expired_secrets,
+            self._lanes.check_lanes,
+            retention.purge_statistics,
+            partial(retention.note_backlog, self._ended),
+        ]
+        return [*self._urgent_steps(), *(partial(self._run_old, step) for step in steps)]
+
+    def _run_old(self, step: Step) -> int:
+        """Run a step, and keep it for ``go_on`` if it has left more."""
+        count = self._run(step)
+        if count == MORE or count >= retention.PIECE:
+            self._unfinished.append(step)
+        return max(count, 0)
 
     def _run(self, step: Step) -> int:
         name, began = describe_step(step), elapsed()
@@ -148,6 +180,12 @@ class Sweeper:
         return 0
 
 
+def look_for_problems() -> None:
+    """Have the thread for hooks look, if a hook wants to know of problems."""
+    if any(map(hooks.listed, hooks.OF_PROBLEMS)):
+        hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
+
+
 def describe_step(step: Step) -> str:
     """The name of a step in words, such as “purge ended failed”."""
     work: Any = step.func if isinstance(step, partial) else step
@@ -159,6 +197,11 @@ def sweep() -> int:
     """Run all steps, up to ``MOST`` rows of each kind. Returns how many rows they changed."""
     sweeper = Sweeper()
     return sweeper.sweep() + sweeper.go_on(MOST // retention.PIECE - 1)
+
+
+def drop_old_partitions() -> int:
+    """Empty a partition of the history. If another one is due, ``go_on`` takes it."""
+    return MORE if partitions.drop_old() else 0
 
 
 def expire_leases() -> int:

@@ -25,10 +25,9 @@ from webhooks.db import to_utc
 from webhooks.insight.paging import search_filters
 from webhooks.insight.wording import exact_time, local_time
 from webhooks.models import Delivery, Event, RunState, Skip
-from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, Rows, filters_of
+from webhooks.models.filters import ACTOR_FILTERS, TIMES, Filter, Rows, filter_time, filters_of
 from webhooks.models.queue import OPEN_STATES
 from webhooks.models.run import kind_choices
-from webhooks.models.selection import filter_time
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]
@@ -140,7 +139,7 @@ class ListForm(forms.Form):
 
     @cached_property
     def chosen(self) -> dict[str, Any]:
-        """The filters that are set, as ``models.selection`` and runs read them."""
+        """The filters that are set, as ``models.filters`` and runs read them."""
         given = [(name, value) for name, value in self.cleaned_data.items() if value not in ("", None)]
         # Earlier fields outweigh later ones: a search means more than a model.
         return {name: one for field in reversed(given) for name, one in self.as_filters(*field).items()}

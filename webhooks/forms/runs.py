@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -23,13 +24,18 @@ from webhooks.operations.kinds import RUN_KINDS
 
 
 def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
-    """The kind of a run, and its filters as the list reads them. Raises Http404 for a run that no list offers."""
+    """The kind of a run, and its filters as the list reads them.
+
+    Raises Http404 for a run that no list offers, and PermissionDenied if the user may not act on such rows.
+    """
     kind = RUN_KINDS.get(request.GET.get("kind", ""))
     form_class = EventFilterForm if kind and kind.listed == "event" else DeliveryFilterForm
     form = form_class(request, {"kind", "count", *OPTIONS})
     if kind is None or kind.is_of_webhook or not form.is_valid():
         raise Http404(_("There is no such run."))
     options = {name: True for name in OPTIONS if name in request.GET and name in kind.filters}
+    if kind.missing_permissions(request.user):
+        raise PermissionDenied
     return kind, form.chosen | options
 
 

@@ -200,7 +200,7 @@ ClearBoxes = type(
 class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
     """Define or change a webhook.
 
-    ``user`` saves it: they need permission for what they change. ``preview_url`` answers the button “Try it on the last
+    ``user`` saves it, and needs permission for each change. ``preview_url`` answers the button “Try it on the last
     events”; without one there is no button. If ``is_trial``, the form is tried and not saved.
     """
 
@@ -234,7 +234,9 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         }
         widgets = {
             # Browsers refuse templates in an input of type "url".
-            "payload_url": forms.TextInput({"spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}),
+            "payload_url": forms.TextInput(
+                {"autocomplete": "off", "spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}
+            ),
             "description": forms.Textarea({"rows": 2}),
             "on_created": FirstActionWidget,
             "conditions": ConditionsWidget(CODE | {"rows": 6, "data-wh-conditions": ""}),
@@ -278,6 +280,8 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         self.fields["opened"].initial = self.opened_settings
         if preview_url and "conditions" in self.fields:
             self.fields["conditions"].widget.attrs["data-url"] = preview_url
+        if "name" in self.fields:  # to browsers, the form looks like one of a person with a new password
+            self.fields["name"].widget.attrs["autocomplete"] = "off"
         for name in ACTION_FIELDS.keys() & self.fields.keys():
             self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL
         # Remember "enabled" as it was when the form was opened: a worker may disable the webhook before the save.
@@ -288,6 +292,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         self._describe_secrets()
         for name in unused_fields(self.instance):
             self.fields.pop(name, None)
+        self._show_fixed()
         for name, values in {"serializer": registry.serializer_names(), "content_type": MediaType.values}.items():
             if name in self.fields:
                 self.fields[name].widget.suggestions = values
@@ -331,6 +336,14 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         if until := self.instance.previous_secret_until:
             text = _("It signs together with the new one until %(time)s.") % {"time": exact_time(until)}
             self.fields["forget_previous_secret"].help_text = text
+
+    def _show_fixed(self) -> None:
+        """Show the settings that only code changes."""
+        reserved = self.instance.reserved if self.instance.pk else None
+        if reserved is None:
+            return
+        for name in self.fields.keys() & {"identifier", *reserved.fixed}:
+            self.fields[name].disabled, self.fields[name].help_text = True, reserved.remedy
 
     @property
     def changed_settings(self) -> set[str]:
@@ -411,6 +424,8 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
         self._check_permissions()
         for name, stored in self.stored_secrets.items():
+            if name not in self.fields:
+                continue
             entered: Secret = cleaned.get(name) or Secret()
             if not cleaned.get(f"clear_{name}"):
                 cleaned[name] = entered or stored
@@ -444,7 +459,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
                 self.add_error(name, _("Enter it again: nothing was saved, and the entered value is not shown."))
 
     def save(self, commit: bool = True) -> Webhook:
-        """Save by ``save_webhook``, and raise what it raises. With ``commit=False``, save later by calling it again."""
+        """Save by ``save_webhook``, and raise its exceptions. With ``commit=False``, save later by calling it again."""
         webhook: Webhook = super().save(commit=False)
         if not commit:
             return webhook
@@ -473,7 +488,8 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
 
 
 def initial_values(original: Webhook | None = None) -> dict[str, Any]:
-    """The first values of the form for a new webhook: all actions, or those of ``original`` without its secrets."""
+    """The first values of the form for a new webhook: all actions, or the settings of ``original`` without its
+    secrets."""
     if original is None:
         return dict.fromkeys(ACTION_FIELDS, True)
     name = _("%(name)s (copy)") % {"name": original.name}
@@ -481,13 +497,16 @@ def initial_values(original: Webhook | None = None) -> dict[str, Any]:
 
 
 def unused_fields(webhook: Webhook) -> set[str]:
-    """The fields that offer nothing for this webhook: nothing is registered, or there is nothing to clear."""
+    """The fields that offer nothing for this webhook: nothing is registered, there is nothing to clear, or only code
+    changes the secret."""
+    secrets = {*CREDENTIAL_FIELDS}.intersection(webhook.reserved.fixed if webhook.reserved else ())
     uses = {
         "custom_events": registry.custom_events() or webhook.custom_events,
         "serializer": registry.serializer_names() or webhook.serializer,
         **{f"clear_{name}": getattr(webhook, name) for name in CREDENTIAL_FIELDS},
         "forget_previous_secret": webhook.previous_secret and webhook.previous_secret_until,
         "opened": webhook.pk,
+        **dict.fromkeys([*secrets, *(f"clear_{name}" for name in secrets)]),
     }
     return {name for name, use in uses.items() if not use}
 

@@ -22,8 +22,8 @@ from django.utils.module_loading import import_string
 from django.utils.text import capfirst, get_text_list
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger, reraise_job_timeout
-from webhooks.models import Webhook
+from webhooks.errors import about, get_logger, reraise_job_timeout
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.webhook import SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import url_policy
@@ -105,7 +105,7 @@ def _entry_of(
 
 
 def shown_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are settings of a webhook, as JSON values. Of a secret, and of a text that may contain
+    """The settings of a webhook among these values, as JSON values. Of a secret, and of a text that may contain
     one, only whether it is set."""
     shown = {name: values[name] for name in SETTINGS if name in values}
     for name in shown.keys() & {*CREDENTIAL_FIELDS, *TOKEN_FIELDS}:
@@ -143,8 +143,17 @@ def _publish(entries: Iterable[HistoryEntry], is_stored: bool) -> None:
     elif is_stored:
         return
     for one in entries:
-        kind = one.model._meta.verbose_name_raw
-        logger.info("History: %s %s %s “%s” %s", one.username, one.verb, kind, one.name, one.message)
+        kind, details = one.model._meta.verbose_name_raw, f": {one.message}" if one.message else ""
+        logger.info("History: %s %s %s “%s”%s", one.username, one.verb, kind, one.name, details, extra=_about(one))
+
+
+def _about(entry: HistoryEntry) -> dict[str, Any]:
+    """What the record of an entry is about. An entry about many rows has no key."""
+    if entry.model is Webhook:
+        return about(webhook=entry.name)
+    if entry.model is Delivery:
+        return about(delivery=entry.pk or "")
+    return about(event=entry.pk if entry.model is Event else None)
 
 
 def newest_of_webhooks(webhooks: Collection[int]) -> Any:

@@ -37,8 +37,8 @@ from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 
-# The status page shows no more webhooks, and no more open runs, than this.
-MAX_WEBHOOKS, MAX_RUNS = 200, 5
+# No more webhooks are read for alarms and for the status page, and no more open runs are shown, than this.
+MAX_WEBHOOKS, MAX_RUNS = 1000, 5
 
 # How many of the newest failed deliveries, and of the newest failed events, are read.
 MAX_NEWEST, MAX_FAILED_EVENTS = 25, 5
@@ -240,10 +240,10 @@ def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
 
 
 def _sending(queue: QueuedDeliveryQuerySet) -> QuerySet[Any]:
-    """The number of deliveries of each webhook that are being sent, without those that were claimed as they were
-    created: the newest rows of the queue show these.
+    """The number of deliveries of each webhook that are being sent. It leaves out deliveries that were claimed as
+    they were created: the newest rows of the queue show these.
 
-    Workers claim what is due for the longest time, and new deliveries. So it looks at both ends: if more than
+    Workers claim the deliveries that are due for the longest time, and new ones. So it looks at both ends: if more than
     ``EACH_CAP`` are due or waiting, it may miss some between them.
     """
     own = queue.filter(webhook=OuterRef("pk"))

@@ -2,8 +2,8 @@
 its statistics.
 
 A list goes from the newest row to older ones. The address of the next page has a cursor, the last row of this page, so
-there is no last page to stop at. If filters leave few rows, a page looks through a limited number of rows, shows what
-it found, and says how far it looked. If it found nothing, a client asks for the next page, until one has a match.
+there is no last page to stop at. If filters leave few rows, a page looks through a limited number of rows, shows the
+matches, and says how far it looked. If it found nothing, a client asks for the next page, until one has a match.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from webhooks import permissions, registry
 from webhooks.db import Among, index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip
-from webhooks.models.filters import EVENT_FILTERS, TIMES, select
-from webhooks.models.selection import (
+from webhooks.models.filters import (
+    EVENT_FILTERS,
+    TIMES,
     Filters,
     are_found_by_events,
     are_queued,
@@ -30,6 +31,7 @@ from webhooks.models.selection import (
     events_in_order,
     queue_in_order,
     rows_in_order,
+    select,
     skips_in_order,
 )
 from webhooks.security.encryption import Unreadable, unveil, veil
@@ -37,9 +39,9 @@ from webhooks.text import as_uuid
 
 M = TypeVar("M", bound=Model)
 
-# A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
+# A page looks through this many rows for matches: first a few, then more. Rows next to each other in the table cost
 # less than rows that an index finds here and there.
-LOOK_THROUGH, LOOK_THROUGH_SCATTERED = (1_000, 10_000), (500, 3_000)
+LOOK_THROUGH, LOOK_THROUGH_SCATTERED = (1_000, 2_000, 8_000), (500, 1_000, 2_000)
 
 # Events that one page reads deliveries of, and how often.
 EVENTS_AT_ONCE, ROUNDS = 500, 4

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import atomically, to_utc
+from webhooks.db import atomically, statement_limit, to_utc
 from webhooks.hooks import NoticedProblem
 from webhooks.insight.alarms import Alarm, find_alarms
 from webhooks.insight.alarms.causes import MAX_ALARMS
@@ -23,10 +24,21 @@ from webhooks.insight.overview import read_for_alarms
 from webhooks.insight.status import problems_of
 from webhooks.models import Sweep
 from webhooks.permissions import Operator
+from webhooks.workers.redis import REDIS_TIMEOUT
 from webhooks.workers.status import read_backend
 
 # Seconds between two looks of all workers together. Sweeps that look for old rows are 30 s apart.
 LOOK_EVERY = 25
+
+# One worker looks for as long as it lives: another one may see another Redis, or have other settings and keys. After so
+# many seconds without a look, another worker begins.
+TAKE_OVER_AFTER = 70
+
+# Seconds that PostgreSQL may take for one statement. Other notifications wait for a look: a table may be locked.
+STATEMENT_SECONDS = 10
+
+_own_look: datetime | None = None
+"""When the last look of this process began."""
 
 Known = dict[str, dict[str, Any]]
 """Problems by a key that stays the same from look to look. ``is_announced`` is True after ``problem_began``."""
@@ -34,41 +46,58 @@ Known = dict[str, dict[str, Any]]
 
 def look(**kwargs: Any) -> None:
     """Compare the alarms with those of the last look of any worker, and call the hooks after the commit."""
-    using = Sweep.objects.db
-    if not Sweep.begin_look(LOOK_EVERY):
+    global _own_look
+    using, last = Sweep.objects.db, Sweep.objects.values_list("looked_at", flat=True).filter(pk=1)
+    is_ours = _own_look is not None and last.first() == _own_look
+    if not Sweep.begin_look(LOOK_EVERY if is_ours else TAKE_OVER_AFTER):
         return
-    alarms = find_alarms(read_for_alarms(Operator("a worker")), read_backend(), conf.enabled, timezone.now())
+    began_at = _own_look = last.get()
+    with statement_limit(using, STATEMENT_SECONDS):
+        overview = read_for_alarms(Operator("a worker"))
+    # No page waits for it, and a Redis that is busy for a second is no problem.
+    alarms = find_alarms(overview, read_backend(REDIS_TIMEOUT), conf.enabled, timezone.now())
 
     def compare() -> None:
         row = Sweep.objects.select_for_update().get(pk=1)
+        if row.looked_at != began_at:
+            return  # this look took long, and another worker has looked since
         now = _known(problems_of(alarms), row.problems)
         if len(alarms) >= MAX_ALARMS:
             now = row.problems | now  # others may still be there
         announced = [key for key, one in now.items() if one["is_announced"]]
-        hooks.announce("problems_seen", using, lambda: [tuple(_noticed(now[key]) for key in announced)])
-        if now == row.problems:
-            return
         began = [key for key in announced if not _is_announced(row.problems, key)]
         ended = [key for key, one in row.problems.items() if one["is_announced"] and key not in now]
         hooks.announce("problem_began", using, lambda: [_noticed(now[key]) for key in began])
         hooks.announce("problem_ended", using, lambda: [_noticed(row.problems[key]) for key in ended])
-        Sweep.objects.filter(pk=1).update(problems=now)
+        # The last one, because an e-mail may take long.
+        hooks.announce("problems_seen", using, lambda: [tuple(_noticed(now[key]) for key in announced)])
+        if now != row.problems:
+            Sweep.objects.filter(pk=1).update(problems=now)
 
     atomically(compare, using)
 
 
 def _known(alarms: Iterable[Alarm], before: Known) -> Known:
-    """These alarms and what follows from them. Those known from before keep their texts and times."""
+    """These alarms and what follows from them, as they are now."""
     found: Known = {}
     for root in alarms:
-        for alarm in (root, *problems_of(root.consequences)):
-            key = f"{alarm.problem}:{alarm.webhook_id or ''}:{alarm.error_kind}"
-            since = to_utc(alarm.since or timezone.now()).isoformat()
+        family = (root, *problems_of(root.consequences))
+        is_news = root.webhook_id is None or not any(
+            one.problem == root.problem and _is_announced(before, _key(one)) for one in family
+        )  # of webhooks that fail alike, another one may become the first
+        for alarm in family:
+            key = _key(alarm)
+            known = before.get(key, {}).get("since") or to_utc(timezone.now()).isoformat()
+            since = to_utc(alarm.since).isoformat() if alarm.since else known
             new = NoticedProblem(alarm.problem, alarm.level, alarm.text, alarm.remedy, alarm.webhook_id, since, key)
-            one = before.get(key) or asdict(new)
-            is_announced = alarm is root or _is_announced(before, key) or _is_announced(found, key)
-            found[key] = one | {"is_announced": is_announced}
+            is_announced = (alarm is root and is_news) or _is_announced(before, key) or _is_announced(found, key)
+            found[key] = asdict(new) | {"is_announced": is_announced}
     return found
+
+
+def _key(alarm: Alarm) -> str:
+    """The kind of error distinguishes faults of the site. At one webhook it changes from attempt to attempt."""
+    return f"{alarm.problem}:{alarm.webhook_id or ''}:{'' if alarm.webhook_id else alarm.error_kind}"
 
 
 def _is_announced(known: Known, key: str) -> bool:

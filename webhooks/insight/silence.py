@@ -88,14 +88,14 @@ def read_unregistered(webhooks: Collection[Any]) -> dict[int, Silence]:
 
 def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:
     """The labels of the models of these webhooks that are not registered, by webhook."""
-    label = Concat("contenttype__app_label", Value("."), "contenttype__model", output_field=CharField())
     chosen: Any = Webhook.object_types.through.objects.using(Webhook.objects.db).filter(webhook__in=webhooks)
-    # Not as objects: all webhooks together may have thousands of models.
-    missing = chosen.annotate(label=label)
-    missing = missing.exclude(label__in=list(registry.registered_models())).order_by("label")
+    chosen = chosen.annotate(label=Concat("contenttype__app_label", Value("."), "contenttype__model"))
+    # All webhooks together may have thousands of models, and mostly none is missing.
+    missing = set(chosen.order_by().values_list("label", flat=True).distinct()) - registry.registered_models().keys()
     found = defaultdict[int, list[str]](list)
-    for pk, one in missing.values_list("webhook_id", "label"):
-        found[pk].append(one)
+    if missing:
+        for pk, label in chosen.filter(label__in=missing).order_by("label").values_list("webhook_id", "label"):
+            found[pk].append(label)
     return dict(found)
 
 

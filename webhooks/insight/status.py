@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from django.db import Error
 from django.utils import timezone
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from webhooks.conf import conf
-from webhooks.db import elapsed
+from webhooks.db import elapsed, statement_limit
+from webhooks.errors import describe_error
 from webhooks.insight import history
 from webhooks.insight.alarms import Alarm, Level, Problem, find_alarms
 from webhooks.insight.counts import TOTAL_CAP
@@ -36,6 +39,9 @@ MAX_NAMED = 3
 
 # Seconds that the index of the admin shows the same alarms, and the users for whom a process keeps some.
 LATEST_SECONDS, MAX_READERS = 5.0, 100
+
+# Seconds that PostgreSQL may take for one statement of pages that have other content, too.
+STATEMENT_SECONDS = 2
 
 OF_WORKERS = (Problem.NO_WORKER, Problem.NO_WORKER_OF_QUEUE, Problem.FAULT, Problem.SILENT_WORKER)
 
@@ -97,15 +103,27 @@ def _keep(user: Any, alarms: list[Alarm]) -> list[Alarm]:
     return alarms
 
 
-def latest_problems(user: Any) -> list[Alarm]:
+def latest_problems(user: Any, statement_seconds: float | None = None) -> list[Alarm]:
     """The errors and warnings of ``read_status``, up to ``LATEST_SECONDS`` old: for pages that people open often.
 
-    It reads no more than the alarms need: about ten queries by indexes, and Redis."""
+    It reads no more than the alarms need: about ten queries by indexes, and Redis. ``statement_seconds`` limits each
+    query, see ``statement_limit``."""
     found_at, alarms = _latest.get(_key(user), (-math.inf, []))
     if elapsed() - found_at >= LATEST_SECONDS:
-        overview, backend = read_for_alarms(user), read_backend()
+        with statement_limit(Lease.objects.db, statement_seconds) if statement_seconds else nullcontext():
+            overview = read_for_alarms(user)
+        backend = read_backend()
         alarms = _keep(user, find_alarms(overview, backend, conf.enabled, timezone.now()))
     return problems_of(alarms)
+
+
+def problems_to_show(user: Any) -> list[Alarm]:
+    """As ``latest_problems``, for pages that have other content, too. If the database refuses, that is the problem."""
+    try:
+        return latest_problems(user, STATEMENT_SECONDS)
+    except Error as error:
+        text = _("The status of webhooks cannot be read: %(error)s") % {"error": describe_error(error)}
+        return [Alarm(Problem.NONE, text, level=Level.ERROR)]
 
 
 def problems_of(alarms: Iterable[Alarm]) -> list[Alarm]:

@@ -22,8 +22,7 @@ from webhooks.errors import describe_error
 from webhooks.insight.alarms import Level
 from webhooks.insight.wording import count_of, sentence
 from webhooks.models import Run, RunState, Webhook
-from webhooks.models.filters import FILTERS, Filter
-from webhooks.models.selection import filter_time, without_options
+from webhooks.models.filters import FILTERS, Filter, filter_time, without_options
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
@@ -54,6 +53,7 @@ class DatabaseCommand(BaseCommand):
     """
 
     exit_status_of_failure: ClassVar = 1
+    """The exit status of each CommandError."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         for stream in (options.get("stdout"), options.get("stderr"), self.stdout._out, self.stderr._out):
@@ -62,6 +62,9 @@ class DatabaseCommand(BaseCommand):
         try:
             with translation.override("en"):
                 return super().execute(*args, **options)
+        except CommandError as error:
+            error.returncode = self.exit_status_of_failure
+            raise
         except Error as error:
             text = sentence(f"The database cannot be used: {describe_error(error)}")
             raise CommandError(text, returncode=self.exit_status_of_failure) from error

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import requests
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
@@ -44,6 +43,12 @@ OPERATOR = Operator("webhooks_import")
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
 LEFT_OUT = ("owner", "tags", "custom_fields")
+
+DURABLY = "rq_webhooks.deliver"
+"""The action of this app for NetBox's event rules."""
+
+# The actions of event rules that send a webhook.
+SENDING = ("webhook", DURABLY)
 
 ESCAPING = (
     "Nautobot escapes HTML in templates (& becomes &amp;), and this app does not: write {{ … | e }} where the receiver "
@@ -318,22 +323,18 @@ def create(plans: Iterable[Plan]) -> None:
     """Create a webhook for each plan, or none. Raises ChangedMeanwhile if another user took one of the names."""
     with transaction.atomic(Webhook.objects.db):
         for plan in plans:
-            webhook = save_webhook(Webhook(), plan.fields, _types_of(plan), OPERATOR, is_checked=True)
+            chosen = registry.object_types_of(plan.object_types)
+            webhook = save_webhook(Webhook(), plan.fields, chosen, OPERATOR, is_checked=True)
             logger.info("Webhook %s was imported from %s", webhook, plan.origin, extra=about(webhook=webhook))
 
 
 def _problem(plan: Plan) -> str:
     try:
-        check_webhook(Webhook(), plan.fields, _types_of(plan), OPERATOR)
+        check_webhook(Webhook(), plan.fields, registry.object_types_of(plan.object_types), OPERATOR)
     except ValidationError as error:
         refused = [f"{name}: {' '.join(messages)}" for name, messages in error.message_dict.items()]
         return f"refused: {'; '.join(refused)}"
     return ""
-
-
-def _types_of(plan: Plan) -> list[ContentType]:
-    models = registry.registered_models()
-    return list(ContentType.objects.get_for_models(*(models[label] for label in plan.object_types)).values())
 
 
 def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
@@ -356,7 +357,7 @@ def translate(responses: Responses, registered: Collection[str]) -> Iterator[Pla
     for rule in responses.rules.values():
         pk = rule.get("action_object_id")
         webhook = webhooks.get(pk) if isinstance(pk, int | str) else None
-        if webhook and rule.choice("action_type") == "webhook":
+        if webhook and rule.choice("action_type") in SENDING:
             used.add(pk)
         yield _plan_or_skip(rule, webhook, registered)
     for pk, webhook in webhooks.items():
@@ -374,7 +375,7 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
     """``rule`` and ``webhook`` are the same for a webhook with its own models and actions."""
     origin = _title_of("webhook" if rule is webhook else "event rule", rule)
     kind = rule.choice("action_type") if rule is not webhook else "webhook"
-    if kind != "webhook":
+    if kind not in SENDING:
         action = f"is a {kind}" if kind else "is not given"
         return Skipped(origin, f"its action {action}: only webhooks have an equivalent here")
     if webhook is None:

@@ -569,6 +569,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
+            index=models.Index(condition=models.Q(('noted_end__isnull', False)), fields=['noted_end'], name='rq_webhooks_delivery_ended'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
             index=models.Index(condition=models.Q(('error_kind', ''), _negated=True), fields=['error_kind', 'id'], name='rq_webhooks_delivery_error'),
         ),
         migrations.AddIndex(

@@ -9,7 +9,7 @@ lanes                    the locks of objects, and the next delivery of each
 worker                   workers with their leases and transactions; the last sweep
 run                      actions on many rows
 partitions               the partitions of the history on PostgreSQL
-filters, selection       the filters of deliveries, events and skips, declared once; choosing rows by them
+filters                  the filters of deliveries, events and skips, declared once; choosing rows by them
 statistic                counts and times by minute and hour, and totals
 validation               the rules for a webhook
 ids                      ids that begin with a time

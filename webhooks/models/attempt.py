@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks import payloads
 from webhooks.db import execute_safely, insert_rows_sql
-from webhooks.models.columns import EMPTY, USERNAME_LENGTH, HexField, WriteDBManager
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, HexField, WriteDBManager, alters_data
 from webhooks.models.delivery import Delivery
 from webhooks.text import REDACTED
 
@@ -94,6 +94,7 @@ STORED_BODIES = {BodyKind.TEMPLATE, BodyKind.STATIC}
 
 
 class AttemptManager(WriteDBManager["Attempt"]):
+    @alters_data
     def insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, each with the same columns, in one statement. Raises IntegrityError if one is there already,
         and the transaction goes on."""

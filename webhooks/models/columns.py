@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
 from django.db import connections, models, router
 
 M = TypeVar("M", bound=models.Model)
+F = TypeVar("F", bound=Callable[..., Any])
 
 USERNAME_LENGTH = 150  # as in Django's own user model
 REQUEST_ID_LENGTH = 200
@@ -30,6 +31,12 @@ def default(value: Any) -> Any:
 # Options of an optional text column, and of one with a JSON list.
 EMPTY: Any = {"blank": True, **default("")}
 EMPTY_LIST: Any = {"blank": True, "default": list, "db_default": []}
+
+
+def alters_data(method: F) -> F:
+    """Mark a method that writes. Templates of a host do not call it: Django's, and those in Jinja's sandbox."""
+    method.alters_data = True  # type: ignore[attr-defined]
+    return method
 
 
 class WriteDBManager(models.Manager[M]):

@@ -34,7 +34,7 @@ from webhooks.db import (
     value_by_id_sql,
 )
 from webhooks.models import lanes
-from webhooks.models.columns import EMPTY, WriteDBManager, default
+from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
@@ -210,6 +210,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def discardable(self) -> DeliveryQuerySet:
         return self.filter(queued__state__in=(State.WAITING, State.PENDING, State.FAILED))
 
+    @alters_data
     def retry(self, requested_by: str) -> int:
         """Put failed and discarded deliveries back into their lanes, with a new retry schedule.
 
@@ -217,6 +218,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """
         return self._send_again(retry, requested_by)
 
+    @alters_data
     def resend(self, requested_by: str) -> int:
         """Put finished deliveries back into their lanes, including succeeded ones, with a new retry schedule."""
         return self._send_again(resend, requested_by)
@@ -230,6 +232,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
         return atomically(lock_and_change, self.db)
 
+    @alters_data
     def discard(self) -> int:
         """End deliveries without sending them, unless they are being sent. The next ones in their lanes move up."""
 
@@ -270,6 +273,7 @@ _DeliveryManager = WriteDBManager.from_queryset(DeliveryQuerySet)
 class DeliveryManager(_DeliveryManager):
     """The statements of workers."""
 
+    @alters_data
     def insert(
         self,
         deliveries: Sequence[NewDelivery],
@@ -313,6 +317,7 @@ class DeliveryManager(_DeliveryManager):
         inserted, _, *found = fetch_each(using, new, (delivery, [rows]), *others)
         return {to_uuid(pk) for (pk,) in inserted} if may_exist else {one.id for one in deliveries}, found
 
+    @alters_data
     def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
         """Write transitions. Returns the numbers of the attempts by delivery, for deliveries that are still claimed
         under these tokens. The others stay as they are."""
@@ -423,6 +428,7 @@ class Delivery(models.Model):
                 name="rq_webhooks_delivery_discards",
                 condition=Q(discarded_at__isnull=False),  # for pages
             ),
+            models.Index(fields=["noted_end"], name="rq_webhooks_delivery_ended", condition=Q(noted_end__isnull=False)),
             models.Index(
                 fields=["error_kind", "id"], condition=~models.Q(error_kind=""), name="rq_webhooks_delivery_error"
             ),
@@ -458,9 +464,22 @@ class Delivery(models.Model):
         return Delivery.objects.filter(pk=self.pk).values_list(EndOfFirstAttempt(), flat=True).first()
 
     @property
+    def due_at(self) -> datetime | None:
+        """When its attempt is or was due. None once it has ended."""
+        return self._queued.due_at if self._queued else None
+
+    @property
     def next_attempt_at(self) -> datetime | None:
         """None unless it is pending."""
-        return self._queued.due_at if self._queued and self.state == State.PENDING else None
+        return self.due_at if self.state == State.PENDING else None
+
+    @property
+    def is_retriable(self) -> bool:
+        """Whether ``retriable`` finds it."""
+        due = self.next_attempt_at
+        is_between_attempts = due is not None and due > timezone.now()
+        has_failed = self.state in (State.FAILED, State.DISCARDED)
+        return (is_between_attempts or has_failed) and self.webhook.deleted_at is None
 
     @property
     def in_lane(self) -> bool:

@@ -34,6 +34,7 @@ from webhooks.models.columns import (
     USERNAME_LENGTH,
     PackedTextField,
     WriteDBManager,
+    alters_data,
     default,
     json_parts,
 )
@@ -113,8 +114,8 @@ _IS_UNDISPATCHED = """(
 # PostgreSQL then plans for few partitions.
 _WAITS_FOR = """(
     SELECT event_id FROM rq_webhooks_undispatched WHERE event_id = (
-        SELECT CASE WHEN found.object_id = rq_webhooks_event.object_id THEN found.id END FROM rq_webhooks_event AS found
-        WHERE found.object_type = rq_webhooks_event.object_type
+        SELECT found.id FROM rq_webhooks_event AS found
+        WHERE found.object_type = rq_webhooks_event.object_type AND found.object_id >= rq_webhooks_event.object_id
             AND (found.object_id, found.id) < (rq_webhooks_event.object_id, rq_webhooks_event.id)
             AND found.id >= %s AND found.id <= %s
         ORDER BY found.object_id DESC, found.id DESC LIMIT 1
@@ -143,6 +144,7 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Failed events that were replayed."""
         return self.exclude(replayed_at=None).exclude(error="")
 
+    @alters_data
     def delete_undispatched(self) -> None:
         """Delete events that no worker has dispatched."""
         chosen = list(self.filter(undispatched__isnull=False).values_list("pk", flat=True))
@@ -287,6 +289,7 @@ class Event(models.Model):
         """Whether loop protection stopped it."""
         return self.failure == "loop_protection"
 
+    @alters_data
     def insert(self, using: str) -> None:
         """Insert a new row, to be dispatched. Each change of an object pays for it: ``save()`` costs twice as much."""
         connection, columns = connections[using], self._columns()
@@ -296,6 +299,7 @@ class Event(models.Model):
         self._state.adding, self._state.db = False, using
 
     @classmethod
+    @alters_data
     def insert_all(cls, new: Sequence[Event], using: str) -> None:
         """Insert new rows in their order, many with each statement.
 
@@ -309,6 +313,7 @@ class Event(models.Model):
             event._state.adding, event._state.db = False, using
 
     @classmethod
+    @alters_data
     def announce(cls, events: Iterable[Event], using: str) -> None:
         """Call the hooks ``event_recorded`` for inserted events, once their transaction is committed."""
         hooks.announce("event_recorded", using, lambda: [event.as_recorded() for event in events])

@@ -138,6 +138,9 @@ class Window(NamedTuple):
     event_id: int
     begin: uuid.UUID
     end: uuid.UUID
+    first_event: int
+    """Where to look for an event that is ahead. Such a look goes along an index, and must not pass over all the entries
+    of a partition that are before its window: so this is the begin of a partition."""
 
 
 class Marks(NamedTuple):
@@ -163,7 +166,7 @@ class Marks(NamedTuple):
         """The deliveries among which those may be that are ahead of the ones of events from ``first`` on. None: all,
         before the history has partitions, and for events that have waited for long."""
         mark = self._mark(first)
-        return Window(mark.event_id, id_at(mark.milliseconds), self.end) if mark else None
+        return Window(mark.event_id, id_at(mark.milliseconds), self.end, mark.partition) if mark else None
 
     def are_kept_by(self, delivery: Any) -> bool:
         """Whether a new delivery is in all windows that begin before its event. Most are."""

@@ -20,10 +20,12 @@ from functools import partial
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from webhooks.conf import conf
-from webhooks.db import execute, fetch_all, is_postgresql
+from webhooks.db import database_time, execute, fetch_all, is_postgresql
 from webhooks.errors import get_logger, is_lock_timeout, is_statement_timeout
 from webhooks.models.delivery import Delivery
-from webhooks.models.statistic import DAY, Period
+from webhooks.models.ids import id_at
+from webhooks.models.queue import at_once_seconds
+from webhooks.models.statistic import DAY, Period, unix_time_sql
 from webhooks.models.worker import Mark, Sweep, may_delete_events
 
 logger = get_logger(__name__)
@@ -33,7 +35,7 @@ EVENT, DELIVERY = "rq_webhooks_event", "rq_webhooks_delivery"
 # The tables that are divided by time: the borders of their partitions are the same.
 BY_TIME = {DELIVERY: "id", "rq_webhooks_attempt": "delivery_id", "rq_webhooks_body": "delivery_id"}
 
-# A partitioned table has no storage parameters, so each partition has those of the default partition.
+# A partitioned table has no storage parameters, so each partition takes them from the default partition.
 STORAGE = "SELECT reloptions FROM pg_class WHERE oid = to_regclass(%s)"
 
 # A change of a table waits for its locks up to so many milliseconds. Everything else that needs the table waits behind
@@ -42,13 +44,14 @@ LOCK_WAIT, LONG_LOCK_WAIT, MANY_LEFT = 50, 500, 30
 
 # A partition has this part of the retention of succeeded deliveries. On a site with few deliveries it is half of it:
 # there, old rows are deleted one by one, too. A busy site sends at least so many in the shorter time.
-PART, QUIET_PART, BUSY = 8, 2, 100_000
+PART, QUIET_PART, BUSY = 8, 2, 30_000
 
 # The first partition begins so many seconds from now. The last one must end so many seconds from now at least.
 MARGIN, AHEAD = 5, 120
 
-# A partition of events has at least so many ids. The first one begins at least so many after the last event.
-MIN_IDS, MIN_MARGIN_IDS = 200_000, 10_000
+# A partition of events has at least so many ids. The first one begins at least so many after the last event. A burst of
+# so many has partitions, too.
+MIN_IDS, MIN_MARGIN_IDS, BURST_IDS = 50_000, 10_000, 200_000
 
 # Seconds after the begin of a partition until no event comes with an earlier time, or few.
 SETTLED = 60
@@ -61,11 +64,6 @@ FOLDED = 1000
 
 # The comment of a partition of which only rows are left that stay for longer.
 EMPTIED = "Only rows that are stored for longer are left."
-
-
-# The plans that read a whole partition. A worker's transaction has none of them.
-READING_PLANS = ("enable_seqscan", "enable_hashjoin", "enable_sort")
-_SET_PLANS = "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in READING_PLANS)
 
 
 class HistoryError(Exception):
@@ -126,7 +124,7 @@ def first_emptied_later(using: str) -> int | None:
     if obstacle(using):
         return None
     seconds = conf.retention_days["succeeded"] * DAY
-    due = _now(using) - int(seconds * 1000)
+    due = _due(using)
     longest = 2 * seconds * 1000 / PART
     whole = (one for one in read_partitions(using, DELIVERY) if not one.is_emptied)
     chosen = (one for one in whole if one.end - one.begin <= longest and not one.has_long_begun(due))
@@ -157,20 +155,19 @@ def _make_by_time(using: str) -> None:
             end += period
         stamp = f"{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%d%H%M%S}"
         for table, column in BY_TIME.items():
-            _make(using, table, column, stamp, _id_at(begin), _id_at(end))
+            _make(using, table, column, stamp, id_at(begin), id_at(end))
 
 
 def _make_of_events(using: str) -> None:
     known, rate = read_partitions(using, EVENT), _rate(using)
     expected = max(MIN_IDS, int(rate * _period(using, is_first=not known) / 1000))
-    last = _last_event(using)
-    if known and known[-1].end > last + expected + MIN_IDS:  # also for a burst
-        return
-    begin = known[-1].end if known else 0
-    if last >= begin:
+    last, end = _last_event(using), known[-1].end if known else 0
+    if last >= end:
         [[newest]] = fetch_all(using, f"SELECT COALESCE(MAX(id), 0) FROM {EVENT}")
-        begin = max(last, newest) + max(MIN_MARGIN_IDS, int(rate * 60))
-    _make(using, EVENT, "id", str(begin), str(begin), str(begin + expected))
+        end = max(last, newest) + max(MIN_MARGIN_IDS, int(rate * 60))
+    while end <= last + expected + BURST_IDS:
+        begin, end = end, end + expected
+        _make(using, EVENT, "id", str(begin), begin, end)
 
 
 def _make_mark(using: str) -> None:
@@ -183,7 +180,9 @@ def _make_mark(using: str) -> None:
     if begun is None or (marks and marks[-1][1] >= begun.begin):
         return
     if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
-        mark = Mark(_last_event(using) + MIN_MARGIN_IDS, begun.begin)
+        border = _last_event(using) + MIN_MARGIN_IDS
+        partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= border), default=0)
+        mark = Mark(border, begun.begin, partition)
         Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
 
 
@@ -193,7 +192,7 @@ def _last_event(using: str) -> int:
     return int(fetch_all(using, statement)[0][0])
 
 
-def _make(using: str, table: str, column: str, stamp: str, begin: str, end: str) -> None:
+def _make(using: str, table: str, column: str, stamp: str, begin: int | uuid.UUID, end: int | uuid.UUID) -> None:
     name, default = _name(using, table, f"_p{stamp}"), _name(using, table, "_default")
     [[size]] = fetch_all(using, "SELECT pg_relation_size(to_regclass(%s))", [default])
     if size > MAX_DEFAULT_BYTES:
@@ -219,14 +218,15 @@ def _period(using: str, is_first: bool) -> int:
 
 def _rate(using: str) -> float:
     """How many attempts workers make a second: in the last ten minutes, or in the last day if that is more."""
+    now = unix_time_sql(using)
     found = fetch_all(
         using,
         f"""
         SELECT COALESCE(SUM(attempted) FILTER (WHERE period = {Period.MINUTE}), 0) / 600.0,
             COALESCE(SUM(attempted) FILTER (WHERE period = {Period.HOUR}), 0) / {DAY}.0
         FROM rq_webhooks_statistic
-        WHERE period = {Period.MINUTE} AND start >= EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::bigint - 660
-            OR period = {Period.HOUR} AND start >= EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::bigint - {DAY}
+        WHERE period = {Period.MINUTE} AND start >= {now} - 660
+            OR period = {Period.HOUR} AND start >= {now} - {DAY}
         """,
     )
     return float(max(found[0]))
@@ -235,15 +235,22 @@ def _rate(using: str) -> float:
 # Emptied and dropped
 
 
-def drop_old() -> int:
-    """Empty the oldest partition whose succeeded deliveries are older than their retention, and drop an emptied one.
-    Rows that are stored for longer stay. Returns 0: it deletes no single rows."""
+def _due(using: str) -> int:
+    """A partition is due if it ended before this time, in milliseconds since 1970: its succeeded deliveries are older
+    than their retention then, except for rows with a noted end."""
+    return _now(using) - int((conf.retention_days["succeeded"] * DAY + at_once_seconds()) * 1000)
+
+
+def drop_old() -> bool:
+    """Empty the oldest partition that is due, and drop an emptied one. Rows that are stored for longer stay. Returns
+    whether another partition is due."""
     using = Delivery.objects.db
     if _is_in_hosts_transaction(using) or obstacle(using):
-        return 0
-    due = _now(using) - int(conf.retention_days["succeeded"] * DAY * 1000)
+        return False
+    due = _due(using)
     whole = [one for one in read_partitions(using, DELIVERY) if not one.is_emptied]
-    if whole and whole[0].end <= due and _change(using, lambda: _empty_by_time(using, whole[0])):
+    is_emptied = bool(whole) and whole[0].end <= due and _change(using, lambda: _empty_by_time(using, whole[0]))
+    if is_emptied:
         whole = whole[1:]
     # The events of deliveries that are not deleted yet must stay.
     border = min(due, whole[0].begin) if whole else due
@@ -255,7 +262,7 @@ def drop_old() -> int:
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
         if few := next((one for one in left if _has_few(using, tables, one)), None):
             _change(using, partial(_fold, using, tables, few), wait)
-    return 0
+    return is_emptied and bool(whole) and whole[0].end <= due
 
 
 def _is_over(using: str, partition: Partition, border: int) -> bool:
@@ -269,15 +276,15 @@ def _is_over(using: str, partition: Partition, border: int) -> bool:
 
 def _empty_by_time(using: str, partition: Partition) -> None:
     delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
-    _lock_to_read(using, *others, delivery)
+    _lock(using, *others, delivery)
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
-    here = f"delivery_id >= '{_id_at(partition.begin)}' AND delivery_id < '{_id_at(partition.end)}'"
-    # The end of one that succeeded at once is that of its attempt.
-    ended = "started_at + duration_ms * interval '1 millisecond'"
+    here = f"delivery_id >= '{id_at(partition.begin)}' AND delivery_id < '{id_at(partition.end)}'"
+    # By indexes of the few rows that stay: a partition may have a hundred millions.
     stays = f"""
-        SELECT id FROM {delivery} WHERE outcome <> 'succeeded' OR noted_end >= {before}
-        UNION SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
-        UNION SELECT delivery_id FROM {others[0]} WHERE number = 1 AND {ended} >= {before}
+        SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
+        UNION SELECT id FROM {delivery} WHERE error_kind <> ''
+        UNION SELECT id FROM {delivery} WHERE discarded_at IS NOT NULL
+        UNION SELECT id FROM {delivery} WHERE noted_end >= {before}
     """
     _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE id IN ({stays})")
     for number, name in enumerate(others, 1):
@@ -289,11 +296,11 @@ def _empty_of_events(using: str, partition: Partition) -> None:
     if not may_delete_events(using):
         return
     name = _name(using, EVENT, f"_p{partition.stamp}")
-    _lock_to_read(using, name)
+    _lock(using, name)
     here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
     # One statement: a dispatch may just turn an undispatched event into deliveries.
     stays = f"""
-        SELECT id FROM {name} WHERE error <> ''
+        SELECT id FROM {name} WHERE error <> '' AND replayed_at IS NULL
         UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
         UNION SELECT event_id FROM {DELIVERY} WHERE {here}
     """
@@ -304,7 +311,7 @@ def _empty_of_events(using: str, partition: Partition) -> None:
 def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
     """Move the few rows that are left into the default partition, and drop the partition."""
     names = [_name(using, table, f"_p{partition.stamp}") for table in tables]
-    _lock_to_read(using, *reversed(names))
+    _lock(using, *reversed(names))
     for number, name in enumerate(names):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name}")
     execute(using, f"DROP TABLE {', '.join(names)}")
@@ -313,10 +320,8 @@ def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
         execute(using, f"DROP TABLE kept_{number}")
 
 
-def _lock_to_read(using: str, *names: str) -> None:
-    """Lock partitions. The next statements read whole ones, so they need plans that a worker's transaction has not."""
+def _lock(using: str, *names: str) -> None:
     execute(using, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
-    fetch_all(using, _SET_PLANS, ["on"] * len(READING_PLANS))
 
 
 def _keep(using: str, name: str, statement: str) -> None:
@@ -352,12 +357,10 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
     milliseconds."""
     try:
         with transaction.atomic(using):
-            before = ", ".join(f"current_setting('{name}')" for name in READING_PLANS)
-            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true), {before}"
-            [[is_free, _, *plans]] = fetch_all(using, lock)
+            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true)"
+            [[is_free, _]] = fetch_all(using, lock)
             if is_free:
                 work()
-                fetch_all(using, _SET_PLANS, plans)
             return bool(is_free)
     except DatabaseError as error:
         if is_lock_timeout(error):
@@ -382,9 +385,4 @@ def _name(using: str, table: str, end: str = "") -> str:
 
 def _now(using: str) -> int:
     """The time by the database's clock, in milliseconds since 1970."""
-    [[now]] = fetch_all(using, "SELECT (EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()) * 1000)::bigint")
-    return int(now)
-
-
-def _id_at(milliseconds: int) -> str:
-    return str(uuid.UUID(int=milliseconds << 80))
+    return int(database_time(using) * 1000)

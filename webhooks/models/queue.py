@@ -21,8 +21,10 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from webhooks.conf import conf
 from webhooks.db import (
     DatabaseNow,
     Statement,
@@ -38,15 +40,19 @@ from webhooks.db import (
     rows_by_id,
     rows_by_id_sql,
     stored_time,
-    time_text,
+    time_as_text,
     to_uuid,
     uuid_sql,
     value_by_id_sql,
 )
-from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
 from webhooks.models.event import Event
+from webhooks.models.ids import first_id
 from webhooks.models.webhook import Webhook
 from webhooks.models.worker import begin_transaction
+
+# The bounds of ``at_once_seconds``, in seconds, and its part of the retention of succeeded deliveries between them.
+AT_ONCE_LEAST, AT_ONCE_MOST, AT_ONCE_PART = 60.0, 3600.0, 8
 
 
 class State(models.TextChoices):
@@ -138,6 +144,7 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         """Deliveries that are claimed under one of these tokens."""
         return self.filter(state=State.SENDING, claim__in=tokens)
 
+    @alters_data
     def release(self, wait: float | None = None, **also: Any) -> int:
         """Make claimed deliveries pending again, and due since the same time, or in ``wait`` seconds. Does not count as
         an attempt."""
@@ -168,6 +175,7 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         """
         return statement, [*count_params, *first_params, *last_params]
 
+    @alters_data
     def hasten_heads(self, webhook_ids: Collection[int]) -> int:
         """Let failed heads of lanes be due now, as the receivers of these webhooks work again: later deliveries wait
         behind them. Up to ``MOST_HASTENED``, the longest failing first."""
@@ -175,6 +183,7 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         heads = later.filter(webhook__in=webhook_ids).order_by("failing_since").select_for_update(skip_locked=True)
         return self.filter(pk__in=list(heads.values_list("pk", flat=True)[:MOST_HASTENED])).update(due_at=DatabaseNow())
 
+    @alters_data
     def leave_lane(self) -> int:
         """Unblock the deliveries behind these. They themselves are retried outside the lane."""
         return self.update(in_lane=False, overtaken=False, failing_since=None)
@@ -213,11 +222,18 @@ class Transition:
 
 
 class Moved(NamedTuple):
-    """A delivery whose attempt was recorded: the number of the attempt, and whether it has succeeded at once. Then its
-    row says so already."""
+    """A delivery whose attempt was recorded: the number of the attempt, and whether it has succeeded at once, which is
+    within ``at_once_seconds()``. Then its row says so already."""
 
     number: int
     is_at_once: bool = False
+
+
+def at_once_seconds() -> float:
+    """A delivery that succeeds at its first attempt and within so many seconds after its event has no end in its row.
+    Then the sweep knows without a look at its attempt that it has ended by then."""
+    retention = timedelta(days=conf.retention_days["succeeded"]).total_seconds()
+    return min(AT_ONCE_MOST, max(AT_ONCE_LEAST, retention / AT_ONCE_PART))
 
 
 _QueueManager = WriteDBManager.from_queryset(QueuedDeliveryQuerySet)
@@ -271,6 +287,7 @@ class QueueManager(_QueueManager):
                 due.append(DueWebhook(pk, bool(is_probe), since, has, is_early))
         return due
 
+    @alters_data
     def claim(self, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost_leases: int = 0) -> list[ClaimedRow]:
         """Claim up to ``capacity`` due deliveries of each webhook that have lost so many leases, the longest due first.
         A probe may be claimed before it is due.
@@ -292,6 +309,7 @@ class QueueManager(_QueueManager):
         )
         return claimed_rows(found)
 
+    @alters_data
     def move_on(self, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, Moved]:
         """Take succeeded deliveries out of the queue, and set the next attempts of the others. Returns the ones that
         are claimed under these tokens. The others stay as they are."""
@@ -301,8 +319,11 @@ class QueueManager(_QueueManager):
         moved = list[tuple[Any, ...]]()
         if succeeded := [one.id for one in transitions if one.state == State.SUCCEEDED]:
             statement, parameters = delete_sql(using, "rq_webhooks_queue", "delivery_id", succeeded, "uuid")
-            returned = "delivery_id, attempts + 1, attempts = 0 AND requested_at IS NULL"
-            moved += fetch_all(using, f"{statement} AND {is_mine} RETURNING {returned}", [*parameters, tokens_param])
+            is_recent = "delivery_id >= CAST(%s AS uuid)" if is_postgresql(using) else "delivery_id >= %s"
+            returned = f"delivery_id, attempts + 1, attempts = 0 AND requested_at IS NULL AND {is_recent}"
+            first = first_id(timezone.now() - timedelta(seconds=at_once_seconds())).hex
+            statement = f"{statement} AND {is_mine} RETURNING {returned}"
+            moved += fetch_all(using, statement, [*parameters, tokens_param, first])
         rows: dict[uuid.UUID, dict[str, Any]] = {
             one.id: {
                 "state": one.state,
@@ -344,6 +365,7 @@ class QueueManager(_QueueManager):
         )
         return {to_uuid(pk): Moved(*rest) for pk, *rest in moved}
 
+    @alters_data
     def discard(self, ids: Collection[uuid.UUID]) -> list[tuple[Any, ...]]:
         """Take deliveries out of the queue that are not being sent. Returns the id and the place of each, and whether
         it was the head of its lane."""
@@ -352,6 +374,7 @@ class QueueManager(_QueueManager):
         unsent = f"{statement} AND state IN ('waiting', 'pending', 'failed') RETURNING {found}"
         return fetch_all(self.db, unsent, parameters)
 
+    @alters_data
     def put_back(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows with the columns ``PUT_BACK``, to be sent again. A failed delivery has one, which is
         overwritten."""
@@ -414,7 +437,7 @@ def _find_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) 
 
 def _due_in(using: str, wait: float) -> float | str:
     """The next attempt: the seconds until then, by PostgreSQL's clock. SQLite has none."""
-    return wait if is_postgresql(using) else time_text(using, datetime.now(UTC) + timedelta(seconds=wait))
+    return wait if is_postgresql(using) else time_as_text(using)(datetime.now(UTC) + timedelta(seconds=wait))
 
 
 class QueuedDelivery(models.Model):

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks import hooks
 from webhooks.db import DatabaseNow
-from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
 
 if TYPE_CHECKING:
     from webhooks.delivery.runs.kinds import RunKind
@@ -43,10 +43,12 @@ class RunQuerySet(models.QuerySet["Run"]):
     def running(self) -> RunQuerySet:
         return self.filter(state=RunState.RUNNING)
 
+    @alters_data
     def pause(self) -> int:
         """The worker begins no further step of these."""
         return self.running().update(state=RunState.PAUSED)
 
+    @alters_data
     def resume(self) -> int:
         """Go on with paused runs where they were."""
         taken = F("done") + F("failed") + F("skipped")
@@ -59,6 +61,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         notes = self.running().exclude(note={}).values_list("note", flat=True)
         return {uuid.UUID(note["token"]) for note in notes if note["token"]}
 
+    @alters_data
     def cancel(self) -> int:
         """End runs. Their earlier steps stay as they are."""
         return self.filter(state__in=OPEN_RUN_STATES).update(state=RunState.CANCELLED, finished_at=DatabaseNow())
@@ -157,6 +160,7 @@ class Run(models.Model):
             return 100
         return None if self.total is None else min(100, 100 * self.taken // max(1, self.total))
 
+    @alters_data
     def announce(self) -> None:
         """Call the hooks ``run_finished``, once the transaction that ends it is committed."""
 
@@ -166,6 +170,7 @@ class Run(models.Model):
 
         hooks.announce("run_finished", Run.objects.db, finished)
 
+    @alters_data
     def save_step(self, **columns: Any) -> None:
         """Write what a step has changed."""
         for name, value in columns.items():

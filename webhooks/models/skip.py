@@ -14,7 +14,15 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import delete_sql, execute_safely, insert_rows_sql
-from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
+from webhooks.models.columns import (
+    EMPTY,
+    REQUEST_ID_LENGTH,
+    USERNAME_LENGTH,
+    WriteDBManager,
+    alters_data,
+    default,
+    json_parts,
+)
 from webhooks.models.ids import new_id
 from webhooks.models.webhook import Webhook
 from webhooks.registry.registration import NAME_LENGTH
@@ -148,6 +156,7 @@ class Skip(models.Model):
         return detail if shows_actual else {name: value for name, value in detail.items() if name != "actual"}
 
     @classmethod
+    @alters_data
     def store_all(cls, skips: Iterable[Skip], using: str) -> None:
         """Insert skips, or replace those with the same ids. An error leaves the open transaction usable."""
         columns = [str(column.column) for column in cls._meta.local_concrete_fields]
@@ -157,6 +166,7 @@ class Skip(models.Model):
             execute_safely(using, statement, [rows])
 
     @classmethod
+    @alters_data
     def delete_all(cls, ids: Collection[uuid.UUID], using: str) -> None:
         """Delete skips by their ids. An error leaves the open transaction usable."""
         execute_safely(using, *delete_sql(using, "rq_webhooks_skip", "id", ids, "uuid"))

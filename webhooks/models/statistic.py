@@ -18,7 +18,7 @@ from django.db import models
 from django.utils import timezone
 
 from webhooks.db import among_sql, execute, fetch_all, is_postgresql, to_utc
-from webhooks.models.columns import EMPTY, WriteDBManager, default
+from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default
 from webhooks.models.webhook import Webhook
 
 
@@ -137,6 +137,7 @@ class StatisticManager(WriteDBManager["Statistic"]):
         """
         return fetch_all(self.db, statement, [chosen_param] * 2)
 
+    @alters_data
     def add(self, deltas: Collection[int]) -> None:
         """Add the deltas with these ids, to the totals too. A webhook that is deleted has none any more."""
         chosen, chosen_param = among_sql(self.db, deltas)
@@ -150,6 +151,7 @@ class StatisticManager(WriteDBManager["Statistic"]):
         for statement in both if is_postgresql(self.db) else [f"{source} {by_period}", f"{source} {total}"]:
             execute(self.db, statement, [chosen_param])
 
+    @alters_data
     def delete_old(self, period: Period, days: float, most: int) -> int:
         """Delete up to ``most`` rows of this period that are older than so many days. Returns how many there were."""
         end = f"{unix_time_sql(self.db)} - {int(days * DAY)}"
@@ -198,10 +200,9 @@ for _column in (*BUCKETS, *TOTALS, *LONGEST):
 
 
 class StatisticTotalManager(WriteDBManager["StatisticTotal"]):
-    def of_webhooks(self) -> Iterator[tuple[int, str, dict[str, int]]]:
-        """The webhook, the error kind, and the counts above 0 of each row."""
-        for webhook, kind, *counts in self.values_list(*KEY_OF_TOTAL, *COUNTS):
-            yield webhook, kind, {name: count for name, count in zip(COUNTS, counts, strict=True) if count}
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The webhook, the error kind, and ``COUNTS`` of each row. Monitoring reads them often: not as objects."""
+        return fetch_all(self.db, f"SELECT {', '.join([*KEY_OF_TOTAL, *COUNTS])} FROM rq_webhooks_statistictotal")
 
 
 class StatisticTotal(models.Model):
@@ -231,6 +232,7 @@ for _column in COUNTS:
 
 
 class StatisticDeltaManager(WriteDBManager["StatisticDelta"]):
+    @alters_data
     def insert(self, counts: Sequence[Mapping[str, int | str]]) -> None:
         """Insert these rows of ``Statistic`` as one delta of the current minute."""
         if not counts:
@@ -302,7 +304,7 @@ def deltas_sql(using: str, condition: str = "") -> str:
 
 
 def _upsert_sql(using: str, table: str, keys: Sequence[str], columns: Sequence[str], condition: str = "") -> str:
-    """An INSERT that adds the rows of ``deltas`` to those of a table with the same keys. ``condition``: "AND …"."""
+    """An INSERT that adds the rows of ``deltas`` to the rows of a table with the same keys. ``condition``: "AND …"."""
     names, sums = ", ".join(columns), ", ".join(f"COALESCE({merged_sql(name)}, 0)" for name in columns)
     greatest = "GREATEST" if is_postgresql(using) else "MAX"
     added = ", ".join(

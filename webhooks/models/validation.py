@@ -186,14 +186,19 @@ def _known_fields(labels: Sequence[str], serializer: str) -> dict[str, bool] | N
 def _url_error(url: str, is_enabled: bool, renderer: Renderer) -> str:
     """The destination is checked for enabled webhooks only, so that a webhook to a forbidden one can be disabled."""
     check = connect.why_blocked if is_enabled else url_policy.problem
-    if not url or not templates.is_template(url):
-        return check(url) if url else ""
-    if reason := _template_error("url", url, renderer):
+    if reason := _template_error("url", url, renderer) if templates.is_template(url) else "":
         return reason
-    beginning = _TAG.split(url)[0]
-    if host := _HOST.match(beginning):
-        return check(host[1])
-    return "" if _BEGINNING.fullmatch(beginning) else _("Enter an http:// or https:// URL.")
+    if fixed := fixed_part(url):
+        return check(fixed)
+    return "" if _BEGINNING.fullmatch(_TAG.split(url)[0]) else _("Enter an http:// or https:// URL.")
+
+
+def fixed_part(url: str) -> str:
+    """The URL. Of a template only the beginning up to the host, and nothing if the host depends on the data."""
+    if not templates.is_template(url):
+        return url
+    host = _HOST.match(_TAG.split(url)[0])
+    return host[1] if host else ""
 
 
 def _template_error(kind: templates.Kind, source: str, renderer: Renderer) -> str:

@@ -18,11 +18,11 @@ from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import hooks
+from webhooks import hooks, registry
 from webhooks.conf import MAX_TIMEOUT
 from webhooks.db import DatabaseNow
 from webhooks.models import validation
-from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
+from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, alters_data, default
 from webhooks.models.event import Action
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SENT_CREDENTIALS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
@@ -69,7 +69,7 @@ CONTENT_FIELDS = tuple(
     name for name in SETTINGS if name not in {*DESTINATION_FIELDS, *CREDENTIAL_FIELDS, *HARMLESS_FIELDS}
 )
 
-# The fields that ``clean`` may rewrite.
+# The fields that ``normalize`` may rewrite.
 NORMALIZED_FIELDS = {
     "identifier",
     "conditions",
@@ -287,6 +287,7 @@ class Webhook(WebhookSecrets, WebhookState):
     def _remember(self, settings: Mapping[str, Any]) -> None:
         self._loaded = {**self._loaded, **settings}
 
+    @alters_data
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Insert or update the row. An update writes the settings that changed since this instance was loaded.
 
@@ -301,13 +302,15 @@ class Webhook(WebhookSecrets, WebhookState):
         changed = {name for name, value in settings if name not in self._loaded or self._loaded[name] != value}
         self.save_settings(changed, using=kwargs.get("using"))
 
-    def _write(self, *args: Any, **kwargs: Any) -> None:
+    def _write(self, *args: Any, stored: Webhook | None = None, **kwargs: Any) -> None:
+        """``stored`` is the row, if the caller has locked it in a transaction."""
         fields = kwargs.get("update_fields")
         using = kwargs.get("using") or router.db_for_write(Webhook, instance=self)
         rows = type(self).objects.using(using).filter(pk=self.pk)
-        was_enabled: bool | None = None
+        was_enabled = stored.enabled if stored else None
         if "enabled" in (self.__dict__ if fields is None else fields):
-            was_enabled = rows.values_list("enabled", flat=True).first() if self.pk else None
+            if self.pk and not stored:
+                was_enabled = rows.values_list("enabled", flat=True).first()
             written = {"disabled_at", "disabled_by"}
             if self.enabled:
                 self.disabled_at, self.disabled_by = None, ""
@@ -321,32 +324,35 @@ class Webhook(WebhookSecrets, WebhookState):
                 self.disabled_at = timezone.now()
             if fields is not None:
                 kwargs["update_fields"] = {*fields, *written}
-        with transaction.atomic(using):
+        with transaction.atomic(using, savepoint=stored is None):
             super().save(*args, **kwargs)
             if was_enabled is False and self.enabled:
                 rows.update(resumed_at=DatabaseNow())
             # Not before: a transaction that is rolled back may be tried again, and must write them again.
             transaction.on_commit(partial(self._remember, self._settings(kwargs.get("update_fields"))), using)
 
+    @alters_data
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Hide and disable the webhook at once. The sweep deletes its deliveries and then the row."""
         using = using or router.db_for_write(Webhook, instance=self)
         return Webhook.objects.using(using).filter(pk=self.pk).delete()
 
-    delete.alters_data = True  # type: ignore[attr-defined]
-
-    def save_settings(self, changed: Collection[str], user: object = "", using: str | None = None) -> bool:
+    @alters_data
+    def save_settings(
+        self, changed: Collection[str], user: object = "", using: str | None = None, stored: Webhook | None = None
+    ) -> bool:
         """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
         Returns whether this enables the webhook.
 
         "secret" in ``changed`` starts an overlap with the stored secret. "previous_secret" ends an overlap. If this
         disables the webhook, ``user`` did it. Raises DoesNotExist if the row was deleted meanwhile, and IntegrityError
         if secret headers would go to a receiver that was not validated together with them. Validate first: the row
-        stays locked until the end of the transaction, and workers wait for it.
+        stays locked until the end of the transaction, and workers wait for it. ``stored`` is the row, if the caller
+        has locked it.
         """
         using = using or router.db_for_write(Webhook, instance=self)
-        with transaction.atomic(using):
-            stored = Webhook.objects.using(using).select_for_update(no_key=True).get(pk=self.pk)
+        with transaction.atomic(using, savepoint=stored is None):
+            stored = stored or Webhook.objects.using(using).select_for_update(no_key=True).get(pk=self.pk)
             self._refuse_unseen_receiver(stored, {*changed})
             secret = self.secret
             for field in self._meta.concrete_fields:
@@ -358,7 +364,7 @@ class Webhook(WebhookSecrets, WebhookState):
                 self.replace_secret(secret)
             if "previous_secret" in changed:
                 self.forget_previous_secret()
-            self._write(using=using)
+            self._write(using=using, stored=stored)
             if self.enabled != stored.enabled:
                 name = "webhook_resumed" if self.enabled else "webhook_disabled"
                 hooks.announce(name, using, lambda: [self.as_changed(user)])
@@ -382,6 +388,11 @@ class Webhook(WebhookSecrets, WebhookState):
         )
 
     @property
+    def reserved(self) -> registry.Reserved | None:
+        """What its identifier is reserved for. None if users define it."""
+        return registry.reserved_for(self.identifier)
+
+    @property
     def is_paused(self) -> bool:
         """Whether a user paused it, or its failures did."""
         return self.enabled and (self.probe_at is not None or self.paused_at is not None)
@@ -391,6 +402,12 @@ class Webhook(WebhookSecrets, WebhookState):
         return self.enabled and not self.is_paused
 
     def clean(self) -> None:
+        self.normalize()
+        if errors := validation.find_errors(self):
+            raise ValidationError(errors)
+
+    def normalize(self) -> None:
+        """Write settings as they are stored: an empty value in one way only, and names stripped and once each."""
         self.identifier = self.identifier or None  # a form has an empty text, and several webhooks may have none
         self.conditions = self.conditions or None
         self.static_data = self.static_data or None
@@ -399,8 +416,6 @@ class Webhook(WebhookSecrets, WebhookState):
         for name in SENT_CREDENTIALS:
             if not getattr(self, name).problem and not getattr(self, name).reveal().strip():
                 setattr(self, name, Secret())
-        if errors := validation.find_errors(self):
-            raise ValidationError(errors)
 
     @property
     def is_form(self) -> bool:

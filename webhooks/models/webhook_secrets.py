@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import validation
-from webhooks.models.columns import EMPTY
+from webhooks.models.columns import EMPTY, alters_data
 from webhooks.network.auth import Credentials
 from webhooks.security.encryption import EncryptedTextField, Secret
 
@@ -59,6 +59,7 @@ class WebhookSecrets(models.Model):
     class Meta:
         abstract = True
 
+    @alters_data
     def replace_secret(self, secret: Secret) -> None:
         """Sign with this secret from now on. Does not save.
 
@@ -73,10 +74,12 @@ class WebhookSecrets(models.Model):
             self.previous_secret = previous
             self.previous_secret_until = timezone.now() + timedelta(seconds=conf.secret_overlap)
 
+    @alters_data
     def forget_previous_secret(self) -> None:
         """Sign with the current secret only. To save it, give "previous_secret" to ``save_settings``."""
         self.previous_secret, self.previous_secret_until = Secret(), None
 
+    @alters_data  # as ``Secret.reveal``
     def overlapping_secret(self, now: datetime) -> str:
         """The previous secret if it still signs at the aware time ``now``, or "".
 
@@ -84,8 +87,6 @@ class WebhookSecrets(models.Model):
         """
         is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
-
-    overlapping_secret.alters_data = True  # type: ignore[attr-defined] # as ``Secret.reveal``
 
     def credentials(self, url: str) -> Credentials:
         """The credentials of a request to this URL, which may come from a template."""

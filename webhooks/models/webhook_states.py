@@ -12,7 +12,7 @@ from django.dispatch import Signal
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow, atomically
-from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
 from webhooks.text import clean, username_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class WebhookState(models.Model):
 
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):
+    @alters_data
     def update(self, **values: Any) -> int:
         """As Django's. ``enabled=True`` also clears the failures of webhooks that were disabled, as a save does."""
         if values.get("enabled") is True and values.keys().isdisjoint(NO_FAILURES):
@@ -92,8 +93,6 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
             resumed_at = Case(When(enabled=True, then=F("resumed_at")), default=DatabaseNow())
             values = kept | {"resumed_at": resumed_at} | values
         return super().update(**values)
-
-    update.alters_data = True  # type: ignore[attr-defined]
 
     def paused(self) -> WebhookQuerySet:
         """Webhooks that a user paused, or that are paused because their receivers fail."""
@@ -114,45 +113,52 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         """Webhooks that are no longer used. The sweep deletes them after the last of their deliveries."""
         return self.exclude(deleted_at=None)
 
+    @alters_data
     def resume(self) -> int:
         """Send to paused webhooks again at once, and clear their failures."""
         resumed = {"resumed_at": DatabaseNow(), "paused_at": None, "paused_by": "", **NO_FAILURES}
         return atomically(lambda: self.paused().update(**resumed), self.db)
 
+    @alters_data
     def pause(self, user: object) -> int:
         """Stop sending until a user resumes them."""
         return self.pausable().update(paused_at=DatabaseNow(), paused_by=clean(username_of(user), USERNAME_LENGTH))
 
+    @alters_data
     def probe(self) -> int:
         """Send the next probe at once to webhooks that get probes."""
         return atomically(lambda: self.probed().update(probe_at=DatabaseNow()), self.db)
 
+    @alters_data
     def record_success(self) -> int:
         """Clear the failures, and end a pause that they caused."""
         resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
         return self.update(last_success_at=DatabaseNow(), resumed_at=resumed_at, **NO_FAILURES)
 
+    @alters_data
     def delete(self) -> tuple[int, dict[str, int]]:
         """Hide and disable them at once. The sweep deletes their deliveries and then the rows.
 
-        Each gets a new name that is unique, so that its old name is free.
+        Each gets a new name that is unique, and loses its identifier, so that both are free.
         """
         keys = list(self.order_by().values_list("pk", flat=True))
         end = Value(f" {secrets.token_hex(4)})")
         name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), end)
         webhooks = self.model.with_deleted.using(self.db).filter(pk__in=keys, deleted_at=None)
-        count = webhooks.update(enabled=False, deleted_at=DatabaseNow(), name=name)
+        count = webhooks.update(enabled=False, deleted_at=DatabaseNow(), name=name, identifier=None)
         deleted.send(self.model, using=self.db)
         return count, {self.model._meta.label: count}
 
-    delete.alters_data = delete.queryset_only = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
 
+    @alters_data
     def delete_rows(self) -> int:
         """Delete the rows themselves, with everything of them."""
         return super().delete()[0]
 
-    delete_rows.alters_data = delete_rows.queryset_only = True  # type: ignore[attr-defined]
+    delete_rows.queryset_only = True  # type: ignore[attr-defined]
 
+    @alters_data
     def delete_expired_secrets(self) -> int:
         """Delete previous secrets that no longer sign."""
         expired = self.filter(previous_secret_until__lte=DatabaseNow())

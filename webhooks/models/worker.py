@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from webhooks.conf import conf
 from webhooks.db import WHOLE_TABLE_PLANS, DatabaseNow, Statement, atomically, fetch_all, is_postgresql
-from webhooks.models.columns import WriteDBManager
+from webhooks.models.columns import WriteDBManager, alters_data
 
 T = TypeVar("T")
 
@@ -22,10 +22,12 @@ PINNED = (*WHOLE_TABLE_PLANS, "synchronous_commit")
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
+    @alters_data
     def register(self, name: str) -> uuid.UUID:
         """Begin a lease. Returns its token."""
         return self.create(token=uuid.uuid4(), name=name, lease_until=DatabaseNow(conf.lease)).token
 
+    @alters_data
     def renew(self, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
         """Renew leases. Returns the tokens with valid leases."""
         renewed = self.filter(token__in=tokens)
@@ -69,6 +71,8 @@ class Mark(NamedTuple):
 
     event_id: int
     milliseconds: int
+    partition: int = 0
+    """The first id of the partition of this event."""
 
 
 class Sweep(models.Model):
@@ -101,6 +105,7 @@ class Sweep(models.Model):
         return f"swept at {self.swept_at}"
 
     @classmethod
+    @alters_data
     def begin(cls, interval: float) -> bool:
         """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
 
@@ -113,6 +118,7 @@ class Sweep(models.Model):
         return cls.get_or_begin()[1]
 
     @classmethod
+    @alters_data
     def begin_look(cls, interval: float) -> bool:
         """Whether the caller should look for alarms now, as ``begin`` says it for the sweep."""
         cls.get_or_begin()
@@ -121,6 +127,7 @@ class Sweep(models.Model):
         return bool(in_worker_transaction(cls.objects.db, lambda: due.update(looked_at=DatabaseNow())))
 
     @classmethod
+    @alters_data
     def get_or_begin(cls) -> tuple[Sweep, bool]:
         """The row, and whether this is the first sweep."""
         return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})

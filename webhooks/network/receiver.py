@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
@@ -56,6 +57,11 @@ def serving(receive: Receive, host: str = LOOPBACK, port: int = 0) -> Iterator[s
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = False  # a request may hang on purpose
+
+        def server_bind(self) -> None:
+            """Without the lookup of the host's name, which may wait for a name server."""
+            TCPServer.server_bind(self)
+            self.server_name, self.server_port = host, self.socket.getsockname()[1]
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Nothing: the sender may close a connection when it likes, and ``receive`` reports its own errors."""

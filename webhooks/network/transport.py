@@ -83,7 +83,7 @@ class Transport(Loop):
             yield from ask(self._kept, request, answer, limits)
         except Exception as raised:  # a receiver or a setting can cause any: each is a failed attempt with a reason
             error = raised
-        outcome = outcome_of(request, answer, error, started_at, self._now(), limits)
+        outcome = outcome_of(request, answer, error, started_at, self._now, limits)
         if answer.has_begun and (self._kept.costly or limits.is_suspect):
             self._kept.note_cost(_key(request), limits)
         return outcome
@@ -179,7 +179,12 @@ def _message(target: _Target, request: Request) -> bytes:
 
 
 def outcome_of(
-    request: Request, answer: Answer, error: BaseException | None, started_at: datetime, now: datetime, limits: Limits
+    request: Request,
+    answer: Answer,
+    error: BaseException | None,
+    started_at: datetime,
+    now: Callable[[], datetime],
+    limits: Limits,
 ) -> Outcome:
     """The Outcome of an attempt: an answer, an error, or both."""
 
@@ -192,7 +197,7 @@ def outcome_of(
     if answer.status is not None:
         location, phrase = kept(answer.header("location") or "", REASON_LENGTH), kept(answer.phrase, REASON_LENGTH)
         kind, reason = judge(answer.status, phrase, location)
-    wait = retry_after(answer.header("retry-after"), now) if reason else None
+    wait = retry_after(answer.header("retry-after"), now()) if reason else None
     if error:
         # With a status too: the receiver may not have finished, so it is a failure, as in NetBox. A 410 or 429 counts.
         in_body = answer.status is not None

@@ -2,13 +2,11 @@
 
 webhooks     test, pause, resume and delete webhooks, rotate keys, and why a user may not save settings
 edits        whether the settings of a webhook changed since a user read them
-samples      the objects and custom events that a user may choose for a trial
 trial        try a webhook on a real object, or its filters on stored events, before it is saved
 kinds        the kinds of runs, one class each: retry, resend, discard, recover, and the list of all
-retries      what the kinds that change deliveries share, a few at once or many
+retries      the base of the kinds that change deliveries, a few at once or many
 replays      replay events, and the run that replays many
-backfills    the runs that send a webhook what it did not get: stored events, or the objects of changes that it skipped
+backfills    the runs that send missed changes to a webhook: stored events, or the objects of skipped changes
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
-before_run   what the page before a run asks
 run_filters  check the filters of a run, and say them in words
 """

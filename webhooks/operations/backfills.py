@@ -1,4 +1,4 @@
-"""Send a webhook what it did not get: stored events (backfill), or what it skipped (recover skipped). Workers do it.
+"""Send missed changes to a webhook: stored events (backfill), or skipped changes (recover skipped). Workers do it.
 
 After a wrong condition is corrected, nothing has the changes that it refused: a skip stores no data. So each object is
 read again and sent once, if the webhook wants it now.
@@ -53,6 +53,8 @@ from webhooks.models.skip import Rule
 from webhooks.registry import label_of
 from webhooks.registry.keys import with_pks
 from webhooks.text import last_line
+
+NOT_INCLUDED = "the permission %s does not include it"
 
 # A skip may be stored by another machine, with a clock that is this much ahead.
 CLOCKS = timedelta(seconds=10)
@@ -141,8 +143,12 @@ class Backfill(ExaminedKind):
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         [portion], receiver = portions, webhook_of(run)
         judged: Judged = portion.prepared
-        _choose_serializer(receiver, judged.wanted)
-        done, claimed = insert_for(receiver, judged.wanted, portion.free, token)
+        wanted = _permitted(run, receiver, judged.wanted)
+        if refused := [event for event in judged.wanted if event not in wanted]:
+            judged.failed += len(refused)
+            judged.problem = f"event {refused[-1].pk} ({refused[-1]}): {NOT_INCLUDED % self.permissions[0]}"
+        _choose_serializer(receiver, wanted)
+        done, claimed = insert_for(receiver, wanted, portion.free, token)
         return Applied(done, judged.failed, judged.problem, claimed)
 
     def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
@@ -172,6 +178,21 @@ class Backfill(ExaminedKind):
         for start in range(0, len(keys), self.examined):
             ids = [key.id for key in keys[start : start + self.examined]]
             yield from candidates.filter(pk__in=ids).order_by("pk")
+
+
+def _permitted(run: Run, webhook: Webhook, events: Sequence[Event]) -> Sequence[Event]:
+    """The events with deliveries that the user of the run may resend.
+
+    Constraints choose among rows, so this creates the deliveries, and takes that back.
+    """
+    if not run.is_restricted or permissions.may_all(user := user_of(run), "resend", Delivery):
+        return events
+    with transaction.atomic(Delivery.objects.db):
+        insert_for(webhook, events, 0, None)
+        new = Delivery.objects.filter(webhook=webhook, event__in=events)
+        permitted = set(permissions.allowed(user, "resend", new).values_list("event", flat=True))
+        transaction.set_rollback(True, Delivery.objects.db)
+    return [event for event in events if event.pk in permitted]
 
 
 def _judge_one(webhook: Webhook, filters: Filters, event: Event) -> tuple[bool, str]:
@@ -266,12 +287,16 @@ class RecoverSkipped(ExaminedKind):
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         [portion], webhook, applied = portions, webhook_of(run), Applied()
+        user = user_of(run) if run.is_restricted else None
         # Two skips may have the same position. So this takes the range, and not only the rows of the portion.
         rows = self.between(self.rows(run), portion.after, portion.until)
         for skip in self.in_time(rows, portion.keys, time_left, applied):
             try:
                 with transaction.atomic(Event.objects.db):
-                    applied.done += _recover(webhook, skip)
+                    event = _recover(webhook, skip)
+                    if event and user and not permissions.may(user, "replay", event):
+                        raise NotRecoverable(NOT_INCLUDED % self.permissions[0])
+                applied.done += event is not None
             except Exception as error:
                 reraise_job_timeout(error)
                 applied.failed += 1
@@ -303,8 +328,8 @@ class RecoverSkipped(ExaminedKind):
         return permissions.visible_skips(user_of(run), found) if run.is_restricted else found
 
 
-def _recover(webhook: Webhook, skip: Skip) -> bool:
-    """Store an Event of the object for this webhook. False if the webhook does not want the object as it is now.
+def _recover(webhook: Webhook, skip: Skip) -> Event | None:
+    """Store an Event of the object for this webhook. None if the webhook does not want the object as it is now.
 
     Raises NotRecoverable, NotRegistered, and what the serializer and the conditions raise.
     """
@@ -313,7 +338,7 @@ def _recover(webhook: Webhook, skip: Skip) -> bool:
         raise NotRecoverable(_("the object is deleted, so it cannot be read: correct the receiver by hand"))
     action = _action(webhook, skip)
     if action is None:
-        return False
+        return None
     text = serialize.serialize(registration, instance, webhook.serializer).columns()
     event = Event(
         action=action,
@@ -326,12 +351,12 @@ def _recover(webhook: Webhook, skip: Skip) -> bool:
         **payloads.serializer_columns({webhook.serializer: [webhook.pk]}, {webhook.serializer: text}),
     )
     if not wants(Filters.of(webhook), EventContext.of_stored(event, webhook.serializer)):
-        return False
+        return None
     for name, value in serialize.context_columns(vars(event), Event.objects.db).items():
         setattr(event, name, value)
     event.insert(Event.objects.db)
     Event.announce([event], Event.objects.db)
-    return True
+    return event
 
 
 def _action(webhook: Webhook, skip: Skip) -> Action | None:

@@ -13,6 +13,7 @@ from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
 from webhooks.security.encryption import Secret
+from webhooks.text import json_equal
 
 # The settings that a user can read. Workers write other columns, and ``enabled``.
 READABLE_SETTINGS = [name for name in SETTINGS if name not in CREDENTIAL_FIELDS]
@@ -58,7 +59,7 @@ def _parse(read: str) -> dict[str, Any]:
 
 def is_same(one: Any, other: Any) -> bool:
     """Whether two values of a setting mean the same."""
-    return bool(_plain(one) == _plain(other))
+    return json_equal(_plain(one), _plain(other))
 
 
 def _plain(value: Any) -> Any:

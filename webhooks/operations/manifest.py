@@ -1,4 +1,4 @@
-"""Webhooks as a file that a project keeps in its repository: read it, plan what it changes, apply it, and write it.
+"""Webhooks as a file that a project keeps in its repository: read it, plan its changes, apply them, and write it.
 
 Each webhook in the file has an identifier and settings by their names. Settings that it leaves out get their defaults,
 as with a PUT of the REST API. Only secrets and ``enabled`` stay as they are: a worker may have disabled the webhook.
@@ -8,19 +8,18 @@ Secrets are not in the file. It names the environment variables that hold them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import models, transaction
 from django.utils import translation
 from django.utils.text import slugify
 
 from webhooks import registry
-from webhooks.insight import history
 from webhooks.models import Webhook
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import SETTINGS
@@ -29,6 +28,7 @@ from webhooks.operations import edits
 from webhooks.operations.webhooks import StaleSettings, check_webhook, delete_webhooks, save_webhook
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
+from webhooks.text import clean, json_equal
 
 WEBHOOKS = "webhooks"
 """The only key of a file: the list of its webhooks."""
@@ -58,6 +58,8 @@ class Declared:
     values: dict[str, Any]
     labels: list[str]
     """Of its models, such as "dcim.site"."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """What is wrong with its settings, by their names. Such a setting has its default in ``values``."""
 
 
 @dataclass
@@ -84,42 +86,47 @@ class Change:
 # Reading
 
 
-def read(document: Any, environment: Mapping[str, str] = os.environ) -> list[Declared]:
-    """The webhooks of a parsed file. Raises InvalidFile with all mistakes that need no database."""
+def _read(document: Any, environment: Mapping[str, str], problems: list[str]) -> list[Declared]:
+    """The webhooks of a parsed file that have an identifier. Adds the mistakes of the others to ``problems``. Raises
+    InvalidFile if the document has no list of webhooks."""
     if not isinstance(document, dict) or not isinstance(document.get(WEBHOOKS), list) or len(document) > 1:
         raise InvalidFile([f"The file must be an object with one key, “{WEBHOOKS}”, and a list of webhooks in it."])
-    problems: list[str] = []
-    found = [_declared(item, number, environment, problems) for number, item in enumerate(document[WEBHOOKS], 1)]
-    identifiers = [one.identifier for one in found if one.identifier]
-    twice = sorted({one for one in identifiers if identifiers.count(one) > 1})
-    problems += [f"{one}: two webhooks have this identifier." for one in twice]
-    if problems:
-        raise InvalidFile(problems)
+    found = []
+    for number, item in enumerate(document[WEBHOOKS], 1):
+        identifier = item.get("identifier") if isinstance(item, dict) else None
+        if isinstance(identifier, str) and identifier:
+            found.append(_declared(item, identifier, environment))
+        else:
+            problems.append(f"Webhook {number} of the file needs an identifier, such as “cmdb-sync”.")
+    reserved = {one.identifier: registry.reserved_for(one.identifier) for one in found}
+    problems += [f"{identifier}: {one.problem}" for identifier, one in reserved.items() if one]
+    problems += [f"{one}: two webhooks have this identifier." for one in _repeated([one.identifier for one in found])]
+    problems += [f"{one}: two webhooks have this name." for one in _repeated([one.values["name"] for one in found])]
     return found
 
 
-def _declared(item: Any, number: int, environment: Mapping[str, str], problems: list[str]) -> Declared:
-    identifier = item.get("identifier") if isinstance(item, dict) else None
-    if not isinstance(identifier, str) or not identifier:
-        problems.append(f"Webhook {number} of the file needs an identifier, such as “cmdb-sync”.")
-        return Declared("", {}, [])
-    values, labels = {name: value for name, value in _defaults().items() if name not in KEPT}, []
+def _repeated(texts: Sequence[str]) -> list[str]:
+    return sorted({one for one in texts if one and texts.count(one) > 1})
+
+
+def _declared(item: dict[Any, Any], identifier: str, environment: Mapping[str, str]) -> Declared:
+    one = Declared(identifier, {name: value for name, value in _defaults().items() if name not in KEPT}, [])
     for name, given in item.items():
         try:
             if name == "object_types":
-                labels = [label.lower() for label in _typed(given, list)]
+                one.labels = [label.lower() for label in _typed(given, list)]
             else:
-                values[name] = _value(name, given, environment)
+                one.values[name] = _value(name, given, environment)
         except ValueError as error:
-            problems.append(f"{identifier}: {name}: {error}.")
-    return Declared(identifier, values, labels)
+            one.problems[name] = str(error)
+    return one
 
 
 def _value(name: str, given: Any, environment: Mapping[str, str]) -> Any:
     """A setting as the model has it. Raises ValueError with the reason why it cannot be one."""
     if name not in SETTINGS:
         nearest = get_close_matches(name, SETTINGS, n=1)
-        raise ValueError(f"there is no such setting. {f'Did you mean {nearest[0]}' if nearest else 'See the docs'}")
+        raise ValueError(f"there is no such setting. {f'Did you mean {nearest[0]}?' if nearest else 'See the docs.'}")
     if name in CREDENTIAL_FIELDS:
         return _secret(given, environment)
     if given is None and _column(name).null:
@@ -128,20 +135,23 @@ def _value(name: str, given: Any, environment: Mapping[str, str]) -> Any:
 
 
 def _secret(given: Any, environment: Mapping[str, str]) -> Secret:
-    if given in ("", None):
+    if given == "":
         return Secret()
     variable = given.get(ENVIRONMENT) if isinstance(given, dict) and len(given) == 1 else None
     if not isinstance(variable, str):
-        raise ValueError(f"write {{{ENVIRONMENT}: NAME}} with the name of an environment variable, or “” for none")
-    if not environment.get(variable):
-        raise ValueError(f"the environment variable {variable} is not set")
-    return Secret(environment[variable])
+        raise ValueError(f"write {{{ENVIRONMENT}: NAME}} with the name of an environment variable, or “” for none.")
+    text = environment.get(variable, "").strip()  # as in a form: a file of a secret ends with a line break
+    if not text:
+        raise ValueError(f"the environment variable {variable} is not set, or empty.")
+    if clean(text) != text:
+        raise ValueError(f"the environment variable {variable} is not UTF-8.")
+    return Secret(text)
 
 
 def _typed(given: Any, kind: type) -> Any:
     is_right = isinstance(given, kind) and not (kind is int and isinstance(given, bool))
     if not is_right or (kind is list and not all(isinstance(one, str) for one in given)):
-        raise ValueError(f"it must be {NAMES[kind]}")
+        raise ValueError(f"it must be {NAMES[kind]}.")
     return given
 
 
@@ -170,60 +180,70 @@ def _defaults() -> dict[str, Any]:
 # Planning
 
 
-def plan(declared: Iterable[Declared], user: Any, prunes: bool = False) -> list[Change]:
-    """What to change, so that the stored webhooks are as declared. Empty if they are.
+def plan(document: Any, user: Any, prunes: bool = False, environment: Mapping[str, str] = os.environ) -> list[Change]:
+    """What to change, so that the stored webhooks are as a parsed file says. Empty if they are.
 
     A webhook without an identifier gets the declared one if it has the same name. With ``prunes``, webhooks with other
-    identifiers are removed; those without one never. Raises InvalidFile with the mistakes of all webhooks.
+    identifiers are removed first; those without one, or with a reserved one, never. Raises InvalidFile with all
+    mistakes.
     """
-    declared, problems, changes = list(declared), [], []
+    problems: list[str] = []
+    declared = _read(document, environment, problems)
+    kept = [one.identifier for one in declared]
+    others = Webhook.objects.exclude(identifier=None).exclude(identifier__in=kept).order_by("name") if prunes else ()
+    removed = [webhook for webhook in others if not webhook.reserved]
+    changes = [Change("remove", webhook, tag=edits.settings_tag(webhook)) for webhook in removed]
+    free = {webhook.name for webhook in removed}
     with translation.override("en"):
         for one in declared:
             try:
-                if change := _change(one, user):
+                if change := _change(one, user, free):
                     changes.append(change)
             except ValidationError as error:
-                found = error.message_dict.items()
-                problems += [f"{one.identifier}: {name}: {' '.join(messages)}" for name, messages in found]
+                found = {name: " ".join(messages) for name, messages in error.message_dict.items()}
+                if one.problems:  # a setting that cannot be read has its default, from which these may follow
+                    found = {name: problem for name, problem in found.items() if name != NON_FIELD_ERRORS}
+                one.problems = found | one.problems
+            problems += [f"{one.identifier}: {name}: {problem}" for name, problem in one.problems.items()]
     if problems:
         raise InvalidFile(problems)
-    if prunes:
-        kept = [one.identifier for one in declared]
-        others = Webhook.objects.exclude(identifier=None).exclude(identifier__in=kept).order_by("name")
-        changes += [Change("remove", webhook, tag=edits.settings_tag(webhook)) for webhook in others]
     return changes
 
 
-def _change(one: Declared, user: Any) -> Change | None:
+def _change(one: Declared, user: Any, free: Collection[str]) -> Change | None:
+    """What makes the stored webhook as declared. ``free`` are names of webhooks that are removed before."""
     stored = Webhook.objects.filter(identifier=one.identifier).first()
     stored = stored or Webhook.objects.filter(identifier=None, name=one.values.get("name", "")).first()
     object_types = _types(one, stored)
     if stored is None:
-        check_webhook(Webhook(), one.values, object_types, user)
-        return Change("create", Webhook(), one.values, object_types)
+        values = check_webhook(Webhook(), one.values, object_types, user, free)
+        return Change("create", Webhook(), values, object_types)
     has_same_models = {each.pk for each in object_types} == {each.pk for each in stored.object_types.all()}
-    differing = {name: value for name, value in one.values.items() if not _is_same(value, getattr(stored, name))}
+    wanted = Webhook(**one.values)
+    wanted.normalize()
+    values = {name: getattr(wanted, name) for name in one.values}
+    differing = {name: value for name, value in values.items() if not _is_same(value, getattr(stored, name))}
     if has_same_models and not differing:
         return None
     given = None if has_same_models else object_types
-    check_webhook(stored, differing, given, user)
-    return Change("change", stored, differing, given, edits.settings_tag(stored))
+    values = check_webhook(stored, differing, given, user, free)
+    return Change("change", stored, values, given, edits.settings_tag(stored))
 
 
 def _is_same(value: Any, stored: Any) -> bool:
     if isinstance(value, Secret):
-        return not stored.problem and bool(value.reveal() == stored.reveal())
-    return value == stored or edits.is_posted_back(value, stored)
+        return not stored.problem and _is_same(value.reveal(), stored.reveal())
+    return json_equal(value, stored) or edits.is_posted_back(value, stored)
 
 
 def _types(one: Declared, stored: Webhook | None) -> list[ContentType]:
-    """The content types of the declared models. Raises ValidationError for unknown ones."""
-    registered, missing = registry.registered_models(), registry.unregistered(one.labels)
-    own = {label_of(each): each for each in stored.object_types.all()} if stored else {}
-    if refused := [label for label in missing if label not in own]:
-        raise ValidationError({"object_types": f"Not registered: {', '.join(refused)}."})
-    known = ContentType.objects.get_for_models(*(registered[label] for label in one.labels if label in registered))
-    return [*known.values(), *(own[label] for label in missing)]
+    """The content types of the declared models. Adds unknown ones to the problems of the webhook."""
+    kept = stored.object_types.all() if stored else ()
+    try:
+        return registry.object_types_of(one.labels, kept)
+    except registry.Unregistered as error:
+        one.problems["object_types"] = f"Not registered: {error}."
+        return registry.object_types_of([label for label in one.labels if label not in error.labels], kept)
 
 
 # Applying
@@ -238,7 +258,8 @@ def apply(changes: Iterable[Change], user: Any) -> None:
                 _remove(change, user)
             else:
                 tags = [change.tag] if change.tag else None
-                save_webhook(change.webhook, change.values, change.object_types, user, tags=tags)
+                # Checked by the plan, and not again: workers wait for the rows that are locked by now.
+                save_webhook(change.webhook, change.values, change.object_types, user, tags=tags, is_checked=True)
 
 
 def _remove(change: Change, user: Any) -> None:
@@ -246,20 +267,29 @@ def _remove(change: Change, user: Any) -> None:
     stored = rows.select_for_update(no_key=True, of=("self",)).first()
     if stored is None or edits.settings_tag(stored) != change.tag:
         raise StaleSettings(str(CONFLICT))
-    history.record(user, [stored], history.DELETION)
-    delete_webhooks(rows)
+    delete_webhooks(rows, user)
 
 
 # Writing
 
 
 def document(webhooks: Iterable[Webhook]) -> dict[str, Any]:
-    """These webhooks for a file. It leaves out defaults, and has names of environment variables for their secrets."""
-    return {WEBHOOKS: [_item(webhook) for webhook in webhooks]}
+    """These webhooks for a file, but for reserved identifiers. It leaves out defaults, and has names of environment
+    variables for their secrets."""
+    taken = {*Webhook.objects.exclude(identifier=None).values_list("identifier", flat=True)}
+    items = []
+    for webhook in webhooks:
+        if webhook.reserved:
+            continue
+        identifier = webhook.identifier or f"webhook-{slugify(webhook.name) or webhook.pk}"[:80]
+        if not webhook.identifier and identifier in taken:
+            identifier = f"{identifier}-{webhook.pk}"
+        taken.add(identifier)
+        items.append(_item(webhook, identifier))
+    return {WEBHOOKS: items}
 
 
-def _item(webhook: Webhook) -> dict[str, Any]:
-    identifier = webhook.identifier or f"webhook-{slugify(webhook.name) or webhook.pk}"[:100]
+def _item(webhook: Webhook, identifier: str) -> dict[str, Any]:
     item: dict[str, Any] = {"name": webhook.name, "identifier": identifier}
     for name, default in _defaults().items():
         value = getattr(webhook, name)
@@ -267,7 +297,7 @@ def _item(webhook: Webhook) -> dict[str, Any]:
             if value:
                 item[name] = {ENVIRONMENT: f"{identifier}_{name}".upper().replace("-", "_")}
         elif name not in item and value != default:
-            item[name] = value
+            item[name] = value.replace("\r\n", "\n") if isinstance(value, str) else value  # a form has \r\n
     item["object_types"] = sorted(map(label_of, webhook.object_types.all()))
     return {name: item[name] for name in SETTINGS if item.get(name, "") not in ("", [])}
 

@@ -35,8 +35,7 @@ from webhooks.errors import reraise_job_timeout
 from webhooks.insight import history
 from webhooks.models import Action, Event, Run
 from webhooks.models.event import EventQuerySet
-from webhooks.models.filters import EACH, filters_of
-from webhooks.models.selection import few_failed, without_options
+from webhooks.models.filters import EACH, few_failed, filters_of, without_options
 from webhooks.text import dumps, last_line
 from webhooks.workers import jobs
 

@@ -22,9 +22,8 @@ from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet, Resent, superseded_column
-from webhooks.models.filters import SUPERSEDED, TIMES, filters_of, select
+from webhooks.models.filters import SUPERSEDED, TIMES, are_queued, filters_of, select, without_options
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
-from webhooks.models.selection import are_queued, without_options
 from webhooks.text import clean, username_of
 from webhooks.workers import jobs
 
@@ -112,7 +111,7 @@ class DeliveryKind(RunKind):
     # The rows of a run
 
     def rows(self, run: Run, user: Any = None, with_superseded: bool = False) -> DeliveryQuerySet:
-        """The deliveries that a run takes, or those that it leaves out as superseded, too. With a ``user``, those on
+        """The deliveries that a run takes, or also the superseded ones that it leaves out. With a ``user``, those on
         which the user may act.
 
         A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
@@ -190,7 +189,7 @@ class DeliveryKind(RunKind):
         return look
 
     def rows_of_index(self, run: Run) -> list[QuerySet[Any]] | None:
-        """A delivery fails after it was created: so those of a time are among the ones that failed since."""
+        """A delivery fails after it was created: so the deliveries of a time are among the ones that failed since."""
         filters = dict(without_options(run.filters))
         states = filters.pop("state", None)
         if states is None and filters.keys() == {"error_kind"}:

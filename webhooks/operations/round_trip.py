@@ -12,7 +12,6 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 
-from webhooks.insight import history
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import connect
@@ -24,14 +23,21 @@ from webhooks.security.signing import VerificationError, verify
 LOOK_EVERY = 0.1  # seconds
 
 
+class NotAllowed(Exception):
+    """Nothing may be sent to the receiver. The text says which setting forbids it."""
+
+
 def own_address() -> str:
-    """The address of this machine from which it reaches others. Sends nothing. Loopback if it has no route."""
+    """The address of this machine from which it reaches others. Sends nothing. Loopback if it has no route, or if
+    webhooks may be sent only there."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # an address for examples, RFC 5737
         except OSError:
             return LOOPBACK
-        return str(probe.getsockname()[0])
+        found = str(probe.getsockname()[0])
+    is_blocked, is_loopback_blocked = (connect.why_blocked(f"http://{host}/") for host in (found, LOOPBACK))
+    return LOOPBACK if is_blocked and not is_loopback_blocked else found
 
 
 @contextmanager
@@ -39,10 +45,12 @@ def temporary_webhook(name: str, url: str, object_types: Iterable[ContentType] |
     """A webhook of all changes of these models, with a new secret. It is deleted with its deliveries at the end. None:
     it gets no changes, only tests, and is not in the history.
 
-    Raises what ``save_webhook`` raises, such as ValidationError if nothing may be sent to the URL.
+    One of the same name is what a killed process has left, so it is deleted first. Raises what ``save_webhook`` raises,
+    such as ValidationError if nothing may be sent to the URL.
     """
     secret = Secret(secrets.token_urlsafe(32))
     values: dict[str, Any] = {"name": name, "payload_url": url, "secret": secret, **dict.fromkeys(ACTION_FIELDS, True)}
+    delete_webhooks(Webhook.objects.filter(name=name), user)
     if object_types is None:
         webhook = Webhook.objects.create(**values)
     else:
@@ -50,14 +58,14 @@ def temporary_webhook(name: str, url: str, object_types: Iterable[ContentType] |
     try:
         yield webhook
     finally:
-        if object_types is not None:
-            history.record(user, [webhook], history.DELETION)
-        delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
+        delete_webhooks(Webhook.objects.filter(pk=webhook.pk), user if object_types is not None else None)
 
 
 def make_round_trip(host: str, seconds: float, user: Any) -> str:
     """Record a test event, wait until a worker sends it to a receiver on this address of this machine, and verify its
-    signature. Returns why that failed within ``seconds``; empty if it did not."""
+    signature. Returns why that failed within ``seconds``; empty if it did not.
+
+    Raises NotAllowed, and OSError if no receiver can listen there."""
     received, problems = threading.Event(), [""]
     secret = [""]
 
@@ -71,7 +79,7 @@ def make_round_trip(host: str, seconds: float, user: Any) -> str:
 
     with serving(receive, host) as origin:
         if reason := connect.why_blocked(origin):
-            return f"It was not made: {reason}. Give another address of this machine with --host."
+            raise NotAllowed(reason)
         with temporary_webhook(f"webhooks_doctor {origin}", f"{origin}/", None, user) as webhook:
             secret[0] = webhook.secret.reveal()
             event = ping(webhook)

@@ -16,8 +16,7 @@ from webhooks.db import to_utc
 from webhooks.delivery.runs.kinds import RunKind
 from webhooks.insight.wording import exact_time
 from webhooks.models import Delivery, Event
-from webhooks.models.filters import FILTERS, Filter, incomplete
-from webhooks.models.selection import without_options
+from webhooks.models.filters import FILTERS, Filter, incomplete, without_options
 
 
 class RefusedFilter(ValueError):
@@ -29,7 +28,7 @@ class RefusedFilter(ValueError):
 
 
 def needed_permission(kind: RunKind, name: str) -> str:
-    """The permission that a filter needs, because the number of the rows says what they have; "" without one."""
+    """The permission that a filter needs, because the number of the rows reveals their values; "" without one."""
     match FILTERS[name].needs:
         case "nothing":
             return ""

@@ -27,8 +27,8 @@ from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, Run, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.filters import filter_time, without_options
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
-from webhooks.models.selection import filter_time, without_options
 from webhooks.operations import retries, run_filters
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
 from webhooks.operations.retries import PROGRAM, name_of
@@ -112,6 +112,11 @@ class RunExists(Exception):
         self.run, self.is_repeated = run, is_repeated
 
 
+def may_begin(user: Any, kind: str) -> bool:
+    """Whether the user may begin runs of this kind."""
+    return not RUN_KINDS[kind].missing_permissions(user, ADD_RUN)
+
+
 def start(
     kind: str,
     filters: Mapping[str, Any],
@@ -122,7 +127,8 @@ def start(
 ) -> Run:
     """Begin a run. A ``user`` with permissions for some rows only gets those. Without one, ``requested_by`` says who
     asked. Without filters, a run must say that it ``takes_all``. A ``request_key`` of the user begins one run only.
-    Raises RefusedFilter, and RunExists for a run that was begun before.
+    Raises RefusedFilter, PermissionDenied if the permission of the user has constraints that exclude the run, and
+    RunExists for a run that was begun before.
 
     Returns at once: a worker counts the rows and takes them.
     """
@@ -135,6 +141,9 @@ def start(
             run.created = DatabaseNow()  # decisions of users have the time of the database, too
             run.save()
             run.refresh_from_db(fields=["created"])
+            if user is not None and not permissions.may(user, "add", run):
+                text = _("Your permission %(permission)s does not include such a run.")
+                raise PermissionDenied(text % {"permission": ADD_RUN})
             with in_english():
                 what = summary(run)
             history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")
@@ -221,7 +230,7 @@ def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) 
             return " ".join(_sentence(name, count, found.problem) for name, count in counts.items())
     if found.count:
         return ""
-    # Who may not view users does not learn it.
+    # Without permission for users, they do not learn it.
     may_know = "user" in filters and permissions.may_view_model(user, get_user_model())
     if may_know and permissions.find_user(filters["user"]) is None:
         return _("There is no user “%(user)s”.") % {"user": filters["user"]}

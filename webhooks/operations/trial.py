@@ -227,13 +227,9 @@ def _describe(refusal: Refusal, event: Event, shows_actual: bool) -> str:
 
 def try_filters(webhook: Webhook, models_chosen: Collection[Any], user: Any) -> str:
     """Say how many of the last events of its models and actions the webhook, as its attributes are, would have sent.
-    Or what is missing to say it."""
-    needed = {
-        "rq_webhooks.view_event": permissions.may_view_events(user),
-        "rq_webhooks.read_payload_event": permissions.may_view_payloads(user),
-    }
-    for permission, is_given in needed.items():
-        if not is_given:
+    Or name the missing choice or permission."""
+    for permission in ("rq_webhooks.view_event", "rq_webhooks.read_payload_event"):
+        if not permissions.has_perm(user, permission):
             text = _("To try the filters on stored events, you need the permission %(permission)s.")
             return text % {"permission": permission}
     if not (models_chosen and webhook.actions) and not webhook.custom_events:

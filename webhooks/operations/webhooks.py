@@ -10,10 +10,11 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import prefetch_related_objects
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import hooks
+from webhooks import hooks, registry
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
 from webhooks.insight import history
@@ -73,7 +74,7 @@ class ChangedMeanwhile(Exception):
 
 
 class StaleSettings(ChangedMeanwhile):
-    """The settings are no longer those that the user has read."""
+    """The settings have changed since the user read them."""
 
 
 class OutsidePermission(PermissionDenied):
@@ -116,13 +117,15 @@ def save_webhook(
                 webhook.disabled_by = "" if webhook.enabled else clean(username_of(user), USERNAME_LENGTH)
                 webhook.save()
             else:
-                stored = Webhook.objects.select_for_update(no_key=True, of=("self",)).get(pk=webhook.pk)
+                locked = Webhook.objects.select_for_update(no_key=True, of=("self",))
+                stored = locked.prefetch_related("object_types").get(pk=webhook.pk)
                 _refuse_stale(stored, changed, opened, tags)
                 before = history.field_values(stored)
-                _save_changes(webhook, changed, user)
+                _save_changes(webhook, changed, user, stored)
             if object_types is not None:
                 webhook.object_types.set(object_types)
                 changed.add("object_types")
+                prefetch_related_objects([webhook], "object_types")  # the history reads them twice
             if not may(user, act, webhook):
                 raise OutsidePermission(OUTSIDE[act])
             if before is None:
@@ -145,15 +148,20 @@ def _refuse_stale(stored: Webhook, changed: Collection[str], opened: str, tags: 
 
 
 def check_webhook(
-    webhook: Webhook, values: Mapping[str, Any], object_types: Iterable[ContentType] | None, user: Any
+    webhook: Webhook,
+    values: Mapping[str, Any],
+    object_types: Iterable[ContentType] | None,
+    user: Any,
+    free_names: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The values as they will be stored, for ``save_webhook``.
+    """The values as they will be stored, for ``save_webhook``. ``free_names`` are names of webhooks that are removed
+    before.
 
     Raises ValidationError with the errors by field. A stored value may have become invalid, such as the name of a
     serializer that is gone. This is no error if ``values`` has other fields, unless they enable the webhook.
     """
     # Read again: code may have changed the instance.
-    stored = None if webhook._state.adding else Webhook.objects.get(pk=webhook.pk)
+    stored = None if webhook._state.adding else Webhook.objects.prefetch_related("object_types").get(pk=webhook.pk)
     if refused := refusals(user, stored, values, object_types or (), values.keys() & {*CREDENTIAL_FIELDS}):
         raise ValidationError({**refused})
     kept = list(stored.object_types.all()) if stored else []
@@ -162,6 +170,8 @@ def check_webhook(
         setattr(candidate, name, values[name])
     candidate.new_object_types = kept if object_types is None else list(object_types)
     errors = _errors_of(candidate)
+    if candidate.name in free_names and [one.code for one in errors.get("name", ())] == ["unique"]:
+        del errors["name"]
     given = {*values} if object_types is None else {*values, "object_types"}
     if stored and errors.keys() - given and (stored.enabled or not values.get("enabled")):
         stored.new_object_types = kept
@@ -183,10 +193,10 @@ def _errors_of(webhook: Webhook) -> dict[str, list[ValidationError]]:
     return {}
 
 
-def _save_changes(webhook: Webhook, changed: Collection[str], user: Any) -> None:
-    with transaction.atomic(Webhook.objects.db):
-        if webhook.save_settings(changed, user):
-            QueuedDelivery.objects.hasten_heads([webhook.pk])
+def _save_changes(webhook: Webhook, changed: Collection[str], user: Any, stored: Webhook | None = None) -> None:
+    """Call it in a transaction. ``stored`` is the row, if that has locked it."""
+    if webhook.save_settings(changed, user, None, stored):
+        QueuedDelivery.objects.hasten_heads([webhook.pk])
 
 
 def _announce(name: str, webhooks: Iterable[Webhook], user: Any) -> None:
@@ -205,7 +215,8 @@ def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Web
             continue
         webhook.enabled = enabled
         try:
-            _save_changes(webhook, ["enabled"], user)
+            with transaction.atomic(Webhook.objects.db):
+                _save_changes(webhook, ["enabled"], user)
         except Webhook.DoesNotExist:
             continue  # deleted in the meantime
         changed.append(webhook)
@@ -248,14 +259,16 @@ def resume(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
     return resumed
 
 
-def delete_webhooks(webhooks: WebhookQuerySet) -> None:
-    """Delete webhooks with all their deliveries.
+def delete_webhooks(webhooks: WebhookQuerySet, user: Any = None) -> None:
+    """Delete webhooks with all their deliveries. A ``user`` gets entries in the history.
 
     They are hidden and disabled at once. If there are more than ``MAX_ROWS`` deliveries, the sweep deletes the rest.
     """
     using = webhooks.db
     pks = list(webhooks.values_list("pk", flat=True))
     with transaction.atomic(using):
+        if user is not None:
+            history.record(user, webhooks, history.DELETION)
         webhooks.delete()
         purge_webhooks(Webhook.with_deleted.using(using).being_deleted().filter(pk__in=pks), MAX_ROWS)
 
@@ -327,7 +340,7 @@ def refusals(
 
     ``entered`` are the credentials that the user enters or clears.
     """
-    found = {}
+    found = _refuse_reserved(webhook, values, entered)
     stored = set(webhook.object_types.all()) if webhook else set()
     if hidden := _unviewable(user, set(object_types) - stored):
         text = _("A webhook sends all objects of %(models)s, and you may not view all of them. %(remedy)s")
@@ -341,6 +354,16 @@ def refusals(
             if getattr(webhook, name) and name not in entered:
                 found[name] = _("They would go to the new destination: enter them again, or clear them.")
     return found
+
+
+def _refuse_reserved(webhook: Webhook | None, values: Mapping[str, Any], entered: Collection[str]) -> dict[str, str]:
+    """Why these values are for code only, by field: a reserved identifier, and the fixed settings of its webhook."""
+    if webhook and (reserved := webhook.reserved):
+        fixed = values.keys() & {"identifier", *reserved.fixed}
+        changed = {name for name in fixed if not edits.is_same(values[name], getattr(webhook, name))}
+        return {name: str(reserved.remedy) for name in changed - {*CREDENTIAL_FIELDS} | fixed & {*entered}}
+    chosen = registry.reserved_for(values.get("identifier"))
+    return {"identifier": chosen.problem} if chosen else {}
 
 
 def why_not_started(user: Any, webhook: Webhook) -> str:

@@ -88,7 +88,7 @@ class DeliveryPage:
         """The cause and the remedy of the error that the delivery has now."""
         self.answer = _failed_answer(attempts) if self.sees_payload and self.sees_all else ""
         """The beginning of the answer to the last attempt, if that failed."""
-        self.refresh_after = _refresh_after(delivery)
+        self.refresh_after = refresh_after(delivery)
         """The seconds until the page refreshes itself. None if no worker sends it now or in a few seconds."""
         self.timeline = list(_timeline(delivery, attempts[:MAX_ATTEMPTS], chosen))
         self.has_more_attempts = len(attempts) > MAX_ATTEMPTS
@@ -187,15 +187,21 @@ def _failed_answer(attempts: list[Attempt]) -> str:
     return Truncator(" ".join(body.split())).chars(ANSWER_SHOWN)
 
 
-def _refresh_after(delivery: Delivery) -> int | None:
-    """More seconds if the attempt is long due, as without a worker."""
-    now, due = timezone.now(), delivery.next_attempt_at
-    is_due = due is not None and due <= now + IMMINENT and delivery.webhook.is_sendable
+def refresh_after(delivery: Delivery) -> int | None:
+    """The seconds after which a page of this delivery refreshes itself. None if no worker sends it now or in a few
+    seconds."""
+    due = delivery.next_attempt_at
+    is_due = due is not None and due <= timezone.now() + IMMINENT and delivery.webhook.is_sendable
     if delivery.state != State.SENDING and not is_due:
         return None
+    return seconds_to_refresh(delivery.due_at or delivery.created)
+
+
+def seconds_to_refresh(since: datetime) -> int:
+    """The seconds after which a page refreshes itself for work that is due since then. More if that is long ago, as
+    without a worker."""
     shortest, longest = REFRESH_AFTER
-    late = (now - (delivery.queued.due_at or delivery.created)).total_seconds()
-    return min(max(int(late) // 10, shortest), longest)
+    return min(max(int((timezone.now() - since).total_seconds()) // 10, shortest), longest)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from webhooks import permissions
 from webhooks.models import Delivery
-from webhooks.operations.before_run import may_begin
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
+from webhooks.operations.runs import may_begin
 
 RECOVER_SKIPPED = RUN_KINDS["recover_skipped"]
 

@@ -17,7 +17,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.delivery.runs.kinds import ADD_RUN
 from webhooks.error_kinds import KINDS
 from webhooks.insight.alarms import Alarm, Problem
 from webhooks.insight.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
@@ -74,7 +73,7 @@ class StatusPage:
         """Whether the user may view some objects only."""
         self.may_ask_why = permissions.may_view_webhooks(user)
         self.may_add_webhooks = acts.may_add
-        self.may_steer_runs = permissions.has_perm(user, ADD_RUN)
+        self.steerable_runs = {one.pk for one in overview.runs if permissions.may(user, "add", one)}
 
         self.boxes = [Box(alarm, acts) for alarm in status.alarms[:MAX_BOXES]]
         """The worst alarms."""
@@ -199,7 +198,7 @@ class _Acts:
             case Problem.SKIPS_ALL:
                 if permissions.may_view_skips(self._user):
                     yield Link(_("Show skipped changes"), "skip", filters={"webhook": pk}, about=about)
-                if not RECOVER_SKIPPED.missing_permissions(self._user, ADD_RUN):
+                if runs.may_begin(self._user, RECOVER_SKIPPED.name):
                     yield Link(str(RECOVER_SKIPPED.link), "webhook", pk, RECOVER_SKIPPED.name, about=about)
             case Problem.FAILED_DELIVERIES:
                 yield from self._links_of_failed(webhook.failed, EACH_CAP, about, webhook=pk)

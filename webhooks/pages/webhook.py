@@ -14,11 +14,11 @@ from webhooks.insight.alarms import Problem, silent_alarms, webhook_alarms
 from webhooks.insight.counts import open_count
 from webhooks.insight.silence import read_silences
 from webhooks.models import Delivery, Webhook
-from webhooks.models.selection import rows_in_order
-from webhooks.operations.before_run import may_begin
+from webhooks.models.filters import rows_in_order
 from webhooks.operations.kinds import OF_WEBHOOK, RETRY, RUN_KINDS
+from webhooks.operations.runs import may_begin
+from webhooks.pages.acts import SWITCHES
 from webhooks.pages.links import Link, retry_failed
-from webhooks.pages.switches import SWITCHES
 
 # Deliveries at the top of the page, the newest.
 LAST = 5

@@ -30,7 +30,7 @@ MAX_NAMED = 5  # objects with the same name that are offered
 
 
 class WhyPage:
-    """The form with what was asked, and the answer to it.
+    """The form with the question, and the answer to it.
 
     ``given`` has the parameters of an address, such as ``object_type`` and ``object_id``.
     """

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
+from json.encoder import encode_basestring_ascii
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -54,13 +55,14 @@ class SendableEvent(Protocol):
 
 def json_body(event: SendableEvent) -> bytes:
     """The JSON body: NetBox's keys, and more (``docs/payload.md``)."""
-    envelope = _plain_json(_envelope(event))[:-1]
-    texts = ",".join(f'"{name}":{text}' for name, text in _json_texts(event).items())
-    return f"{envelope},{texts}}}".encode()
+    envelope = {name: _plain_json(value) for name, value in _envelope(event).items()}
+    texts = [f'"{name}":{text}' for name, text in (envelope | _json_texts(event)).items()]
+    return f"{{{','.join(texts)}}}".encode()
 
 
-# For dictionaries of text and numbers, in ASCII as ``dumps`` writes it.
-_plain_json = json.JSONEncoder(separators=(",", ":")).encode
+def _plain_json(value: str | int) -> str:
+    """In ASCII, as ``json.dumps`` writes it, in a tenth of the time."""
+    return encode_basestring_ascii(value) if isinstance(value, str) else str(value)
 
 
 def form_body(event: SendableEvent) -> bytes:
@@ -68,9 +70,10 @@ def form_body(event: SendableEvent) -> bytes:
     return urlencode(_envelope(event) | _json_texts(event)).encode()
 
 
-def _envelope(event: SendableEvent) -> dict[str, Any]:
+def _envelope(event: SendableEvent) -> dict[str, str | int]:
     replay = {"replay_of": event.replay_of} if event.replay_of else {}
-    return replay | {
+    return {
+        **replay,
         "event": event.action,
         "timestamp": to_utc(event.timestamp).isoformat(),
         "object_type": event.object_type,
@@ -111,7 +114,8 @@ class Bodies:
         data = json.loads(self._event.data or "null") if static_data else None
         if not static_data or not isinstance(data, dict):
             return self
-        added = _plain_json({name: value for name, value in static_data.items() if name not in data})
+        new = {name: value for name, value in static_data.items() if name not in data}
+        added = json.dumps(new, separators=(",", ":"))
         comma = "," if data and added != "{}" else ""
         return Bodies(_Replaced(self._event, {"data": f"{added[:-1]}{comma}{self._event.data[1:]}"}))
 

@@ -244,7 +244,7 @@ class Sandbox(SandboxedEnvironment):
 
 
 class _Blocks(NodeTransformer):
-    """Treats the output of ``call`` and ``filter`` blocks like that of expressions. For Jinja2 it is plain text."""
+    """Treats the output of ``call`` and ``filter`` blocks as output of expressions. For Jinja2 it is plain text."""
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
         self.generic_visit(node)

@@ -235,7 +235,7 @@ class _Shown:
         return None if one is None or source_names(one)[:1] != [self.relations[name]] else one
 
     def shows(self, name: str) -> bool:
-        """Whether the data show the stored value of a column. Those of a masked or a computed field do not."""
+        """Whether the data show the stored value of a column. A masked or a computed field does not."""
         one, column = self._fields.get(name), self.columns[name]
         if one is not None and one.source != column.name:
             return False
@@ -320,7 +320,7 @@ def _reveals(shown: Any, stored: Any) -> bool:
 class Snapshots:
     """The state of an object after a change, and before it. ``before`` is None if it is unknown.
 
-    ``unshown`` has the names of columns that changed, while the data do not show what they store."""
+    ``unshown`` has the names of columns that changed, while the data do not show their stored values."""
 
     after: Snapshot
     before: Snapshot | None = None

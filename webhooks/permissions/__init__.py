@@ -93,6 +93,11 @@ def may(user: Any, action: str, row: models.Model) -> bool:
     return has_perm(user, f"rq_webhooks.{action}_{row._meta.model_name}")
 
 
+def may_all(user: Any, action: str, model: type[models.Model]) -> bool:
+    """Whether the user may perform the action on every row of a model of this app, future ones included."""
+    return is_unfiltered(allowed(user, action, model._base_manager.order_by()))
+
+
 def is_restricted(user: Any) -> bool:
     """Whether the user may have permissions for some rows of this app only."""
     return not _sees_all(user) and _restriction() is not None
@@ -162,6 +167,18 @@ def _of_visible_webhooks(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
     return rows
 
 
+def visible(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
+    """The rows of any model of this app that the user may view."""
+    of_model: dict[Any, Callable[..., Any]] = {
+        Webhook: visible_webhooks,
+        Event: visible_events,
+        Delivery: visible_deliveries,
+        Skip: visible_skips,
+    }
+    found = of_model.get(rows.model)
+    return found(user, rows) if found else allowed(user, "view", rows)
+
+
 def of_viewable_objects(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
     """The Events or skips of objects that the user may view, by ``MAY_VIEW`` alone."""
     # A callable of the host knows only the host's users.
@@ -207,7 +224,7 @@ def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
 
 
 def may_view_all(user: Any, model: type[models.Model]) -> bool:
-    """Whether the user may view every object of the model, those of the future included. By ``MAY_VIEW_ALL``."""
+    """Whether the user may view every object of the model, future ones included. By ``MAY_VIEW_ALL``."""
     if _sees_all(user):
         return True
     return may_view_model(user, model) and bool(import_string(conf.may_view_all)(user, model))
@@ -228,9 +245,9 @@ def may_view_events(user: Any) -> bool:
 
 
 def may_view_payloads(user: Any, event: Event | None = None) -> bool:
-    """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies. Without an
-    Event also the values that a skip found."""
-    return may(user, "read_payload", event) if event else has_perm(user, "rq_webhooks.read_payload_event")
+    """Whether the user may view the payload of this Event: data, snapshots, bodies. Without an Event, of all Events,
+    and so the values that skips found: constraints for Events cannot be applied to skips."""
+    return may(user, "read_payload", event) if event else may_all(user, "read_payload", Event)
 
 
 def may_view_skips(user: Any) -> bool:

@@ -1,10 +1,12 @@
-"""Registered models and custom events: webhooks can choose them."""
+"""Registered models and custom events, which webhooks can choose, and reserved identifiers, which they cannot."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -26,6 +28,9 @@ registered = Signal()
 _SERIALIZER_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 _registrations: dict[type[models.Model], Registration] = {}
+
+# Models that an app unregistered in its ``ready()``, before those of ``MODELS`` are registered.
+_kept_out: set[type[models.Model]] = set()
 
 
 def register(
@@ -80,22 +85,24 @@ def register(
 
 
 def unregister(model: type[models.Model]) -> None:
-    """Remove the registration of a model, if it has one."""
+    """Remove the registration of a model, if it has one. In ``ready()``, also keep ``MODELS`` from registering it."""
     _registrations.pop(model, None)
+    if not apps.ready:
+        _kept_out.add(model)
 
 
 # The MODELS setting
 
 
 def register_listed(labels: Iterable[str]) -> None:
-    """Register the models of the ``MODELS`` setting. A registration in code wins. A check reports unknown labels."""
+    """Register the models of the ``MODELS`` setting. Code wins. A check reports unknown labels."""
     for label in labels:
         try:
             listed = models_listed(label)
         except LookupError:
             continue
         for model in listed:
-            if model not in _registrations:
+            if model not in _registrations and model not in _kept_out:
                 register(model)
 
 
@@ -134,9 +141,14 @@ def labels_without_models(labels: Iterable[str]) -> list[str]:
 def _has_models(label: str) -> bool:
     try:
         # A model that is listed by name may be unregistered on purpose.
-        return any(map(registration_of, models_matching(label))) if is_pattern(label) else bool(models_listed(label))
+        return any(map(_is_registered, _chosen_models(label))) if is_pattern(label) else bool(models_listed(label))
     except LookupError:
         return False
+
+
+def _is_registered(model: type[models.Model]) -> bool:
+    # In this order: to look for secrets in a model takes time.
+    return registration_of(model) is not None and not Registration(model).problem
 
 
 def missing_serializer_paths(label: str, listed: Iterable[str]) -> list[str]:
@@ -147,12 +159,17 @@ def missing_serializer_paths(label: str, listed: Iterable[str]) -> list[str]:
 
 
 def models_matching(pattern: str) -> list[type[models.Model]]:
-    """The models of "dcim.*", or with "*" of all apps but Django's. Raises LookupError for an unknown app."""
+    """The models of "dcim.*", or with "*" of all apps but Django's, that can have webhooks. Raises LookupError for an
+    unknown app."""
+    return [model for model in _chosen_models(pattern) if not Registration(model).problem]
+
+
+def _chosen_models(pattern: str) -> Iterator[type[models.Model]]:
     if pattern == "*":
         chosen = [app for app in apps.get_app_configs() if not app.name.startswith("django.")]
     else:
         chosen = [apps.get_app_config(pattern.removesuffix(".*"))]
-    return [model for app in chosen for model in app.get_models() if not Registration(model).problem]
+    return chain.from_iterable(app.get_models() for app in chosen)
 
 
 # Lookups
@@ -240,9 +257,30 @@ def label_of(content_type: ContentType) -> str:
     return f"{content_type.app_label}.{content_type.model}"
 
 
+class Unregistered(LookupError):
+    """No registered models have these ``labels``."""
+
+    def __init__(self, labels: Collection[str]) -> None:
+        super().__init__(", ".join(labels))
+        self.labels = labels
+
+
+def object_types_of(labels: Collection[str], kept: Iterable[ContentType] = ()) -> list[ContentType]:
+    """The content types of the models with these labels. Raises Unregistered, unless ``kept`` has the model: a stored
+    webhook may have models that are no longer registered."""
+    from django.contrib.contenttypes.models import ContentType  # importable only once all apps are loaded
+
+    registered, missing = registered_models(), unregistered(labels)
+    own = {label_of(one): one for one in kept} if missing else {}
+    if refused := [label for label in missing if label not in own]:
+        raise Unregistered(refused)
+    known = ContentType.objects.get_for_models(*(registered[label] for label in labels if label in registered))
+    return [*known.values(), *(own[label] for label in missing)]
+
+
 def registered_object_types() -> models.QuerySet[ContentType]:
     """The content types of the registered models, for an admin to choose from."""
-    from django.contrib.contenttypes.models import ContentType  # importable only once all apps are loaded
+    from django.contrib.contenttypes.models import ContentType
 
     found = ContentType.objects.get_for_models(*registered_models().values())
     return ContentType.objects.filter(pk__in=[one.pk for one in found.values()]).order_by("app_label", "model")
@@ -305,3 +343,39 @@ def custom_events_problem(names: Any) -> str:
         refusal = gettext("No event is registered as %(names)s. These are: %(known)s.")
         return refusal % {"names": ", ".join(unknown), "known": ", ".join(known) or gettext("none")}
     return gettext("Name each event once.") if len(set(names)) < len(names) else ""
+
+
+# Reserved identifiers
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """Webhooks that code creates. Their identifiers begin with ``prefix``."""
+
+    prefix: str
+    purpose: str
+    """What they are for, "copies of NetBox's webhooks"."""
+    fixed: Collection[str]
+    """The settings that only the code changes."""
+    remedy: str
+    """Where a user changes them instead, as a sentence."""
+
+    @property
+    def problem(self) -> str:
+        """Why a user cannot choose such an identifier."""
+        text = gettext("Identifiers that begin with “%(prefix)s” are reserved for %(purpose)s.")
+        return text % {"prefix": self.prefix, "purpose": self.purpose}
+
+
+_reserved: dict[str, Reserved] = {}
+
+
+def reserve_identifiers(reserved: Reserved) -> None:
+    """Reserve identifiers of webhooks. Users can neither choose nor change them, nor the fixed settings of these
+    webhooks. Files for webhooks_apply leave these webhooks alone."""
+    _reserved[reserved.prefix] = reserved
+
+
+def reserved_for(identifier: str | None) -> Reserved | None:
+    """The webhooks that this identifier is reserved for. None if a user can choose it."""
+    return next((one for one in _reserved.values() if (identifier or "").startswith(one.prefix)), None)

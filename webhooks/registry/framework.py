@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from django.db import models
@@ -12,6 +12,13 @@ Model = type[models.Model]
 
 class Framework:
     """Plain Django. A framework overrides what it does in another way."""
+
+    worker_class = "webhooks.workers.WebhookWorker"
+    """The path of the shipped worker class, for messages."""
+
+    def queues_of_worker(self, queue: str) -> Sequence[str]:
+        """The queues of a worker that serves ``queue`` and does what else the framework needs."""
+        return [queue]
 
     def serializer(self, model: Model) -> type[Any] | None:
         """The serializer of a model that none of the conventional paths may have. None if the framework has none."""

@@ -54,6 +54,11 @@ def has_key(pk: Any) -> bool:
     return None not in pk if isinstance(pk, tuple) else pk is not None
 
 
+def is_inserted(instance: models.Model, pk: models.Field[Any, Any]) -> bool:
+    """Whether Django inserts this instance without looking for its row: it is new, and its key ``pk`` has a default."""
+    return instance._state.adding and (pk.has_default() or pk.has_db_default())
+
+
 def is_same_pk(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:
     """Whether two models share their primary keys: a child mostly has its parent's, but may have another."""
     return source_field(field) is source_field(other)

@@ -91,7 +91,7 @@ class Registration:
             one
             for one in model._meta.concrete_fields
             if isinstance(one, models.ForeignKey)
-            and issubclass(self.model, one.related_model)
+            and issubclass(self.model, one.related_model._meta.concrete_model or ())  # of a proxy
             and name in ("", one.name)
         ]
         if len(found) != 1:
@@ -344,7 +344,7 @@ def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> froz
 def sensitive_names(model: type[models.Model]) -> frozenset[str]:
     """The fields of a model that are sensitive despite their names, and the names that serializers make of ``str()``.
 
-    A child has those of its parents, too."""
+    A child has the names of its parents, too."""
     fields = [(one.name, kind.__name__) for one in model._meta.get_fields() for kind in type(one).__mro__]
     found = sensitive_fields(model.__name__, fields)
     return found.union(*map(sensitive_names, model._meta.get_parent_list()))

@@ -1,4 +1,4 @@
-"""Which fields of a serializer are not sent because of what they read: a renamed field is as secret as its source."""
+"""Which fields of a serializer are not sent because of their sources: a renamed field is as secret as its source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Model = type[models.Model]
 def without_hidden(registration: Registration, serializer: Any, data: Any) -> Any:
     """Copy the output of a serializer without the fields that read an excluded or a sensitive field.
 
-    It follows the fields of the serializer and of nested serializers, and those of serializers that a method called:
+    It follows the fields of the serializer and of nested serializers, and of serializers that a method called:
     their output names its serializer. Other keys are left out by their names alone. Raises NotJSONSerializable."""
     try:
         shown = _without_hidden(registration, data, serializer, registration.model)
@@ -66,8 +66,7 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
     if isinstance(value, Mapping):
         fields = serializer_fields(field)
         if fields:
-            named = getattr(getattr(field, "Meta", None), "model", None)
-            model = named if isinstance(named, type) and issubclass(named, models.Model) else model
+            model = _model_named(field) or model
         shown = {}
         for key, item in value.items():
             # A key that is no field may hold the fields: a serializer may write an envelope.
@@ -82,6 +81,12 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
     return value
 
 
+def _model_named(serializer: Any) -> Model | None:
+    """The model that a serializer names as its own."""
+    named = getattr(getattr(serializer, "Meta", None), "model", None)
+    return named if isinstance(named, type) and issubclass(named, models.Model) else None
+
+
 def _model_read(serializer: Any) -> Model | None:
     """The model of the objects that a method gave to a serializer."""
     given = getattr(serializer, "instance", None)
@@ -90,6 +95,15 @@ def _model_read(serializer: Any) -> Model | None:
     if isinstance(given, list | tuple) and given:
         given = given[0]
     return type(given) if isinstance(given, models.Model) else None
+
+
+def sent_fields(
+    registration: Registration, serializer: Any, model: Model | None
+) -> dict[str, tuple[Any, Model | None]]:
+    """The fields of a serializer for objects of the model that are sent, each with the model of its output."""
+    model = _model_named(serializer) or model
+    rules = {name: (field, _rule(registration, model, field)) for name, field in serializer_fields(serializer).items()}
+    return {name: (field, related) for name, (field, (is_hidden, related)) in rules.items() if not is_hidden}
 
 
 def is_hidden(registration: Registration, field: Any) -> bool:

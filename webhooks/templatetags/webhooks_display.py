@@ -257,11 +257,19 @@ def object_name(event: Event | Skip) -> SafeString:
     return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', name, address)
 
 
+# Addresses. The framework of the page knows them: the context has its function ``address_of``, which takes a ``Link``.
+
+
 @register.simple_tag(takes_context=True)
-def page_of(context: Any, model: str, key: Any = None, **filters: Any) -> str:
-    """The address of the page of a row, or of a list with these filters. The framework of the page knows it: the
-    context has its function ``address_of``, which takes a ``Link``."""
-    return str(context["address_of"](Link("", model, key, filters=filters)))
+def address_of(context: Any, link: Link) -> str:
+    """The address that a link opens or posts to."""
+    return str(context["address_of"](link))
+
+
+@register.simple_tag(takes_context=True)
+def page_of(context: Any, model: str, key: Any = None, act: str = "", **filters: Any) -> str:
+    """The address of the page of a row, of a page of the model, such as "add", or of a list with these filters."""
+    return address_of(context, Link("", model, key, act, filters))
 
 
 # JSON and headers

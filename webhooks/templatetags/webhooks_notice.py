@@ -8,7 +8,7 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 
 from webhooks import permissions
-from webhooks.insight.status import latest_problems
+from webhooks.insight.status import problems_to_show
 
 # The index names so many problems, the worst ones.
 MAX_NAMED = 3
@@ -29,7 +29,7 @@ def webhooks_notice(context: dict[str, Any]) -> dict[str, Any]:
     except NoReverseMatch:
         return {}
     request._has_webhooks_notice = True  # type: ignore[union-attr]
-    problems, may_ask = latest_problems(user), permissions.may_view_webhooks(user)
+    problems, may_ask = problems_to_show(user), permissions.may_view_webhooks(user)
     return {
         "url": url,
         "wrong": [alarm.text for alarm in problems[:MAX_NAMED]],

@@ -20,9 +20,9 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, is_postgresql
 from webhooks.models import Event
 from webhooks.models import Worker as Lease
+from webhooks.workers.jobs import CHANNEL
 from webhooks.workers.slices import BUSY_POLL, HEARTBEAT_SECONDS, NEW_OBJECTS, WARM_SECONDS, Slices
 from webhooks.workers.status import SILENT_SHIPPED, faults_as_json
-from webhooks.workers.wakers import CHANNEL
 
 # Seconds after which a wait looks whether the worker is to stop.
 STOP_SECONDS = 1
@@ -47,9 +47,9 @@ class DatabaseWorker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         is_woken = True
+        self._send_heartbeat()  # the first sweep would report that no worker is running
         try:
             while not self._is_stopping:
-                self._send_heartbeat()
                 has_more = self._slices.deliver(is_woken)
                 is_woken = self._wait(BUSY_POLL if has_more else conf.idle_poll)
         finally:
@@ -69,6 +69,7 @@ class DatabaseWorker:
         """Wait for a wake-up. Returns whether there was one."""
         end = time.monotonic() + seconds
         while not self._is_stopping and (left := end - time.monotonic()) > 0:
+            self._send_heartbeat()
             notified = self._notified(min(left, STOP_SECONDS))
             if notified is None:
                 time.sleep(min(left, STOP_SECONDS))
@@ -96,7 +97,8 @@ class DatabaseWorker:
                 cursor.execute(f"LISTEN {CHANNEL}")
             self._listening = connection.connection
             return True  # what happened before is not notified
-        found = [*notifies(timeout=seconds, stop_after=1)]
+        with connection.wrap_database_errors:
+            found = [*notifies(timeout=seconds, stop_after=1)]
         if found:
             _forget_others(connection.connection)
         return bool(found)

@@ -9,12 +9,13 @@ import functools
 import math
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import django
 import django_rq
 from django.core.signals import setting_changed
-from django.db import transaction
+from django.db import Error, connections, transaction
 from django.dispatch import receiver
 from django_rq.jobs import get_job_class
 from redis import Redis
@@ -24,17 +25,19 @@ from rq.job import Job
 
 from webhooks import hooks
 from webhooks.conf import conf
+from webhooks.db import is_postgresql
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.errors import describe_error, get_logger, reraise_job_timeout
+from webhooks.errors import Outage, describe_error, get_logger, reraise_job_timeout
 from webhooks.models import Event
 from webhooks.network.loop import call_in_thread
-from webhooks.network.url_policy import address_of
-from webhooks.workers.redis import Backoff, connect_with_timeout, sentinels
-from webhooks.workers.wakers import Waker, notify
+from webhooks.workers.redis import Backoff, connect_with_timeout, looks_up_names
 
 logger = get_logger(__name__)
 
 DRAIN = "webhooks.workers.jobs.drain"
+
+# The channel of LISTEN and NOTIFY, for workers without rq. The same for all, as the tables are.
+CHANNEL = "rq_webhooks"
 
 # Ids of wake-ups begin with this, so that a worker need not ask Redis what the job is.
 ID_PREFIX = "webhooks-wake-up-"
@@ -61,6 +64,9 @@ backoff = Backoff(
     "after a wake-up",
 )
 
+# Outages of what else wakes workers: LISTEN and NOTIFY, and the backend of Django's tasks.
+_notifications, _tasks = Outage(logger), Outage(logger)
+
 # The time of the last change in this process, by queue.
 _changed: dict[str, float] = {}
 
@@ -74,10 +80,7 @@ def wake_up() -> bool:
         return False
     try:
         rq_queue = _queue(conf.queue)
-        # The connection has its own timeouts, but nothing interrupts the lookup of its host's name. Several Sentinels
-        # may have to time out, too.
-        host = rq_queue.connection.connection_pool.connection_kwargs.get("host", "localhost")
-        if sentinels(rq_queue.connection) or not (host == "localhost" or address_of(host)):
+        if looks_up_names(rq_queue.connection):
             call_in_thread(lambda: _push(rq_queue), 2 * conf.redis_timeout)
         else:
             _push(rq_queue)
@@ -203,25 +206,45 @@ def drop_wake_up(job: Job, queue: Queue) -> None:
         pipe.execute()
 
 
+# Workers without rq. A wake-up is a hint, so none of these raises anything but the time limit of a job.
+
+
+def notify() -> bool:
+    """Notify the workers of ``manage.py webhooks_worker``. Returns whether they are woken. On SQLite they look by
+    themselves."""
+    using = Event.objects.db
+    if not is_postgresql(using):
+        return True
+    try:
+        with connections[using].cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+    except Error as error:
+        _notifications.failed("No worker could be notified: %s. Workers look by themselves", error)
+        return False
+    _notifications.succeeded("Workers can be notified again")
+    return True
+
+
 def enqueue_task() -> bool:
     """Let a worker of Django's tasks run ``drain``."""
     try:
         drain_as_task.enqueue()
     except Exception as error:
         reraise_job_timeout(error)
-        logger.warning("No task could be enqueued, so no worker is woken: %s", describe_error(error))
+        _tasks.failed("No task could be enqueued, so no worker is woken: %s", describe_error(error))
         return False
+    _tasks.succeeded("Tasks can be enqueued again")
     return True
 
 
 # How workers are woken, if not by a job of rq.
-WAKERS: dict[str, Waker] = {"database": notify, "tasks": enqueue_task}
+WAKERS: dict[str, Callable[[], bool]] = {"database": notify, "tasks": enqueue_task}
 
 
 def drain() -> None:
     """Send the due deliveries, for one slice. A wake-up runs this job on the stock worker.
 
-    Another wake-up goes on with what is left, so that jobs of other queues have their turn. Without Redis there is
+    Another wake-up goes on with the rest, so that jobs of other queues have their turn. Without Redis there is
     none, so this job goes on itself.
     """
     if not conf.enabled:
@@ -245,7 +268,7 @@ def _drain_slice() -> int:
         runner.finish()
     finally:
         runner.close(grace=0)
-        hooks.flush()  # the process of the job ends with os._exit
+        hooks.end_job()
     return runner.attempted
 
 

@@ -24,7 +24,8 @@ from redis.retry import Retry
 from rq import Worker
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger, why_failed
+from webhooks.errors import Outage, get_logger, why_failed
+from webhooks.network.url_policy import address_of
 
 logger = get_logger(__name__)
 
@@ -90,6 +91,13 @@ def sentinels(connection: Redis) -> list[Redis]:
     return list(manager.sentinels) if manager else []
 
 
+def looks_up_names(connection: Redis) -> bool:
+    """Whether a new connection asks a name server or Sentinels. Nothing interrupts the lookup of a name, and several
+    Sentinels may each have to time out."""
+    host = connection.connection_pool.connection_kwargs.get("host", "localhost")
+    return bool(sentinels(connection)) or not (host == "localhost" or address_of(host))
+
+
 def is_unavailable(error: RedisError) -> bool:
     """Whether Redis does not answer, or refuses a command: a replica, no memory, a broken disk, a rule of its ACL.
     Or another program answers in its place, such as a load balancer with an error page.
@@ -103,27 +111,27 @@ class Backoff:
     """Leaves Redis alone for some seconds after it failed. Logs one warning for each outage, and one at its end."""
 
     def __init__(self, logger: logging.Logger, consequence: str) -> None:
-        self._logger, self._consequence = logger, consequence
+        self._outage, self._consequence = Outage(logger), consequence
         self._until = 0.0
-        self.has_failed = False
-        """Whether an outage has not ended."""
 
     @property
     def is_active(self) -> bool:
         return time.monotonic() < self._until
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether an outage has not ended."""
+        return self._outage.has_failed
+
     def failed(self, error: Exception, seconds: float) -> None:
         self._until = time.monotonic() + seconds
-        if not self.has_failed:
-            self.has_failed = True
-            verb = "refuses" if isinstance(error, (ResponseError, AuthenticationError)) else "does not answer"
-            self._logger.warning("Redis %s (%s). %s.", verb, error, self._consequence)
+        verb = "refuses" if isinstance(error, (ResponseError, AuthenticationError)) else "does not answer"
+        self._outage.failed("Redis %s (%s). %s.", verb, error, self._consequence)
 
     def succeeded(self) -> None:
         if self.has_failed:
-            self.has_failed = False
             self._until = 0.0
-            self._logger.warning("Redis answers again.")
+            self._outage.succeeded("Redis answers again.")
 
 
 def _surviving_outages(name: str) -> Callable[..., None]:

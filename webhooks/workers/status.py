@@ -26,7 +26,10 @@ from webhooks.db import to_db_time
 from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import KINDS
 from webhooks.models import Worker as Lease
-from webhooks.workers.redis import connect_with_timeout, queue_problem, sentinels
+from webhooks.network.attempt import Refused
+from webhooks.network.loop import call_in_thread
+from webhooks.registry.framework import framework
+from webhooks.workers.redis import connect_with_timeout, looks_up_names, queue_problem, sentinels
 
 # Seconds that the page waits for Redis to connect, and for each answer.
 TIMEOUT = 0.5
@@ -40,6 +43,9 @@ SILENT_SHIPPED, SILENT_STOCK = 60, 470
 
 # Only the shipped worker class sets these fields of its hash in Redis.
 CLASS_FIELD, FAULTS_FIELD = "worker_class", "webhook_faults"
+
+# The class of workers without rq.
+DATABASE_WORKER = "webhooks.workers.database.DatabaseWorker"
 
 # It also reports the seconds that the clock of its machine is ahead of the database's, and its attempts a minute.
 CLOCK_FIELD, RATE_FIELD = "clock_offset", "webhook_rate"
@@ -89,7 +95,8 @@ class RegisteredWorker:
 
     name: str
     queues: tuple[str, ...] = ()
-    is_shipped: bool = False
+    worker_class: str = ""
+    """The path of its class. Empty for a stock worker, which does not say."""
     state: str = ""
     started_at: datetime | None = None
     last_heartbeat: datetime | None = None
@@ -107,6 +114,15 @@ class RegisteredWorker:
     """The function that it runs, without arguments: those may be secret."""
     changed_settings: tuple[str, ...] = ()
     """The settings that differed from those of the worker before when it started."""
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether its class is the shipped one, or inherits it."""
+        return bool(self.worker_class)
+
+    @property
+    def class_name(self) -> str:
+        return self.worker_class.rpartition(".")[2]
 
     @property
     def label(self) -> str:
@@ -143,7 +159,8 @@ class Backend:
     @property
     def start_command(self) -> str:
         """What starts a worker. Empty if the app cannot know: Django's tasks have several kinds."""
-        commands = {"rq": f"python manage.py rqworker {self.queue}", "database": "python manage.py webhooks_worker"}
+        queues = " ".join(framework().queues_of_worker(self.queue))
+        commands = {"rq": f"python manage.py rqworker {queues}", "database": "python manage.py webhooks_worker"}
         return commands.get(self.waker, "")
 
     @property
@@ -161,13 +178,13 @@ class Backend:
         return [worker for worker in listening if not worker.is_silent and not worker.is_suspended]
 
 
-def read_backend() -> Backend:
-    """Read the state of Redis within about a second, or the workers that need no Redis. Raises nothing but
-    django.db.Error: ``error`` says what went wrong with Redis."""
+def read_backend(seconds: float = TIMEOUT) -> Backend:
+    """Read the state of Redis, or the workers that need no Redis. Raises nothing but django.db.Error: ``error`` says
+    what went wrong with Redis, such as no answer within ``seconds``."""
     if conf.wake_up != "rq":
         return Backend(conf.queue, workers=tuple(map(_reporting, Lease.objects.reporting())), waker=conf.wake_up)
     try:
-        connection = connect_with_timeout(conf.queue, TIMEOUT)
+        connection = connect_with_timeout(conf.queue, seconds)
     except Exception as error:  # RQ_QUEUES may hold anything, and the page must report that
         problem = gettext("the setting RQ_QUEUES[%(queue)r] is not usable: %(error)s") % {
             "queue": conf.queue,
@@ -182,10 +199,15 @@ def read_backend() -> Backend:
     # django-rq gives None if the URL names no database
     address = gettext("%(place)s, database %(number)s") % {"place": place, "number": known.get("db") or 0}
     try:
+        if looks_up_names(connection):
+            # The commands below use its connection.
+            call_in_thread(connection.ping, seconds * (2 + len(sentinels(connection))))
         length = Queue(conf.queue, connection=connection).count
         is_suspended = bool(connection.exists(WORKERS_SUSPENDED))
         return Backend(conf.queue, address, "", length, _workers(connection), is_suspended)
-    except (RedisError, OSError, ValueError, OverflowError) as error:  # another program may write anything there
+    except TimeoutError:
+        return Backend(conf.queue, address, gettext("the name of its host takes too long to resolve"))
+    except (RedisError, Refused, OSError, ValueError, OverflowError) as error:  # another program may write anything
         return Backend(conf.queue, address, str(error) or type(error).__name__)
 
 
@@ -198,7 +220,7 @@ def _reporting(lease: Lease) -> RegisteredWorker:
     return RegisteredWorker(
         name=lease.name,
         queues=(conf.queue,),
-        is_shipped=True,
+        worker_class=DATABASE_WORKER,
         state=WorkerStatus.IDLE,
         started_at=lease.started_at,
         last_heartbeat=heartbeat,
@@ -230,7 +252,7 @@ def _worker(key: str, values: dict[str, str], description: bytes | None) -> Regi
     return RegisteredWorker(
         name=key.rpartition(":worker:")[2],
         queues=tuple(name for name in values.get("queues", "").split(",") if name),
-        is_shipped=bool(values.get(CLASS_FIELD)),
+        worker_class=values.get(CLASS_FIELD, ""),
         state=values.get("state", "?"),
         started_at=birth,
         last_heartbeat=heartbeat,

@@ -203,7 +203,7 @@ class WebhookWorker(LastingWorker):
         try:
             return super().perform_job(*args, **kwargs)
         finally:
-            hooks.flush()  # its process ends with os._exit
+            hooks.end_job()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         with self._slices.surviving_errors():

@@ -23,7 +23,7 @@ from scripts.benchmark.workloads import (
     workers,
 )
 
-PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, retention.RETENTION, *troubles.ALL)
+PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, *troubles.ALL)
 
 ALL: Sequence[Workload] = (
     workers.THROUGHPUT,
@@ -49,12 +49,12 @@ ALL: Sequence[Workload] = (
     *PRESSURE,
 )
 
-# Takes an hour, and is measured only if it is named, or to see that it can be.
-LONG = endurance.ENDURANCE
+# These take long, and are measured only if they are named, or to see that they can be.
+LONG: Sequence[Workload] = (retention.RETENTION, endurance.ENDURANCE)
 
 
 def figure_names() -> list[str]:
-    return [figure.name for workload in (*ALL, LONG) for figure in workload.figures]
+    return [figure.name for workload in (*ALL, *LONG) for figure in workload.figures]
 
 
 def select(names: Sequence[str]) -> list[Workload]:
@@ -62,7 +62,7 @@ def select(names: Sequence[str]) -> list[Workload]:
 
     Raises LookupError for an unknown name.
     """
-    every = (*ALL, LONG)
+    every = (*ALL, *LONG)
     by_name = {name: one for one in every for name in (one.name, *(figure.name for figure in one.figures))}
     if unknown := sorted(set(names) - set(by_name)):
         raise LookupError(f"There is no figure {', '.join(unknown)}. Choose from: {', '.join(by_name)}.")

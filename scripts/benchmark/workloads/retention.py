@@ -35,7 +35,7 @@ def _compare(name: str, kept: Course, plain: Course) -> Measurements:
     return {
         f"{name}-rate": Measurement(kept.rate, plain.rate),
         f"{name}-deleted": Measurement(kept.deleted, kept.rate),
-        **{f"{name}-{size}": Measurement(kept.at_the_end(size), kept.at_a_third(size)) for size in SIZES},
+        **{f"{name}-{size}": Measurement(kept.at_the_end(size), kept.at_half(size)) for size in SIZES},
     }
 
 
@@ -48,7 +48,7 @@ def _figures(name: str, load: str) -> Iterator[Figure]:
         whole = f"{whats.get(size, 'dead rows')} at the end, {what}"
         # The dead rows of one autovacuum to the next vary more than what they leave on the disk.
         limit = ratio_at_most(1.5) | difference_at_most(50_000, "rows") if size == "dead" else ratio_at_most(1.25)
-        yield Figure(f"{name}-{size}", whole, unit, "at a third", limit)
+        yield Figure(f"{name}-{size}", whole, unit, "at half of the time", limit)
 
 
 LOAD = f"{STEADY:,} changes a second, one worker"

@@ -6,30 +6,40 @@ follows within ten minutes is one e-mail, and what came and went meanwhile is no
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urljoin
 
+from django.core.checks import register
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.conf import conf
-from webhooks.db import atomically, to_utc
+from webhooks.contrib.alerts.checks import check_addresses
+from webhooks.db import atomically, database_time, to_utc
 from webhooks.delivery.policy import mail_operators
 from webhooks.hooks import Hooks, NoticedProblem
 from webhooks.insight.alarms import Problem
 from webhooks.insight.wording import exact_time, span
 from webhooks.models import Sweep
 
+register(check_addresses, "webhooks")  # only a project that names this module is checked
+
 # Seconds between two e-mails.
 EVERY = 600
 
 # Percent of ``DISABLE_AFTER`` after which an e-mail warns that a paused webhook is disabled soon.
 WARNED_AT = (80, 50)
+
+# A problem of a webhook takes the place of these. They are not over: its receiver does not work.
+REPLACED = {
+    Problem.PAUSED: (Problem.FAILING,),
+    Problem.PAUSED_BY_USER: (Problem.FAILING, Problem.PAUSED),
+    Problem.DISABLED: (Problem.FAILING, Problem.PAUSED),
+}
 
 # The pages that e-mails link to: of NetBox's plugin, and of Django's admin.
 STATUS_PAGES = ("plugins:rq_webhooks:status", "webhooks_backend_status")
@@ -45,62 +55,73 @@ class Emails(Hooks):
     mails_problems = True
 
     def problems_seen(self, problems: Sequence[NoticedProblem]) -> None:
-        now = {one.key: asdict(one) | {"percent": _percent(one)} for one in problems}
-        if (before := _begin(now)) is None:
+        at = database_time(Sweep.objects.db)
+        now = {one.key: asdict(one) | {"percent": _percent(one, at)} for one in problems}
+        if (report := _begin(at, now)) is None:
             return
-        report = Report.of(before, now)
-        try:
-            mail_operators(report.subject, report.paragraphs())
-        except Exception:
-            _note(before)  # the next e-mail has it all
-            raise
+        # If that fails, hangs, or its worker is killed, the next e-mail has it all.
+        mail_operators(report.subject, report.paragraphs())
+        _end(at, now)
 
 
-def _percent(problem: NoticedProblem) -> int:
+def _percent(problem: NoticedProblem, at: float) -> int:
     if problem.problem != Problem.PAUSED:
         return 0
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(problem.since)).total_seconds()
+    seconds = at - datetime.fromisoformat(problem.since).timestamp()
     return next((one for one in WARNED_AT if seconds >= conf.disable_after * one / 100), 0)
 
 
-def _begin(now: Known) -> Known | None:
-    """The problems of the last e-mail, if another one is due. Then these count as mailed."""
+def _begin(at: float, now: Known) -> Report | None:
+    """What an e-mail says, if one is due. Then no other worker sends one for ``EVERY`` seconds."""
 
-    def begin() -> Known | None:
+    def begin() -> Report | None:
         mailed = Sweep.objects.select_for_update().get(pk=1).mailed
-        before: Known = mailed.get("problems", {})
-        is_soon = 0 <= time.time() - mailed.get("at", 0) < EVERY
-        if is_soon or not Report.of(before, now).has_news:
+        known = mailed.get("problems", {})
+        report = Report.of(known, now, at)
+        is_soon = 0 <= at - mailed.get("at", 0) < EVERY
+        if is_soon or not report.has_news:
             return None
-        _note(now)
-        return before
+        Sweep.objects.filter(pk=1).update(mailed={"at": at, "problems": known})
+        return report
 
     return atomically(begin, Sweep.objects.db)
 
 
-def _note(problems: Known) -> None:
-    Sweep.objects.filter(pk=1).update(mailed={"at": time.time(), "problems": problems})
+def _end(at: float, now: Known) -> None:
+    """Note that the e-mail was sent, unless that took so long that another one followed."""
+
+    def end() -> None:
+        if Sweep.objects.select_for_update().get(pk=1).mailed.get("at") == at:
+            Sweep.objects.filter(pk=1).update(mailed={"at": at, "problems": now})
+
+    atomically(end, Sweep.objects.db)
 
 
 @dataclass
 class Report:
     """What an e-mail says: problems that are new, closer to the end of their webhook, over, or as they were."""
 
+    at: float
+    """The time, in seconds since 1970."""
     new: list[Mapping[str, Any]] = field(default_factory=list)
     closer: list[Mapping[str, Any]] = field(default_factory=list)
     over: list[Mapping[str, Any]] = field(default_factory=list)
     same: list[Mapping[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, before: Known, now: Known) -> Report:
-        report = cls(over=[one for key, one in before.items() if key not in now])
+    def of(cls, before: Known, now: Known, at: float) -> Report:
+        """Compare the problems of the last e-mail with those of now."""
+        report = cls(at)
         for key, one in now.items():
             if key not in before:
                 report.new.append(one)
-            elif one["percent"] > before[key]["percent"]:
+            elif one["percent"] > _percent_before(before[key], one):
                 report.closer.append(one)
             else:
                 report.same.append(one)
+        replaced = {(one["webhook_id"], earlier) for one in report.new for earlier in REPLACED.get(one["problem"], ())}
+        gone = [one for key, one in before.items() if key not in now]
+        report.over += [one for one in gone if (one["webhook_id"], one["problem"]) not in replaced]
         return report
 
     @property
@@ -124,31 +145,30 @@ class Report:
 
     def paragraphs(self) -> list[str]:
         sections: list[tuple[str, list[Mapping[str, Any]], Callable[[Mapping[str, Any]], str]]] = [
-            (_("New:"), self.new, _whole),
-            (_("Will be disabled if no attempt succeeds:"), self.closer, _with_end),
+            (_("New:"), self.new, self._whole),
+            (_("Will be disabled if no attempt succeeds:"), self.closer, self._whole),
             (_("Over:"), self.over, lambda one: str(one["text"])),
             (_("Not over:"), self.same, lambda one: str(one["text"])),
         ]
         found = [part for title, rows, show in sections if rows for part in (title, *map(show, rows))]
         return [*found, *filter(None, [_address(STATUS_PAGES)])]
 
-
-def _whole(problem: Mapping[str, Any]) -> str:
-    """The problem, its remedy, since when, and the address of the webhook."""
-    lines = [problem["text"], problem["remedy"], _("Since %(time)s") % {"time": exact_time(_since(problem))}]
-    if problem["webhook_id"]:
-        lines.append(_address(WEBHOOK_PAGES, problem["webhook_id"]))
-    return "\n".join(filter(None, lines))
-
-
-def _with_end(problem: Mapping[str, Any]) -> str:
-    left = conf.disable_after - (datetime.now(UTC) - _since(problem)).total_seconds()
-    end = _("It fails for %(percent)s %% of the time after which it is disabled: in %(span)s.")
-    return f"{end % {'percent': problem['percent'], 'span': span(left)}}\n{_whole(problem)}"
+    def _whole(self, problem: Mapping[str, Any]) -> str:
+        """The problem, its remedy, since when, the address of the webhook, and when that will be disabled."""
+        since, lines = to_utc(datetime.fromisoformat(problem["since"])), list[str]()
+        if percent := problem["percent"]:
+            left = conf.disable_after - (self.at - since.timestamp())
+            end = _("It fails for %(percent)s %% of the time after which it is disabled: in %(span)s.")
+            lines.append(end % {"percent": percent, "span": span(left)})
+        lines += [problem["text"], problem["remedy"], _("Since %(time)s") % {"time": exact_time(since)}]
+        if problem["webhook_id"]:
+            lines.append(_address(WEBHOOK_PAGES, problem["webhook_id"]))
+        return "\n".join(filter(None, lines))
 
 
-def _since(problem: Mapping[str, Any]) -> datetime:
-    return to_utc(datetime.fromisoformat(problem["since"]))
+def _percent_before(mailed: Mapping[str, Any], problem: Mapping[str, Any]) -> int:
+    """What the last e-mail said of this problem. 0 if the webhook has worked since, and fails again."""
+    return int(mailed["percent"]) if mailed["since"] == problem["since"] else 0
 
 
 def _address(names: Sequence[str], *args: Any) -> str:

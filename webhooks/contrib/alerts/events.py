@@ -7,6 +7,8 @@ from dataclasses import asdict
 from webhooks import registry
 from webhooks.capture.custom_events import record
 from webhooks.hooks import Hooks, NoticedProblem, WebhookChange
+from webhooks.insight.alarms import Problem
+from webhooks.models import Webhook
 
 EVENTS = {
     "webhooks.problem_began": "A problem of the webhooks began",
@@ -24,10 +26,12 @@ class Events(Hooks):
     """Sends the events. A webhook gets none about itself: it would fail, too, and each failure is no news."""
 
     def problem_began(self, problem: NoticedProblem) -> None:
-        _send("problem_began", problem, problem.webhook_id)
+        if not _is_echo(problem):
+            _send("problem_began", problem, problem.webhook_id)
 
     def problem_ended(self, problem: NoticedProblem) -> None:
-        _send("problem_ended", problem, problem.webhook_id)
+        if not _is_echo(problem):
+            _send("problem_ended", problem, problem.webhook_id)
 
     def webhook_paused(self, webhook: WebhookChange) -> None:
         _send("webhook_paused", webhook, webhook.id)
@@ -37,6 +41,15 @@ class Events(Hooks):
 
     def webhook_disabled(self, webhook: WebhookChange) -> None:
         _send("webhook_disabled", webhook, webhook.id)
+
+
+def _is_echo(problem: NoticedProblem) -> bool:
+    """Whether an attempt of a webhook failed that sends such events, and will be tried again. Two of them would send
+    each other's failures for ever. If it goes on, the webhook is paused, which is another problem."""
+    if problem.problem != Problem.FAILING or problem.webhook_id is None:
+        return False
+    chosen = Webhook.objects.filter(pk=problem.webhook_id).values_list("custom_events", flat=True).first()
+    return any(name in EVENTS for name in chosen or ())
 
 
 def _send(name: str, subject: NoticedProblem | WebhookChange, webhook_id: int | None) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from django.db import connections
 from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
 from webhooks.contrib.health import problems_of_delivery
+from webhooks.db import closing_new_connections
 
 
 @dataclasses.dataclass
@@ -16,8 +16,6 @@ class Webhooks(HealthCheck):  # type: ignore[misc] # the library has no annotati
     """Fails if the whole site has a problem: no worker, no Redis, a fault of our own."""
 
     def run(self) -> None:
-        try:
+        with closing_new_connections():  # the library starts a thread for it
             if found := problems_of_delivery():
                 raise ServiceUnavailable(", ".join(found))
-        finally:
-            connections.close_all()  # of this thread, which the library started for it

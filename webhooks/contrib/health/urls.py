@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
@@ -20,6 +21,7 @@ from webhooks.contrib.health import problems_of_delivery, problems_of_recording
 def endpoint(find: Callable[[], list[str]]) -> Any:
     """A view that answers 200 if it finds no problems, else 503."""
 
+    @login_not_required
     @never_cache
     @require_safe
     @transaction.non_atomic_requests  # with ATOMIC_REQUESTS, Django would fail before it, if the database is away

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from netbox.plugins import PluginConfig
 
+from webhooks import __version__
 from webhooks.apps import WebhooksConfig
 
 PLUGIN = "rq_webhooks"
@@ -29,7 +30,8 @@ class PluginName(PluginConfig):
 class NetBoxConfig(WebhooksConfig, PluginConfig):
     base_url = "webhooks"
     description = _("Reliable webhooks for every change")
-    version = "0.1.0"
+    version = __version__
+    author = "The authors of django-rq-webhooks"
     min_version, max_version = "4.7.0", "4.7.99"
     django_apps = [f"{__name__}.PluginName"]
     middleware = ["webhooks.middleware.WebhooksMiddleware"]

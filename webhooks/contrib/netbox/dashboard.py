@@ -13,7 +13,7 @@ from extras.dashboard.widgets import DashboardWidget
 
 from webhooks import permissions
 from webhooks import text as texts
-from webhooks.insight.status import latest_problems
+from webhooks.insight.status import problems_to_show
 
 # The widget names so many problems, the worst ones.
 MAX_NAMED = 5
@@ -28,7 +28,7 @@ class WebhooksWidget(DashboardWidget):
     def render(self, request: HttpRequest) -> SafeString:
         context: dict[str, Any] = {"may_view": permissions.may_view_deliveries(request.user)}
         if context["may_view"]:
-            problems = latest_problems(request.user)
+            problems = problems_to_show(request.user)
             context |= {
                 "problems": problems[:MAX_NAMED],
                 "more": len(problems[MAX_NAMED:]),

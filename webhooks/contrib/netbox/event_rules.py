@@ -10,6 +10,7 @@ settings at the copy, such as the filters, the order, a pause.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -28,29 +29,40 @@ from netbox.event_rules import EventRuleAction
 from webhooks import registry
 from webhooks.capture.context import actor
 from webhooks.capture.custom_events import send_to
-from webhooks.contrib.netbox.originals import webhook_item
+from webhooks.contrib.netbox.originals import settings_of
 from webhooks.errors import get_logger, log_errors
-from webhooks.management.imports import request_fields
+from webhooks.management.imports import DURABLY
 from webhooks.models import Event, Webhook
 from webhooks.operations.webhooks import ChangedMeanwhile, check_webhook, save_webhook, set_enabled
 from webhooks.payloads import snapshots, snapshots_json
 from webhooks.permissions import Operator
 from webhooks.registry.registration import NAME_LENGTH
-from webhooks.text import NotJSONSerializable, clean, dumps, username_of
+from webhooks.text import NotJSONSerializable, clean, dumps, one_line, username_of
 
 logger = get_logger(__name__)
 
 EVENT = "extras.event_rule"
 """What a copy wants, so that it wants something. Nothing sends this event."""
 
+RESERVED = "netbox-webhook-"
+"""Begins the identifiers of copies. Else a user could own the copy of a webhook that NetBox does not show them."""
+
 FOLLOWER = Operator("", name="NetBox's webhook")
 """Who changes a copy, in the history."""
 
 registry.register_event(EVENT, gettext_lazy("Copy of NetBox's webhook: event rules choose what it sends"))  # type: ignore[arg-type]
+registry.reserve_identifiers(
+    registry.Reserved(
+        RESERVED,
+        gettext_lazy("copies of NetBox's webhooks"),  # type: ignore[arg-type]
+        ("name", *settings_of(Original())),
+        gettext_lazy("Change this at NetBox's webhook. The copy follows it."),  # type: ignore[arg-type]
+    )
+)
 
 
 class DeliverDurably(EventRuleAction):
-    slug = "rq_webhooks.deliver"
+    slug = DURABLY
     label = gettext_lazy("Deliver durably")
     description = gettext_lazy("Send a webhook from a queue in the database: retried, in order, and also without Redis")
     object_model = Original
@@ -58,9 +70,9 @@ class DeliverDurably(EventRuleAction):
 
     def validate(self, *, action_object: Original, action_data: Any) -> None:
         """Refuse a webhook that this app would not send, with the reason."""
-        copy = find_copy(action_object) or Webhook(custom_events=[EVENT])
+        new = Webhook(name=_names_of(action_object)[-1], custom_events=[EVENT])
         try:
-            check_webhook(copy, _settings_of(action_object), None, FOLLOWER)
+            check_webhook(new, settings_of(action_object), None, FOLLOWER)
         except ValidationError as error:
             problems = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in error.message_dict.items())
             text = _("The webhook “%(name)s” cannot be delivered durably. %(problems)s")
@@ -117,12 +129,17 @@ def _event(context: Mapping[str, Any], data: Mapping[str, Any]) -> Event:
 
 
 def _identifier_of(original: Original) -> str:
-    return f"netbox-webhook-{original.pk}"
+    return f"{RESERVED}{original.pk}"
 
 
-def _settings_of(original: Original) -> dict[str, Any]:
-    """The settings that a copy has from its original."""
-    return {"name": f"{original.name[:130]} (event rules)", **request_fields(webhook_item(original), [])}
+def _names_of(original: Original) -> list[str]:
+    """Names for a copy. Other webhooks may have the first one, and even the second."""
+    name, unique = _beginning_of_name(original), secrets.token_hex(4)
+    return [f"{name})", f"{name} {original.pk})", f"{name} {original.pk}, {unique})"]
+
+
+def _beginning_of_name(original: Original) -> str:
+    return f"{one_line(original.name)[:100]} (event rules"
 
 
 def find_copy(original: Original) -> Webhook | None:
@@ -135,43 +152,54 @@ def follow(original: Original) -> Webhook:
 
     A setting that this app refuses is copied nevertheless. The deliveries then fail and wait, and say why.
     """
-    values, copy = _settings_of(original), find_copy(original)
-    if copy is None:
+    for name in _names_of(original):
+        copy = find_copy(original)
         try:
-            copy = Webhook(identifier=_identifier_of(original), custom_events=[EVENT])
-            return save_webhook(copy, values, None, FOLLOWER, is_checked=True)
-        except ChangedMeanwhile:
-            copy = find_copy(original)  # another process has created it
             if copy is None:
-                raise
+                new = Webhook(identifier=_identifier_of(original), custom_events=[EVENT])
+                return save_webhook(new, {"name": name, **settings_of(original)}, None, FOLLOWER, is_checked=True)
+            if changed := _differences(copy, original, name):
+                save_webhook(copy, changed, None, FOLLOWER, is_checked=True)
+            return copy
+        except (ChangedMeanwhile, Webhook.DoesNotExist) as error:
+            # Another webhook has this name. Or another process has created, changed or deleted the copy.
+            conflict = error
+    raise conflict
+
+
+def _differences(copy: Webhook, original: Original, name: str) -> dict[str, Any]:
+    """The settings of the original that its copy does not have, and this name if the original was renamed."""
+    values = settings_of(original)
     wanted = Webhook(**values)
-    if changed := {name: one for name, one in values.items() if getattr(copy, name) != getattr(wanted, name)}:
-        save_webhook(copy, changed, None, FOLLOWER, is_checked=True)
-    return copy
+    changed = {field: value for field, value in values.items() if getattr(copy, field) != getattr(wanted, field)}
+    return changed if copy.name.startswith(_beginning_of_name(original)) else changed | {"name": name}
 
 
-def _quietly(work: Callable[..., object], *args: Any) -> None:
+def _quietly(original: Original, work: Callable[[], object]) -> None:
     """A save in NetBox must not fail because of a copy."""
     using = Webhook.objects.db
-    with log_errors(using, "The copy of a webhook of NetBox cannot be changed: %s", args), transaction.atomic(using):
-        work(*args)
+    with (
+        log_errors(using, "The copy of NetBox's webhook %s cannot be changed", original.name),
+        transaction.atomic(using),
+    ):
+        work()
 
 
 @receiver(post_save, sender=EventRule)
 def _create_copy(instance: EventRule, **kwargs: Any) -> None:
     """With the rule, so that users find the copy before its first event."""
-    if instance.action_type == DeliverDurably.slug and isinstance(instance.action_object, Original):
-        _quietly(follow, instance.action_object)
+    if instance.action_type == DeliverDurably.slug and isinstance(original := instance.action_object, Original):
+        _quietly(original, lambda: follow(original))
 
 
 @receiver(post_save, sender=Original)
 def _correct_copy(instance: Original, **kwargs: Any) -> None:
     """At once: deliveries that wait go to the corrected URL."""
-    if find_copy(instance):
-        _quietly(follow, instance)
+    _quietly(instance, lambda: find_copy(instance) and follow(instance))
 
 
 @receiver(post_delete, sender=Original)
 def _disable_copy(instance: Original, **kwargs: Any) -> None:
     """Not deleted: that would delete its history, too."""
-    _quietly(set_enabled, Webhook.objects.filter(identifier=_identifier_of(instance)), FOLLOWER, False)
+    copies = Webhook.objects.filter(identifier=_identifier_of(instance))
+    _quietly(instance, lambda: set_enabled(copies, FOLLOWER, False))

@@ -26,8 +26,8 @@ ACTIONS = {
     "changed": ObjectChangeActionChoices.ACTION_UPDATE,
     "deleted": ObjectChangeActionChoices.ACTION_DELETE,
 }
-LENGTH = 200
-"""Characters of a name and of a message, as in NetBox's columns."""
+LENGTH, USERNAME_LENGTH = 200, 150
+"""Characters of a name and of a message, and of the name of a user, as in NetBox's columns."""
 
 
 def record(entry: HistoryEntry) -> None:
@@ -35,7 +35,7 @@ def record(entry: HistoryEntry) -> None:
     model, key = _object_of(entry)
     ObjectChange.objects.create(
         user=entry.user if isinstance(entry.user, get_user_model()) else None,
-        user_name=entry.username or "-",
+        user_name=entry.username[:USERNAME_LENGTH] or "-",
         request_id=_request_id(),
         action=ACTIONS[entry.verb],
         changed_object_type=ContentType.objects.get_for_model(model),

@@ -10,7 +10,7 @@ from core.choices import ObjectChangeActionChoices
 from extras.models import EventRule
 from extras.models import Webhook as Original
 
-from webhooks.management.imports import OPERATOR, Item, LocalSource, Responses
+from webhooks.management.imports import OPERATOR, Item, LocalSource, Responses, request_fields
 
 RULE = ("id", "name", "description", "enabled", "event_types", "conditions", "action_type", "action_object_id",
         "action_data")  # fmt: skip
@@ -18,6 +18,11 @@ WEBHOOK = (
     "id", "name", "description", "payload_url", "http_method", "http_content_type", "additional_headers",
     "body_template", "secret", "ssl_verification", "ca_file_path", "timeout",
 )  # fmt: skip
+
+
+def settings_of(original: Original) -> dict[str, Any]:
+    """The settings that a webhook of NetBox determines. Reads no row."""
+    return request_fields(Item({name: getattr(original, name) for name in WEBHOOK}), [])
 
 
 def webhook_item(original: Original) -> Item:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
+from core.management.commands.rqworker import DEFAULT_QUEUES
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
@@ -21,6 +22,7 @@ from core.models import ObjectType
 from dcim.models import Cable, CableTermination
 from webhooks.capture.prechange import read_prechange
 from webhooks.contrib.netbox.actors import other_request
+from webhooks.contrib.netbox.worker import WORKER
 from webhooks.db import MergedSavepoint
 from webhooks.errors import get_logger, log_errors
 from webhooks.hooks import CapturedChange, Hooks
@@ -62,6 +64,12 @@ class NetBoxContext(Hooks):
 
 class NetBox(Framework):
     """Reads NetBox's models as its REST API does."""
+
+    worker_class = WORKER
+
+    def queues_of_worker(self, queue: str) -> Sequence[str]:
+        """Those of NetBox's usual worker."""
+        return [*dict.fromkeys((*DEFAULT_QUEUES, queue))]
 
     def serializer(self, model: Model) -> type[Any] | None:
         """The serializer that the plugin of the model makes at run time, if it does."""

@@ -7,7 +7,7 @@ from typing import Any
 from netbox.plugins import PluginTemplateExtension
 
 from webhooks import permissions
-from webhooks.insight.status import latest_problems
+from webhooks.insight.status import problems_to_show
 
 
 class Alarm(PluginTemplateExtension):
@@ -18,7 +18,7 @@ class Alarm(PluginTemplateExtension):
         is_home = getattr(request.resolver_match, "view_name", "") == "home"
         if not is_home or not permissions.may_view_deliveries(request.user):
             return ""
-        problems = latest_problems(request.user)
+        problems = problems_to_show(request.user)
         return self.render("rq_webhooks/netbox/alarm.html", {"problems": problems}) if problems else ""
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from webhooks import permissions
 from webhooks.conf import conf
 from webhooks.contrib.prometheus import WebhooksCollector
+from webhooks.contrib.prometheus.exposition import as_text
 
-registry = CollectorRegistry()
-registry.register(WebhooksCollector())
+collector = WebhooksCollector(closes_connections=False)
 
 
+@login_not_required  # LoginRequiredMiddleware would lead a scrape with the token to the login
 @never_cache
 @require_safe
 @transaction.non_atomic_requests
@@ -27,8 +28,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
     if not may_scrape(request):
         refusal = 'Send the header "Authorization: Bearer …" with WEBHOOKS["METRICS_TOKEN"].\n'
         return HttpResponse(refusal, "text/plain", 401, headers={"WWW-Authenticate": "Bearer"})
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return HttpResponse(encode(registry), content_type)
+    _, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return HttpResponse(as_text(collector.collect(), "openmetrics" in content_type), content_type)
 
 
 def may_scrape(request: HttpRequest) -> bool:

@@ -23,10 +23,9 @@ from webhooks.db import elapsed
 from webhooks.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, Run, Webhook
 from webhooks.models.event import EventQuerySet
-from webhooks.models.filters import TIMES, select
+from webhooks.models.filters import TIMES, Filters, select
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.run import run_kinds
-from webhooks.models.selection import Filters
 
 T = TypeVar("T")
 
@@ -309,8 +308,11 @@ def approve(run: Run) -> None:
     """Raise RunRefused for a run of a user who may not begin it any more."""
     if not run.is_by_user:
         return
-    if missing := kind_of(run).missing_permissions(user_of(run), ADD_RUN):
+    user = user_of(run)
+    if missing := kind_of(run).missing_permissions(user, ADD_RUN):
         raise RunRefused(f"the user {run.requested_by} does not have the permission {', '.join(missing)} any more")
+    if not permissions.may(user, "add", run):
+        raise RunRefused(f"the permission {ADD_RUN} of the user {run.requested_by} does not include it any more")
 
 
 def events_of(run: Run, filters: Filters) -> EventQuerySet:

@@ -17,6 +17,7 @@ from webhooks.insight.overview import Overview
 from webhooks.insight.wording import number, span
 from webhooks.models import State
 from webhooks.models.statistic import DAY
+from webhooks.registry.framework import framework
 from webhooks.text import last_line
 from webhooks.workers.status import Backend, RegisteredWorker
 
@@ -25,8 +26,6 @@ PATIENCE = 60
 
 # The part of the retention for which old deliveries may be left: a partition has an eighth of it.
 LATE = 0.25
-
-WORKER_CLASS = "webhooks.workers.WebhookWorker"
 
 
 def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[Alarm]:
@@ -73,8 +72,9 @@ def workers(backend: Backend) -> Iterator[Alarm]:
             "after a change or manage.py webhooks_sweep has woken them."
         )
         remedy = _('Set RQ = {"WORKER_CLASS": "%(name)s"} in the settings, or start the worker with:')
-        command = f"python manage.py rqworker {backend.queue} --worker-class {WORKER_CLASS}"
-        yield Alarm(Problem.STOCK_WORKERS, text, remedy % {"name": WORKER_CLASS}, command=command)
+        shipped = framework().worker_class
+        command = f"{backend.start_command} --worker-class {shipped}"
+        yield Alarm(Problem.STOCK_WORKERS, text, remedy % {"name": shipped}, command=command)
     for worker in backend.workers:
         yield from _of_worker(worker)
 
@@ -135,7 +135,9 @@ def configuration(overview: Overview) -> Iterator[Alarm]:
         text = _("Every webhook is disabled, so changes are not recorded.")
         yield Alarm(Problem.ALL_DISABLED, text, _("Enable one."))
     else:
-        yield Alarm(Problem.NO_WEBHOOK, _("No webhook is defined, so changes are not recorded."), _("Add one."))
+        text = _("No webhook is defined, so changes are not recorded.")
+        remedy = _("Add one: on the pages of webhooks, by the REST API, or with manage.py webhooks_apply.")
+        yield Alarm(Problem.NO_WEBHOOK, text, remedy)
 
 
 def tables(overview: Overview) -> Iterator[Alarm]:

@@ -95,7 +95,7 @@ class _Question:
             events = list(self._events(of_object)[:RECENT_EVENTS])
             # One change leaves at most one skip for each webhook.
             skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
-            # Whether other objects have events is known to those who may view them all.
+            # Only users with permission for all objects learn whether others have events.
             is_hidden = not permissions.may_view_all(self._viewer.user, registration.model)
             knows_model = bool(events or skips) or is_hidden or Event.objects.filter(object_type=label).exists()
         change = rows.latest(events, skips)
@@ -159,7 +159,7 @@ class _Question:
     # A request
 
     def about_request(self, request_id: str) -> list[Verdict]:
-        # The request of a change is known to those who may view its rows.
+        # Only users with permission for its rows learn the request of a change.
         user, of_request, skips = self._viewer.user, Q(request_id=request_id), list[Skip]()
         if not (self._viewer.sees_events or self._viewer.sees_skips):
             text = _("To ask about a request, you need the permission %(permissions)s.")

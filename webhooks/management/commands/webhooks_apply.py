@@ -17,17 +17,23 @@ from webhooks.text import one_line
 
 STANDARD_INPUT = "-"
 
+DIFFERS = 1
+"""The exit status of a check that found changes."""
+
 
 class Command(DatabaseCommand):
     help = (
         "Creates and changes webhooks, so that they are as a YAML or JSON file says. Shows the plan first, and asks "
         "for confirmation. A second run changes nothing."
     )
+    exit_status_of_failure = 2  # 1 is for changes
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", help='A file such as webhooks.yaml. "-" reads the standard input.')
         parser.add_argument(
-            "--check", action="store_true", help="Change nothing. The exit status is 1 if something would change."
+            "--check",
+            action="store_true",
+            help="Change nothing. The exit status is 1 if something would change, and 2 if it cannot be known.",
         )
         parser.add_argument(
             "--prune", action="store_true", help="Remove webhooks with identifiers that are not in the file."
@@ -39,8 +45,7 @@ class Command(DatabaseCommand):
         check_utf8(options["user"])
         operator = Operator("webhooks_apply", options["user"])
         try:
-            declared = manifest.read(parse(_text_of(options["file"])))
-            changes = manifest.plan(declared, operator, options["prune"])
+            changes = manifest.plan(parse(_text_of(options["file"])), operator, options["prune"])
         except manifest.InvalidFile as error:
             raise CommandError(f"{options['file']} cannot be applied:\n{error}") from None
         for change in changes:
@@ -49,7 +54,8 @@ class Command(DatabaseCommand):
             self.stdout.write("There is nothing to change.")
         elif options["check"]:
             count = count_of(len(changes), "webhook")
-            raise CommandError(f"{count} would change. Nothing was changed: this was a check.")
+            self.stdout.write(f"{count} would change. Nothing was changed: this was a check.")
+            sys.exit(DIFFERS)
         elif options["interactive"] and not self.confirm(f"Change {count_of(len(changes), 'webhook')}?", "--check"):
             self.stdout.write("Nothing was changed.")
         else:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.core import checks
@@ -12,16 +12,32 @@ from django.db import Error
 from webhooks.conf import conf
 from webhooks.db import CLOCK_TOLERANCE, DatabaseClock
 from webhooks.errors import describe_error
-from webhooks.insight.alarms import Level
+from webhooks.insight.alarms import Alarm, Level, Problem
+from webhooks.insight.alarms.causes import NO_WORKERS
 from webhooks.insight.status import read_status
+from webhooks.insight.wording import count_of
 from webhooks.management.base import EXIT_STATUS, LABELS, DatabaseCommand
-from webhooks.models import Event
-from webhooks.operations.round_trip import make_round_trip, own_address
+from webhooks.models import Event, Webhook
+from webhooks.models.validation import fixed_part
+from webhooks.network import connect, url_policy
+from webhooks.operations.round_trip import NotAllowed, make_round_trip, own_address
 from webhooks.permissions import Operator
 from webhooks.text import one_line
 
 # Checks that say that the tables cannot be used.
-NO_TABLES = {"webhooks.E012", "webhooks.E013", "webhooks.W015"}
+NO_DATABASE = "webhooks.W015"
+NO_TABLES = {"webhooks.E012", "webhooks.E013", NO_DATABASE}
+
+# Checks that say that no worker can start, so a test would only wait.
+NO_QUEUE = {"webhooks.E001", "webhooks.E006"}
+
+# What the status page says of Redis and rq's workers.
+OF_RQ = {
+    Problem.REDIS, Problem.SUSPENDED, Problem.NO_WORKER, Problem.NO_WORKER_OF_QUEUE, Problem.STOCK_WORKERS,
+}  # fmt: skip
+
+RESOLVE_SECONDS = 20
+"""How long the destinations of all webhooks may take: a name server that does not answer costs two seconds a name."""
 
 Finding = tuple[Level, str, str]
 """How bad it is, what it is, and its remedy."""
@@ -62,34 +78,62 @@ class Command(DatabaseCommand):
         messages = checks.run_checks(tags=["webhooks"], include_deployment_checks=True, databases=[alias])
         found = [one for one in messages if not one.is_silenced()]
         yield from map(_of_check, sorted(found, key=lambda one: -one.level))
-        if not found:
-            yield Level.GOOD, "The settings, the models, the URLs, the tables and Redis are as they must be.", ""
+        if not found and conf.enabled:  # while webhooks are off, most checks do not run
+            checked = "the URLs, the tables and Redis" if conf.wake_up == "rq" else "the URLs and the tables"
+            yield Level.GOOD, f"The settings, the models, {checked} are as they must be.", ""
         if not conf.enabled:
             remedy = 'Set WEBHOOKS = {"ENABLED": True, …} once all else is well, and restart the site and the workers.'
             yield Level.ERROR, "Webhooks are off: no change is recorded, and nothing is sent.", remedy
         if any(one.id in NO_TABLES for one in found):
             return
         try:
-            yield from _of_status(operator)
+            problems = read_status(operator).problems
+            yield from _of_status(problems)
+            yield from _of_destinations()
             yield from _of_clock(alias)
         except Error as error:
             yield Level.ERROR, f"The database cannot be used: {describe_error(error)}", "Start it, then try again."
             return
-        if conf.enabled and not options["no_send"]:
-            yield _of_round_trip(options["host"] or own_address(), options["seconds"], operator)
+        can_send = conf.enabled and conf.is_valid("WAKE_UP") and not any(one.id in NO_QUEUE for one in found)
+        if can_send and not options["no_send"]:
+            knows_worker = not any(alarm.problem in NO_WORKERS for alarm in problems)
+            yield _of_round_trip(options["host"] or own_address(), options["seconds"], operator, knows_worker)
 
 
 def _of_check(message: checks.CheckMessage) -> Finding:
+    if message.id == NO_DATABASE:  # a warning elsewhere: commands that check first may still start
+        return Level.ERROR, f"{message.msg} ({message.id})", message.hint or ""
     level = {checks.ERROR: Level.ERROR, checks.WARNING: Level.WARNING}.get(message.level, Level.NOTE)
     return level, f"{message.msg} ({message.id})", message.hint or ""
 
 
-def _of_status(operator: Operator) -> Iterator[Finding]:
-    status = read_status(operator)
-    for alarm in status.problems:
+def _of_status(problems: Iterable[Alarm]) -> Iterator[Finding]:
+    found = [alarm for alarm in problems if alarm.problem != Problem.TURNED_OFF]  # found already
+    if not conf.is_valid("WAKE_UP"):  # a check reports it, and nothing is known of workers until it is corrected
+        found = [alarm for alarm in found if alarm.problem not in OF_RQ]
+    for alarm in found:
         yield alarm.level, str(alarm.text), f"{alarm.remedy} {alarm.command}".strip()
-    if not status.problems:
+    if not found and conf.enabled and conf.is_valid("WAKE_UP"):
         yield Level.GOOD, "The status page shows no problem: workers run, and no webhook is in trouble.", ""
+
+
+def _of_destinations() -> Iterator[Finding]:
+    """Enabled webhooks to which the settings forbid to send, as of today: a URL is judged when its webhook is saved."""
+    if conf.invalid_destination:  # a check reports it
+        return
+    deadline, judged, left = time.monotonic() + RESOLVE_SECONDS, dict[str, str](), 0
+    for name, url in Webhook.objects.filter(enabled=True).order_by("name").values_list("name", "payload_url"):
+        place = url_policy.redacted(fixed_part(url)).removesuffix("…")
+        if place and place not in judged:
+            if time.monotonic() > deadline:
+                left += 1
+                continue
+            judged[place] = connect.why_blocked(place)
+        if reason := judged.get(place):
+            yield Level.ERROR, f"Webhook “{name}” cannot be sent: {reason}.", "Correct its URL, or the setting."
+    if left:
+        text = f"The destinations of {count_of(left, 'webhook')} were not checked: the name server is slow."
+        yield Level.NOTE, text, ""
 
 
 def _of_clock(alias: str) -> Iterator[Finding]:
@@ -102,16 +146,29 @@ def _of_clock(alias: str) -> Iterator[Finding]:
         yield Level.GOOD, "The clock of this machine agrees with the database's.", ""
 
 
-def _of_round_trip(host: str, seconds: float, operator: Operator) -> Finding:
-    began = time.monotonic()
+def _of_round_trip(host: str, seconds: float, operator: Operator, knows_worker: bool) -> Finding:
+    began, remedy = time.monotonic(), ""
     try:
-        problem = make_round_trip(host, seconds, operator)
+        if problem := make_round_trip(host, seconds, operator):
+            remedy = (
+                "Look at the log of the worker. If it runs on another machine or in a container, give --host or "
+                "--no-send."
+            )
     except OSError as error:
-        problem = f"No receiver can listen on {host}: {error.strerror}. Give an address of this machine with --host."
+        problem, remedy = (
+            f"No receiver can listen on {host}: {error.strerror}.",
+            "Give an address of this machine with --host.",
+        )
+    except NotAllowed as error:
+        problem = f"It was not sent: {error}."
+        remedy = (
+            "If webhooks need not reach this machine, all is well: give --no-send. Else change the setting, or give "
+            "another address of this machine with --host."
+        )
     took = time.monotonic() - began
     if problem:
-        remedy = (
-            "Look at the log of the worker. If it runs on another machine or in a container, give --host or --no-send."
-        )
         return Level.WARNING, f"The test of the whole way failed. {problem}", remedy
-    return Level.GOOD, f"A test went the whole way in {took:.1f} s: recorded, sent by a worker, received, verified.", ""
+    text = f"A test went the whole way in {took:.1f} s: recorded, sent by a worker, received, verified."
+    if conf.wake_up == "rq" and not knows_worker:
+        return Level.WARNING, text, "So a worker runs, with another Redis than this process: compare their RQ_QUEUES."
+    return Level.GOOD, text, ""

@@ -30,6 +30,9 @@ class Command(DatabaseCommand):
         chosen = [one for one in webhooks if not options["names"] or {one.identifier, one.name} & {*options["names"]}]
         if unknown := sorted({*options["names"]} - {text for one in chosen for text in (one.identifier, one.name)}):
             raise CommandError(f"There is no webhook “{unknown[0]}”.")
+        for one in chosen:
+            if options["names"] and one.reserved:
+                raise CommandError(f"No file can have the webhook “{one.name}”. {one.reserved.problem}")
         try:
             self.stdout.write(dump(manifest.document(chosen), options["json"]), ending="")
         except manifest.InvalidFile as error:

@@ -68,7 +68,7 @@ class Command(DatabaseCommand):
         if options["dry_run"]:
             self._print("Nothing was created: this was a dry run.")
         elif not preview.new and not replaced:
-            self._print("There is nothing to create.")
+            self._print(f"There is nothing to create{' or to disable' if options.get('disable_originals') else ''}.")
         elif options["interactive"] and not self.confirm(f"{question}?", "--dry-run"):
             self._print("Nothing was created.")
         else:
@@ -89,28 +89,37 @@ class Command(DatabaseCommand):
             self._print(f"Disabled {_originals(len(disabled))}.")
 
     def _show_originals(self, preview: ImportPreview, replaced: list[Plan]) -> None:
-        kept = [plan for plan in (*preview.new, *(plan for plan, _ in preview.existing)) if plan not in replaced]
-        for title, plans in (("Originals to disable", replaced), ("Originals that stay as they are", kept)):
-            if plans:
-                for line in (f"{title}:", *(f"  {plan.origin}" for plan in plans), ""):
-                    self._print(line)
+        plans = [*((plan, list[str]()) for plan in preview.new), *preview.existing]
+        kept = [one for one in plans if one[0] not in replaced]
+        self._show_lists(
+            ("Originals to disable", [plan.origin for plan in replaced]),
+            ("Originals that are disabled already", [plan.origin for plan, _ in kept if not plan.fields["enabled"]]),
+            (
+                "Originals that stay enabled",
+                [f"{plan.origin}: {_why_kept(differing)}" for plan, differing in kept if plan.fields["enabled"]],
+            ),
+        )
 
     def _show(self, preview: ImportPreview, missing: list[str]) -> None:
         existing = [
             f"{plan.name}: differs in {', '.join(fields)}" if fields else plan.name for plan, fields in preview.existing
         ]
-        for title, lines in (
+        self._show_lists(
             ("New", [line for plan in preview.new for line in _description(plan)]),
             ("Existing, unchanged", existing),
             ("Skipped", [f"{one.origin}: {one.reason}" for one in preview.skipped]),
             ("Missing", missing),
-        ):
-            if lines:
-                for line in (f"{title}:", *(f"  {line}" for line in lines), ""):
-                    self._print(line)
+        )
         self._print(
             f"{count_of(len(preview.new), 'webhook')} new, {len(existing)} existing, {len(preview.skipped)} skipped."
         )
+
+    def _show_lists(self, *lists: tuple[str, list[str]]) -> None:
+        """Show each list that is not empty below its title."""
+        for title, lines in lists:
+            if lines:
+                for line in (f"{title}:", *(f"  {line}" for line in lines), ""):
+                    self._print(line)
 
     def _print(self, text: str) -> None:
         self.stdout.write(one_line(text))
@@ -129,6 +138,15 @@ def _local_source(options: dict[str, Any]) -> LocalSource | None:
         if options["disabled"]:
             raise CommandError("With --disabled and --disable-originals, nothing would be sent.")
     return chosen[0] if chosen else None
+
+
+def _why_kept(differing: list[str]) -> str:
+    """Why an enabled original is not disabled, by the fields in which its webhook differs."""
+    if differing:
+        return (
+            "its webhook is disabled" if differing == ["enabled"] else f"its webhook differs in {', '.join(differing)}"
+        )
+    return "its webhook does not send all that it sends"
 
 
 def _originals(count: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from textwrap import shorten
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
@@ -11,9 +12,16 @@ from webhooks import registry
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import Action, Event, Webhook
 from webhooks.operations.trial import Sample, try_out
-from webhooks.payloads.schema import json_schema
+from webhooks.payloads.schema import json_schema, misfits
 from webhooks.permissions import Operator
 from webhooks.registry.registration import Registration
+from webhooks.text import one_line
+
+MISFIT = (
+    "The example does not fit the schema: the serializer does not describe what it writes. Use type hints, or "
+    "@extend_schema_field of drf-spectacular."
+)
+MAX_LENGTH = 200  # characters of one problem: it quotes the data
 
 
 class Command(DatabaseCommand):
@@ -33,10 +41,14 @@ class Command(DatabaseCommand):
             raise CommandError(f"{options['model']} is not registered. Registered are: {known}.")
         try:
             schema = json_schema(registration)
-        except (ModuleNotFoundError, ImproperlyConfigured) as error:
+        except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         example = None if options["no_example"] else _example(registration)
         self.write_json(schema | ({"examples": [example]} if example else {}))
+        if wrong := misfits(example, schema) if example else []:
+            self.stderr.write(MISFIT)
+            for one in wrong:
+                self.stderr.write(f"  {shorten(one_line(one), MAX_LENGTH, placeholder='…')}")
 
 
 def _example(registration: Registration) -> Any:

@@ -8,15 +8,19 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from webhooks.db import statement_limit
 from webhooks.errors import describe_error
 from webhooks.insight.alarms import Alarm, Level
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import count_of, exact_time, number, sentence
 from webhooks.management.base import EXIT_STATUS, LABELS, DatabaseCommand
-from webhooks.models import State
+from webhooks.models import State, Webhook
 from webhooks.permissions import Operator
 from webhooks.text import one_line
+
+# Seconds that PostgreSQL may take for one statement: a table may be locked, and cron starts the next command.
+STATEMENT_SECONDS = 30
 
 
 class Command(DatabaseCommand):
@@ -42,7 +46,8 @@ class Command(DatabaseCommand):
         parser.add_argument("--json", action="store_true", help="Print JSON, with the fields of GET status/.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        status = read_status(Operator("webhooks_status"))
+        with statement_limit(Webhook.objects.db, STATEMENT_SECONDS):
+            status = read_status(Operator("webhooks_status"))
         if options["json"]:
             self.write_json(status.figures())
         else:

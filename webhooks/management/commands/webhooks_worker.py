@@ -5,11 +5,8 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from webhooks.conf import conf
-from webhooks.errors import get_logger
 from webhooks.management.base import DatabaseCommand
 from webhooks.workers.database import DatabaseWorker
-
-logger = get_logger(__name__)
 
 
 class Command(DatabaseCommand):
@@ -23,5 +20,6 @@ class Command(DatabaseCommand):
             raise CommandError('Set WEBHOOKS["WAKE_UP"] = "database". Else changes wake other workers than this.')
         if not conf.enabled:
             raise CommandError('Webhooks are off. Set WEBHOOKS = {"ENABLED": True, …}.')
-        logger.info("Delivering. Stop it with SIGTERM")
+        self.stdout.write("Delivering. Ctrl-C or SIGTERM stops it.")
+        self.stdout.flush()
         DatabaseWorker().run()

@@ -57,4 +57,4 @@ def exchange(request: Request, now: Callable[[], datetime] = utc_now) -> Outcome
             sent, answer, error = converse(conversation.sent, conversation)
         except (NotAnswered, Refused) as raised:
             sent, answer, error = conversation.sent, Answer(0), raised.__cause__ or raised
-    return outcome_of(sent, answer, error, started_at, now(), conversation.limits)
+    return outcome_of(sent, answer, error, started_at, now, conversation.limits)

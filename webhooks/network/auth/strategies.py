@@ -24,7 +24,7 @@ from requests.hooks import dispatch_hook
 
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
-from webhooks.errors import get_logger
+from webhooks.errors import about, get_logger
 from webhooks.network import headers, url_policy
 from webhooks.network.answer import Answer
 from webhooks.network.attempt import Refused, Request
@@ -208,7 +208,8 @@ def refusing_failures(path: str, url: str) -> Iterator[None]:
     except (NotAnswered, Refused):
         raise
     except (Exception, SystemExit) as error:  # the project's code may raise any; its text may hold secrets
-        logger.exception("The authentication by %s failed for %s", path, url_policy.redacted(url))
+        receiver, extra = url_policy.redacted(url), about(kind=ErrorKind.AUTH)
+        logger.exception("The authentication by %s failed for %s", path, receiver, extra=extra)
         reason = f"{error}" if isinstance(error, Unsupported) else f"{type(error).__name__}, see the worker's log"
         raise Refused(f"{path} failed: {reason}", ErrorKind.AUTH) from None
 

@@ -47,6 +47,12 @@ document.addEventListener("click", (event) => {
     dialog.remove();
     button.focus();
     if (!isConfirmed) return;
+    if (!button.isConnected) {
+      // The page has refreshed itself meanwhile. A form that is no part of it would not be sent.
+      const asked = button.closest("form") ?? button;
+      asked.hidden = true;
+      document.body.append(asked);
+    }
     button.dataset.whConfirmed = "";
     button.click();
   });

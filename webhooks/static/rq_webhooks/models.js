@@ -12,7 +12,7 @@ class ModelFilter {
     this.labels = [...box.querySelectorAll("label")];
     this.groups = [...box.querySelectorAll(".wh-models-app")];
     if (!this.labels.length) return;
-    this.input = Object.assign(document.createElement("input"), { type: "search", className: "wh-models-filter", placeholder: this.words.filter });
+    this.input = Object.assign(document.createElement("input"), { type: "search", autocomplete: "off", className: "wh-models-filter", placeholder: this.words.filter });
     this.input.setAttribute("aria-label", this.words.filter);
     this.chosen = Object.assign(document.createElement("p"), { className: "wh-models-chosen" });
     this.nothing = Object.assign(document.createElement("p"), { className: "wh-quiet", textContent: this.words.noMatch, hidden: true });

@@ -5,7 +5,6 @@ NetBox looks for them by the name of the model, for example to show the object o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from django.urls import NoReverseMatch
@@ -14,7 +13,9 @@ from drf_spectacular.utils import extend_schema_field
 from netbox.api.serializers import BaseModelSerializer
 from netbox.api.serializers.fields import NetBoxURLHyperlinkedIdentityField
 from rest_framework import serializers
+from utilities.api import get_related_object_by_attrs
 
+from webhooks import permissions
 from webhooks.api import deliveries, events, runs, webhooks
 from webhooks.models import Attempt, Event, Webhook
 
@@ -41,6 +42,14 @@ class DisplayUrlField(NetBoxURLHyperlinkedIdentityField):
 
 class ObjectSerializer(BaseModelSerializer):
     display_url = DisplayUrlField()
+
+    def to_internal_value(self, data: Any) -> Any:
+        """A nested one stands for a row that the user may view. NetBox looks for it among all rows, by any of their
+        attributes: it restricts only querysets with ``restrict()``."""
+        if not self.nested:
+            return super().to_internal_value(data)
+        user = getattr(self.context.get("request"), "user", None)
+        return get_related_object_by_attrs(permissions.visible(user, self.Meta.model.objects.all()), data)
 
     def to_representation(self, instance: Any) -> Any:
         """The chosen fields only: the core's serializers set some of theirs whether they are chosen or not."""
@@ -74,9 +83,12 @@ class WebhookSerializer(ObjectSerializer, webhooks.WebhookSerializer):
 
     def to_internal_value(self, data: Any) -> Any:
         values = super().to_internal_value(data)
-        if isinstance(values, Mapping):  # not a nested one, which stands for a row
+        if not self.nested:
             self.given_message = values.pop("changelog_message", "")
         return values
+
+    def validate(self, attrs: Any) -> Any:
+        return attrs if self.nested else super().validate(attrs)
 
 
 class EventSerializer(ObjectSerializer, events.EventSerializer):

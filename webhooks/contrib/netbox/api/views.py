@@ -24,6 +24,7 @@ from webhooks.api import deliveries, events, reports, runs, webhooks
 from webhooks.api.base import query_filters
 from webhooks.contrib.netbox.api.base import SEARCH, LongListMixin, ReportMixin, ShortListMixin
 from webhooks.contrib.netbox.api.serializers import (
+    MESSAGE_LENGTH,
     DeliveryDetailSerializer,
     DeliverySerializer,
     EventDetailSerializer,
@@ -36,6 +37,7 @@ from webhooks.insight import history
 from webhooks.insight.paging import LongList, list_skips
 from webhooks.models import Skip, Webhook
 from webhooks.operations.kinds import OF_WEBHOOK
+from webhooks.text import clean
 
 
 class WebhooksRootView(APIRootView):
@@ -71,6 +73,7 @@ ONE_OR_MANY = PolymorphicProxySerializer(
 @extend_schema_view(
     list=extend_schema(parameters=[WebhookFilters]),
     create=extend_schema(request=ONE_OR_MANY, responses={201: ONE_OR_MANY}, parameters=[webhooks.ETAG]),
+    update=extend_schema(responses=dict.fromkeys((200, 201), WebhookSerializer)),
     destroy=extend_schema(parameters=[webhooks.IF_MATCH]),
 )
 class WebhookViewSet(
@@ -117,9 +120,10 @@ class WebhookViewSet(
             self._record_message(instance, getattr(instance, "_changelog_message", None) or self.changelog_message)
             super().perform_destroy(instance)
 
-    def _record_message(self, webhook: Webhook, message: str) -> None:
-        if message:
-            history.record(self.request.user, [webhook], history.CHANGE, message)
+    def _record_message(self, webhook: Webhook, message: Any) -> None:
+        """NetBox leaves the message of a deletion as it came: a number, or a text that the database refuses."""
+        if text := clean(str(message or ""), MESSAGE_LENGTH):
+            history.record(self.request.user, [webhook], history.CHANGE, text)
 
 
 @extend_schema_view(

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Model
 from utilities.permissions import resolve_permission
 
 from webhooks import permissions
-from webhooks.models import Delivery, Event, Skip, Webhook
-
-VISIBLE: dict[type[Model], Any] = {
-    Webhook: permissions.visible_webhooks,
-    Event: permissions.visible_events,
-    Delivery: permissions.visible_deliveries,
-    Skip: permissions.visible_skips,
-}
-"""Which rows a user may view, where that depends on more than the permission for the row."""
 
 
 class PermittedRows:
@@ -36,6 +26,6 @@ class PermittedRows:
         if not user.has_perms((permission, *self.additional_permissions)):
             return False
         action = resolve_permission(permission)[1]
-        visible = VISIBLE.get(self.queryset.model) if action == "view" else None
-        self.queryset = visible(user, self.queryset) if visible else permissions.allowed(user, action, self.queryset)
+        rows = self.queryset
+        self.queryset = permissions.visible(user, rows) if action == "view" else permissions.allowed(user, action, rows)
         return True

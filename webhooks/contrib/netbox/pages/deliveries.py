@@ -9,7 +9,6 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from netbox.tables import BaseTable
 from netbox.views import generic
@@ -28,18 +27,18 @@ from webhooks.contrib.netbox.pages.long_lists import (
     ShownColumn,
     paths_of,
     redirect_back,
+    register_acts,
 )
-from webhooks.contrib.netbox.pages.runs import question_context
 from webhooks.forms.filters import DeliveryFilterForm
 from webhooks.insight.paging import LongList, search_deliveries
 from webhooks.insight.wording import number
 from webhooks.models import Delivery
 from webhooks.models.event import label_of_action
-from webhooks.models.queue import State
-from webhooks.operations.before_run import ask_about
 from webhooks.operations.kinds import OF_DELIVERIES, RETRY
 from webhooks.pages.acts import Message, change_deliveries
 from webhooks.pages.delivery import DeliveryPage
+from webhooks.pages.run import ask_about
+from webhooks.pages.run_start import list_context
 from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
 from webhooks.text import as_key
@@ -64,12 +63,12 @@ def _result(delivery: Delivery) -> SafeString:
 
 
 def _retry(delivery: Any) -> SafeString | str:
-    if not delivery.may_retry or delivery.state not in (State.FAILED, State.DISCARDED):
+    if not (delivery.may_retry and delivery.is_retriable):
         return ""
-    label = _("Retry %(delivery)s") % {"delivery": delivery}
+    label = RETRY.button_in(delivery.state)
     return format_html(
-        '<button type="submit" class="btn btn-sm" formaction="{}retry/" aria-label="{}">{}</button>',
-        delivery.page_url, label, RETRY.button,
+        '<button type="submit" class="btn btn-sm" formaction="{}retry/" aria-label="{}: {}">{}</button>',
+        delivery.page_url, label, delivery, label,
     )  # fmt: skip
 
 
@@ -115,6 +114,7 @@ class DeliveryListView(LongListView):
 # Acts
 
 
+@register_acts
 class DeliveryActView(ActView):
     queryset = Delivery.objects.all()
     acts = ACTS
@@ -122,9 +122,6 @@ class DeliveryActView(ActView):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         return Delivery.objects.for_detail()
-
-    def may_act(self, act: Act, row: Any) -> bool:
-        return permissions.may(self.request.user, OF_DELIVERIES[act.name].operation, row)
 
     def perform(self, act: Act, rows: QuerySet[Delivery], is_of_list: bool) -> list[Message] | HttpResponse:
         kind, user = OF_DELIVERIES[act.name], self.request.user
@@ -137,17 +134,12 @@ class DeliveryActView(ActView):
         kind = OF_DELIVERIES[act.name]
         rows = list(kind.choose(permitted))
         back = redirect_back(self.request, page_url("delivery_list"))["Location"]
-        context = question_context(self.request, ask_about(kind, rows)) | {
+        context = list_context(ask_about(kind, rows), self.request.GET) | {
             "rows": rows,
             "skipped": len(self.request.POST.getlist("pk")) - len(rows),
             "list_url": back,
         }
         return page(self.request, "rq_webhooks/netbox/run/start.html", context)
-
-
-for _name in ACTS:
-    register_model_view(Delivery, _name, kwargs={"act": _name})(DeliveryActView)
-    register_model_view(Delivery, f"bulk_{_name}", path=_name, detail=False, kwargs={"act": _name})(DeliveryActView)
 
 
 # One delivery

@@ -14,12 +14,19 @@ from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import page
 from webhooks.contrib.netbox.pages.links import object_url
-from webhooks.contrib.netbox.pages.long_lists import Act, ActView, LongListView, LongTable, ShownColumn, paths_of
+from webhooks.contrib.netbox.pages.long_lists import (
+    Act,
+    ActView,
+    LongListView,
+    LongTable,
+    ShownColumn,
+    paths_of,
+    register_acts,
+)
 from webhooks.forms.filters import EventFilterForm
 from webhooks.insight.paging import LongList, list_events
 from webhooks.models import Event
@@ -90,15 +97,11 @@ class EventListView(LongListView):
 # Replay
 
 
-@register_model_view(Event, "replay", kwargs={"act": "replay"})
-@register_model_view(Event, "bulk_replay", path="replay", detail=False, kwargs={"act": "replay"})
+@register_acts
 class EventActView(ActView):
     queryset = Event.objects.all()
     acts = {REPLAY.name: REPLAY}
     filter_form = EventFilterForm
-
-    def may_act(self, act: Act, row: Any) -> bool:
-        return permissions.may(self.request.user, act.name, row)
 
     def perform(self, act: Act, rows: QuerySet[Event], is_of_list: bool) -> list[Message]:
         return replay(rows, self.request.user, self.request.POST.get("opened_at", ""))

@@ -1,6 +1,5 @@
 """The links and buttons of the core's pages, with addresses in NetBox: ``{% load webhooks_netbox %}``.
 
-``{{ link|address }}``           the address of one link
 ``{% buttons links %}``          a row of buttons: some open a page, some post with a CSRF token
 ``{% buttons links "sm" %}``     the same, small, for tables and alerts
 """
@@ -23,7 +22,6 @@ from webhooks.pages.links import Link
 register = template.Library()
 
 
-@register.filter
 def address(link: Link) -> str:
     """The address that a link opens or posts to."""
     if link.model == "database":
@@ -63,4 +61,4 @@ def buttons(context: Any, links: Iterable[Link] | Link | None, size: str = "") -
     row = [links] if isinstance(links, Link) else list(links or ())
     named = [(link, f"wh-{link.model}-{link.act}-{link.key}") for link in row]
     return_url = context.get("return_url") or context["request"].get_full_path()
-    return {"links": named, "size": size, "return_url": return_url}
+    return {"links": named, "size": size, "return_url": return_url, "address_of": address}

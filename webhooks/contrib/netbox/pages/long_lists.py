@@ -7,10 +7,10 @@ and its page asks first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlencode
 
 import django_tables2 as tables
@@ -30,8 +30,10 @@ from netbox.views import generic
 from netbox.views.generic.base import BaseMultiObjectView
 from utilities.htmx import htmx_partial
 from utilities.paginator import EnhancedPaginator, get_paginate_count
+from utilities.permissions import resolve_permission
 from utilities.request import safe_for_redirect
 from utilities.urls import get_model_urls
+from utilities.views import register_model_view
 
 from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
@@ -216,19 +218,16 @@ class ActView(PermittedRows, BaseMultiObjectView):
         """Do it, and return what to say, or a page that asks first."""
         raise NotImplementedError
 
-    def may_act(self, act: Act, row: Model) -> bool:
-        """Whether the user may do it to this row."""
-        return permissions.has_perm(self.request.user, act.permission)
-
     def post(self, request: HttpRequest, act: str, pk: Any = None) -> HttpResponse:
         chosen = self.acts[act]
         if pk is not None:
-            if not self.may_act(chosen, get_object_or_404(self.queryset, pk=pk)):
+            action = resolve_permission(chosen.permission)[1]
+            if not permissions.may(request.user, action, get_object_or_404(self.queryset, pk=pk)):
                 raise PermissionDenied
             return self._answer(self.perform(chosen, self.queryset.filter(pk=pk), False), pk)
         if "_all" in request.POST and chosen.run_kind:
             return self._ask_about_all(chosen)
-        keys = list(_keys(self.queryset.model, request.POST.getlist("pk")))
+        keys = list(keys_of(self.queryset.model, request))
         if not keys:
             return self._answer([Message(_("No rows were selected."), "warning")])
         return self._answer(self.perform(chosen, self.queryset.filter(pk__in=keys), True))
@@ -248,8 +247,21 @@ class ActView(PermittedRows, BaseMultiObjectView):
         return redirect(f"{page_url('run_add')}?{urlencode(query)}")
 
 
-def _keys(model: type[Model], texts: list[str]) -> Any:
-    for text in texts:
+View = TypeVar("View", bound=type[ActView])
+
+
+def register_acts(view: View) -> View:
+    """A decorator: each act of the view gets an address for one row, and one for the selected rows of the list."""
+    model = view.queryset.model
+    for name in view.acts:
+        register_model_view(model, name, kwargs={"act": name})(view)
+        register_model_view(model, f"bulk_{name}", path=name, detail=False, kwargs={"act": name})(view)
+    return view
+
+
+def keys_of(model: type[Model], request: HttpRequest) -> Iterator[Any]:
+    """The keys of the selected rows. Raises Http404 for a text that cannot be one."""
+    for text in request.POST.getlist("pk"):
         try:
             yield model._meta.pk.to_python(text)
         except ValidationError:

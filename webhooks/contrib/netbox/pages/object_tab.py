@@ -24,16 +24,17 @@ from netbox.registry import registry as netbox_registry
 from utilities.views import ConditionalLoginRequiredMixin, ViewTab, get_default_template, register_model_view
 
 from webhooks import permissions, registry
-from webhooks.contrib.netbox.pages.display import page
+from webhooks.contrib.netbox.pages.display import refreshing_page
 from webhooks.contrib.netbox.pages.links import page_url
 from webhooks.db import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.paging import list_deliveries, list_skips
 from webhooks.insight.wording import number, skip_reason
-from webhooks.models import Action, Delivery, Event, State, Webhook
+from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.lanes import lane_of
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations.kinds import RETRY
+from webhooks.pages.delivery import refresh_after, seconds_to_refresh
 from webhooks.pages.links import Link
 from webhooks.permissions.redaction import Redaction
 from webhooks.registry.registration import Registration
@@ -126,6 +127,9 @@ class ObjectPage:
             for one in deliveries.rows
         ]
         """The newest ones, each with the reason of its last failure and the button to retry it."""
+        seconds = [*map(refresh_after, deliveries.rows), _dispatched_after(of_object)]
+        self.refresh_after = min(filter(None, seconds), default=None)
+        """The seconds until the deliveries refresh themselves. None if nothing happens to them in a few seconds."""
         shows_actual = permissions.may_view_payloads(user)
         skips = list_skips(of_object, user).page(MAX_SKIPS, counts=False)
         self.skips = [(one, skip_reason(one, shows_actual)) for one in skips.rows]
@@ -137,17 +141,24 @@ class ObjectPage:
         self.why_url = f"{page_url('why')}?{self.query}" if self.may_view_webhooks else ""
 
 
+def _dispatched_after(of_object: dict[str, str]) -> int | None:
+    """The seconds after which a change may have its deliveries. None if no change waits for them."""
+    waiting = Event.objects.undispatched().filter(**of_object).order_by("pk")
+    since = waiting.values_list("timestamp", flat=True).first()
+    return seconds_to_refresh(since) if since else None
+
+
 def _retriable(deliveries: list[Delivery], user: Any) -> dict[Any, Link]:
-    ended = [one for one in deliveries if one.state in (State.FAILED, State.DISCARDED)]
-    if not ended or RETRY.missing_permissions(user):
+    found = [one for one in deliveries if one.is_retriable]
+    if not found or RETRY.missing_permissions(user):
         return {}
     permitted: Any = permissions.allowed(
-        user, RETRY.operation, Delivery.objects.filter(pk__in=[one.pk for one in ended])
+        user, RETRY.operation, Delivery.objects.filter(pk__in=[one.pk for one in found])
     )
     keys = set(permitted.retriable().order_by().values_list("pk", flat=True))
     return {
         one.pk: Link(RETRY.button_in(one.state), "delivery", one.pk, RETRY.name, about=str(one), posts=True)
-        for one in ended
+        for one in found
         if one.pk in keys
     }
 
@@ -173,13 +184,15 @@ class ObjectWebhooksView(ConditionalLoginRequiredMixin, View):
         objects = model._default_manager.all()
         restricted = objects.restrict(request.user, "view") if hasattr(objects, "restrict") else objects
         instance = get_object_or_404(restricted, **kwargs)
+        shown = ObjectPage(registration, instance, request.user)
         context = {
             "object": instance,
             "base_template": get_default_template(model),
             "tab": self.tab,
-            "shown": ObjectPage(registration, instance, request.user),
+            "shown": shown,
         }
-        return page(request, "rq_webhooks/netbox/object_tab.html", context)
+        template, goes_on = "rq_webhooks/netbox/object_tab.html", shown.refresh_after is not None
+        return refreshing_page(request, template, context, goes_on=goes_on)
 
 
 # The registration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from django.contrib import messages
@@ -16,7 +15,6 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.generic import View
 from netbox.tables import BaseTable
@@ -36,24 +34,21 @@ from webhooks.contrib.netbox.pages.long_lists import (
     ShownColumn,
     paths_of,
     redirect_back,
+    register_acts,
 )
 from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
 from webhooks.forms.filters import RunFilterForm
 from webhooks.forms.runs import read_run, since_form
 from webhooks.insight.paging import LongList, list_runs
 from webhooks.models import Run, Webhook
-from webhooks.models.filters import EACH, SUPERSEDED
-from webhooks.models.selection import without_options
 from webhooks.operations import runs
-from webhooks.operations.before_run import Question, ask, may_begin
-from webhooks.operations.kinds import OF_DELIVERIES, OF_WEBHOOK, RUN_KINDS
-from webhooks.operations.run_filters import RefusedFilter, filters_in_words
-from webhooks.pages.acts import STEERINGS, Message, changed
+from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
+from webhooks.operations.run_filters import RefusedFilter
+from webhooks.operations.runs import may_begin
+from webhooks.pages import run_start
+from webhooks.pages.acts import STEERINGS, Message
 from webhooks.pages.run import RunPage, progress_text, title_of
 from webhooks.templatetags.webhooks_display import run_bar, run_begun, run_state, when
-
-# A page counts for this many seconds before it answers. Then it loads itself again, and counts for longer.
-COUNT_SECONDS = 0.03
 
 ACTS = {name: Act(name, one.label, ADD_RUN) for name, one in STEERINGS.items()}
 
@@ -108,6 +103,7 @@ class RunListView(LongListView):
 # One run
 
 
+@register_acts
 class RunActView(ActView):
     """Pause, resume or cancel runs."""
 
@@ -117,11 +113,6 @@ class RunActView(ActView):
 
     def perform(self, act: Act, rows: QuerySet[Run], is_of_list: bool) -> list[Message]:
         return [STEERINGS[act.name].perform(rows, self.request.user)]
-
-
-for _name in ACTS:
-    register_model_view(Run, _name, kwargs={"act": _name})(RunActView)
-    register_model_view(Run, f"bulk_{_name}", path=_name, detail=False, kwargs={"act": _name})(RunActView)
 
 
 @register_model_view(Run)
@@ -147,69 +138,38 @@ class RunAddView(ConditionalLoginRequiredMixin, View):
     """
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        kind, filters = _permitted_run(request)
+        kind, filters = read_run(request)
         try:
-            question = ask(kind, filters, request.user, takes_all=True, seconds=_seconds(request))
+            context = run_start.ask_about_list(kind, filters, request.user, request.GET)
         except RefusedFilter as refused:
             return _refuse(request, kind, refused)
-        context = question_context(request, question) | {"filters": filters_in_words(filters)}
-        return page(request, "rq_webhooks/netbox/run/start.html", context)
+        return page(request, "rq_webhooks/netbox/run/start.html", context | {"list_url": _list_url(kind)})
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        kind, filters = _permitted_run(request)
+        kind, filters = read_run(request)
+        is_elsewhere = "return_url" in request.POST
         try:
-            if "return_url" in request.POST and runs.few_rows(kind.name, filters, request.user) is None:
-                return redirect(request.get_full_path())
-            takes_all = not without_options(filters)
-            result = runs.act(kind.name, filters, request.user, request.POST.get("nonce", ""), takes_all)
+            result = run_start.begin(kind, filters, request.user, request.POST, is_elsewhere=is_elsewhere)
         except RefusedFilter as refused:
             return _refuse(request, kind, refused)
         except runs.RunExists as found:
-            return show_existing(request, found)
+            return _show_existing(request, found)
+        if result is None:
+            return redirect(request.get_full_path())
         if isinstance(result, Run):
-            show_run(request, result)
+            _show_run(request, result)
             return redirect(page_url("run", result.pk))
-        show(request, changed(OF_DELIVERIES[kind.name].done, result))
-        return redirect_back(request, page_url(f"{kind.listed}_list"))
-
-
-def _permitted_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
-    kind, filters = read_run(request)
-    if kind.missing_permissions(request.user):
-        raise PermissionDenied
-    return kind, filters
+        show(request, result)
+        return redirect_back(request, _list_url(kind))
 
 
 def _refuse(request: HttpRequest, kind: RunKind, refused: RefusedFilter) -> HttpResponse:
     messages.error(request, str(refused))
-    return redirect(page_url(f"{kind.listed}_list"))
+    return redirect(_list_url(kind))
 
 
-def question_context(request: HttpRequest, question: Question) -> dict[str, Any]:
-    """The context of a page that asks before it acts on rows of a list."""
-    kind = question.kind
-    return _preview_context(request, question) | {
-        "button": capfirst(kind.label),
-        "list_url": page_url(f"{kind.listed}_list"),
-        "list_name": _("Events") if kind.listed == "event" else _("Deliveries"),
-        "each_url": f"?{request.GET.urlencode()}&{EACH}=1" if EACH in kind.filters else "",
-        "superseded_url": f"?{request.GET.urlencode()}&{SUPERSEDED}=1" if SUPERSEDED in kind.filters else "",
-    }
-
-
-def _preview_context(request: HttpRequest, question: Question) -> dict[str, Any]:
-    """If the page cannot count the rows in ``COUNT_SECONDS``, it loads itself again, with ``?count=``: then it counts
-    for longer."""
-    return {
-        "question": question,
-        "counts_on": question.preview.is_stopped and "count" not in request.GET,
-        "count_url": f"?{request.GET.urlencode()}&count=all",
-        "nonce": uuid.uuid4().hex,  # the button of a page begins one run
-    }
-
-
-def _seconds(request: HttpRequest) -> float:
-    return runs.PREVIEW_SECONDS if "count" in request.GET else COUNT_SECONDS
+def _list_url(kind: RunKind) -> str:
+    return page_url(f"{kind.listed}_list")
 
 
 # Recover, Backfill and Recover skipped: runs of one webhook
@@ -224,8 +184,8 @@ class WebhookRunView(ConditionalLoginRequiredMixin, View):
         form = since_form(run_kind)(request.GET or None)
         context: dict[str, Any] = {"form": form, "kind": run_kind, "webhook": webhook, "act": capfirst(run_kind.label)}
         if form.is_valid():
-            question = ask(run_kind, form.filters(webhook), request.user, seconds=_seconds(request))
-            context |= _preview_context(request, question) | form.shown()
+            filters = form.filters(webhook)
+            context |= run_start.ask_about_webhook(run_kind, filters, request.user, request.GET) | form.shown()
         return page(request, "rq_webhooks/netbox/run/recover.html", context)
 
     def post(self, request: HttpRequest, pk: int, kind: str) -> HttpResponse:
@@ -235,11 +195,10 @@ class WebhookRunView(ConditionalLoginRequiredMixin, View):
             context = {"form": form, "kind": run_kind, "webhook": webhook, "act": capfirst(run_kind.label)}
             return page(request, "rq_webhooks/netbox/run/recover.html", context)
         try:
-            nonce = request.POST.get("nonce", "")
-            run = runs.start(run_kind.name, form.filters(webhook), request.user, request_key=nonce)
+            run = run_start.begin_of_webhook(run_kind, form.filters(webhook), request.user, request.POST)
         except runs.RunExists as found:
-            return show_existing(request, found)
-        show_run(request, run)
+            return _show_existing(request, found)
+        _show_run(request, run)
         return redirect(page_url("webhook", webhook.pk))
 
 
@@ -252,13 +211,13 @@ def _of_webhook(request: HttpRequest, pk: int, kind: str) -> tuple[Webhook, RunK
 # Both
 
 
-def show_run(request: HttpRequest, run: Run) -> None:
+def _show_run(request: HttpRequest, run: Run) -> None:
     """Say that a run has begun, and where its progress is."""
     runs.name_webhooks([run], request.user)
     messages.success(request, run_begun(run, page_url("run", run.pk)))
 
 
-def show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
+def _show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
     """Lead to the run that was begun before."""
     messages.warning(request, str(found))
     return redirect(page_url("run", found.run.pk))

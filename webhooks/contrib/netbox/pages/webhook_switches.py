@@ -15,10 +15,11 @@ from utilities.views import GetReturnURLMixin, register_model_view
 from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import show
+from webhooks.contrib.netbox.pages.long_lists import keys_of
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
 from webhooks.models import Webhook
 from webhooks.operations.webhooks import PING_REFUSED, PING_WAITS, PINGED, ping
-from webhooks.pages.switches import SWITCHES, Switch
+from webhooks.pages.acts import SWITCHES, Switch
 
 ICONS = {"enable": "toggle-switch", "disable": "toggle-switch-off-outline", "pause": "pause", "resume": "play"}
 
@@ -40,7 +41,7 @@ class SelectedSwitchView(ChangingView, BaseMultiObjectView):
         if request.POST.get("_all"):
             chosen = WebhookFilterSet(request.GET, chosen, request=request).qs
         else:
-            chosen = chosen.filter(pk__in=[key for key in request.POST.getlist("pk") if key.isdecimal()])
+            chosen = chosen.filter(pk__in=list(keys_of(Webhook, request)))
         show(request, *self.switch.press(chosen, request.user))
         return redirect(self.get_return_url(request))
 

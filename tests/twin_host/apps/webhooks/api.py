@@ -1,9 +1,0 @@
-from rest_framework import serializers
-
-from tests.twin_host.apps.webhooks.models import Webhook
-
-
-class WebhookSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = Webhook
-        fields = "__all__"
