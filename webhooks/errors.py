@@ -17,8 +17,9 @@ from webhooks.text import one_line
 # The exceptions of rq and Celery that end a job, by name: neither has to be installed.
 JOB_TIMEOUTS = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions", "SoftTimeLimitExceeded")}
 
-# PostgreSQL: serialization failure, deadlock, lock not available.
-CONFLICTS = {"40001", "40P01", "55P03"}
+# PostgreSQL: deadlock, lock not available. A conflict may be a serialization failure, too.
+LOCK_CODES = {"40P01", "55P03"}
+CONFLICTS = {"40001", *LOCK_CODES}
 
 # PostgreSQL's codes of an undefined table and an undefined column, and SQLite's words for them.
 UNDEFINED_CODES = ("42P01", "42703")
@@ -174,9 +175,9 @@ def is_statement_timeout(error: Exception) -> bool:
     return _sqlstate(error) == "57014"  # query_canceled
 
 
-def is_lock_timeout(error: Exception) -> bool:
-    """Whether a statement did not get a lock in time."""
-    return _sqlstate(error) == "55P03"  # lock_not_available
+def is_lock_refused(error: Exception) -> bool:
+    """Whether a statement did not get a lock: not in time, or because two waited for each other."""
+    return _sqlstate(error) in LOCK_CODES
 
 
 def is_missing_table(error: BaseException) -> bool:

@@ -42,14 +42,16 @@ from webhooks.models import (
     Event,
     QueuedDelivery,
     State,
+    Statistic,
     Sweep,
     Undispatched,
     Webhook,
     partitions,
 )
 from webhooks.models.ids import delivery_id, first_id
-from webhooks.models.partitions import DELIVERY, EVENT, drop_old, make_ahead, read_partitions
+from webhooks.models.partitions import DELIVERY, EVENT, _last_event, drop_old, make_ahead, read_partitions
 from webhooks.models.queue import at_once_seconds
+from webhooks.models.statistic import Period
 from webhooks.models.worker import in_worker_transaction
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
@@ -243,6 +245,87 @@ def test_a_report_delays_nothing_but_the_drop(webhook: Webhook, old: datetime) -
     assert Delivery.objects.filter(pk__lt=first_id(timezone.now() - timedelta(days=DAYS))).count() == 0
 
 
+def test_there_are_partitions_for_as_long_as_a_report_may_take(
+    webhook: Webhook, webhooks_settings: Callable[..., None]
+) -> None:
+    seconds = 600
+    webhooks_settings(RETENTION_DAYS={"succeeded": seconds / 86_400, "failed": 90, "discarded": 30})
+    minute = int(time.time()) // 60 * 60
+    counting = Statistic(webhook_id=webhook.pk, period=Period.MINUTE, start=minute, attempted=600 * 20)
+    counting.save()
+    counts = []
+    while make_ahead():
+        counts.append((len(read_partitions("default", DELIVERY)), len(read_partitions("default", EVENT))))
+    assert counts[0] == (partitions.MOST_AT_ONCE, partitions.MOST_AT_ONCE)  # each holds a lock that saves may wait for
+    report = 20 * 60  # seconds
+    assert read_partitions("default", DELIVERY)[-1].end / 1000 > time.time() + report
+    assert read_partitions("default", EVENT)[-1].end > _last_event("default") + 20 * report
+    assert len(read_partitions("default", DELIVERY)) <= partitions.MOST_AHEAD + 2
+
+
+def test_a_deadlock_ends_the_change_and_no_save(
+    webhook: Webhook, old: datetime, app_log: pytest.LogCaptureFixture
+) -> None:
+    insert_history(webhook, 10, old, timedelta(hours=1))
+    stamp = names(DELIVERY)[0]
+    holds, may_go_on = threading.Event(), threading.Event()
+
+    def save() -> None:
+        with transaction.atomic():
+            execute("default", "SET LOCAL deadlock_timeout = '60s'")  # the other one is to find the deadlock
+            execute("default", f"LOCK TABLE ONLY {DELIVERY} IN ROW EXCLUSIVE MODE")
+            holds.set()
+            assert may_go_on.wait(20)
+            execute("default", "LOCK TABLE ONLY rq_webhooks_body IN ROW EXCLUSIVE MODE")
+
+    beside = Beside(save)
+    assert holds.wait(20)
+    watcher = Beside(lambda: (until(is_dropping, 20, "the change to wait for the save"), may_go_on.set()))
+    drop_old()
+    watcher.join()
+    beside.join()
+    assert names(DELIVERY)[0] == stamp  # emptied, and not dropped yet
+    assert "is in use" in app_log.text
+    drop_old()
+    assert stamp not in names(DELIVERY)
+
+
+def is_dropping() -> bool:
+    [[count]] = fetch_all(
+        "default",
+        "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = %s::regclass",
+        [DELIVERY],
+    )
+    return bool(count)
+
+
+def test_events_of_the_default_partition_go_after_their_deliveries(webhook: Webhook, old: datetime) -> None:
+    """A report may have kept the sweep from making a partition for them."""
+    inside = old + timedelta(hours=1)
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', 1, false)")  # below the first partition
+
+    def deliver(state: State, **more: Any) -> Event:
+        event = make_event(webhook, timestamp=inside, dispatched=True)
+        make_delivery(webhook, state, event=event, id=delivery_id(inside, event.pk, webhook.pk), **more)
+        return event
+
+    gone = [deliver(State.SUCCEEDED, finished_at=inside) for _ in range(5)]
+    replayed = make_event(webhook, timestamp=inside, dispatched=True, error="ValueError", replayed_at=inside)
+    stays = [
+        deliver(State.FAILED, finished_at=inside),
+        make_event(webhook, timestamp=inside),
+        make_event(webhook, timestamp=inside, dispatched=True, error="ValueError"),
+        replayed,  # until it is older than any retention
+    ]
+    young = make_event(webhook, timestamp=timezone.now() - timedelta(days=DAYS - 1), dispatched=True)
+    assert {partition_of(EVENT, "id", one.pk) for one in [*gone, *stays, young]} == {f"{EVENT}_default"}
+    drop_old()
+    assert set(Event.objects.all()) == {*gone, *stays, young}
+    assert in_worker_transaction("default", retention.purge_bare_events) == len(gone)
+    assert set(Event.objects.all()) == {*stays, young}
+    assert Sweep.objects.get().last_in_default == young.pk - 1  # each is looked at once
+
+
 def test_only_one_worker_changes_partitions(webhook: Webhook) -> None:
     with transaction.atomic():
         fetch_all("default", f"SELECT pg_advisory_xact_lock({partitions._LOCK})")
@@ -396,7 +479,10 @@ def test_a_worker_that_is_killed_while_it_empties_a_partition_loses_nothing(
     assert Delivery.objects.count() == Attempt.objects.count() == 5
 
 
-def test_saves_and_dispatches_go_on_while_partitions_come_and_go(webhook: Webhook) -> None:
+def test_saves_and_dispatches_go_on_while_partitions_come_and_go(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "LOCK_WAIT", 500)  # less than PostgreSQL waits before it looks for a deadlock
     divide(timezone.now() - timedelta(days=40), least=24)
     begin = moment(read_partitions("default", DELIVERY)[0].begin)
     insert_history(webhook, 2000, begin, timedelta(days=25))
@@ -521,5 +607,5 @@ def test_a_default_partition_that_is_too_large_is_logged_and_deleted_row_by_row(
     make_delivery(webhook, State.SUCCEEDED, finished_at=timezone.now() - timedelta(days=365))
     assert sweep.sweep() == 1
     [record] = [one for one in app_log.records if one.levelname == "ERROR"]
-    assert "The sweep failed at “make ahead”" in record.getMessage()
+    assert "The sweep failed at “make partitions”" in record.getMessage()
     assert names(DELIVERY) == []

@@ -99,18 +99,23 @@ def purge_failed_events() -> int:
 
 def purge_bare_events() -> int:
     """Delete events without deliveries: they were replayed, or their webhooks were deleted. Looks at each event once,
-    when it is older than any retention."""
+    when it is older than any retention. One in the default partition may have lost its deliveries with a partition, so
+    that one is looked at before, too."""
     sweep, _ = Sweep.get_or_begin()
+    using = Event.objects.db
     is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
     following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
     seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:EVENTS_AT_ONCE])]
-    if not seen or not may_delete_events(Event.objects.db):
+    in_default = partitions.old_in_default(using, sweep.last_in_default, EVENTS_AT_ONCE)
+    if not (seen or in_default) or not may_delete_events(using):
         return 0
-    Sweep.objects.filter(pk=1).update(last_event=seen[-1])
+    last_in_default = max([sweep.last_in_default, *in_default])
+    Sweep.objects.filter(pk=1).update(last_event=max([sweep.last_event, *seen]), last_in_default=last_in_default)
     has_deliveries = Exists(Delivery.objects.filter(event=OuterRef("pk")))
-    bare = Event.objects.filter(~has_deliveries, pk__in=seen, undispatched=None)
-    ids = list(bare.values_list("pk", flat=True))
-    Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    bare = Event.objects.filter(~has_deliveries, pk__in=[*seen, *in_default], undispatched=None)
+    # A failed one can be replayed until it is older than any retention.
+    ids = list(bare.filter(Q(error="") | Q(pk__in=seen)).values_list("pk", flat=True))
+    Event.objects.filter(pk__in=ids)._raw_delete(using)
     return len(ids)
 
 

@@ -138,7 +138,7 @@ class Sweeper:
     def _all_steps(self) -> list[Step]:
         self._unfinished = []
         steps: list[Step] = [
-            partitions.make_ahead,
+            make_partitions,
             drop_old_partitions,
             *(partial(retention.purge_ended, state, self._ended) for state in ENDED_STATES),
             retention.purge_failed_events,
@@ -197,6 +197,11 @@ def sweep() -> int:
     """Run all steps, up to ``MOST`` rows of each kind. Returns how many rows they changed."""
     sweeper = Sweeper()
     return sweeper.sweep() + sweeper.go_on(MOST // retention.PIECE - 1)
+
+
+def make_partitions() -> int:
+    """Make partitions of the history. If there are more to make, ``go_on`` makes them."""
+    return MORE if partitions.make_ahead() else 0
 
 
 def drop_old_partitions() -> int:

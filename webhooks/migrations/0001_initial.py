@@ -266,6 +266,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('swept_at', models.DateTimeField()),
                 ('last_event', models.BigIntegerField(db_default=0, default=0)),
+                ('last_in_default', models.BigIntegerField(db_default=0, default=0)),
                 ('next_webhook', models.BigIntegerField(db_default=0, default=0)),
                 ('next_lane', models.BigIntegerField(db_default=0, default=0)),
                 ('looked_at', models.DateTimeField(null=True)),

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import takewhile
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from webhooks.conf import conf
 from webhooks.db import database_time, execute, fetch_all, is_postgresql
-from webhooks.errors import get_logger, is_lock_timeout, is_statement_timeout
+from webhooks.errors import get_logger, is_lock_refused, is_statement_timeout
 from webhooks.models.delivery import Delivery
 from webhooks.models.ids import id_at
 from webhooks.models.queue import at_once_seconds
@@ -46,8 +47,12 @@ LOCK_WAIT, LONG_LOCK_WAIT, MANY_LEFT = 50, 500, 30
 # there, old rows are deleted one by one, too. A busy site sends at least so many in the shorter time.
 PART, QUIET_PART, BUSY = 8, 2, 30_000
 
-# The first partition begins so many seconds from now. The last one must end so many seconds from now at least.
-MARGIN, AHEAD = 5, 120
+# The first partition begins so many seconds from now. While a report reads the tables, none can be made. So there are
+# partitions for as many seconds as that may take, or so many partitions if they are short.
+MARGIN, AHEAD, MOST_AHEAD = 5, 1800, 20
+
+# One transaction makes so many partitions of a table. Rows for the default partition wait for its end.
+MOST_AT_ONCE = 5
 
 # A partition of events has at least so many ids. The first one begins at least so many after the last event. A burst of
 # so many has partitions, too.
@@ -134,21 +139,23 @@ def first_emptied_later(using: str) -> int | None:
 # Made ahead
 
 
-def make_ahead() -> int:
-    """Make partitions before there are rows for them. Returns 0: it changes no rows."""
+def make_ahead() -> bool:
+    """Make the next partitions before there are rows for them. Returns whether there are more to make."""
     using = Delivery.objects.db
-    if not _is_in_hosts_transaction(using) and not obstacle(using):
-        _change(using, lambda: _make_by_time(using))
-        _change(using, lambda: _make_of_events(using))
-        _make_mark(using)
-    return 0
+    if _is_in_hosts_transaction(using) or obstacle(using):
+        return False
+    has_more: set[bool] = set()
+    _change(using, lambda: has_more.add(_make_by_time(using)))
+    _change(using, lambda: has_more.add(_make_of_events(using)))
+    _make_mark(using)
+    return True in has_more
 
 
-def _make_by_time(using: str) -> None:
+def _make_by_time(using: str) -> bool:
     known, now = read_partitions(using, DELIVERY), _now(using)
     period = _period(using, is_first=not known)
-    end = known[-1].end if known else 0
-    while end < now + max(period, AHEAD * 1000):
+    end, until, made = known[-1].end if known else 0, now + _ahead(period), 0
+    while end < until and made < MOST_AT_ONCE:
         begin = end if end > now else (now // 1000 + MARGIN) * 1000
         end = (begin // period + 1) * period
         if end - begin < period / 2:
@@ -156,18 +163,23 @@ def _make_by_time(using: str) -> None:
         stamp = f"{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%d%H%M%S}"
         for table, column in BY_TIME.items():
             _make(using, table, column, stamp, id_at(begin), id_at(end))
+        made += 1
+    return end < until
 
 
-def _make_of_events(using: str) -> None:
+def _make_of_events(using: str) -> bool:
     known, rate = read_partitions(using, EVENT), _rate(using)
-    expected = max(MIN_IDS, int(rate * _period(using, is_first=not known) / 1000))
-    last, end = _last_event(using), known[-1].end if known else 0
+    period = _period(using, is_first=not known)
+    expected = max(MIN_IDS, int(rate * period / 1000))
+    last, end, made = _last_event(using), known[-1].end if known else 0, 0
+    until = last + max(expected, int(rate * _ahead(period) / 1000)) + BURST_IDS
     if last >= end:
         [[newest]] = fetch_all(using, f"SELECT COALESCE(MAX(id), 0) FROM {EVENT}")
         end = max(last, newest) + max(MIN_MARGIN_IDS, int(rate * 60))
-    while end <= last + expected + BURST_IDS:
-        begin, end = end, end + expected
+    while end <= until and made < MOST_AT_ONCE:
+        begin, end, made = end, end + expected, made + 1
         _make(using, EVENT, "id", str(begin), begin, end)
+    return end <= until
 
 
 def _make_mark(using: str) -> None:
@@ -216,6 +228,11 @@ def _period(using: str, is_first: bool) -> int:
     return max(1000, int(seconds * 1000 / (PART if is_busy else QUIET_PART)))
 
 
+def _ahead(period: int) -> int:
+    """For how long there are partitions at least, in milliseconds."""
+    return max(period, min(AHEAD * 1000, MOST_AHEAD * period))
+
+
 def _rate(using: str) -> float:
     """How many attempts workers make a second: in the last ten minutes, or in the last day if that is more."""
     now = unix_time_sql(using)
@@ -252,8 +269,7 @@ def drop_old() -> bool:
     is_emptied = bool(whole) and whole[0].end <= due and _change(using, lambda: _empty_by_time(using, whole[0]))
     if is_emptied:
         whole = whole[1:]
-    # The events of deliveries that are not deleted yet must stay.
-    border = min(due, whole[0].begin) if whole else due
+    border = _border(due, whole)
     old_events = next((one for one in read_partitions(using, EVENT) if not one.is_emptied), None)
     if old_events and _is_over(using, old_events, border):
         _change(using, lambda: _empty_of_events(using, old_events))
@@ -263,6 +279,25 @@ def drop_old() -> bool:
         if few := next((one for one in left if _has_few(using, tables, one)), None):
             _change(using, partial(_fold, using, tables, few), wait)
     return is_emptied and bool(whole) and whole[0].end <= due
+
+
+def old_in_default(using: str, after: int, most: int) -> list[int]:
+    """The next events in the default partition whose deliveries may have gone with partitions: ids above ``after``, up
+    to ``most``."""
+    if obstacle(using):
+        return []
+    whole = [one for one in read_partitions(using, DELIVERY) if not one.is_emptied]
+    name, border = _name(using, EVENT, "_default"), _border(_due(using), whole)
+    is_old = "EXTRACT(EPOCH FROM timestamp) * 1000 < %s"
+    found = fetch_all(
+        using, f"SELECT id, {is_old} FROM {name} WHERE id > %s ORDER BY id LIMIT %s", [border, after, most]
+    )
+    return [pk for pk, _ in takewhile(lambda row: row[1], found)]
+
+
+def _border(due: int, whole: list[Partition]) -> int:
+    """The events of deliveries that are not deleted yet must stay: those from this time on, in milliseconds."""
+    return min(due, whole[0].begin) if whole else due
 
 
 def _is_over(using: str, partition: Partition, border: int) -> bool:
@@ -311,7 +346,8 @@ def _empty_of_events(using: str, partition: Partition) -> None:
 def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
     """Move the few rows that are left into the default partition, and drop the partition."""
     names = [_name(using, table, f"_p{partition.stamp}") for table in tables]
-    _lock(using, *reversed(names))
+    # In the order of a statement, which begins with the whole table: DROP needs all of it.
+    _lock(using, *(f"ONLY {_name(using, table)}" for table in reversed(tables)), *reversed(names))
     for number, name in enumerate(names):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name}")
     execute(using, f"DROP TABLE {', '.join(names)}")
@@ -363,7 +399,7 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
                 work()
             return bool(is_free)
     except DatabaseError as error:
-        if is_lock_timeout(error):
+        if is_lock_refused(error):
             logger.info("A table of the history is in use. The sweep divides it later")
             return False
         is_away = isinstance(error, OperationalError | InterfaceError) and not connections[using].is_usable()

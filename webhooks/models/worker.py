@@ -78,15 +78,17 @@ class Mark(NamedTuple):
 class Sweep(models.Model):
     """The time of the last sweep, and how far its checks have come. One row: workers use it to agree on the next sweep.
 
-    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries. The others are
-    the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the alarms at
-    ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
+    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries, and
+    ``last_in_default`` that of the last one in the default partition whose deliveries may have gone with partitions.
+    The others are the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the
+    alarms at ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
     ``backlog`` is for how many seconds succeeded deliveries are left after their retention. ``lost_leases`` counts
     deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail.
     """
 
     swept_at = models.DateTimeField()
     last_event = models.BigIntegerField(default=0, db_default=0)
+    last_in_default = models.BigIntegerField(default=0, db_default=0)
     next_webhook = models.BigIntegerField(default=0, db_default=0)
     next_lane = models.BigIntegerField(default=0, db_default=0)
     looked_at = models.DateTimeField(null=True)
