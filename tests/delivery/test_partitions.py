@@ -263,24 +263,24 @@ def test_there_are_partitions_for_as_long_as_a_report_may_take(
     assert len(read_partitions("default", DELIVERY)) <= partitions.MOST_AHEAD + 2
 
 
-def test_a_deadlock_ends_the_change_and_no_save(
+def test_a_deadlock_ends_the_change_and_not_the_reader(
     webhook: Webhook, old: datetime, app_log: pytest.LogCaptureFixture
 ) -> None:
     insert_history(webhook, 10, old, timedelta(hours=1))
     stamp = names(DELIVERY)[0]
     holds, may_go_on = threading.Event(), threading.Event()
 
-    def save() -> None:
+    def read() -> None:
         with transaction.atomic():
             execute("default", "SET LOCAL deadlock_timeout = '60s'")  # the other one is to find the deadlock
-            execute("default", f"LOCK TABLE ONLY {DELIVERY} IN ROW EXCLUSIVE MODE")
+            execute("default", f"LOCK TABLE ONLY {DELIVERY} IN ACCESS SHARE MODE")
             holds.set()
             assert may_go_on.wait(20)
-            execute("default", "LOCK TABLE ONLY rq_webhooks_body IN ROW EXCLUSIVE MODE")
+            execute("default", f"LOCK TABLE {DELIVERY}_p{stamp} IN ACCESS SHARE MODE")
 
-    beside = Beside(save)
+    beside = Beside(read)
     assert holds.wait(20)
-    watcher = Beside(lambda: (until(is_dropping, 20, "the change to wait for the save"), may_go_on.set()))
+    watcher = Beside(lambda: (until(is_dropping, 20, "the change to wait for the reader"), may_go_on.set()))
     drop_old()
     watcher.join()
     beside.join()

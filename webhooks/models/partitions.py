@@ -346,8 +346,7 @@ def _empty_of_events(using: str, partition: Partition) -> None:
 def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
     """Move the few rows that are left into the default partition, and drop the partition."""
     names = [_name(using, table, f"_p{partition.stamp}") for table in tables]
-    # In the order of a statement, which begins with the whole table: DROP needs all of it.
-    _lock(using, *(f"ONLY {_name(using, table)}" for table in reversed(tables)), *reversed(names))
+    _lock(using, *reversed(names))  # DROP locks the whole tables, when the rows are copied
     for number, name in enumerate(names):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name}")
     execute(using, f"DROP TABLE {', '.join(names)}")
