@@ -74,8 +74,8 @@ def n8n(session: nox.Session) -> None:
     session.env["PATH"] = os.pathsep.join(map(str, paths))
     npm = (str(node / "bin/node"), str(node / "lib/node_modules/npm/bin/npm-cli.js"), "--prefix", str(directory))
     session.run(*npm, "install", "--ignore-scripts", "n8n@2.40.5", external=True)
-    # The only native part that has to be built. Without these it is looked for on the web first, and headers, too. Where
-    # the web cannot be reached, that hangs.
+    # The only native part that has to be built. Without these, npm looks for a built one on the web first, and node-gyp
+    # for headers. Where the web cannot be reached, both hang.
     session.env.update(npm_config_build_from_source="true", npm_config_nodedir=str(node))
     session.run(*npm, "rebuild", "sqlite3", external=True)
     session.run("pytest", "--numprocesses=0", "tests/n8n", *session.posargs)
