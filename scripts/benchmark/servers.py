@@ -104,6 +104,10 @@ class Bench:
         jobs.wake_up()
         return highest
 
+    def environment(self) -> dict[str, str]:
+        """The environment of another process of the host."""
+        return self._workers.environment()
+
     def transactions(self, begin: float, end: float) -> dict[str, list[float]]:
         """The milliseconds of the transactions of workers of ``timed_worker.PATH`` between these times."""
         return self._workers.transactions(begin, end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scripts.benchmark.deliveries import database_cpu_seconds
+from scripts.benchmark.deliveries import ROOT, database_cpu_seconds
 from scripts.benchmark.plot import PANEL_HEIGHT, WIDTH, Panel, draw_bars, draw_lines, ticks
 from scripts.benchmark.rates_plot import draw_rates
 from scripts.benchmark.receiver import body_start, header_value
@@ -22,7 +23,7 @@ from scripts.benchmark.report import as_json, format_number, table
 from scripts.benchmark.retention import Course as RetentionCourse
 from scripts.benchmark.retention import Sample
 from scripts.benchmark.runner import run_workload
-from scripts.benchmark.servers import Bench, Size
+from scripts.benchmark.servers import SETTINGS, Bench, Size
 from scripts.benchmark.steady import Course, load
 from scripts.benchmark.targets import (
     Figure,
@@ -168,6 +169,15 @@ def test_the_cpu_of_a_database_process_that_is_not_on_this_machine_is_unknown() 
     process.wait()
     assert database_cpu_seconds([process.pid]) is None
     assert database_cpu_seconds([os.getpid()])
+
+
+@pytest.mark.parametrize(("hooks", "uses_any"), [([], False), (["webhooks.contrib.opentelemetry.Tracing"], True)])
+def test_a_host_loads_what_is_optional_only_if_it_uses_it(hooks: list[str], uses_any: bool) -> None:
+    command = "from scripts.benchmark.unused_host import start; print(start(is_hiding=False).count)"
+    environment = {"DJANGO_SETTINGS_MODULE": SETTINGS, "TEST_WEBHOOKS": json.dumps({"HOOKS": hooks})}
+    environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'example'}"
+    count = subprocess.check_output([sys.executable, "-c", command], env=os.environ | environment, text=True)
+    assert bool(int(count)) is uses_any
 
 
 class TestSelect:

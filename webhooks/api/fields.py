@@ -7,6 +7,7 @@ from datetime import datetime, tzinfo
 from difflib import get_close_matches
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
@@ -27,11 +28,11 @@ from webhooks.operations.kinds import RUN_KINDS
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret, refuse_encrypted
 
-try:
+if apps.is_installed("drf_spectacular"):  # a host that only happens to have it need not wait for it
     from drf_spectacular.utils import OpenApiParameter, extend_schema_field
     from drf_spectacular.utils import extend_schema as extend_schema
     from drf_spectacular.utils import extend_schema_view as extend_schema_view
-except ImportError:  # optional
+else:
 
     def extend_schema(*args: Any, **kwargs: Any) -> Callable[[Any], Any]:  # type: ignore[misc]
         return lambda described: described

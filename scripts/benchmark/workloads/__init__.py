@@ -20,6 +20,7 @@ from scripts.benchmark.workloads import (
     runs,
     saves_and_deletes,
     troubles,
+    unused,
     workers,
 )
 
@@ -46,6 +47,7 @@ ALL: Sequence[Workload] = (
     workers.SCALING,
     workers.FAST_SCALING,
     runs.RUN,
+    unused.UNUSED,
     *PRESSURE,
 )
 
