@@ -85,9 +85,9 @@ def test_it_reaches_back_as_far_as_statistics_are_stored(
     api: APIClient, webhook: Webhook, webhooks_settings: Any, period: str, days: int
 ) -> None:
     webhooks_settings(STATISTIC_DAYS=10)
+    before = datetime.now(UTC)
     since = datetime.fromisoformat(read(api, period=period, since="2000-01-01T00:00:00Z")["since"])
-    age = datetime.now(UTC) - since
-    assert timedelta(days=days) <= age < timedelta(days=days, hours=1)
+    assert before - timedelta(days=days, hours=1) < since <= datetime.now(UTC) - timedelta(days=days)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,8 @@ def test_attempts_are_announced_with_their_result(inbox: Inbox, listed: Any, web
     assert failed.number == 1
 
 
-def test_an_attempt_that_is_retried_is_not_given_up(inbox: Inbox, listed: Any) -> None:
+def test_an_attempt_that_is_retried_is_not_given_up(inbox: Inbox, listed: Any, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
     listed(Recorder)
     make_event(make_webhook(Thing, url=inbox.url("status/503")))
     drain()
