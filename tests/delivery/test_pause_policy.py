@@ -473,7 +473,8 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
     worker.join()
 
 
-def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:
+def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])  # the first delivery waits
     webhook = make_webhook(Thing, url=inbox.url("status/410"))
     make_event(webhook)
     drain()
