@@ -57,9 +57,9 @@ def surviving_errors() -> Iterator[None]:
         connection.close()
 
 
-def work(drain: DeliveryRunner, is_done: Callable[[], bool], what: Callable[[], str]) -> None:
+def work(drain: DeliveryRunner, fault: Fault, is_done: Callable[[], bool], what: Callable[[], str]) -> None:
     def is_done_now() -> bool:
-        with surviving_errors():
+        with connection.execute_wrapper(fault), surviving_errors():
             drain.run(0.2)
         return is_done()
 
@@ -93,9 +93,7 @@ def fail_at(is_next: IsNext, inbox: Inbox) -> str:
         return f"the end of the work after a statement failed ({fault.failed}): {drain.is_busy=}, {states}"
 
     try:
-        with connection.execute_wrapper(fault), surviving_errors():
-            drain.run(0.2)
-        work(drain, is_done, what)
+        work(drain, fault, is_done, what)
     finally:
         with surviving_errors():
             drain.close(grace=0)
