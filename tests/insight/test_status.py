@@ -196,7 +196,8 @@ def around(problem: Problem, *workers: RegisteredWorker, **values: Any) -> list[
     """What is named for an alarm that began now, without the times."""
     alarm = Alarm(level=Level.WARNING, problem=problem, text="", **{"since": timezone.now()} | values)
     [found] = status.with_surroundings([alarm], Backend("webhooks", workers=workers))
-    return [re.sub(r"^\d\d:\d\d ", "", one) for one in found.around]
+    # After midnight, a moment ago has the day before it.
+    return [re.sub(r"^(\d+ \w+ )?\d\d:\d\d ", "", one) for one in found.around]
 
 
 @pytest.mark.usefixtures("db")
