@@ -60,7 +60,7 @@ def header(context: SpanContext) -> str:
 def of_attempts(spans: InMemorySpanExporter) -> list[ReadableSpan]:
     """The spans of attempts, in the order in which they ended."""
     drain()
-    assert hooks.flush()
+    assert hooks.flush(20)
     return [span for span in spans.get_finished_spans() if span.name.startswith("send ")]
 
 
