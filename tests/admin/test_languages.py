@@ -28,7 +28,7 @@ OF_DJANGO = {"- Select an option -", "Run"} if django.VERSION >= (6, 1) else set
 SAME = re.compile(
     r"""
       (Webhooks?|Name|Status|URL|Body|Header|Filter|HTTP|JSON|Snapshots|Timeout|Secret|Workers?|Test|Queue):?
-    | (Redis|Payload|Content-Type|DELETE|Serializer:?|Django-RQ|p50\ /\ p95|24\ h|[0-9]+/min|in\ [0-9]+\ min)
+    | (Redis|Payload|Content-Type|DELETE|Serializer:?|Django-RQ|p50\ /\ p95|24\ h|[0-9]+/min|(in\ )?[0-9]+\ min)
     | (active|planned|ping|tags|status|Search|jane\.doe|admin|CMDB\ sync|DNS\ updater|Access\ control|An\ endpoint.*)
     | (Amsterdam\ AMS[0-9]|AMS1|Rack\ A-17|.*KeyError:\ .*|web1:10803|\{"error".*|HTTP\ 401(\ Unauthorized)?(\ ·)?)
     | (·\ (jane\.doe|CMDB\ sync).*|Webhook:\ CMDB\ sync|Webhooks:\ 1|Rack\ audited.*|rq_webhooks_[a-z0-9_]+)

@@ -303,7 +303,7 @@ def test_a_webhook_that_is_disabled_is_mailed_with_the_other_problems(
     mail.outbox.clear()
     make_event(make_webhook(url=inbox.url("status/410"), name="IPAM"))
     drain()
-    assert hooks.flush()
+    assert hooks.flush(20)
     assert [one.subject for one in mail.outbox] == ["Webhook IPAM was disabled"]
 
 

@@ -20,7 +20,7 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.db import atomically, execute, fetch_all
+from webhooks.db import atomically, execute
 from webhooks.delivery import policy
 from webhooks.delivery.policy import Health, after_failures, is_healthy, next_wait
 from webhooks.delivery.runner import DeliveryRunner
@@ -440,6 +440,20 @@ def test_workers_that_update_the_same_webhooks_do_not_deadlock(database: str, mo
     assert len(tries) == 2
 
 
+def update_once_somebody_waits(webhook: Webhook) -> str:
+    """A statement for PostgreSQL. It looks for a deadlock once, a second after somebody began to wait: a thread of this
+    process might come too late."""
+    return f"""
+        DO $$ BEGIN
+            FOR look IN 1..6000 LOOP
+                EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted);
+                PERFORM pg_sleep(0.01);
+            END LOOP;
+            UPDATE rq_webhooks_webhook SET failures_in_a_row = 2 WHERE id = {webhook.pk};
+        END $$
+    """
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("change", [WebhookQuerySet.resume, WebhookQuerySet.probe])
 def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, change: Any) -> None:
@@ -451,8 +465,7 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
             execute("default", "SET LOCAL deadlock_timeout = '30s'")  # so PostgreSQL ends the other transaction
             Webhook.objects.filter(pk=second.pk).update(failures_in_a_row=2)
             locked.set()
-            until(lambda: fetch_all("default", "SELECT FROM pg_locks WHERE NOT granted"), 20, "somebody who waits")
-            Webhook.objects.filter(pk=first.pk).update(failures_in_a_row=2)
+            execute("default", update_once_somebody_waits(first))
 
     worker = Beside(work)
     assert locked.wait(60)
@@ -460,7 +473,8 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
     worker.join()
 
 
-def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:
+def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])  # the first delivery waits
     webhook = make_webhook(Thing, url=inbox.url("status/410"))
     make_event(webhook)
     drain()

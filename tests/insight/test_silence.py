@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -165,9 +165,16 @@ def test_one_lost_registration_of_many_webhooks_is_one_alarm(webhook: Webhook) -
     ]
 
 
-def test_a_model_that_the_site_does_not_have_any_more(listed: None) -> None:
+@pytest.fixture
+def gone(database: str) -> Iterator[ContentType]:
+    """The content type of a model that the site had. Content types outlive a test, so it deletes this one."""
+    made = ContentType.objects.create(app_label="racks", model="rack")
+    yield made
+    made.delete()
+
+
+def test_a_model_that_the_site_does_not_have_any_more(listed: None, gone: ContentType) -> None:
     webhook = make_webhook(name="CMDB")
-    gone = ContentType.objects.create(app_label="racks", model="rack")
     Webhook.object_types.through.objects.create(webhook=webhook, contenttype=gone)
     assert alarms()["not_registered"].remedy == (
         "This site has no model racks.rack. If it should not be sent, remove it from the webhook."

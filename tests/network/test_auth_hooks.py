@@ -27,9 +27,10 @@ from tests.support.servers import free_port
 from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Event, Webhook
+from webhooks.network import loop
 from webhooks.network.answer import Answer
 from webhooks.network.attempt import Outcome, Request
-from webhooks.network.auth import STRATEGIES, Credentials, authenticate, exchange
+from webhooks.network.auth import STRATEGIES, Credentials, authenticate, exchange, strategies
 from webhooks.network.auth.strategies import Strategy, with_secrets
 from webhooks.operations import trial
 from webhooks.text import REDACTED
@@ -286,14 +287,49 @@ def test_the_last_answer_counts(receiver: Receiver, send: Any, status: int, head
     assert outcome.retry_after == (7 if "Retry_After" in headers else None)
 
 
-def test_all_requests_share_one_deadline(receiver: Receiver, send: Any) -> None:
+class Clock:
+    """The monotonic clock of the deadlines. A test may put it forward."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def skip(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in (loop, strategies):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def test_all_requests_share_one_deadline(receiver: Receiver, send: Any, clock: Clock) -> None:
+    released = threading.Event()
+
     def answer(request: Handler, number: int) -> None:
-        time.sleep(1.2)
-        verify_digest(request, number)
+        verify_digest(request, number) if number == 1 else released.wait(60)
+
+    class Late(HTTPDigestAuth):
+        def handle_401(self, r: requests.Response, **kwargs: Any) -> requests.Response:
+            clock.skip(59)
+            return super().handle_401(r, **kwargs)  # type: ignore[no-any-return]
 
     receiver.answer = answer
-    outcome = send(digest(), timeout=2)
-    assert (outcome.kind, outcome.reason, outcome.timed_out) == (ErrorKind.ANSWER_TIMEOUT, "no answer within 2 s", True)
+    began = time.monotonic()
+    outcome = send(Late("jane", "digest password"), timeout=60)
+    assert time.monotonic() - began < 30, "the second request has a second left, not a minute of its own"
+    released.set()
+    assert (outcome.kind, outcome.reason, outcome.timed_out) == (
+        ErrorKind.ANSWER_TIMEOUT, "no answer within 60 s", True,
+    )  # fmt: skip
     assert outcome.request.headers["Authorization"] == REDACTED, "the second request was the last one"
 
 
@@ -326,14 +362,14 @@ def test_code_that_sends_for_ever_ends_at_the_deadline(receiver: Receiver, send:
     assert (outcome.reason, outcome.timed_out) == ("no answer within 1 s", True)
 
 
-def test_nothing_is_sent_after_the_deadline(receiver: Receiver, send: Any) -> None:
+def test_nothing_is_sent_after_the_deadline(receiver: Receiver, send: Any, clock: Clock) -> None:
     def hook(response: requests.Response, **_: Any) -> requests.Response:
-        time.sleep(1.1)
+        clock.skip(60)
         with pytest.raises(requests.RequestException):
             again(response)
         return response
 
-    outcome = send(with_hook(hook), timeout=1)
+    outcome = send(with_hook(hook), timeout=60)
     receiver.server_close()
     assert (outcome.status, len(receiver.requests)) == (401, 1)
 

@@ -87,10 +87,14 @@ def test_an_answer_that_ends_at_any_byte_is_a_failure(
             assert (outcome.succeeded, outcome.kind) == (False, ErrorKind.CLOSED), (sent, outcome)
 
 
-@pytest.mark.parametrize(("count", "reason"), [(100, "no answer within 1 s"), (101, "got more than 100 headers")])
-def test_too_many_headers_are_refused_although_no_more_follows(transport: Transport, count: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("count", "timeout", "reason"), [(100, 1, "no answer within 1 s"), (101, 60, "got more than 100 headers")]
+)
+def test_too_many_headers_are_refused_although_no_more_follows(
+    transport: Transport, count: int, timeout: float, reason: str
+) -> None:
     with receiver(lambda connection, number: connection.sendall(GOOD[:17] + b"X: y\r\n" * count)) as url:
-        assert reason in send(transport, url, timeout=1).reason
+        assert reason in send(transport, url, timeout=timeout).reason
 
 
 @pytest.mark.parametrize("answer", [GOOD, CHUNKED], ids=["length", "chunks"])
@@ -304,7 +308,7 @@ def test_an_answer_that_drips_anywhere_ends_at_its_deadline(transport: Transport
 def test_an_answer_in_chunks_of_one_byte_is_given_up(transport: Transport, inbox: Inbox) -> None:
     outcome = transport.send(Request(inbox.url("tiny-chunks"), {}, b"{}", 60))
     assert outcome.reason == "HTTP 200, but the body could not be read: the answer has too many parts"
-    assert 0.001 < outcome.cost < 1, "it took 5 seconds"
+    assert 0 < outcome.cost < 1, "it took 5 seconds"
 
 
 def test_a_status_line_in_packets_of_one_byte_costs_little(transport: Transport) -> None:

@@ -260,6 +260,7 @@ def test_an_event_of_a_recovery_has_the_user_of_the_change(webhook: Webhook) -> 
     mend(webhook)
     Skip.objects.update(username="jstretch", request_id="r1")
     recover(webhook)
-    [event, _] = Event.objects.order_by("pk")
-    assert (event.username, event.request_id, event.webhook_ids) == ("jstretch", "r1", [webhook.pk])
-    assert json.loads(event.data)["name"] == "a"
+    found = Event.objects.all()  # those of skips of one millisecond have no order
+    assert {json.loads(event.data)["name"] for event in found} == {"a", "ab"}
+    for event in found:
+        assert (event.username, event.request_id, event.webhook_ids) == ("jstretch", "r1", [webhook.pk])

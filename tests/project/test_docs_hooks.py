@@ -58,7 +58,7 @@ def test_payloads_have_the_keys_and_requests_the_headers(example: ModuleType, in
     [received] = inbox.received()
     assert received.json["context"] == {"region": "eu"}
     assert len(received.headers["x-trace-id"]) == 32
-    assert hooks.flush()
+    assert hooks.flush(20)
     assert example.counts == {"events dcim.site created": 1, "attempts CMDB ok": 1}
 
 

@@ -30,7 +30,7 @@ from tests.support.servers import free_port, own_valkey, point_queues_to
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Thing
-from webhooks.models import State
+from webhooks.models import State, Webhook
 from webhooks.workers import jobs
 from webhooks.workers import redis as workers_redis
 from webhooks.workers.redis import Backoff, connection_error
@@ -212,14 +212,38 @@ def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[], SLICE=0.2)
     hung, fine = make_webhook(Thing, url=inbox.url("hang"), timeout=2), make_webhook(Thing, url=inbox.url())
-    for number in range(20):
-        make_event(hung, fine, object_id=str(number)) if number < 2 else make_event(fine, object_id=str(number))
+    make_events_of_two(hung, fine)
     started = time.time()
     jobs.wake_up()
     burst()
     assert time.time() - started < 6 * PATIENCE
     assert set(states()) == {State.SUCCEEDED, State.FAILED}
-    assert max(one.at for one in inbox.received("ok")) < min(one.at for one in inbox.received("hang")) + hung.timeout
+
+
+def make_events_of_two(slow: Webhook, fine: Webhook) -> None:
+    for number in range(20):
+        make_event(slow, fine, object_id=str(number)) if number < 2 else make_event(fine, object_id=str(number))
+
+
+@pytest.mark.one_database
+def test_a_job_that_waits_for_a_slow_receiver_serves_the_others(
+    burst: Any, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    """In the time after its slice, too."""
+    webhooks_settings(SLICE=0.01)
+    make_events_of_two(make_webhook(Thing, url=inbox.url("held"), timeout=3600), make_webhook(Thing, url=inbox.url()))
+
+    def release_once_all_have_come() -> None:
+        try:
+            inbox.wait_for(20, behaviour="ok")
+        finally:
+            inbox.release()
+
+    releasing = Beside(release_once_all_have_come)
+    jobs.wake_up()
+    burst()
+    releasing.join()
+    assert set(states()) == {State.SUCCEEDED}
 
 
 def test_stored_events_wait_while_webhooks_are_off(burst: Any, inbox: Inbox, webhooks_settings: Any) -> None:
