@@ -203,7 +203,7 @@ def test_a_backfill_judges_slow_conditions_within_the_time_of_a_step(
 ) -> None:
     """In processor time. On a busy machine, the limit by the clock could end the step first."""
     monkeypatch.setattr(steps, "time_limit", lambda seconds, last: nullcontext())
-    webhooks_settings(LEASE=6, CONDITIONS_TIMEOUT=0.1)
+    webhooks_settings(LEASE=6, CONDITIONS_TIMEOUT=0.2)
     for number in range(12):  # more than fit into a step
         data = json.dumps({"id": number, "description": "a" * 100 + "b"})
         make_event(object_id=str(number), data=data, dispatched=True)
