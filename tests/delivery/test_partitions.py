@@ -399,6 +399,19 @@ def test_to_empty_a_partition_reads_only_the_rows_that_stay(
     assert rows_read() - before < (100 if table == EVENT else 1000)  # Events have small partitions here
 
 
+def test_all_events_of_a_partition_of_deliveries_go_with_it(webhook: Webhook, old: datetime) -> None:
+    for _ in range(10):  # many partitions of Events, as at a high rate
+        insert_history(webhook, 200, old, timedelta(hours=1))
+        make_ahead()
+    last = make_event(webhook)
+    calls = 1
+    while in_worker_transaction("default", drop_old):
+        calls += 1
+    assert calls > 5
+    whole = next(one for one in read_partitions("default", EVENT) if not one.is_emptied)
+    assert whole.begin <= last.pk < whole.end
+
+
 def test_partitions_that_have_waited_go_one_after_the_other(webhook: Webhook) -> None:
     divide(timezone.now() - timedelta(days=30), least=6)
     begin = moment(read_partitions("default", DELIVERY)[0].begin)

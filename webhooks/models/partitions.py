@@ -270,15 +270,16 @@ def drop_old() -> bool:
     if is_emptied:
         whole = whole[1:]
     border = _border(due, whole)
-    old_events = next((one for one in read_partitions(using, EVENT) if not one.is_emptied), None)
-    if old_events and _is_over(using, old_events, border):
-        _change(using, lambda: _empty_of_events(using, old_events))
+    # At a high rate, many partitions of events have the events of one of deliveries.
+    over = [one for one in read_partitions(using, EVENT) if not one.is_emptied][:2]
+    over = list(takewhile(lambda one: _is_over(using, one, border), over))
+    has_more_events = bool(over) and _change(using, lambda: _empty_of_events(using, over[0])) and len(over) > 1
     for tables in (tuple(BY_TIME), (EVENT,)):
         left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
         if few := next((one for one in left if _has_few(using, tables, one)), None):
             _change(using, partial(_fold, using, tables, few), wait)
-    return is_emptied and bool(whole) and whole[0].end <= due
+    return has_more_events or (is_emptied and bool(whole) and whole[0].end <= due)
 
 
 def old_in_default(using: str, after: int, most: int) -> list[int]:
