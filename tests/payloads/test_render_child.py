@@ -45,7 +45,15 @@ def children(parent: int) -> set[int]:
 
 
 def renderers(parent: int) -> set[int]:
-    return {pid for pid in children(parent) if b"render_child" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in children(parent) if b"render_child" in command(pid)}
+
+
+def command(pid: int) -> bytes:
+    """The command of a process, empty if it has ended: a stock worker has one for each job."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def is_gone(pid: int) -> bool:

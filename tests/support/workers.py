@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -78,7 +79,11 @@ class Worker:
         if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGSTOP)
-        if not any(path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/children")):
+        children = ""
+        for path in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            with suppress(OSError):  # the thread has just ended
+                children += path.read_text()
+        if not children:
             self.process.send_signal(END)
         self.thaw()
 
