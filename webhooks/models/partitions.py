@@ -123,6 +123,11 @@ def read_partitions(using: str, table: str) -> list[Partition]:
     return sorted(partitions, key=lambda one: one.begin)
 
 
+def _whole(using: str, table: str) -> list[Partition]:
+    """The partitions that are not emptied, in order."""
+    return [one for one in read_partitions(using, table) if not one.is_emptied]
+
+
 def first_emptied_later(using: str) -> int | None:
     """The time from which on old deliveries go with their partitions, in milliseconds since 1970. The sweep deletes
     older ones one by one. None: all."""
@@ -131,7 +136,7 @@ def first_emptied_later(using: str) -> int | None:
     seconds = conf.retention_days["succeeded"] * DAY
     due = _due(using)
     longest = 2 * seconds * 1000 / PART
-    whole = (one for one in read_partitions(using, DELIVERY) if not one.is_emptied)
+    whole = _whole(using, DELIVERY)
     chosen = (one for one in whole if one.end - one.begin <= longest and not one.has_long_begun(due))
     return next((one.begin for one in chosen), None)
 
@@ -259,27 +264,25 @@ def _due(using: str) -> int:
 
 
 def drop_old() -> bool:
-    """Empty the oldest partition that is due, and drop an emptied one. Rows that are stored for longer stay. Returns
-    whether another partition is due."""
+    """Empty the oldest partition of deliveries and the oldest of events that are due, and drop emptied ones. Rows that
+    are stored for longer stay. Returns whether another partition is due."""
     using = Delivery.objects.db
     if _is_in_hosts_transaction(using) or obstacle(using):
         return False
-    due = _due(using)
-    whole = [one for one in read_partitions(using, DELIVERY) if not one.is_emptied]
-    is_emptied = bool(whole) and whole[0].end <= due and _change(using, lambda: _empty_by_time(using, whole[0]))
-    if is_emptied:
-        whole = whole[1:]
-    border = _border(due, whole)
+    due, whole = _due(using), _whole(using, DELIVERY)
+    old = [one for one in whole if one.end <= due]
+    is_emptied = bool(old) and _change(using, lambda: _empty_by_time(using, old[0]))
+    border = _border(due, whole[1:] if is_emptied else whole)
     # At a high rate, many partitions of events have the events of one of deliveries.
-    over = [one for one in read_partitions(using, EVENT) if not one.is_emptied][:2]
-    over = list(takewhile(lambda one: _is_over(using, one, border), over))
-    has_more_events = bool(over) and _change(using, lambda: _empty_of_events(using, over[0])) and len(over) > 1
+    over = list(takewhile(lambda one: _is_over(using, one, border), _whole(using, EVENT)[:2]))
+    may_empty = bool(over) and may_delete_events(using)
+    are_events_emptied = may_empty and _change(using, lambda: _empty_of_events(using, over[0]))
     for tables in (tuple(BY_TIME), (EVENT,)):
         left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
         if few := next((one for one in left if _has_few(using, tables, one)), None):
             _change(using, partial(_fold, using, tables, few), wait)
-    return has_more_events or (is_emptied and bool(whole) and whole[0].end <= due)
+    return (is_emptied and len(old) > 1) or (are_events_emptied and len(over) > 1)
 
 
 def old_in_default(using: str, after: int, most: int) -> list[int]:
@@ -287,8 +290,7 @@ def old_in_default(using: str, after: int, most: int) -> list[int]:
     to ``most``."""
     if obstacle(using):
         return []
-    whole = [one for one in read_partitions(using, DELIVERY) if not one.is_emptied]
-    name, border = _name(using, EVENT, "_default"), _border(_due(using), whole)
+    name, border = _name(using, EVENT, "_default"), _border(_due(using), _whole(using, DELIVERY))
     is_old = "EXTRACT(EPOCH FROM timestamp) * 1000 < %s"
     found = fetch_all(
         using, f"SELECT id, {is_old} FROM {name} WHERE id > %s ORDER BY id LIMIT %s", [border, after, most]
@@ -329,8 +331,6 @@ def _empty_by_time(using: str, partition: Partition) -> None:
 
 
 def _empty_of_events(using: str, partition: Partition) -> None:
-    if not may_delete_events(using):
-        return
     name = _name(using, EVENT, f"_p{partition.stamp}")
     _lock(using, name)
     here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
