@@ -52,7 +52,7 @@ from webhooks.models.ids import delivery_id, first_id
 from webhooks.models.partitions import DELIVERY, EVENT, _last_event, drop_old, make_ahead, read_partitions
 from webhooks.models.queue import at_once_seconds
 from webhooks.models.statistic import Period
-from webhooks.models.worker import in_worker_transaction
+from webhooks.models.worker import hold_retention, in_worker_transaction
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 
@@ -410,6 +410,28 @@ def test_all_events_of_a_partition_of_deliveries_go_with_it(webhook: Webhook, ol
     assert calls > 5
     whole = next(one for one in read_partitions("default", EVENT) if not one.is_emptied)
     assert whole.begin <= last.pk < whole.end
+
+
+def test_events_stay_while_a_run_may_make_deliveries_of_them(webhook: Webhook, old: datetime) -> None:
+    for _ in range(4):
+        insert_history(webhook, 200, old, timedelta(hours=1))
+        make_ahead()
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            hold_retention("default")
+            is_held.set()
+            assert may_end.wait(60)
+
+    beside = Beside(hold)
+    assert is_held.wait(20)
+    until(lambda: not in_worker_transaction("default", drop_old), 20, "nothing to be due")
+    assert (Delivery.objects.count(), Event.objects.count()) == (0, 800)
+    may_end.set()
+    beside.join()
+    drop_old()
+    assert Event.objects.count() < 800
 
 
 def test_partitions_that_have_waited_go_one_after_the_other(webhook: Webhook) -> None:
