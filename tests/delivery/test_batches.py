@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from django.db import connection, transaction
@@ -60,6 +60,26 @@ def test_a_batch_of_any_size_takes_the_same_queries(monkeypatch: pytest.MonkeyPa
     of_one = queries_of_a_batch(1)
     assert queries_of_a_batch(200) == of_one
     assert sum(of_one.values()) < 25, of_one
+
+
+def test_a_worker_dispatches_as_many_events_at_once_as_make_a_batch_that_it_can_claim(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(BATCH=20)
+    webhooks = [make_webhook(Thing, url=inbox.url()) for _ in range(10)]
+    runner = DeliveryRunner("test")
+    make_event(*webhooks, object_id="first")
+    assert dispatch(runner._claims) == 1
+    for number in range(5):
+        make_event(*webhooks, object_id=str(number))
+    assert dispatch(runner._claims) == 2
+    assert not QueuedDelivery.objects.filter(state=State.PENDING).exists()  # a claim would write each once more
+    runner.run(10)
+    assert len(inbox.received()) == 60
+    for number in range(25):
+        make_event(webhooks[0], object_id=f"of one {number}")
+    assert [dispatch(runner._claims) for _ in range(3)] == [2, 20, 3]
+    runner.close(grace=5)
 
 
 def test_a_worker_with_plenty_to_send_claims_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

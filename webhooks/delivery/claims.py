@@ -100,6 +100,9 @@ class WorkerClaims:
         self._sender, self._avoided, self._name = sender, avoided, name
         self.claimed: dict[uuid.UUID, ClaimedDelivery] = {}
         self.has_early = False
+        self.events_at_once = conf.batch
+        """How many Events to dispatch at once, so that about a batch of deliveries comes of them. With more, the worker
+        could not claim all at once, and a claim later costs another write and reads the Event again."""
         self._token: uuid.UUID | None = None
         self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
@@ -202,6 +205,10 @@ class WorkerClaims:
         loaded = load_claimed(rows, token, webhooks, events) if rows else []
         self.claimed |= {delivery.id: delivery for delivery in loaded}
         self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
+
+    def note_dispatched(self, events: int, deliveries: int) -> None:
+        """Expect as many deliveries of each of the next Events."""
+        self.events_at_once = min(conf.batch, max(1, conf.batch * events // max(1, deliveries)))
 
     def renew(self) -> None:
         """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.

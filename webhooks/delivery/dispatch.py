@@ -29,7 +29,7 @@ NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for")
 
 
 def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = None, skips_look: bool = False) -> int:
-    """Dispatch a batch of Events; several workers may do it at once. Returns how many.
+    """Dispatch a few Events, up to a batch; several workers may do it at once. Returns how many.
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
     deliveries in the same transaction, if it has capacity. With ``skips_look``, for a caller who expects Events, it
@@ -67,7 +67,7 @@ def _dispatch(
     are new, unless SQL of an operator has put an Event back: the second try asks.
     """
     using = Event.objects.db
-    new = Undispatched.objects.lock_sql(first, conf.batch)
+    new = Undispatched.objects.lock_sql(first, worker.events_at_once if worker else conf.batch)
     # The marks after the events: all marks up to these are there.
     [(may_claim, *_)], found, *known = fetch_each(using, begin_sql(using, token), new, *Marks.statements(using))
     if not found:
@@ -103,6 +103,8 @@ def _dispatch(
     if {event.pk for event in events} - {pk for (pk,) in deleted}:
         raise IntegrityError("Another session has deleted new events")  # so this begins again
     heads &= inserted
+    if worker and events:
+        worker.note_dispatched(len(events), len(deliveries))
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 

@@ -240,8 +240,9 @@ class DeliveryRunner:
 
     def _dispatch(self, is_woken: bool = False) -> int:
         skips_look = is_woken or (self._is_behind and not self._floors.is_full_look_due)
+        most = self._claims.events_at_once
         new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips_look)
-        self._is_behind = new >= conf.batch  # then there probably are more
+        self._is_behind = new >= most  # then there probably are more
         if new:
             self._runs.saw_live()
         return new
