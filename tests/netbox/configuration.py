@@ -24,5 +24,10 @@ for _number, _redis in enumerate(REDIS.values()):
 
 PLUGINS = os.environ.get("NETBOX_PLUGINS", "rq_webhooks").split()
 SCRIPTS_ROOT = str(Path(__file__).with_name("scripts"))
+if "netbox_branching" in PLUGINS:
+    from netbox_branching.utilities import DynamicSchemaDict
+
+    DATABASES = DynamicSchemaDict(DATABASES)
+    DATABASE_ROUTERS = ["netbox_branching.database.BranchAwareRouter"]
 DEBUG = False
 LOGGING = {"version": 1, "disable_existing_loggers": False}

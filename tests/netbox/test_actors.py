@@ -12,15 +12,16 @@ from django.urls import reverse
 from extras.jobs import ScriptJob
 from extras.models import Script, ScriptModule, Tag
 from extras.scripts import Script as BaseScript
+from netbox import jobs
 from netbox.context_managers import event_tracking
-from netbox.jobs import AsyncAPIJob, JobRunner
+from netbox.jobs import JobRunner
 from packaging.version import Version
 from utilities.exceptions import AbortScript
 from utilities.request import NetBoxFakeRequest
 from utilities.serialization import deserialize_object
 
 from dcim.models import Site
-from tests.support.netbox import NETBOX, admin, api_client, watch
+from tests.support.netbox import IS_OLDER, NETBOX, admin, api_client, watch
 from webhooks.models import Event
 from webhooks.testing import capture_webhooks
 
@@ -83,12 +84,13 @@ def test_a_job_names_the_user_who_started_it(fails) -> None:
     assert (second.username, second.request_id) == ("", "")
 
 
+@pytest.mark.skipif(IS_OLDER, reason="NetBox 4.6 has no requests in the background")
 def test_a_background_request_of_the_rest_api_names_its_user_and_request(monkeypatch) -> None:
     watch("dcim.site")
     user = admin("robot")
     request = a_request(user, SERVER_NAME="netbox.example", HTTP_X_WEBHOOK_DEPTH="1")
     with capture_webhooks(subscribe=[]) as events:
-        AsyncAPIJob.enqueue(
+        jobs.AsyncAPIJob.enqueue(
             user=user,
             immediate=True,
             viewset_class="dcim.api.views.SiteViewSet",

@@ -10,8 +10,9 @@ from django.core.management import CommandError, call_command
 from extras.models import EventRule, NotificationGroup, Tag
 
 from core.models import ObjectChange
+from tests.support.netbox import IS_OLDER
 from tests.support.netbox_rules import make_original, make_rule
-from webhooks.contrib.netbox.event_rules import DeliverDurably
+from webhooks.management.imports import DURABLY
 from webhooks.models import Webhook
 from webhooks.registry import label_of
 
@@ -24,7 +25,7 @@ def rule() -> EventRule:
         secret="s3cret",
         additional_headers="X-Env: lab\nAuthorization: Token abc",
         body_template="{{ data.name }}",
-        timeout=30,
+        **({} if IS_OLDER else {"timeout": 30}),
         ssl_verification=False,
         http_method="PUT",
     )
@@ -44,7 +45,7 @@ def test_a_rule_becomes_a_webhook_with_its_secret(rule: EventRule) -> None:
     assert (webhook.name, webhook.payload_url, webhook.http_method) == ("Sites", "http://10.0.0.5/hooks", "PUT")
     assert (webhook.secret.reveal(), webhook.secret_headers.reveal()) == ("s3cret", "Authorization: Token abc")
     assert (webhook.additional_headers, webhook.body_template) == ("X-Env: lab", "{{ data.name }}")
-    assert (webhook.timeout, webhook.ssl_verification, webhook.prechange) == (30, False, True)
+    assert (webhook.timeout, webhook.ssl_verification, webhook.prechange) == (None if IS_OLDER else 30, False, True)
     assert sorted(map(label_of, webhook.object_types.all())) == ["dcim.device", "dcim.site"]
     assert (webhook.on_created, webhook.on_updated, webhook.on_deleted) == (False, True, False)
     assert webhook.conditions == rule.conditions
@@ -58,8 +59,9 @@ def test_the_description_and_static_data_come_along(rule: EventRule) -> None:
     assert "left out" not in text
 
 
+@pytest.mark.skipif(IS_OLDER, reason="NetBox 4.6 has no event rules that deliver durably")
 def test_a_rule_that_delivers_durably_becomes_a_webhook_too(rule: EventRule) -> None:
-    EventRule.objects.update(action_type=DeliverDurably.slug)
+    EventRule.objects.update(action_type=DURABLY)
     assert "1 webhook new, 0 existing, 0 skipped." in run("--noinput", "--disable-originals")
     webhook = Webhook.objects.get(name="Sites")
     assert (webhook.enabled, webhook.payload_url, webhook.secret.reveal()) == (True, "http://10.0.0.5/hooks", "s3cret")

@@ -18,7 +18,7 @@ from dcim.models import (
     PowerPortTemplate,
     Site,
 )
-from tests.support.netbox import OwnRule, admin, api_client, watch
+from tests.support.netbox import IS_OLDER, OwnRule, admin, api_client, watch
 from webhooks.testing import capture_webhooks
 
 pytestmark = pytest.mark.django_db
@@ -99,7 +99,7 @@ def test_a_request_without_a_subscriber_costs_one_query() -> None:
     ],
 )
 def test_a_request_with_a_webhook_costs_at_most_so_many_queries(change, fields, most) -> None:
-    assert len(queries(change, lambda: watch(**fields))) <= most
+    assert len(queries(change, lambda: watch(**fields))) <= most + IS_OLDER  # a query of NetBox's own
 
 
 @pytest.mark.usefixtures("atomic_requests")

@@ -24,6 +24,7 @@ from tests.support.makers import (
     make_site_skip,
     make_webhook,
 )
+from tests.support.netbox import IS_OLDER
 from tests.support.netbox_api import BASE, client_of, grant, make_user
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
@@ -318,8 +319,12 @@ def test_many_webhooks_are_created_changed_and_deleted_at_once(admin: Any) -> No
 def test_an_error_in_one_of_many_changes_none(admin: Any) -> None:
     kept = make_webhook(Site, name="kept")
     refused = send(admin, "post", "webhooks", [wanted(name="a"), wanted(name="b", payload_url="ftp://x")])
-    assert (refused.status_code, refused.json()["errors"][0]["index"]) == (400, 1)
-    assert "payload_url" in refused.json()["errors"][0]["errors"]
+    assert refused.status_code == 400
+    assert "payload_url" in (refused.json() if IS_OLDER else refused.json()["errors"][0]["errors"])
+    assert list(Webhook.objects.values_list("name", flat=True)) == ["kept"]
+    if IS_OLDER:  # whose own API leaves out objects that are not there, and changes the others
+        return
+    assert refused.json()["errors"][0]["index"] == 1
     refused = send(admin, "patch", "webhooks", [{"id": kept.pk, "name": "new"}, {"id": kept.pk + 99, "name": "x"}])
     assert (refused.status_code, refused.json()["errors"][0]["id"]) == (400, kept.pk + 99)
     assert send(admin, "delete", "webhooks", [{"id": kept.pk}, {"id": kept.pk + 99}]).status_code == 400
@@ -466,8 +471,12 @@ def test_a_constrained_user_sees_and_changes_their_rows_only() -> None:
     assert send(client, "post", f"deliveries/{hidden.pk}/retry").status_code == 404
     assert send(client, "post", f"deliveries/{seen.pk}/retry").status_code == 200
     assert send(client, "patch", f"webhooks/{mine.pk}", {"enabled": False}).status_code == 200
-    assert send(client, "patch", "webhooks", [{"id": other.pk, "enabled": False}]).status_code == 400
-    assert send(client, "delete", "webhooks", [{"id": mine.pk}, {"id": other.pk}]).status_code == 400
+    if IS_OLDER:  # whose own API leaves out objects that a user may not see
+        assert send(client, "patch", "webhooks", [{"id": other.pk, "enabled": False}]).json() == []
+        assert send(client, "delete", "webhooks", [{"id": other.pk}]).status_code == 204
+    else:
+        assert send(client, "patch", "webhooks", [{"id": other.pk, "enabled": False}]).status_code == 400
+        assert send(client, "delete", "webhooks", [{"id": mine.pk}, {"id": other.pk}]).status_code == 400
     assert set(Webhook.objects.values_list("name", "enabled")) == {("mine 1", False), ("other", True)}
 
 
@@ -478,9 +487,10 @@ def test_a_constrained_user_saves_nothing_outside_of_their_constraint() -> None:
     assert send(client, "post", "webhooks", wanted(name="theirs")).status_code == 403
     assert send(client, "patch", f"webhooks/{mine.pk}", {"name": "theirs"}).status_code == 403
     refused = send(client, "post", "webhooks", [wanted(name="mine 3"), wanted(name="theirs")])
-    assert (refused.status_code, refused.json()["errors"][0]["index"]) == (403, 1)
-    refused = send(client, "patch", "webhooks", [{"id": mine.pk, "name": "theirs"}])
-    assert (refused.status_code, refused.json()["errors"][0]["id"]) == (403, mine.pk)
+    changed = send(client, "patch", "webhooks", [{"id": mine.pk, "name": "theirs"}])
+    assert (refused.status_code, changed.status_code) == (403, 403)
+    if not IS_OLDER:
+        assert (refused.json()["errors"][0]["index"], changed.json()["errors"][0]["id"]) == (1, mine.pk)
     assert set(Webhook.objects.values_list("name", flat=True)) == {"mine 1", "mine 2"}
 
 

@@ -22,6 +22,10 @@ from webhooks.models import Webhook
 from webhooks.registry import registered_models
 
 NETBOX = Version(settings.RELEASE.version)
+IS_OLDER = Version("4.7") > NETBOX
+
+GET_QUEUE = "extras.events.get_queue" if IS_OLDER else "extras.event_rules.get_queue"
+"""Where NetBox's own action gets the queue of its jobs."""
 
 ACTIONS = {OBJECT_CREATED: "created", OBJECT_UPDATED: "updated", OBJECT_DELETED: "deleted"}
 
@@ -45,7 +49,7 @@ class OwnRule:
 
     def __init__(self, monkeypatch: Any, *labels: str) -> None:
         self.jobs: list[dict[str, Any]] = []
-        monkeypatch.setattr("extras.event_rules.get_queue", lambda name: self)
+        monkeypatch.setattr(GET_QUEUE, lambda name: self)
         webhook = OwnWebhook.objects.create(name="Own", payload_url="https://receiver.example/")
         rule = EventRule.objects.create(
             name="Own",

@@ -32,7 +32,7 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
     description = _("Reliable webhooks for every change")
     version = __version__
     author = "The authors of django-rq-webhooks"
-    min_version, max_version = "4.7.0", "4.7.99"
+    min_version, max_version = "4.6.0", "4.7.99"
     django_apps = [f"{__name__}.PluginName"]
     middleware = ["webhooks.middleware.WebhooksMiddleware"]
     default_settings: dict[str, Any] = {

@@ -38,7 +38,8 @@ def rule_item(rule: EventRule) -> Item:
 
 def _item(row: Any, names: Collection[str], **more: Any) -> Item:
     shown = {"owner": str(row.owner or ""), "tags": list(row.tags.names()), "custom_fields": row.custom_field_data}
-    return Item({name: getattr(row, name) for name in names} | shown | more)
+    # NetBox 4.6 has no timeout of a webhook.
+    return Item({name: getattr(row, name, None) for name in names} | shown | more)
 
 
 def read() -> Responses:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from drf_spectacular.drainage import isolate_view_method
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema, extend_schema_view
 from netbox.api.serializers import ChangeLogMessageSerializer
-from netbox.api.viewsets.mixins import BulkCreateModelMixin, BulkDestroyModelMixin, BulkUpdateModelMixin
+from netbox.api.viewsets.mixins import BulkDestroyModelMixin, BulkUpdateModelMixin
 from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.mixins import RetrieveModelMixin
@@ -33,6 +33,7 @@ from webhooks.contrib.netbox.api.serializers import (
     SkipSerializer,
     WebhookSerializer,
 )
+from webhooks.contrib.netbox.older import BulkCreateModelMixin
 from webhooks.insight import history
 from webhooks.insight.paging import LongList, list_skips
 from webhooks.models import Skip, Webhook

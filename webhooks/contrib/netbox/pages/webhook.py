@@ -12,12 +12,12 @@ from django.shortcuts import get_object_or_404
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from extras.models import Bookmark, JournalEntry
-from netbox.models.deletion import CountOnly
 from netbox.object_actions import CloneObject, DeleteObject, EditObject, ObjectAction
 from netbox.views import generic
 from utilities.views import register_model_view
 
 from webhooks import permissions
+from webhooks.contrib.netbox.older import CountOnly
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address, page_url
