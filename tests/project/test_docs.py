@@ -346,6 +346,15 @@ def test_an_example_can_be_parsed(language: str, text: str) -> None:
     READERS[language](text)
 
 
+def test_every_command_line_is_one_that_its_command_takes() -> None:
+    text = "".join(text for language, text in (one.values for one in blocks()) if language == "sh")
+    lines = re.findall(r"^python manage\.py (webhooks_\w+)([^\n#&>]*)", text, re.MULTILINE)
+    assert len(lines) > 15
+    for name, arguments in lines:
+        if "--from-this-netbox" not in arguments:
+            load_command_class("webhooks", name).create_parser("manage.py", name).parse_args(shlex.split(arguments))
+
+
 # The request in payload.md, for readers who test a receiver.
 
 
