@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import inspect
 import json
 import os
 import re
@@ -149,6 +150,16 @@ def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
     names = re.findall(r"`(\w+)(?:\(\))?`", " ".join(FIRST_CELL.findall(page("python-api.md").partition("\n## ")[0])))
     assert set(names) - {"capture_webhooks", "deliver", "deliver_to"} == set(webhooks.__all__)
     assert all(hasattr(webhooks, name) for name in webhooks.__all__)
+
+
+@pytest.mark.parametrize("name", ["register", "verify", "why"])
+def test_a_signature_on_the_page_is_that_of_the_function(name: str) -> None:
+    [text] = [text for text in PYTHON.findall(page("python-api.md")) if text.startswith(f"def {name}(")]
+    described: dict[str, Any] = {}
+    exec(text, described)
+    shown, real = (inspect.signature(one).parameters.values() for one in (described[name], getattr(webhooks, name)))
+    assert [str(one) for one in shown] == [str(one.replace(annotation=one.empty)) for one in real]
+    assert [one.kind for one in shown] == [one.kind for one in real]
 
 
 def test_every_command_is_on_the_page_of_the_commands() -> None:
