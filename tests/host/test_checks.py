@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,8 +25,9 @@ from rest_framework import serializers
 from tests.support import servers
 from tests.support.inbox import ROOT
 from tests.testapp.models import TrackedPart, Unregistered
-from webhooks import checks, registry
+from webhooks import checks, hooks, registry
 from webhooks.admin import WebhookAdmin
+from webhooks.contrib.alerts.checks import EMAILS
 from webhooks.insight.silence import Silence
 from webhooks.models import Webhook
 from webhooks.registry.registration import Registration
@@ -102,6 +104,37 @@ def test_while_webhooks_are_off_only_the_setting_is_checked(settings: Any, valid
     settings.ROOT_URLCONF = ()
     valid_database["ATOMIC_REQUESTS"] = False
     assert set(found(deploy=True)) == {"webhooks.E002", "webhooks.E007", "webhooks.E008"}
+
+
+def test_the_page_names_the_checks_that_run_while_webhooks_are_off(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, unreadable: list[tuple[str, str]]
+) -> None:
+    ids = set[str]()
+
+    def mistaken(**values: Any) -> None:
+        settings.WEBHOOKS = {"ENABLED": False, **values}
+        hooks.import_listed()  # as at the start
+        messages = run_checks(tags=["webhooks"], include_deployment_checks=True, databases=["default"])
+        ids.update(str(message.id) for message in messages)
+
+    def refused(using: str) -> None:
+        raise OperationalError
+
+    unreadable.append(("CMDB", "secret"))
+    monkeypatch.setattr(checks, "unregistered_names", lambda: {"CMDB": Silence(("auth.group",), ())})
+    settings.ADMINS = settings.MIDDLEWARE = []
+    settings.ROOT_URLCONF = ()
+    mistaken(QUEUE="hooks", MODELS=["no.such"], TYPO=1, TIMEOUT=0, DENY_PRIVATE=1, WAKE_UP="tasks", HOOKS=[EMAILS])
+    monkeypatch.setattr(checks, "_schema_problem", refused)
+    mistaken(MAY_VIEW="no.such", AUTH={"*": "no.such"}, HOOKS=["no.such"])
+    monkeypatch.setattr(checks, "connections", {"default": SimpleNamespace(vendor="mysql", settings_dict={})})
+    mistaken(ENCRYPTION_KEYS="")
+    page = (ROOT / "docs" / "install.md").read_text()
+    sentence = page.partition("While webhooks are off, only")[2].partition("run.")[0]
+    listed = set[str]()
+    for first, last in re.findall(r"`webhooks\.(\w+)`(?:\s+to\s+`webhooks\.(\w+)`)?", sentence):
+        listed |= {f"webhooks.{first[0]}{number:03}" for number in range(int(first[1:]), int((last or first)[1:]) + 1)}
+    assert listed == ids
 
 
 def test_a_queue_that_is_missing_in_rq_queues_is_an_error(webhooks_settings: Change) -> None:

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import ast
 import base64
+import inspect
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from django.apps import apps
+from django.core.management import BaseCommand, load_command_class
 from standardwebhooks.webhooks import Webhook as Reference
 
 import webhooks
 from webhooks import payloads
+from webhooks.api import urls as api_urls
 from webhooks.api.base import query_filters
+from webhooks.api.runs import RunFilters
+from webhooks.api.webhooks import WebhookFilters
 from webhooks.conditions import OPERATORS
 from webhooks.conf import conf
+from webhooks.contrib.prometheus import Metrics
 from webhooks.error_kinds import ErrorKind
+from webhooks.insight import paging
 from webhooks.insight.why import Cause
 from webhooks.management.base import help_of
 from webhooks.models import Event, Webhook
+from webhooks.models.event import Action
 from webhooks.models.filters import FILTERS, Filter
+from webhooks.models.queue import State
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import SETTINGS
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.security import signing
+from webhooks.testing import CapturedEvent
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, APP = ROOT / "docs", ROOT / "webhooks"
@@ -137,6 +152,16 @@ def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
     assert all(hasattr(webhooks, name) for name in webhooks.__all__)
 
 
+@pytest.mark.parametrize("name", ["register", "verify", "why"])
+def test_a_signature_on_the_page_is_that_of_the_function(name: str) -> None:
+    [text] = [text for text in PYTHON.findall(page("python-api.md")) if text.startswith(f"def {name}(")]
+    described: dict[str, Any] = {}
+    exec(text, described)
+    shown, real = (inspect.signature(one).parameters.values() for one in (described[name], getattr(webhooks, name)))
+    assert [str(one) for one in shown] == [str(one.replace(annotation=one.empty)) for one in real]
+    assert [one.kind for one in shown] == [one.kind for one in real]
+
+
 def test_every_command_is_on_the_page_of_the_commands() -> None:
     commands = {path.stem for path in (APP / "management" / "commands").glob("webhooks_*.py")}
     assert set(re.findall(r"`(webhooks_\w+)`", " ".join(FIRST_CELL.findall(page("commands.md"))))) == commands
@@ -221,6 +246,124 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
         assert named, f"no test is named in: {row}"
         for path, name in named:
             assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
+def test_every_metric_is_described_with_its_labels() -> None:
+    metrics = vars(Metrics()).values()
+    names = {f"{one.name}{'_total' if one.type == 'counter' else ''}": one._labelnames for one in metrics}
+    expected = {f"{name}{{{','.join(labels)}}}" if labels else name for name, labels in names.items()}
+    assert {name for name in rows("monitoring.md") if name.startswith("webhooks_")} == expected
+
+
+def test_every_attribute_of_a_span_is_described() -> None:
+    code = (APP / "contrib" / "opentelemetry.py").read_text()
+    set_by_code = set(re.findall(r'"((?:messaging|http|server|error|webhooks)\.[a-z_.]+)"', code))
+    table = page("monitoring.md").partition("## Traces")[2]
+    assert {name for cell in FIRST_CELL.findall(table) for name in re.findall(r"`([^`]+)`", cell)} == set_by_code
+
+
+def test_every_attribute_of_a_captured_event_is_described() -> None:
+    attributes = {one.name for one in fields(CapturedEvent)} | {"differences"}
+    cells = FIRST_CELL.findall(page("testing.md"))
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == attributes
+
+
+def test_every_address_of_the_rest_api_is_in_the_table() -> None:
+    routes = {str(one.pattern) for one in api_urls.urlpatterns if one.name != "api-root"}
+    addresses = {re.sub(r"\(\?P<\w+>[^)]*\)|<\w+:\w+>", "<id>", one).strip("^$") for one in routes}
+    table = page("rest-api.md").partition("\n## ")[0]
+    described = set[str]()
+    for cell in FIRST_CELL.findall(table):
+        first, *others = re.findall(r"`([^`]+)`", cell) or [""]
+        described |= {first.removesuffix("?…")} | {first.replace("pause/", one.removeprefix("…/")) for one in others}
+    # The skips of a webhook are a list alone.
+    assert described - {""} == {one for one in addresses if not re.search(r"skips/<id>/", one)}
+
+
+@pytest.mark.parametrize(("name", "filters"), [("webhooks", WebhookFilters), ("runs", RunFilters)])
+def test_every_filter_of_the_other_lists_is_described(name: str, filters: Any) -> None:
+    assert set(re.findall(r"`(\w+)`", rows_of_list(name))) - {*Action.values} == set(filters().fields)
+
+
+def rows_of_list(name: str) -> str:
+    [row] = re.findall(rf"^\| {name} \| (.*) \|$", page("rest-api.md"), re.MULTILINE)
+    return str(row)
+
+
+def test_every_option_of_a_command_is_described_and_no_other() -> None:
+    text = "".join(path.read_text() for path in DOCS.glob("*.md"))
+    described = {*re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
+    commands = [path.stem for path in (APP / "management" / "commands").glob("webhooks_*.py")]
+    own = set[str]().union(*(options_of(load_command_class("webhooks", name)) for name in commands))
+    own -= options_of(BaseCommand())
+    assert own - described == set()
+    of_page = {*re.findall(r"`(--[a-z][a-z-]+)", page("commands.md"))}
+    assert of_page - own - {"--from-this-netbox", "--disable-originals", "--burst"} == set()
+
+
+def options_of(command: BaseCommand) -> set[str]:
+    actions = command.create_parser("manage.py", "")._actions
+    return {option for action in actions for option in action.option_strings if option.startswith("--")}
+
+
+def test_every_state_of_a_delivery_is_in_the_glossary() -> None:
+    assert set(rows("glossary.md")) == set(State.values)
+
+
+def test_every_permission_of_the_app_is_described() -> None:
+    models = apps.get_app_config("rq_webhooks").get_models()
+    names = {f"rq_webhooks.{name}" for model in models for name, _title in model._meta.permissions}
+    assert names
+    assert names - set(re.findall(r"`(rq_webhooks\.\w+)`", page("security.md"))) == set()
+
+
+def test_the_page_says_how_many_rows_a_list_looks_through() -> None:
+    together, scattered = sum(paging.LOOK_THROUGH), sum(paging.LOOK_THROUGH_SCATTERED)
+    text = " ".join(page("worker.md").split())
+    assert f"up to {together:,} of them for the rest of the filters, or {scattered:,} where" in text
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert linked == {path.name for path in DOCS.glob("*.md")}
+
+
+# Examples in code
+
+
+def check_shell(text: str) -> None:
+    subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=True)
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "python": ast.parse,
+    "json": json.loads,
+    "yaml": lambda text: list(yaml.safe_load_all(text)),
+    "sh": check_shell,
+}
+
+
+def blocks() -> Iterator[Any]:
+    for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
+        text = path.read_text()
+        for one in re.finditer(r"^( *)```(\w+)[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+            if one[2] in READERS:
+                line = text.count("\n", 0, one.start()) + 1
+                yield pytest.param(one[2], textwrap.dedent(one[3]), id=f"{path.stem}:{line}")
+
+
+@pytest.mark.parametrize(("language", "text"), [*blocks()])
+def test_an_example_can_be_parsed(language: str, text: str) -> None:
+    READERS[language](text)
+
+
+def test_every_command_line_is_one_that_its_command_takes() -> None:
+    text = "".join(text for language, text in (one.values for one in blocks()) if language == "sh")
+    lines = re.findall(r"^python manage\.py (webhooks_\w+)([^\n#&>]*)", text, re.MULTILINE)
+    assert len(lines) > 15
+    for name, arguments in lines:
+        if "--from-this-netbox" not in arguments:
+            load_command_class("webhooks", name).create_parser("manage.py", name).parse_args(shlex.split(arguments))
 
 
 # The request in payload.md, for readers who test a receiver.

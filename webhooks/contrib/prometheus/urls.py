@@ -1,4 +1,4 @@
-"""The endpoint: ``path("webhooks/metrics", include("webhooks.contrib.prometheus.urls"))``."""
+"""The endpoint: ``path("metrics/webhooks", include("webhooks.contrib.prometheus.urls"))``."""
 
 from __future__ import annotations
 
