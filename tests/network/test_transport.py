@@ -351,9 +351,7 @@ def test_a_request_can_demand_a_new_connection(transport: Transport, inbox: Inbo
     assert first == second != third
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_connection_is_closed(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     """A firewall may have dropped it: the other end gets nothing, and says nothing."""
     connections = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -368,7 +366,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         assert transport.send(request(url)).succeeded
-        monkeypatch.setattr("webhooks.network.transport.MAX_IDLE", 0)
+        monkeypatch.setattr("webhooks.network.transport.MAX_AGE", 0)
         assert [transport.send(request(url)).succeeded for _ in range(2)] == [True, True]
     assert connections[0].recv(1) == connections[1].recv(1) == b"", "what is not used again is closed"
     for connection in connections:

@@ -33,11 +33,8 @@ _HEADER_LENGTH = 1024
 # The other side has closed the connection.
 _CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
-# Seconds after which a kept connection is not used again. A firewall may have dropped it without notice to either end.
-# A request over it would wait for its timeout.
-MAX_IDLE = 60
-
-# Seconds after which a connection is not used again, so that the app notices when a name has other addresses.
+# Seconds after which a connection is not used again. The name may have other addresses by then. Or a firewall may have
+# dropped the connection without notice to either end, and a request over it would wait for its timeout.
 MAX_AGE = 30
 
 # A receiver may close a kept connection just when a request is under way. That shows within a round trip. An end within
@@ -240,35 +237,33 @@ class KeptConnections:
     """
 
     def __init__(self) -> None:
-        # Each with the time since when it is kept; the least recently used receiver first.
-        self._kept: dict[Hashable, deque[tuple[Socket, float]]] = {}
+        # The least recently used receiver first, and of each its least recently used connection.
+        self._kept: dict[Hashable, deque[Socket]] = {}
         self.costly: dict[Hashable, bool] = {}
         """Receivers whose last answer may have cost more than its allowance, and whether it surely did. Then the next
         one has none."""
         self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
-        """A connection that is still open and silent, and was used lately. A loop has closed the ones that are not open
-        and silent, if it watches them."""
+        """A connection that is still open and silent, and not old. A loop has closed the ones that are not open and
+        silent, if it watches them."""
         kept = self._kept.get(key, ())
         while kept:
-            connection, since = kept.pop()
+            connection = kept.pop()
             is_open = connection.fileno() >= 0 and (connection.loop or not is_ready(connection, READ, 0))
-            now = time.monotonic()
-            if is_open and now - since < MAX_IDLE and now - connection.opened < MAX_AGE:
+            if is_open and not _is_old(connection):
                 return connection
             connection.close()
         return None
 
     def keep(self, key: Hashable, connection: Socket) -> None:
-        now = time.monotonic()
-        if connection.fileno() >= self._highest or now - connection.opened >= MAX_AGE:
+        if connection.fileno() >= self._highest or _is_old(connection):
             connection.close()
             return
         kept = self._kept.pop(key, None) or deque()
-        while kept and (kept[0][0].fileno() < 0 or now - kept[0][1] >= MAX_IDLE):
-            kept.popleft()[0].close()
-        kept.append((connection, now))
+        while kept and (kept[0].fileno() < 0 or _is_old(kept[0])):
+            kept.popleft().close()
+        kept.append(connection)
         self._kept[key] = kept
         if len(self._kept) > MAX_RECEIVERS:
             self._close(next(iter(self._kept)))
@@ -286,5 +281,9 @@ class KeptConnections:
             self._close(key)
 
     def _close(self, key: Hashable) -> None:
-        for connection, _ in self._kept.pop(key):
+        for connection in self._kept.pop(key):
             connection.close()
+
+
+def _is_old(connection: Socket) -> bool:
+    return time.monotonic() - connection.opened >= MAX_AGE
