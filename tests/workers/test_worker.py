@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import django_rq
@@ -342,6 +342,29 @@ def test_if_the_thread_that_sends_has_ended_the_worker_ends_and_holds_nothing(
 
 
 # Outages of Redis
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(("is_away", "has_worked", "seconds"), [(True, True, 0.1), (True, False, 1), (False, True, 1)])
+def test_a_worker_looks_again_soon_if_no_wake_up_can_come_and_it_just_had_something_to_do(
+    redis: Any, monkeypatch: pytest.MonkeyPatch, is_away: bool, has_worked: bool, seconds: float
+) -> None:
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+    if is_away:
+        worker._backoff.failed(ConnectionError("refused"), 60)
+    clock = iter([0.0, 5.0, 5.0] if has_worked else [0.0, 5.0])
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        worker._stop_requested = True
+
+    monkeypatch.setattr(worker, "_deliver", lambda is_woken: has_worked)
+    monkeypatch.setattr(worker, "_wait_for_job", wait)
+    monkeypatch.setattr("webhooks.workers.worker.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(StopRequested):
+        worker.dequeue_job_and_maintain_ttl(60)
+    assert waits == [seconds]
 
 
 @pytest.mark.one_database

@@ -43,6 +43,9 @@ BURST_PATIENCE = 30
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
 
+# Without Redis, no wake-up comes. A worker that has just had something to do then looks again after so many seconds.
+NEXT_LOOK = 0.1
+
 # Seconds for requests to end before a job of the host starts. Most do, and a fork is safer with fewer busy threads.
 # Slower requests continue while the job runs.
 HAND_OVER_SECONDS = 1
@@ -110,7 +113,10 @@ class WebhookWorker(LastingWorker):
             idle = time.monotonic() - busy_at
             has_more = is_burst and idle < BURST_PATIENCE and self._has_more()
             is_polling = has_more or self._runner.is_busy
-            found = self._wait_for_job(BUSY_POLL if is_polling else 0 if is_burst else conf.idle_poll)
+            look = conf.idle_poll
+            if self._backoff.has_failed and idle < look:
+                look = min(look, NEXT_LOOK)
+            found = self._wait_for_job(BUSY_POLL if is_polling else 0 if is_burst else look)
             if found is None:
                 if (is_burst and not is_polling) or (max_idle_time and idle > max_idle_time):
                     return None
