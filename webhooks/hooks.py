@@ -93,6 +93,8 @@ class PreparedRequest:
     """Whether the webhook sends its trace context to the receiver."""
     is_first: bool = True
     """Whether no attempt of the delivery failed before, and no user sends it again."""
+    number: int = 1
+    """1 for the first attempt of the delivery, as in ``FinishedAttempt``."""
 
 
 @dataclass(frozen=True)
