@@ -261,6 +261,22 @@ def test_events_follow_their_object_and_their_own_permission(user: User) -> None
     assert Event.objects.count() == 4
 
 
+@pytest.mark.one_database
+def test_events_follow_their_object_although_its_model_is_not_registered(user: User, own_registrations: None) -> None:
+    webhooks.unregister(Shelf)
+    webhooks.register_event("testapp.audited")
+    make_webhook(on="", custom_events=["testapp.audited"])
+    shown, hidden = (Shelf.objects.create(name=name) for name in ("shown", "hidden"))
+    allow(user, "testapp.view_shelf", name="shown")
+    for shelf in (shown, hidden):
+        webhooks.send("testapp.audited", shelf)
+    client = api_client(user)
+    assert [row["object_id"] for row in client.get(f"{API}/events/").json()["results"]] == [str(shown.pk)]
+    for shelf, status in ((shown, 200), (hidden, 404)):
+        asked = {"object_type": "testapp.shelf", "object_id": shelf.pk}
+        assert client.get(f"{API}/why/", asked).status_code == status
+
+
 def test_skips_follow_their_webhook_their_object_and_their_own_permission(
     user: User, mine: Webhook, theirs: Webhook
 ) -> None:
