@@ -591,6 +591,23 @@ def test_why_does_not_say_whether_a_hidden_object_has_events(user: User, mine: W
 
 
 @pytest.mark.one_database
+def test_why_says_who_made_a_change_only_to_a_user_who_may_view_its_event(user: User, mine: Webhook) -> None:
+    site = Site.objects.create(name="AMS1", slug="ams1")
+    Event.objects.all().delete()
+    constrain(user, "rq_webhooks.view_event", action="created")
+    event = make_site_event(site.pk, username="jane", request_id="r-1", webhook_ids=[mine.pk])
+    make_site_delivery(mine, State.SUCCEEDED, event)
+    questions = ({"object_type": "dcim.site", "object_id": site.pk}, {"event": event.pk}, {"webhook": mine.pk})
+    for asked in questions:
+        assert b"jane" not in api_client(user).get(f"{API}/why/", asked | {"webhook": mine.pk}).content
+    assert api_client(user).get(f"{API}/why/", questions[-1]).json()["verdicts"] == []
+    constrain(user, "rq_webhooks.view_event", action="updated")
+    for asked in questions:
+        [verdict] = api_client(user).get(f"{API}/why/", asked | {"webhook": mine.pk}).json()["verdicts"]
+        assert (verdict["change"]["username"], verdict["change"]["request_id"]) == ("jane", "r-1")
+
+
+@pytest.mark.one_database
 @pytest.mark.parametrize("sees_all", [False, True])
 def test_why_says_whether_other_objects_have_events_only_to_a_user_who_may_view_all(
     user: User, mine: Webhook, sees_all: bool
