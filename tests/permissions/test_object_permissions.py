@@ -514,6 +514,19 @@ def test_the_status_page_of_a_user_who_may_view_deliveries_but_no_webhook_is_emp
     assert api_client(author).get(f"{API}/status/").status_code == 200
 
 
+@pytest.mark.one_database
+def test_the_status_does_not_say_that_there_is_no_other_webhook(user: User, mine: Webhook, theirs: Webhook) -> None:
+    allow(user, "rq_webhooks.add_webhook")
+    for mine_is in ({"enabled": False}, {"deleted_at": timezone.now()}):
+        Webhook.objects.filter(pk=mine.pk).update(**mine_is)
+        problems = [one["problem"] for one in api_client(user).get(f"{API}/status/").json()["alarms"]]
+        assert not {"no_webhook", "all_disabled"} & {*problems}
+    Webhook.objects.filter(pk=theirs.pk).update(enabled=False)
+    root = User.objects.create_superuser("root")
+    problems = [one["problem"] for one in api_client(root).get(f"{API}/status/").json()["alarms"]]
+    assert "all_disabled" in problems
+
+
 def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User, theirs: Webhook) -> None:
     root = User.objects.create_superuser("root")
     assert api_client(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
