@@ -20,6 +20,7 @@ import math
 import os
 import threading
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -253,7 +254,8 @@ class Hook(NamedTuple):
         job."""
         try:
             return self.method(value)
-        except (Exception, SystemExit) as error:  # sys.exit() would end the thread of others, too
+        # sys.exit(), and a cancelled task of asyncio, would end the thread of others, too
+        except (Exception, SystemExit, CancelledError) as error:
             if isinstance(error, Veto) and isinstance(value, PreparedRequest):
                 raise
             reraise_job_timeout(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -58,6 +59,14 @@ class Exiting(Hooks):
     def request_prepared(self, request: PreparedRequest) -> None:
         request.headers["X-B"] = "1"
         sys.exit("gone")
+
+
+class Cancelled(Hooks):
+    """As code that waits for a task of asyncio."""
+
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["X-B"] = "1"
+        raise CancelledError
 
 
 class Counting(Hooks):
@@ -124,7 +133,7 @@ def test_a_hook_gets_the_number_of_the_attempt(inbox: Inbox, listed: Any, webhoo
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("broken", [Signing, Splitting, Raising, Exiting])
+@pytest.mark.parametrize("broken", [Signing, Splitting, Raising, Exiting, Cancelled])
 def test_a_hook_that_fails_sets_no_header_and_the_request_is_sent(
     broken: Any, inbox: Inbox, listed: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
