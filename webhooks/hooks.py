@@ -20,6 +20,7 @@ import math
 import os
 import threading
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ class PreparedRequest:
     """Whether the webhook sends its trace context to the receiver."""
     is_first: bool = True
     """Whether no attempt of the delivery failed before, and no user sends it again."""
+    number: int = 1
+    """1 for the first attempt of the delivery, as in ``FinishedAttempt``."""
 
 
 @dataclass(frozen=True)
@@ -247,12 +250,14 @@ class Hook(NamedTuple):
     method: Callable[[Any], Any]
 
     def call(self, value: Any) -> Any:
-        """Returns what the hook returns, or None after an exception. Raises Veto, and the time limit of a job."""
+        """Returns what the hook returns, or None after an exception. Raises Veto for a request, and the time limit of a
+        job."""
         try:
             return self.method(value)
-        except Veto:
-            raise
-        except (Exception, SystemExit) as error:  # sys.exit() would end the thread of others, too
+        # sys.exit(), and a cancelled task of asyncio, would end the thread of others, too
+        except (Exception, SystemExit, CancelledError) as error:
+            if isinstance(error, Veto) and isinstance(value, PreparedRequest):
+                raise
             reraise_job_timeout(error)
             _log_failure(self.name, value)
 
@@ -378,6 +383,8 @@ class Notifier:
         self._news = threading.Condition()  # guards the other attributes
         self._thread: threading.Thread | None = None
         self._stuck: list[threading.Thread] = []
+        self._timer: threading.Timer | None = None
+        """Looks whether a call is stuck, while others wait."""
         self._call, self._began = "", 0.0
         """The call that is being made. Empty if there is none."""
         self._dropped, self._logged = 0, float("-inf")
@@ -389,17 +396,34 @@ class Notifier:
                     self._waiting.append(call)
                 else:
                     self._dropped += 1
-            self._leave_stuck()
-            self._log_dropped()
-            if self._waiting and not (self._thread and self._thread.is_alive()):
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """See to what waits. The caller has the lock."""
+        self._leave_stuck()
+        self._log_dropped()
+        if not self._waiting:
+            return
+        try:
+            if not (self._thread and self._thread.is_alive()):
                 thread = threading.Thread(target=self._work, name="webhooks-hooks", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:  # the system has no more threads, or the process ends
-                    logger.warning("The thread for hooks cannot be started: %s", error)
-                    return
+                thread.start()
                 self._thread, self._call = thread, ""
-            self._news.notify_all()
+            if self._timer is None:
+                left = self._began + STUCK_SECONDS - time.monotonic() if self._call else 0
+                timer = threading.Timer(left if left > 0 else STUCK_SECONDS, self._look_again)
+                timer.daemon = True
+                timer.start()
+                self._timer = timer
+        except RuntimeError as error:  # the system has no more threads, or the process ends
+            logger.warning("The thread for hooks cannot be started: %s", error)
+        self._news.notify_all()
+
+    def _look_again(self) -> None:
+        """Let nothing wait behind a call that is stuck, although no other notification comes."""
+        with self._news:
+            self._timer = None
+            self._go_on()
 
     def flush(self, seconds: float) -> bool:
         with self._news:
@@ -408,7 +432,7 @@ class Notifier:
     def _leave_stuck(self) -> None:
         """Give up waiting for a call that takes too long. Nothing can end its thread."""
         self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-        is_stuck = self._call and time.monotonic() - self._began > STUCK_SECONDS
+        is_stuck = self._call and time.monotonic() - self._began >= STUCK_SECONDS
         if is_stuck and self._thread and len(self._stuck) < MOST_STUCK:
             logger.error(
                 "The hook %s did not return within %d s. Other hooks go on without it", self._call, STUCK_SECONDS

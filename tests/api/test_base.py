@@ -152,6 +152,13 @@ def test_an_unknown_key_is_answered_with_json(api: APIClient, rows: str, key: st
         assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
 
 
+@pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
+def test_an_identifier_with_nul_is_unknown(api: APIClient, method: str) -> None:
+    answer = getattr(api, method)(f"{WEBHOOKS}a%00b/")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+    assert api.post(f"{WEBHOOKS}a%00b/ping/").status_code == 404
+
+
 @pytest.mark.django_db
 def test_anonymous_users_are_refused() -> None:
     delivery = make_delivery(make_webhook(Thing), State.FAILED)

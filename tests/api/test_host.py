@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.http import JsonResponse
 from rest_framework.permissions import SAFE_METHODS, DjangoObjectPermissions, IsAuthenticated
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
@@ -125,6 +126,22 @@ def test_each_operation_requires_its_own_permission_by_the_classes_of_the_host_t
     client = by_token(user, read_only=False)
     assert client.post(f"{API}/deliveries/{delivery.pk}/retry/").status_code == 403
     assert client.post(f"{API}/deliveries/{delivery.pk}/discard/").status_code == 200
+
+
+def refusal_as_plain_json(error: Exception, context: Any) -> JsonResponse:
+    """A handler of a host that makes no response of REST framework."""
+    return JsonResponse({"error": str(error)}, status=getattr(error, "status_code", 404))
+
+
+@pytest.mark.one_database
+def test_the_exception_handler_of_the_host_may_return_any_response(delivery: Delivery, settings: Any) -> None:
+    handler = f"{__name__}.{refusal_as_plain_json.__name__}"
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "EXCEPTION_HANDLER": handler}
+    client, webhook = api_client(make_user(*ALL_PERMISSIONS)), f"{API}/webhooks/{delivery.webhook_id}/"
+    for url, status in ((f"{API}/events/4711/", 404), (f"{API}/deliveries/?x=1", 400)):
+        answer = client.get(url)
+        assert (answer.status_code, [*answer.json()]) == (status, ["error"])
+    assert client.patch(webhook, {"timeout": 0}, format="json").status_code == 400
 
 
 def test_throttles_and_authentication_are_those_of_the_host() -> None:

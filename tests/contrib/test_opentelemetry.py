@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks import hooks
 from webhooks.contrib import opentelemetry
-from webhooks.models import Delivery, Event, QueuedDelivery
+from webhooks.models import Delivery, Event, QueuedDelivery, Webhook
 from webhooks.workers import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -111,6 +112,30 @@ def test_a_later_attempt_is_linked(
     assert dict(second.attributes or {})["webhooks.attempt"] == 2
 
 
+class Slow(hooks.Hooks):
+    """Holds up the notifications of other hooks."""
+
+    released = threading.Event()
+
+    def attempt_finished(self, attempt: hooks.FinishedAttempt) -> None:
+        self.released.wait(60)
+
+
+def test_notifications_that_come_after_the_next_attempt_end_the_right_spans(
+    spans: InMemorySpanExporter, inbox: Inbox, webhooks_settings: Callable[..., None]
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600], HOOKS=[f"{__name__}.Slow", PATH])
+    webhook = make_webhook(Thing, url=inbox.url("status/503"), name="CMDB")
+    change_in_request()
+    drain()
+    Webhook.objects.filter(pk=webhook.pk).update(payload_url=inbox.url())
+    QueuedDelivery.objects.update(due_at=timezone.now())
+    drain()
+    Slow.released.set()
+    found = [dict(span.attributes or {}) for span in of_attempts(spans)]
+    assert [(one["webhooks.attempt"], one["http.response.status_code"]) for one in found] == [(1, 503), (2, 200)]
+
+
 def test_the_receiver_gets_the_trace_if_the_webhook_says_so(spans: InMemorySpanExporter, inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url("ok/1"), name="without")
     make_webhook(Thing, url=inbox.url("ok/2"), name="with", send_trace=True)
@@ -162,7 +187,7 @@ def test_a_request_that_is_never_recorded_keeps_no_memory(monkeypatch: pytest.Mo
         tracing.request_prepared(
             hooks.PreparedRequest(1, "CMDB", str(number), "POST", "http://127.0.0.1/", {}, b"", is_test=False)
         )
-    assert list(tracing._open) == ["3", "4"]
+    assert list(tracing._open) == [("3", 1), ("4", 1)]
 
 
 @pytest.mark.parametrize("minutes", [-60, 60])

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from tests.support.draining import drain, finished, states
@@ -30,12 +30,14 @@ from webhooks.db import atomically
 from webhooks.delivery import policy
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
-from webhooks.hooks import FinishedAttempt, FinishedRun, Hooks, RecordedEvent, WebhookChange
+from webhooks.delivery.runner import DeliveryRunner
+from webhooks.hooks import CapturedChange, FinishedAttempt, FinishedRun, Hooks, RecordedEvent, Veto, WebhookChange
 from webhooks.models import Event, QueuedDelivery, State, Webhook
 from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
 from webhooks.network.attempt import Outcome
 from webhooks.operations import replays, runs
 from webhooks.operations import webhooks as operations
+from webhooks.workers import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -446,6 +448,58 @@ def test_another_thread_takes_over_from_a_hook_that_does_not_return(
     until(lambda: len(calls) == 2, 10, "the other hook")
     assert calls[1][1].object_name == "two"
     assert f"The hook {__name__}.Hanging.event_recorded did not return within" in app_log.text
+
+
+def test_another_thread_takes_over_although_no_other_notification_comes(
+    webhook: Webhook, listed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(hooks._notifier, "_timer", None)  # an earlier test has set it for a minute
+    listed(Hanging, Recorder)
+    Thing.objects.create(name="one")
+    until(lambda: len(calls) == 2, 10, "the hook behind the one that hangs")
+    assert [name for name, _ in calls] == ["hangs", "event_recorded"]
+
+
+class Vetoing(Hooks):
+    """Only a request can be refused."""
+
+    def trace_context(self, change: CapturedChange) -> str | None:
+        raise Veto("no trace")
+
+    def event_recorded(self, event: RecordedEvent) -> None:
+        raise Veto("no event")
+
+    def job_ends(self, seconds: float) -> None:
+        raise Veto("no end")
+
+
+def test_a_veto_in_another_hook_is_an_error_of_the_hook(
+    webhook: Webhook, listed: Any, inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    listed(Vetoing, Recorder)
+    Thing.objects.create(name="one")
+    jobs.drain()
+    assert [one.error for one in Event.objects.all()] == [""]
+    assert states() == [State.SUCCEEDED]
+    for name in ("trace_context", "event_recorded", "job_ends"):
+        assert f"The hook {__name__}.Vetoing.{name} failed" in app_log.text
+
+
+def test_a_job_ends_with_its_notifications_although_the_database_is_away(
+    webhook: Webhook, listed: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = list[float]()
+    monkeypatch.setattr(Recorder, "job_ends", lambda self, seconds: ended.append(seconds))
+
+    def away(self: Any, grace: float) -> None:
+        raise OperationalError("the database is away")
+
+    listed(Recorder)
+    monkeypatch.setattr(DeliveryRunner, "close", away)
+    with pytest.raises(OperationalError):
+        jobs.drain()
+    assert len(ended) == 1
 
 
 def test_a_hook_may_use_the_database_and_leaves_no_connection(webhook: Webhook, listed: Any) -> None:

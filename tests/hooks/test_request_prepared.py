@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import sys
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from tests.support.draining import drain, states, work_for
+from tests.support.draining import drain, finished, states, sweep_step, work_for
 from tests.support.inbox import Inbox
-from tests.support.makers import make_event, make_webhook
+from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.db import fetch_all
-from webhooks.delivery import runner
+from webhooks.delivery import runner, sweep
 from webhooks.error_kinds import ErrorKind
 from webhooks.hooks import Hooks, PreparedRequest, Veto
-from webhooks.models import Attempt, Delivery, State, Webhook
-from webhooks.operations import kinds
+from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
+from webhooks.operations import kinds, runs
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database")]
 
@@ -56,6 +59,14 @@ class Exiting(Hooks):
     def request_prepared(self, request: PreparedRequest) -> None:
         request.headers["X-B"] = "1"
         sys.exit("gone")
+
+
+class Cancelled(Hooks):
+    """As code that waits for a task of asyncio."""
+
+    def request_prepared(self, request: PreparedRequest) -> None:
+        request.headers["X-B"] = "1"
+        raise CancelledError
 
 
 class Counting(Hooks):
@@ -103,7 +114,26 @@ def test_headers_of_hooks_are_sent_and_stored(inbox: Inbox, listed: Any) -> None
     assert (request.url, request.body, request.is_test) == (webhook.payload_url, received.body, False)
 
 
-@pytest.mark.parametrize("broken", [Signing, Splitting, Raising, Exiting])
+def test_a_hook_gets_the_number_of_the_attempt(inbox: Inbox, listed: Any, webhooks_settings: Any, redis: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    listed(Tracing)
+    delivery = make_delivery(make_webhook(Thing, url=inbox.url("status/503")), State.SENDING, lost_leases=2)
+    Worker.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
+    sweep_step(sweep.expire_leases)  # the first attempt: the third worker ended
+    QueuedDelivery.objects.update(due_at=timezone.now())
+    drain()
+    kinds.RETRY.perform(Delivery.objects.filter(pk=delivery.pk))
+    drain()
+    finished(runs.start("retry", {"state": ["failed"]}))
+    make_event(delivery.webhook, object_id="2")
+    drain()
+    assert [(one.number, one.is_first) for one in prepared] == [(2, False), (3, False), (4, False), (1, True)]
+    assert [*Attempt.objects.filter(delivery=delivery).order_by("number").values_list("number", flat=True)] == [
+        1, 2, 3, 4,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [Signing, Splitting, Raising, Exiting, Cancelled])
 def test_a_hook_that_fails_sets_no_header_and_the_request_is_sent(
     broken: Any, inbox: Inbox, listed: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
@@ -160,7 +190,7 @@ def test_a_hook_that_hangs_fails_its_attempt_and_keeps_no_other_webhook_waiting(
     make_event(hangs, quick)
     drain()
     released.set()
-    assert [(one.webhook_id, one.state) for one in Delivery.objects.order_by("webhook")] == [
+    assert [(one.webhook_id, one.state) for one in Delivery.objects.order_by("webhook_id")] == [
         (hangs.pk, State.FAILED), (quick.pk, State.SUCCEEDED),
     ]  # fmt: skip
     failed = Delivery.objects.get(webhook=hangs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from asyncio import CancelledError
 from typing import Any
 
 import pytest
@@ -35,6 +36,10 @@ class TokenAuth(AuthBase):
 
 def fail(request: requests.PreparedRequest) -> requests.PreparedRequest:
     raise LookupError(f"no token like {TOKEN}")
+
+
+def cancel(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    raise CancelledError
 
 
 def change_body(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -90,6 +95,7 @@ def test_other_hosts_get_nothing(auth: Any, host: str) -> None:
     ("name", "reason"),
     [
         ("fail", "LookupError, see the worker's log"),
+        ("cancel", "CancelledError, see the worker's log"),
         ("nowhere", "ImportError, see the worker's log"),
         ("change_body", "it may only set headers, and changed the method, URL or body"),
         ("sets_host", "ValueError, see the worker's log"),

@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from email.message import Message
@@ -443,6 +444,10 @@ def time_out(response: requests.Response, **_: Any) -> None:
     raise TimeoutError
 
 
+def cancel(response: requests.Response, **_: Any) -> None:
+    raise CancelledError
+
+
 REPLACES = "it may only set headers, and changed the method, URL or body"
 
 
@@ -451,13 +456,14 @@ REPLACES = "it may only set headers, and changed the method, URL or body"
     [
         (fail, "LookupError, see the worker's log"),
         (time_out, "TimeoutError, see the worker's log"),
+        (cancel, "CancelledError, see the worker's log"),
         (leave, REPLACES),
         (lambda response, **_: "a text", "its hook must return a response to the request"),
         (lambda response, **_: requests.Response(), "its hook must return a response to the request"),
         (lambda response, **_: again(response, Host="other.example.com"), "ValueError, see the worker's log"),
         (lambda response, **_: again(response, X_B="1\r\nX-C: 2"), "it sets a header with a line break in it"),
     ],
-    ids=["raises", "times out", "other host", "text", "other response", "reserved header", "two lines"],
+    ids=["raises", "times out", "cancelled", "other host", "text", "other response", "reserved header", "two lines"],
 )
 def test_a_hook_that_fails_or_does_more_is_refused(
     receiver: Receiver, send: Any, caplog: pytest.LogCaptureFixture, hook: Any, reason: str

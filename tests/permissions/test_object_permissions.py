@@ -261,6 +261,22 @@ def test_events_follow_their_object_and_their_own_permission(user: User) -> None
     assert Event.objects.count() == 4
 
 
+@pytest.mark.one_database
+def test_events_follow_their_object_although_its_model_is_not_registered(user: User, own_registrations: None) -> None:
+    webhooks.unregister(Shelf)
+    webhooks.register_event("testapp.audited")
+    make_webhook(on="", custom_events=["testapp.audited"])
+    shown, hidden = (Shelf.objects.create(name=name) for name in ("shown", "hidden"))
+    allow(user, "testapp.view_shelf", name="shown")
+    for shelf in (shown, hidden):
+        webhooks.send("testapp.audited", shelf)
+    client = api_client(user)
+    assert [row["object_id"] for row in client.get(f"{API}/events/").json()["results"]] == [str(shown.pk)]
+    for shelf, status in ((shown, 200), (hidden, 404)):
+        asked = {"object_type": "testapp.shelf", "object_id": shelf.pk}
+        assert client.get(f"{API}/why/", asked).status_code == status
+
+
 def test_skips_follow_their_webhook_their_object_and_their_own_permission(
     user: User, mine: Webhook, theirs: Webhook
 ) -> None:
@@ -498,6 +514,19 @@ def test_the_status_page_of_a_user_who_may_view_deliveries_but_no_webhook_is_emp
     assert api_client(author).get(f"{API}/status/").status_code == 200
 
 
+@pytest.mark.one_database
+def test_the_status_does_not_say_that_there_is_no_other_webhook(user: User, mine: Webhook, theirs: Webhook) -> None:
+    allow(user, "rq_webhooks.add_webhook")
+    for mine_is in ({"enabled": False}, {"deleted_at": timezone.now()}):
+        Webhook.objects.filter(pk=mine.pk).update(**mine_is)
+        problems = [one["problem"] for one in api_client(user).get(f"{API}/status/").json()["alarms"]]
+        assert not {"no_webhook", "all_disabled"} & {*problems}
+    Webhook.objects.filter(pk=theirs.pk).update(enabled=False)
+    root = User.objects.create_superuser("root")
+    problems = [one["problem"] for one in api_client(root).get(f"{API}/status/").json()["alarms"]]
+    assert "all_disabled" in problems
+
+
 def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User, theirs: Webhook) -> None:
     root = User.objects.create_superuser("root")
     assert api_client(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
@@ -572,6 +601,23 @@ def test_why_does_not_say_whether_a_hidden_object_has_events(user: User, mine: W
         answers.append((shown.problem, len(shown.answers)))
         make_site_event(hidden.pk, "hidden", object_type="testapp.shelf")
     assert answers == [("", 1)] * 2, "it answers about the object with this name"
+
+
+@pytest.mark.one_database
+def test_why_says_who_made_a_change_only_to_a_user_who_may_view_its_event(user: User, mine: Webhook) -> None:
+    site = Site.objects.create(name="AMS1", slug="ams1")
+    Event.objects.all().delete()
+    constrain(user, "rq_webhooks.view_event", action="created")
+    event = make_site_event(site.pk, username="jane", request_id="r-1", webhook_ids=[mine.pk])
+    make_site_delivery(mine, State.SUCCEEDED, event)
+    questions = ({"object_type": "dcim.site", "object_id": site.pk}, {"event": event.pk}, {"webhook": mine.pk})
+    for asked in questions:
+        assert b"jane" not in api_client(user).get(f"{API}/why/", asked | {"webhook": mine.pk}).content
+    assert api_client(user).get(f"{API}/why/", questions[-1]).json()["verdicts"] == []
+    constrain(user, "rq_webhooks.view_event", action="updated")
+    for asked in questions:
+        [verdict] = api_client(user).get(f"{API}/why/", asked | {"webhook": mine.pk}).json()["verdicts"]
+        assert (verdict["change"]["username"], verdict["change"]["request_id"]) == ("jane", "r-1")
 
 
 @pytest.mark.one_database

@@ -224,6 +224,26 @@ def test_the_destination_is_locked_with_a_hidden_model(webhook: Webhook) -> None
 
 @pytest.mark.one_database
 @pytest.mark.parametrize(
+    ("change", "status"), [({"payload_url": "http://127.0.0.1:666/"}, 409), ({"name": "other"}, 200)]
+)
+def test_a_hidden_model_that_is_added_during_a_request_locks_the_destination(
+    webhook: Webhook, change: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook.object_types.set([ContentType.objects.get_for_model(Device)])
+    clean = Webhook.full_clean
+
+    def meanwhile(row: Webhook, *args: Any, **kwargs: Any) -> None:
+        clean(row, *args, **kwargs)
+        webhook.object_types.add(ContentType.objects.get_for_model(Site))
+
+    monkeypatch.setattr(Webhook, "full_clean", meanwhile)
+    answer = api_client(user_with("view_device")).patch(f"{API}/webhooks/{webhook.pk}/", change, format="json")
+    assert answer.status_code == status, answer.content
+    assert Webhook.objects.get().payload_url == webhook.payload_url
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
     ("name", "value", "entered"),
     [
         ("conditions", {"attr": "name", "op": "regex", "value": "A"}, '{"attr": "name", "op": "regex", "value": "A"}'),

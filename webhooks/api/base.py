@@ -222,10 +222,12 @@ class StrictViewSet(GenericViewSet[Any]):
         """The query parameters that are no filters."""
         return ("cursor", "limit") if self.action == "list" else ()
 
-    def handle_exception(self, exc: Exception) -> Response:
+    def handle_exception(self, exc: Exception) -> Any:
         """Refuse JSON that is nested too deeply for its parser. Leave out half of a surrogate pair, which a refusal may
         repeat and no response can hold."""
-        response = super().handle_exception(ParseError() if isinstance(exc, RecursionError) else exc)
+        response: Any = super().handle_exception(ParseError() if isinstance(exc, RecursionError) else exc)
+        if not isinstance(response, Response):  # a function of the host may return any response of Django
+            return response
         text = json.dumps(response.data, cls=JSONEncoder)
         if (clean := replace_half_surrogates(text)) != text:
             response.data = json.loads(clean)

@@ -114,7 +114,8 @@ class StatusSerializer(NamedSerializer):
 
 
 class ChangeSerializer(NamedSerializer):
-    """The change that a verdict is about. ``username`` and ``request_id`` require the permission to view events."""
+    """The change that a verdict is about. ``username`` and ``request_id`` require the permission to view its event or a
+    skip of it."""
 
     action = serializers.CharField()
     object_type = serializers.CharField()

@@ -243,6 +243,8 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def get_object(self) -> Webhook:
         if not self._has_key:
+            if "\0" in self.kwargs["pk"]:  # PostgreSQL refuses it
+                raise NotFound
             self.lookup_field, self.lookup_url_kwarg = "identifier", "pk"
         webhook: Webhook = super().get_object()
         self._refuse_changed(webhook)
@@ -258,7 +260,8 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         """Change a webhook. A PUT to an identifier that no webhook has creates one."""
         identifier = self.kwargs["pk"]
         is_partial = kwargs.get("partial", False)
-        if is_partial or self._has_key or Webhook.objects.filter(identifier=identifier).exists():
+        creates_none = is_partial or self._has_key or "\0" in identifier
+        if creates_none or Webhook.objects.filter(identifier=identifier).exists():
             return super().update(request, *args, **kwargs)
         if not permissions.has_perm(request.user, "rq_webhooks.add_webhook"):
             raise PermissionDenied

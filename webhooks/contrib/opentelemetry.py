@@ -32,9 +32,9 @@ _propagator = TraceContextTextMapPropagator()
 class Tracing(Hooks):
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("webhooks", webhooks.__version__)
-        self._open: dict[str, tuple[Span, int]] = {}
-        """The spans of attempts that are under way, and when they began, by the ids of their deliveries, the oldest
-        first."""
+        self._open: dict[tuple[str, int], tuple[Span, int]] = {}
+        """The spans of attempts that are under way, and when they began, the oldest first. By the ids of their
+        deliveries and the numbers of the attempts: the end of an attempt may be announced after the next one began."""
         self._lock = threading.Lock()
 
     def trace_context(self, change: CapturedChange) -> str | None:
@@ -55,15 +55,16 @@ class Tracing(Hooks):
         )
         if request.sends_trace and (header := _traceparent(trace.set_span_in_context(span, Context()))):
             request.headers[HEADER] = header
+        key = request.message_id, request.number
         with self._lock:
-            self._open.pop(request.message_id, None)
-            self._open[request.message_id] = span, began
+            self._open.pop(key, None)
+            self._open[key] = span, began
             if len(self._open) > MOST_OPEN:
                 del self._open[next(iter(self._open))]
 
     def attempt_finished(self, attempt: FinishedAttempt) -> None:
         with self._lock:
-            span, began = self._open.pop(attempt.delivery_id, (None, 0))
+            span, began = self._open.pop((attempt.delivery_id, attempt.number), (None, 0))
         if span is None:
             return  # no request was made, or another process has it
         span.set_attribute("webhooks.attempt", attempt.number)

@@ -37,12 +37,12 @@ def compose(
     now: Callable[[], datetime],
     is_redelivery: bool = False,
     is_test: bool = False,
-    is_first: bool = True,
+    number: int = 1,
 ) -> Request:
     """The request of an attempt, signed with the time that ``now`` returns.
 
-    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it. ``is_first``: no attempt
-    failed before.
+    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it. ``number``: 1 for the first
+    attempt of the delivery.
 
     Raises Refused if the webhook's templates or secrets do not work, or the project's code for credentials.
     """
@@ -74,10 +74,10 @@ def compose(
         stores_body=body_kind in STORED_BODIES,
     )
     for hook in hooks.listed("request_prepared"):
-        first = is_first and not is_redelivery
+        is_first = number == 1 and not is_redelivery
         prepared = hooks.PreparedRequest(
             webhook.pk, webhook.name, message_id, request.method, url, dict(request.headers), body, is_test,
-            event.trace, webhook.send_trace, first,
+            event.trace, webhook.send_trace, is_first, number,
         )  # fmt: skip
         request = _prepared_by(hook, request, prepared)
     try:

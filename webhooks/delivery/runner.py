@@ -307,7 +307,7 @@ class DeliveryRunner:
             self._renderer,
             self._clock.now,
             is_redelivery,
-            is_first=not delivery.row.failures,
+            number=delivery.row.attempts + 1,
         )
         # During a fault, this is a probe. Over a kept connection it would say nothing about name servers and routes.
         return replace(request, connects=True) if self._breaker.fault else request

@@ -77,6 +77,8 @@ class Overview:
     """The labels of the setting ``MODELS`` that register nothing."""
     hidden: tuple[str, ...] = ()
     """What the user may not view: "webhooks", "events"."""
+    hides_some_webhooks: bool = False
+    """Whether there may be webhooks that the user may not view, although they may view others."""
     vacuum: VacuumState = field(default_factory=VacuumState)
     """The same for every user."""
     backlog: float = 0
@@ -114,6 +116,7 @@ def read_for_alarms(user: Any) -> Overview:
     """Read what alarms need, as far as the user may see it: no statistics, runs and newest deliveries."""
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
     found = Overview(hidden=tuple(what for what, may_see in sees.items() if not may_see))
+    found.hides_some_webhooks = permissions.is_restricted(user) and not permissions.may_all(user, "view", Webhook)
     found.undispatched, found.undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
         rows = _webhooks(user)

@@ -585,8 +585,8 @@ def resend(
         elif token and left[one.webhook_id] > 0:
             left[one.webhook_id] -= 1
             state, claim = State.SENDING, token.hex
-            row = ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, in_lane, requested_by=requested_by)
-            claimed.append(row)
+            place = one.id, one.webhook_id, one.event_id, one.lane, in_lane
+            claimed.append(ClaimedRow(*place, requested_by=requested_by, attempts=one.attempts))
         if in_lane and lane:
             busy.add(lane)
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)

@@ -111,6 +111,7 @@ class ClaimedRow(NamedTuple):
     lost_leases: int = 0
     due_at: Any = None  # in the database's own format: use it to sort only
     requested_by: str = ""
+    attempts: int = 0
     is_early: bool = False  # no column: it is a probe, claimed before it was due
 
 

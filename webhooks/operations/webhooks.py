@@ -108,7 +108,9 @@ def save_webhook(
     values = dict(values if is_checked else check_webhook(webhook, values, object_types, user))
     changed = {name.removeprefix("forget_") for name, value in values.items() if name != FORGET or value}
     act = "add" if webhook._state.adding else "change"
-    before = None
+    before, read = None, set[ContentType]()
+    if act == "change" and not opened and tags is None:
+        read = {*webhook.object_types.all()}
     for name in values.keys() - {FORGET}:
         setattr(webhook, name, values[name])
     try:
@@ -120,6 +122,8 @@ def save_webhook(
                 locked = Webhook.objects.select_for_update(no_key=True, of=("self",))
                 stored = locked.prefetch_related("object_types").get(pk=webhook.pk)
                 _refuse_stale(stored, changed, opened, tags)
+                if not opened and tags is None:
+                    _refuse_new_models(user, stored, read, values)
                 before = history.field_values(stored)
                 _save_changes(webhook, changed, user, stored)
             if object_types is not None:
@@ -145,6 +149,13 @@ def _refuse_stale(stored: Webhook, changed: Collection[str], opened: str, tags: 
     has_other_tag = tags is not None and edits.settings_tag(stored) not in tags
     if secrets or has_other_tag or edits.changed_since(opened, edits.settings_of(stored)):
         raise StaleSettings(str(CONFLICT))
+
+
+def _refuse_new_models(user: Any, stored: Webhook, read: Collection[ContentType], values: Mapping[str, Any]) -> None:
+    """Raise ChangedMeanwhile if another user added a model, after the check, that locks these values for this user."""
+    added = {*stored.object_types.all()}.difference(read)
+    if added and _unviewable(user, added) and _guarded_changes(stored, values, values.keys() & {*CREDENTIAL_FIELDS}):
+        raise ChangedMeanwhile(str(CONFLICT))
 
 
 def check_webhook(

@@ -42,6 +42,9 @@ M = TypeVar("M", bound=models.Model)
 # A callable of the host for ``MAY_VIEW`` looks for objects in this many Events.
 RECENT_EVENTS = 200
 
+# The labels of Events without an object: tests, and custom events.
+WITHOUT_OBJECT = (PING_OBJECT_TYPE, "")
+
 # The values of MAY_VIEW that also decide about objects without rows. A callable of the host only filters rows.
 BY_MODEL, BY_RESTRICTION = "webhooks.permissions.by_model", "webhooks.permissions.by_restriction"
 
@@ -199,11 +202,11 @@ def may_view_object(user: Any, label: str, key: str) -> bool:
             return any(of_viewable_objects(user, rows).exists() for rows in of_object)
     if label not in _viewable_labels(user):
         return False
-    registration = registry.registration_by_label(label)
-    restrict = _restrict_of(registration.model) if registration else None
-    if registration is None or restrict is None or may_view_all(user, registration.model):
+    model = registry.model_of(label)
+    restrict = _restrict_of(model) if model else None
+    if model is None or restrict is None or may_view_all(user, model):
         return True
-    return bool(registration.find(restrict(user, "view"), key))
+    return bool(registry.registration_or_default(model).find(restrict(user, "view"), key))
 
 
 def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
@@ -296,13 +299,13 @@ def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     it is no longer known who might have viewed them."""
     if _sees_all(user):
         return events
-    registered = registry.registered_models()
-    restricted = {name: model for name, model in registered.items() if hasattr(model._default_manager, "restrict")}
-    labels = set(_viewable_labels(user))
-    partly = {label for label in restricted if label in labels and not may_view_all(user, restricted[label])}
-    seen = Q(object_type__in=sorted(labels - partly))
+    # Also models that are not registered: a custom event may be about any object, and events outlast a registration.
+    viewable = _viewable_models(user)
+    restricted = {label: model for label, model in viewable.items() if hasattr(model._default_manager, "restrict")}
+    partly = {label: model for label, model in restricted.items() if not may_view_all(user, model)}
+    seen = Q(object_type__in=sorted({*viewable, *WITHOUT_OBJECT} - partly.keys()))
     for label in sorted(partly):
-        seen |= of_objects(restricted[label]._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
+        seen |= of_objects(partly[label]._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
     return events.filter(seen)
 
 
@@ -342,9 +345,13 @@ def _sees_all(user: Any) -> bool:
 
 
 def _viewable_labels(user: Any) -> list[str]:
-    """The labels of models that the user may view, and of Events without an object: tests and custom events."""
-    labels = [model._meta.label_lower for model in apps.get_models() if may_view_model(user, model)]
-    return [*labels, PING_OBJECT_TYPE, ""]
+    """The labels of models that the user may view, and of Events without an object."""
+    return [*_viewable_models(user), *WITHOUT_OBJECT]
+
+
+def _viewable_models(user: Any) -> dict[str, type[models.Model]]:
+    """The models of the site of which the user may view some objects, by their labels."""
+    return {model._meta.label_lower: model for model in apps.get_models() if may_view_model(user, model)}
 
 
 def may_view_model(user: Any, model: type[models.Model]) -> bool:

@@ -154,7 +154,7 @@ def _is_registered(model: type[models.Model]) -> bool:
 def missing_serializer_paths(label: str, listed: Iterable[str]) -> list[str]:
     """Where the serializer of an unregistered model was looked for, if a pattern of ``MODELS`` matches the model."""
     is_meant = not {"*", f"{label.partition('.')[0]}.*"}.isdisjoint(listed)
-    model = _model_of(label) if is_meant else None
+    model = model_of(label) if is_meant else None
     return [] if model is None or Registration(model).problem else conventional_paths(model)
 
 
@@ -195,7 +195,8 @@ def registration_or_default(model: type[models.Model]) -> Registration:
     return registration_of(model) or Registration(model._meta.concrete_model or model)
 
 
-def _model_of(label: str) -> type[models.Model] | None:
+def model_of(label: str) -> type[models.Model] | None:
+    """The model with this label, registered or not. None if the site has none."""
     try:
         return apps.get_model(label)
     except (LookupError, ValueError):
@@ -204,12 +205,12 @@ def _model_of(label: str) -> type[models.Model] | None:
 
 def is_model(label: str) -> bool:
     """Whether the site has a model with this label, registered or not."""
-    return _model_of(label) is not None
+    return model_of(label) is not None
 
 
 def registration_by_label(label: str) -> Registration | None:
     """The registration of "dcim.site"; None if it has none, or there is no such model."""
-    model = _model_of(label)
+    model = model_of(label)
     return registration_of(model) if model else None
 
 

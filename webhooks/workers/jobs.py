@@ -267,8 +267,10 @@ def _drain_slice() -> int:
         runner.run(conf.slice)
         runner.finish()
     finally:
-        runner.close(grace=0)
-        hooks.end_job()
+        try:
+            runner.close(grace=0)
+        finally:  # the database may be away
+            hooks.end_job()
     return runner.attempted
 
 

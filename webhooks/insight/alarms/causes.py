@@ -186,7 +186,7 @@ def _all_well(overview: Overview) -> Alarm:
         parts.append(text % {"count": number(count, TOTAL_CAP)})
     waiting, level = {"waiting": ", ".join(parts) or _("nothing is waiting")}, Level.GOOD
     text = _("All is well: %(waiting)s, nothing has failed, and a worker is running.")
-    if overview.hidden:
+    if overview.hidden or overview.hides_some_webhooks:
         level = Level.NOTE
         text = _("Nothing is wrong with what you may view: %(waiting)s, and a worker is running.")
     return Alarm(Problem.NONE, text % waiting, level=level)

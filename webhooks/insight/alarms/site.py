@@ -129,7 +129,9 @@ def configuration(overview: Overview) -> Iterator[Alarm]:
         text = _('WEBHOOKS["MODELS"] lists “%(label)s”, which registers no model: no changes of it are recorded.')
         remedy = _("Correct it, or define the serializers of its models. This names them, and where they belong:")
         yield Alarm(Problem.NO_MODEL, text % {"label": label}, remedy, Level.ERROR, "python manage.py check")
-    if "webhooks" in overview.hidden or overview.has_more_webhooks or any(one.enabled for one in overview.webhooks):
+    if "webhooks" in overview.hidden or overview.hides_some_webhooks or overview.has_more_webhooks:
+        return
+    if any(one.enabled for one in overview.webhooks):
         return
     if overview.webhooks:
         text = _("Every webhook is disabled, so changes are not recorded.")

@@ -190,10 +190,12 @@ class _Question:
             # A list of changes is more than an answer about one object: it takes the permissions for its rows.
             if self._viewer.sees_events:
                 newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-                found = self._events(Q(pk__gt=newest - MAX_LAST_EVENTS) & (is_wanted | Q(action=PING)))
-                events = [one for one in found.order_by("-pk") if one.action != PING or webhook.pk in one.webhook_ids]
+                last = self._events(Q(pk__gt=newest - MAX_LAST_EVENTS) & (is_wanted | Q(action=PING)))
+                found = permissions.allowed(self._viewer.user, "view", last.order_by("-pk"))
+                events = [one for one in found if one.action != PING or webhook.pk in one.webhook_ids]
             if self._viewer.sees_skips:
-                skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
+                own = self._skips(Q(webhook=webhook.pk)).order_by("-pk")
+                skips = list(permissions.allowed(self._viewer.user, "view", own)[: 5 * MAX_CHANGES])
         verdicts = self._verdicts(rows.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
         return [*self._about_unregistered(webhook), *verdicts]
 

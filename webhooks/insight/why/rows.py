@@ -204,6 +204,10 @@ class Viewer:
     def sees(self, row: Event | Skip | Delivery) -> bool:
         return self._sees_all or row.pk in self._shown.get(type(row), ())
 
+    def sees_actor(self, change: StoredChange) -> bool:
+        """Whether the user may know who made a change, in which request: the rows of the change say it."""
+        return any(map(self.sees, change.events)) or any(map(self.sees, change.skips))
+
     def reason(self, delivery: Delivery) -> str:
         """Why the last attempt failed, as far as the user may see it."""
         return self._redacted.error(delivery.webhook_id, delivery.reason, delivery.error_kind)

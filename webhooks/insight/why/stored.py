@@ -57,7 +57,7 @@ def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer
         verdict, seen = _of_delivery(webhook, delivery, deliveries, viewer), delivery
     else:
         verdict, seen = _of_event(webhook, event), event
-    shown = change if viewer.sees_events else replace(change, username="", request_id="")
+    shown = change if viewer.sees_actor(change) else replace(change, username="", request_id="")
     verdict = replace(verdict, change=shown, event=event.pk if event else None)
     return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"rq_webhooks.view_{seen._meta.model_name}")
 

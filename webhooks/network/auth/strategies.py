@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import io
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -207,7 +208,8 @@ def refusing_failures(path: str, url: str) -> Iterator[None]:
         yield
     except (NotAnswered, Refused):
         raise
-    except (Exception, SystemExit) as error:  # the project's code may raise any; its text may hold secrets
+    # The project's code may raise any, and its text may hold secrets. The last two would end a thread of the sender.
+    except (Exception, SystemExit, CancelledError) as error:
         receiver, extra = url_policy.redacted(url), about(kind=ErrorKind.AUTH)
         logger.exception("The authentication by %s failed for %s", path, receiver, extra=extra)
         reason = f"{error}" if isinstance(error, Unsupported) else f"{type(error).__name__}, see the worker's log"
