@@ -16,10 +16,11 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.delivery import retention, sweep
-from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.webhook_states import WebhookQuerySet
+from webhooks.operations.webhooks import delete_webhooks
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -56,6 +57,15 @@ def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
         pruning.wait_until_blocked_or_done()
     assert pruning.join() == 0
     assert states() == [State.PENDING]
+
+
+def test_an_event_that_is_not_dispatched_outlives_the_delivery_of_a_backfill(webhook: Webhook) -> None:
+    event, new = make_event(webhook), make_webhook(Thing)
+    with transaction.atomic():
+        assert insert_for(new, [event], 0, None)[0] == 1
+    delete_webhooks(Webhook.objects.filter(pk=new.pk))
+    dispatch()
+    assert Delivery.objects.get().webhook == webhook
 
 
 def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:

@@ -171,7 +171,10 @@ def purge(deliveries: DeliveryQuerySet, most: int) -> int:
         model.objects.filter(delivery__in=chosen)._raw_delete(using)
     Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
     events = Event.objects.filter(pk__in=set(chosen.values()))
-    events.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))))._raw_delete(using)
+    of_event = {"event": OuterRef("pk")}
+    # A backfill may have made a delivery of an event that the dispatch has not reached.
+    is_done = ~Exists(Delivery.objects.filter(**of_event)) & ~Exists(Undispatched.objects.filter(**of_event))
+    events.filter(is_done)._raw_delete(using)
     return len(chosen)
 
 
