@@ -465,6 +465,18 @@ def test_a_first_attempt_long_after_its_event_keeps_its_delivery(webhook: Webhoo
     assert list(Delivery.objects.all()) == [delivery]
 
 
+def test_the_database_says_how_late_an_attempt_was(
+    webhook: Webhook, old: datetime, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Webhook.objects.update(payload_url=inbox.url())
+    make_event(webhook, timestamp=old + timedelta(hours=1))
+    now = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: now() - timedelta(days=40))  # the clock of the worker
+    drain()
+    monkeypatch.undo()
+    assert Delivery.objects.get().noted_end
+
+
 def test_the_tables_are_what_migrations_expect() -> None:
     with connection.cursor() as cursor:
         for table in TABLES:
