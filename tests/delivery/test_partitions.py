@@ -351,6 +351,23 @@ def test_a_user_who_may_not_make_partitions_has_a_reason() -> None:
     assert names(DELIVERY) == []
 
 
+def test_the_user_of_the_database_must_own_all_tables_of_the_history() -> None:
+    execute("default", "CREATE ROLE site")
+    try:
+        with transaction.atomic():
+            execute("default", "GRANT CREATE ON SCHEMA public TO site")
+            for table in TABLES:
+                assert partitions.obstacle("default") == ("" if table == TABLES[0] else "not_owner")
+                execute("default", "RESET ROLE")
+                execute("default", f"ALTER TABLE {table} OWNER TO site")
+                execute("default", "SET LOCAL ROLE site")
+            assert partitions.obstacle("default") == ""
+            execute("default", "RESET ROLE")
+            transaction.set_rollback(True)
+    finally:
+        execute("default", "DROP ROLE site")
+
+
 def test_a_day_of_many_deliveries_goes_at_once_and_leaves_no_dead_rows(
     webhook: Webhook, old: datetime, figures: Callable[[str], None]
 ) -> None:

@@ -94,13 +94,12 @@ def obstacle(using: str) -> str:
     """Why the history has no partitions: "sqlite", "not_partitioned", "not_owner", "no_create". Empty if it has."""
     if not is_postgresql(using):
         return "sqlite"
-    found = fetch_all(
-        using,
-        "SELECT relkind = 'p', pg_has_role(relowner, 'USAGE'), has_schema_privilege(relnamespace, 'CREATE') "
-        "FROM pg_class WHERE oid = to_regclass(%s)",
-        [DELIVERY],
+    tables = ", ".join(f"to_regclass('{table}')" for table in (EVENT, *BY_TIME))
+    conditions = "relkind = 'p'", "pg_has_role(relowner, 'USAGE')", "has_schema_privilege(relnamespace, 'CREATE')"
+    of_all = ", ".join(f"BOOL_AND({condition})" for condition in conditions)
+    [[is_partitioned, is_owner, may_create]] = fetch_all(
+        using, f"SELECT {of_all} FROM pg_class WHERE oid IN ({tables})"
     )
-    is_partitioned, is_owner, may_create = found[0] if found else (False, False, False)
     if not is_partitioned:
         return "not_partitioned"
     return "not_owner" if not is_owner else "" if may_create else "no_create"
