@@ -641,6 +641,60 @@ def test_a_mark_is_ahead_of_all_events_and_follows_the_partitions(webhook: Webho
     assert Sweep.objects.get().marks == [mark]
 
 
+def test_an_event_that_is_committed_long_after_a_mark_is_not_passed(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=1), least=3)
+    [before, after, *_] = read_partitions("default", EVENT)
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', {before.end - 50})")
+    is_open, may_commit = threading.Event(), threading.Event()
+
+    def save_slowly() -> Event:
+        with transaction.atomic():
+            event = make_event(webhook, object_id="of both")
+            is_open.set()
+            assert may_commit.wait(20)
+        return event
+
+    slow = Beside(save_slowly)
+    assert is_open.wait(20)
+    partitions._make_mark("default")
+    [mark] = Sweep.objects.get().marks
+    assert after.begin <= mark[0] < after.end  # the look of a dispatch begins in its partition, or before
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', {mark[0] + 5})")
+    floors = ScanFloors()
+    floors._floors[0], floors._next_full = mark[0] + 5, time.monotonic() + 60
+    may_commit.set()
+    first, second = slow.join(), make_event(webhook, object_id="of both")
+    assert first.pk < after.begin
+    assert dispatch(floors=floors, skips_look=True) == 0
+    assert dispatch() == 2
+    found = dict(QueuedDelivery.objects.values_list("event", "state"))
+    assert found == {first.pk: State.PENDING, second.pk: State.WAITING}
+
+
+def test_a_change_of_a_table_does_not_shorten_waits_for_rows(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker may hold the row of the sweep for longer than a change waits for a table."""
+    monkeypatch.setattr(partitions, "LOCK_WAIT", 50)
+    make_ahead()
+    began = moment(read_partitions("default", DELIVERY)[0].begin)
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            list(Sweep.objects.select_for_update())
+            is_held.set()
+            assert may_end.wait(20)
+
+    beside = Beside(hold)
+    assert is_held.wait(20)
+    timer = threading.Timer(1, may_end.set)
+    timer.start()
+    with clock(began + timedelta(hours=1)):
+        in_worker_transaction("default", make_ahead)
+    beside.join()
+    timer.join()
+    assert len(Sweep.objects.get().marks) == 1
+
+
 def test_old_rows_that_are_left_are_noted(webhook: Webhook, webhooks_settings: Callable[..., None]) -> None:
     ago = timezone.now() - timedelta(days=DAYS + 2)
     make_delivery(webhook, State.SUCCEEDED, finished_at=ago)

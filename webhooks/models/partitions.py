@@ -197,7 +197,9 @@ def _make_mark(using: str) -> None:
         return
     if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
         border = _last_event(using) + MIN_MARGIN_IDS
-        partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= border), default=0)
+        # An event below the mark may be committed later. So the look begins where the mark before was made.
+        least = marks[-1][0] if marks else 0
+        partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= least), default=0)
         mark = Mark(border, begun.begin, partition)
         Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
 
@@ -392,10 +394,12 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
     milliseconds."""
     try:
         with transaction.atomic(using):
-            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true)"
-            [[is_free, _]] = fetch_all(using, lock)
+            settings = f"current_setting('lock_timeout'), set_config('lock_timeout', '{wait}ms', true)"
+            [[is_free, before, _]] = fetch_all(using, f"SELECT pg_try_advisory_xact_lock({_LOCK}), {settings}")
             if is_free:
                 work()
+            # The rest of the transaction waits for rows, as usual.
+            fetch_all(using, "SELECT set_config('lock_timeout', %s, true)", [before])
             return bool(is_free)
     except DatabaseError as error:
         if is_lock_refused(error):
