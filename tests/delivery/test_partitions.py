@@ -194,6 +194,30 @@ def test_rows_that_are_stored_for_longer_stay(webhook: Webhook, old: datetime) -
     assert Undispatched.objects.get() == undispatched.undispatched
 
 
+def test_the_last_state_of_an_object_stays_while_an_earlier_one_is_failed(webhook: Webhook, old: datetime) -> None:
+    def deliver(state: State, hours: int, object_id: str = "1", **event: Any) -> Delivery:
+        at = old + timedelta(hours=hours)
+        made = make_event(webhook, timestamp=at, object_id=object_id, dispatched=True, **event)
+        pk = delivery_id(at, made.pk, webhook.pk)
+        return make_delivery(webhook, state, event=made, id=pk, noted_end=at if state == State.FAILED else None)
+
+    deliver(State.SUCCEEDED, 1)
+    failed = deliver(State.FAILED, 2)
+    deliver(State.SUCCEEDED, 3)
+    last = deliver(State.SUCCEEDED, 4)
+    waiting = deliver(State.WAITING, 5)
+    deliver(State.SUCCEEDED, 6, action="dcim.rack_audited")
+    deliver(State.SUCCEEDED, 7, "2")
+    drop_old()
+    assert set(Delivery.objects.all()) == {failed, last, waiting}
+    assert set(Event.objects.all()) >= {failed.event, last.event, waiting.event}
+    assert Delivery.objects.superseded().get() == failed
+    assert purge() == 0
+    Delivery.objects.filter(pk=failed.pk).discard()
+    assert purge() == 1
+    assert set(Delivery.objects.all()) == {failed, waiting}
+
+
 def test_a_partition_stays_until_its_last_delivery_is_older_than_the_retention(webhook: Webhook, old: datetime) -> None:
     insert_history(webhook, 10, old, timedelta(hours=1))
     [first, *_] = names(DELIVERY)

@@ -18,7 +18,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations.webhooks import delete_webhooks
 
@@ -74,6 +74,29 @@ def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
     Event.objects.update(timestamp=AGO)
     sweep.sweep()
     assert Delivery.objects.count() == 3
+
+
+def test_the_last_state_that_a_webhook_got_stays_while_an_earlier_one_is_failed(webhook: Webhook) -> None:
+    """Retention is shorter for what succeeded. Without it, a retry of all would send the old state."""
+    ended = timezone.now() - timedelta(days=40)
+
+    def deliver(state: State, object_id: str = "1", **event: Any) -> Delivery:
+        made = make_event(webhook, object_id=object_id, dispatched=True, **event)
+        return make_delivery(webhook, state, event=made, finished_at=ended)
+
+    deliver(State.SUCCEEDED)
+    failed = deliver(State.FAILED)
+    deliver(State.SUCCEEDED)
+    last = deliver(State.SUCCEEDED)
+    deliver(State.SUCCEEDED, action="dcim.rack_audited")
+    deliver(State.SUCCEEDED, "2")
+    assert sweep.sweep() == 4
+    assert set(Delivery.objects.all()) == {failed, last}
+    assert Delivery.objects.superseded().get() == failed
+    assert Sweep.objects.get().backlog == 0
+    Delivery.objects.filter(pk=failed.pk).discard()
+    assert sweep.sweep() == 1
+    assert Delivery.objects.get() == failed
 
 
 def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:

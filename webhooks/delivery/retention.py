@@ -34,7 +34,7 @@ from webhooks.models import (
     Webhook,
     partitions,
 )
-from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt
+from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt, SupersedesFailed
 from webhooks.models.ids import first_id, id_at
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
@@ -79,12 +79,13 @@ def note_backlog(floors: ScanFloors) -> int:
 
 
 def _succeeded_before(days: float) -> DeliveryQuerySet:
-    """Succeeded deliveries that are stored for longer than so many days, and do not go with a partition soon."""
+    """Succeeded deliveries that are stored for longer than so many days, and do not go with a partition soon. Without
+    those that a failed delivery needs, which would not be superseded any more."""
     # Ids sort by the time of the event, and have an index. The time of an attempt has none.
     border = first_id(timezone.now() - timedelta(days=days))
     begin = partitions.first_emptied_later(Delivery.objects.db)
     ended = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
-    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None))
+    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None), ~Q(SupersedesFailed()))
     return expired.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
 
 

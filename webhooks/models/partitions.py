@@ -23,7 +23,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from webhooks.conf import conf
 from webhooks.db import database_time, execute, fetch_all, is_postgresql
 from webhooks.errors import get_logger, is_lock_refused, is_statement_timeout
-from webhooks.models.delivery import Delivery
+from webhooks.models.delivery import Delivery, is_state_sql
 from webhooks.models.ids import id_at
 from webhooks.models.queue import at_once_seconds
 from webhooks.models.statistic import DAY, Period, unix_time_sql
@@ -318,12 +318,23 @@ def _empty_by_time(using: str, partition: Partition) -> None:
     _lock(using, *others, delivery)
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
     here = f"delivery_id >= '{id_at(partition.begin)}' AND delivery_id < '{id_at(partition.end)}'"
-    # By indexes of the few rows that stay: a partition may have a hundred millions.
+    # By indexes of the few rows that stay: a partition may have a hundred millions. Without the last state that a
+    # webhook got of an object, an earlier failed delivery would not be superseded any more.
+    failed = "SELECT webhook_id, lane, MIN(event_id) AS event_id FROM rq_webhooks_queue WHERE failed_at IS NOT NULL"
+    last_state = f"""(
+        SELECT later.id FROM {delivery} AS later
+        WHERE later.lane IS NOT NULL AND later.webhook_id = failed.webhook_id AND later.lane = failed.lane
+            AND (later.webhook_id, later.lane, later.event_id) > (failed.webhook_id, failed.lane, failed.event_id)
+            AND later.outcome = 'succeeded' AND {is_state_sql("later.event_id")}
+            AND (SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = later.id) IS NULL
+        ORDER BY later.webhook_id DESC, later.lane DESC, later.event_id DESC LIMIT 1
+    )"""
     stays = f"""
         SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
         UNION SELECT id FROM {delivery} WHERE error_kind <> ''
         UNION SELECT id FROM {delivery} WHERE discarded_at IS NOT NULL
         UNION SELECT id FROM {delivery} WHERE noted_end >= {before}
+        UNION SELECT {last_state} FROM ({failed} AND lane IS NOT NULL GROUP BY webhook_id, lane) AS failed
     """
     _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE id IN ({stays})")
     for number, name in enumerate(others, 1):
