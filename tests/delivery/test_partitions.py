@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests.support.draining import drain
@@ -516,6 +516,62 @@ def test_the_database_says_how_late_an_attempt_was(
     drain()
     monkeypatch.undo()
     assert Delivery.objects.get().noted_end
+
+
+def test_a_partition_in_which_too_much_stays_keeps_no_other_one_whole(
+    webhook: Webhook,
+    old: datetime,
+    webhooks_settings: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    app_log: pytest.LogCaptureFixture,
+) -> None:
+    webhooks_settings(LEASE=1.5, RETENTION_DAYS={"succeeded": DAYS, "failed": 90, "discarded": 30})
+    put_back = partitions._put_back
+
+    def put_back_slowly(using: str, tables: list[str]) -> None:
+        if fetch_all(using, "SELECT COUNT(*) FROM kept_0")[0][0] > 10:
+            execute(using, "SELECT pg_sleep(5)")
+        put_back(using, tables)
+
+    monkeypatch.setattr(partitions, "_put_back", put_back_slowly)
+    insert_history(webhook, 20, old, timedelta(hours=1), "failed")
+    insert_history(webhook, 5, old, timedelta(hours=1))
+    insert_history(webhook, 7, moment(read_partitions("default", DELIVERY)[1].begin), timedelta(hours=1))
+    with pytest.raises(OperationalError):  # few rows stay: the database was slow for once
+        in_worker_transaction("default", drop_old)
+    monkeypatch.setattr(partitions, "MANY_STAY", 15)
+    for _ in range(3):
+        in_worker_transaction("default", drop_old)
+    assert Delivery.objects.count() == 25
+    assert app_log.text.count("one by one") == 1
+    assert purge() == 5
+    assert Delivery.objects.count() == 20
+
+
+def test_bare_events_go_one_by_one_if_too_many_stay_in_their_partition(
+    webhook: Webhook, old: datetime, webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(LEASE=1.5, RETENTION_DAYS={"succeeded": DAYS, "failed": DAYS, "discarded": DAYS})
+    put_back = partitions._put_back
+
+    def put_back_slowly(using: str, tables: list[str]) -> None:
+        if EVENT in tables[0]:
+            execute(using, "SELECT pg_sleep(5)")
+        put_back(using, tables)
+
+    monkeypatch.setattr(partitions, "_put_back", put_back_slowly)
+    monkeypatch.setattr(partitions, "MANY_STAY", 15)
+    monkeypatch.setattr(partitions, "FOLDED", 0)
+    [first, *_] = read_partitions("default", EVENT)
+    insert_history(webhook, 20, old, timedelta(hours=1), "failed")
+    insert_history(webhook, first.end - first.begin, old, timedelta(hours=1))
+    make_event(webhook)
+    Sweep.get_or_begin()
+    Sweep.objects.update(last_event=first.end - 10)  # it has looked when these had deliveries
+    in_worker_transaction("default", drop_old)
+    assert read_partitions("default", EVENT)[0].is_emptied
+    in_worker_transaction("default", retention.purge_bare_events)
+    assert Event.objects.filter(pk__lt=first.end).count() == 20
 
 
 def test_the_tables_are_what_migrations_expect() -> None:

@@ -67,8 +67,11 @@ MAX_DEFAULT_BYTES = 256 * 2**20
 # A partition with so few rows left goes: the rows move into the default partition.
 FOLDED = 1000
 
-# The comment of a partition of which only rows are left that stay for longer.
-EMPTIED = "Only rows that are stored for longer are left."
+# If more rows than this stay in a partition, they may be too many to copy.
+MANY_STAY = 10_000
+
+# The comment of a partition that was emptied: rows are left that stay for longer. Or so many stay that it cannot be.
+EMPTIED = "The sweep deletes its rows one by one."
 
 
 class HistoryError(Exception):
@@ -272,12 +275,12 @@ def drop_old() -> bool:
         return False
     due, whole = _due(using), _whole(using, DELIVERY)
     old = [one for one in whole if one.end <= due]
-    is_emptied = bool(old) and _change(using, lambda: _empty_by_time(using, old[0]))
+    is_emptied = bool(old) and _empty(using, DELIVERY, old[0])
     border = _border(due, whole[1:] if is_emptied else whole)
     # At a high rate, many partitions of events have the events of one of deliveries.
     over = list(takewhile(lambda one: _is_over(using, one, border), _whole(using, EVENT)[:2]))
     may_empty = bool(over) and may_delete_events(using)
-    are_events_emptied = may_empty and _change(using, lambda: _empty_of_events(using, over[0]))
+    are_events_emptied = may_empty and _empty(using, EVENT, over[0])
     for tables in (tuple(BY_TIME), (EVENT,)):
         left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
@@ -313,45 +316,76 @@ def _is_over(using: str, partition: Partition, border: int) -> bool:
     return bool(is_old and has_later)
 
 
-def _empty_by_time(using: str, partition: Partition) -> None:
-    delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
-    _lock(using, *others, delivery)
+def _empty(using: str, table: str, partition: Partition) -> bool:
+    """Empty a partition of deliveries, with their attempts and bodies, or of events. Returns false if a lock was not
+    free.
+
+    If so many rows stay that PostgreSQL stops it, the sweep deletes its rows one by one. It would be stopped each time,
+    and the next partitions would wait for it.
+    """
+    find_staying, empty = (_events_that_stay, _empty_of_events) if table == EVENT else (_that_stay, _empty_by_time)
+    stays = find_staying(using, partition)
+    try:
+        return _change(using, lambda: empty(using, partition, stays))
+    except OperationalError as error:
+        staying = stays.replace("UNION", "UNION ALL")  # so that PostgreSQL counts no further than it must
+        counted = f"SELECT COUNT(*) FROM (SELECT * FROM ({staying}) AS staying LIMIT {MANY_STAY}) AS few"
+        if not is_statement_timeout(error) or fetch_all(using, counted)[0][0] < MANY_STAY:
+            raise
+    logger.warning("Too many rows of %s_p%s stay to empty it. They are deleted one by one", table, partition.stamp)
+    if table == EVENT:  # they may have been looked at before
+        Sweep.objects.filter(pk=1, last_event__gte=partition.begin).update(last_event=partition.begin - 1)
+    return _change(using, lambda: _mark_emptied(using, _name(using, table, f"_p{partition.stamp}")))
+
+
+def _that_stay(using: str, partition: Partition) -> str:
+    """A SELECT of the deliveries of a partition that stay, by indexes of these few rows: it may have a hundred
+    millions. Without the last state that a webhook got of an object, an earlier failed delivery would not be superseded
+    any more."""
+    name = _name(using, DELIVERY, f"_p{partition.stamp}")
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
     here = f"delivery_id >= '{id_at(partition.begin)}' AND delivery_id < '{id_at(partition.end)}'"
-    # By indexes of the few rows that stay: a partition may have a hundred millions. Without the last state that a
-    # webhook got of an object, an earlier failed delivery would not be superseded any more.
     failed = "SELECT webhook_id, lane, MIN(event_id) AS event_id FROM rq_webhooks_queue WHERE failed_at IS NOT NULL"
     last_state = f"""(
-        SELECT later.id FROM {delivery} AS later
+        SELECT later.id FROM {name} AS later
         WHERE later.lane IS NOT NULL AND later.webhook_id = failed.webhook_id AND later.lane = failed.lane
             AND (later.webhook_id, later.lane, later.event_id) > (failed.webhook_id, failed.lane, failed.event_id)
             AND later.outcome = 'succeeded' AND {is_state_sql("later.event_id")}
             AND (SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = later.id) IS NULL
         ORDER BY later.webhook_id DESC, later.lane DESC, later.event_id DESC LIMIT 1
     )"""
-    stays = f"""
+    return f"""
         SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
-        UNION SELECT id FROM {delivery} WHERE error_kind <> ''
-        UNION SELECT id FROM {delivery} WHERE discarded_at IS NOT NULL
-        UNION SELECT id FROM {delivery} WHERE noted_end >= {before}
+        UNION SELECT id FROM {name} WHERE error_kind <> ''
+        UNION SELECT id FROM {name} WHERE discarded_at IS NOT NULL
+        UNION SELECT id FROM {name} WHERE noted_end >= {before}
         UNION SELECT {last_state} FROM ({failed} AND lane IS NOT NULL GROUP BY webhook_id, lane) AS failed
     """
+
+
+def _events_that_stay(using: str, partition: Partition) -> str:
+    """The same of events. One statement: a dispatch may just turn an undispatched event into deliveries."""
+    name = _name(using, EVENT, f"_p{partition.stamp}")
+    here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
+    return f"""
+        SELECT id FROM {name} WHERE error <> '' AND replayed_at IS NULL
+        UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
+        UNION SELECT event_id FROM {DELIVERY} WHERE {here}
+    """
+
+
+def _empty_by_time(using: str, partition: Partition, stays: str) -> None:
+    delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
+    _lock(using, *others, delivery)
     _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE id IN ({stays})")
     for number, name in enumerate(others, 1):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name} WHERE delivery_id IN (SELECT id FROM kept_0)")
     _put_back(using, [delivery, *others])
 
 
-def _empty_of_events(using: str, partition: Partition) -> None:
+def _empty_of_events(using: str, partition: Partition, stays: str) -> None:
     name = _name(using, EVENT, f"_p{partition.stamp}")
     _lock(using, name)
-    here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
-    # One statement: a dispatch may just turn an undispatched event into deliveries.
-    stays = f"""
-        SELECT id FROM {name} WHERE error <> '' AND replayed_at IS NULL
-        UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
-        UNION SELECT event_id FROM {DELIVERY} WHERE {here}
-    """
     _keep(using, "kept_0", f"SELECT * FROM {name} WHERE id IN ({stays})")
     _put_back(using, [name])
 
@@ -382,7 +416,11 @@ def _put_back(using: str, names: list[str]) -> None:
     for number, name in enumerate(names):
         execute(using, f"INSERT INTO {name} SELECT * FROM kept_{number}")
         execute(using, f"DROP TABLE kept_{number}")
-    execute(using, f"COMMENT ON TABLE {names[0]} IS '{EMPTIED}'")
+    _mark_emptied(using, names[0])
+
+
+def _mark_emptied(using: str, name: str) -> None:
+    execute(using, f"COMMENT ON TABLE {name} IS '{EMPTIED}'")
 
 
 def _has_few(using: str, tables: tuple[str, ...], partition: Partition) -> bool:
