@@ -350,6 +350,22 @@ def test_events_of_the_default_partition_go_after_their_deliveries(webhook: Webh
     assert Sweep.objects.get().last_in_default == young.pk - 1  # each is looked at once
 
 
+def test_an_event_of_a_clock_that_is_ahead_holds_up_no_others(webhook: Webhook, old: datetime) -> None:
+    ahead = timezone.now() + timedelta(days=365)
+    first = make_event(webhook, timestamp=ahead, dispatched=True)
+    [partition, *_] = read_partitions("default", EVENT)
+    insert_history(webhook, partition.end - first.pk - 2, old, timedelta(hours=1))
+    last = make_event(webhook, timestamp=ahead, dispatched=True)
+    assert last.pk < partition.end
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', {partition.end})")
+    for _ in range(3):
+        insert_history(webhook, 200, old, timedelta(hours=1))
+        make_ahead()
+    make_event(webhook)
+    until(lambda: not in_worker_transaction("default", drop_old), 20, "nothing to be due")
+    assert Event.objects.count() < 250
+
+
 def test_only_one_worker_changes_partitions(webhook: Webhook) -> None:
     with transaction.atomic():
         fetch_all("default", f"SELECT pg_advisory_xact_lock({partitions._LOCK})")

@@ -68,6 +68,16 @@ def test_an_event_that_is_not_dispatched_outlives_the_delivery_of_a_backfill(web
     assert Delivery.objects.get().webhook == webhook
 
 
+def test_an_event_of_a_clock_that_is_ahead_holds_up_no_others(webhook: Webhook) -> None:
+    old = [make_event(webhook, timestamp=AGO, dispatched=True)]
+    ahead = make_event(webhook, timestamp=timezone.now() + timedelta(days=365), dispatched=True)
+    old += [make_event(webhook, timestamp=AGO, dispatched=True) for _ in range(2)]
+    soon = make_event(webhook, timestamp=timezone.now() + timedelta(minutes=1), dispatched=True)
+    last = make_event(webhook, timestamp=AGO, dispatched=True)
+    assert sweep.sweep() == len(old)
+    assert set(Event.objects.all()) == {ahead, soon, last}
+
+
 def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
     for state in (State.WAITING, State.PENDING, State.SENDING):
         make_delivery(webhook, state, object_id=state, created=AGO)

@@ -21,9 +21,10 @@ from itertools import takewhile
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from webhooks.conf import conf
-from webhooks.db import database_time, execute, fetch_all, is_postgresql
+from webhooks.db import database_time, execute, fetch_all, is_postgresql, now_sql
 from webhooks.errors import get_logger, is_lock_refused, is_statement_timeout
 from webhooks.models.delivery import Delivery, is_state_sql
+from webhooks.models.event import OVERLAP
 from webhooks.models.ids import id_at
 from webhooks.models.queue import at_once_seconds
 from webhooks.models.statistic import DAY, Period, unix_time_sql
@@ -289,17 +290,21 @@ def drop_old() -> bool:
     return (is_emptied and len(old) > 1) or (are_events_emptied and len(over) > 1)
 
 
-def old_in_default(using: str, after: int, most: int) -> list[int]:
+def old_in_default(using: str, after: int, most: int) -> list[tuple[int, bool]]:
     """The next events in the default partition whose deliveries may have gone with partitions: ids above ``after``, up
-    to ``most``."""
+    to ``most``. The others among them have a time ahead, of a wrong clock."""
     if obstacle(using):
         return []
     name, border = _name(using, EVENT, "_default"), _border(_due(using), _whole(using, DELIVERY))
-    is_old = "EXTRACT(EPOCH FROM timestamp) * 1000 < %s"
-    found = fetch_all(
-        using, f"SELECT id, {is_old} FROM {name} WHERE id > %s ORDER BY id LIMIT %s", [border, after, most]
-    )
-    return [pk for pk, _ in takewhile(lambda row: row[1], found)]
+    columns = f"id, EXTRACT(EPOCH FROM timestamp) * 1000 < %s, {_is_ahead_sql(using)}"
+    statement = f"SELECT {columns} FROM {name} WHERE id > %s ORDER BY id LIMIT %s"
+    found = fetch_all(using, statement, [border, after, most])
+    return [(pk, is_old) for pk, is_old, _ in takewhile(lambda row: row[1] or row[2], found)]
+
+
+def _is_ahead_sql(using: str) -> str:
+    """Whether the time of an event is ahead of the database's, by more than clocks usually differ."""
+    return f"timestamp > {now_sql(using, OVERLAP.total_seconds())}"
 
 
 def _border(due: int, whole: list[Partition]) -> int:
@@ -308,11 +313,13 @@ def _border(due: int, whole: list[Partition]) -> int:
 
 
 def _is_over(using: str, partition: Partition, border: int) -> bool:
-    """Whether all its events are older than ``border``, in milliseconds, and later ones have come."""
+    """Whether all its events are older than ``border``, in milliseconds, and later ones have come. One of a clock that
+    is ahead does not count, unless all are."""
     name = _name(using, EVENT, f"_p{partition.stamp}")
-    newest = f"(SELECT EXTRACT(EPOCH FROM timestamp) * 1000 FROM {name} ORDER BY id DESC LIMIT 1)"
+    usual = f"SELECT EXTRACT(EPOCH FROM timestamp) * 1000 FROM {name} WHERE NOT {_is_ahead_sql(using)}"
+    is_old = f"COALESCE(({usual} ORDER BY id DESC LIMIT 1) < %s, NOT EXISTS (SELECT 1 FROM {name}))"
     later = f"(SELECT MAX(id) FROM {EVENT}) >= {partition.end}"
-    [[is_old, has_later]] = fetch_all(using, f"SELECT COALESCE({newest} < %s, true), {later}", [border])
+    [[is_old, has_later]] = fetch_all(using, f"SELECT {is_old}, {later}", [border])
     return bool(is_old and has_later)
 
 
