@@ -403,6 +403,11 @@ def test_the_user_of_the_database_must_own_all_tables_of_the_history() -> None:
                 execute("default", "SET LOCAL ROLE site")
             assert partitions.obstacle("default") == ""
             execute("default", "RESET ROLE")
+            [[database]] = fetch_all("default", "SELECT quote_ident(current_database())")
+            execute("default", f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+            execute("default", "SET LOCAL ROLE site")
+            assert partitions.obstacle("default") == "no_create"  # rows that stay go through temporary tables
+            execute("default", "RESET ROLE")
             transaction.set_rollback(True)
     finally:
         execute("default", "DROP ROLE site")

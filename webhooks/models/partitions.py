@@ -99,11 +99,10 @@ def obstacle(using: str) -> str:
     if not is_postgresql(using):
         return "sqlite"
     tables = ", ".join(f"to_regclass('{table}')" for table in (EVENT, *BY_TIME))
-    conditions = "relkind = 'p'", "pg_has_role(relowner, 'USAGE')", "has_schema_privilege(relnamespace, 'CREATE')"
-    of_all = ", ".join(f"BOOL_AND({condition})" for condition in conditions)
-    [[is_partitioned, is_owner, may_create]] = fetch_all(
-        using, f"SELECT {of_all} FROM pg_class WHERE oid IN ({tables})"
-    )
+    creates = "has_schema_privilege(relnamespace, 'CREATE') AND has_database_privilege(current_database(), 'TEMPORARY')"
+    of_all = f"BOOL_AND(relkind = 'p'), BOOL_AND(pg_has_role(relowner, 'USAGE')), BOOL_AND({creates})"
+    statement = f"SELECT {of_all} FROM pg_class WHERE oid IN ({tables})"
+    [[is_partitioned, is_owner, may_create]] = fetch_all(using, statement)
     if not is_partitioned:
         return "not_partitioned"
     return "not_owner" if not is_owner else "" if may_create else "no_create"
