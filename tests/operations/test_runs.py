@@ -344,6 +344,24 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     assert "no data of the serializer brief" in run.problem
 
 
+def test_a_backfill_goes_on_if_retention_deletes_an_event_meanwhile(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serializers = json.dumps({"brief": {"webhooks": [], "data": "{}", "snapshots": "", "changed": ""}})
+    gone, stays = (make_event(object_id=name, serializers=serializers, dispatched=True) for name in "12")
+    new = make_webhook(Thing, url=inbox.url(), serializer="brief")
+    choose = backfills._choose_serializer
+
+    def delete_and_choose(*given: Any) -> None:
+        Event.objects.filter(pk=gone.pk).delete()
+        choose(*given)
+
+    monkeypatch.setattr(backfills, "_choose_serializer", delete_and_choose)
+    run = finished(runs.start("backfill", since_long_ago(new)))
+    assert (run.state, run.done, run.failed) == (RunState.DONE, 1, 0)
+    assert [one.json["sequence"] for one in inbox.received()] == [stays.pk]
+
+
 def slow_events(count: int) -> Webhook:
     """A webhook with conditions that cannot be judged in time, for so many stored events."""
     for number in range(count):

@@ -215,7 +215,8 @@ def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:
         if webhook.pk not in chosen["webhooks"]:
             chosen["webhooks"].append(webhook.pk)
             event.serializers = json.dumps(outputs)
-            event.save(update_fields=["serializers"])
+            # Retention may just have deleted it: then it gets no delivery either.
+            Event.objects.filter(pk=event.pk).update(serializers=event.serializers)
 
 
 # Skipped changes
