@@ -555,18 +555,21 @@ def test_a_partition_in_which_too_much_stays_keeps_no_other_one_whole(
         put_back(using, tables)
 
     monkeypatch.setattr(partitions, "_put_back", put_back_slowly)
-    insert_history(webhook, 20, old, timedelta(hours=1), "failed")
+    monkeypatch.setattr(partitions, "MANY_STAY", 15)
+    for number in range(20):  # of other objects, before the history has partitions
+        make_delivery(webhook, State.FAILED, object_id=f"other {number}", finished_at=old - timedelta(days=1))
+    insert_history(webhook, 12, old, timedelta(hours=1), "failed")
     insert_history(webhook, 5, old, timedelta(hours=1))
     insert_history(webhook, 7, moment(read_partitions("default", DELIVERY)[1].begin), timedelta(hours=1))
     with pytest.raises(OperationalError):  # few rows stay: the database was slow for once
         in_worker_transaction("default", drop_old)
-    monkeypatch.setattr(partitions, "MANY_STAY", 15)
+    insert_history(webhook, 8, old, timedelta(hours=1), "failed")
     for _ in range(3):
         in_worker_transaction("default", drop_old)
-    assert Delivery.objects.count() == 25
+    assert Delivery.objects.count() == 45
     assert app_log.text.count("one by one") == 1
     assert purge() == 5
-    assert Delivery.objects.count() == 20
+    assert Delivery.objects.filter(outcome=State.FAILED).count() == Delivery.objects.count() == 40
 
 
 def test_bare_events_go_one_by_one_if_too_many_stay_in_their_partition(

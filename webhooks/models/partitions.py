@@ -335,7 +335,8 @@ def _empty(using: str, table: str, partition: Partition) -> bool:
         return _change(using, lambda: empty(using, partition, stays))
     except OperationalError as error:
         staying = stays.replace("UNION", "UNION ALL")  # so that PostgreSQL counts no further than it must
-        counted = f"SELECT COUNT(*) FROM (SELECT * FROM ({staying}) AS staying LIMIT {MANY_STAY}) AS few"
+        few = f"SELECT id FROM ({staying}) AS staying (id) WHERE id IS NOT NULL LIMIT {MANY_STAY}"
+        counted = f"SELECT COUNT(*) FROM ({few}) AS few"
         if not is_statement_timeout(error) or fetch_all(using, counted)[0][0] < MANY_STAY:
             raise
     logger.warning("Too many rows of %s_p%s stay to empty it. They are deleted one by one", table, partition.stamp)
@@ -351,7 +352,11 @@ def _that_stay(using: str, partition: Partition) -> str:
     name = _name(using, DELIVERY, f"_p{partition.stamp}")
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
     here = f"delivery_id >= '{id_at(partition.begin)}' AND delivery_id < '{id_at(partition.end)}'"
-    failed = "SELECT webhook_id, lane, MIN(event_id) AS event_id FROM rq_webhooks_queue WHERE failed_at IS NOT NULL"
+    failed = f"""
+        SELECT webhook_id, lane, MIN(event_id) AS event_id FROM rq_webhooks_queue
+        WHERE failed_at IS NOT NULL AND lane IS NOT NULL AND delivery_id < '{id_at(partition.end)}'
+        GROUP BY webhook_id, lane
+    """
     last_state = f"""(
         SELECT later.id FROM {name} AS later
         WHERE later.lane IS NOT NULL AND later.webhook_id = failed.webhook_id AND later.lane = failed.lane
@@ -365,7 +370,7 @@ def _that_stay(using: str, partition: Partition) -> str:
         UNION SELECT id FROM {name} WHERE error_kind <> ''
         UNION SELECT id FROM {name} WHERE discarded_at IS NOT NULL
         UNION SELECT id FROM {name} WHERE noted_end >= {before}
-        UNION SELECT {last_state} FROM ({failed} AND lane IS NOT NULL GROUP BY webhook_id, lane) AS failed
+        UNION SELECT {last_state} FROM ({failed}) AS failed
     """
 
 
