@@ -7,6 +7,7 @@ import random
 import threading
 import time
 import uuid
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -653,6 +654,8 @@ class ReleaseWithNext:
 
     def __init__(self, connection: Any, sid: str) -> None:
         self._connection, self.sid = connection, sid
+        # The next transaction has another block, or another list. The list itself would keep much in memory.
+        self._block, self._callbacks = weakref.ref(connection.atomic_blocks[0]), id(connection.run_on_commit)
         connection.execute_wrappers.insert(0, self)
 
     @classmethod
@@ -661,18 +664,27 @@ class ReleaseWithNext:
         for one in connection.execute_wrappers:
             if isinstance(one, cls):
                 connection.execute_wrappers.remove(one)
-                return one.sid
+                return one.sid if one._is_of_open_transaction else ""
         return ""
 
     def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
         wrappers = self._connection.execute_wrappers
         wrappers.remove(self)
         is_joined = not wrappers and _may_go_with(statement, parameters, many, context)
-        if not is_joined or not _is_in_transaction(self._connection):
+        if not is_joined or not self._is_of_open_transaction:
             return execute(statement, parameters, many, context)
         result = execute(f"{release_sql(self._connection, self.sid)}; {statement}", parameters, many, context)
         context["cursor"].nextset()
         return result
+
+    @property
+    def _is_of_open_transaction(self) -> bool:
+        """Whether the savepoint may still be there. Its transaction may have ended without another statement here, and
+        the next one may have begun with one that Django does not see, such as COPY."""
+        connection = self._connection
+        if not connection.atomic_blocks or self._block() is not connection.atomic_blocks[0]:
+            return False
+        return id(connection.run_on_commit) == self._callbacks and _is_in_transaction(connection)
 
 
 def release_sql(connection: Any, sid: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from rest_framework.serializers import ModelSerializer
 from rq.timeouts import JobTimeoutException
 
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
@@ -16,8 +17,8 @@ from tests.support.modes import MODES
 from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE
-from tests.testapp.models import Label, Thing, Tracked
-from webhooks import send
+from tests.testapp.models import Essay, Label, Thing, Tracked
+from webhooks import registry, send
 from webhooks.capture import subscriptions
 from webhooks.db import execute, fetch_all
 from webhooks.models import Event
@@ -216,5 +217,25 @@ def test_a_missed_change_is_kept_if_the_job_runs_out_of_time_while_it_is_written
         patch.setattr(Event, "insert_all", run_out)
         with pytest.raises(JobTimeoutException):
             recover()
+    recover()
+    assert Event.objects.failed().count() == 1
+
+
+class EssaySerializer(ModelSerializer):
+    class Meta:
+        model = Essay
+        fields = ("title",)
+
+
+@pytest.mark.postgresql
+def test_a_missed_change_that_fits_into_no_row_keeps_no_other_out(thing: Thing, own_registrations: None) -> None:
+    registry.register(Essay, EssaySerializer)
+    make_webhook(Essay, Thing)
+    Essay.objects.create(title="x" * 300)  # a longer key than an Event has
+    with unusable("rq_webhooks_event"):
+        rename(thing)
+    recover()
+    [failed] = Event.objects.failed()
+    assert (failed.object_type, failed.object_id) == ("testapp.thing", str(thing.pk))
     recover()
     assert Event.objects.failed().count() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -178,3 +179,32 @@ def test_members_are_what_another_transaction_committed_before_the_lock(thing: T
         beside.wait_until_blocked_or_done()
     beside.join()
     assert (actions(), last_data()["labels"]) == (["deleted"], ["red"])
+
+
+@pytest.mark.postgresql
+def test_a_savepoint_left_open_is_not_released_in_the_next_transaction(
+    thing: Thing, webhooks_settings: Callable[..., None]
+) -> None:
+    """COPY begins a transaction past Django's statements."""
+    webhooks_settings(SKIP_DAYS=0)
+    make_webhook(Thing, conditions={"attr": "name", "value": "never"})
+
+    def copy_and(work: Callable[[], Any]) -> None:
+        with connection.cursor() as cursor, cursor.copy("COPY testapp_label (name) FROM STDIN") as copy:
+            copy.write_row(("copied",))
+        work()
+
+    @transaction.atomic  # the same block in each call
+    def do(work: Callable[[], Any]) -> None:
+        work()
+
+    for work in (Label.objects.count, thing.save):  # the latter begins a savepoint itself
+        with transaction.atomic():
+            rename(thing)
+            assert connection.execute_wrappers, "the savepoint waits for the next statement"
+        with transaction.atomic():
+            copy_and(work)
+        do(lambda: rename(thing))
+        assert connection.execute_wrappers
+        do(partial(copy_and, work))
+    assert Label.objects.count() == 4

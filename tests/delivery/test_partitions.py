@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests.support.draining import drain
@@ -194,6 +194,30 @@ def test_rows_that_are_stored_for_longer_stay(webhook: Webhook, old: datetime) -
     assert Undispatched.objects.get() == undispatched.undispatched
 
 
+def test_the_last_state_of_an_object_stays_while_an_earlier_one_is_failed(webhook: Webhook, old: datetime) -> None:
+    def deliver(state: State, hours: int, object_id: str = "1", **event: Any) -> Delivery:
+        at = old + timedelta(hours=hours)
+        made = make_event(webhook, timestamp=at, object_id=object_id, dispatched=True, **event)
+        pk = delivery_id(at, made.pk, webhook.pk)
+        return make_delivery(webhook, state, event=made, id=pk, noted_end=at if state == State.FAILED else None)
+
+    deliver(State.SUCCEEDED, 1)
+    failed = deliver(State.FAILED, 2)
+    deliver(State.SUCCEEDED, 3)
+    last = deliver(State.SUCCEEDED, 4)
+    waiting = deliver(State.WAITING, 5)
+    deliver(State.SUCCEEDED, 6, action="dcim.rack_audited")
+    deliver(State.SUCCEEDED, 7, "2")
+    drop_old()
+    assert set(Delivery.objects.all()) == {failed, last, waiting}
+    assert set(Event.objects.all()) >= {failed.event, last.event, waiting.event}
+    assert Delivery.objects.superseded().get() == failed
+    assert purge() == 0
+    Delivery.objects.filter(pk=failed.pk).discard()
+    assert purge() == 1
+    assert set(Delivery.objects.all()) == {failed, waiting}
+
+
 def test_a_partition_stays_until_its_last_delivery_is_older_than_the_retention(webhook: Webhook, old: datetime) -> None:
     insert_history(webhook, 10, old, timedelta(hours=1))
     [first, *_] = names(DELIVERY)
@@ -326,6 +350,22 @@ def test_events_of_the_default_partition_go_after_their_deliveries(webhook: Webh
     assert Sweep.objects.get().last_in_default == young.pk - 1  # each is looked at once
 
 
+def test_an_event_of_a_clock_that_is_ahead_holds_up_no_others(webhook: Webhook, old: datetime) -> None:
+    ahead = timezone.now() + timedelta(days=365)
+    first = make_event(webhook, timestamp=ahead, dispatched=True)
+    [partition, *_] = read_partitions("default", EVENT)
+    insert_history(webhook, partition.end - first.pk - 2, old, timedelta(hours=1))
+    last = make_event(webhook, timestamp=ahead, dispatched=True)
+    assert last.pk < partition.end
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', {partition.end})")
+    for _ in range(3):
+        insert_history(webhook, 200, old, timedelta(hours=1))
+        make_ahead()
+    make_event(webhook)
+    until(lambda: not in_worker_transaction("default", drop_old), 20, "nothing to be due")
+    assert Event.objects.count() < 250
+
+
 def test_only_one_worker_changes_partitions(webhook: Webhook) -> None:
     with transaction.atomic():
         fetch_all("default", f"SELECT pg_advisory_xact_lock({partitions._LOCK})")
@@ -349,6 +389,28 @@ def test_a_user_who_may_not_make_partitions_has_a_reason() -> None:
     finally:
         execute("default", "DROP ROLE reader")
     assert names(DELIVERY) == []
+
+
+def test_the_user_of_the_database_must_own_all_tables_of_the_history() -> None:
+    execute("default", "CREATE ROLE site")
+    try:
+        with transaction.atomic():
+            execute("default", "GRANT CREATE ON SCHEMA public TO site")
+            for table in TABLES:
+                assert partitions.obstacle("default") == ("" if table == TABLES[0] else "not_owner")
+                execute("default", "RESET ROLE")
+                execute("default", f"ALTER TABLE {table} OWNER TO site")
+                execute("default", "SET LOCAL ROLE site")
+            assert partitions.obstacle("default") == ""
+            execute("default", "RESET ROLE")
+            [[database]] = fetch_all("default", "SELECT quote_ident(current_database())")
+            execute("default", f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+            execute("default", "SET LOCAL ROLE site")
+            assert partitions.obstacle("default") == "no_create"  # rows that stay go through temporary tables
+            execute("default", "RESET ROLE")
+            transaction.set_rollback(True)
+    finally:
+        execute("default", "DROP ROLE site")
 
 
 def test_a_day_of_many_deliveries_goes_at_once_and_leaves_no_dead_rows(
@@ -465,6 +527,77 @@ def test_a_first_attempt_long_after_its_event_keeps_its_delivery(webhook: Webhoo
     assert list(Delivery.objects.all()) == [delivery]
 
 
+def test_the_database_says_how_late_an_attempt_was(
+    webhook: Webhook, old: datetime, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Webhook.objects.update(payload_url=inbox.url())
+    make_event(webhook, timestamp=old + timedelta(hours=1))
+    now = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: now() - timedelta(days=40))  # the clock of the worker
+    drain()
+    monkeypatch.undo()
+    assert Delivery.objects.get().noted_end
+
+
+def test_a_partition_in_which_too_much_stays_keeps_no_other_one_whole(
+    webhook: Webhook,
+    old: datetime,
+    webhooks_settings: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    app_log: pytest.LogCaptureFixture,
+) -> None:
+    webhooks_settings(LEASE=1.5, RETENTION_DAYS={"succeeded": DAYS, "failed": 90, "discarded": 30})
+    put_back = partitions._put_back
+
+    def put_back_slowly(using: str, tables: list[str]) -> None:
+        if fetch_all(using, "SELECT COUNT(*) FROM kept_0")[0][0] > 10:
+            execute(using, "SELECT pg_sleep(5)")
+        put_back(using, tables)
+
+    monkeypatch.setattr(partitions, "_put_back", put_back_slowly)
+    monkeypatch.setattr(partitions, "MANY_STAY", 15)
+    for number in range(20):  # of other objects, before the history has partitions
+        make_delivery(webhook, State.FAILED, object_id=f"other {number}", finished_at=old - timedelta(days=1))
+    insert_history(webhook, 12, old, timedelta(hours=1), "failed")
+    insert_history(webhook, 5, old, timedelta(hours=1))
+    insert_history(webhook, 7, moment(read_partitions("default", DELIVERY)[1].begin), timedelta(hours=1))
+    with pytest.raises(OperationalError):  # few rows stay: the database was slow for once
+        in_worker_transaction("default", drop_old)
+    insert_history(webhook, 8, old, timedelta(hours=1), "failed")
+    for _ in range(3):
+        in_worker_transaction("default", drop_old)
+    assert Delivery.objects.count() == 45
+    assert app_log.text.count("one by one") == 1
+    assert purge() == 5
+    assert Delivery.objects.filter(outcome=State.FAILED).count() == Delivery.objects.count() == 40
+
+
+def test_bare_events_go_one_by_one_if_too_many_stay_in_their_partition(
+    webhook: Webhook, old: datetime, webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(LEASE=1.5, RETENTION_DAYS={"succeeded": DAYS, "failed": DAYS, "discarded": DAYS})
+    put_back = partitions._put_back
+
+    def put_back_slowly(using: str, tables: list[str]) -> None:
+        if EVENT in tables[0]:
+            execute(using, "SELECT pg_sleep(5)")
+        put_back(using, tables)
+
+    monkeypatch.setattr(partitions, "_put_back", put_back_slowly)
+    monkeypatch.setattr(partitions, "MANY_STAY", 15)
+    monkeypatch.setattr(partitions, "FOLDED", 0)
+    [first, *_] = read_partitions("default", EVENT)
+    insert_history(webhook, 20, old, timedelta(hours=1), "failed")
+    insert_history(webhook, first.end - first.begin, old, timedelta(hours=1))
+    make_event(webhook)
+    Sweep.get_or_begin()
+    Sweep.objects.update(last_event=first.end - 10)  # it has looked when these had deliveries
+    in_worker_transaction("default", drop_old)
+    assert read_partitions("default", EVENT)[0].is_emptied
+    in_worker_transaction("default", retention.purge_bare_events)
+    assert Event.objects.filter(pk__lt=first.end).count() == 20
+
+
 def test_the_tables_are_what_migrations_expect() -> None:
     with connection.cursor() as cursor:
         for table in TABLES:
@@ -537,7 +670,7 @@ def test_saves_and_dispatches_go_on_while_partitions_come_and_go(
     def change() -> bool:
         make_ahead()
         drop_old()
-        return moment(read_partitions("default", DELIVERY)[0].end) > timezone.now() - timedelta(days=DAYS)
+        return moment(read_partitions("default", DELIVERY)[0].end) > datetime.now(UTC) - timedelta(days=DAYS)
 
     until(change, 60, "the old partitions to go")
     may_end.set()
@@ -610,6 +743,60 @@ def test_a_mark_is_ahead_of_all_events_and_follows_the_partitions(webhook: Webho
     assert second[1] > mark[1]
     make_ahead()  # the clock was set back
     assert Sweep.objects.get().marks == [mark]
+
+
+def test_an_event_that_is_committed_long_after_a_mark_is_not_passed(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=1), least=3)
+    [before, after, *_] = read_partitions("default", EVENT)
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', {before.end - 50})")
+    is_open, may_commit = threading.Event(), threading.Event()
+
+    def save_slowly() -> Event:
+        with transaction.atomic():
+            event = make_event(webhook, object_id="of both")
+            is_open.set()
+            assert may_commit.wait(20)
+        return event
+
+    slow = Beside(save_slowly)
+    assert is_open.wait(20)
+    partitions._make_mark("default")
+    [mark] = Sweep.objects.get().marks
+    assert after.begin <= mark[0] < after.end  # the look of a dispatch begins in its partition, or before
+    fetch_all("default", f"SELECT setval('{EVENT}_id_seq', {mark[0] + 5})")
+    floors = ScanFloors()
+    floors._floors[0], floors._next_full = mark[0] + 5, time.monotonic() + 60
+    may_commit.set()
+    first, second = slow.join(), make_event(webhook, object_id="of both")
+    assert first.pk < after.begin
+    assert dispatch(floors=floors, skips_look=True) == 0
+    assert dispatch() == 2
+    found = dict(QueuedDelivery.objects.values_list("event", "state"))
+    assert found == {first.pk: State.PENDING, second.pk: State.WAITING}
+
+
+def test_a_change_of_a_table_does_not_shorten_waits_for_rows(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker may hold the row of the sweep for longer than a change waits for a table."""
+    monkeypatch.setattr(partitions, "LOCK_WAIT", 50)
+    make_ahead()
+    began = moment(read_partitions("default", DELIVERY)[0].begin)
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            list(Sweep.objects.select_for_update())
+            is_held.set()
+            assert may_end.wait(20)
+
+    beside = Beside(hold)
+    assert is_held.wait(20)
+    timer = threading.Timer(1, may_end.set)
+    timer.start()
+    with clock(began + timedelta(hours=1)):
+        in_worker_transaction("default", make_ahead)
+    beside.join()
+    timer.join()
+    assert len(Sweep.objects.get().marks) == 1
 
 
 def test_old_rows_that_are_left_are_noted(webhook: Webhook, webhooks_settings: Callable[..., None]) -> None:

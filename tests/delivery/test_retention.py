@@ -16,10 +16,11 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.delivery import retention, sweep
-from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
 from webhooks.models.webhook_states import WebhookQuerySet
+from webhooks.operations.webhooks import delete_webhooks
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -58,12 +59,54 @@ def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
     assert states() == [State.PENDING]
 
 
+def test_an_event_that_is_not_dispatched_outlives_the_delivery_of_a_backfill(webhook: Webhook) -> None:
+    event, new = make_event(webhook), make_webhook(Thing)
+    with transaction.atomic():
+        assert insert_for(new, [event], 0, None)[0] == 1
+    delete_webhooks(Webhook.objects.filter(pk=new.pk))
+    dispatch()
+    assert Delivery.objects.get().webhook == webhook
+
+
+def test_an_event_of_a_clock_that_is_ahead_holds_up_no_others(webhook: Webhook) -> None:
+    old = [make_event(webhook, timestamp=AGO, dispatched=True)]
+    ahead = make_event(webhook, timestamp=timezone.now() + timedelta(days=365), dispatched=True)
+    old += [make_event(webhook, timestamp=AGO, dispatched=True) for _ in range(2)]
+    soon = make_event(webhook, timestamp=timezone.now() + timedelta(minutes=1), dispatched=True)
+    last = make_event(webhook, timestamp=AGO, dispatched=True)
+    assert sweep.sweep() == len(old)
+    assert set(Event.objects.all()) == {ahead, soon, last}
+
+
 def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
     for state in (State.WAITING, State.PENDING, State.SENDING):
         make_delivery(webhook, state, object_id=state, created=AGO)
     Event.objects.update(timestamp=AGO)
     sweep.sweep()
     assert Delivery.objects.count() == 3
+
+
+def test_the_last_state_that_a_webhook_got_stays_while_an_earlier_one_is_failed(webhook: Webhook) -> None:
+    """Retention is shorter for what succeeded. Without it, a retry of all would send the old state."""
+    ended = timezone.now() - timedelta(days=40)
+
+    def deliver(state: State, object_id: str = "1", **event: Any) -> Delivery:
+        made = make_event(webhook, object_id=object_id, dispatched=True, **event)
+        return make_delivery(webhook, state, event=made, finished_at=ended)
+
+    deliver(State.SUCCEEDED)
+    failed = deliver(State.FAILED)
+    deliver(State.SUCCEEDED)
+    last = deliver(State.SUCCEEDED)
+    deliver(State.SUCCEEDED, action="dcim.rack_audited")
+    deliver(State.SUCCEEDED, "2")
+    assert sweep.sweep() == 4
+    assert set(Delivery.objects.all()) == {failed, last}
+    assert Delivery.objects.superseded().get() == failed
+    assert Sweep.objects.get().backlog == 0
+    Delivery.objects.filter(pk=failed.pk).discard()
+    assert sweep.sweep() == 1
+    assert Delivery.objects.get() == failed
 
 
 def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:

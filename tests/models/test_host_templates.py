@@ -32,7 +32,7 @@ READERS = {
     "WebhookQuerySet.being_deleted", "WebhookQuerySet.pausable", "WebhookQuerySet.paused", "WebhookQuerySet.probed",
     "WebhookQuerySet.stopped", "ActiveManager.get_queryset", "WriteDBManager.get_queryset",
     "Event.as_recorded", "EventQuerySet.failed", "EventQuerySet.first_since", "EventQuerySet.for_list",
-    "EventQuerySet.matched_by", "EventQuerySet.replayable", "EventQuerySet.replayed",
+    "EventQuerySet.matched_by", "EventQuerySet.not_matched_by", "EventQuerySet.replayable", "EventQuerySet.replayed",
     "EventQuerySet.still_undispatched", "EventQuerySet.undispatched", "EventQuerySet.with_waits_for",
     "UndispatchedManager.delete_sql", "UndispatchedManager.lock_sql", "UndispatchedManager.lowest",
     "Skip.shown_detail",

@@ -24,6 +24,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from users.models import User
+from webhooks.delivery import sweep
 from webhooks.delivery.runs import kinds as run_kinds
 from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
@@ -343,6 +344,24 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     assert "no data of the serializer brief" in run.problem
 
 
+def test_a_backfill_goes_on_if_retention_deletes_an_event_meanwhile(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serializers = json.dumps({"brief": {"webhooks": [], "data": "{}", "snapshots": "", "changed": ""}})
+    gone, stays = (make_event(object_id=name, serializers=serializers, dispatched=True) for name in "12")
+    new = make_webhook(Thing, url=inbox.url(), serializer="brief")
+    choose = backfills._choose_serializer
+
+    def delete_and_choose(*given: Any) -> None:
+        Event.objects.filter(pk=gone.pk).delete()
+        choose(*given)
+
+    monkeypatch.setattr(backfills, "_choose_serializer", delete_and_choose)
+    run = finished(runs.start("backfill", since_long_ago(new)))
+    assert (run.state, run.done, run.failed) == (RunState.DONE, 1, 0)
+    assert [one.json["sequence"] for one in inbox.received()] == [stays.pk]
+
+
 def slow_events(count: int) -> Webhook:
     """A webhook with conditions that cannot be judged in time, for so many stored events."""
     for number in range(count):
@@ -424,3 +443,17 @@ def test_a_pause_changes_neither_the_speed_nor_the_time_that_is_left(user: User)
     Run.objects.filter(pk=run.pk).update(done=340, resumed_at=minute_ago)
     run.refresh_from_db()
     assert runs.time_left(run) == "4/s, about 1 min left"
+
+
+def test_a_backfill_does_not_send_again_what_retention_has_deleted(inbox: Inbox) -> None:
+    webhook, other = make_webhook(Thing, url=inbox.url()), make_webhook(Thing)
+    ago = timezone.now() - timedelta(days=40)
+    event = make_event(webhook, other, timestamp=ago, dispatched=True)
+    make_delivery(webhook, State.SUCCEEDED, event=event, finished_at=ago)
+    make_delivery(other, State.FAILED, event=event, finished_at=ago)  # so the event stays
+    sweep.sweep()
+    assert not webhook.deliveries.exists()
+    filters = runs.since_filters(webhook, timezone.now() - timedelta(days=60))
+    assert runs.preview("backfill", filters).count == 0
+    assert finished(runs.start("backfill", filters)).done == 0
+    assert inbox.received() == []

@@ -485,7 +485,8 @@ def test_no_run_reaches_a_hidden_object(author: User, kind: str) -> None:
     Event.objects.all().delete()
     for shelf in shelves:
         data = '{"id": 1, "name": "x"}'
-        fields = {"object_type": "testapp.shelf", "webhook_ids": [webhook.pk], "data": data}
+        webhook_ids = [] if kind == "backfill" else [webhook.pk]  # it got what it matched
+        fields = {"object_type": "testapp.shelf", "webhook_ids": webhook_ids, "data": data}
         error = "" if kind != "recover" else "KeyError"
         found[shelf.name] = make_site_event(shelf.pk, shelf.name, **fields, error=error)
         if kind in ("retry", "resend"):

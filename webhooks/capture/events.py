@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import DataError, transaction
 from django.utils import timezone
 
 from webhooks import payloads
@@ -411,9 +411,21 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
             event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
         wanted = [event for event in events if event.webhook_ids]
         with transaction.atomic(using):
-            Event.insert_all(wanted, using)
-            Event.announce(wanted, using)
+            Event.announce(_insert_fitting(wanted, using), using)
     except Exception as error:
         _missed.extend(events)
         reraise_job_timeout(error)
         logger.warning("%d missed changes still cannot be recorded: %s", len(events), error)
+
+
+def _insert_fitting(events: list[Event], using: str) -> list[Event]:
+    """Insert events, and return them. Leaves out those that fit into no row, such as one with a key that is too long:
+    it would keep the others out forever."""
+    try:
+        with transaction.atomic(using):
+            Event.insert_all(events, using)
+        return events
+    except DataError:
+        if len(events) > 1:
+            return [one for event in events for one in _insert_fitting([event], using)]
+        return []  # it was logged when it was missed

@@ -34,7 +34,8 @@ from webhooks.models import (
     Webhook,
     partitions,
 )
-from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt
+from webhooks.models.delivery import SUCCEEDED, DeliveryQuerySet, EndOfFirstAttempt, SupersedesFailed
+from webhooks.models.event import OVERLAP
 from webhooks.models.ids import first_id, id_at
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
@@ -79,12 +80,13 @@ def note_backlog(floors: ScanFloors) -> int:
 
 
 def _succeeded_before(days: float) -> DeliveryQuerySet:
-    """Succeeded deliveries that are stored for longer than so many days, and do not go with a partition soon."""
+    """Succeeded deliveries that are stored for longer than so many days, and do not go with a partition soon. Without
+    those that a failed delivery needs, which would not be superseded any more."""
     # Ids sort by the time of the event, and have an index. The time of an attempt has none.
     border = first_id(timezone.now() - timedelta(days=days))
     begin = partitions.first_emptied_later(Delivery.objects.db)
     ended = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
-    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None))
+    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None), ~Q(SupersedesFailed()))
     return expired.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
 
 
@@ -104,13 +106,20 @@ def purge_bare_events() -> int:
     sweep, _ = Sweep.get_or_begin()
     using = Event.objects.db
     is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
-    following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
-    seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:EVENTS_AT_ONCE])]
-    in_default = partitions.old_in_default(using, sweep.last_in_default, EVENTS_AT_ONCE)
-    if not (seen or in_default) or not may_delete_events(using):
+    is_ahead = Q(
+        timestamp__gt=DatabaseNow(OVERLAP.total_seconds())
+    )  # of a wrong clock: later ones need not wait for it
+    following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old, is_ahead=is_ahead)
+    rows = following.values_list("pk", "is_old", "is_ahead")[:EVENTS_AT_ONCE]
+    passed = list(takewhile(lambda row: row[1] or row[2], rows))
+    passed_in_default = partitions.old_in_default(using, sweep.last_in_default, EVENTS_AT_ONCE)
+    if not (passed or passed_in_default) or not may_delete_events(using):
         return 0
-    last_in_default = max([sweep.last_in_default, *in_default])
-    Sweep.objects.filter(pk=1).update(last_event=max([sweep.last_event, *seen]), last_in_default=last_in_default)
+    seen, in_default = ([pk for pk, is_old, *_ in rows if is_old] for rows in (passed, passed_in_default))
+    last_event, last_in_default = (max((pk for pk, *_ in rows), default=0) for rows in (passed, passed_in_default))
+    Sweep.objects.filter(pk=1).update(
+        last_event=max(sweep.last_event, last_event), last_in_default=max(sweep.last_in_default, last_in_default)
+    )
     has_deliveries = Exists(Delivery.objects.filter(event=OuterRef("pk")))
     bare = Event.objects.filter(~has_deliveries, pk__in=[*seen, *in_default], undispatched=None)
     # A failed one can be replayed until it is older than any retention.
@@ -171,7 +180,10 @@ def purge(deliveries: DeliveryQuerySet, most: int) -> int:
         model.objects.filter(delivery__in=chosen)._raw_delete(using)
     Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
     events = Event.objects.filter(pk__in=set(chosen.values()))
-    events.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))))._raw_delete(using)
+    of_event = {"event": OuterRef("pk")}
+    # A backfill may have made a delivery of an event that the dispatch has not reached.
+    is_done = ~Exists(Delivery.objects.filter(**of_event)) & ~Exists(Undispatched.objects.filter(**of_event))
+    events.filter(is_done)._raw_delete(using)
     return len(chosen)
 
 

@@ -76,6 +76,12 @@ FINISHED = Q(outcome__in=(State.FAILED, State.DISCARDED)) | SUCCEEDED
 ENDED_STATE = Case(When(FINISHED, then="outcome"), default=Value(""))
 
 
+def is_state_sql(event: str) -> str:
+    """Whether the event with this id has the state of its object. A custom event has none."""
+    actions = ", ".join(f"'{action}'" for action in Action.values)
+    return f"(SELECT action FROM rq_webhooks_event WHERE id = {event}) IN ({actions})"
+
+
 class HasLaterState(Func):
     """Whether the webhook of a delivery got a later state of the object. Custom events are no states.
 
@@ -93,25 +99,39 @@ class HasLaterState(Func):
         webhook, lane, event = self._columns(compiler)
         place = "(later.webhook_id, later.lane, later.event_id)"
         is_there = f"later.webhook_id = {webhook} AND later.lane = {lane}"
-        return self._sql(event, f"{is_there} AND {place} > ({webhook}, {lane}, {event})"), []
+        is_later = f"{is_there} AND {place} > ({webhook}, {lane}, {event})"
+        return self._sql(webhook, lane, event, is_later), []
 
     def as_sqlite(self, compiler: Any, connection: Any, **kwargs: Any) -> Any:
         webhook, lane, event = self._columns(compiler)
         is_later = f"later.webhook_id = {webhook} AND later.lane = {lane} AND later.event_id > {event}"
-        return self._sql(event, is_later), []
+        return self._sql(webhook, lane, event, is_later), []
 
     def _columns(self, compiler: Any) -> list[str]:
         return [compiler.compile(one)[0] for one in self.get_source_expressions()]
 
-    def _sql(self, event: str, is_later: str) -> str:
-        actions = ", ".join(f"'{action}'" for action in Action.values)
+    def _sql(self, webhook: str, lane: str, event: str, is_later: str) -> str:
         return f"""
-            ((SELECT action FROM rq_webhooks_event WHERE id = {event}) IN ({actions}) AND EXISTS (
+            ({is_state_sql(event)} AND EXISTS (
                 SELECT 1 FROM rq_webhooks_delivery AS later
                 WHERE later.lane IS NOT NULL AND {is_later} AND later.outcome = 'succeeded'
                     AND (SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = later.id) IS NULL
-                    AND (SELECT action FROM rq_webhooks_event WHERE id = later.event_id) IN ({actions})
+                    AND {is_state_sql("later.event_id")}
             ))
+            """
+
+
+class SupersedesFailed(HasLaterState):
+    """Whether an earlier delivery of its lane has failed, and this one has the last state that the webhook got. It is
+    stored for as long: without it, that one would not be superseded any more."""
+
+    def _sql(self, webhook: str, lane: str, event: str, is_later: str) -> str:
+        return f"""
+            ((
+                SELECT 1 FROM rq_webhooks_queue AS earlier
+                WHERE earlier.webhook_id = {webhook} AND earlier.lane = {lane} AND earlier.event_id < {event}
+                    AND earlier.failed_at IS NOT NULL LIMIT 1
+            ) IS NOT NULL AND {is_state_sql(event)} AND NOT {super()._sql(webhook, lane, event, is_later)})
             """
 
 

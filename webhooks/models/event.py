@@ -128,6 +128,15 @@ def label_of_action(action: str) -> str:
     return str(Action(action).label) if action in Action.values else action
 
 
+# The webhooks that matched an event, as text: not every database can search in a JSON list.
+_IDS = Cast("webhook_ids", models.TextField())
+
+
+def _one_of_ids(webhook_id: int) -> str:
+    """A pattern for this id in the text of a JSON list."""
+    return rf"[^0-9]{webhook_id}[^0-9]"
+
+
 class EventQuerySet(models.QuerySet["Event"]):
     def undispatched(self) -> EventQuerySet:
         return self.filter(undispatched__isnull=False, error="")
@@ -155,9 +164,11 @@ class EventQuerySet(models.QuerySet["Event"]):
 
     def matched_by(self, webhook_id: int) -> EventQuerySet:
         """Events that this webhook matched when they happened."""
-        # Compared as text: not every database can search in a JSON list.
-        ids = Cast("webhook_ids", models.TextField())
-        return self.alias(ids=ids).filter(ids__regex=rf"[^0-9]{webhook_id}[^0-9]")
+        return self.alias(ids=_IDS).filter(ids__regex=_one_of_ids(webhook_id))
+
+    def not_matched_by(self, webhook_id: int) -> EventQuerySet:
+        """The others."""
+        return self.alias(ids=_IDS).exclude(ids__regex=_one_of_ids(webhook_id))
 
     def first_since(self, moment: datetime) -> int:
         """An id that no event from this aware moment on is below, found by bisection: times have no index.

@@ -21,9 +21,10 @@ from itertools import takewhile
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from webhooks.conf import conf
-from webhooks.db import database_time, execute, fetch_all, is_postgresql
+from webhooks.db import database_time, execute, fetch_all, is_postgresql, now_sql
 from webhooks.errors import get_logger, is_lock_refused, is_statement_timeout
-from webhooks.models.delivery import Delivery
+from webhooks.models.delivery import Delivery, is_state_sql
+from webhooks.models.event import OVERLAP
 from webhooks.models.ids import id_at
 from webhooks.models.queue import at_once_seconds
 from webhooks.models.statistic import DAY, Period, unix_time_sql
@@ -67,8 +68,11 @@ MAX_DEFAULT_BYTES = 256 * 2**20
 # A partition with so few rows left goes: the rows move into the default partition.
 FOLDED = 1000
 
-# The comment of a partition of which only rows are left that stay for longer.
-EMPTIED = "Only rows that are stored for longer are left."
+# If more rows than this stay in a partition, they may be too many to copy.
+MANY_STAY = 10_000
+
+# The comment of a partition that was emptied: rows are left that stay for longer. Or so many stay that it cannot be.
+EMPTIED = "The sweep deletes its rows one by one."
 
 
 class HistoryError(Exception):
@@ -94,13 +98,11 @@ def obstacle(using: str) -> str:
     """Why the history has no partitions: "sqlite", "not_partitioned", "not_owner", "no_create". Empty if it has."""
     if not is_postgresql(using):
         return "sqlite"
-    found = fetch_all(
-        using,
-        "SELECT relkind = 'p', pg_has_role(relowner, 'USAGE'), has_schema_privilege(relnamespace, 'CREATE') "
-        "FROM pg_class WHERE oid = to_regclass(%s)",
-        [DELIVERY],
-    )
-    is_partitioned, is_owner, may_create = found[0] if found else (False, False, False)
+    tables = ", ".join(f"to_regclass('{table}')" for table in (EVENT, *BY_TIME))
+    creates = "has_schema_privilege(relnamespace, 'CREATE') AND has_database_privilege(current_database(), 'TEMPORARY')"
+    of_all = f"BOOL_AND(relkind = 'p'), BOOL_AND(pg_has_role(relowner, 'USAGE')), BOOL_AND({creates})"
+    statement = f"SELECT {of_all} FROM pg_class WHERE oid IN ({tables})"
+    [[is_partitioned, is_owner, may_create]] = fetch_all(using, statement)
     if not is_partitioned:
         return "not_partitioned"
     return "not_owner" if not is_owner else "" if may_create else "no_create"
@@ -198,7 +200,9 @@ def _make_mark(using: str) -> None:
         return
     if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
         border = _last_event(using) + MIN_MARGIN_IDS
-        partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= border), default=0)
+        # An event below the mark may be committed later. So the look begins where the mark before was made.
+        least = marks[-1][0] if marks else 0
+        partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= least), default=0)
         mark = Mark(border, begun.begin, partition)
         Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
 
@@ -271,12 +275,12 @@ def drop_old() -> bool:
         return False
     due, whole = _due(using), _whole(using, DELIVERY)
     old = [one for one in whole if one.end <= due]
-    is_emptied = bool(old) and _change(using, lambda: _empty_by_time(using, old[0]))
+    is_emptied = bool(old) and _empty(using, DELIVERY, old[0])
     border = _border(due, whole[1:] if is_emptied else whole)
     # At a high rate, many partitions of events have the events of one of deliveries.
     over = list(takewhile(lambda one: _is_over(using, one, border), _whole(using, EVENT)[:2]))
     may_empty = bool(over) and may_delete_events(using)
-    are_events_emptied = may_empty and _change(using, lambda: _empty_of_events(using, over[0]))
+    are_events_emptied = may_empty and _empty(using, EVENT, over[0])
     for tables in (tuple(BY_TIME), (EVENT,)):
         left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
@@ -285,17 +289,21 @@ def drop_old() -> bool:
     return (is_emptied and len(old) > 1) or (are_events_emptied and len(over) > 1)
 
 
-def old_in_default(using: str, after: int, most: int) -> list[int]:
+def old_in_default(using: str, after: int, most: int) -> list[tuple[int, bool]]:
     """The next events in the default partition whose deliveries may have gone with partitions: ids above ``after``, up
-    to ``most``."""
+    to ``most``. The others among them have a time ahead, of a wrong clock."""
     if obstacle(using):
         return []
     name, border = _name(using, EVENT, "_default"), _border(_due(using), _whole(using, DELIVERY))
-    is_old = "EXTRACT(EPOCH FROM timestamp) * 1000 < %s"
-    found = fetch_all(
-        using, f"SELECT id, {is_old} FROM {name} WHERE id > %s ORDER BY id LIMIT %s", [border, after, most]
-    )
-    return [pk for pk, _ in takewhile(lambda row: row[1], found)]
+    columns = f"id, EXTRACT(EPOCH FROM timestamp) * 1000 < %s, {_is_ahead_sql(using)}"
+    statement = f"SELECT {columns} FROM {name} WHERE id > %s ORDER BY id LIMIT %s"
+    found = fetch_all(using, statement, [border, after, most])
+    return [(pk, is_old) for pk, is_old, _ in takewhile(lambda row: row[1] or row[2], found)]
+
+
+def _is_ahead_sql(using: str) -> str:
+    """Whether the time of an event is ahead of the database's, by more than clocks usually differ."""
+    return f"timestamp > {now_sql(using, OVERLAP.total_seconds())}"
 
 
 def _border(due: int, whole: list[Partition]) -> int:
@@ -304,42 +312,91 @@ def _border(due: int, whole: list[Partition]) -> int:
 
 
 def _is_over(using: str, partition: Partition, border: int) -> bool:
-    """Whether all its events are older than ``border``, in milliseconds, and later ones have come."""
+    """Whether all its events are older than ``border``, in milliseconds, and later ones have come. One of a clock that
+    is ahead does not count, unless all are."""
     name = _name(using, EVENT, f"_p{partition.stamp}")
-    newest = f"(SELECT EXTRACT(EPOCH FROM timestamp) * 1000 FROM {name} ORDER BY id DESC LIMIT 1)"
+    usual = f"SELECT EXTRACT(EPOCH FROM timestamp) * 1000 FROM {name} WHERE NOT {_is_ahead_sql(using)}"
+    is_old = f"COALESCE(({usual} ORDER BY id DESC LIMIT 1) < %s, NOT EXISTS (SELECT 1 FROM {name}))"
     later = f"(SELECT MAX(id) FROM {EVENT}) >= {partition.end}"
-    [[is_old, has_later]] = fetch_all(using, f"SELECT COALESCE({newest} < %s, true), {later}", [border])
+    [[is_old, has_later]] = fetch_all(using, f"SELECT {is_old}, {later}", [border])
     return bool(is_old and has_later)
 
 
-def _empty_by_time(using: str, partition: Partition) -> None:
-    delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
-    _lock(using, *others, delivery)
+def _empty(using: str, table: str, partition: Partition) -> bool:
+    """Empty a partition of deliveries, with their attempts and bodies, or of events. Returns false if a lock was not
+    free.
+
+    If so many rows stay that PostgreSQL stops it, the sweep deletes its rows one by one. It would be stopped each time,
+    and the next partitions would wait for it.
+    """
+    find_staying, empty = (_events_that_stay, _empty_of_events) if table == EVENT else (_that_stay, _empty_by_time)
+    stays = find_staying(using, partition)
+    try:
+        return _change(using, lambda: empty(using, partition, stays))
+    except OperationalError as error:
+        staying = stays.replace("UNION", "UNION ALL")  # so that PostgreSQL counts no further than it must
+        few = f"SELECT id FROM ({staying}) AS staying (id) WHERE id IS NOT NULL LIMIT {MANY_STAY}"
+        counted = f"SELECT COUNT(*) FROM ({few}) AS few"
+        if not is_statement_timeout(error) or fetch_all(using, counted)[0][0] < MANY_STAY:
+            raise
+    logger.warning("Too many rows of %s_p%s stay to empty it. They are deleted one by one", table, partition.stamp)
+    if table == EVENT:  # they may have been looked at before
+        Sweep.objects.filter(pk=1, last_event__gte=partition.begin).update(last_event=partition.begin - 1)
+    return _change(using, lambda: _mark_emptied(using, _name(using, table, f"_p{partition.stamp}")))
+
+
+def _that_stay(using: str, partition: Partition) -> str:
+    """A SELECT of the deliveries of a partition that stay, by indexes of these few rows: it may have a hundred
+    millions. Without the last state that a webhook got of an object, an earlier failed delivery would not be superseded
+    any more."""
+    name = _name(using, DELIVERY, f"_p{partition.stamp}")
     before = f"STATEMENT_TIMESTAMP() - make_interval(secs => {conf.retention_days['succeeded'] * DAY:f})"
     here = f"delivery_id >= '{id_at(partition.begin)}' AND delivery_id < '{id_at(partition.end)}'"
-    # By indexes of the few rows that stay: a partition may have a hundred millions.
-    stays = f"""
-        SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
-        UNION SELECT id FROM {delivery} WHERE error_kind <> ''
-        UNION SELECT id FROM {delivery} WHERE discarded_at IS NOT NULL
-        UNION SELECT id FROM {delivery} WHERE noted_end >= {before}
+    failed = f"""
+        SELECT webhook_id, lane, MIN(event_id) AS event_id FROM rq_webhooks_queue
+        WHERE failed_at IS NOT NULL AND lane IS NOT NULL AND delivery_id < '{id_at(partition.end)}'
+        GROUP BY webhook_id, lane
     """
+    last_state = f"""(
+        SELECT later.id FROM {name} AS later
+        WHERE later.lane IS NOT NULL AND later.webhook_id = failed.webhook_id AND later.lane = failed.lane
+            AND (later.webhook_id, later.lane, later.event_id) > (failed.webhook_id, failed.lane, failed.event_id)
+            AND later.outcome = 'succeeded' AND {is_state_sql("later.event_id")}
+            AND (SELECT delivery_id FROM rq_webhooks_queue WHERE delivery_id = later.id) IS NULL
+        ORDER BY later.webhook_id DESC, later.lane DESC, later.event_id DESC LIMIT 1
+    )"""
+    return f"""
+        SELECT delivery_id FROM rq_webhooks_queue WHERE {here}
+        UNION SELECT id FROM {name} WHERE error_kind <> ''
+        UNION SELECT id FROM {name} WHERE discarded_at IS NOT NULL
+        UNION SELECT id FROM {name} WHERE noted_end >= {before}
+        UNION SELECT {last_state} FROM ({failed}) AS failed
+    """
+
+
+def _events_that_stay(using: str, partition: Partition) -> str:
+    """The same of events. One statement: a dispatch may just turn an undispatched event into deliveries."""
+    name = _name(using, EVENT, f"_p{partition.stamp}")
+    here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
+    return f"""
+        SELECT id FROM {name} WHERE error <> '' AND replayed_at IS NULL
+        UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
+        UNION SELECT event_id FROM {DELIVERY} WHERE {here}
+    """
+
+
+def _empty_by_time(using: str, partition: Partition, stays: str) -> None:
+    delivery, *others = (_name(using, table, f"_p{partition.stamp}") for table in BY_TIME)
+    _lock(using, *others, delivery)
     _keep(using, "kept_0", f"SELECT * FROM {delivery} WHERE id IN ({stays})")
     for number, name in enumerate(others, 1):
         _keep(using, f"kept_{number}", f"SELECT * FROM {name} WHERE delivery_id IN (SELECT id FROM kept_0)")
     _put_back(using, [delivery, *others])
 
 
-def _empty_of_events(using: str, partition: Partition) -> None:
+def _empty_of_events(using: str, partition: Partition, stays: str) -> None:
     name = _name(using, EVENT, f"_p{partition.stamp}")
     _lock(using, name)
-    here = f"event_id >= {partition.begin} AND event_id < {partition.end}"
-    # One statement: a dispatch may just turn an undispatched event into deliveries.
-    stays = f"""
-        SELECT id FROM {name} WHERE error <> '' AND replayed_at IS NULL
-        UNION SELECT event_id FROM rq_webhooks_undispatched WHERE {here}
-        UNION SELECT event_id FROM {DELIVERY} WHERE {here}
-    """
     _keep(using, "kept_0", f"SELECT * FROM {name} WHERE id IN ({stays})")
     _put_back(using, [name])
 
@@ -370,7 +427,11 @@ def _put_back(using: str, names: list[str]) -> None:
     for number, name in enumerate(names):
         execute(using, f"INSERT INTO {name} SELECT * FROM kept_{number}")
         execute(using, f"DROP TABLE kept_{number}")
-    execute(using, f"COMMENT ON TABLE {names[0]} IS '{EMPTIED}'")
+    _mark_emptied(using, names[0])
+
+
+def _mark_emptied(using: str, name: str) -> None:
+    execute(using, f"COMMENT ON TABLE {name} IS '{EMPTIED}'")
 
 
 def _has_few(using: str, tables: tuple[str, ...], partition: Partition) -> bool:
@@ -393,10 +454,12 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
     milliseconds."""
     try:
         with transaction.atomic(using):
-            lock = f"SELECT pg_try_advisory_xact_lock({_LOCK}), set_config('lock_timeout', '{wait}ms', true)"
-            [[is_free, _]] = fetch_all(using, lock)
+            settings = f"current_setting('lock_timeout'), set_config('lock_timeout', '{wait}ms', true)"
+            [[is_free, before, _]] = fetch_all(using, f"SELECT pg_try_advisory_xact_lock({_LOCK}), {settings}")
             if is_free:
                 work()
+            # The rest of the transaction waits for rows, as usual.
+            fetch_all(using, "SELECT set_config('lock_timeout', %s, true)", [before])
             return bool(is_free)
     except DatabaseError as error:
         if is_lock_refused(error):

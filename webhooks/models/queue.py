@@ -320,11 +320,10 @@ class QueueManager(_QueueManager):
         moved = list[tuple[Any, ...]]()
         if succeeded := [one.id for one in transitions if one.state == State.SUCCEEDED]:
             statement, parameters = delete_sql(using, "rq_webhooks_queue", "delivery_id", succeeded, "uuid")
-            is_recent = "delivery_id >= CAST(%s AS uuid)" if is_postgresql(using) else "delivery_id >= %s"
+            is_recent = f"delivery_id >= {_first_id_sql(using, at_once_seconds())}"
             returned = f"delivery_id, attempts + 1, attempts = 0 AND requested_at IS NULL AND {is_recent}"
-            first = first_id(timezone.now() - timedelta(seconds=at_once_seconds())).hex
             statement = f"{statement} AND {is_mine} RETURNING {returned}"
-            moved += fetch_all(using, statement, [*parameters, tokens_param, first])
+            moved += fetch_all(using, statement, [*parameters, tokens_param])
         rows: dict[uuid.UUID, dict[str, Any]] = {
             one.id: {
                 "state": one.state,
@@ -434,6 +433,14 @@ def _find_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) 
     given = ([webhook.id, webhook.is_probe, free] for webhook, free in capacity.items())
     found = (fetch_all(using, statement, one) for one in given)
     return [to_uuid(row[0]) for part in found for row in part]
+
+
+def _first_id_sql(using: str, seconds: float) -> str:
+    """SQL for the lowest id of a delivery of an event of the last ``seconds``, by the database's clock."""
+    if not is_postgresql(using):
+        return f"'{first_id(timezone.now() - timedelta(seconds=seconds)).hex}'"
+    milliseconds = f"FLOOR(EXTRACT(EPOCH FROM {now_sql(using, -seconds)}) * 1000)::bigint"
+    return f"CAST(RPAD(LPAD(TO_HEX({milliseconds}), 12, '0'), 32, '0') AS uuid)"
 
 
 def _due_in(using: str, wait: float) -> float | str:

@@ -126,14 +126,15 @@ class Backfill(ExaminedKind):
         return run.filters["webhook"]  # type: ignore[no-any-return]
 
     def rows(self, run: Run) -> EventQuerySet:
-        """The events with a model and an action that the webhook wants, without a delivery to it."""
+        """The events with a model and an action that the webhook wants, without a delivery to it. Not those that it
+        matched when they happened: it had their deliveries, which retention may have deleted since."""
         webhook = webhook_of(run)
         models = [label_of(one) for one in webhook.object_types.all()]
         is_wanted = Q(object_type__in=models, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
         has_delivery = Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook.pk))
         filters = {name: value for name, value in run.filters.items() if name != "webhook"}
         found = events_of(run, filters).filter(is_wanted, ~has_delivery, error="")
-        return found.exclude(username__in=webhook.excluded_usernames)
+        return found.not_matched_by(webhook.pk).exclude(username__in=webhook.excluded_usernames)
 
     def prepare(self, run: Run, portion: Portion, time_left: TimeLeft) -> Portion:
         """Judge the events before the transaction: that may take long, and others wait for the locks of a step."""
@@ -214,7 +215,8 @@ def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:
         if webhook.pk not in chosen["webhooks"]:
             chosen["webhooks"].append(webhook.pk)
             event.serializers = json.dumps(outputs)
-            event.save(update_fields=["serializers"])
+            # Retention may just have deleted it: then it gets no delivery either.
+            Event.objects.filter(pk=event.pk).update(serializers=event.serializers)
 
 
 # Skipped changes
