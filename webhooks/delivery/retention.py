@@ -106,9 +106,8 @@ def purge_bare_events() -> int:
     sweep, _ = Sweep.get_or_begin()
     using = Event.objects.db
     is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
-    is_ahead = Q(
-        timestamp__gt=DatabaseNow(OVERLAP.total_seconds())
-    )  # of a wrong clock: later ones need not wait for it
+    # The time of a wrong clock: later events need not wait for it.
+    is_ahead = Q(timestamp__gt=DatabaseNow(OVERLAP.total_seconds()))
     following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old, is_ahead=is_ahead)
     rows = following.values_list("pk", "is_old", "is_ahead")[:EVENTS_AT_ONCE]
     passed = list(takewhile(lambda row: row[1] or row[2], rows))
