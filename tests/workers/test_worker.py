@@ -355,11 +355,15 @@ def test_a_worker_looks_again_soon_if_no_wake_up_can_come_and_it_just_had_someth
     clock = iter([0.0, 5.0, 5.0] if has_worked else [0.0, 5.0])
     waits: list[float] = []
 
+    def deliver(is_woken: bool) -> bool:
+        worker._runner.attempted += has_worked
+        return False  # all that it found has ended
+
     def wait(seconds: float) -> None:
         waits.append(seconds)
         worker._stop_requested = True
 
-    monkeypatch.setattr(worker, "_deliver", lambda is_woken: has_worked)
+    monkeypatch.setattr(worker, "_deliver", deliver)
     monkeypatch.setattr(worker, "_wait_for_job", wait)
     monkeypatch.setattr("webhooks.workers.worker.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(StopRequested):

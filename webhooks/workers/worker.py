@@ -108,7 +108,8 @@ class WebhookWorker(LastingWorker):
         busy_at = time.monotonic()
         found = None
         while not self._stop_requested:
-            if self._deliver(is_woken=found is not None):
+            attempted = self._runner.attempted
+            if self._deliver(is_woken=found is not None) or self._runner.attempted > attempted:
                 busy_at = time.monotonic()
             idle = time.monotonic() - busy_at
             has_more = is_burst and idle < BURST_PATIENCE and self._has_more()
