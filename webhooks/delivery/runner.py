@@ -24,6 +24,7 @@ from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.compose import compose
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
+from webhooks.delivery.one_core import OneCore
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
@@ -71,6 +72,7 @@ class DeliveryRunner:
         self._clock = DatabaseClock()
         self._sender = Sender(queue, self._compose, self._clock.now, _longest, _about)
         self._avoided = AvoidedWebhooks()
+        self._core = OneCore(self._sender.thread_id)
         self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[ClaimedDelivery] = Breaker()
@@ -122,6 +124,11 @@ class DeliveryRunner:
         # A worker that was woken, or whose last look found nothing, sends new events at once. It looks for other work
         # while the receiver answers.
         new_first, self._found_nothing = self._found_nothing or is_woken, False
+        with self._core:
+            self._found_nothing = self._run_until(deadline, wait, is_woken, new_first)
+
+    def _run_until(self, deadline: float, wait: bool, is_woken: bool, new_first: bool) -> bool:
+        """Returns whether it ended because there was nothing to do."""
         done = ended = 0
         while not self._stopping and time.monotonic() < deadline:
             with self._claims.in_doubt():
@@ -136,9 +143,10 @@ class DeliveryRunner:
                     ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
                     idle = time.monotonic() - self._recorded
                     self._sweeper.run_due(idle, is_busy=bool(done or ended))
+            self._core.note(is_busy=bool(done or ended))
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
-                self._found_nothing = True
-                return
+                return True
+        return False
 
     def finish(self) -> None:
         """Wait for the requests in flight, and meanwhile serve webhooks that have none in flight.

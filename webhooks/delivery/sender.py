@@ -22,6 +22,7 @@ from django.utils import translation
 
 from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
+from webhooks.delivery.one_core import allow_cores, allowed_cores
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request
@@ -112,6 +113,10 @@ class Sender(Generic[T]):
     def is_alive(self) -> bool:
         """Whether its thread can still send, once there is something. A bug or a lack of memory may end it."""
         return self._thread is None or self._thread.is_alive()
+
+    def thread_id(self) -> int | None:
+        """The native id of its thread, None before the first item."""
+        return self._thread.native_id if self._thread else None
 
     def ready(self) -> int:
         """How many items may be sent now."""
@@ -318,6 +323,7 @@ class _Composers(Generic[T]):
         self._jobs: SimpleQueue[T | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
+        self._cores = allowed_cores()
 
     def add(self, job: T) -> None:
         """Only one thread may call this."""
@@ -338,6 +344,7 @@ class _Composers(Generic[T]):
             self._jobs.put(None)
 
     def _run(self) -> None:
+        allow_cores(self._cores)  # the thread that sends may be on one core, and a process that renders gets ours
         translation.activate(STORED)
         while (job := self._jobs.get()) is not None:
             self._work(job)
