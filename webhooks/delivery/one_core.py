@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 # A worker is busy once it has had something to do for so many seconds. Before, the system places its threads.
-BUSY_SECONDS = 0.1
+BUSY_SECONDS = 0.02
 
 _PROCESSOR = 36  # which value after the name of the thread in its file "stat", see proc_pid_stat(5)
 
