@@ -258,12 +258,9 @@ class QueueManager(_QueueManager):
         is_due = f"webhook_id = rq_webhooks_webhook.id AND due_at <= {last} AND state = 'pending' AND lost_leases"
         floor, parameters = "''", list[Any]()
         if is_postgresql(using):
-            known = floors or {}
-            floor = """COALESCE((
-                SELECT floor FROM unnest(%s::bigint[], %s::timestamptz[]) AS floors (id, floor)
-                WHERE floors.id = rq_webhooks_webhook.id
-            ), '-infinity')"""
-            parameters = [list(known), list(known.values())]
+            # Not a table of floors: with 1,000 webhooks, PostgreSQL would read a million of its rows.
+            floor = "COALESCE((%s::jsonb ->> rq_webhooks_webhook.id::text)::timestamptz, '-infinity')"
+            parameters = [json.dumps({pk: str(time) for pk, time in (floors or {}).items()})]
         statement = f"""
             SELECT id, probe_at IS NOT NULL,
                 (SELECT due_at FROM rq_webhooks_queue WHERE {is_due} = 0 AND due_at >= {floor} ORDER BY due_at LIMIT 1),

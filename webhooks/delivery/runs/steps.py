@@ -52,7 +52,7 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 # Keys that a worker reads ahead for the next steps of a run: with one query, and for all webhooks together.
-READ, READ_OF_ALL = 2000, 10_000
+READ, READ_OF_ALL = 2000, 25_000
 
 # A step reads keys for about this long (seconds). Then it takes rows of the webhooks that have some.
 READ_SECONDS = 0.02
