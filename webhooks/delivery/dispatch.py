@@ -13,7 +13,8 @@ from django.db import IntegrityError
 
 from webhooks.conf import conf
 from webhooks.db import QueryByKeys, atomically, fetch_all, fetch_each, to_utc
-from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
+from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.known_webhooks import webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
 from webhooks.models.delivery import NewDelivery

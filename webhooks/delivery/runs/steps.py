@@ -23,6 +23,7 @@ from django.utils import translation
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically, elapsed, fetch_all, is_postgresql
 from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.known_webhooks import webhooks_by_id
 from webhooks.delivery.runs.kinds import (
     EVENTS,
     Applied,
@@ -268,7 +269,7 @@ class Runs:
         free = self._worker.capacity(webhooks, len(webhooks)) if kind.is_sent else {}
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
         if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
-            self._webhooks |= Webhook.objects.in_bulk(unknown)
+            self._webhooks |= webhooks_by_id(Webhook.objects.db, unknown)
         known = self._webhooks  # deleted webhooks are missing
         receivers = {pk: known[pk] for pk in webhooks if pk in free and pk in known and known[pk].is_sendable}
         counts = {}
