@@ -56,8 +56,14 @@ class Delivered:
     @property
     def steady_rate(self) -> float:
         """Deliveries a second in the middle three fifths, while all workers are busy."""
-        middle = self.times[len(self.times) // 5 : len(self.times) * 4 // 5]
-        return (len(middle) - 1) / (middle[-1] - middle[0])
+        return self.rate_of_waves(1)
+
+    def rate_of_waves(self, at_once: int) -> float:
+        """The same for a slow receiver that gets so many requests at once. They arrive in waves, so that the time of a
+        part of a wave says nothing: counts whole waves, if there is one."""
+        first, most = len(self.times) // 5, len(self.times) * 3 // 5 - 1
+        count = most // at_once * at_once or most
+        return count / (self.times[first + count] - self.times[first])
 
 
 def deliver(

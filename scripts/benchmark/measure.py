@@ -81,7 +81,10 @@ class Meter:
     """The processor time of processes from now on. Ended ones count as far as they were seen."""
 
     def __init__(self, pids: Iterable[int]) -> None:
-        self._began = {pid: cpu_seconds([pid]) for pid in pids}
+        self._began = dict[int, float]()
+        for pid in pids:
+            with suppress(OSError):  # it has ended, as a worker of autovacuum does
+                self._began[pid] = cpu_seconds([pid])
         self._at = time.monotonic()
 
     def cores(self) -> float:

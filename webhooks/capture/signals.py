@@ -120,8 +120,9 @@ def on_saving(
     using = _using(sender, instance, using)
     instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
-    is_wanted = not _is_loaded(raw) and using == Event.objects.db and not is_silenced()
-    if not is_wanted or (state and not state.subscriptions.prechange_types):
+    if state and not state.subscriptions.prechange_types:
+        return  # first: nearly all saves end here
+    if _is_loaded(raw) or using != Event.objects.db or is_silenced():
         return
     objects = {}
     for registration in registry.registrations_touched(sender):

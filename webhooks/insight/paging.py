@@ -41,7 +41,7 @@ M = TypeVar("M", bound=Model)
 
 # A page looks through this many rows for matches: first a few, then more. Rows next to each other in the table cost
 # less than rows that an index finds here and there.
-LOOK_THROUGH, LOOK_THROUGH_SCATTERED = (1_000, 2_000, 8_000), (500, 1_000, 2_000)
+LOOK_THROUGH, LOOK_THROUGH_SCATTERED = (1_000, 2_000, 5_000), (500, 1_000, 2_000)
 
 # Events that one page reads deliveries of, and how often.
 EVENTS_AT_ONCE, ROUNDS = 500, 4
