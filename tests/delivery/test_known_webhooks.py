@@ -12,7 +12,7 @@ from tests.support.makers import make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.delivery import known_webhooks
-from webhooks.delivery.known_webhooks import webhooks_by_id
+from webhooks.delivery.known_webhooks import Known, webhooks_by_id
 from webhooks.models import Webhook
 
 USING = "default"
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_webhooks, "_known", {})
+    monkeypatch.setattr(known_webhooks, "_known", Known(None, 0.0, {}))
 
 
 def test_webhooks_are_as_their_rows() -> None:
@@ -103,8 +103,30 @@ def test_a_deleted_webhook_is_left_out() -> None:
 def test_all_are_read_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     pk = make_webhook(Thing).pk
     first = webhooks_by_id(USING, [pk])[pk]
-    monkeypatch.setattr(known_webhooks, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(known_webhooks, "_known", known_webhooks._known._replace(until=0.0))
     assert webhooks_by_id(USING, [pk])[pk] is not first
+
+
+def test_all_are_read_again_with_a_new_connection() -> None:
+    """After a crash of the database, another transaction may have the number of one that was lost."""
+    pk = make_webhook(Thing).pk
+    first = webhooks_by_id(USING, [pk])[pk]
+    connection.close()
+    connection.connect()
+    assert webhooks_by_id(USING, [pk])[pk] is not first
+
+
+@pytest.mark.postgresql
+def test_a_version_has_the_time_at_which_a_user_saved_the_webhook() -> None:
+    """A pooler may hide that the database has crashed."""
+    webhook = make_webhook(Thing)
+    with transaction.atomic():
+        before = dict(known_webhooks._versions.fetch(USING, [webhook.pk]))[webhook.pk].split(")")
+        Webhook.objects.get(pk=webhook.pk).save_settings(set())
+        webhook.name = "another"
+        webhook.save()
+        after = dict(known_webhooks._versions.fetch(USING, [webhook.pk]))[webhook.pk].split(")")
+    assert before[1] != after[1]
 
 
 @pytest.mark.postgresql

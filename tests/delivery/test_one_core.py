@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="this machine has one proce
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(one_core, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(one_core, "CHOSEN_ANEW_AFTER", 3600.0)
     yield
     allow_cores(ALL)
 
@@ -92,15 +94,55 @@ def test_a_thread_that_begins_meanwhile_may_use_all_cores_in_the_end(other: Othe
     late.end()
 
 
-def test_a_thread_that_its_owner_keeps_to_one_core_stays_there(other: Other) -> None:
-    own = Other()
+def test_threads_that_the_host_keeps_to_one_core_stay_there(other: Other) -> None:
+    kept = {core: Other() for core in ALL}
+    for core, thread in kept.items():
+        allow_cores({core}, thread.id() or 0)
+    with OneCore(other.id) as one:
+        be_busy(one)
+    for core, thread in kept.items():
+        assert thread.cores == {core}
+        thread.end()
+    assert allowed_cores() == other.cores == ALL
+
+
+def test_the_two_threads_may_use_all_cores_again_whatever_happened_meanwhile(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the cpuset moves them, and without descriptors the other threads are unknown."""
+
+    def fail(path: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
     with OneCore(other.id) as core:
         be_busy(core)
-        [used] = allowed_cores()
-        kept = {next(one for one in ALL if one != used)}
-        allow_cores(kept, own.id() or 0)
-    assert own.cores == kept
-    own.end()
+        for thread in (0, other.id() or 0):
+            allow_cores(ALL - allowed_cores(thread), thread)
+        monkeypatch.setattr(os, "listdir", fail)
+    assert allowed_cores() == other.cores == ALL
+
+
+def test_what_the_host_has_restricted_stays_restricted(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    restored = list[object]()
+    with OneCore(other.id) as core:
+        be_busy(core)
+        assert core._before is one_core.ALL, "it follows a cpuset that grows"
+    monkeypatch.setattr(one_core, "ALL", frozenset({min(ALL)}))  # as if the host had chosen some of the cores
+    with OneCore(other.id) as core:
+        be_busy(core)
+        restored.append(core._before)
+    assert restored == [ALL]
+    assert allowed_cores() == other.cores == ALL
+
+
+def test_a_core_is_chosen_anew_after_a_while(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_core, "CHOSEN_ANEW_AFTER", 0.0)
+    seen = []
+    with OneCore(other.id) as core:
+        for _ in range(6):
+            core.note(is_busy=True)
+            seen.append(len(other.cores) == 1)
+    assert seen == [False, True, False, True, False, True]
 
 
 def test_work_with_pauses_is_not_busy(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +190,8 @@ def test_a_worker_goes_on_where_the_system_cannot_do_it(
 def test_a_thread_that_makes_requests_uses_all_cores(other: Other) -> None:
     """So does the process that renders templates, which it starts."""
     seen = list[set[int]]()
-    composers = _Composers[int](lambda job: seen.append(allowed_cores()))
     with OneCore(other.id) as core:
+        composers = _Composers[int](lambda job: seen.append(allowed_cores()), core.free_this_thread)
         be_busy(core)
         composers.add(1)
         until(lambda: seen, 10, "the thread")
@@ -163,7 +205,7 @@ def test_a_busy_worker_uses_one_core_until_it_has_nothing_to_do(inbox: Inbox, mo
     for number in range(20):
         make_event(webhook, object_id=str(number))
     runner = DeliveryRunner("test")
-    sender = lambda: allowed_cores(runner._sender.thread_id() or 0)  # noqa: E731
+    sender = lambda: allowed_cores(runner._sender.core._other() or 0)  # noqa: E731
     seen = list[tuple[set[int], set[int]]]()
     outcomes = runner._sender.outcomes
     monkeypatch.setattr(

@@ -29,9 +29,9 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.db import elapsed
+from webhooks.delivery import claims, sender, sweep
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import runner as runner_module
-from webhooks.delivery import sender, sweep
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
@@ -100,6 +100,31 @@ def test_a_worker_whose_requests_all_hang_waits_for_a_wake_up_and_for_nothing_el
     )
     hung_runner.run(60, wait=False)
     assert waits == [0]
+
+
+def test_a_worker_with_new_events_all_the_time_looks_for_due_deliveries_a_few_times_a_second(
+    hung_runner: DeliveryRunner, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[bool]()
+    due = hung_runner._claims._due
+    monkeypatch.setattr(hung_runner._claims, "_due", lambda: looks.append(True) or due())
+
+    def looks_of_a_turn(is_behind: bool = True) -> int:
+        looks.clear()
+        hung_runner._is_behind = is_behind
+        hung_runner._take_work()
+        return len(looks)
+
+    hung_runner._take_work()
+    assert looks_of_a_turn() == 0, "nothing was due a moment ago"
+    assert looks_of_a_turn(is_behind=False) == 1
+    monkeypatch.setattr(claims, "LOOK_EVERY", 0.0)
+    assert [looks_of_a_turn(is_behind=False), looks_of_a_turn()] == [1, 1], "that was a while ago"
+    monkeypatch.setattr(claims, "LOOK_EVERY", 3600.0)
+    looks_of_a_turn(is_behind=False)
+    make_event(make_webhook(Thing, url=inbox.url("ok")), make_webhook(Thing, enabled=False))
+    assert looks_of_a_turn() == 0
+    assert looks_of_a_turn() == 1, "a delivery of the disabled webhook was not claimed"
 
 
 @pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "found nothing before"])

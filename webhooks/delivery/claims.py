@@ -28,6 +28,9 @@ from webhooks.payloads import Bodies
 # for their records were lost, then lose their lease.
 TOKEN_SECONDS = 300
 
+# A worker with new events all the time looks for due deliveries again after so many seconds, if there were none.
+LOOK_EVERY = 0.25
+
 # How many deliveries that have lost one lease, and two, a worker holds at a time.
 SUSPECTS = {1: 10, 2: 1}
 
@@ -97,6 +100,12 @@ class WorkerClaims:
         self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
         self._floors = ScanFloors()
+        self._nothing_due_until = 0.0
+
+    @property
+    def expects_nothing(self) -> bool:
+        """Whether nothing was due a moment ago, and all that was dispatched since then is claimed."""
+        return elapsed() < self._nothing_due_until
 
     @contextmanager
     def claiming(self) -> Iterator[uuid.UUID]:
@@ -181,6 +190,7 @@ class WorkerClaims:
         """The webhooks with due deliveries, unless this worker avoids them."""
         with self._floors.look() as floors:
             due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
+        self._nothing_due_until = 0.0 if due else elapsed() + LOOK_EVERY
         return [webhook for webhook in due if webhook.id not in self._avoided]
 
     def add(
@@ -196,8 +206,10 @@ class WorkerClaims:
         self.claimed |= {delivery.id: delivery for delivery in loaded}
         self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
 
-    def note_dispatched(self, events: int, deliveries: int) -> None:
-        """Expect as many deliveries of each of the next Events."""
+    def note_dispatched(self, events: int, deliveries: int, are_all_claimed: bool) -> None:
+        """Expect as many deliveries of each of the next Events. If some are not claimed, they may be due."""
+        if not are_all_claimed:
+            self._nothing_due_until = 0.0
         self.events_at_once = min(conf.batch, max(1, conf.batch * events // max(1, deliveries)))
 
     def renew(self) -> None:

@@ -105,7 +105,8 @@ def _dispatch(
         raise IntegrityError("Another session has deleted new events")  # so this begins again
     heads &= inserted
     if worker and events:
-        worker.note_dispatched(len(events), len(deliveries))
+        are_all_claimed = all(one.id in heads or one.state == State.WAITING for one in deliveries)
+        worker.note_dispatched(len(events), len(deliveries), are_all_claimed)
     return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
 
 

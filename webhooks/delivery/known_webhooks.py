@@ -7,45 +7,53 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
+from django.db import connections
 from django.db.models import Func, TextField
 
 from webhooks.db import QueryByKeys
 from webhooks.models import Webhook
 
-# All webhooks are read again after so many seconds: a restored backup of the database may repeat a version.
+# All webhooks are read again after so many seconds, and with a new connection to the database: after a crash or a
+# restore, PostgreSQL may use the same numbers of transactions again.
 KEPT_SECONDS = 60.0
 
 
 class Version(Func):
-    """A text that changes whenever PostgreSQL updates the row: its transaction, and its place in the table. Empty on
-    SQLite, which has no such thing."""
+    """A text that changes if PostgreSQL updates the row: its transaction, its place in the table, and when a user saved
+    it. Empty on SQLite, which has no such thing."""
 
     template = "''"
     output_field = TextField()
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
         table = connection.ops.quote_name(Webhook._meta.db_table)
-        return self.as_sql(compiler, connection, template=f"{table}.xmin::text || {table}.ctid::text", **context)
+        parts = (f"{table}.{column}::text" for column in ("xmin", "ctid", "last_updated"))
+        return self.as_sql(compiler, connection, template=" || ".join(parts), **context)
 
 
 _columns = [field.attname for field in Webhook._meta.concrete_fields]
 _rows = QueryByKeys(lambda: Webhook.objects.annotate(version=Version()).values_list(*_columns, "version"))
 _versions = QueryByKeys(lambda: Webhook.objects.annotate(version=Version()).values_list("pk", "version"))
 
-_known: dict[int, tuple[str, Webhook]] = {}
-"""Webhooks with their versions, by id."""
-_known_since = 0.0
+
+class Known(NamedTuple):
+    """Webhooks with their versions, by id."""
+
+    connection: Any
+    """The connection of the driver that read them."""
+    until: float
+    webhooks: dict[int, tuple[str, Webhook]]
+
+
+_known = Known(None, 0.0, {})
 
 
 def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dict[int, Webhook]:
     """As ``Webhook.objects.in_bulk``. Do not change the instances: other batches have the same ones. With ``keeps``,
     their rows stay until the end of the transaction."""
-    global _known, _known_since
-    if time.monotonic() - _known_since > KEPT_SECONDS:
-        _known, _known_since = {}, time.monotonic()
-    known = _known  # another thread may begin a new one
+    known = _known_by(connections[using].connection)
     asked = known.keys() & ids
     versions = dict(_versions.fetch(using, asked, keeps)) if asked else {}
     found = {pk: known[pk][1] for pk, version in versions.items() if known[pk][0] == version}
@@ -56,3 +64,10 @@ def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dic
             if version:
                 known[webhook.pk] = version, webhook
     return found
+
+
+def _known_by(connection: Any) -> dict[int, tuple[str, Webhook]]:
+    global _known
+    if connection is None or connection is not _known.connection or time.monotonic() > _known.until:
+        _known = Known(connection, time.monotonic() + KEPT_SECONDS, {})
+    return _known.webhooks

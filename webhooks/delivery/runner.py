@@ -24,7 +24,6 @@ from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.compose import compose
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.one_core import OneCore
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
@@ -72,7 +71,6 @@ class DeliveryRunner:
         self._clock = DatabaseClock()
         self._sender = Sender(queue, self._compose, self._clock.now, _longest, _about)
         self._avoided = AvoidedWebhooks()
-        self._core = OneCore(self._sender.thread_id)
         self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[ClaimedDelivery] = Breaker()
@@ -124,7 +122,7 @@ class DeliveryRunner:
         # A worker that was woken, or whose last look found nothing, sends new events at once. It looks for other work
         # while the receiver answers.
         new_first, self._found_nothing = self._found_nothing or is_woken, False
-        with self._core:
+        with self._sender.core:
             self._found_nothing = self._run_until(deadline, wait, is_woken, new_first)
 
     def _run_until(self, deadline: float, wait: bool, is_woken: bool, new_first: bool) -> bool:
@@ -143,7 +141,7 @@ class DeliveryRunner:
                     ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
                     idle = time.monotonic() - self._recorded
                     self._sweeper.run_due(idle, is_busy=bool(done or ended))
-            self._core.note(is_busy=bool(done or ended))
+            self._sender.core.note(is_busy=bool(done or ended))
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 return True
         return False
@@ -231,7 +229,8 @@ class DeliveryRunner:
         # not claim, and a later claim would read their events again.
         has_room = self._sender.ready() < conf.batch
         if has_room:
-            count += self._claim()  # before new events: it has waited for longer
+            if not (self._is_behind and self._claims.expects_nothing):
+                count += self._claim()  # before new events: it has waited for longer
             count += self._dispatch()
             if self._claims.has_early:
                 count += self._claims.claim_due(takes_early=True)

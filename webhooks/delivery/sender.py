@@ -22,7 +22,7 @@ from django.utils import translation
 
 from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.one_core import allow_cores, allowed_cores
+from webhooks.delivery.one_core import OneCore
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request
@@ -98,7 +98,9 @@ class Sender(Generic[T]):
         self._sleeps = self._is_closed = self._is_refused = False
         self._last_end = 0.0
         self._thread: threading.Thread | None = None
-        self._composers = _Composers(self._compose_in_group)
+        self.core = OneCore(lambda: self._thread.native_id if self._thread and self._thread.is_alive() else None)
+        """The core that its thread shares with the one that calls it."""
+        self._composers = _Composers(self._compose_in_group, self.core.free_this_thread)
         self.send_until = 0.0
         """Nothing is sent after this time (``elapsed``). If the process was stopped for longer than its leases, other
         workers may have the items by then."""
@@ -113,10 +115,6 @@ class Sender(Generic[T]):
     def is_alive(self) -> bool:
         """Whether its thread can still send, once there is something. A bug or a lack of memory may end it."""
         return self._thread is None or self._thread.is_alive()
-
-    def thread_id(self) -> int | None:
-        """The native id of its thread, None before the first item."""
-        return self._thread.native_id if self._thread else None
 
     def ready(self) -> int:
         """How many items may be sent now."""
@@ -318,12 +316,12 @@ def _refuse_stuck(item: object) -> Request:
 class _Composers(Generic[T]):
     """Threads that call ``work`` with each job. There are as many as there have been jobs at once."""
 
-    def __init__(self, work: Callable[[T], None]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[T], None], begin: Callable[[], None]) -> None:
+        """``begin`` is called first in each thread."""
+        self._work, self._begin = work, begin
         self._jobs: SimpleQueue[T | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
-        self._cores = allowed_cores()
 
     def add(self, job: T) -> None:
         """Only one thread may call this."""
@@ -344,7 +342,7 @@ class _Composers(Generic[T]):
             self._jobs.put(None)
 
     def _run(self) -> None:
-        allow_cores(self._cores)  # the thread that sends may be on one core, and a process that renders gets ours
+        self._begin()
         translation.activate(STORED)
         while (job := self._jobs.get()) is not None:
             self._work(job)
