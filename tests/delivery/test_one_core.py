@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(len(ALL) < 2, reason="this machine has one proce
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(one_core, "BUSY_SECONDS", 0.0)
-    monkeypatch.setattr(one_core, "CHOSEN_ANEW_AFTER", 3600.0)
+    monkeypatch.setattr(one_core, "CHOSEN_AGAIN_AFTER", 3600.0)
     yield
     allow_cores(ALL)
 
@@ -135,8 +135,8 @@ def test_what_the_host_has_restricted_stays_restricted(other: Other, monkeypatch
     assert allowed_cores() == other.cores == ALL
 
 
-def test_a_core_is_chosen_anew_after_a_while(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_core, "CHOSEN_ANEW_AFTER", 0.0)
+def test_a_core_is_chosen_again_after_a_while(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_core, "CHOSEN_AGAIN_AFTER", 0.0)
     seen = []
     with OneCore(other.id) as core:
         for _ in range(6):
@@ -205,7 +205,10 @@ def test_a_busy_worker_uses_one_core_until_it_has_nothing_to_do(inbox: Inbox, mo
     for number in range(20):
         make_event(webhook, object_id=str(number))
     runner = DeliveryRunner("test")
-    sender = lambda: allowed_cores(runner._sender.core._other() or 0)  # noqa: E731
+
+    def sender() -> set[int]:
+        return allowed_cores(runner._sender.core._other() or 0)
+
     seen = list[tuple[set[int], set[int]]]()
     outcomes = runner._sender.outcomes
     monkeypatch.setattr(

@@ -103,9 +103,9 @@ def on_class_prepared(sender: Model, **kwargs: Any) -> None:
 # A project may send these signals itself, and leave out arguments.
 
 
-def _using(sender: Model, instance: models.Model) -> str:
-    """The database of a change, if its signal does not say it."""
-    return router.db_for_write(sender, instance=instance)
+def _using(sender: Model, instance: models.Model, using: str) -> str:
+    """The database of a change."""
+    return using or router.db_for_write(sender, instance=instance)
 
 
 def on_saving(
@@ -117,12 +117,12 @@ def on_saving(
     **kwargs: Any,
 ) -> None:
     """Read the prechange state if a webhook may need it."""
-    using = using or _using(sender, instance)
+    using = _using(sender, instance, using)
     instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
     if state and not state.subscriptions.prechange_types:
         return  # first: nearly all saves end here
-    if (raw and _is_loaded()) or using != Event.objects.db or is_silenced():
+    if _is_loaded(raw) or using != Event.objects.db or is_silenced():
         return
     objects = {}
     for registration in registry.registrations_touched(sender):
@@ -149,10 +149,10 @@ def on_saved(
     sender: Model, instance: models.Model, created: bool = False, using: str = "", raw: bool = False, **kwargs: Any
 ) -> None:
     """Record that an instance was created or updated, and the rows that it inherits. Or note it for ``after_saved``."""
-    using = using or _using(sender, instance)
+    using = _using(sender, instance, using)
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
-    if raw and _is_loaded():
+    if _is_loaded(raw):
         # A row of a fixture may refer to rows that do not exist yet, so it is not recorded. ``loaddata`` sets the row's
         # many-to-many relations next, and their signal does not say ``raw``.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
@@ -167,16 +167,16 @@ def after_saved(
     sender: Model, instance: models.Model, created: bool = False, using: str = "", raw: bool = False, **kwargs: Any
 ) -> None:
     """Record a save, with what the receivers of the project have written to the row."""
-    if raw and _is_loaded():
+    if _is_loaded(raw):
         return
-    using = using or _using(sender, instance)
+    using = _using(sender, instance, using)
     if may_be_wanted(sender, using) and records_later(using):
         _record_saved(sender, instance, created, using)
 
 
-def _is_loaded() -> bool:
-    """Whether a raw save loads an object of a fixture."""
-    return not framework().records_raw_saves()
+def _is_loaded(raw: bool) -> bool:
+    """Whether a save loads an object of a fixture."""
+    return raw and not framework().records_raw_saves()
 
 
 def _record_saved(
@@ -201,7 +201,7 @@ def on_deleting(sender: Model, instance: models.Model, using: str = "", origin: 
     """Record the deletion of an instance while its row can still be read."""
     if is_silenced():
         return
-    using = using or _using(sender, instance)
+    using = _using(sender, instance, using)
     read_pointing(sender, instance, using, origin)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
@@ -217,7 +217,7 @@ def on_deleted(sender: Model, instance: models.Model, using: str = "", **kwargs:
     """Finish the deletion of an instance: its row is gone."""
     registration = registry.registration_of(sender)
     if registration is not None:
-        finish_deletion(registration, instance.pk, using or _using(sender, instance))
+        finish_deletion(registration, instance.pk, _using(sender, instance, using))
 
 
 def on_many_to_many_changed(
@@ -231,7 +231,7 @@ def on_many_to_many_changed(
     **kwargs: Any,
 ) -> None:
     """Record changes of the objects that have the field, from either side of the relation."""
-    using = using or _using(sender, instance)
+    using = _using(sender, instance, using)
     if "_webhooks_loaded" in instance.__dict__ and _is_being_loaded(instance):
         return
     holders: Any = model if reverse else type(instance)

@@ -238,17 +238,9 @@ class TransactionState:
 
     @property
     def is_current(self) -> bool:
-        """Whether its transaction is the open one. Each save asks three times, so this calls nothing if it can."""
+        """Whether its transaction is the open one."""
         connection = self.connection
-        if not connection.atomic_blocks:
-            return False
-        block = None if connection.commit_on_exit else _block_by_hand(connection)
-        if block is not self._block and block != self._block:
-            return False
-        for callback in connection.run_on_commit:  # noqa: SIM110 # as in ``is_open``
-            if callback[1] is self:
-                return True
-        return False
+        return bool(connection.atomic_blocks) and _block_by_hand(connection) == self._block and self.is_open
 
     @property
     def is_open(self) -> bool:

@@ -19,9 +19,9 @@ BUSY_SECONDS = 0.02
 
 # After so many seconds on a core, the system places the threads for a moment, and the worker stays where they are then.
 # Two workers may have chosen the same core, and the system cannot part them.
-CHOSEN_ANEW_AFTER = 0.5
+CHOSEN_AGAIN_AFTER = 0.5
 
-# More cores than a machine has: Linux leaves out those that there are not, and those that the process may not use.
+# More cores than a machine has. Linux ignores the others, and cores that the process may not use.
 ALL = frozenset(range(1024))
 
 _PROCESSOR = 36  # which value after the name of the thread in its file "stat", see proc_pid_stat(5)
@@ -65,9 +65,9 @@ class OneCore:
     def note(self, is_busy: bool) -> None:
         """Note whether there was something to do since the last call."""
         now = time.monotonic()
-        if self._core is not None and now < self._stays_until:
-            return
         if self._core is not None:
+            if now < self._stays_until:
+                return
             self._leave()
             self._busy_since = None
         if not is_busy:
@@ -76,7 +76,7 @@ class OneCore:
             self._busy_since = now
         elif now - self._busy_since >= BUSY_SECONDS:
             self._stay()
-            self._stays_until = now + CHOSEN_ANEW_AFTER
+            self._stays_until = now + CHOSEN_AGAIN_AFTER
 
     def free_this_thread(self) -> None:
         """Let the calling thread use the cores of before the block. For a thread that the other one has started, and
