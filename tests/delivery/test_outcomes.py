@@ -113,8 +113,11 @@ def test_a_failure_is_retried_by_the_schedule_with_the_same_id_and_body(inbox: I
     received = inbox.received()
     assert len(received) == 3
     assert len({(one.headers["webhook-id"], one.body) for one in received}) == 1
-    assert states() == [State.SUCCEEDED]
     assert [(attempt.number, attempt.status) for attempt in Attempt.objects.all()] == [(1, 503), (2, 503), (3, 200)]
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempt_count) == (State.SUCCEEDED, 3)
+    assert (delivery.reason, delivery.error_kind) == ("", ""), "not those of the attempt before"
+    assert delivery.finished_at is not None
 
 
 def test_a_schedule_that_ends_ends_the_delivery_as_failed(inbox: Inbox, webhooks_settings: Any) -> None:

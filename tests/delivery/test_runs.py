@@ -54,6 +54,11 @@ def test_counting_begins_at_the_oldest_stored_event(inbox: Inbox, monkeypatch: p
     assert run.total == 1
 
 
+@pytest.fixture(autouse=True)
+def one_batch_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "BATCHES", 1)
+
+
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any) -> None:
     """Let a step take two rows, and read three ahead."""
@@ -265,13 +270,42 @@ def test_capacity_limits_what_a_step_takes(inbox: Inbox, monkeypatch: pytest.Mon
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(9):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number))
-    monkeypatch.setattr(WorkerClaims, "capacity", lambda self, sendable, among: dict.fromkeys(sendable, 4))
+    monkeypatch.setattr(WorkerClaims, "capacity", lambda self, sendable, *args: dict.fromkeys(sendable, 4))
     run = runs.start("resend", {}, takes_all=True)
     take_steps(run, 2)
     assert run.done == 4
-    monkeypatch.setattr(WorkerClaims, "capacity", lambda self, sendable, among: dict.fromkeys(sendable, 0))
+    monkeypatch.setattr(WorkerClaims, "capacity", lambda self, sendable, *args: dict.fromkeys(sendable, 0))
     take_steps(run, 3)
     assert run.done == 4
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_step_takes_several_batches_of_rows(
+    inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    monkeypatch.setattr(steps, "BATCHES", 2)
+    webhooks_settings(BATCH=3)
+    webhook = make_webhook(Thing, url=inbox.url(), enabled=enabled)
+    for number in range(9):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(number))
+    run = runs.start("resend", {}, takes_all=True)
+    take_steps(run, 2)  # the first step counts
+    assert run.done == 6
+
+
+def test_a_worker_with_live_traffic_sends_it_before_it_takes_the_rows_that_it_has_read(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    make_delivery(webhook, State.SUCCEEDED)
+    run, runner, done = runs.start("resend", {}, takes_all=True), DeliveryRunner("test"), list[int]()
+    try:
+        runner._runs.saw_live()
+        for _ in range(3):
+            assert runner._runs.step() == 1, "so that the worker does not rest"
+            run.refresh_from_db()
+            done.append(run.done)
+    finally:
+        runner.close(grace=0)
+    assert done == [0, 0, 1], "it counts, reads, and takes"
 
 
 def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(

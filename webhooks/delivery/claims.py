@@ -175,16 +175,16 @@ class WorkerClaims:
         webhook = random.choice(due)  # noqa: S311 # nosec B311 # fair turns
         return self._claim({webhook: 1}, webhook.has.index(True))
 
-    def capacity(self, webhooks: Iterable[int], among: int) -> dict[int, int]:
-        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
-        that this worker does not avoid."""
-        share = self._share(among)
+    def capacity(self, webhooks: Iterable[int], among: int, batches: int = 1) -> dict[int, int]:
+        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some, and so many ``batches``
+        are claimed at once. By the ids of webhooks that this worker does not avoid."""
+        share = self._share(among, batches)
         return {pk: self._sender.capacity(pk, share) for pk in webhooks if pk not in self._avoided}
 
     @staticmethod
-    def _share(among: int) -> int:
-        """How many of a batch to claim for each of so many webhooks."""
-        return max(1, conf.batch // max(1, among))
+    def _share(among: int, batches: int = 1) -> int:
+        """How many of some batches to claim for each of so many webhooks."""
+        return max(1, batches * conf.batch // max(1, among))
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""

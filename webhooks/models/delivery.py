@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from webhooks.db import (
     Statement,
     among_sql,
     atomically,
-    execute,
     fetch_all,
     fetch_each,
     json_rows_sql,
@@ -346,36 +345,47 @@ class DeliveryManager(_DeliveryManager):
         return {pk: moved.number for pk, moved in mine.items()}
 
     def _note(self, transitions: Collection[Transition], moved: Mapping[uuid.UUID, Moved]) -> None:
-        """Write the results of these attempts, and how many there were."""
-        if not transitions:
-            return
-        using = self.db
-        rows = {
-            one.id: {
-                "outcome": "" if one.state == State.PENDING else one.state,
-                "attempts": moved[one.id].number,
-                "reason": one.reason,
-                "error_kind": one.error_kind,
-            }
-            for one in transitions
-        }
-        chosen, chosen_param = among_sql(using, rows, "uuid")
+        """Write the results of these attempts, and how many there were. In one round trip, if the driver can."""
+        succeeded = defaultdict[int, list[uuid.UUID]](list)
+        failed = dict[uuid.UUID, dict[str, Any]]()
+        for one in transitions:
+            number = moved[one.id].number
+            if one.state == State.SUCCEEDED:
+                succeeded[number].append(one.id)
+            else:
+                outcome = "" if one.state == State.PENDING else one.state
+                result = {"outcome": outcome, "reason": one.reason, "error_kind": one.error_kind}
+                failed[one.id] = result | {"attempts": number}
+        statements = [self._note_success_sql(ids, number) for number, ids in succeeded.items()]
+        if failed:
+            statements.append(self._note_failures_sql(failed))
+        if statements:
+            fetch_each(self.db, *statements)
+
+    def _note_success_sql(self, ids: Collection[uuid.UUID], attempts: int) -> Statement:
+        chosen, chosen_param = among_sql(self.db, ids, "uuid")
+        statement = f"""
+            UPDATE rq_webhooks_delivery SET
+                outcome = 'succeeded', noted_attempts = %s, reason = '', error_kind = '', noted_end = {now_sql(self.db)}
+            WHERE id {chosen}
+        """
+        return statement, [attempts, chosen_param]
+
+    def _note_failures_sql(self, results: Mapping[uuid.UUID, Mapping[str, Any]]) -> Statement:
+        chosen, chosen_param = among_sql(self.db, results, "uuid")
         names = ("outcome", "attempts", "reason", "error_kind")
-        outcome, attempts, reason, kind = (value_by_id_sql(using, "id", name) for name in names)
-        execute(
-            using,
-            f"""
+        outcome, attempts, reason, kind = (value_by_id_sql(self.db, "id", name) for name in names)
+        statement = f"""
             UPDATE rq_webhooks_delivery SET
                 outcome = {outcome},
                 noted_attempts = CAST({attempts} AS integer),
                 reason = {reason},
                 error_kind = {kind},
-                noted_end = CASE WHEN {outcome} = '' THEN NULL ELSE {now_sql(using)} END
-            FROM {rows_by_id_sql(using)}
+                noted_end = CASE WHEN {outcome} = '' THEN NULL ELSE {now_sql(self.db)} END
+            FROM {rows_by_id_sql(self.db)}
             WHERE id {chosen}
-            """,
-            [rows_by_id(using, rows), chosen_param],
-        )
+        """
+        return statement, [rows_by_id(self.db, results), chosen_param]
 
 
 class Delivery(models.Model):

@@ -52,14 +52,18 @@ logger = get_logger(__name__)
 
 T = TypeVar("T")
 
-# Keys that a worker reads ahead for the next steps of a run: with one query, and for all webhooks together.
-READ, READ_OF_ALL = 2000, 25_000
+# Keys that a worker reads ahead for the next steps of a run: with one query, and for all webhooks together. A query for
+# 2000 takes 10 ms, and live deliveries wait for it.
+READ, READ_OF_ALL, READ_BESIDE_LIVE = 2000, 50_000, 200
 
 # A step reads keys for about this long (seconds). Then it takes rows of the webhooks that have some.
 READ_SECONDS = 0.02
 
 # The most webhooks in one step.
 WEBHOOKS = 50
+
+# Batches of rows that a step takes. It writes the run and its cursors once for all of them.
+BATCHES = 2
 
 # Rows of a webhook that a step takes at most, and events to replay. Their locks last until its end.
 MOST, MOST_REPLAYED = 500, 20
@@ -263,10 +267,10 @@ class Runs:
         A worker holds few deliveries of each of many webhooks. So one step takes rows of many: it costs as much for
         five rows as for fifty.
         """
-        left = BESIDE_LIVE if self.are_beside_live else conf.batch
+        left = BESIDE_LIVE if self.are_beside_live else BATCHES * conf.batch
         turn = self._turn % max(1, len(webhooks))
         webhooks = [*webhooks[turn:], *webhooks[:turn]]
-        free = self._worker.capacity(webhooks, len(webhooks)) if kind.is_sent else {}
+        free = self._worker.capacity(webhooks, len(webhooks), BATCHES) if kind.is_sent else {}
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
         if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
             self._webhooks |= webhooks_by_id(Webhook.objects.db, unknown)
@@ -283,7 +287,8 @@ class Runs:
     def _portion(
         self, run: Run, kind: RunKind, webhook: int, after: int, count: int, is_claimed: bool
     ) -> Portion | None:
-        """The next ``count`` rows of a webhook after a cursor. None if reading them took too long.
+        """The next ``count`` rows of a webhook after a cursor. None if reading them took too long, or if live
+        deliveries come first now.
 
         Another worker may have moved the cursor since the last step.
         """
@@ -291,14 +296,16 @@ class Runs:
         known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
         until = run.last_event
         if not known:
-            until, limit = (
-                min(after + self._pace.events * kind.stride, until),
-                max(count, min(READ, READ_OF_ALL // len(run.cursors))),
-            )
+            until = min(after + self._pace.events * kind.stride, until)
+            most = READ_BESIDE_LIVE if self.are_beside_live else READ
+            limit = max(count, min(most, READ_OF_ALL // len(run.cursors)))
             found = self._read_in_time(lambda: kind.keys(run, webhook, after, until, limit))
             if found is None:
                 return None
             known = found
+            if known and self.are_beside_live:
+                self._read[run.pk, webhook] = known
+                return None
         self._read[run.pk, webhook] = known
         if known:
             until = known[:count][-1].event_id
