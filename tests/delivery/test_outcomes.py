@@ -118,7 +118,8 @@ def test_a_failure_is_retried_by_the_schedule_with_the_same_id_and_body(inbox: I
     assert (delivery.state, delivery.attempt_count) == (State.SUCCEEDED, 3)
     assert (delivery.reason, delivery.error_kind) == ("", ""), "not those of the attempt before"
     last = Attempt.objects.get(number=3)
-    assert delivery.finished_at is not None and delivery.finished_at >= last.started_at
+    assert delivery.finished_at is not None
+    assert delivery.finished_at >= last.started_at
 
 
 def test_a_schedule_that_ends_ends_the_delivery_as_failed(inbox: Inbox, webhooks_settings: Any) -> None:

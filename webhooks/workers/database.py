@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -21,7 +20,7 @@ from webhooks.db import DatabaseNow, is_postgresql
 from webhooks.models import Event
 from webhooks.models import Worker as Lease
 from webhooks.workers.jobs import CHANNEL
-from webhooks.workers.slices import BUSY_POLL, HEARTBEAT_SECONDS, NEW_OBJECTS, WARM_SECONDS, Slices
+from webhooks.workers.slices import BUSY_POLL, HEARTBEAT_SECONDS, WARM_SECONDS, Slices, collect_garbage_seldom
 from webhooks.workers.status import SILENT_SHIPPED, faults_as_json
 
 # Seconds after which a wait looks whether the worker is to stop.
@@ -42,8 +41,7 @@ class DatabaseWorker:
 
     def run(self) -> None:
         """Deliver until ``stop``. A second call of it ends the requests in flight."""
-        gc.freeze()  # the code of the host stays: no collection need look at it again
-        gc.set_threshold(NEW_OBJECTS)
+        collect_garbage_seldom()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         is_woken = True

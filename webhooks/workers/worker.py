@@ -7,7 +7,6 @@ as on rq's own worker.
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Sequence
@@ -25,7 +24,14 @@ from webhooks.conf import conf
 from webhooks.delivery.breaker import Fault
 from webhooks.workers import jobs
 from webhooks.workers.redis import LastingWorker
-from webhooks.workers.slices import BUSY_POLL, HEARTBEAT_SECONDS, NEW_OBJECTS, WARM_SECONDS, Slices, close_connections
+from webhooks.workers.slices import (
+    BUSY_POLL,
+    HEARTBEAT_SECONDS,
+    WARM_SECONDS,
+    Slices,
+    close_connections,
+    collect_garbage_seldom,
+)
 from webhooks.workers.status import (
     CLASS_FIELD,
     CLOCK_FIELD,
@@ -73,8 +79,7 @@ class WebhookWorker(LastingWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Register with Redis. Until that succeeds, deliver without Redis."""
         self._install_signal_handlers()
-        gc.freeze()  # the code of the host stays: no collection need look at it again
-        gc.set_threshold(NEW_OBJECTS)
+        collect_garbage_seldom()
         is_registered = False
         while not (is_registered or self._stop_requested):
             if self._backoff.is_active:
