@@ -272,7 +272,7 @@ class Settings:
     senders = Setting[int](512, count)
     """How many requests a worker sends at once."""
     batch = Setting[int](250, count)
-    """How many rows one statement of a worker takes; a step of a run takes twice as many."""
+    """The most rows that one statement of a worker takes. A step of a run takes up to twice as many."""
     slice = Setting[float](3, positive_seconds)
     """Seconds that a worker delivers before its other duties."""
     lease = Setting[float](15, positive_seconds)

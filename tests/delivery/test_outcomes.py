@@ -21,11 +21,13 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Thing
+from webhooks import db
 from webhooks.db import atomically
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import ClaimedDelivery
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, MediaType, QueuedDelivery, State, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.network.attempt import Outcome
@@ -365,6 +367,32 @@ def test_a_lost_claim_does_not_affect_the_others(inbox: Inbox) -> None:
         delivering.record(pairs, "worker")
     assert states() == [State.SUCCEEDED, State.SENDING]
     assert Attempt.objects.count() == 1
+
+
+@pytest.mark.parametrize("in_one_round_trip", [True, False])
+def test_each_delivery_of_a_record_gets_its_own_result(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, in_one_round_trip: bool
+) -> None:
+    if not in_one_round_trip:
+        monkeypatch.setattr(db, "_sends_several", lambda using, driver: False)
+    webhook = make_webhook(Thing, url=inbox.url())
+    ends = {
+        State.SUCCEEDED: outcome(status=200),
+        State.PENDING: outcome(status=503, reason="HTTP 503", kind=ErrorKind.HTTP_5XX),
+        State.FAILED: outcome(reason="no", kind=ErrorKind.VETOED),
+    }
+    pairs, expected = list[tuple[ClaimedDelivery, Outcome]](), dict[uuid.UUID, tuple[Any, ...]]()
+    for attempts in (0, 4, 1):
+        for state, end in ends.items():
+            before = {"attempt_count": attempts, "reason": "HTTP 500" if attempts else ""}
+            delivery = make_delivery(webhook, State.SENDING, object_id=f"{attempts} {state}", **before)
+            pairs.append((claimed(delivery), end))
+            expected[delivery.pk] = state, attempts + 1, end.reason, end.kind, state != State.PENDING
+    atomically(lambda: delivering.record(pairs, "worker"), "default")
+    found = Delivery.objects.for_detail()
+    assert expected == {
+        one.pk: (one.state, one.attempt_count, one.reason, one.error_kind, one.finished_at is not None) for one in found
+    }
 
 
 # Locks

@@ -29,6 +29,7 @@ from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunState, State, Webhook
 from webhooks.operations import kinds, runs
+from webhooks.operations.retries import DeliveryKind
 from webhooks.operations.webhooks import pause, resume
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -54,13 +55,13 @@ def test_counting_begins_at_the_oldest_stored_event(inbox: Inbox, monkeypatch: p
     assert run.total == 1
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def one_batch_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "BATCHES", 1)
 
 
 @pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any) -> None:
+def small_steps(one_batch_in_a_step: None, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any) -> None:
     """Let a step take two rows, and read three ahead."""
     monkeypatch.setattr(steps, "READ", 3)
     monkeypatch.setattr(steps, "UNCLAIMED", 2)
@@ -197,6 +198,7 @@ def test_a_run_of_a_program_ends_with_no_user(small_steps: None) -> None:
     assert finished(run).state == RunState.DONE
 
 
+@pytest.mark.usefixtures("one_batch_in_a_step")
 @pytest.mark.parametrize(
     ("kind", "state", "filters", "later"),
     [
@@ -247,6 +249,7 @@ def test_a_run_goes_on_behind_many_events_without_rows(monkeypatch: pytest.Monke
     assert (run.state, run.total, run.done) == (RunState.DONE, 2, 2)
 
 
+@pytest.mark.usefixtures("one_batch_in_a_step")
 def test_a_step_leaves_alone_what_does_not_match_the_filters_any_more(webhooks_settings: Any) -> None:
     webhooks_settings(BATCH=2)
     webhook = make_webhook(Thing, enabled=False)
@@ -293,7 +296,7 @@ def test_a_step_takes_several_batches_of_rows(
     assert run.done == 6
 
 
-def test_a_worker_with_live_traffic_sends_it_before_it_takes_the_rows_that_it_has_read(inbox: Inbox) -> None:
+def test_a_worker_with_live_traffic_reads_rows_in_one_step_and_takes_them_in_the_next(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     make_delivery(webhook, State.SUCCEEDED)
     run, runner, done = runs.start("resend", {}, takes_all=True), DeliveryRunner("test"), list[int]()
@@ -306,6 +309,34 @@ def test_a_worker_with_live_traffic_sends_it_before_it_takes_the_rows_that_it_ha
     finally:
         runner.close(grace=0)
     assert done == [0, 0, 1], "it counts, reads, and takes"
+
+
+@pytest.mark.parametrize(("is_live", "most"), [(False, 5), (True, 2)])
+def test_a_worker_with_live_traffic_reads_fewer_rows_with_a_query(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any, is_live: bool, most: int
+) -> None:
+    monkeypatch.setattr(steps, "READ", 5)
+    monkeypatch.setattr(steps, "READ_BESIDE_LIVE", 2)
+    webhooks_settings(BATCH=1)
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(9):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(number))
+    runs.start("resend", {}, takes_all=True)
+    runner, asked, read = DeliveryRunner("test"), list[int](), DeliveryKind.keys
+
+    def keys(self: DeliveryKind, *args: Any) -> list[Key]:
+        asked.append(args[-1])
+        return read(self, *args)
+
+    monkeypatch.setattr(DeliveryKind, "keys", keys)
+    try:
+        if is_live:
+            runner._runs.saw_live()
+        for _ in range(2):  # the first step counts
+            runner._runs.step()
+    finally:
+        runner.close(grace=0)
+    assert asked == [most]
 
 
 def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
@@ -327,6 +358,7 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     assert counts[3] == counts[2] <= 12
 
 
+@pytest.mark.usefixtures("one_batch_in_a_step")
 def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
     inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

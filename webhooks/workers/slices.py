@@ -34,7 +34,8 @@ logger = get_logger(__name__)
 
 
 def collect_garbage_seldom() -> None:
-    """Let the garbage collector leave out what is loaded so far, such as the code of the host. Call it at the start."""
+    """Let the garbage collector look at new objects less often, and never at what is loaded so far, such as the code of
+    the host. Call it at the start."""
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)
 

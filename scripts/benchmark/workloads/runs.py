@@ -40,8 +40,8 @@ LIVE = 600
 
 def measure_run(bench: Bench) -> Iterator[Measurements]:
     while True:
-        alone = _live_latencies(bench, _prepare(bench, 0), begins=False)
         plain = [_rate_of_new(bench)]
+        alone = _live_latencies(bench, _prepare(bench, 0), begins=False)
         webhook = _prepare(bench, bench.size(TOTAL, 300))
         seconds, early, late, milliseconds_to_begin = _resend(bench, {"webhook": webhook.pk})
         plain.append(_rate_of_new(bench))
@@ -59,8 +59,8 @@ def measure_run(bench: Bench) -> Iterator[Measurements]:
 
 
 def _rate_of_new(bench: Bench) -> float:
-    """Deliveries of new events a second. Measured before, between and after the runs, and for some seconds with all
-    other duties of a worker: a run takes twenty seconds."""
+    """Deliveries of new events a second. They last long enough that the worker's other duties count, too, as they do in
+    a run."""
     return deliver(bench, bench.size(20_000, 200)).rate
 
 

@@ -53,7 +53,7 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 # Keys that a worker reads ahead for the next steps of a run: with one query, and for all webhooks together. A query for
-# 2000 takes 10 ms, and live deliveries wait for it.
+# 2000 takes 10 ms. With live traffic it reads fewer, because live deliveries wait for it.
 READ, READ_OF_ALL, READ_BESIDE_LIVE = 2000, 50_000, 200
 
 # A step reads keys for about this long (seconds). Then it takes rows of the webhooks that have some.
@@ -287,8 +287,8 @@ class Runs:
     def _portion(
         self, run: Run, kind: RunKind, webhook: int, after: int, count: int, is_claimed: bool
     ) -> Portion | None:
-        """The next ``count`` rows of a webhook after a cursor. None if reading them took too long, or if live
-        deliveries come first now.
+        """The next ``count`` rows of a webhook after a cursor. None if reading them took too long, or if it has just
+        read them, and live deliveries go first.
 
         Another worker may have moved the cursor since the last step.
         """
