@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -62,7 +63,9 @@ def tls_in_front_of(port: int, certificate: Certificate) -> Iterator[int]:
 
 @contextmanager
 def valkey(*options: object) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([get_binary_path(), *map(str, options)], stdout=subprocess.DEVNULL) as process:
+    command = [get_binary_path(), *map(str, options)]
+    # A replica makes the server write its data into the current folder.
+    with TemporaryDirectory() as folder, subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
         try:
             yield process
         finally:
