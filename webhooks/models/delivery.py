@@ -353,9 +353,12 @@ class DeliveryManager(_DeliveryManager):
             if one.state == State.SUCCEEDED:
                 succeeded[number].append(one.id)
             else:
-                outcome = "" if one.state == State.PENDING else one.state
-                result = {"outcome": outcome, "reason": one.reason, "error_kind": one.error_kind}
-                failed[one.id] = result | {"attempts": number}
+                failed[one.id] = {
+                    "outcome": "" if one.state == State.PENDING else one.state,
+                    "attempts": number,
+                    "reason": one.reason,
+                    "error_kind": one.error_kind,
+                }
         statements = [self._note_success_sql(ids, number) for number, ids in succeeded.items()]
         if failed:
             statements.append(self._note_failures_sql(failed))

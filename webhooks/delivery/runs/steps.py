@@ -294,8 +294,8 @@ class Runs:
         """
         known = self._read.get((run.pk, webhook), [])
         known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
-        until = run.last_event
-        if not known:
+        until, is_read_now = run.last_event, not known
+        if is_read_now:
             until = min(after + self._pace.events * kind.stride, until)
             most = READ_BESIDE_LIVE if self.are_beside_live else READ
             limit = max(count, min(most, READ_OF_ALL // len(run.cursors)))
@@ -303,10 +303,9 @@ class Runs:
             if found is None:
                 return None
             known = found
-            if known and self.are_beside_live:
-                self._read[run.pk, webhook] = known
-                return None
         self._read[run.pk, webhook] = known
+        if known and is_read_now and self.are_beside_live:
+            return None
         if known:
             until = known[:count][-1].event_id
         return Portion(webhook, after, until, known[:count], count if is_claimed else 0)
