@@ -240,7 +240,6 @@ def test_an_act_on_all_that_match_asks_with_their_number_and_becomes_a_run(
     admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 1)
-    monkeypatch.setattr("webhooks.pages.run_start.COUNT_SECONDS", 60)
     make_site_deliveries(webhook, 3)
     make_site_delivery(webhook, State.SUCCEEDED, make_site_event(9))
     asked = admin_client.post(f"{address('delivery_bulk_retry')}?state=failed", {"_all": "on"}, follow=True)

@@ -17,12 +17,6 @@ from webhooks.operations import runs
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def patient_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pages before a run count all rows, however busy the machine is."""
-    monkeypatch.setattr("webhooks.pages.run_start.COUNT_SECONDS", 60)
-
-
 @pytest.fixture
 def webhook() -> Webhook:
     return make_webhook(Site, name="CMDB")
