@@ -493,11 +493,11 @@ def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:
 def fingerprint_sql(for_postgresql: bool, *selects: tuple[Sequence[str], str]) -> str:
     """A SELECT of one text that differs if any of these rows does. Each is some columns, and the tables they are of.
 
-    On PostgreSQL it is a hash. It is sorted there, because a row that is updated moves.
+    On PostgreSQL it is the sum of a hash of each row, in any order: a row that is updated moves.
     """
     row, text = "json_array", "GROUP_CONCAT(line, '')"
     if for_postgresql:
-        row, text = "ROW", "SHA256(CONVERT_TO(STRING_AGG(line, '' ORDER BY line COLLATE \"C\"), 'UTF8'))"
+        row, text = "ROW", "SUM(HASHTEXTEXTENDED(line, 0))"
     lines = (f"SELECT CAST({row}({', '.join(columns)}) AS text) AS line FROM {tables}" for columns, tables in selects)
     return f"SELECT COALESCE(CAST({text} AS text), '') FROM ({' UNION ALL '.join(lines)}) AS lines"
 
