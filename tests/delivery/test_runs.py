@@ -391,13 +391,13 @@ def test_a_receiver_that_is_gone_gets_nothing_more_of_a_run(
     inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "LOOK_EVERY", 60)
-    webhooks_settings(BATCH=2)
+    webhooks_settings(BATCH=2, SENDERS=1)
     webhook = make_webhook(Thing, url=inbox.url("status/410"))
     for key in range(20):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(key))
     run = finished(runs.start("resend", {}, takes_all=True))
     assert run.done == 20
-    assert len(inbox.received()) <= 4, "what the worker held already"
+    assert len(inbox.received()) <= 8, "the first two steps: the second one may come before the first answer is recorded"
     webhook.refresh_from_db()
     assert not webhook.enabled
 

@@ -8,6 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from tests.support.servers import free_port
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 512  # a worker connects as often at once; with the default of 5 some would not get through
+
+
 class FickleReceiver:
     """It keeps the ids of the deliveries that it accepted."""
 
@@ -32,7 +36,7 @@ class FickleReceiver:
             def log_message(self, *args: object) -> None:
                 """Without lines on standard error."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server = Server(("127.0.0.1", self.port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
