@@ -63,7 +63,7 @@ def posts(directory: Path) -> list[Post]:
 
 class Receiver(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 512  # a worker connects as often at once; with the default of 5 some would not get through
+    request_queue_size = 512  # with the default of 5, connections of a burst time out
 
     def __init__(self, directory: Path) -> None:
         port_file = directory / "receiver.port"

@@ -397,7 +397,7 @@ def test_a_receiver_that_is_gone_gets_nothing_more_of_a_run(
         make_delivery(webhook, State.SUCCEEDED, object_id=str(key))
     run = finished(runs.start("resend", {}, takes_all=True))
     assert run.done == 20
-    assert len(inbox.received()) <= 8, "the first two steps: the second one may come before the first answer is recorded"
+    assert len(inbox.received()) <= 8, "two steps: the second one may come before the first answer is recorded"
     webhook.refresh_from_db()
     assert not webhook.enabled
 

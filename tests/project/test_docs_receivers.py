@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
@@ -30,6 +32,7 @@ from tests.support.makers import make_webhook
 from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.testapp.models import Thing
+from webhooks.conf import conf
 from webhooks.models import State, Webhook
 from webhooks.security import signing
 from webhooks.security.encryption import Secret
@@ -386,3 +389,18 @@ def test_a_receiver_does_not_start_without_a_key(language: str, secret: str, tmp
 def test_the_receiver_in_python_needs_no_package_of_this_project() -> None:
     imported = set(re.findall(r"^(?:from|import) (\w+)", code("receiver.py"), re.MULTILINE))
     assert imported - sys.stdlib_module_names == {"standardwebhooks"}
+
+
+def test_all_connections_that_a_worker_opens_at_once_get_through(receiver: Running) -> None:
+    # Half of SENDERS may go to one webhook. A receiver that does nothing has only its queue of connections.
+    address = ("127.0.0.1", urlsplit(receiver.url).port)
+    receiver.process.send_signal(signal.SIGSTOP)
+    try:
+        with ExitStack() as stack:
+            for number in range(conf.senders // 2):
+                try:
+                    stack.enter_context(socket.create_connection(address, 2))
+                except TimeoutError:
+                    pytest.fail(f"only {number} connections got through")
+    finally:
+        receiver.process.send_signal(signal.SIGCONT)

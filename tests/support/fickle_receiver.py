@@ -9,7 +9,7 @@ from tests.support.servers import free_port
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 512  # a worker connects as often at once; with the default of 5 some would not get through
+    request_queue_size = 512  # with the default of 5, connections of a burst time out
 
 
 class FickleReceiver:
