@@ -4,8 +4,9 @@ The receiver has one thread and an epoll, and parses as little as possible. It a
 
     http://127.0.0.1:PORT/INBOX/BEHAVIOUR
 
-BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``slow-200`` (after 200 ms, or any other number), ``hang`` (never
-answers), ``fail`` (answers 503) or ``keep`` (like ok, and keeps the requests).
+BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``slow-200`` (after 200 ms, or any other number), ``one-by-one``
+(handles one request after another, 50 ms each), ``hang`` (never answers), ``fail`` (answers 503) or ``keep`` (like ok,
+and keeps the requests).
 ``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
 ``python -m scripts.benchmark.receiver TOKEN`` starts one and prints its port.
 """
@@ -30,6 +31,7 @@ from tests.support.waiting import until
 
 SLOW = "slow"
 SLOW_MILLISECONDS = 50
+ONE_BY_ONE = "one-by-one"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
@@ -68,7 +70,7 @@ class FastReceiver(ReceiverProcess):
 
 
 class Inbox:
-    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, hang, fail or keep."""
+    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, one-by-one, hang, fail or keep."""
 
     def __init__(self, receiver: ReceiverProcess, behaviour: str = "ok") -> None:
         self._receiver = receiver
@@ -103,10 +105,12 @@ def _headers(head: str) -> dict[str, str]:
 
 @dataclass
 class _Log:
-    """The webhook-id and the time (monotonic) of each request, and the kept requests."""
+    """The webhook-id and the time (monotonic) of each request, and the kept requests. ``busy_until`` is when an inbox
+    that handles one after another has done so."""
 
     received: list[tuple[str, float]] = field(default_factory=list)
     kept: list[tuple[bytes, bytes]] = field(default_factory=list)
+    busy_until: float = 0.0
 
 
 class Receiver:
@@ -180,6 +184,9 @@ class Receiver:
         if behaviour.startswith(SLOW):
             seconds = int(behaviour.partition("-")[2] or SLOW_MILLISECONDS) / 1000
             heapq.heappush(self._delayed, (now + seconds, client.fileno(), client))
+        elif behaviour == ONE_BY_ONE:
+            log.busy_until = max(now, log.busy_until) + SLOW_MILLISECONDS / 1000
+            heapq.heappush(self._delayed, (log.busy_until, client.fileno(), client))
         elif behaviour != "hang":
             if behaviour == "keep":
                 log.kept.append((head, body))

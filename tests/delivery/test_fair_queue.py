@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 import timeit
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +65,74 @@ def test_a_webhook_with_costly_answers_is_slow() -> None:
         queue.ended(1, timed_out=False, cost=cost)
         caps.append(queue.ready())
     assert caps == [3, 4, 5, 6, 1, 2], "once they have cost more than 50 ms"
+
+
+class Timed:
+    """Requests to a receiver that has ``slots``, and takes ``seconds`` for each. All have the same timeout."""
+
+    TIMEOUT = 10.0
+
+    def __init__(self, seconds: float, slots: int, count: int) -> None:
+        self.queue: FairQueue[str] = FairQueue(512)
+        self._seconds, self._free = seconds, [0.0] * slots
+        self._answers: list[tuple[float, float]] = []
+        """The time of each answer, and how long it took."""
+        self.now = 0.0
+        self.timed_out = self.most = 0
+        for _ in range(count):
+            self.queue.add(1, "x")
+
+    def send_all(self) -> None:
+        while self.queue.in_flight or self.queue.waiting(1):
+            while self.queue.take():
+                end = max(self.now, heapq.heappop(self._free)) + self._seconds
+                heapq.heappush(self._free, end)
+                took = min(end - self.now, self.TIMEOUT)
+                heapq.heappush(self._answers, (self.now + took, took))
+            self.most = max(self.most, self.queue.in_flight)
+            self.now, took = heapq.heappop(self._answers)
+            self.timed_out += took == self.TIMEOUT
+            self.queue.ended(1, timed_out=took == self.TIMEOUT, waited=took / self.TIMEOUT)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("seconds", [0.02, 0.05, 0.2, 0.5, 1, 2, 3])
+def test_a_receiver_with_few_slots_gets_no_more_than_it_answers_in_time(seconds: float, slots: int) -> None:
+    sent = Timed(seconds, slots, 2000)
+    sent.send_all()
+    assert sent.timed_out == 0
+    assert sent.now < 1.2 * 2000 * seconds / slots, "it nearly always has something to do"
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 3, 9])
+def test_a_receiver_that_takes_long_but_handles_many_at_once_gets_many(seconds: float) -> None:
+    sent = Timed(seconds, 1000, 2000)
+    sent.send_all()
+    assert (sent.timed_out, sent.most) == (0, 256)
+
+
+def caps_after(*waited: float) -> list[int]:
+    queue: FairQueue[str] = FairQueue(512)
+    for _ in range(600):
+        queue.add(1, "x")
+    caps = []
+    for share in waited:
+        queue.take()
+        queue.ended(1, timed_out=False, waited=share)
+        caps.append(queue.ready())
+    return caps
+
+
+def test_a_cap_grows_slowly_with_late_answers_and_falls_with_very_late_ones() -> None:
+    assert caps_after(0.05, 0.1, 0.11, 0.3, 0.5, 0.5, 0.51, 0.51) == [3, 4, 4, 4, 4, 5, 4, 3]
+
+
+def test_answers_that_always_took_long_are_not_late() -> None:
+    assert caps_after(0.3, 0.54, 0.54, 0.55) == [3, 4, 5, 4]
+
+
+def test_a_receiver_that_became_slow_for_each_request_gets_more_once_it_got_one_at_a_time() -> None:
+    assert caps_after(0.01, 0.6, 0.6, 0.6, 0.6, 0.6) == [3, 2, 1, 2, 3, 4]
 
 
 def test_a_webhook_at_its_cap_does_not_block_the_others() -> None:

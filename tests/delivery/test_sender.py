@@ -85,6 +85,24 @@ def test_requests_to_slow_receivers_are_in_flight_at_once_without_a_thread_each(
         assert {item for item, _ in collect(sender, 100)} == {"ok"}
 
 
+def test_the_queue_learns_how_much_of_its_timeout_each_success_took(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[tuple[int, float]] = []
+
+    def ended(self: FairQueue[str], webhook: int, timed_out: bool, cost: float = 0.0, waited: float = 0.0) -> None:
+        noted.append((webhook, waited))
+        original(self, webhook, timed_out, cost, waited)
+
+    original = FairQueue.ended
+    monkeypatch.setattr(FairQueue, "ended", ended)
+    with open_sender(200, sending_to(inbox)) as sender:  # with a timeout of 30 s
+        sender.add([(1, "slow/0.3"), (2, "status/500")])
+        collect(sender, 2)
+    assert sorted(noted) == [(1, pytest.approx(0.01, rel=9)), (2, 0.0)]
+    assert dict(noted)[1] >= 0.01
+
+
 def test_a_receiver_that_answers_at_once_gets_few_connections(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     start, poll = Transport.start, Transport.poll
     in_flight: list[Request] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ FIRST_CAP = 2
 # A webhook is slow when its answers have cost so many seconds of processor time in all, above the usual time of each.
 SLOW_COST = 0.05
 USUAL_COST = 0.001
+
+# An answer is late if it took more than this share of its timeout, and nearly twice as long as the quickest one: its
+# receiver handles requests one after another. More at once would only wait there, until they time out.
+LATE, VERY_LATE = 0.1, 0.5
+LONGER = 1.8
 
 # How many items of a webhook to claim for each one that may be in flight.
 CLAIMED_PER_SENT = 8
@@ -28,15 +34,18 @@ class _WebhookQueue(Generic[T]):
     ready: int = 0
     group: str = ""
     cost: float = 0.0
+    quickest: float = math.inf
+    late: int = 0
 
 
 class FairQueue(Generic[T]):
     """Items that wait to be sent, taken in turns between webhooks.
 
     At most ``most`` are in flight. Each webhook has a cap on its requests in flight: two at first, one more with each
-    answer, and one if it is slow: after a timeout, or after answers that cost much processor time. It also leaves as
-    many free for the others as it has. So one webhook has half of all at most, and among nine that hang, there is room
-    for a tenth.
+    answer, and one if it is slow: after a timeout, or after answers that cost much processor time. If answers are late
+    because there are so many requests, the cap grows by one with as many of them, or falls by one with each. A webhook
+    also leaves as many free for the others as it has. So one has half of all at most, and among nine that hang, there
+    is room for a tenth.
 
     ``group_of`` returns the group of an item, and ``limits`` says how many items of a group may be prepared at once.
     The group "" has no limit.
@@ -100,8 +109,9 @@ class FairQueue(Generic[T]):
         self._preparing[group] -= 1
         self._recount(self._webhook(webhook), self._group_of(item))
 
-    def ended(self, webhook: int, timed_out: bool, cost: float = 0.0) -> None:
-        """Note the end of a request. Its answer took ``cost`` seconds of processor time."""
+    def ended(self, webhook: int, timed_out: bool, cost: float = 0.0, waited: float = 0.0) -> None:
+        """Note the end of a request. Its answer took ``cost`` seconds of processor time. If it was a success, it came
+        after the share ``waited`` of its timeout."""
         queue = self._webhook(webhook)
         queue.in_flight -= 1
         self.in_flight -= 1
@@ -109,8 +119,21 @@ class FairQueue(Generic[T]):
         if timed_out or queue.cost > SLOW_COST:
             queue.cap, queue.cost = 1, 0.0
         else:
-            queue.cap = min(queue.cap + 1, self._most)
+            queue.cap = min(max(1, queue.cap + self._growth(queue, waited)), self._most)
         self._recount(queue)
+
+    @staticmethod
+    def _growth(queue: _WebhookQueue[T], waited: float) -> int:
+        """How many more requests of a webhook may be in flight after such an answer."""
+        if not waited:
+            return 1
+        queue.quickest = waited if queue.cap == 1 else min(waited, queue.quickest)
+        if waited <= max(LATE, LONGER * queue.quickest):
+            return 1
+        if waited > VERY_LATE:
+            return -1
+        queue.late = (queue.late + 1) % queue.cap
+        return int(not queue.late)
 
     def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:
         """Remove the waiting items that are unwanted, and return them."""

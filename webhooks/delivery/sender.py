@@ -229,9 +229,12 @@ class Sender(Generic[T]):
         return bool(started)
 
     def _end(self, job: _Job[T], outcome: Outcome | None) -> None:
-        webhook = job.webhook
+        webhook, waited = job.webhook, 0.0
+        if outcome and outcome.succeeded and isinstance(job.result, Request):
+            waited = outcome.duration_ms / 1000 / job.result.timeout
         with self._lock:
-            self._queue.ended(webhook, outcome is not None and outcome.timed_out, outcome.cost if outcome else 0.0)
+            timed_out, cost = (outcome.timed_out, outcome.cost) if outcome else (False, 0.0)
+            self._queue.ended(webhook, timed_out, cost, waited)
             if self._new[webhook] > 1:
                 self._new[webhook] -= 1
             else:

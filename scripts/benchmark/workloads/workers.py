@@ -16,6 +16,7 @@ from scripts.benchmark.deliveries import (
     wait_until_recorded,
 )
 from scripts.benchmark.measure import memory_mb
+from scripts.benchmark.receiver import ONE_BY_ONE
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import (
     Figure,
@@ -75,12 +76,26 @@ def measure_slow_receiver(bench: Bench) -> Iterator[Measurements]:
     while True:
         loop = deliver_in_loop(bench, "requests", bench.size(100, 10), "slow")
         ours = deliver(bench, bench.size(4000, 200), "slow")
-        yield {"slow": Measurement(ours.rate, loop.rate)}
+        one_by_one_loop = deliver_in_loop(bench, "requests", bench.size(100, 5), ONE_BY_ONE)
+        one_by_one = deliver(bench, bench.size(600, 20), ONE_BY_ONE)
+        yield {
+            "slow": Measurement(ours.rate, loop.rate),
+            "one-by-one": Measurement(one_by_one.rate, one_by_one_loop.rate),
+        }
 
 
 SLOW_RECEIVER = Workload(
     "slow",
-    (Figure("slow", f"{ONE_WORKER}, a receiver of 50 ms", RATE, LOOP, ratio_at_least(25)),),
+    (
+        Figure("slow", f"{ONE_WORKER}, a receiver of 50 ms", RATE, LOOP, ratio_at_least(25)),
+        Figure(
+            "one-by-one",
+            f"{ONE_WORKER}, a receiver that takes one request at a time, 50 ms each",
+            RATE,
+            LOOP,
+            ratio_at_least(0.98),
+        ),
+    ),
     measure_slow_receiver,
 )
 
