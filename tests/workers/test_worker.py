@@ -22,7 +22,7 @@ from django.test import Client
 from django.urls import reverse_lazy
 from django.utils import timezone
 from redis import Redis
-from rq import Queue
+from rq import Queue, Worker
 from rq.exceptions import StopRequested
 from rq.job import JobStatus
 
@@ -71,6 +71,17 @@ def test_two_workers_share_the_deliveries_and_send_each_once(workers: Workers, i
     until(lambda: count(State.SUCCEEDED) == 151, 30, lambda: f"all to succeed; {count(State.SUCCEEDED)} did")
     assert len(inbox.received()) == 151
     assert Attempt.objects.count() == 151
+
+
+@pytest.mark.one_database
+def test_rq_lists_the_worker_and_leaves_the_connection_as_it_is(workers: Workers, redis_url: str) -> None:
+    workers.start().wait_until_listening()
+    with closing(Redis.from_url(redis_url, socket_timeout=30)) as redis:
+        options = dict(redis.connection_pool.connection_kwargs)
+        [listed] = WebhookWorker.all(connection=redis)
+        assert redis.connection_pool.connection_kwargs == options
+        [usual] = Worker.all(connection=redis)
+        assert (type(listed), listed.name, listed.pid) == (WebhookWorker, usual.name, usual.pid)
 
 
 @pytest.mark.one_database

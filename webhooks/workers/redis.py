@@ -149,10 +149,11 @@ class LastingWorker(Worker):
 
     _next_heartbeat = 0.0
 
-    def __init__(self, queues: Any, **kwargs: Any) -> None:
-        set_timeouts(kwargs["connection"], 1, REDIS_TIMEOUT)  # deliveries wait meanwhile
+    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("prepare_for_work", True):  # not if rq lists workers for another process, with its connection
+            set_timeouts(kwargs["connection"], 1, REDIS_TIMEOUT)  # deliveries wait meanwhile
         self._backoff = Backoff(logger, "The worker delivers without it")
-        super().__init__(queues, **kwargs)
+        super().__init__(queues, *args, **kwargs)
 
     @property
     def connection_timeout(self) -> int:

@@ -69,8 +69,8 @@ class WebhookWorker(LastingWorker):
     _reported_faults: Sequence[Fault] = []
     _horse_exit: tuple[Any, ...] | None = None  # what wait4 returned for the work horse
 
-    def __init__(self, queues: Any, **kwargs: Any) -> None:
-        super().__init__(queues, **kwargs)
+    def __init__(self, queues: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(queues, *args, **kwargs)
         self._slices = Slices()
         self._runner = self._slices.runner
 
