@@ -259,6 +259,15 @@ def test_a_ping_is_an_event_for_this_webhook_only(inbox: Inbox) -> None:
     assert [one.webhook for one in event.deliveries.all()] == [webhook]
 
 
+def test_a_ping_renders_templates_of_objects_with_what_it_has(inbox: Inbox) -> None:
+    template = '{"text": {{ (data.display ~ " at " ~ data.site.name) | tojson }}}'
+    make_webhook(Site, name="Chat", url=inbox.url(), body_template=template, additional_headers="X-At: {{ data.a.b }}")
+    ping(Webhook.objects.get())
+    drain()
+    [received] = inbox.received()
+    assert (received.json, received.headers["x-at"]) == ({"text": "test of Chat at "}, "")
+
+
 def test_a_failed_ping_does_not_block_the_next_one(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(RETRY_SCHEDULE=[3600])
     webhook = make_webhook(Site, url=inbox.url("fail-first/1"))

@@ -28,9 +28,9 @@ CAPTURED = json.loads((Path(__file__).parents[1] / "captured" / "netbox_template
 CONTEXTS = CAPTURED["contexts"]
 UPDATE = CONTEXTS["update"]
 
-# Where this differs from NetBox on purpose: docs/templates.md says why.
-DIFFERENT = {
-    ("body", ""): "",
+# Where this differs from NetBox on purpose: docs/templates.md says why. Some are rendered differently, others refused.
+RENDERED = {("body", ""): "", ("body", "{{ missing | tojson }}"): "null"}
+REFUSED = {
     ("body", '{{ "env" }} {{ "CAP_SITE" | env }} {{ "HOME" | env }} {{ "CAP_NOPE" | env }}'): "No filter named 'env'",
     ("headers", "X-A"): "there is no colon",
     ("headers", "X-Evil: {{ data.evil }}"): "line break",
@@ -70,7 +70,8 @@ def render(renderer: Renderer) -> Render:
 
 @pytest.mark.parametrize("kind", ["body", "headers", "url"])
 def test_a_template_is_rendered_like_in_netbox(render: Render, kind: str) -> None:
-    cases = [case for case in CAPTURED["cases"] if case["kind"] == kind and (kind, case["template"]) not in DIFFERENT]
+    different = RENDERED.keys() | REFUSED.keys()
+    cases = [case for case in CAPTURED["cases"] if case["kind"] == kind and (kind, case["template"]) not in different]
     assert cases
     for case in cases:
         context, expected = CONTEXTS[case["context"]], case["expected"]
@@ -83,15 +84,48 @@ def test_a_template_is_rendered_like_in_netbox(render: Render, kind: str) -> Non
             assert rendered == expected, case
 
 
-@pytest.mark.parametrize(("kind", "template"), DIFFERENT)
+@pytest.mark.parametrize(("kind", "template"), [*RENDERED, *REFUSED])
 def test_intended_differences_from_netbox(render: Render, kind: str, template: str) -> None:
     assert [case for case in CAPTURED["cases"] if (case["kind"], case["template"]) == (kind, template)]
-    expected = DIFFERENT[kind, template]
-    if not expected:
-        assert render(kind, template) == expected
+    if (kind, template) in RENDERED:
+        assert render(kind, template) == RENDERED[kind, template]
         return
-    with pytest.raises(TemplateError, match=re.escape(expected)):
+    with pytest.raises(TemplateError, match=re.escape(REFUSED[kind, template])):
         render(kind, template)
+
+
+def test_a_missing_value_is_null_in_json(render: Render) -> None:
+    assert render("body", "{{ data.nope | tojson }} {{ {'a': [nope]} | tojson }}") == 'null {"a": [null]}'
+    with pytest.raises(TemplateError, match="not JSON serializable"):
+        render("body", "{{ range | tojson }}")
+
+
+TEST = {"event": "ping", "data": {"id": 1, "display": "A test"}, "snapshots": {"prechange": None}}
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ('{"text": {{ (data.name ~ " is " ~ data.status.label) | tojson }}}', '{"text": " is "}'),
+        ("{{ data.display }}, {{ data.site.name | tojson }}", "A test, null"),
+        ("{% for tag in data.tags %}{{ tag.name }}{% else %}none{% endfor %}", "none"),
+        ("{{ data.name.upper() }}{{ data.comments[:10] }}{{ data.tags | map(attribute='slug') | join }}", ""),
+        ("{{ data.speed / 1000 }}{{ 1 - data.a.b }}{{ -data.x ** 2 // 3 % 4 }}{{ data.x | round(2) }}", ""),
+        (
+            "{{ '%d %.1f' | format(data.speed, data.speed) }} {{ data.speed | int }} {{ data.tags | length }}",
+            "0 0.0 0 0",
+        ),
+        ("{% if data.n > 5 or data.n <= 5 or data.n >= 5 or data.n < 5 %}fast{% endif %}", ""),
+        ("{{ snapshots.prechange.name }}{{ snapshots.prechange.site.name }}", ""),
+    ],
+)
+def test_templates_of_objects_can_be_tested_without_one(render: Render, template: str, text: str) -> None:
+    assert render("body", template, TEST) == text
+
+
+def test_only_a_test_lacks_its_values(render: Render) -> None:
+    with pytest.raises(TemplateError, match="UndefinedError"):
+        render("body", "{{ data.nope.name }}", TEST | {"event": "updated"})
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,13 @@ import textwrap  # noqa: F401
 import time
 import unicodedata  # noqa: F401
 from collections.abc import Callable, Iterator
+from functools import partial
 from pprint import pformat  # noqa: F401
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, BinaryIO
 
 from jinja2 import (
+    ChainableUndefined,
     Template,
     TemplateAssertionError,
     TemplateSyntaxError,
@@ -46,13 +48,17 @@ ERROR_LENGTH = 500  # characters
 MAX_CACHED = 50_000  # characters of templates that stay compiled, for headers and for others
 OPEN = "\ue000"  # replaces expressions in the text that is known before rendering
 
+TEST = "ping"  # the event of a test
+
 Answer = tuple[bytes, bytes]  # the kind, and the text
 
 
 def main() -> None:
     """Answer requests. The arguments are CPU seconds for a rendering, and bytes of memory."""
     seconds, memory = float(sys.argv[1]), int(sys.argv[2])
-    sandboxes = {one_line: Sandbox(one_line) for one_line in (False, True)}
+    sandboxes = {
+        (one_line, is_test): Sandbox(one_line, is_test) for one_line in (False, True) for is_test in (False, True)
+    }
     codecs.lookup("unicode_escape")  # imports the codec now, because no file can be opened later
     _limit(memory)
     # Each template pays for collecting its own garbage.
@@ -69,7 +75,8 @@ def main() -> None:
             began = time.process_time()
             try:
                 request = json.loads(line)
-                answer = _rendered(sandboxes[request["one_line"]], request, start_clock)
+                is_test = request.get("context", {}).get("event") == TEST
+                answer = _rendered(sandboxes[request["one_line"], is_test], request, start_clock)
                 gc.collect(0)
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)
@@ -180,12 +187,42 @@ _FUNCTIONS = {
 }
 
 
+class Blank(ChainableUndefined):
+    """A missing value of a test, which has no object. Whatever a template does with it, it renders as nothing."""
+
+    def _itself(self, *args: Any, **kwargs: Any) -> Any:
+        return self
+
+    # Jinja2 raises errors here.
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _itself
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __pos__ = __neg__ = __round__ = _itself
+    __lt__ = __le__ = __gt__ = __ge__ = __call__ = _itself
+
+    def __int__(self) -> int:  # type: ignore[override]
+        return 0
+
+    def __float__(self) -> float:  # type: ignore[override]
+        return 0.0
+
+
+def _null(value: Any) -> None:
+    """What JSON has for a value that it cannot write: a missing one."""
+    if not isinstance(value, Undefined):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
 class Sandbox(SandboxedEnvironment):
     """Jinja2 with a list of allowed calls. ``one_line``, for headers, refuses control characters in values."""
 
-    def __init__(self, one_line: bool) -> None:
+    def __init__(self, one_line: bool, is_test: bool) -> None:
         # Without optimizing: constants that Jinja2 computes while it compiles would stay in memory with the template.
-        super().__init__(optimized=False, cache_size=0, finalize=_on_one_line if one_line else _unchanged)
+        super().__init__(
+            optimized=False,
+            cache_size=0,
+            finalize=_on_one_line if one_line else _unchanged,
+            undefined=Blank if is_test else Undefined,
+        )
+        self.policies["json.dumps_function"] = partial(json.dumps, default=_null)
         self.globals = dict(_FUNCTIONS)
         self._one_line = one_line
         if one_line:
