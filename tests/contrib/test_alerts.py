@@ -28,6 +28,7 @@ from webhooks.insight.alarms import Alarm, Level, Problem
 from webhooks.models import Delivery, State, Sweep, Webhook
 from webhooks.operations.webhooks import pause, resume, set_enabled
 from webhooks.permissions import Operator
+from webhooks.testing import deliver
 
 pytestmark = pytest.mark.usefixtures("database", "live_worker")
 
@@ -383,3 +384,12 @@ def test_two_webhooks_with_alerts_do_not_send_each_others_failed_attempts(inbox:
     assert [(name, data["text"]) for name, data in received(inbox)] == [
         ("problem_began", "CMDB fails."), ("problem_began", "pager is paused."), ("problem_ended", "CMDB fails."),
     ]  # fmt: skip
+
+
+def test_the_helper_that_delivers_in_tests_of_hosts_looks_for_no_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_background: list[tuple[str, Any]] = []
+    monkeypatch.setattr(hooks, "call_in_background", in_background.extend)
+    deliver()
+    assert in_background == []
+    Sweeper().sweep()
+    assert [name for name, _call in in_background] == ["look for problems"]
