@@ -231,6 +231,23 @@ def test_superseded_deliveries_are_a_link_away(admin_client: Client, monkeypatch
     assert Run.objects.get().filters == {"webhook": webhook.pk, "superseded": True}
 
 
+@pytest.mark.parametrize("act", ["recover", "retry"])
+def test_the_page_before_a_run_says_once_what_waits(admin_client: Client, act: str) -> None:
+    webhook = make_webhook(Thing, paused_at=timezone.now())
+    held = "1 delivery waits, because the webhook is paused. Resume the webhook: this sends it."
+    address = f"{reverse('admin:rq_webhooks_run_add')}?kind=retry&webhook={webhook.pk}"
+    if act == "recover":
+        address = f"{reverse('admin:rq_webhooks_webhook_recover', args=[webhook.pk])}?hours=6"
+    make_delivery(webhook, State.PENDING)
+    nothing = admin_client.get(address).text
+    assert nothing.count(held) == 1
+    assert "Nothing matches" in nothing or "Nothing to send" in nothing
+    make_delivery(webhook, State.FAILED, object_id="2")
+    asked = admin_client.get(address).text
+    assert 'id="wh-begin"' in asked
+    assert asked.count(held) == 1
+
+
 def test_few_rows_are_changed_without_a_run_and_without_a_second_preview(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

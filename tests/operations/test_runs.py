@@ -209,6 +209,20 @@ def test_a_preview_says_if_nothing_matches_because_the_webhook_holds_its_deliver
     assert (found.count, found.note) == (0, note)
 
 
+def test_a_preview_says_what_waits_beside_what_matches_and_what_it_leaves_out() -> None:
+    webhook = make_webhook(Thing, paused_at=timezone.now())
+    chosen = {"webhook": webhook.pk, "created_after": "2026-01-01T00:00:00+00:00"}
+    make_delivery(webhook, State.PENDING)
+    make_delivery(webhook, State.FAILED, object_id="2")
+    held = "1 delivery waits, because the webhook is paused. Resume the webhook: this sends it."
+    found = runs.preview("recover", chosen)
+    assert (found.count, found.note) == (1, held)
+    make_delivery(webhook, State.SUCCEEDED, object_id="2")
+    found = runs.preview("recover", chosen)
+    left_out = "It leaves out 1 superseded delivery: its receiver has a later state of the object."
+    assert (found.count, found.note) == (0, f"{left_out} {held}")
+
+
 def test_a_run_takes_deliveries_of_a_model_that_is_not_registered_any_more() -> None:
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(object_type="gone.rack", dispatched=True))
     assert runs.preview("retry", {"object_type": "gone.rack", "state": ["failed", "succeeded"]}).count == 1

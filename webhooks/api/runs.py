@@ -165,7 +165,9 @@ class RunPreviewSerializer(NamedSerializer):
         help_text=_("Objects of skipped changes that cannot be read, because they are deleted.")
     )
     unjudged = serializers.IntegerField(help_text=_("Events with conditions that could not be judged."))
-    note = serializers.CharField(help_text=_("Why nothing matches, or why events could not be judged, if known."))
+    note = serializers.CharField(
+        help_text=_("What is left out, what waits, and why events could not be judged or nothing matches.")
+    )
     sample = NamedRowSerializer(many=True)
 
 

@@ -65,8 +65,8 @@ class Preview(Look):
     at_most: int | None = None
     """If the count was stopped, no more rows than these match. None if that is not known."""
     note: str = ""
-    """Why some events could not be judged, or objects not read. Or why nothing matches, if a filter names a user who
-    does not exist, or the webhook holds its deliveries back.
+    """What it leaves out, why some events could not be judged or objects not read, and how many deliveries the webhook
+    holds back. Or that nothing matches because a filter names a user who does not exist.
 
     Changes by a script may have the name of no user."""
 
@@ -224,17 +224,19 @@ def preview(
 
 def _note(found: Preview, kind: RunKind, filters: Mapping[str, Any], user: Any) -> str:
     """See ``Preview.note``."""
-    for names in (("unjudged",), ("unreadable",), ("left_out", "superseded")):
-        counts = {name: getattr(found, name) for name in names if getattr(found, name)}
-        if counts:
-            return " ".join(_sentence(name, count, found.problem) for name, count in counts.items())
-    if found.count:
-        return ""
-    # Without permission for users, they do not learn it.
+    counts = {name: getattr(found, name) for name in NOTES}
+    sentences = [_sentence(name, count, found.problem) for name, count in counts.items() if count]
+    if not (sentences or found.count) and _names_no_user(filters, user):
+        sentences.append(_("There is no user “%(user)s”.") % {"user": filters["user"]})
+    if kind.takes_pending and (held := retries.held_back(filters.get("webhook"), user)):
+        sentences.append(held)
+    return " ".join(sentences)
+
+
+def _names_no_user(filters: Mapping[str, Any], user: Any) -> bool:
+    """Whether a filter names a user who does not exist. Without permission for users, they do not learn it."""
     may_know = "user" in filters and permissions.may_view_model(user, get_user_model())
-    if may_know and permissions.find_user(filters["user"]) is None:
-        return _("There is no user “%(user)s”.") % {"user": filters["user"]}
-    return retries.held_back(filters.get("webhook"), user) if kind.takes_pending else ""
+    return may_know and permissions.find_user(filters["user"]) is None
 
 
 def _at_most(run: Run) -> int | None:
