@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 from webhooks import hooks, registry
 from webhooks.conf import conf
 from webhooks.insight.silence import Silence, read_unregistered
-from webhooks.insight.wording import registration_remedy
+from webhooks.insight.wording import in_english, registration_remedy
 from webhooks.models import Event, Webhook
 from webhooks.network.auth.strategies import load
 from webhooks.operations.webhooks import unreadable_secrets
@@ -55,12 +55,14 @@ def adapt_messages(adapt: Adapt) -> None:
     _adapt = adapt
 
 
-def _adapted(messages: Callable[..., Iterator[CheckMessage]]) -> Callable[..., Iterator[CheckMessage]]:
+def _adapted(messages: Callable[..., Iterator[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
+    """A check in the words of the framework, and in English, as Django's own checks. Pages show some of the hints, in
+    the language of the reader."""
+
     @wraps(messages)
-    def check(*args: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-        for message in messages(*args, **kwargs):
-            if (found := _adapt(message)) is not None:
-                yield found
+    def check(*args: Any, **kwargs: Any) -> list[CheckMessage]:
+        with in_english():
+            return [found for message in messages(*args, **kwargs) if (found := _adapt(message)) is not None]
 
     return check
 

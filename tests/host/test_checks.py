@@ -19,6 +19,7 @@ from django.core.checks import ERROR, INFO, CheckMessage, run_checks
 from django.core.management import call_command
 from django.db import ConnectionHandler, OperationalError, models
 from django.urls import clear_script_prefix, include, path, set_script_prefix
+from django.utils import translation
 from psycopg import IsolationLevel
 from rest_framework import serializers
 
@@ -619,6 +620,8 @@ def test_a_webhook_of_a_model_that_is_not_registered_is_an_error(monkeypatch: py
     assert message.hint.startswith(
         'Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it. Call'
     )
+    with translation.override("de"):
+        assert found(deploy=True)["webhooks.E015"] == message, "as Django's own checks"
 
 
 @pytest.mark.parametrize(
