@@ -452,8 +452,15 @@ def saved_before_the_webhook(world: World) -> Made:
     return site, make_webhook(Site)
 
 
-@case(Cause.NOT_REGISTERED, "testapp.unregistered is not registered", "Define the serializer of testapp.unreg")
+@case(Cause.NOT_REGISTERED, "testapp.thing is not registered", "Define the serializer of testapp.thing")
 def an_unregistered_model(world: World) -> Made:
+    webhook = make_webhook(Thing)
+    registry.unregister(Thing)
+    return Thing.objects.create(name="a"), webhook
+
+
+@case(Cause.NOT_CHOSEN, "testapp.unregistered is not registered", "Define the serializer of testapp.unreg")
+def an_unregistered_model_of_no_webhook(world: World) -> Made:
     return Unregistered.objects.create(name="a"), make_webhook(Thing)
 
 
@@ -701,8 +708,19 @@ def test_odd_objects_get_a_verdict(world: World) -> None:
     assert the(thing, webhook).cause == Cause.SENT, "its deletion"
     assert the(Thing(pk="no number"), webhook).cause == Cause.NO_TRACE
     assert the(Thing(pk=10**30), webhook).cause == Cause.NO_TRACE
-    assert the(Essay(title="x" * 400), webhook).cause == Cause.NOT_REGISTERED
-    assert the(("testapp.thing", 404), webhook).text.endswith("There is no such object now.")
+    assert the(Essay(title="x" * 400), webhook).cause == Cause.NOT_CHOSEN
+    assert the(("testapp.thing", 404), webhook).text.startswith("There is no such object now. No change of this")
+
+
+def test_only_a_webhook_that_has_an_unregistered_model_is_said_to_lose_it(own_registrations: None) -> None:
+    has_it, other = make_webhook(Thing), make_webhook(Label)
+    registry.unregister(Thing)
+    found = {one.webhook: one for one in why(Thing.objects.create(name="a"))}
+    assert found[has_it].cause == Cause.NOT_REGISTERED
+    assert found[has_it].remedy.endswith("If it should not be sent, remove it from the webhook.")
+    assert found[other].text.startswith("The webhook does not send testapp.thing. Its models: testapp.label.")
+    assert found[other].remedy.endswith("If it should be sent, add it to the webhook.")
+    assert "remove it" not in found[other].remedy
 
 
 def test_an_inherited_row_is_asked_about_as_the_registered_parent(monkeypatch: pytest.MonkeyPatch) -> None:

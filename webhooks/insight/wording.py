@@ -129,7 +129,12 @@ def why_disabled(webhook: Webhook) -> str:
 
 
 def registration_remedy(models: Collection[str], events: Collection[str] = ()) -> str:
-    """How to register these models and custom events again, or to do without them."""
+    """How to register these models and custom events of a webhook again, or to do without them."""
+    return f"{how_to_register(models, events)} {_('If it should not be sent, remove it from the webhook.')}"
+
+
+def how_to_register(models: Collection[str], events: Collection[str] = ()) -> str:
+    """How to register these models and custom events."""
     known = [label for label in models if registry.is_model(label)]
     searched = {label: registry.missing_serializer_paths(label, conf.models) for label in known}
     sentences = []
@@ -145,7 +150,7 @@ def registration_remedy(models: Collection[str], events: Collection[str] = ()) -
         sentences.append(_("Then restart the site and the workers."))
     if gone := [label for label in models if label not in searched]:
         sentences.append(_("This site has no model %(models)s.") % {"models": ", ".join(gone)})
-    return " ".join([*sentences, _("If it should not be sent, remove it from the webhook.")])
+    return " ".join(sentences)
 
 
 def was_disabled(since: datetime | None, user: str, reason: str) -> str:

@@ -17,9 +17,18 @@ from django.utils.translation import gettext as _
 from webhooks import permissions, registry
 from webhooks.db import index_plans
 from webhooks.insight.why import rows, stored, unstored
-from webhooks.insight.why.causes import Cause, Target, Verdict, join, not_recorded, retention
+from webhooks.insight.why.causes import (
+    ADD_TO_WEBHOOK,
+    Cause,
+    Target,
+    Verdict,
+    join,
+    not_chosen,
+    not_recorded,
+    retention,
+)
 from webhooks.insight.why.rows import StoredChange, Viewer
-from webhooks.insight.wording import registration_remedy
+from webhooks.insight.wording import how_to_register, registration_remedy
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.webhook_secrets import SECRET_FIELDS
@@ -132,7 +141,15 @@ class _Question:
 
     def _not_registered(self, label: str) -> list[Verdict]:
         text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
-        return self._same(Cause.NOT_REGISTERED, text % {"model": label}, registration_remedy([label]))
+        return [self._of_unregistered(one, label, text % {"model": label}) for one in self._webhooks]
+
+    def _of_unregistered(self, webhook: Webhook, label: str, text: str) -> Verdict:
+        chosen = rows.models_of(webhook)
+        if label in chosen:
+            return Cause.NOT_REGISTERED.verdict(webhook, text, registration_remedy([label]))
+        text = join(not_chosen(webhook, Action.UPDATED, label, chosen), text)
+        remedy = join(how_to_register([label]), ADD_TO_WEBHOOK)
+        return Cause.NOT_CHOSEN.verdict(webhook, text, remedy, target=Target.CAPTURE)
 
     def _same(self, cause: Cause, text: str, remedy: str, **more: Any) -> list[Verdict]:
         return [cause.verdict(one, text, remedy, **more) for one in self._webhooks]

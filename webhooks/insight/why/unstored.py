@@ -218,7 +218,8 @@ def never_stored(webhooks: Sequence[Webhook], present: Present, viewer: Viewer, 
         else:
             cause, text = _by_last_save(webhook, present, knows_model)
             now, remedy = outlooks.get(webhook.pk) or _as_it_is_now(webhook, present)
-            verdicts.append(cause.verdict(webhook, join(text, now), remedy, target=Target.WEBHOOK))
+            sentences = (text, now) if present.instance else (now, text)  # a wrong key explains everything
+            verdicts.append(cause.verdict(webhook, join(*sentences), remedy, target=Target.WEBHOOK))
     return verdicts
 
 
