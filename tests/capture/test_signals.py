@@ -19,6 +19,8 @@ from tests.support.makers import actions, events, last_data, make_webhook, recor
 from tests.support.modes import MODES
 from tests.support.statements import statements_of
 from tests.testapp.models import (
+    Album,
+    AlbumLabel,
     Annex,
     Box,
     Country,
@@ -42,7 +44,7 @@ from tests.testapp.models import (
     ThingProxyOfProxy,
     Unregistered,
 )
-from webhooks import TrackedQuerySet
+from webhooks import TrackedQuerySet, WebhookManager
 from webhooks.capture import subscriptions
 from webhooks.capture.signals import RelationEdit
 from webhooks.models import Event
@@ -360,6 +362,35 @@ def test_a_relation_with_a_through_model_is_recorded_when_it_is_edited(thing: Th
     label.members.clear()
     assert actions() == ["updated", "updated"]
     assert last_data()["groups"] == []
+
+
+@pytest.mark.parametrize("is_tracked", [False, True])
+def test_rows_that_a_relation_inserts_are_recorded_if_the_through_model_has_the_manager(
+    label: Label, is_tracked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_tracked:
+        manager = WebhookManager()
+        manager.model = AlbumLabel
+        monkeypatch.setitem(AlbumLabel._meta.__dict__, "default_manager", manager)
+    album = Album.objects.create(name="a")
+    make_webhook(Album, AlbumLabel)
+
+    def happened(change: Callable[[], Any]) -> set[tuple[str, str]]:
+        known = len(recorded())
+        with transaction.atomic():
+            change()
+        return {(action, label) for action, label, _key in recorded()[known:]}
+
+    updated, created, deleted = (
+        {("updated", "testapp.album")},
+        {("created", "testapp.albumlabel")},
+        {("deleted", "testapp.albumlabel")},
+    )
+    inserted = created if is_tracked else set()
+    assert happened(lambda: album.labels.add(label)) == updated | inserted
+    assert happened(lambda: album.labels.remove(label)) == updated | deleted
+    assert happened(lambda: label.albums.set([album])) == updated | inserted
+    assert happened(label.delete) == deleted, "by a cascade"
 
 
 def test_a_relation_of_objects_with_uuids_is_recorded(label: Label) -> None:
