@@ -5,8 +5,8 @@ The receiver has one thread and an epoll, and parses as little as possible. It a
     http://127.0.0.1:PORT/INBOX/BEHAVIOUR
 
 BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``slow-200`` (after 200 ms, or any other number), ``one-by-one``
-(handles one request after another, 50 ms each), ``hang`` (never answers), ``fail`` (answers 503) or ``keep`` (like ok,
-and keeps the requests).
+(handles one request after another, 50 ms each), ``limited`` (accepts 20 a second, and answers 429 to others, which do
+not count), ``hang`` (never answers), ``fail`` (answers 503) or ``keep`` (like ok, and keeps the requests).
 ``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
 ``python -m scripts.benchmark.receiver TOKEN`` starts one and prints its port.
 """
@@ -32,7 +32,9 @@ from tests.support.waiting import until
 SLOW = "slow"
 SLOW_MILLISECONDS = 50
 ONE_BY_ONE = "one-by-one"
+LIMITED, LIMIT = "limited", 20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 # Each client sets these headers itself.
@@ -70,7 +72,8 @@ class FastReceiver(ReceiverProcess):
 
 
 class Inbox:
-    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, one-by-one, hang, fail or keep."""
+    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, one-by-one, limited, hang, fail or
+    keep."""
 
     def __init__(self, receiver: ReceiverProcess, behaviour: str = "ok") -> None:
         self._receiver = receiver
@@ -106,7 +109,7 @@ def _headers(head: str) -> dict[str, str]:
 @dataclass
 class _Log:
     """The webhook-id and the time (monotonic) of each request, and the kept requests. ``busy_until`` is when an inbox
-    that handles one after another has done so."""
+    that handles one after another has done so, or when a limited one accepts as many at once as in a second."""
 
     received: list[tuple[str, float]] = field(default_factory=list)
     kept: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -180,6 +183,11 @@ class Receiver:
             _send(client, f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n".encode() + answer)
             return
         log = self._logs[name]
+        if behaviour == LIMITED:
+            if log.busy_until > now + 1:
+                _send(client, TOO_MANY)
+                return
+            log.busy_until = max(now, log.busy_until) + 1 / LIMIT
         log.received.append((header_value(head, b"webhook-id"), now))
         if behaviour.startswith(SLOW):
             seconds = int(behaviour.partition("-")[2] or SLOW_MILLISECONDS) / 1000

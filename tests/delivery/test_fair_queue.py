@@ -135,6 +135,18 @@ def test_a_receiver_that_became_slow_for_each_request_gets_more_once_it_got_one_
     assert caps_after(0.01, 0.6, 0.6, 0.6, 0.6, 0.6) == [3, 2, 1, 2, 3, 4]
 
 
+def test_a_webhook_that_rests_keeps_its_items_and_does_not_block_the_others() -> None:
+    queue: FairQueue[str] = FairQueue(8)
+    for webhook, item in ((1, "a"), (1, "b"), (2, "c")):
+        queue.add(webhook, item)
+    queue.rest(1)
+    assert queue.ready() == 1
+    queue.add(1, "d")
+    assert take_all(queue) == ["c"]
+    queue.rest(1, False)
+    assert take_all(queue) == ["a", "b"]
+
+
 def test_a_webhook_at_its_cap_does_not_block_the_others() -> None:
     queue: FairQueue[str] = FairQueue(8)
     for number in range(50):

@@ -83,6 +83,15 @@ def test_a_few_failures_in_a_long_time_do_not_disable(
     assert after_failures(before, [FAILED], NOW).disabled_reason == disabled_reason
 
 
+def test_requests_that_were_refused_together_count_as_one_failure(webhooks_settings: Any) -> None:
+    webhooks_settings(PAUSE_AFTER=4)
+    refused = [failed(429)] * 50
+    assert after_failures(FINE, [OK, *refused], NOW).failures_in_a_row == 1
+    health = after_failures(FINE, [failed(500), failed(429), failed(500), failed(429)], NOW)
+    assert (health.failures_in_a_row, health.probe_at) == (3, None)
+    assert after_failures(health, refused, NOW).probe_at is not None
+
+
 @pytest.mark.parametrize(
     ("status", "healthy", "disabled", "wait"),
     [(200, True, False, None), (410, False, True, 5), (429, False, False, 60), (500, False, False, 5)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -13,6 +14,7 @@ import pytest
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
 from webhooks.db import elapsed
+from webhooks.delivery import receiver_rate
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
@@ -101,6 +103,32 @@ def test_the_queue_learns_how_much_of_its_timeout_each_success_took(
         collect(sender, 2)
     assert sorted(noted) == [(1, pytest.approx(0.01, rel=9)), (2, 0.0)]
     assert dict(noted)[1] >= 0.01
+
+
+def test_a_webhook_rests_after_429_while_the_others_go_on(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver_rate, "REST", 0.3)
+    with open_sender(200, sending_to(inbox)) as sender:
+        sender.add([(1, "status/429")])
+        collect(sender, 1)
+        sender.add([(1, "ok/first"), (1, "ok/second"), (2, "ok/other")])
+        collect(sender, 3)
+    refused, other, first, _second = sorted(inbox.received(), key=lambda one: one.at)
+    assert (other.path.endswith("other"), first.at - refused.at >= 0.3) == (True, True)
+
+
+def test_requests_to_a_receiver_with_a_limit_begin_at_its_interval(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver_rate, "REST", 0.1)
+    with open_sender(200, sending_to(inbox)) as sender:
+        for item in ("status/429", "ok", "status/429"):
+            sender.add([(1, item)])
+            collect(sender, 1)
+        sender.add([(1, f"ok/{number}") for number in range(4)])
+        collect(sender, 4)
+    times = [one.at for one in inbox.received()[-4:]]
+    # One was accepted between the two refusals, at least 0.2 s apart with the rest.
+    assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times))
 
 
 def test_a_receiver_that_answers_at_once_gets_few_connections(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ class _WebhookQueue(Generic[T]):
     cost: float = 0.0
     quickest: float = math.inf
     late: int = 0
+    is_resting: bool = False
 
 
 class FairQueue(Generic[T]):
@@ -135,6 +136,12 @@ class FairQueue(Generic[T]):
         queue.late = (queue.late + 1) % queue.cap
         return int(not queue.late)
 
+    def rest(self, webhook: int, is_resting: bool = True) -> None:
+        """Take no item of a webhook until it rests no more."""
+        queue = self._webhook(webhook)
+        queue.is_resting = is_resting
+        self._recount(queue)
+
     def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:
         """Remove the waiting items that are unwanted, and return them."""
         removed: list[T] = []
@@ -163,5 +170,5 @@ class FairQueue(Generic[T]):
         """Update the group of a webhook, and how many of its items may be taken."""
         self._ready[queue.group] -= queue.ready
         queue.group = queue.group if group is None else group
-        queue.ready = max(0, min(len(queue.items), queue.cap - queue.in_flight))
+        queue.ready = 0 if queue.is_resting else max(0, min(len(queue.items), queue.cap - queue.in_flight))
         self._ready[queue.group] += queue.ready

@@ -112,10 +112,13 @@ def is_healthy(outcomes: Sequence[Outcome]) -> bool:
 
 def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -> Health:
     """A webhook's health after outcomes that leave it unhealthy."""
-    trailing = len(list(takewhile(lambda outcome: not outcome.succeeded, reversed(outcomes))))
-    if trailing < len(outcomes):  # a success came between
+    trailing = list(takewhile(lambda outcome: not outcome.succeeded, reversed(outcomes)))
+    if len(trailing) < len(outcomes):  # a success came between
         health = Health(0, None, None, 0)
-    failures, since, probe_at = health.failures_in_a_row + trailing, health.failing_since or now, health.probe_at
+    # All that were under way at once are refused alike. The sender rests then.
+    refused = sum(outcome.is_too_fast for outcome in trailing)
+    failures = health.failures_in_a_row + len(trailing) - max(0, refused - 1)
+    since, probe_at = health.failing_since or now, health.probe_at
     is_paused = failures >= conf.pause_after
     if is_paused:
         wait = conf.probe_schedule[min(health.probes, len(conf.probe_schedule) - 1)]

@@ -6,6 +6,7 @@ connections, and slow ones as many requests at once as the limits allow.
 
 from __future__ import annotations
 
+import heapq
 import math
 import threading
 import time
@@ -23,6 +24,7 @@ from django.utils import translation
 from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.one_core import OneCore
+from webhooks.delivery.receiver_rate import ReceiverRate
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request
@@ -91,6 +93,8 @@ class Sender(Generic[T]):
         self._jobs: dict[_Job[T], None] = {}  # in the order in which they began
         self._new: Counter[int] = Counter()  # items in flight since the last call of ``outcomes``, by webhook
         self._wants_new = False
+        self._rates: dict[int, ReceiverRate] = {}  # of receivers that answered 429, by webhook
+        self._resting: list[tuple[float, int]] = []  # a heap of when webhooks may go on (``elapsed``)
         self._stuck: Counter[int] = Counter()  # the threads of each webhook whose requests were given up
         self._ended: list[tuple[T, Outcome | None]] = []
         self._lock = threading.Lock()  # guards the attributes above, except for the transport
@@ -198,7 +202,8 @@ class Sender(Generic[T]):
         try:
             while not self._is_closed:
                 # In this order: the poll closes the kept connections that receivers have closed.
-                self._transport.poll(0 if self._start_some() else float("inf"))
+                self._end_rests()
+                self._transport.poll(0 if self._start_some() else self._seconds_of_rest())
         finally:
             self._transport.close()
 
@@ -211,6 +216,7 @@ class Sender(Generic[T]):
                 taken = None if job else self._queue.take()
                 if taken:
                     self._new[taken[0]] += 1
+                    self._pace(taken[0])
                 self._sleeps = not (started or job or taken)
             if taken:
                 job = _Job(*taken)
@@ -233,8 +239,10 @@ class Sender(Generic[T]):
         if outcome and outcome.succeeded and isinstance(job.result, Request):
             waited = outcome.duration_ms / 1000 / job.result.timeout
         with self._lock:
-            timed_out, cost = (outcome.timed_out, outcome.cost) if outcome else (False, 0.0)
-            self._queue.ended(webhook, timed_out, cost, waited)
+            overloaded, cost = (outcome.overloaded, outcome.cost) if outcome else (False, 0.0)
+            self._queue.ended(webhook, overloaded, cost, waited)
+            if outcome:
+                self._note_rate(webhook, outcome)
             if self._new[webhook] > 1:
                 self._new[webhook] -= 1
             else:
@@ -243,6 +251,37 @@ class Sender(Generic[T]):
             self._last_end = time.monotonic()
             if self._is_news():
                 self._has_news.notify()
+
+    def _pace(self, webhook: int) -> None:
+        """Note that a request begins. If its receiver has a limit, the next one waits."""
+        if (rate := self._rates.get(webhook)) and rate.interval:
+            rate.begun(elapsed())
+            self._rest(webhook, rate)
+
+    def _note_rate(self, webhook: int, outcome: Outcome) -> None:
+        if outcome.is_too_fast:
+            rate = self._rates.setdefault(webhook, ReceiverRate())
+            rate.refused(elapsed(), outcome.retry_after)
+            self._rest(webhook, rate)
+        elif outcome.succeeded and webhook in self._rates:
+            self._rates[webhook].accepted(elapsed())
+
+    def _rest(self, webhook: int, rate: ReceiverRate) -> None:
+        self._queue.rest(webhook)
+        heapq.heappush(self._resting, (rate.next_at, webhook))
+
+    def _end_rests(self) -> None:
+        """Let webhooks go on whose receivers may be asked again."""
+        now = elapsed()
+        with self._lock:
+            while self._resting and self._resting[0][0] <= now:
+                _at, webhook = heapq.heappop(self._resting)
+                self._queue.rest(webhook, now < self._rates[webhook].next_at)
+
+    def _seconds_of_rest(self) -> float:
+        """Seconds until the next webhook may go on."""
+        with self._lock:
+            return max(0.0, self._resting[0][0] - elapsed()) if self._resting else math.inf
 
     def _begin(self, job: _Job[T]) -> bool:
         """Have another thread make a request. Returns False if too many threads of its webhook do not return."""

@@ -148,8 +148,13 @@ class Outcome:
         return self.status == 410
 
     @property
+    def is_too_fast(self) -> bool:
+        """Whether the receiver accepts fewer requests in a time."""
+        return self.status == 429
+
+    @property
     def overloaded(self) -> bool:
-        return self.timed_out or self.status == 429
+        return self.timed_out or self.is_too_fast
 
 
 def judge(status: int, phrase: str, location: str) -> tuple[ErrorKind | Literal[""], str]:

@@ -31,6 +31,7 @@ ALL: Sequence[Workload] = (
     fan_out.FAN_OUT,
     workers.SLOW_RECEIVER,
     workers.SLOW_RECEIVERS,
+    workers.LIMITED_RECEIVER,
     latency.IDLE,
     saves_and_deletes.UNSUBSCRIBED,
     saves_and_deletes.SUBSCRIBED,

@@ -16,7 +16,7 @@ from scripts.benchmark.deliveries import (
     wait_until_recorded,
 )
 from scripts.benchmark.measure import memory_mb
-from scripts.benchmark.receiver import ONE_BY_ONE
+from scripts.benchmark.receiver import LIMIT, LIMITED, ONE_BY_ONE
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import (
     Figure,
@@ -97,6 +97,34 @@ SLOW_RECEIVER = Workload(
         ),
     ),
     measure_slow_receiver,
+)
+
+
+def measure_limited_receiver(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        bench.clear()
+        inbox = bench.inbox(LIMITED)
+        webhook = bench.webhook(inbox.url)
+        with bench.workers():
+            count = bench.size(600, 60)
+            bench.add_events(webhook, count)
+            # The last ones are left: they were refused, and are sent again after a minute.
+            received = inbox.wait_for(count * 9 // 10, seconds=2 * count / LIMIT)
+        yield {"limited": Measurement(received.rate, LIMIT)}
+
+
+LIMITED_RECEIVER = Workload(
+    "limited",
+    (
+        Figure(
+            "limited",
+            f"{ONE_WORKER}, a receiver that answers 429 beyond its rate",
+            RATE,
+            "what it accepts",
+            ratio_at_least(0.85),
+        ),
+    ),
+    measure_limited_receiver,
 )
 
 

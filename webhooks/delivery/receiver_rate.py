@@ -1,0 +1,52 @@
+"""How fast a receiver may be asked that accepts only so many requests in a time: Slack takes one a second. Pure.
+
+It answers 429 beyond that. The answers teach its rate: so many were accepted since the last refusal, in so long.
+"""
+
+from __future__ import annotations
+
+# Seconds. After a refusal the receiver gets nothing for as long as it asks, within these limits, or for the first. It
+# gets nothing for twice as long after each refusal that follows none accepted.
+REST, LONGEST_REST = 1.0, 60.0
+
+# Each accepted request shortens the time to the next one, so that a rate that rises is found.
+FASTER = 0.995
+
+# Seconds. A shorter time between requests is no limit.
+NO_LIMIT = 0.001
+
+
+class ReceiverRate:
+    """What one worker knows of a receiver that has refused a request. Times are in seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self.next_at = 0.0
+        """When the next request may begin."""
+        self.interval = 0.0
+        """Seconds between the beginnings of two requests. 0 until the second refusal, or if there is no limit."""
+        # What was accepted since a time, and until when without a pause.
+        self._since, self._until, self._accepted = 0.0, 0.0, 0
+        self._rest = REST
+
+    def begun(self, now: float) -> None:
+        self.next_at = max(self.next_at, now + self.interval)
+
+    def accepted(self, now: float) -> None:
+        if now > self._until + self.interval + REST:  # there was nothing to send meanwhile
+            self._since, self._accepted = now, 0
+        self._until = now
+        self._accepted += 1
+        self._rest = REST
+        self.interval = self.interval * FASTER if self.interval > NO_LIMIT else 0.0
+
+    def refused(self, now: float, wait: float | None) -> None:
+        """Note an answer that there are too many requests, and that asks to ``wait``. Those that were under way say
+        nothing new."""
+        if now < self._since:
+            return
+        rest = min(max(wait or 0.0, self._rest), LONGEST_REST)
+        if self._since:
+            self.interval = min((now + rest - self._since) / max(1, self._accepted), LONGEST_REST)
+        self._rest = min(2 * self._rest, LONGEST_REST)
+        self._since = self._until = self.next_at = now + rest
+        self._accepted = 0
