@@ -16,6 +16,7 @@ from tests.support.waiting import until
 from webhooks.db import elapsed
 from webhooks.delivery import receiver_rate
 from webhooks.delivery.fair_queue import FairQueue
+from webhooks.delivery.receiver_rate import ReceiverRate
 from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.attempt import Outcome, Refused, Request
@@ -119,15 +120,21 @@ def test_a_webhook_rests_after_429_while_the_others_go_on(inbox: Inbox, monkeypa
 def test_requests_to_a_receiver_with_a_limit_begin_at_its_interval(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    accepted: list[float] = []
     monkeypatch.setattr(receiver_rate, "REST", 0.1)
+    monkeypatch.setattr(ReceiverRate, "accepted", lambda self, now: accepted.append(now))
     with open_sender(200, sending_to(inbox)) as sender:
         for item in ("status/429", "ok", "status/429"):
             sender.add([(1, item)])
             collect(sender, 1)
         sender.add([(1, f"ok/{number}") for number in range(4)])
         collect(sender, 4)
-    times = [one.at for one in inbox.received()[-4:]]
-    # One was accepted between the two refusals, at least 0.2 s apart with the rest.
+        for item in ("retry-after/429/1", "ok"):
+            sender.add([(1, item)])
+            collect(sender, 1)
+    assert len(accepted) == 6
+    *times, refused, last = (one.at for one in inbox.received()[-6:])
+    assert last - refused >= 1, "the end of an interval does not end a rest"
     assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times))
 
 
