@@ -294,7 +294,8 @@ def _check_host() -> Iterator[CheckMessage]:
 
 def _check_admin() -> Iterator[CheckMessage]:
     installed = [app.name for app in apps.get_app_configs()]
-    index = import_string("django.contrib.admin.site").index_template
+    site = import_string("django.contrib.admin.site")
+    index = site.index_template
     if index not in (None, INDEX) and installed.index("webhooks") > installed.index("django.contrib.admin"):
         yield Warning(
             f"The index of the admin may not link to the status page and name the problems of webhooks: {index} is its "
@@ -316,16 +317,27 @@ def _check_admin() -> Iterator[CheckMessage]:
             id="webhooks.W004",
         )
         return
-    try:
-        reverse("admin:rq_webhooks_webhook_changelist")
-    except NoReverseMatch:
-        yield Warning(
-            "The admin in your urls.py has no pages of webhooks, and the status page cannot link to them: it is not "
-            "the default site, django.contrib.admin.site.",
-            hint="Add admin.site.urls to your urls.py. To use an AdminSite of yours as the default site, name it in "
-            "default_site of a subclass of django.contrib.admin.apps.AdminConfig.",
-            id="webhooks.W011",
+    if not _has_default_site(site):
+        yield Error(
+            "The status page of webhooks and Why answer 500: they are pages of the default admin site, "
+            "django.contrib.admin.site, and your urls.py includes another AdminSite instead.",
+            hint="Make your AdminSite the default site: name it in default_site of a subclass of "
+            "django.contrib.admin.apps.AdminConfig, and add admin.site.urls to your urls.py. Without these pages, "
+            "remove webhooks.urls from your urls.py.",
+            id="webhooks.E019",
         )
+
+
+def _has_default_site(site: Any) -> bool:
+    """Whether the URLs of the default site are there. A site that has registered all of its models does as well."""
+    try:
+        for one in (model._meta for model in site._registry):
+            reverse("admin:app_list", args=[one.app_label], current_app=site.name)  # as each_context() does
+            if one.app_label == Webhook._meta.app_label:
+                reverse(f"admin:{one.app_label}_{one.model_name}_changelist", current_app=site.name)
+    except NoReverseMatch:
+        return False
+    return True
 
 
 def _check_kind_of_database(alias: str) -> Iterator[CheckMessage]:

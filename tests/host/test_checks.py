@@ -18,6 +18,7 @@ from django.contrib import admin
 from django.core.checks import ERROR, INFO, CheckMessage, run_checks
 from django.core.management import call_command
 from django.db import ConnectionHandler, OperationalError, models
+from django.test import Client
 from django.urls import clear_script_prefix, include, path, set_script_prefix
 from django.utils import translation
 from psycopg import IsolationLevel
@@ -27,10 +28,9 @@ from tests.support import servers
 from tests.support.inbox import ROOT
 from tests.testapp.models import TrackedPart, Unregistered
 from webhooks import checks, hooks, registry
-from webhooks.admin import WebhookAdmin
 from webhooks.contrib.alerts.checks import EMAILS
 from webhooks.insight.silence import Silence
-from webhooks.models import Webhook
+from webhooks.models import Delivery
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.worker import WebhookWorker
@@ -500,15 +500,39 @@ def test_the_hint_of_that_warning_removes_it(settings: Any) -> None:
     assert found() == {}
 
 
-def test_an_admin_without_pages_of_webhooks_is_a_warning(settings: Any) -> None:
+@pytest.mark.parametrize(
+    ("is_registered", "works"),
+    [
+        (lambda model: False, False),
+        (lambda model: model._meta.app_label == "rq_webhooks", False),
+        (lambda model: model is not Delivery, False),
+        (lambda model: True, True),
+    ],
+)
+def test_pages_without_the_urls_of_the_default_admin_site_are_an_error(
+    settings: Any,
+    client: Client,
+    admin_user: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_registered: Callable[..., bool],
+    works: bool,
+) -> None:
+    monkeypatch.delattr(admin.site, "each_context")  # the short one of conftest
     own = admin.AdminSite(name="own")
+    for model in filter(is_registered, admin.site._registry):
+        own.register(model, type(admin.site.get_model_admin(model)))
     settings.ROOT_URLCONF = (path("own/", include("webhooks.urls")), path("own/", own.urls))
-    [message] = found().values()
-    assert (message.id, message.is_serious()) == ("webhooks.W011", False)
-    assert "default_site of a subclass of django.contrib.admin.apps.AdminConfig" in message.hint
-    own.register(Webhook, WebhookAdmin)
-    settings.ROOT_URLCONF = (path("own/", include("webhooks.urls")), path("own/", own.urls))
-    assert found() == {}
+    client.force_login(admin_user)
+    client.raise_request_exception = False
+    assert client.get("/own/webhook-backend-status/").status_code == (200 if works else 500)
+    assert [(message.id, message.is_serious()) for message in found().values()] == (
+        [] if works else [("webhooks.E019", True)]
+    )
+
+
+def test_an_admin_site_of_the_project_needs_no_default_site_without_the_pages(settings: Any) -> None:
+    settings.ROOT_URLCONF = (path("own/", admin.AdminSite(name="own").urls),)
+    assert [message.is_serious() for message in found().values()] == [False], "the status page has no URL"
 
 
 def test_webhooks_after_the_admin_in_installed_apps_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
