@@ -113,6 +113,20 @@ def test_it_finds_problems_of_webhooks_and_workers(
     assert [one.level for one in found if text in one.text] == [level], found
 
 
+def test_workers_that_went_silent_together_are_one_problem() -> None:
+    workers = [
+        replace(SILENT, host="web1", pid=str(pid), silence=60 * pid, last_heartbeat=NOW - timedelta(minutes=pid))
+        for pid in (2, 4, 3, 5)
+    ]
+    [alarm] = find_alarms(Overview(webhooks=(FINE,)), backend(SHIPPED, *workers), True, NOW)
+    assert alarm.text == (
+        "4 workers have not reported, the first for 5 min: they hang or were killed. "
+        "They are web1:2, web1:4, web1:3 and 1 other."
+    )
+    assert alarm.remedy.startswith("Restart the ones that still run.")
+    assert (alarm.problem, alarm.since) == ("silent_worker", workers[3].last_heartbeat)
+
+
 @pytest.mark.parametrize(("waiting", "fact"), [(1, "the next probe is due"), (0, "the next delivery is the probe")])
 def test_a_paused_webhook_says_that_a_probe_is_due_only_if_a_delivery_waits(waiting: int, fact: str) -> None:
     webhook = counted(failures_in_a_row=9, probe_at=LONG_AGO, waiting=waiting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from django.utils.translation import gettext as _
@@ -14,7 +14,7 @@ from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.dead_rows import VacuumState
 from webhooks.insight.overview import Overview
-from webhooks.insight.wording import number, span
+from webhooks.insight.wording import listed, number, span
 from webhooks.models import State
 from webhooks.models.statistic import DAY
 from webhooks.registry.framework import framework
@@ -26,6 +26,9 @@ PATIENCE = 60
 
 # The part of the retention for which old deliveries may be left: a partition has an eighth of it.
 LATE = 0.25
+
+# An alarm names so many silent workers.
+MAX_NAMED = 3
 
 
 def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[Alarm]:
@@ -75,19 +78,35 @@ def workers(backend: Backend) -> Iterator[Alarm]:
         shipped = framework().worker_class
         command = f"{backend.start_command} --worker-class {shipped}"
         yield Alarm(Problem.STOCK_WORKERS, text, remedy % {"name": shipped}, command=command)
+    if silent := [worker for worker in backend.workers if worker.is_silent]:
+        yield _silent(silent)
     for worker in backend.workers:
-        yield from _of_worker(worker)
+        yield from _clock(worker)
 
 
-def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
-    if worker.is_silent:
-        text = _("The worker “%(name)s” has not reported for %(span)s: it hangs or was killed.")
-        text %= {"name": worker.label, "span": span(worker.silence)}
-        remedy = _(
-            "Restart it if it still runs. Another worker takes over its deliveries. Redis forgets it after a few "
-            "minutes."
-        )
-        yield Alarm(Problem.SILENT_WORKER, text, remedy, since=worker.last_heartbeat)
+def _silent(workers: Sequence[RegisteredWorker]) -> Alarm:
+    """One alarm for all of them: a machine that stops takes several workers with it."""
+    first, count = max(workers, key=lambda worker: worker.silence), len(workers)
+    text = ngettext(
+        "The worker “%(name)s” has not reported for %(span)s: it hangs or was killed.",
+        "%(count)s workers have not reported, the first for %(span)s: they hang or were killed. They are %(names)s.",
+        count,
+    ) % {
+        "name": first.label,
+        "span": span(first.silence),
+        "count": number(count),
+        "names": listed([worker.label for worker in workers[:MAX_NAMED]], count),
+    }
+    remedy = ngettext(
+        "Restart it if it still runs. Another worker takes over its deliveries. Redis forgets it after a few minutes.",
+        "Restart the ones that still run. Other workers take over their deliveries. Redis forgets them after a few "
+        "minutes.",
+        count,
+    )
+    return Alarm(Problem.SILENT_WORKER, text, remedy, since=first.last_heartbeat)
+
+
+def _clock(worker: RegisteredWorker) -> Iterator[Alarm]:
     if abs(worker.clock_offset) > CLOCK_TOLERANCE:
         text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
         if worker.clock_offset > 0:
