@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -484,12 +485,12 @@ def test_the_status_page_refreshes_what_is_not_in_use_and_moves_nothing_that_is_
     dialog = page.get_by_role("dialog", name=f"Cancel run {run.pk}?")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    page.get_by_role("button", name="Pause", exact=True).click()
-    expect(page.locator("[data-wh-live-text]")).to_have_text("Paused")
+    page.get_by_role("button", name="Stop refreshing").click()
+    expect(page.locator("[data-wh-live-text]")).to_have_text(re.compile(r"Not refreshed for \d+ s"))
     said = summary.inner_text()
     Webhook.objects.all().delete()
     with page.expect_response("**/parts/"):
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Start refreshing").click()
     expect(summary).not_to_have_text(said)
     page.get_by_role("button", name=f"Cancel: Run {run.pk}").click()
     dialog.get_by_role("button", name="Cancel the run").click()

@@ -123,7 +123,7 @@ def _report(problems: Mapping[str, Sequence[str]]) -> str:
 
 def test_every_page_is_accessible_by_keyboard_and_whether_light_dark_or_narrow(page: Page) -> None:
     fill()
-    _pause_the_status_page(page)
+    _stop_the_status_page(page)
     problems = defaultdict[str, list[str]](list)
     for address in addresses():
         is_index = address == reverse("admin:index")  # of which only the notice is ours
@@ -150,15 +150,15 @@ def test_every_page_is_accessible_by_keyboard_and_whether_light_dark_or_narrow(p
     assert not (report := _report(problems)), report
 
 
-def _pause_the_status_page(page: Page) -> None:
+def _stop_the_status_page(page: Page) -> None:
     """Stop its refresh in this tab. It would replace the controls meanwhile."""
     page.goto(reverse("webhooks_backend_status"))
-    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("button", name="Stop refreshing").click()
 
 
 def test_the_keyboard_starts_an_act(page: Page) -> None:
     fill()
-    _pause_the_status_page(page)
+    _stop_the_status_page(page)
     group = page.locator(".wh-groups summary").first
     _tab_to(page, group)
     page.keyboard.press("Enter")

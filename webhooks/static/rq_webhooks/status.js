@@ -4,7 +4,7 @@
 //
 // A part that is in use is left as it is: with the focus in it, the pointer over it, text selected, or a box ticked.
 // What was unfolded stays unfolded, and what is being read stays where it is on the screen. In a hidden tab, while a
-// dialog is open, and after "Pause", nothing is asked for.
+// dialog is open, and after "Stop refreshing", nothing is asked for.
 
 document.addEventListener("DOMContentLoaded", () => {
   const element = document.querySelector("[data-wh-live]");
@@ -20,31 +20,31 @@ class Live {
     this.every = Number(element.dataset.every) * 1000;
     this.shownAt = Date.now();
     this.failures = 0;
-    this.isPaused = sessionStorage.getItem("wh-live") === "paused";
+    this.isStopped = sessionStorage.getItem("wh-live") === "stopped";
     this.text = element.querySelector("[data-wh-live-text]");
-    this.button = element.querySelector("[data-wh-live-pause]");
+    this.button = element.querySelector("[data-wh-live-stop]");
     this.button.hidden = false;
     element.querySelector("[data-wh-live-link]").hidden = true;
-    this.button.addEventListener("click", () => this.pause(!this.isPaused));
+    this.button.addEventListener("click", () => this.stop(!this.isStopped));
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
     document.addEventListener("pointerover", (event) => { this.hovered = event.target.closest?.("section[id^=wh-]"); });
     document.addEventListener("pointerleave", () => { this.hovered = null; });
     setInterval(() => this.show(), 1000);
-    this.pause(this.isPaused);
+    this.stop(this.isStopped);
   }
 
-  pause(isPaused) {
-    this.isPaused = isPaused;
-    sessionStorage.setItem("wh-live", isPaused ? "paused" : "live");
-    this.button.textContent = isPaused ? this.button.dataset.resume : this.button.dataset.whLivePause;
+  stop(isStopped) {
+    this.isStopped = isStopped;
+    sessionStorage.setItem("wh-live", isStopped ? "stopped" : "live");
+    this.button.textContent = isStopped ? this.button.dataset.start : this.button.dataset.whLiveStop;
     clearTimeout(this.timer);
-    if (isPaused) this.show();
+    if (isStopped) this.show();
     else this.refresh();
   }
 
   async refresh() {
     clearTimeout(this.timer);
-    if (this.isPaused || this.isAsking) return;
+    if (this.isStopped || this.isAsking) return;
     if (!document.hidden && !document.querySelector("dialog[open], .modal.show")) await this.ask();
     this.timer = setTimeout(() => this.refresh(), Math.min(this.every * 2 ** this.failures, LONGEST_WAIT));
   }
@@ -78,9 +78,9 @@ class Live {
 
   show() {
     const seconds = Math.round((Date.now() - this.shownAt) / 1000);
-    const text = this.isPaused ? this.texts.paused : this.held ? this.texts.held : this.texts.live;
+    const text = this.isStopped ? this.texts.stopped : this.held ? this.texts.held : this.texts.live;
     this.text.textContent = this.problem || text.replace("%s", seconds);
-    this.element.classList.toggle("wh-is-live", !this.isPaused && !this.problem);
+    this.element.classList.toggle("wh-is-live", !this.isStopped && !this.problem);
   }
 
   isUsed(part) {
