@@ -28,7 +28,7 @@ from tests.support.admin_pages import (
 from tests.support.html_forms import fields_of
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_webhook
 from users.models import User
-from webhooks.models import Attempt, Delivery, State, Webhook
+from webhooks.models import Attempt, Delivery, State, StatisticDelta, Webhook
 from webhooks.workers import jobs
 
 pytestmark = pytest.mark.one_database
@@ -405,6 +405,55 @@ class TestList:
         webhook.refresh_from_db()
         assert not webhook.is_paused
         assert LogEntry.objects.get().change_message == "Resumed."
+
+
+class TestState:
+    """The sentence at the top of the page, and the figures below."""
+
+    @pytest.mark.parametrize(
+        ("last_success", "last_failure", "failures", "sentence"),
+        [
+            (None, None, 0, "Nothing was sent yet."),
+            (1, None, 0, "The receiver accepted the last request"),
+            (1, 2, 0, "The receiver accepted the last request"),
+            (2, 1, 0, "The last attempt failed"),  # a user has resumed it since
+            (None, 1, 0, "The last attempt failed"),
+            (2, 1, 3, "3 attempts failed in a row"),
+        ],
+    )
+    def test_it_says_what_became_of_the_last_attempt(
+        self,
+        admin_client: Client,
+        webhook: Webhook,
+        last_success: int | None,
+        last_failure: int | None,
+        failures: int,
+        sentence: str,
+    ) -> None:
+        """Successes and failures are given in hours ago."""
+        success, failure = (at and timezone.now() - timedelta(hours=at) for at in (last_success, last_failure))
+        known = Webhook.objects.filter(pk=webhook.pk)
+        known.update(last_success_at=success, last_failure_at=failure, failures_in_a_row=failures)
+        shown = page(admin_client, change_of(webhook))
+        sentences = ("Nothing was sent yet.", "The receiver accepted", "The last attempt failed", "attempts failed")
+        assert [one for one in sentences if one in shown] == [one for one in sentences if one in sentence]
+        assert sentence in shown
+
+    def test_it_does_not_say_that_nothing_was_sent_beside_a_delivery_or_an_attempt(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        """A worker may send the first delivery while the page is read, after the row of the webhook."""
+        attempt = {"webhook_id": webhook.pk, "error_kind": "http_401", "attempted": 1}
+        make_site_delivery(webhook, State.PENDING)
+        assert "Nothing was sent yet." not in page(admin_client, change_of(webhook))
+        Delivery.objects.all().delete()
+        assert "Nothing was sent yet." in page(admin_client, change_of(webhook))
+        StatisticDelta.objects.insert([attempt])
+        shown = page(admin_client, change_of(webhook))
+        assert "Nothing was sent yet." not in shown
+        assert "<dt>attempt in 24 h</dt>" in shown
+        StatisticDelta.objects.insert([attempt])
+        assert "<dt>attempts in 24 h</dt>" in page(admin_client, change_of(webhook))
 
 
 class TestDeletion:

@@ -50,6 +50,11 @@ class WebhookPage:
         self.sees_deliveries = permissions.may_view_deliveries(user)
         self.last = _last(webhook, user) if self.sees_deliveries else []
         """The newest deliveries that the user may view."""
+        failed_at, succeeded_at = webhook.last_failure_at, webhook.last_success_at
+        self.has_failed_last = failed_at is not None and (succeeded_at is None or failed_at > succeeded_at)
+        """Whether its last attempt failed. A user who resumes it clears ``failures_in_a_row``."""
+        self.was_tried = bool(self.day.attempted or self.last)
+        """Whether a recent attempt or a delivery is known. The row of the webhook was read before them."""
         self.sees_skips = permissions.may_view_skips(user)
         may_retry = bool(webhook.failed) and not RETRY.missing_permissions(user)
         self.retry = retry_failed(_("Retry…"), webhook.name, webhook=webhook.pk) if may_retry else None
