@@ -123,7 +123,7 @@ class ErrorKind(StrEnum):
         _("Raise the receiver's limit, or send less: exclude fields, or write a body template."))
     HTTP_429 = ("http_429", _("HTTP 429 Too Many Requests"),
         _("{host} accepts fewer requests than the webhook sends."),
-        _("Raise the receiver's limit, or send less with conditions."))
+        _("The worker sends as much as is accepted. Raise the receiver's limit, or send less with conditions."))
     HTTP_4XX = ("http_4xx", _("HTTP 4xx"),
         _("{host} does not accept the request."),
         _("Read the receiver's answer. Often the method, the content type or the body differ from what it expects."))
