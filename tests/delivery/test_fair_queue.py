@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 import timeit
 from collections import Counter
@@ -74,7 +75,7 @@ class Timed:
 
     def __init__(self, seconds: float, slots: int, count: int) -> None:
         self.queue: FairQueue[str] = FairQueue(512)
-        self._seconds, self._free = seconds, [0.0] * slots
+        self.seconds, self._free = lambda: seconds, [0.0] * slots
         self._answers: list[tuple[float, float]] = []
         """The time of each answer, and how long it took."""
         self.now = 0.0
@@ -85,7 +86,7 @@ class Timed:
     def send_all(self) -> None:
         while self.queue.in_flight or self.queue.waiting(1):
             while self.queue.take():
-                end = max(self.now, heapq.heappop(self._free)) + self._seconds
+                end = max(self.now, heapq.heappop(self._free)) + self.seconds()
                 heapq.heappush(self._free, end)
                 took = min(end - self.now, self.TIMEOUT)
                 heapq.heappush(self._answers, (self.now + took, took))
@@ -124,15 +125,22 @@ def caps_after(*waited: float) -> list[int]:
 
 
 def test_a_cap_grows_slowly_with_late_answers_and_falls_with_very_late_ones() -> None:
-    assert caps_after(0.05, 0.1, 0.11, 0.3, 0.5, 0.5, 0.51, 0.51) == [3, 4, 4, 4, 4, 5, 4, 3]
+    assert caps_after(0.05, 0.1, 0.11, 0.3, 0.5, 0.5, 0.51, 0.51, 0.11, 0.51) == [3, 4, 4, 4, 4, 5, 5, 4, 4, 4]
 
 
 def test_answers_that_always_took_long_are_not_late() -> None:
-    assert caps_after(0.3, 0.54, 0.54, 0.55) == [3, 4, 5, 4]
+    assert caps_after(0.3, 0.54, 0.54, 0.55, 0.55) == [3, 4, 5, 5, 4]
 
 
 def test_a_receiver_that_became_slow_for_each_request_gets_more_once_it_got_one_at_a_time() -> None:
     assert caps_after(0.01, 0.6, 0.6, 0.6, 0.6, 0.6) == [3, 2, 1, 2, 3, 4]
+
+
+def test_a_receiver_whose_answers_vary_much_gets_many() -> None:
+    varied, sent = itertools.cycle([5.7, 1.0, 3.1, 4.4, 0.5, 2.6, 5.2]), Timed(0, 1000, 4000)
+    sent.seconds = lambda: next(varied)
+    sent.send_all()
+    assert (sent.timed_out, sent.most) == (0, 256)
 
 
 def test_a_webhook_that_rests_keeps_its_items_and_does_not_block_the_others() -> None:

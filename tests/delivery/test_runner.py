@@ -42,6 +42,7 @@ from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
 from webhooks.network.attempt import Outcome
 from webhooks.operations import kinds
+from webhooks.testing import deliver
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -77,6 +78,14 @@ def test_hanging_receivers_do_not_hold_up_the_others(inbox: Inbox, webhooks_sett
     for number in range(30):
         make_event(good, object_id=str(number))
     drain_until(good, 30)
+
+
+def test_tests_of_hosts_wait_for_no_rest_of_a_receiver(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    webhook = make_webhook(Thing, url=inbox.url("retry-after/429/3600"))
+    for number in range(8):
+        make_event(webhook, object_id=str(number))
+    assert [one.status for one in deliver(seconds=10)] == [429] * 8
 
 
 @pytest.fixture

@@ -120,9 +120,14 @@ def test_a_webhook_rests_after_429_while_the_others_go_on(inbox: Inbox, monkeypa
 def test_requests_to_a_receiver_with_a_limit_begin_at_its_interval(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accepted: list[float] = []
+    accepted, original = [], ReceiverRate.accepted
+
+    def noted(self: ReceiverRate, now: float) -> None:
+        accepted.append(now)
+        original(self, now)
+
     monkeypatch.setattr(receiver_rate, "REST", 0.1)
-    monkeypatch.setattr(ReceiverRate, "accepted", lambda self, now: accepted.append(now))
+    monkeypatch.setattr(ReceiverRate, "accepted", noted)
     with open_sender(200, sending_to(inbox)) as sender:
         for item in ("status/429", "ok", "status/429"):
             sender.add([(1, item)])

@@ -21,6 +21,9 @@ USUAL_COST = 0.001
 LATE, VERY_LATE = 0.1, 0.5
 LONGER = 1.8
 
+# Of a receiver whose answers vary, some are very late. They count as so many late ones.
+WEIGHT = 4
+
 # How many items of a webhook to claim for each one that may be in flight.
 CLAIMED_PER_SENT = 8
 
@@ -36,6 +39,7 @@ class _WebhookQueue(Generic[T]):
     cost: float = 0.0
     quickest: float = math.inf
     late: int = 0
+    """The late answers since the cap changed, minus the weight of the very late ones."""
     is_resting: bool = False
 
 
@@ -44,9 +48,9 @@ class FairQueue(Generic[T]):
 
     At most ``most`` are in flight. Each webhook has a cap on its requests in flight: two at first, one more with each
     answer, and one if it is slow: after a timeout, or after answers that cost much processor time. If answers are late
-    because there are so many requests, the cap grows by one with as many of them, or falls by one with each. A webhook
-    also leaves as many free for the others as it has. So one has half of all at most, and among nine that hang, there
-    is room for a tenth.
+    because there are so many requests, the cap grows by one with as many of them. It falls by one if most are very
+    late. A webhook also leaves as many free for the others as it has. So one has half of all at most, and among nine
+    that hang, there is room for a tenth.
 
     ``group_of`` returns the group of an item, and ``limits`` says how many items of a group may be prepared at once.
     The group "" has no limit.
@@ -131,10 +135,12 @@ class FairQueue(Generic[T]):
         queue.quickest = waited if queue.cap == 1 else min(waited, queue.quickest)
         if waited <= max(LATE, LONGER * queue.quickest):
             return 1
-        if waited > VERY_LATE:
-            return -1
-        queue.late = (queue.late + 1) % queue.cap
-        return int(not queue.late)
+        queue.late += -WEIGHT if waited > VERY_LATE else 1
+        if abs(queue.late) < queue.cap:
+            return 0
+        growth = 1 if queue.late > 0 else -1
+        queue.late = 0
+        return growth
 
     def rest(self, webhook: int, is_resting: bool = True) -> None:
         """Take no item of a webhook until it rests no more."""

@@ -115,9 +115,7 @@ def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -
     trailing = list(takewhile(lambda outcome: not outcome.succeeded, reversed(outcomes)))
     if len(trailing) < len(outcomes):  # a success came between
         health = Health(0, None, None, 0)
-    # All that were under way at once are refused alike. The sender rests then.
-    refused = sum(outcome.is_too_fast for outcome in trailing)
-    failures = health.failures_in_a_row + len(trailing) - max(0, refused - 1)
+    failures = health.failures_in_a_row + sum(not outcome.repeats_refusal for outcome in trailing)
     since, probe_at = health.failing_since or now, health.probe_at
     is_paused = failures >= conf.pause_after
     if is_paused:

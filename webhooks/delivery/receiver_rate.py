@@ -9,8 +9,9 @@ from __future__ import annotations
 # gets nothing for twice as long after each refusal that follows none accepted.
 REST, LONGEST_REST = 1.0, 60.0
 
-# Each accepted request shortens the time to the next one, so that a rate that rises is found.
-FASTER = 0.995
+# Each accepted request shortens the time to the next one, at least to half within so many seconds. So a rate that rises
+# is found.
+FASTER, HALVED_IN = 0.995, 120
 
 # Seconds. A shorter time between requests is no limit.
 NO_LIMIT = 0.001
@@ -37,16 +38,20 @@ class ReceiverRate:
         self._until = now
         self._accepted += 1
         self._rest = REST
-        self.interval = self.interval * FASTER if self.interval > NO_LIMIT else 0.0
+        shorter = self.interval * min(FASTER, 0.5 ** (self.interval / HALVED_IN))
+        self.interval = shorter if shorter > NO_LIMIT else 0.0
 
-    def refused(self, now: float, wait: float | None) -> None:
-        """Note an answer that there are too many requests, and that asks to ``wait``. Those that were under way say
-        nothing new."""
-        if now < self._since:
-            return
+    def refused(self, began: float, now: float, wait: float | None) -> bool:
+        """Note an answer that there are too many requests, and that asks to ``wait``. Returns whether that is new: the
+        request began after the last rest."""
+        if began < self._since:
+            return False
         rest = min(max(wait or 0.0, self._rest), LONGEST_REST)
-        if self._since:
-            self.interval = min((now + rest - self._since) / max(1, self._accepted), LONGEST_REST)
+        if self._accepted:  # otherwise the rest says all
+            until = min(now, self._until + self.interval + REST)
+            interval = min((until + rest - self._since) / self._accepted, LONGEST_REST)
+            self.interval = min(interval, 2 * self.interval) if self.interval else interval
         self._rest = min(2 * self._rest, LONGEST_REST)
         self._since = self._until = self.next_at = now + rest
         self._accepted = 0
+        return True

@@ -51,6 +51,9 @@ COLLECT_SECONDS = 0.08
 FAST_SECONDS = 0.005
 
 
+# For so many seconds, items of a webhook with a limit may wait here. Then an edit of the webhook counts soon.
+HELD_SECONDS = 5
+
 # How many requests of a webhook may be given up before their threads return. The next ones fail at once.
 MOST_STUCK = 4
 
@@ -128,6 +131,8 @@ class Sender(Generic[T]):
     def capacity(self, webhook: int, share: int) -> int:
         """How many more items of a webhook to claim, see ``FairQueue``."""
         with self._lock:
+            if (rate := self._rates.get(webhook)) and rate.interval:
+                share = min(share, max(1, int(HELD_SECONDS / rate.interval)))
             return self._queue.capacity(webhook, share)
 
     def add(self, items: Iterable[tuple[int, T]]) -> None:
@@ -260,8 +265,8 @@ class Sender(Generic[T]):
 
     def _note_rate(self, webhook: int, outcome: Outcome) -> None:
         if outcome.is_too_fast:
-            rate = self._rates.setdefault(webhook, ReceiverRate())
-            rate.refused(elapsed(), outcome.retry_after)
+            rate, now = self._rates.setdefault(webhook, ReceiverRate()), elapsed()
+            outcome.repeats_refusal = not rate.refused(now - outcome.duration_ms / 1000, now, outcome.retry_after)
             self._rest(webhook, rate)
         elif outcome.succeeded and webhook in self._rates:
             self._rates[webhook].accepted(elapsed())

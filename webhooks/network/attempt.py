@@ -127,6 +127,8 @@ class Outcome:
     """What was sent; None if no request could be made."""
     cost: float = 0.0
     """Seconds of processor time that the answer took."""
+    repeats_refusal: bool = False
+    """Whether the receiver refused another request for its rate before, when this one was under way."""
 
     def __post_init__(self) -> None:
         if self.reason and not self.kind:
