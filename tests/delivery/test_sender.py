@@ -17,7 +17,7 @@ from webhooks.db import elapsed
 from webhooks.delivery import receiver_rate
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.receiver_rate import ReceiverRate
-from webhooks.delivery.sender import MOST_STUCK, STARTED_AT_ONCE, Sender
+from webhooks.delivery.sender import HELD_SECONDS, MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.transport import Transport
@@ -117,6 +117,13 @@ def test_a_webhook_rests_after_429_while_the_others_go_on(inbox: Inbox, monkeypa
     assert (other.path.endswith("other"), first.at - refused.at >= 0.3) == (True, True)
 
 
+def test_a_refusal_of_requests_that_were_under_way_is_marked(inbox: Inbox) -> None:
+    with open_sender(200, sending_to(inbox)) as sender:
+        sender.add([(1, "status/429"), (1, "status/429")])
+        refused = collect(sender, 2)
+    assert sorted(outcome.repeats_refusal for _, outcome in refused if outcome) == [False, True]
+
+
 def test_requests_to_a_receiver_with_a_limit_begin_at_its_interval(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +144,8 @@ def test_requests_to_a_receiver_with_a_limit_begin_at_its_interval(
         for item in ("retry-after/429/1", "ok"):
             sender.add([(1, item)])
             collect(sender, 1)
+        sender._queue._webhooks[1].cap = 500  # as after many answers
+        assert 0 < sender.capacity(1, 1000) <= HELD_SECONDS / 0.09
     assert len(accepted) == 6
     *times, refused, last = (one.at for one in inbox.received()[-6:])
     assert last - refused >= 1, "the end of an interval does not end a rest"
