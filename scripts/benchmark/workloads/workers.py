@@ -106,10 +106,10 @@ def measure_limited_receiver(bench: Bench) -> Iterator[Measurements]:
         inbox = bench.inbox(LIMITED)
         webhook = bench.webhook(inbox.url)
         with bench.workers():
-            count = bench.size(600, 60)
-            bench.add_events(webhook, count)
-            # The last ones are left: they were refused, and are sent again after a minute.
-            received = inbox.wait_for(count * 9 // 10, seconds=2 * count / LIMIT)
+            bench.add_events(webhook, bench.size(600, 60))
+            # The others were refused at first, and are sent again after a minute.
+            count = bench.size(540, 30)
+            received = inbox.wait_for(count, seconds=30 + 2 * count / LIMIT)
         yield {"limited": Measurement(received.rate, LIMIT)}
 
 
