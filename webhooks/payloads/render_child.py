@@ -48,7 +48,7 @@ ERROR_LENGTH = 500  # characters
 MAX_CACHED = 50_000  # characters of templates that stay compiled, for headers and for others
 OPEN = "\ue000"  # replaces expressions in the text that is known before rendering
 
-TEST = "ping"  # the event of a test
+TEST = "ping"  # the event of a test: ``models.event.PING``, which this process cannot import
 
 Answer = tuple[bytes, bytes]  # the kind, and the text
 
