@@ -316,8 +316,6 @@ def address(link: Link) -> str:
         case "why":
             url = reverse("webhooks_why")
             return f"{url}?{urlencode(link.filters)}" if link.filters else url
-        case "database":
-            return "#wh-database"
     act = link.act or ("changelist" if link.key is None else "change")
     url = reverse(f"admin:rq_webhooks_{link.model}_{act}", args=[] if link.key is None else [link.key])
     return f"{url}?{urlencode(link.filters)}" if link.filters else url

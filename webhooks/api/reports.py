@@ -108,9 +108,6 @@ class StatusSerializer(NamedSerializer):
     undispatched_events = serializers.IntegerField()
     failed_events = serializers.IntegerField()
     workers = serializers.IntegerField(help_text=_("Live workers that serve the queue."))
-    dead_rows = serializers.IntegerField(
-        allow_null=True, help_text=_("Rows of our tables that PostgreSQL has not removed yet, as it estimates.")
-    )
 
 
 class ChangeSerializer(NamedSerializer):

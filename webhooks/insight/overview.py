@@ -29,7 +29,6 @@ from webhooks.insight.counts import (
     sending_count,
     with_open_counts,
 )
-from webhooks.insight.dead_rows import VacuumState, read_vacuum_state
 from webhooks.insight.silence import Silence, read_silences
 from webhooks.insight.statistics import Hours, Recent
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook, partitions
@@ -79,8 +78,6 @@ class Overview:
     """What the user may not view: "webhooks", "events"."""
     hides_some_webhooks: bool = False
     """Whether there may be webhooks that the user may not view, although they may view others."""
-    vacuum: VacuumState = field(default_factory=VacuumState)
-    """The same for every user."""
     backlog: float = 0
     """For how many seconds succeeded deliveries are left after their retention."""
     obstacle: str = ""
@@ -135,7 +132,6 @@ def read_for_alarms(user: Any) -> Overview:
     found.obstacle = partitions.obstacle(Delivery.objects.db) if found.backlog else ""
     found.silences = read_silences(found.webhooks)
     found.labels_without_models = tuple(registry.labels_without_models(conf.models))
-    found.vacuum = read_vacuum_state()
     return found
 
 

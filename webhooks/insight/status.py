@@ -77,7 +77,6 @@ class Status:
             "undispatched_events": capped(overview.undispatched),
             "failed_events": capped(overview.failed_events),
             "workers": len(self.backend.serving),
-            "dead_rows": overview.vacuum.dead if overview.vacuum.tables else None,
         }
 
 

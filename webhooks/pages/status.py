@@ -167,8 +167,6 @@ class _Acts:
                 yield Link(_("Show the newest events"), "event")
             case Problem.FAILED_DELIVERIES:
                 yield from self._links_of_failed(self._overview.counts.get(State.FAILED, 0), TOTAL_CAP)
-            case Problem.OPEN_TRANSACTION | Problem.DEAD_ROWS:
-                yield Link(_("Show the database"), "database")
             case Problem.FAILED_EVENTS:
                 if newest := self._overview.newest_failed_events:
                     yield Link(_("See the error"), "event", newest[0].pk)

@@ -50,8 +50,6 @@ class Problem(StrEnum):
     BLOCKED_LANES = "blocked_lanes"
     FAILED_DELIVERIES = "failed_deliveries"
     FAILED_EVENTS = "failed_events"
-    OPEN_TRANSACTION = "open_transaction"
-    DEAD_ROWS = "dead_rows"
     RETENTION = "retention"
     NONE = "none"
 

@@ -12,7 +12,6 @@ from webhooks.conf import conf
 from webhooks.db import CLOCK_TOLERANCE
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.counts import TOTAL_CAP
-from webhooks.insight.dead_rows import VacuumState
 from webhooks.insight.overview import Overview
 from webhooks.insight.wording import listed, number, span
 from webhooks.models import State
@@ -162,7 +161,7 @@ def configuration(overview: Overview) -> Iterator[Alarm]:
 
 
 def tables(overview: Overview) -> Iterator[Alarm]:
-    """Events that failed, deleted webhooks with many rows, old rows that are left, and dead rows."""
+    """Events that failed, deleted webhooks with many rows, and old rows that are left."""
     if count := overview.failed_events:
         # Changes that could not be serialized, or that another error kept from every webhook.
         newest = next(iter(overview.newest_failed_events), None)
@@ -184,7 +183,6 @@ def tables(overview: Overview) -> Iterator[Alarm]:
         ) % {"count": number(count, TOTAL_CAP)}
         yield Alarm(Problem.BEING_DELETED, text, level=Level.NOTE)
     yield from _retention(overview)
-    yield from _dead_rows(overview.vacuum)
 
 
 def _retention(overview: Overview) -> Iterator[Alarm]:
@@ -206,32 +204,3 @@ def _retention(overview: Overview) -> Iterator[Alarm]:
         "Start more workers. If a transaction is open for long, end it: it keeps workers from deleting partitions."
     )
     yield Alarm(Problem.RETENTION, text, remedies.get(overview.obstacle, other))
-
-
-def _dead_rows(state: VacuumState) -> Iterator[Alarm]:
-    """Dead rows that PostgreSQL cannot remove, or has not removed."""
-    for one in state.open:
-        text = ngettext(
-            "PostgreSQL cannot remove dead rows, because of %(holder)s: open %(age)s. The tables of webhooks have "
-            "%(count)s dead row. They grow, and workers slow down.",
-            "PostgreSQL cannot remove dead rows, because of %(holder)s: open %(age)s. The tables of webhooks have "
-            "%(count)s dead rows. They grow, and workers slow down.",
-            state.dead,
-        ) % {"holder": one.holder, "age": one.age, "count": number(state.dead)}
-        yield Alarm(Problem.OPEN_TRANSACTION, text, one.remedy, command=one.command)
-    for table in state.tables:
-        if not table.needs_vacuum:
-            continue
-        text = _(
-            "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended since the "
-            "server started. It grows, and workers slow down."
-        )
-        if table.vacuumed_at:
-            text = _(
-                "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended for "
-                "%(span)s. It grows, and workers slow down."
-            )
-        rows = {"dead": number(table.dead), "live": number(table.live)}
-        text %= {"table": table.name, "span": span(table.seconds), **rows}
-        remedy = _("Check that autovacuum is on and keeps up. To vacuum the table at once, in psql:")
-        yield Alarm(Problem.DEAD_ROWS, text, remedy, command=f"VACUUM (ANALYZE) {table.name};")

@@ -24,8 +24,6 @@ register = template.Library()
 
 def address(link: Link) -> str:
     """The address that a link opens or posts to."""
-    if link.model == "database":
-        return "#wh-database"
     act = link.act or ("list" if link.key is None else "")
     is_one_page = link.model in ("status", "why")
     url = page_url(
