@@ -18,7 +18,7 @@ from tests.support.draining import states, sweep_step
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import DatabaseNow, atomically, execute, fetch_all
+from webhooks.db import DatabaseNow, atomically, execute, fetch_all, to_uuid
 from webhooks.delivery import outcomes, sweep
 from webhooks.delivery.claims import load_claimed
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
@@ -105,6 +105,11 @@ def test_each_change_affects_only_the_states_it_is_for(webhook: Webhook, change:
         CHANGES[change](delivery)
         found[state.value] = state_of(delivery)
     assert found == {state: LEADS_TO.get((state, change), state) for state in State.values}
+    if connection.vendor == "sqlite":
+        return
+    viewed = fetch_all(USING, "SELECT id, state, attempts FROM rq_webhooks_delivery_state")
+    rows = Delivery.objects.select_related("queued")
+    assert {(to_uuid(pk), *rest) for pk, *rest in viewed} == {(one.pk, one.state, one.attempt_count) for one in rows}
 
 
 def test_every_state_except_succeeded_can_be_left() -> None:

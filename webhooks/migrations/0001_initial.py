@@ -75,6 +75,32 @@ def divide_history(apps, schema_editor):
         schema_editor.execute(f'CREATE TABLE {table}_default PARTITION OF {table} DEFAULT')
 
 
+# For SQL and reports: the delivery's own row says `succeeded` until its first attempt has failed. A later migration that
+# changes a column of these tables drops the view first, and makes it again. SQLite could change no such table at all.
+STATE_VIEW = """
+    CREATE VIEW rq_webhooks_delivery_state AS
+    SELECT delivery.id, delivery.event_id, delivery.webhook_id, delivery.created,
+        COALESCE(queued.state, delivery.outcome) AS state,
+        CASE
+            WHEN queued.delivery_id IS NOT NULL THEN queued.attempts
+            WHEN delivery.outcome = 'succeeded' AND delivery.noted_attempts = 0 THEN 1
+            ELSE delivery.noted_attempts
+        END AS attempts,
+        queued.due_at, delivery.error_kind, delivery.reason
+    FROM rq_webhooks_delivery AS delivery LEFT JOIN rq_webhooks_queue AS queued ON queued.delivery_id = delivery.id
+"""
+
+
+def create_view(apps, schema_editor):
+    if schema_editor.connection.vendor == 'postgresql':
+        schema_editor.execute(STATE_VIEW)
+
+
+def drop_view(apps, schema_editor):
+    if schema_editor.connection.vendor == 'postgresql':
+        schema_editor.execute('DROP VIEW rq_webhooks_delivery_state')
+
+
 class Migration(migrations.Migration):
 
     initial = True
@@ -618,4 +644,5 @@ class Migration(migrations.Migration):
         ),
         migrations.RunPython(divide_history, migrations.RunPython.noop),
         migrations.RunPython(tune_tables, migrations.RunPython.noop),
+        migrations.RunPython(create_view, drop_view),
     ]
