@@ -1,5 +1,5 @@
-"""Fixtures for all tests. Tests that use a database run on SQLite and on PostgreSQL: ``--database`` picks one. Tests
-marked ``one_database`` run on PostgreSQL alone, and on both with ``--long``."""
+"""Fixtures for all tests. Those with a database run on PostgreSQL. With ``--full``, and in ``BY_DATABASE``, they run
+on SQLite, too. ``--database`` picks one. Tests marked ``one_database`` run on both only with ``--long``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ from webhooks.payloads import snapshots, templates
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
 
+# The code that these test differs by the kind of database.
+BY_DATABASE = (
+    *("tests/acceptance", "tests/models", "tests/host/test_db.py", "tests/host/test_errors.py"),
+    *("tests/capture/test_composite_keys.py", "tests/capture/test_events.py", "tests/capture/test_subscriptions.py"),
+    *(f"tests/delivery/test_{name}.py" for name in ("claims", "dispatch", "outcomes", "partitions", "plans")),
+    *(f"tests/delivery/test_{name}.py" for name in ("retention", "runs", "scan_floors", "sweep")),
+    *("tests/operations/test_retries.py", "tests/workers/test_jobs.py", "tests/workers/test_without_rq.py"),
+)
+
 DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
 
 
@@ -45,12 +54,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--database",
         action="append",
         choices=[SQLITE, POSTGRESQL],
-        help="Run the tests that use a database only on this kind. Default: on both.",
+        help="Run the tests that use a database only on this kind. Default: PostgreSQL, and SQLite where code differs.",
+    )
+    parser.addoption(
+        "--full", action="store_true", help="Run all tests that use a database on both kinds, as .ci/run does."
     )
     parser.addoption(
         "--long",
         action="store_true",
-        help="Run the long form of tests that have one: most of tests/chaos, and tests that try many examples.",
+        help="As --full, and the long form of tests that have one: most of tests/chaos, and tests of many examples.",
     )
 
 
@@ -84,16 +96,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Collect each test that uses the database once for each kind of database."""
+    """Collect each test that uses the database once for each kind of database that it is for."""
     marked = metafunc.definition.get_closest_marker
     if not marked("django_db") and not DATABASE_FIXTURES & set(metafunc.fixturenames):
         return
-    vendors = metafunc.config.getoption("--database") or [SQLITE, POSTGRESQL]
+    option = metafunc.config.getoption
+    is_by_database = metafunc.definition.nodeid.startswith(BY_DATABASE)
+    both = option("--full") or option("--long") or marked("sqlite") or is_by_database
+    vendors = option("--database") or ([SQLITE, POSTGRESQL] if both else [POSTGRESQL])
     if marked("postgresql"):
         vendors = [vendor for vendor in vendors if vendor == POSTGRESQL]
     if marked("sqlite"):
         vendors = [vendor for vendor in vendors if vendor == SQLITE]
-    if marked("one_database") and not metafunc.config.getoption("--long"):
+    if marked("one_database") and not option("--long"):
         vendors = vendors[-1:]
     if "django_db_setup" not in metafunc.fixturenames:
         metafunc.fixturenames.append("django_db_setup")
