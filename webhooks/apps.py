@@ -19,12 +19,14 @@ class WebhooksConfig(AppConfig):
         from webhooks.errors import log_with_time
         from webhooks.insight import problems
         from webhooks.models.run import run_kinds
-        from webhooks.operations import runs
+        from webhooks.models.webhook import find_errors
+        from webhooks.operations import runs, validation
         from webhooks.operations.kinds import RUN_KINDS
         from webhooks.workers import redis
 
         log_with_time()
         run_kinds.update(RUN_KINDS)
+        find_errors.append(validation.find_errors)
         run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
         hooks.import_listed()

@@ -21,6 +21,11 @@ _CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-
 _INVISIBLE = re.compile(f"[{_CONTROLS}]")
 _INVISIBLE_OR_BREAK = re.compile(f"[{_CONTROLS}\t\n\r\u061c\u200e\u200f]")
 
+NAME_LENGTH = 200  # characters of the name of an object
+
+# A name of a header, as a pattern. RFC 9110, 5.6.2.
+HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
 
 def clean(text: str, length: int | None = None) -> str:
     """Remove NUL and lone surrogates, which PostgreSQL refuses, and cut the text to ``length`` characters."""

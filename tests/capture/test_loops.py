@@ -24,7 +24,7 @@ from users.models import User
 from webhooks.capture.context import RequestActor, acting, parse_depth
 from webhooks.db import fetch_all
 from webhooks.models import Event, Webhook
-from webhooks.models.validation import MAX_USERNAMES, check_usernames
+from webhooks.models.validators import MAX_USERNAMES, check_usernames
 from webhooks.network import headers
 from webhooks.network.headers import DEPTH
 from webhooks.operations import replays

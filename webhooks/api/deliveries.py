@@ -37,9 +37,9 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
+from webhooks.insight.bodies import sent_bodies
 from webhooks.insight.paging import LongList, list_deliveries
 from webhooks.models import Attempt, BodyKind, Delivery, Run, State
-from webhooks.models.attempt import sent_bodies
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind

@@ -23,8 +23,8 @@ from webhooks.models import Event, Webhook
 from webhooks.models.skip import Refusal
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.keys import has_key
-from webhooks.registry.registration import NAME_LENGTH, Registration
-from webhooks.text import NotJSONSerializable, clean, dumps
+from webhooks.registry.registration import Registration
+from webhooks.text import NAME_LENGTH, NotJSONSerializable, clean, dumps
 
 # The columns of an event that the caller determines.
 COLUMNS = ("object_type", "object_id", "object_repr", "data", "snapshots", "changed")

@@ -13,10 +13,11 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import BodyKind, Webhook
 from webhooks.models.attempt import STORED_BODIES
+from webhooks.models.webhook import TEMPLATE_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.network import headers, url_policy
 from webhooks.network.attempt import Refused, Request
-from webhooks.network.auth import authenticate
+from webhooks.network.auth import Credentials, authenticate
 from webhooks.network.headers import DEPTH, REDELIVERY, TEST
 from webhooks.payloads import Bodies, Unsendable, templates
 from webhooks.payloads.templates import Renderer, TemplateError
@@ -81,9 +82,18 @@ def compose(
         )  # fmt: skip
         request = _prepared_by(hook, request, prepared)
     try:
-        return authenticate(request, webhook.credentials(url))
+        return authenticate(request, credentials(webhook, url))
     except (ValueError, Unreadable) as error:
         raise _unusable(webhook, "secret headers", error) from None
+
+
+def credentials(webhook: Webhook, url: str) -> Credentials:
+    """The credentials of a request to this URL, which may come from a template."""
+    return Credentials(url, webhook.secret_headers.reveal)
+
+
+def has_templates(webhook: Webhook) -> bool:
+    return any(templates.is_template(getattr(webhook, name)) for name in TEMPLATE_FIELDS)
 
 
 def _unusable(webhook: Webhook, part: str, error: ValueError | Unreadable) -> Refused:

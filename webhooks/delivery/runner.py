@@ -21,7 +21,7 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseClock, atomically, elapsed
 from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
-from webhooks.delivery.compose import compose
+from webhooks.delivery.compose import compose, credentials, has_templates
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.outcomes import record
@@ -329,10 +329,9 @@ class DeliveryRunner:
         return self._renderer.pace(webhook.pk) if maker == TEMPLATES else maker
 
     def _slow_maker(self, webhook: Webhook) -> str:
-        if webhook.has_templates:
+        if has_templates(webhook):
             return TEMPLATES
-        credentials = webhook.credentials(webhook.payload_url)
-        return PROJECT_CODE if self._has_hooks or waits(credentials) else ""
+        return PROJECT_CODE if self._has_hooks or waits(credentials(webhook, webhook.payload_url)) else ""
 
 
 def _about(delivery: ClaimedDelivery) -> dict[str, Any]:
@@ -341,7 +340,7 @@ def _about(delivery: ClaimedDelivery) -> dict[str, Any]:
 
 def _longest(delivery: ClaimedDelivery) -> float:
     """Seconds within which the project's code must have made a request, and sent it if it wants to see the answer."""
-    rendering = RENDERED_WITHIN if delivery.webhook.has_templates else 0
+    rendering = RENDERED_WITHIN if has_templates(delivery.webhook) else 0
     return 2 * (delivery.webhook.timeout or conf.timeout) + rendering
 
 

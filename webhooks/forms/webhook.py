@@ -339,7 +339,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
 
     def _show_fixed(self) -> None:
         """Show the settings that only code changes."""
-        reserved = self.instance.reserved if self.instance.pk else None
+        reserved = registry.reserved_for(self.instance.identifier) if self.instance.pk else None
         if reserved is None:
             return
         for name in self.fields.keys() & {"identifier", *reserved.fixed}:
@@ -499,7 +499,8 @@ def initial_values(original: Webhook | None = None) -> dict[str, Any]:
 def unused_fields(webhook: Webhook) -> set[str]:
     """The fields that offer nothing for this webhook: nothing is registered, there is nothing to clear, or only code
     changes the secret."""
-    secrets = {*CREDENTIAL_FIELDS}.intersection(webhook.reserved.fixed if webhook.reserved else ())
+    reserved = registry.reserved_for(webhook.identifier)
+    secrets = {*CREDENTIAL_FIELDS}.intersection(reserved.fixed if reserved else ())
     uses = {
         "custom_events": registry.custom_events() or webhook.custom_events,
         "serializer": registry.serializer_names() or webhook.serializer,

@@ -8,7 +8,7 @@ import django.utils.timezone
 import webhooks.models.columns
 import webhooks.models.ids
 import webhooks.models.run
-import webhooks.models.validation
+import webhooks.models.validators
 import webhooks.security.encryption
 from django.db import migrations, models
 
@@ -310,7 +310,7 @@ class Migration(migrations.Migration):
             name='Webhook',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='A name for lists and messages, such as “CMDB sync”.', max_length=150, unique=True, validators=[webhooks.models.validation.check_visible], verbose_name='name')),
+                ('name', models.CharField(help_text='A name for lists and messages, such as “CMDB sync”.', max_length=150, unique=True, validators=[webhooks.models.validators.check_visible], verbose_name='name')),
                 ('identifier', models.CharField(blank=True, help_text='A name that does not change, for files and scripts, such as “cmdb-sync”. It may be empty.', max_length=100, null=True, unique=True, validators=[django.core.validators.RegexValidator('\\A[a-z][a-z0-9_-]*\\Z', 'Begin with a small letter, and go on with small letters, digits, “-” and “_”.')], verbose_name='identifier')),
                 ('description', models.TextField(blank=True, db_default='', default='', help_text='What the receiver does, and whom to ask about it.', verbose_name='description')),
                 ('enabled', models.BooleanField(db_default=True, default=True, help_text='While this is off, new changes are not recorded, and what is not sent yet waits.', verbose_name='enabled')),
@@ -324,16 +324,16 @@ class Migration(migrations.Migration):
                 ('only_changes', models.BooleanField(db_default=False, default=False, help_text='For example a save of the same values.', verbose_name='skip updates that change nothing')),
                 ('prechange', models.BooleanField(db_default=False, default=False, help_text='Add the state before an update to the payload. This costs a query for each update.', verbose_name='include previous state')),
                 ('send_trace', models.BooleanField(db_default=False, default=False, help_text='Send the header traceparent of OpenTelemetry, so that the receiver continues the trace.', verbose_name='send trace context')),
-                ('excluded_usernames', models.JSONField(blank=True, db_default=[], default=list, help_text='Changes by these users are not sent. Enter the user of a receiver that writes back.', validators=[webhooks.models.validation.check_usernames], verbose_name='ignored users')),
+                ('excluded_usernames', models.JSONField(blank=True, db_default=[], default=list, help_text='Changes by these users are not sent. Enter the user of a receiver that writes back.', validators=[webhooks.models.validators.check_usernames], verbose_name='ignored users')),
                 ('payload_url', models.CharField(help_text='The address of the receiver: each change is sent there. Parts may come from the change: https://…/{{ data.id }}.', max_length=500, verbose_name='payload URL')),
                 ('http_method', models.CharField(choices=[('GET', 'GET'), ('POST', 'POST'), ('PUT', 'PUT'), ('PATCH', 'PATCH'), ('DELETE', 'DELETE')], db_default='POST', default='POST', help_text='Most receivers expect POST. Each method sends the body.', max_length=10, verbose_name='HTTP method')),
                 ('content_type', models.CharField(db_default='application/json', default='application/json', help_text='Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.', max_length=100, validators=[django.core.validators.RegexValidator("\\A[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+([ \\t]*;[ \\t]*[\\x21-\\x7e][\\x20-\\x7e]*)?\\Z", 'Enter a content type, such as application/json.')], verbose_name='content type')),
                 ('additional_headers', models.TextField(blank=True, db_default='', default='', help_text='A template with one “Name: value” a line.', verbose_name='additional headers')),
                 ('body_template', models.TextField(blank=True, db_default='', default='', help_text='A template for another body. Empty: the whole payload, as JSON or as a form.', verbose_name='body template')),
-                ('secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validation.check_secret], verbose_name='secret')),
+                ('secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255)], verbose_name='secret')),
                 ('previous_secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
                 ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the previous secret signs, too.', null=True, verbose_name='previous secret until')),
-                ('secret_headers', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validation.check_headers], verbose_name='secret headers')),
+                ('secret_headers', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192)], verbose_name='secret headers')),
                 ('static_data', models.JSONField(blank=True, help_text='Keys that each payload gets in its data, unless the data has them: a JSON object. Empty: none.', null=True, verbose_name='static data')),
                 ('ssl_verification', models.BooleanField(db_default=True, default=True, help_text='Refuse a receiver without a trusted certificate.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, db_default='', default='', help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.", max_length=4096, verbose_name='CA file')),

@@ -11,7 +11,7 @@ run                      actions on many rows
 partitions               the partitions of the history on PostgreSQL
 filters                  the filters of deliveries, events and skips, declared once; choosing rows by them
 statistic                counts and times by minute and hour, and totals
-validation               the rules for a webhook
+validators               the rules for single columns of a webhook
 ids                      ids that begin with a time
 columns                  options and managers that the tables share
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import uuid
-import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import payloads
 from webhooks.db import execute_safely, insert_rows_sql
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, HexField, WriteDBManager, alters_data
 from webhooks.models.delivery import Delivery
@@ -182,17 +179,3 @@ class Body(models.Model):
 
     def __str__(self) -> str:
         return self.sha256
-
-
-def sent_bodies(delivery: Delivery, attempts: Collection[Attempt]) -> dict[str, bytes]:
-    """The bodies of a delivery's attempts by their SHA-256, in at most one query.
-
-    A body is missing if the event does not give the same bytes again, as after an upgrade.
-    """
-    plain = payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
-    kinds = {attempt.body_kind for attempt in attempts}
-    found = [plain.body(kind == BodyKind.FORM) for kind in kinds & {BodyKind.PAYLOAD, BodyKind.FORM}]
-    if stored := {attempt.body_sha256 for attempt in attempts if attempt.body_kind in STORED_BODIES}:
-        bodies = Body.objects.filter(delivery=delivery, sha256__in=stored)
-        found += map(zlib.decompress, bodies.values_list("content", flat=True))
-    return {hashlib.sha256(body).hexdigest(): body for body in found}

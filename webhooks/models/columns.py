@@ -39,6 +39,11 @@ def alters_data(method: F) -> F:
     return method
 
 
+def secret_fields(model: type[models.Model]) -> list[str]:
+    """The columns with secrets. A list of rows does not load these."""
+    return [field.name for field in model._meta.concrete_fields if getattr(field, "is_secret", False)]
+
+
 class WriteDBManager(models.Manager[M]):
     """Reads from the database that the app writes to. A replica may lag behind, and cannot lock rows."""
 

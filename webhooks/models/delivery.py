@@ -33,7 +33,7 @@ from webhooks.db import (
     value_by_id_sql,
 )
 from webhooks.models import lanes
-from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default
+from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default, secret_fields
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
@@ -47,8 +47,6 @@ from webhooks.models.queue import (
     State,
     Transition,
 )
-from webhooks.models.webhook import Webhook
-from webhooks.models.webhook_secrets import SECRET_FIELDS
 
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
 FAILED = Q(queued__failed_at__isnull=False)
@@ -181,11 +179,16 @@ class NewDelivery(NamedTuple):
         return ClaimedRow(self.id, self.webhook_id, self.event_id, self.lane, self.lane is not None)
 
 
+def _webhook_model() -> Any:
+    """By its label: a delivery needs no code that validates or sends a webhook."""
+    return Delivery._meta.get_field("webhook").related_model
+
+
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
         related: Any = self.select_related("event", "webhook", "queued").annotate(**read_columns())
-        return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))  # type: ignore[no-any-return]
+        return related.defer(*(f"webhook__{name}" for name in secret_fields(_webhook_model())))  # type: ignore[no-any-return]
 
     def for_list(self) -> DeliveryQuerySet:
         """As ``for_detail``, without the large columns of events."""
@@ -193,7 +196,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def by_table(self) -> DeliveryQuerySet:
         """All deliveries as ``for_list``, with a query for each table: old statistics would mislead a join."""
-        webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
+        webhooks = _webhook_model().with_deleted.order_by().defer(*secret_fields(_webhook_model()))
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
         rows: Any = Delivery.objects.using(self.db).order_by().annotate(**read_columns())
@@ -406,7 +409,7 @@ class Delivery(models.Model):
     )
     # Its index is one of those below.
     webhook = models.ForeignKey(
-        Webhook,
+        "rq_webhooks.Webhook",
         on_delete=models.CASCADE,
         related_name="deliveries",
         db_constraint=False,

@@ -38,8 +38,7 @@ from webhooks.models.columns import (
     default,
     json_parts,
 )
-from webhooks.payloads import SendableEvent
-from webhooks.registry.registration import NAME_LENGTH
+from webhooks.text import NAME_LENGTH
 
 # The action and the object type of the event that ``operations.webhooks.ping`` sends.
 PING = "ping"
@@ -51,8 +50,11 @@ LOOP_PROTECTION = "Loop protection: "
 # Columns that may hold much text. Lists do not load them.
 LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "context", "request", "webhook_ids")
 
-# The columns that a request body is made of, except for the time.
-SENT_COLUMNS = tuple(name for name in SendableEvent.__annotations__ if name != "timestamp")
+# The columns that a request body is made of, except for the time: see ``payloads.SendableEvent``.
+SENT_COLUMNS = (
+    "pk", "action", "object_type", "username", "request_id", "request", "depth", "replay_of", "data", "snapshots",
+    "changed", "context", "serializers", "trace",
+)  # fmt: skip
 
 # The order of the ids of events may differ from that of their times by this much. Transactions overlap, clocks of two
 # sites differ, and a clock that was an hour ahead is set back. A wider look only reads more events.

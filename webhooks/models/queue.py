@@ -48,7 +48,6 @@ from webhooks.db import (
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
 from webhooks.models.event import Event
 from webhooks.models.ids import first_id
-from webhooks.models.webhook import Webhook
 from webhooks.models.worker import begin_transaction
 
 # The bounds of ``at_once_seconds``, in seconds, and its part of the retention of succeeded deliveries between them.
@@ -456,7 +455,9 @@ class QueuedDelivery(models.Model):
     )
     # Copies of the delivery's own columns.
     event = models.ForeignKey(Event, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False)
-    webhook = models.ForeignKey(Webhook, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False)
+    webhook = models.ForeignKey(
+        "rq_webhooks.Webhook", models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+    )
     lane = models.BigIntegerField(null=True)
 
     state = models.CharField(max_length=10, choices=[(state.value, state.label) for state in QUEUED_STATES])

@@ -24,9 +24,7 @@ from webhooks.models.columns import (
     json_parts,
 )
 from webhooks.models.ids import new_id
-from webhooks.models.webhook import Webhook
-from webhooks.registry.registration import NAME_LENGTH
-from webhooks.text import dumps, short_json
+from webhooks.text import NAME_LENGTH, dumps, short_json
 
 # Characters of the JSON text of one value in ``Skip.detail``.
 VALUE_LENGTH = 200
@@ -105,7 +103,7 @@ class Skip(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # Without a constraint in the database: it would lock the row of the webhook, and saves would wait for its edits.
     webhook = models.ForeignKey(
-        Webhook,
+        "rq_webhooks.Webhook",
         on_delete=models.CASCADE,
         related_name="skips",
         db_constraint=False,

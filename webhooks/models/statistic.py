@@ -19,7 +19,6 @@ from django.utils import timezone
 
 from webhooks.db import among_sql, execute, fetch_all, is_postgresql, to_utc
 from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default
-from webhooks.models.webhook import Webhook
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class Statistic(models.Model):
     Each attempt and each skip counts in a row of its minute and in a row of its hour.
     """
 
-    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="+", db_index=False)
+    webhook = models.ForeignKey("rq_webhooks.Webhook", on_delete=models.CASCADE, related_name="+", db_index=False)
     period = models.PositiveSmallIntegerField(choices=Period.choices)
     start = models.BigIntegerField(help_text="Unix time: seconds since 1970 in UTC.")
     error_kind = models.CharField(max_length=30, **EMPTY)
@@ -211,7 +210,7 @@ class StatisticTotal(models.Model):
     Monitoring reads it: no retention deletes it, so it never falls.
     """
 
-    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="+", db_index=False)
+    webhook = models.ForeignKey("rq_webhooks.Webhook", on_delete=models.CASCADE, related_name="+", db_index=False)
     error_kind = models.CharField(max_length=30, **EMPTY)
 
     objects = StatisticTotalManager()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -18,16 +18,15 @@ from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import hooks, registry
+from webhooks import hooks
 from webhooks.conf import MAX_TIMEOUT
 from webhooks.db import DatabaseNow
-from webhooks.models import validation
+from webhooks.models import validators
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, alters_data, default
 from webhooks.models.event import Action
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SENT_CREDENTIALS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.network import url_policy
-from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import Secret
 from webhooks.text import clean, username_of
 
@@ -79,7 +78,12 @@ NORMALIZED_FIELDS = {
     *SENT_CREDENTIALS,
 }
 
+CONFLICT = _("Meanwhile another webhook of this name was saved, or this webhook was changed. Load it again.")
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
+
+
+# What judges a webhook as a whole: each returns the invalid fields with their reasons. ``apps`` fills it.
+find_errors: list[Callable[[Webhook], dict[str, str]]] = []
 
 
 class MediaType(models.TextChoices):
@@ -106,7 +110,7 @@ class Webhook(WebhookSecrets, WebhookState):
         _("name"),
         max_length=150,
         unique=True,
-        validators=[validation.check_visible],
+        validators=[validators.check_visible],
         help_text=_("A name for lists and messages, such as “CMDB sync”."),
     )
     identifier = models.CharField(
@@ -115,7 +119,7 @@ class Webhook(WebhookSecrets, WebhookState):
         unique=True,
         null=True,  # several webhooks may have none
         blank=True,
-        validators=[validation.check_identifier],
+        validators=[validators.check_identifier],
         help_text=_("A name that does not change, for files and scripts, such as “cmdb-sync”. It may be empty."),
     )
     description = models.TextField(
@@ -170,7 +174,7 @@ class Webhook(WebhookSecrets, WebhookState):
     excluded_usernames = models.JSONField(
         _("ignored users"),
         **EMPTY_LIST,
-        validators=[validation.check_usernames],
+        validators=[validators.check_usernames],
         help_text=_("Changes by these users are not sent. Enter the user of a receiver that writes back."),
     )
     payload_url = models.CharField(
@@ -192,7 +196,7 @@ class Webhook(WebhookSecrets, WebhookState):
         _("content type"),
         max_length=100,
         **default(MediaType.JSON),
-        validators=[validation.check_media_type],
+        validators=[validators.check_media_type],
         help_text=_(
             "Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other."
         ),
@@ -378,7 +382,7 @@ class Webhook(WebhookSecrets, WebhookState):
             if not is_used or together.isdisjoint(changed):
                 continue
             if any(getattr(self, one) != getattr(stored, one) for one in together.difference(changed)):
-                raise IntegrityError(validation.CONFLICT)
+                raise IntegrityError(CONFLICT)
 
     def as_changed(self, user: object = "") -> hooks.WebhookChange:
         """The webhook as hooks see it, after a change by this user, or by a worker."""
@@ -386,11 +390,6 @@ class Webhook(WebhookSecrets, WebhookState):
         return hooks.WebhookChange(
             self.pk, self.name, username_of(user), *failure, url_policy.redacted(self.payload_url)
         )
-
-    @property
-    def reserved(self) -> registry.Reserved | None:
-        """What its identifier is reserved for. None if users define it."""
-        return registry.reserved_for(self.identifier)
 
     @property
     def is_paused(self) -> bool:
@@ -403,7 +402,7 @@ class Webhook(WebhookSecrets, WebhookState):
 
     def clean(self) -> None:
         self.normalize()
-        if errors := validation.find_errors(self):
+        if errors := {name: reason for find in find_errors for name, reason in find(self).items()}:
             raise ValidationError(errors)
 
     def normalize(self) -> None:
@@ -421,10 +420,6 @@ class Webhook(WebhookSecrets, WebhookState):
     def is_form(self) -> bool:
         """Whether the payload is sent as a form, unless a template writes the body."""
         return self.content_type.partition(";")[0].strip().lower() == MediaType.FORM
-
-    @property
-    def has_templates(self) -> bool:
-        return any(is_template(getattr(self, name)) for name in TEMPLATE_FIELDS)
 
     @property
     def has_filters(self) -> bool:

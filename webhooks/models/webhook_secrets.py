@@ -12,9 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.models import validation
-from webhooks.models.columns import EMPTY, alters_data
-from webhooks.network.auth import Credentials
+from webhooks.models.columns import EMPTY, alters_data, secret_fields
 from webhooks.security.encryption import EncryptedTextField, Secret
 
 # The secrets that users enter, each with the label and the help of the box that clears it. The form, the REST API, the
@@ -37,7 +35,7 @@ class WebhookSecrets(models.Model):
         _("secret"),
         max_length=255,
         **EMPTY,
-        validators=[MaxLengthValidator(255), validation.check_secret],
+        validators=[MaxLengthValidator(255)],
         help_text=_("Signs each request, so that the receiver can verify the sender."),
     )
     previous_secret = EncryptedTextField(**EMPTY, editable=False)
@@ -52,7 +50,7 @@ class WebhookSecrets(models.Model):
         _("secret headers"),
         max_length=8192,
         **EMPTY,
-        validators=[MaxLengthValidator(8192), validation.check_headers],
+        validators=[MaxLengthValidator(8192)],
         help_text=_("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
 
@@ -88,15 +86,10 @@ class WebhookSecrets(models.Model):
         is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
 
-    def credentials(self, url: str) -> Credentials:
-        """The credentials of a request to this URL, which may come from a template."""
-        return Credentials(url, self.secret_headers.reveal)
-
     @property
     def unreadable(self) -> list[str]:
         """The secrets that no key decrypts, such as "secret headers". Nothing is sent until that is repaired."""
         return [name.replace("_", " ") for name in CREDENTIAL_FIELDS if getattr(self, name).problem]
 
 
-# All of them. A list of rows does not load these.
-SECRET_FIELDS = tuple(one.name for one in WebhookSecrets._meta.fields if isinstance(one, EncryptedTextField))
+SECRET_FIELDS = tuple(secret_fields(WebhookSecrets))

@@ -11,10 +11,10 @@ from functools import lru_cache
 from django.utils.translation import gettext
 
 from webhooks.errors import why_failed
-from webhooks.text import short_repr
+from webhooks.text import HEADER_NAME, short_repr
 
 # RFC 9110, section 5.6.2 for names and 5.5 for values; only ASCII is sure to arrive.
-NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+NAME = re.compile(HEADER_NAME)
 # Around names and values. Texts that are copied from a page may have no-break spaces.
 _SPACE = " \t\r\xa0"
 _VALUE = re.compile(r"[\t\x20-\x7e]*")

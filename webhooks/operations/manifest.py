@@ -21,8 +21,7 @@ from django.utils.text import slugify
 
 from webhooks import registry
 from webhooks.models import Webhook
-from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import SETTINGS
+from webhooks.models.webhook import CONFLICT, SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations import edits
 from webhooks.operations.webhooks import StaleSettings, check_webhook, delete_webhooks, save_webhook
@@ -191,7 +190,7 @@ def plan(document: Any, user: Any, prunes: bool = False, environment: Mapping[st
     declared = _read(document, environment, problems)
     kept = [one.identifier for one in declared]
     others = Webhook.objects.exclude(identifier=None).exclude(identifier__in=kept).order_by("name") if prunes else ()
-    removed = [webhook for webhook in others if not webhook.reserved]
+    removed = [webhook for webhook in others if not registry.reserved_for(webhook.identifier)]
     changes = [Change("remove", webhook, tag=edits.settings_tag(webhook)) for webhook in removed]
     free = {webhook.name for webhook in removed}
     with translation.override("en"):
@@ -279,7 +278,7 @@ def document(webhooks: Iterable[Webhook]) -> dict[str, Any]:
     taken = {*Webhook.objects.exclude(identifier=None).values_list("identifier", flat=True)}
     items = []
     for webhook in webhooks:
-        if webhook.reserved:
+        if registry.reserved_for(webhook.identifier):
             continue
         identifier = webhook.identifier or f"webhook-{slugify(webhook.name) or webhook.pk}"[:80]
         if not webhook.identifier and identifier in taken:

@@ -23,8 +23,14 @@ from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
-from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import CONTENT_FIELDS, DESTINATION_FIELDS, NORMALIZED_FIELDS, SETTINGS, TOKEN_FIELDS
+from webhooks.models.webhook import (
+    CONFLICT,
+    CONTENT_FIELDS,
+    DESTINATION_FIELDS,
+    NORMALIZED_FIELDS,
+    SETTINGS,
+    TOKEN_FIELDS,
+)
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import edits
@@ -369,7 +375,7 @@ def refusals(
 
 def _refuse_reserved(webhook: Webhook | None, values: Mapping[str, Any], entered: Collection[str]) -> dict[str, str]:
     """Why these values are for code only, by field: a reserved identifier, and the fixed settings of its webhook."""
-    if webhook and (reserved := webhook.reserved):
+    if webhook and (reserved := registry.reserved_for(webhook.identifier)):
         fixed = values.keys() & {"identifier", *reserved.fixed}
         changed = {name for name in fixed if not edits.is_same(values[name], getattr(webhook, name))}
         return {name: str(reserved.remedy) for name in changed - {*CREDENTIAL_FIELDS} | fixed & {*entered}}

@@ -19,10 +19,10 @@ from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
 from webhooks.db import index_plans
+from webhooks.insight.bodies import sent_bodies
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.wording import number
 from webhooks.models import Attempt, BodyKind, Delivery, Event
-from webhooks.models.attempt import sent_bodies
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.pages.event import Change

@@ -23,9 +23,7 @@ from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
 from webhooks.registry.framework import framework
 from webhooks.registry.keys import key_text, normalize_pk
-from webhooks.text import clean
-
-NAME_LENGTH = 200  # characters of the name of an object
+from webhooks.text import NAME_LENGTH, clean
 
 # The modules of an app that may have its serializers: the first in NetBox-style projects, the second in most others.
 _SERIALIZER_MODULES = ("api.serializers", "serializers")

@@ -206,6 +206,7 @@ class EncryptedTextField(_TextField):
     """
 
     descriptor_class = _SecretAttribute
+    is_secret = True
     default_validators = [refuse_encrypted]
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Secret | None:

@@ -36,8 +36,7 @@ from webhooks.models import Event, Webhook
 from webhooks.operations.webhooks import ChangedMeanwhile, check_webhook, save_webhook, set_enabled
 from webhooks.payloads import snapshots, snapshots_json
 from webhooks.permissions import Operator
-from webhooks.registry.registration import NAME_LENGTH
-from webhooks.text import NotJSONSerializable, clean, dumps, one_line, username_of
+from webhooks.text import NAME_LENGTH, NotJSONSerializable, clean, dumps, one_line, username_of
 
 logger = get_logger(__name__)
 

@@ -18,9 +18,9 @@ from webhooks.insight.status import read_status
 from webhooks.insight.wording import count_of
 from webhooks.management.base import EXIT_STATUS, LABELS, DatabaseCommand
 from webhooks.models import Event, Webhook
-from webhooks.models.validation import fixed_part
 from webhooks.network import connect, url_policy
 from webhooks.operations.round_trip import NotAllowed, make_round_trip, own_address
+from webhooks.operations.validation import fixed_part
 from webhooks.permissions import Operator
 from webhooks.text import one_line
 

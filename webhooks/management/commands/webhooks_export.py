@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from webhooks import registry
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import Webhook
 from webhooks.operations import manifest
@@ -31,8 +32,8 @@ class Command(DatabaseCommand):
         if unknown := sorted({*options["names"]} - {text for one in chosen for text in (one.identifier, one.name)}):
             raise CommandError(f"There is no webhook “{unknown[0]}”.")
         for one in chosen:
-            if options["names"] and one.reserved:
-                raise CommandError(f"No file can have the webhook “{one.name}”. {one.reserved.problem}")
+            if options["names"] and (reserved := registry.reserved_for(one.identifier)):
+                raise CommandError(f"No file can have the webhook “{one.name}”. {reserved.problem}")
         try:
             self.stdout.write(dump(manifest.document(chosen), options["json"]), ending="")
         except manifest.InvalidFile as error:

@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import models
 
+from webhooks.insight.bodies import sent_bodies
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import Attempt, Delivery, Event
-from webhooks.models.attempt import sent_bodies
 from webhooks.models.columns import PackedTextField
 
 

@@ -1,14 +1,13 @@
-"""Validate a webhook when it is saved. All mistakes are reported at once."""
+"""Validate a webhook as a whole before it is saved. All mistakes are reported at once."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.core.validators import RegexValidator
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -16,20 +15,18 @@ from django.utils.translation import gettext_lazy
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
 from webhooks.errors import get_logger
-from webhooks.models.columns import USERNAME_LENGTH
+from webhooks.models import Webhook
+from webhooks.models.validators import is_list_of_names
 from webhooks.network import connect, headers, url_policy
 from webhooks.payloads import snapshots, templates
 from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.registry import label_of
 from webhooks.security import signing
-from webhooks.text import MAX_JSON_DEPTH, json_depth, one_line
-
-if TYPE_CHECKING:
-    from webhooks.models.webhook import Webhook
+from webhooks.security.encryption import Secret
+from webhooks.text import MAX_JSON_DEPTH, json_depth
 
 logger = get_logger(__name__)
 
-MAX_USERNAMES = 100
 MAX_DEPTH = MAX_JSON_DEPTH // 2  # of static data: it goes into the payload
 
 NO_MODEL = gettext_lazy("Choose at least one model.")
@@ -39,59 +36,12 @@ NOT_JSON = gettext_lazy(
     "Contains a value that databases do not store as JSON: NaN, infinity, U+0000 or a lone surrogate."
 )
 NO_OBJECT = gettext_lazy('Must be a JSON object, such as {"team": "noc"}.')
-CONFLICT = gettext_lazy("Meanwhile another webhook of this name was saved, or this webhook was changed. Load it again.")
 NO_USE_OF_CA_FILE = gettext_lazy("A CA file has no effect while TLS verification is off: clear one of the two.")
-
-# RFC 9110, 8.3.1: type and subtype, then any parameters that can be written in a header.
-_WORD = headers.NAME.pattern
-check_media_type = RegexValidator(
-    rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z",
-    gettext_lazy("Enter a content type, such as application/json."),
-)
-
-check_identifier = RegexValidator(
-    r"\A[a-z][a-z0-9_-]*\Z",
-    gettext_lazy("Begin with a small letter, and go on with small letters, digits, “-” and “_”."),
-)
 
 # The scheme and host of a URL, and what may precede a template tag that writes the host.
 _HOST = re.compile(r"(https?://[^/?#]+[/?#])", re.IGNORECASE)
 _BEGINNING = re.compile(r"\s*(h(t(t(p(s)?(:(/(/.*)?)?)?)?)?)?)?", re.IGNORECASE)
 _TAG = re.compile(r"\{[{%#]")
-
-
-def check_secret(value: str) -> None:
-    try:
-        signing.key_of(value)
-    except ValueError as error:
-        problem = _("A secret that begins with %(prefix)s must go on in base64, and with at least one byte.")
-        raise ValidationError(problem % {"prefix": signing.PREFIX}) from error
-
-
-def check_headers(value: str) -> None:
-    if reason := headers.problem(value):
-        raise ValidationError(reason)
-
-
-def check_visible(value: str) -> None:
-    """Refuse invisible characters. They can make a name look like another one."""
-    if (shown := one_line(value)) != value:
-        raise ValidationError(_("Contains invisible characters: %(text)s") % {"text": shown})
-
-
-def check_usernames(value: Any) -> None:
-    if not _is_list_of_names(value) or len(set(value)) != len(value):
-        raise ValidationError(_("Enter a list of user names, each of them once."))
-    if len(value) > MAX_USERNAMES:
-        too_many = _("Enter at most %(most)d names. There are %(count)d.")
-        raise ValidationError(too_many % {"most": MAX_USERNAMES, "count": len(value)})
-    if invalid := [name for name in value if len(name) > USERNAME_LENGTH or not name.isprintable()]:
-        shown = one_line(invalid[0][:USERNAME_LENGTH])
-        raise ValidationError(_("No user can have this name: %(name)s") % {"name": shown})
-
-
-def _is_list_of_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
 
 
 def find_errors(webhook: Webhook) -> dict[str, str]:
@@ -114,9 +64,25 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
             "additional_headers": _template_error("headers", webhook.additional_headers, renderer),
             "body_template": _template_error("body", webhook.body_template, renderer),
             "static_data": _static_data_error(webhook.static_data),
+            "secret": _secret_error(webhook.secret, _key_error),
+            "secret_headers": _secret_error(webhook.secret_headers, headers.problem),
             "ca_file_path": NO_USE_OF_CA_FILE if webhook.ca_file_path and not webhook.ssl_verification else "",
         }
     return {field: str(reason) for field, reason in errors.items() if reason}
+
+
+def _secret_error(secret: Secret, find_error: Callable[[str], str]) -> str:
+    """One that no key decrypts was validated when it was entered."""
+    return "" if secret.problem else find_error(secret.reveal())
+
+
+def _key_error(secret: str) -> str:
+    try:
+        signing.key_of(secret)
+    except ValueError:
+        problem = _("A secret that begins with %(prefix)s must go on in base64, and with at least one byte.")
+        return problem % {"prefix": signing.PREFIX}
+    return ""
 
 
 def _conditions_error(tree: Any) -> str:
@@ -145,7 +111,7 @@ def _json_error(value: Any) -> str:
 
 def _changed_fields_error(names: Any, labels: Sequence[str], serializer: str) -> str:
     """A name may address a key in a JSON field: "custom_fields.zone"."""
-    if not _is_list_of_names(names):
+    if not is_list_of_names(names):
         return str(NO_NAMES)
     if error := _json_error(names):
         return error
