@@ -324,13 +324,13 @@ class QueryByKeys:
         self, using: str, keys: Collection[Any], keeps: bool = False, given: Sequence[Any] = ()
     ) -> list[tuple[Any, ...]]:
         """The columns of the rows, converted as the ORM does. With ``keeps``, no other transaction can delete these
-        rows until the end of this one. One that is being deleted is left out. ``given`` are the parameters of the
-        columns."""
+        rows until the end of this one. Those that another transaction has locked are left out. ``given`` are the
+        parameters of the columns."""
         if self._built is None or self._built[0].connection is not connections[using]:
             compiler = self._build().using(using).filter(Among("pk", ())).query.get_compiler(using)
             self._built = compiler, compiler.as_sql()[0]
         compiler, statement = self._built
-        lock = " FOR KEY SHARE" if keeps and is_postgresql(using) else ""
+        lock = " FOR KEY SHARE SKIP LOCKED" if keeps and is_postgresql(using) else ""
         found = fetch_all(using, statement + lock, [*given, among_sql(using, keys)[1]])
         return list(compiler.results_iter([found], tuple_expected=True))
 

@@ -351,7 +351,7 @@ def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None
     assert sweep_step(sweep.expire_leases) == 1
     drain()
     with transaction.atomic():
-        assert delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker") == ([], set())
+        assert delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker") == ([], set(), [], set())
     assert states() == [State.SUCCEEDED]
     assert [attempt.worker for attempt in Attempt.objects.all()] == ["test"]
     webhook.refresh_from_db()
@@ -418,11 +418,12 @@ def test_a_head_that_ends_while_its_lane_grows_releases_the_new_delivery(
     monkeypatch.setattr(Delivery.objects, "insert", insert_later)
     dispatched = Beside(dispatching.dispatch)
     assert has_looked.wait(60)
-    recorded = Beside(lambda: atomically(lambda: delivering.record([(head, outcome(**ended))], "worker"), "default"))
-    recorded.wait_until_blocked_or_done()
+    outcomes = [(head, outcome(**ended))]
+    kept = atomically(lambda: delivering.record(outcomes, "worker"), "default").kept
+    assert kept == outcomes, "the dispatch has the lock of the lane"
     may_insert.set()
     assert dispatched.join() == 1
-    recorded.join()
+    assert not atomically(lambda: delivering.record(kept, "worker"), "default").kept
     assert states()[1:] == [State.PENDING], "it waits for a head that has ended"
 
 

@@ -147,14 +147,14 @@ def test_a_head_that_meanwhile_does_not_fail_any_more_keeps_its_lane(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = make_delivery(webhook, failures=3, failing_since=AGO)
-    lock = sweep.lanes.lock
+    lock = sweep.lanes.try_lock
 
-    def lock_after_another(using: str, locked: Any) -> None:
+    def lock_after_another(using: str, locked: Any) -> set[int]:
         """The head was given up, and a user retried it."""
         QueuedDelivery.objects.update(failing_since=None, failures=0)
-        lock(using, locked)
+        return lock(using, locked)
 
-    monkeypatch.setattr(sweep.lanes, "lock", lock_after_another)
+    monkeypatch.setattr(sweep.lanes, "try_lock", lock_after_another)
     assert sweep_step(sweep.unblock_lanes) == 0
     head.queued.refresh_from_db()
     assert head.queued.in_lane

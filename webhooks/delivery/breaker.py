@@ -19,7 +19,7 @@ secret that this worker cannot decrypt. The worker avoids the webhooks that have
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
@@ -182,8 +182,12 @@ class AvoidedWebhooks:
 
     def __init__(self) -> None:
         self._by_id: dict[int, Avoided] = {}
+        self.busy: Collection[int] = ()
+        """Those whose outcomes it cannot record now, because another session has locked their rows."""
 
     def __contains__(self, webhook_id: int) -> bool:
+        if webhook_id in self.busy:
+            return True
         return webhook_id in self._by_id and elapsed() < self._by_id[webhook_id].until
 
     def add(self, webhook: Webhook, outcome: Outcome) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import namedtuple
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError
 
 from webhooks.conf import conf
-from webhooks.db import QueryByKeys, atomically, fetch_all, fetch_each, to_utc
+from webhooks.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.known_webhooks import webhooks_by_id
+from webhooks.delivery.known_webhooks import locked_webhooks, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
 from webhooks.models.delivery import NewDelivery
@@ -24,30 +25,117 @@ from webhooks.models.lanes import Ahead, Lane, Marks, Place, lane_of
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.worker import begin_sql, hold_retention
 
+# A dispatch looks beyond Events that it cannot dispatch, for so many seconds. A worker looks at the passed ones
+# again after so many seconds, and waits between two such looks for so many times as long as one took.
+LOOK_SECONDS = 0.1
+PASSED_EVERY, PASSED_SHARE = 0.25, 4
+
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
 NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for"))  # type: ignore[misc]
 
 
-def dispatch(worker: WorkerClaims | None = None, floors: ScanFloors | None = None, skips_look: bool = False) -> int:
+class IsLocked(Exception):
+    """Another session has locked a webhook or an object. A transaction of the host may stay open for long."""
+
+
+class Batch(NamedTuple):
+    """What one transaction did: the ids that it looked at, the Events that it dispatched, and what it claimed."""
+
+    ids: list[int]
+    events: list[Any]
+    claimed: list[ClaimedRow]
+    webhooks: dict[int, Webhook]
+    is_full: bool
+    """Whether there may be more ids after these."""
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether most Events stay, so that the next look passes them."""
+        return self.is_full and 2 * len(self.events) < len(self.ids)
+
+
+class Beyond:
+    """Where a worker looks for new Events, if others before them cannot be dispatched for a while.
+
+    Another session may have locked their webhook or their object. The worker passes them, and looks beyond. In between,
+    it goes through the passed ones again.
+    """
+
+    def __init__(self) -> None:
+        self._passed: int | None = None
+        """It has passed the ids below. None: it has passed none."""
+        self._again = 0
+        """Where it goes on to look at passed ones."""
+        self._next_again = 0.0  # ``elapsed``
+        self._is_again = False
+
+    @contextmanager
+    def looking(self, first: int) -> Iterator[int]:
+        """The id at which the next look begins. Call ``note`` in the block."""
+        began = elapsed()
+        self._is_again = self._passed is not None and began >= self._next_again
+        yield max(first, self._again) if self._passed is None or self._is_again else self._passed
+        if self._is_again:
+            ended = elapsed()
+            self._next_again = max(self._next_again, ended + PASSED_SHARE * (ended - began))
+
+    def note(self, batch: Batch) -> bool:
+        """Note what a look has found. Returns whether another look should follow at once if it dispatched nothing."""
+        following = batch.ids[-1] + 1 if batch.ids else math.inf
+        if self._is_again and self._passed is not None:
+            if self._again == 0 and (not batch.ids or batch.ids[0] >= self._passed):
+                self._passed = None
+            elif not batch.is_full or following >= self._passed:
+                self._begin_again()
+            elif batch.is_held_up:
+                self._again = batch.ids[-1] + 1
+            return True
+        if batch.is_held_up:
+            if self._passed is None:
+                self._begin_again()
+            self._passed = batch.ids[-1] + 1
+            return True
+        return self._passed is not None and elapsed() >= self._next_again
+
+    def _begin_again(self) -> None:
+        self._again, self._next_again = 0, elapsed() + PASSED_EVERY
+
+
+def dispatch(
+    worker: WorkerClaims | None = None,
+    floors: ScanFloors | None = None,
+    skips_look: bool = False,
+    beyond: Beyond | None = None,
+) -> int:
     """Dispatch a few Events, up to a batch; several workers may do it at once. Returns how many.
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
     deliveries in the same transaction, if it has capacity. With ``skips_look``, for a caller who expects Events, it
     begins the transaction without a look.
     """
-    floors = floors or ScanFloors()
+    floors, beyond = floors or ScanFloors(), beyond or Beyond()
     first = floors.known.get(0, 0) if skips_look else _first(floors)
     if first is None:
         return 0
+    end = elapsed() + LOOK_SECONDS
+    while True:
+        with beyond.looking(first) as begin:
+            batch = _dispatch_batch(first, begin, floors, worker)
+            goes_on = beyond.note(batch)
+        if batch.events or not goes_on or elapsed() > end:
+            return len(batch.events)
+
+
+def _dispatch_batch(first: int, begin: int, floors: ScanFloors, worker: WorkerClaims | None) -> Batch:
     with worker.claiming() if worker else nullcontext() as token:
         tries = count()
-        events, claimed, webhooks = atomically(
-            lambda: _dispatch(first, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
+        batch = atomically(
+            lambda: _dispatch(first, begin, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
         )
         if worker and token:
-            worker.add(claimed, token, webhooks, events)
-    return len(events)
+            worker.add(batch.claimed, token, batch.webhooks, batch.events)
+    return batch
 
 
 def _first(floors: ScanFloors) -> int | None:
@@ -60,21 +148,23 @@ def _first(floors: ScanFloors) -> int | None:
 
 
 def _dispatch(
-    first: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None, is_again: bool
-) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the Events, the claimed rows, and the webhooks by id.
+    first: int, begin: int, floors: ScanFloors, worker: WorkerClaims | None, token: uuid.UUID | None, is_again: bool
+) -> Batch:
+    """Dispatch Events from the id ``begin`` on. No new one is below ``first``.
 
     This transaction has the lock of its Events, and nothing else makes deliveries of an Event with that lock. So they
     are new, unless SQL of an operator has put an Event back: the second try asks.
     """
     using = Event.objects.db
-    new = Undispatched.objects.lock_sql(first, worker.events_at_once if worker else conf.batch)
+    most = worker.events_at_once if worker else conf.batch
+    new = Undispatched.objects.lock_sql(begin, most)
     # The marks after the events: all marks up to these are there.
     [(may_claim, *_)], found, *known = fetch_each(using, begin_sql(using, token), new, *Marks.statements(using))
     if not found:
-        return [], [], {}
+        return Batch([], [], [], {}, is_full=False)
     marks = Marks.read(*known)
-    floors.note(0, found[0][0])  # it may have to wait, and is then found again
+    if begin <= first:
+        floors.note(0, found[0][0])  # it may have to wait, and is then found again
     ids = [pk for (pk,) in found]
     window = marks.window(min(first, ids[0]))
     range_of_ids = (window.first_event if window else 0, ids[-1])
@@ -83,7 +173,10 @@ def _dispatch(
     # keep out all new events.
     gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
     events = _in_turn(new_events)
-    webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids}, keeps=True)
+    wanted = {pk for event in events for pk in event.webhook_ids}
+    webhooks = webhooks_by_id(using, wanted, keeps=True)
+    if locked := locked_webhooks(using, wanted, webhooks):
+        events = _without(events, {_lane(event) for event in events if not locked.isdisjoint(event.webhook_ids)})
     deliveries = [
         _new_delivery(event, webhooks[pk])
         for event in events
@@ -94,7 +187,7 @@ def _dispatch(
     firsts = lanes.firsts(deliveries)
     found_ahead = lanes.try_look_ahead(using, firsts.values(), window)
     if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
-        events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
+        events = _without(events, held_up)
         left = {event.pk for event in events}
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
     deliveries = _placed(deliveries, firsts, found_ahead, marks)
@@ -107,7 +200,17 @@ def _dispatch(
     if worker and events:
         are_all_claimed = all(one.id in heads or one.state == State.WAITING for one in deliveries)
         worker.note_dispatched(len(events), len(deliveries), are_all_claimed)
-    return events, [one.claimed_row for one in deliveries if one.id in heads], webhooks
+    claimed = [one.claimed_row for one in deliveries if one.id in heads]
+    return Batch(ids, events, claimed, webhooks, is_full=len(ids) >= most)
+
+
+def _lane(event: Any) -> int:
+    return lane_of(event.object_type, event.object_id)
+
+
+def _without(events: Sequence[Any], held_up: Container[int]) -> list[Any]:
+    """The Events without those of objects that must wait."""
+    return [event for event in events if _lane(event) not in held_up]
 
 
 _events_to_dispatch = QueryByKeys(
@@ -131,7 +234,7 @@ def _in_turn(events: Iterable[Any]) -> list[Any]:
 
 
 def _new_delivery(event: Any, webhook: Webhook) -> NewDelivery:
-    lane = lane_of(event.object_type, event.object_id) if webhook.ordered else None
+    lane = _lane(event) if webhook.ordered else None
     return NewDelivery(delivery_id(to_utc(event.timestamp), event.pk, webhook.pk), event.pk, webhook.pk, lane)
 
 
@@ -139,14 +242,21 @@ def insert_for(
     webhook: Webhook, events: Sequence[Event], free: int, token: uuid.UUID | None
 ) -> tuple[int, list[ClaimedRow]]:
     """Create the deliveries of earlier events to one webhook, in a transaction of the caller. An event that has one
-    keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones."""
+    keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones.
+
+    Raises IsLocked rather than wait: roll back, and try again later."""
     using = Event.objects.db
     hold_retention(using)
     there = set(Event.objects.filter(pk__in=[event.pk for event in events]).values_list("pk", flat=True))
-    if not webhooks_by_id(using, [webhook.pk], keeps=True):
+    known = webhooks_by_id(using, [webhook.pk], keeps=True)
+    if locked_webhooks(using, [webhook.pk], known):
+        raise IsLocked
+    if not known:
         return 0, []
     new = [_new_delivery(event, webhook) for event in events if event.pk in there]
-    lanes.lock(using, (one.lane for one in new))
+    wanted = {one.lane for one in new} - {None}
+    if wanted - lanes.try_lock(using, wanted):
+        raise IsLocked
     # Another run may have created some meanwhile, and others come with the dispatch of their events. Those that wait
     # behind one that is not inserted here would have no head.
     taken = set(Delivery.objects.filter(pk__in=[one.id for one in new]).values_list("event_id", flat=True))

@@ -6,7 +6,7 @@ With events for 100 webhooks, to read these for each batch took an eighth of the
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import Any, NamedTuple
 
 from django.db import connections
@@ -52,7 +52,8 @@ _known = Known(None, 0.0, {})
 
 def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dict[int, Webhook]:
     """As ``Webhook.objects.in_bulk``. Do not change the instances: other batches have the same ones. With ``keeps``,
-    their rows stay until the end of the transaction."""
+    their rows stay until the end of the transaction, and those that another transaction has locked are left out: see
+    ``locked_webhooks``."""
     known = _known_by(connections[using].connection)
     asked = known.keys() & ids
     versions = dict(_versions.fetch(using, asked, keeps)) if asked else {}
@@ -64,6 +65,13 @@ def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dic
             if version:
                 known[webhook.pk] = version, webhook
     return found
+
+
+def locked_webhooks(using: str, ids: Collection[int], kept: Container[int]) -> set[int]:
+    """Those of the webhooks with these ids that are not ``kept``, because another transaction has locked their rows.
+    The others are deleted."""
+    left_out = [pk for pk in ids if pk not in kept]
+    return {pk for pk, _ in _versions.fetch(using, left_out)} if left_out else set()
 
 
 def _known_by(connection: Any) -> dict[int, tuple[str, Webhook]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError
 from django.db.models import Max
@@ -31,18 +31,38 @@ NOT_OF_RECEIVER = {ErrorKind.WORKER_ENDED, ErrorKind.VETOED}
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
 
 
+class Recorded(NamedTuple):
+    """What ``record`` did.
+
+    ``claimed`` are the promoted deliveries that this worker sends next. ``stopped`` are the ids of webhooks that are
+    paused or disabled now. ``kept`` are outcomes to record later, because another session has locked the webhook or the
+    object. Those webhooks are ``busy``, by id.
+    """
+
+    claimed: list[ClaimedRow]
+    stopped: set[int]
+    kept: list[tuple[ClaimedDelivery, Outcome]]
+    busy: set[int]
+
+
 def record(
     outcomes: Sequence[tuple[ClaimedDelivery, Outcome]], worker: str, token: uuid.UUID | None = None
-) -> tuple[list[ClaimedRow], set[int]]:
+) -> Recorded:
     """Record attempts, move their deliveries on, and promote the next one in each lane without a head.
 
     An outcome is dropped if its claim was lost meanwhile: the worker that holds the delivery now records it. With a
-    ``token``, the promoted deliveries are claimed at once, and returned. Also returns the ids of the webhooks that are
-    paused or disabled now. Call it ``atomically``.
+    ``token``, the promoted deliveries are claimed at once. It waits for no lock: a transaction of the host may stay
+    open for long, and all other webhooks would wait for it. Call it ``atomically``.
     """
     using = Delivery.objects.db
     token = token if begin_transaction(using, token) else None
-    lanes.lock(using, (delivery.row.lane for delivery, _ in outcomes if delivery.row.in_lane))
+    ordered = {one[0].row.lane for one in outcomes if one[0].row.in_lane} - {None}
+    locked_lanes = ordered - lanes.try_lock(using, ordered)
+    free = [one for one in outcomes if not one[0].row.in_lane or one[0].row.lane not in locked_lanes]
+    rows, busy = policy.lock_changing(_by_webhook(free))
+    can_record = {delivery.id for delivery, _ in free if delivery.webhook.pk not in busy}
+    kept = [one for one in outcomes if one[0].id not in can_record]
+    outcomes = [one for one in outcomes if one[0].id in can_record]
     transitions = [_transition(delivery, outcome) for delivery, outcome in outcomes]
     numbers = Delivery.objects.move_on(transitions, {delivery.token for delivery, _ in outcomes})
     mine = [(delivery, outcome) for delivery, outcome in outcomes if delivery.id in numbers]
@@ -51,16 +71,22 @@ def record(
     given_up = {transition.id for transition in transitions if transition.state == State.FAILED}
     StatisticDelta.objects.insert(counting.count(mine, numbers, given_up))
     _announce(using, mine, numbers, given_up, worker)
-    by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
-    for delivery, outcome in mine:
-        if outcome.kind not in NOT_OF_RECEIVER:
-            by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
-    stopped = policy.update_all(by_webhook)
+    stopped = policy.update_all(_by_webhook(mine), rows)
     ended = {transition.id for transition in transitions if transition.state != State.PENDING}
     in_lane = [delivery.row for delivery, _ in mine if delivery.row.in_lane]
     lanes.give_way(using, lanes.places(row for row in in_lane if row.id not in ended))
-    return lanes.promote(using, lanes.places(row for row in in_lane if row.id in ended), token), stopped
+    claimed = lanes.promote(using, lanes.places(row for row in in_lane if row.id in ended), token)
+    return Recorded(claimed, stopped, kept, busy)
+
+
+def _by_webhook(outcomes: Iterable[tuple[ClaimedDelivery, Outcome]]) -> dict[Webhook, list[Outcome]]:
+    """The outcomes that say something about the receivers of webhooks."""
+    by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
+    for delivery, outcome in outcomes:
+        if outcome.kind not in NOT_OF_RECEIVER:
+            by_webhook[delivery.webhook].append(outcome)
+    return by_webhook
 
 
 def _announce(

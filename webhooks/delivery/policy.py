@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.mail import mail_admins, send_mail
 from django.db import connections
@@ -41,7 +41,7 @@ from django.utils.translation import gettext as _
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow
+from webhooks.db import DatabaseNow, PreparedRead, as_sql, fetch_each, is_postgresql
 from webhooks.errors import about, get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
@@ -147,29 +147,60 @@ def cancel_probes(webhook_ids: Collection[int]) -> None:
     if webhook_ids:
         begun = Webhook.objects.probed().filter(pk__in=webhook_ids, probes__gt=0)
         cancelled = {"probe_at": DatabaseNow(), "probes": F("probes") - 1}
-        in_worker_transaction(Webhook.objects.db, lambda: begun.update(**cancelled))
+
+        def cancel() -> None:
+            # One that is locked gets its next probe after ``PROBE_SECONDS``.
+            free = list(begun.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
+            Webhook.objects.filter(pk__in=free).update(**cancelled)
+
+        in_worker_transaction(Webhook.objects.db, cancel)
 
 
-def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
-    """Update the health of webhooks after attempts, given in their order. Call it in a transaction.
+class Lockable(NamedTuple):
+    """The rows of webhooks that outcomes may change."""
 
-    The webhooks may be some moments old. Returns the ids of webhooks that get nothing now.
+    locked: dict[int, Any]
+    """By id, as they are now. Nothing else can change them until the end of the transaction."""
+    busy: set[int]
+    """The ids of webhooks whose rows another session has locked, such as an open transaction with an edit."""
+
+
+def lock_changing(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> Lockable:
+    """Lock the webhooks that these outcomes may change, in a transaction, without waiting for other sessions.
+
+    The webhooks may be some moments old. The success of a healthy one needs no lock: a later one is noted.
     """
-    succeeded = {webhook.pk for webhook, found in outcomes.items() if is_healthy(found) and _may_change(webhook, found)}
-    failed = {webhook.pk: found for webhook, found in outcomes.items() if not is_healthy(found)}
-    if not (succeeded or failed):
-        return set()
+    failing = {webhook.pk for webhook, found in outcomes.items() if not all(outcome.succeeded for outcome in found)}
+    succeeding = {webhook.pk for webhook, found in outcomes.items() if _may_change(webhook, found)} - failing
+    if not (failing or succeeding):
+        return Lockable({}, set())
+    using = Webhook.objects.db
     stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
     changes = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
-    chosen = Webhook.objects.filter(Q(pk__in=failed) | changes & Q(pk__in=succeeded))
-    # In the order of their keys, so that workers cannot deadlock.
-    locked = chosen.select_for_update(no_key=True).annotate(now=DatabaseNow()).order_by("pk").in_bulk()
-    if recovered := succeeded & locked.keys():
+    chosen = Webhook.objects.filter(Q(pk__in=failing) | changes & Q(pk__in=succeeding))
+    lock = PreparedRead(chosen.select_for_update(skip_locked=True, no_key=True).annotate(now=DatabaseNow()))
+    if not is_postgresql(using):  # it has one writer
+        return Lockable({webhook.pk: webhook for webhook in lock.rows}, set())
+    needed = Webhook.objects.filter(Q(pk__in=failing) | Q(pk__in=succeeding, failures_in_a_row__gt=0))
+    found, there = fetch_each(using, lock.statement, as_sql(needed.order_by().values_list("pk")))
+    locked = {webhook.pk: webhook for webhook in lock.objects(found)}
+    return Lockable(locked, {pk for (pk,) in there} - locked.keys())
+
+
+def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]], rows: Mapping[int, Any] | None = None) -> set[int]:
+    """Update the health of webhooks after attempts, given in their order. Call it in a transaction.
+
+    ``rows`` are the locked ones, see ``lock_changing``. Returns the ids of webhooks that get nothing now.
+    """
+    rows = lock_changing(outcomes).locked if rows is None else rows
+    succeeded = {webhook.pk for webhook, found in outcomes.items() if is_healthy(found)}
+    failed = {webhook.pk: found for webhook, found in outcomes.items() if not is_healthy(found)}
+    if recovered := succeeded & rows.keys():
         Webhook.objects.filter(pk__in=recovered).record_success()
-        if resumed := [pk for pk in recovered if locked[pk].probe_at and _is_started(locked[pk])]:
+        if resumed := [pk for pk in recovered if rows[pk].probe_at and _is_started(rows[pk])]:
             QueuedDelivery.objects.hasten_heads(resumed)
-            _announce_resumed(*(locked[pk] for pk in resumed))
-    return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
+            _announce_resumed(*(rows[pk] for pk in resumed))
+    return {pk for pk, found in failed.items() if not _record_failures(rows.get(pk), found)}
 
 
 def _is_started(webhook: Webhook) -> bool:

@@ -199,7 +199,7 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
         gone += len(skips)
         if gone >= most:
             break
-        # A worker that adds a delivery meanwhile waits for this lock, and then finds no webhook.
+        # A worker that adds a delivery meanwhile leaves it out for now, and then finds no webhook.
         locked = webhooks.filter(pk=pk).select_for_update(skip_locked=True).first()
         if locked and not locked.deliveries.exists():
             gone += _delete_row(locked, webhooks)

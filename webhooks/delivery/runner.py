@@ -22,9 +22,9 @@ from webhooks.db import DatabaseClock, atomically, elapsed
 from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.compose import compose, credentials, has_templates
-from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.dispatch import Beyond, dispatch
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.outcomes import record
+from webhooks.delivery.outcomes import Recorded, record
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import MANY, Sender
@@ -41,6 +41,10 @@ logger = get_logger(__name__)
 
 # Outcomes are recorded together, at the latest after this many seconds.
 RECORD_EVERY = 0.02
+
+# Outcomes that cannot be recorded, because another session has locked their webhook or object, are tried again after so
+# many seconds, each time after twice as many. A process that ends hands their deliveries back for a while.
+KEPT_WAIT, LONGEST_KEPT_WAIT, KEPT_AT_END = 0.02, 1.0, 60
 
 # Seconds to wait for outcomes if the caller waits for wake-ups meanwhile, or if new events must pass a run.
 SHORT_WAIT = 0.005
@@ -74,9 +78,12 @@ class DeliveryRunner:
         self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[ClaimedDelivery] = Breaker()
-        self._floors = ScanFloors()
+        self._floors, self._beyond = ScanFloors(), Beyond()
         self._sweeper = Sweeper()
         self._outcomes: list[tuple[ClaimedDelivery, Outcome]] = []
+        self._kept: list[tuple[ClaimedDelivery, Outcome]] = []
+        """Outcomes that could not be recorded, see ``Recorded``."""
+        self._kept_wait = self._kept_until = 0.0
         self.attempted = 0
         """The attempts that it has recorded."""
         self._stopping = self._found_nothing = self._is_behind = False
@@ -155,20 +162,35 @@ class DeliveryRunner:
         self._sweeper.run_due(idle=0)  # the rest of a sweep that has begun
         self._claims.hand_back_waiting()
         in_flight = set(self._claims.claimed.values())
-        while not self._stopping and not in_flight.isdisjoint(self._claims.claimed.values()):
+        while not self._stopping and not in_flight.isdisjoint(self._without_outcome):
             self._claims.renew()
             if not self._breaker.fault:
                 self._claims.claim_due(only_free=True)
             self._collect(RECORD_EVERY)
         self.pause(float("inf"))
+        self._give_up_kept()
 
     def pause(self, grace: float) -> None:
         """Hand back what waits, and give requests in flight ``grace`` seconds to end. Slower ones stay in flight:
         call ``poll`` until ``run`` goes on."""
         self._claims.hand_back_waiting()
         deadline = time.monotonic() + grace
-        while self.is_busy and not self._stopping and time.monotonic() < deadline:
+        while self._without_outcome and not self._stopping and time.monotonic() < deadline:
             self.poll()
+
+    @property
+    def _without_outcome(self) -> set[ClaimedDelivery]:
+        """What this worker holds, except for the outcomes that it must keep."""
+        return set(self._claims.claimed.values()).difference(delivery for delivery, _ in self._kept)
+
+    def _give_up_kept(self) -> None:
+        """Record the kept outcomes if their locks become free in a moment. Hand the other deliveries back."""
+        deadline = time.monotonic() + LONGEST_KEPT_WAIT
+        while self._kept and time.monotonic() < deadline:
+            time.sleep(KEPT_WAIT)
+            self._record()
+        self._claims.hand_back([delivery for delivery, _ in self._kept], KEPT_AT_END)
+        self._kept = []
 
     def poll(self) -> None:
         """Record the requests that have ended and renew the leases of the others. Claims nothing."""
@@ -192,6 +214,7 @@ class DeliveryRunner:
                 self._collect(left)
                 self._claims.renew()
             self._record()
+            self._give_up_kept()
             self._claims.close()
         finally:
             self._sender.close()
@@ -248,7 +271,7 @@ class DeliveryRunner:
     def _dispatch(self, is_woken: bool = False) -> int:
         skips_look = is_woken or (self._is_behind and not self._floors.is_full_look_due)
         most = self._claims.events_at_once
-        new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips_look)
+        new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips_look, self._beyond)
         self._is_behind = new >= most  # then there probably are more
         if new:
             self._runs.saw_live()
@@ -284,26 +307,38 @@ class DeliveryRunner:
 
     def _record(self, claim_next: bool = False) -> None:
         """Record outcomes. With ``claim_next``, claim what waits behind them in the same transaction."""
+        if self._outcomes or elapsed() >= self._kept_until:
+            self._outcomes, self._kept = [*self._kept, *self._outcomes], []
         self._outcomes = [(delivery, outcome) for delivery, outcome in self._outcomes if self._claims.holds(delivery)]
         if not self._outcomes:
             return
-        stopped: set[int] = set()
+        recorded = Recorded([], set(), [], set())
         try:
             with self._claims.claiming() as token:
-                claimed, stopped = atomically(
+                recorded = atomically(
                     lambda: record(self._outcomes, self._worker, token if claim_next else None), Delivery.objects.db
                 )
-                self._claims.add(claimed, token)
-            self.attempted += len(self._outcomes)
+                self._claims.add(recorded.claimed, token)
+            self.attempted += len(self._outcomes) - len(recorded.kept)
         except DataError:
             # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
             logger.exception("Attempts could not be stored; their deliveries are sent again")
-        self._claims.forget(delivery for delivery, _ in self._outcomes)
+        kept = {delivery.id for delivery, _ in recorded.kept}
+        self._claims.forget(delivery for delivery, _ in self._outcomes if delivery.id not in kept)
+        self._keep(recorded)
         self._outcomes = []
         self._recorded = time.monotonic()
-        if stopped:
-            self._runs.forget(stopped)
-            self._claims.hand_back_waiting(lambda delivery: delivery.webhook.pk in stopped)
+        if recorded.stopped:
+            self._runs.forget(recorded.stopped)
+        if unsendable := recorded.stopped | recorded.busy:
+            self._claims.hand_back_waiting(lambda delivery: delivery.webhook.pk in unsendable)
+
+    def _keep(self, recorded: Recorded) -> None:
+        """Keep outcomes for later, and claim nothing more of their webhooks meanwhile."""
+        has_progress = len(recorded.kept) < len(self._outcomes)
+        self._kept_wait = KEPT_WAIT if has_progress else min(max(KEPT_WAIT, 2 * self._kept_wait), LONGEST_KEPT_WAIT)
+        self._kept_until = elapsed() + self._kept_wait
+        self._kept, self._avoided.busy = recorded.kept, recorded.busy
 
     def _compose(self, delivery: ClaimedDelivery) -> Request:
         is_redelivery = bool(delivery.row.requested_by)

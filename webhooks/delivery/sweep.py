@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
+from django.db.models.functions import Least
 from django.dispatch import Signal
 
 from webhooks import hooks
@@ -233,8 +234,10 @@ def expire_leases() -> int:
         logger.error("Delivery %s failed: %s", columns[0], kind.english, extra=extra)
     if outcomes:
         record(outcomes, worker="")
-    # The deliveries of a webhook that is being deleted get no attempt.
-    count += len(outcomes) + claimed.release(lost_leases=F("lost_leases") + 1)
+    # The deliveries of a webhook that is being deleted get no attempt. Nor do those of an object that another session
+    # has locked: they stay the most suspect ones.
+    lost_leases = Least(F("lost_leases") + 1, LOST_LEASES_ALLOWED)
+    count += len(outcomes) + claimed.release(lost_leases=lost_leases)
     Sweep.objects.filter(pk=1).update(lost_leases=F("lost_leases") + count)
     return count
 
@@ -251,11 +254,12 @@ def unblock_lanes() -> int:
     heads = lanes.blocking_heads(using, conf.lane_wait, MOST)
     if not heads:
         return 0
-    lanes.lock(using, (place.lane for place in heads.values()))
+    free = lanes.try_lock(using, (place.lane for place in heads.values()))
+    free_heads = [pk for pk, place in heads.items() if place.lane in free]
     # Meanwhile, a worker may have claimed some, and a user may have retried others.
     since = DatabaseNow(-conf.lane_wait)
-    blocking = QueuedDelivery.objects.filter(pk__in=heads, state=State.PENDING, failing_since__lt=since)
-    ids = list(blocking.select_for_update().values_list("pk", flat=True))
+    blocking = QueuedDelivery.objects.filter(pk__in=free_heads, state=State.PENDING, failing_since__lt=since)
+    ids = list(blocking.select_for_update(skip_locked=True).values_list("pk", flat=True))
     QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
     lanes.promote(using, [heads[pk] for pk in ids])
     return len(ids)
@@ -281,8 +285,8 @@ class LaneCheck:
         for pk in webhooks.values_list("pk", flat=True):
             first = begin.next_lane if pk == begin.next_webhook else lanes.SMALLEST
             seen, headless = lanes.headless_lanes(using, pk, first, left)
-            lanes.lock(using, headless)
-            promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
+            free = lanes.try_lock(using, headless)
+            promoted += lanes.repair(using, [Place(pk, one, 0) for one in free])
             left -= max(1, len(seen))  # to look at a webhook without lanes is a query, too
             if left <= 0:
                 after = (pk, seen[-1] + 1) if seen and seen[-1] < lanes.LARGEST else (pk + 1, lanes.SMALLEST)

@@ -523,12 +523,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='statistic',
             name='webhook',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='rq_webhooks.webhook'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='rq_webhooks.webhook'),
         ),
         migrations.AddField(
             model_name='statistictotal',
             name='webhook',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='rq_webhooks.webhook'),
+            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='rq_webhooks.webhook'),
         ),
         migrations.AddField(
             model_name='skip',

@@ -69,6 +69,23 @@ def lock(using: str, lanes: Iterable[int | None]) -> None:
         fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM {among}", [",".join(map(str, numbers))])
 
 
+def try_lock(using: str, lanes: Iterable[int | None]) -> set[int]:
+    """The same without waiting. Returns the ones whose locks this transaction has now.
+
+    A transaction of the host that has sent a delivery again may stay open for long.
+    """
+    numbers = {lane for lane in lanes if lane is not None}
+    if not numbers or not is_postgresql(using):
+        return numbers
+    return {lane for (lane,) in fetch_all(using, *_try_lock_sql(numbers))}
+
+
+def _try_lock_sql(numbers: Collection[int]) -> Statement:
+    among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
+    given = ",".join(map(str, sorted(numbers)))
+    return f"SELECT lane FROM {among} WHERE pg_try_advisory_xact_lock(lane)", [given]
+
+
 def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
     """The same for the objects of deliveries with these ids."""
     if not is_postgresql(using) or not deliveries:
@@ -76,6 +93,16 @@ def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
     chosen, chosen_param = among_sql(using, deliveries, "uuid")
     objects = f"SELECT DISTINCT lane FROM rq_webhooks_delivery WHERE id {chosen} AND lane IS NOT NULL ORDER BY lane"
     fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM ({objects}) AS locked", [chosen_param])
+
+
+def try_lock_of(using: str, deliveries: Collection[uuid.UUID]) -> bool:
+    """The same without waiting. Returns whether this transaction has all locks now."""
+    if not is_postgresql(using) or not deliveries:
+        return True
+    chosen, chosen_param = among_sql(using, deliveries, "uuid")
+    objects = f"SELECT DISTINCT lane FROM rq_webhooks_delivery WHERE id {chosen} AND lane IS NOT NULL"
+    statement = f"SELECT COALESCE(BOOL_AND(pg_try_advisory_xact_lock(lane)), true) FROM ({objects}) AS objects"
+    return bool(fetch_all(using, statement, [chosen_param])[0][0])
 
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
@@ -196,10 +223,8 @@ def try_look_ahead(using: str, places: Collection[Place], window: Window | None)
     """As ``lock`` and ``look_ahead``, but without waiting. Leaves out the lanes with locks that are not free."""
     if not places or not is_postgresql(using):
         return look_ahead(using, places)  # SQLite has one writer
-    among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
-    numbers = ",".join(map(str, sorted({place.lane for place in places})))
-    try_lock = f"SELECT lane FROM {among} WHERE pg_try_advisory_xact_lock(lane)", [numbers]
-    locked, found = fetch_each(using, try_lock, _look_ahead_sql(using, places, window))
+    try_lock_all = _try_lock_sql({place.lane for place in places})
+    locked, found = fetch_each(using, try_lock_all, _look_ahead_sql(using, places, window))
     free = {lane for (lane,) in locked}
     return _ahead(using, [row for row in found if row[1] in free])
 

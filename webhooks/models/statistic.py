@@ -169,7 +169,10 @@ class Statistic(models.Model):
     Each attempt and each skip counts in a row of its minute and in a row of its hour.
     """
 
-    webhook = models.ForeignKey("rq_webhooks.Webhook", on_delete=models.CASCADE, related_name="+", db_index=False)
+    # Without a constraint in the database: to insert a row would wait while another session has locked the webhook.
+    webhook = models.ForeignKey(
+        "rq_webhooks.Webhook", on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     period = models.PositiveSmallIntegerField(choices=Period.choices)
     start = models.BigIntegerField(help_text="Unix time: seconds since 1970 in UTC.")
     error_kind = models.CharField(max_length=30, **EMPTY)
@@ -210,7 +213,9 @@ class StatisticTotal(models.Model):
     Monitoring reads it: no retention deletes it, so it never falls.
     """
 
-    webhook = models.ForeignKey("rq_webhooks.Webhook", on_delete=models.CASCADE, related_name="+", db_index=False)
+    webhook = models.ForeignKey(
+        "rq_webhooks.Webhook", on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     error_kind = models.CharField(max_length=30, **EMPTY)
 
     objects = StatisticTotalManager()

@@ -27,7 +27,7 @@ from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
-from webhooks.delivery.dispatch import insert_for
+from webhooks.delivery.dispatch import IsLocked, insert_for
 from webhooks.delivery.runs.kinds import (
     EVENTS,
     NEEDED_SINCE,
@@ -144,12 +144,15 @@ class Backfill(ExaminedKind):
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
         [portion], receiver = portions, webhook_of(run)
         judged: Judged = portion.prepared
-        wanted = _permitted(run, receiver, judged.wanted)
+        try:
+            wanted = _permitted(run, receiver, judged.wanted)
+            _choose_serializer(receiver, wanted)
+            done, claimed = insert_for(receiver, wanted, portion.free, token)
+        except IsLocked:
+            return Applied(left=len(portion.keys))
         if refused := [event for event in judged.wanted if event not in wanted]:
             judged.failed += len(refused)
             judged.problem = f"event {refused[-1].pk} ({refused[-1]}): {NOT_INCLUDED % self.permissions[0]}"
-        _choose_serializer(receiver, wanted)
-        done, claimed = insert_for(receiver, wanted, portion.free, token)
         return Applied(done, judged.failed, judged.problem, claimed)
 
     def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:

@@ -212,7 +212,8 @@ class DeliveryKind(RunKind):
         using, ids = Delivery.objects.db, [key.id for portion in portions for key in portion.keys]
         # The rows were read some time ago, and a user may have decided since. With the locks of the lanes and of the
         # rows, no user can change them before the step does.
-        lanes.lock_of(using, ids)
+        if not lanes.try_lock_of(using, ids):
+            return Applied(left=len(ids))
         chosen = self._rows_of_run(run).filter(Among("id", ids, "uuid")).order_by()
         chosen = chosen.exclude(**{f"{self.decided_at}__gte": run.created})  # even if its state matches again
         ids = list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))

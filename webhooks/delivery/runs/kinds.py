@@ -68,7 +68,8 @@ class Portion(NamedTuple):
 class Applied:
     """What a step has done with its rows. The rest needed nothing.
 
-    ``left`` is how many of the last rows it has not looked at, because its time was over."""
+    ``left`` is how many of the last rows it has not looked at, because its time was over. It is the number of all rows
+    if another session has locked an object or a webhook: the step comes again."""
 
     done: int = 0
     failed: int = 0

@@ -328,7 +328,9 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
     if until >= run.last_event:
         run.save_step(total=sum(run.counts.values()))
         if kind_of(run).is_sent:
-            Webhook.objects.filter(pk__in=run.counts).probe()
+            paused = Webhook.objects.probed().filter(pk__in=run.counts)
+            free = paused.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True)
+            Webhook.objects.filter(pk__in=list(free)).probe()
     return Step(run, 1)
 
 
@@ -386,6 +388,10 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
     count = sum(len(portion.keys) for portion in portions)
     claiming = token if may_claim else None
     applied = kind.apply(run, portions, claiming, time_left) if portions else Applied()
+    if portions and applied.left == count:  # another session has locked what they need
+        if is_risky:
+            run.save_step(note=note.ended(portions[0].after).as_dict())
+        return Step(run, 0)
     count -= applied.left
     if is_risky:  # then it is the only one
         [taken] = [portion.first(count) for portion in portions]
