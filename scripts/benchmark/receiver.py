@@ -6,7 +6,8 @@ The receiver has one thread and an epoll, and parses as little as possible. It a
 
 BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``slow-200`` (after 200 ms, or any other number), ``one-by-one``
 (handles one request after another, 50 ms each), ``limited`` (accepts 20 a second, and answers 429 to others, which do
-not count), ``hang`` (never answers), ``fail`` (answers 503) or ``keep`` (like ok, and keeps the requests).
+not count), ``hang`` (never answers), ``hang-after-1000`` (answers so many requests, and no more), ``fail`` (answers
+503) or ``keep`` (like ok, and keeps the requests).
 ``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
 ``python -m scripts.benchmark.receiver TOKEN`` starts one and prints its port.
 """
@@ -72,8 +73,8 @@ class FastReceiver(ReceiverProcess):
 
 
 class Inbox:
-    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, one-by-one, limited, hang, fail or
-    keep."""
+    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, one-by-one, limited, hang, hang-after-1000,
+    fail or keep."""
 
     def __init__(self, receiver: ReceiverProcess, behaviour: str = "ok") -> None:
         self._receiver = receiver
@@ -195,7 +196,7 @@ class Receiver:
         elif behaviour == ONE_BY_ONE:
             log.busy_until = max(now, log.busy_until) + SLOW_MILLISECONDS / 1000
             heapq.heappush(self._delayed, (log.busy_until, client.fileno(), client))
-        elif behaviour != "hang":
+        elif not _hangs(behaviour, len(log.received)):
             if behaviour == "keep":
                 log.kept.append((head, body))
             _send(client, FAILED if behaviour == "fail" else OK)
@@ -233,6 +234,12 @@ def header_value(head: bytes, name: bytes) -> str:
         return ""
     end = head.find(b"\r\n", start + 2)
     return head[start + len(name) + 3 : end if end > 0 else None].strip().decode("latin-1")
+
+
+def _hangs(behaviour: str, count: int) -> bool:
+    """Whether it gives no answer to the last of so many requests."""
+    name, _, first = behaviour.partition("-after-")
+    return name == "hang" and count > int(first or 0)
 
 
 def _send(client: socket.socket, answer: bytes) -> None:

@@ -80,6 +80,26 @@ def test_hanging_receivers_do_not_hold_up_the_others(inbox: Inbox, webhooks_sett
     drain_until(good, 30)
 
 
+def test_a_fast_receiver_with_a_backlog_that_begins_to_hang_does_not_hold_up_the_others(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(SENDERS=64, BATCH=32)
+    fast = make_webhook(Thing, url=inbox.url("hang-after-first/100"), timeout=HOUR)
+    good = make_webhook(Thing, url=inbox.url())
+    for number in range(300):
+        make_event(fast, object_id=str(number))
+    runner = DeliveryRunner("test")
+    queue = runner._sender._queue
+    until(lambda: runner.run(0.2, wait=False) or queue.in_flight == 32, 20, "half of all requests, which hang")
+    for _ in range(20):
+        runner.run(0.2, wait=False)
+    assert queue.waiting(fast.pk) >= 32
+    make_event(good)
+    dispatch()  # by another worker
+    until(lambda: runner.run(0.2, wait=False) or inbox.received("ok"), 5, "the request to the other receiver")
+    runner.close(grace=0)
+
+
 def test_tests_of_hosts_wait_for_no_rest_of_a_receiver(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(RETRY_SCHEDULE=[])
     webhook = make_webhook(Thing, url=inbox.url("retry-after/429/3600"))

@@ -148,6 +148,14 @@ def hang(connection: Connection, request: Request, *_: str) -> bool:
     return False
 
 
+def hang_after_first(connection: Connection, request: Request, times: str, *_: str) -> bool | None:
+    """Answers so many requests of this very path, and then no more."""
+    if request["nth"] > int(times):
+        return hang(connection, request)
+    connection.answer(200)
+    return None
+
+
 def drip_header(connection: Connection, request: Request, *_: str) -> bool:
     for byte in itertools.chain(b"HTTP/1.1 200 OK\r\nX-Long: ", itertools.repeat(ord("x"))):
         connection.sock.sendall(bytes([byte]))
@@ -273,6 +281,7 @@ def not_found(connection: Connection, request: Request, *_: str) -> None:
 
 BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "ok": ok, "status": status, "fail-first": fail_first, "slow": slow, "held": held, "hang": hang,
+    "hang-after-first": hang_after_first,
     "drip-header": drip_header, "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect,
     "close": close, "half": half, "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb,
     "cookie": cookie, "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -36,6 +36,8 @@ class _WebhookQueue(Generic[T]):
     in_flight: int = 0
     ready: int = 0
     group: str = ""
+    counted_at: int = 0
+    """How many were in flight when its ``ready`` was counted."""
     cost: float = 0.0
     quickest: float = math.inf
     late: int = 0
@@ -63,7 +65,8 @@ class FairQueue(Generic[T]):
         self._webhooks: dict[int, _WebhookQueue[T]] = {}
         self._turns: dict[int, _WebhookQueue[T]] = {}  # the webhooks that have items, the next one first
         # Updated with each change: callers ask several times for each request, and hundreds of webhooks may wait.
-        self._ready: Counter[str] = Counter()
+        # The sum by group, then by how many of a webhook are in flight. Few numbers differ: their sum has a limit.
+        self._ready: defaultdict[str, dict[int, int]] = defaultdict(dict)
         self._preparing: Counter[str] = Counter()
         self.in_flight = 0
 
@@ -83,9 +86,13 @@ class FairQueue(Generic[T]):
         self._recount(queue, self._group_of(item))
 
     def ready(self) -> int:
-        """How many items may be taken now, if enough are free."""
-        count = 0
-        for group, ready in self._ready.items():
+        """How many items may be taken now, if enough are free. Not those of a webhook that must leave room."""
+        count, free = 0, self._most - self.in_flight
+        for group, counts in self._ready.items():
+            ready = 0
+            for in_flight, number in counts.items():
+                if in_flight < free:
+                    ready += number
             count += min(ready, self._limits[group] - self._preparing[group]) if group else ready
         return count
 
@@ -174,7 +181,18 @@ class FairQueue(Generic[T]):
 
     def _recount(self, queue: _WebhookQueue[T], group: str | None = None) -> None:
         """Update the group of a webhook, and how many of its items may be taken."""
-        self._ready[queue.group] -= queue.ready
-        queue.group = queue.group if group is None else group
-        queue.ready = 0 if queue.is_resting else max(0, min(len(queue.items), queue.cap - queue.in_flight))
-        self._ready[queue.group] += queue.ready
+        if before := queue.ready:
+            counts = self._ready[queue.group]
+            if counts[queue.counted_at] == before:
+                del counts[queue.counted_at]
+            else:
+                counts[queue.counted_at] -= before
+        if group is not None:
+            queue.group = group
+        ready = 0 if queue.is_resting else min(len(queue.items), queue.cap - queue.in_flight)
+        if ready > 0:
+            queue.ready, queue.counted_at = ready, queue.in_flight
+            counts = self._ready[queue.group]
+            counts[queue.counted_at] = counts.get(queue.counted_at, 0) + ready
+        else:
+            queue.ready = 0

@@ -119,13 +119,23 @@ SECONDS_BETWEEN_SAVES = 0.04
 def measure_hanging_endpoints(bench: Bench) -> Iterator[Measurements]:
     while True:
         alone, among_hanging = healthy_latencies(bench), healthy_latencies(bench, partial(_add_hanging, bench))
-        yield {"hanging": Measurement(p99(among_hanging), p99(alone))}
+        beside_backlog = healthy_latencies(bench, partial(_add_hanging_backlog, bench))
+        yield {
+            "hanging": Measurement(p99(among_hanging), p99(alone)),
+            "hanging-backlog": Measurement(p99(beside_backlog), p99(alone)),
+        }
 
 
 def _add_hanging(bench: Bench) -> None:
     """They get the same events."""
     for _ in range(HANGING):
         bench.webhook(bench.inbox("hang").url, Device)
+
+
+def _add_hanging_backlog(bench: Bench) -> None:
+    """A fast endpoint with a backlog, which begins to hang when it has got half of it."""
+    backlog = bench.size(2000, 200)
+    bench.add_events(bench.webhook(bench.inbox(f"hang-after-{backlog // 2}").url, Device), backlog)
 
 
 def healthy_latencies(bench: Bench, add_others: Callable[[], None] = lambda: None, **settings: Any) -> list[float]:
@@ -162,6 +172,13 @@ HANGING_ENDPOINTS = Workload(
             "commit to receipt at a healthy endpoint while ten others hang, p99",
             "ms",
             "without the ten",
+            ratio_at_most(1.2) | difference_at_most(20, "ms"),
+        ),
+        Figure(
+            "hanging-backlog",
+            "the same beside a fast endpoint that begins to hang in the midst of a backlog, p99",
+            "ms",
+            "without it",
             ratio_at_most(1.2) | difference_at_most(20, "ms"),
         ),
     ),
