@@ -204,6 +204,55 @@ def test_a_slice_ends_with_its_requests_in_flight_and_hands_back_waiting_deliver
     runner.close(grace=0)
 
 
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        (lambda webhook, url: webhook.delete(), 0),
+        (lambda webhook, url: Webhook.objects.filter(pk=webhook.pk).delete(), 0),
+        (lambda webhook, url: Webhook.objects.update(enabled=False), 0),
+        (lambda webhook, url: Webhook.objects.all().pause(None), 0),
+        (lambda webhook, url: Webhook.objects.update(payload_url=url), 8),
+    ],
+    ids=["delete", "delete many", "disable", "pause", "another URL"],
+)
+def test_what_waits_in_a_worker_is_not_sent_after_its_webhook_was_changed(
+    inbox: Inbox,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Webhook, str], Any],
+    sent: int,
+) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("held"), timeout=60)
+    for number in range(10):
+        make_event(webhook, object_id=str(number))
+    runner = DeliveryRunner("test")
+    runner.run(0.5)
+    inbox.wait_for(2)
+    assert states() == [State.SENDING] * 10
+    change(webhook, inbox.url("ok"))
+    runner._claims._looked_for_edits -= claims.LOOK_FOR_EDITS
+    runner.run(0.5, wait=False)
+    assert len(inbox.received("held")) == 2
+    inbox.release()
+    until(lambda: runner.run(0.5, wait=False) or runner.is_idle, 20, "the end of what is under way")
+    assert [len(inbox.received(one)) for one in ("held", "ok")] == [2, sent]
+    runner.close(grace=0)
+
+
+def test_a_worker_that_looks_at_the_webhooks_of_what_it_holds_changes_no_delivery_whose_webhook_is_the_same(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("held"), timeout=60, secret="a secret", custom_events=["one"])
+    for number in range(10):
+        make_event(webhook, object_id=str(number))
+    runner = DeliveryRunner("test")
+    runner.run(0.5)
+    Webhook.objects.update(last_success_at=timezone.now(), failures_in_a_row=3)
+    monkeypatch.setattr(runner._claims, "hand_back", lambda *args: pytest.fail("It handed deliveries back"))
+    runner._claims._hand_back_changed()
+    monkeypatch.undo()
+    runner.close(grace=0)
+
+
 def test_a_worker_that_wakes_up_after_its_lease_sends_nothing(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     make_event(make_webhook(Thing, url=inbox.url()))
     awake = elapsed

@@ -152,6 +152,19 @@ def test_requests_to_a_receiver_with_a_limit_begin_at_its_interval(
     assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times))
 
 
+def test_what_was_learned_of_a_receiver_does_not_count_for_the_next_one(inbox: Inbox) -> None:
+    queue = FairQueue[str](64)
+    sender = Sender(queue, sending_to(inbox), receiver=lambda item: item)
+    sender.send_until = elapsed() + HOUR
+    sender.add([(1, "retry-after/429/3600"), (1, "held")])
+    collect(sender, 1)
+    sender.add([(1, "ok")] * 50)
+    assert Counter(item for item, _ in collect(sender, 50)) == {"ok": 50}
+    inbox.release()
+    collect(sender, 1)
+    sender.close()
+
+
 def test_a_receiver_that_answers_at_once_gets_few_connections(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     start, poll = Transport.start, Transport.poll
     in_flight: list[Request] = []

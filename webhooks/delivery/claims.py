@@ -15,7 +15,7 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
 from webhooks.delivery import policy
 from webhooks.delivery.breaker import AvoidedWebhooks
-from webhooks.delivery.known_webhooks import webhooks_by_id
+from webhooks.delivery.known_webhooks import may_go_on, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
@@ -30,6 +30,9 @@ TOKEN_SECONDS = 300
 
 # A worker with new events all the time looks for due deliveries again after so many seconds, if there were none.
 LOOK_EVERY = 0.25
+
+# A worker that holds deliveries looks after so many seconds whether a user has changed or deleted their webhooks.
+LOOK_FOR_EDITS = 1.0
 
 # How many deliveries that have lost one lease, and two, a worker holds at a time.
 SUSPECTS = {1: 10, 2: 1}
@@ -99,6 +102,7 @@ class WorkerClaims:
         self._token: uuid.UUID | None = None
         self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
+        self._looked_for_edits = 0.0
         self._floors = ScanFloors()
         self._nothing_due_until = 0.0
 
@@ -215,11 +219,16 @@ class WorkerClaims:
     def renew(self) -> None:
         """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.
 
-        Hand back what waits here for webhooks that a user has paused or disabled meanwhile.
+        Hand back what waits here for webhooks that a user has paused, disabled, edited or deleted meanwhile.
         """
         now = elapsed()
-        if now - self._renewed < conf.lease / 3:
-            return
+        if now - self._renewed >= conf.lease / 3:
+            self._renew(now)
+        if now - self._looked_for_edits >= LOOK_FOR_EDITS:
+            self._looked_for_edits = now
+            self._hand_back_changed()
+
+    def _renew(self, now: float) -> None:
         if self._token and now - self._registered > TOKEN_SECONDS:
             Worker.objects.filter(token=self._token).update(name="")  # its lease ends, but the worker does not
             self._token = None
@@ -229,10 +238,15 @@ class WorkerClaims:
             self._token = None if self._token in lost else self._token
         self._renewed = now
         self._sender.send_until = now + conf.lease
-        if webhooks := {delivery.webhook.pk for delivery in self.claimed.values()}:
-            stopped = set(Webhook.objects.filter(pk__in=webhooks).stopped().values_list("pk", flat=True))
-            if stopped:
-                self.hand_back_waiting(lambda delivery: delivery.webhook.pk in stopped)
+
+    def _hand_back_changed(self) -> None:
+        held = {id(delivery.webhook): delivery.webhook for delivery in self.claimed.values()}
+        if not held:
+            return
+        current = webhooks_by_id(Delivery.objects.db, {webhook.pk for webhook in held.values()})
+        changed = {key for key, webhook in held.items() if not may_go_on(webhook, current.get(webhook.pk))}
+        if changed:
+            self.hand_back_waiting(lambda delivery: id(delivery.webhook) in changed)
 
     def hand_back(self, deliveries: Collection[ClaimedDelivery], wait: float | None = None) -> None:
         """Hand deliveries back, to be sent in ``wait`` seconds if that is given. No attempt is counted, and the probe

@@ -155,6 +155,13 @@ class FairQueue(Generic[T]):
         queue.is_resting = is_resting
         self._recount(queue)
 
+    def forget(self, webhook: int) -> None:
+        """Forget what the answers to a webhook have shown: it has another receiver now."""
+        queue = self._webhook(webhook)
+        queue.cap, queue.cost, queue.quickest, queue.late = min(FIRST_CAP, self._most), 0.0, math.inf, 0
+        queue.is_resting = False
+        self._recount(queue)
+
     def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:
         """Remove the waiting items that are unwanted, and return them."""
         removed: list[T] = []

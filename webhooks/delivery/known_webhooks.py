@@ -14,6 +14,7 @@ from django.db.models import Func, TextField
 
 from webhooks.db import QueryByKeys
 from webhooks.models import Webhook
+from webhooks.models.webhook_states import WebhookState
 
 # All webhooks are read again after so many seconds, and with a new connection to the database: after a crash or a
 # restore, PostgreSQL may use the same numbers of transactions again.
@@ -36,6 +37,10 @@ class Version(Func):
 _columns = [field.attname for field in Webhook._meta.concrete_fields]
 _rows = QueryByKeys(lambda: Webhook.objects.annotate(version=Version()).values_list(*_columns, "version"))
 _versions = QueryByKeys(lambda: Webhook.objects.annotate(version=Version()).values_list("pk", "version"))
+
+# A worker changes these columns itself, and no request depends on them.
+_STATE = {"created", "last_updated", *(field.attname for field in WebhookState._meta.concrete_fields)}
+_settings = [name for name in _columns if name not in _STATE]
 
 
 class Known(NamedTuple):
@@ -72,6 +77,14 @@ def locked_webhooks(using: str, ids: Collection[int], kept: Container[int]) -> s
     The others are deleted."""
     left_out = [pk for pk in ids if pk not in kept]
     return {pk for pk, _ in _versions.fetch(using, left_out)} if left_out else set()
+
+
+def may_go_on(webhook: Webhook, current: Webhook | None) -> bool:
+    """Whether deliveries that were claimed for ``webhook`` may be sent. ``current`` is its row as it is now, or None if
+    it was deleted."""
+    if current is None or not current.enabled or current.paused_at is not None:
+        return False
+    return webhook is current or all(getattr(webhook, name) == getattr(current, name) for name in _settings)
 
 
 def _known_by(connection: Any) -> dict[int, tuple[str, Webhook]]:

@@ -73,7 +73,7 @@ class DeliveryRunner:
         most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
-        self._sender = Sender(queue, self._compose, self._clock.now, _longest, _about)
+        self._sender = Sender(queue, self._compose, self._clock.now, _longest, _about, _receiver)
         self._avoided = AvoidedWebhooks()
         self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
         self._runs = Runs(self._claims)
@@ -371,6 +371,10 @@ class DeliveryRunner:
 
 def _about(delivery: ClaimedDelivery) -> dict[str, Any]:
     return about(webhook=delivery.webhook, delivery=delivery.id, event=delivery.row.event_id)
+
+
+def _receiver(delivery: ClaimedDelivery) -> str:
+    return delivery.webhook.payload_url
 
 
 def _longest(delivery: ClaimedDelivery) -> float:

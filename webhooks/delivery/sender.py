@@ -78,7 +78,8 @@ class Sender(Generic[T]):
     ``compose`` makes the request of an item. It is called in the thread that sends. For an item with a group it is
     called in another thread, because it may wait for the process that renders, or for code of the project. If that
     takes more than ``longest(item)`` seconds, the attempt fails. ``now`` is the clock of outcomes. ``describe`` gives
-    what the log says of an item, see ``errors.about``.
+    what the log says of an item, see ``errors.about``. ``receiver`` is where it goes: what was learned of one webhook
+    counts for as long as that stays the same.
     """
 
     def __init__(
@@ -88,14 +89,16 @@ class Sender(Generic[T]):
         now: Callable[[], datetime] = utc_now,
         longest: Callable[[T], float] = lambda item: math.inf,
         describe: Callable[[T], dict[str, Any]] = lambda item: {},
+        receiver: Callable[[T], str] = lambda item: "",
     ) -> None:
         self._queue, self._compose, self._now, self._longest = queue, compose, now, longest
-        self._describe = describe
+        self._describe, self._receiver = describe, receiver
         self._transport: Transport  # from the first item on
         self._composed: deque[_Job[T]] = deque()  # by other threads
         self._jobs: dict[_Job[T], None] = {}  # in the order in which they began
         self._new: Counter[int] = Counter()  # items in flight since the last call of ``outcomes``, by webhook
         self._wants_new = False
+        self._receivers: dict[int, str] = {}  # by webhook
         self._rates: dict[int, ReceiverRate] = {}  # of receivers that answered 429, by webhook
         self._resting: list[tuple[float, int]] = []  # a heap of when webhooks may go on (``elapsed``)
         self._stuck: Counter[int] = Counter()  # the threads of each webhook whose requests were given up
@@ -139,6 +142,10 @@ class Sender(Generic[T]):
         """Queue items, each with its webhook. They come out of ``outcomes``."""
         with self._lock:
             for webhook, item in items:
+                if self._receivers.get(webhook) != (receiver := self._receiver(item)):
+                    self._receivers[webhook] = receiver
+                    self._rates.pop(webhook, None)
+                    self._queue.forget(webhook)
                 self._queue.add(webhook, item)
         if self.is_busy:
             self._start()
@@ -245,9 +252,12 @@ class Sender(Generic[T]):
             waited = outcome.duration_ms / 1000 / job.result.timeout
         with self._lock:
             overloaded, cost = (outcome.overloaded, outcome.cost) if outcome else (False, 0.0)
-            self._queue.ended(webhook, overloaded, cost, waited)
-            if outcome:
-                self._note_rate(webhook, outcome)
+            if self._receiver(job.item) != self._receivers[webhook]:  # it says nothing about the one that is asked now
+                self._queue.ended(webhook, timed_out=False)
+            else:
+                self._queue.ended(webhook, overloaded, cost, waited)
+                if outcome:
+                    self._note_rate(webhook, outcome)
             if self._new[webhook] > 1:
                 self._new[webhook] -= 1
             else:
@@ -281,7 +291,8 @@ class Sender(Generic[T]):
         with self._lock:
             while self._resting and self._resting[0][0] <= now:
                 _at, webhook = heapq.heappop(self._resting)
-                self._queue.rest(webhook, now < self._rates[webhook].next_at)
+                rate = self._rates.get(webhook)  # None if its URL was changed
+                self._queue.rest(webhook, rate is not None and now < rate.next_at)
 
     def _seconds_of_rest(self) -> float:
         """Seconds until the next webhook may go on."""
