@@ -111,6 +111,31 @@ def test_the_time_of_a_pause_does_not_count_for_its_lanes(
     assert sweep_step(sweep.unblock_lanes) == 1
 
 
+def test_all_failed_heads_are_due_after_a_resume_however_many_there_are(webhook: Webhook) -> None:
+    later = timezone.now() + timedelta(days=1)
+    for number in range(1300):
+        since = AGO + timedelta(seconds=number // 10)  # recorded together
+        make_delivery(webhook, object_id=str(number), failures=3, failing_since=since, due_at=later)
+    probe(webhook, OK)
+    due = QueuedDelivery.objects.filter(due_at__lt=timezone.now())
+    assert due.count() == 1000
+    # These have been sent again and have failed again, another one later than the resume.
+    due.update(due_at=later)
+    make_delivery(webhook, object_id="new", failures=1, failing_since=timezone.now(), due_at=later)
+    assert sum(sweep_step(sweep.hasten_heads) for _ in range(3)) < 320
+    left = QueuedDelivery.objects.filter(due_at=later, failing_since__lt=AGO + timedelta(seconds=130))
+    assert left.count() == pytest.approx(1000, abs=20)
+    assert QueuedDelivery.objects.order_by("event_id").last().due_at == later
+    assert set(Webhook.objects.values_list("hastened_to", flat=True)) == {None}
+
+
+@pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}, {"paused_at": AGO}])
+def test_no_more_heads_are_due_while_their_webhook_is_stopped_again(webhook: Webhook, stopped: dict[str, Any]) -> None:
+    make_delivery(webhook, failures=3, failing_since=AGO, due_at=timezone.now() + timedelta(days=1))
+    Webhook.objects.update(hastened_to=AGO, resumed_at=timezone.now(), **stopped)
+    assert sweep_step(sweep.hasten_heads) == 0
+
+
 def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webhook) -> None:
     make_delivery(webhook, failures=3, failing_since=AGO)
     Webhook.objects.update(failures_in_a_row=2)

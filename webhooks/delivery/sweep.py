@@ -133,8 +133,9 @@ class Sweeper:
         return sum(step() for step in self._urgent_steps())
 
     def _urgent_steps(self) -> list[Step]:
-        steps: list[Step] = [expire_leases, unblock_lanes, partial(counting.add_up, MOST, self._skips, self._deltas)]
-        return [partial(self._run, step) for step in steps]
+        steps: list[Step] = [unblock_lanes, partial(counting.add_up, MOST, self._skips, self._deltas)]
+        large: list[Step] = [expire_leases, hasten_heads]
+        return [*(partial(self._run_old, step) for step in large), *(partial(self._run, step) for step in steps)]
 
     def _all_steps(self) -> list[Step]:
         self._unfinished = []
@@ -157,7 +158,7 @@ class Sweeper:
     def _run_old(self, step: Step) -> int:
         """Run a step, and keep it for ``go_on`` if it has left more."""
         count = self._run(step)
-        if count == MORE or count >= retention.PIECE:
+        if (count == MORE or count >= retention.PIECE) and step not in self._unfinished:
             self._unfinished.append(step)
         return max(count, 0)
 
@@ -263,6 +264,13 @@ def unblock_lanes() -> int:
     QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
     lanes.promote(using, [heads[pk] for pk in ids])
     return len(ids)
+
+
+def hasten_heads() -> int:
+    """Go on with the failed heads of resumed webhooks, of which a resume makes a limited number due."""
+    webhooks = Webhook.objects.filter(hastened_to__isnull=False, enabled=True, paused_at=None, probe_at=None)
+    locked = webhooks.select_for_update(skip_locked=True, no_key=True).order_by("pk")
+    return QueuedDelivery.objects.hasten_heads(list(locked.values_list("pk", flat=True)), goes_on=True)
 
 
 class LaneCheck:

@@ -350,6 +350,7 @@ class Migration(migrations.Migration):
                 ('paused_at', models.DateTimeField(blank=True, editable=False, help_text='When a user paused it. Empty: no user did, or one resumed it.', null=True, verbose_name='paused at')),
                 ('paused_by', models.CharField(blank=True, db_default='', default='', editable=False, help_text='The user who paused it.', max_length=150, verbose_name='paused by')),
                 ('resumed_at', models.DateTimeField(blank=True, editable=False, help_text='When sending last resumed after a stop.', null=True)),
+                ('hastened_to', models.DateTimeField(blank=True, editable=False, help_text='Set while the sweep makes more failed heads of lanes due after a resume.', null=True)),
                 ('disabled_reason', models.CharField(blank=True, choices=[('gone', 'the receiver answered 410 Gone: it wants no more deliveries'), ('failing', 'every attempt failed for longer than DISABLE_AFTER')], db_default='', default='', editable=False, help_text='Why it was disabled automatically.', max_length=20, verbose_name='disabled reason')),
                 ('disabled_at', models.DateTimeField(blank=True, editable=False, help_text='Since when it is disabled.', null=True, verbose_name='disabled at')),
                 ('disabled_by', models.CharField(blank=True, db_default='', default='', editable=False, help_text='The user who disabled it.', max_length=150, verbose_name='disabled by')),

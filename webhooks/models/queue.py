@@ -176,12 +176,26 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         return statement, [*count_params, *first_params, *last_params]
 
     @alters_data
-    def hasten_heads(self, webhook_ids: Collection[int]) -> int:
+    def hasten_heads(self, webhook_ids: Collection[int], goes_on: bool = False) -> int:
         """Let failed heads of lanes be due now, as the receivers of these webhooks work again: later deliveries wait
-        behind them. Up to ``MOST_HASTENED``, the longest failing first."""
-        later = self.filter(failing_since__isnull=False, state=State.PENDING, due_at__gt=DatabaseNow())
-        heads = later.filter(webhook__in=webhook_ids).order_by("failing_since").select_for_update(skip_locked=True)
-        return self.filter(pk__in=list(heads.values_list("pk", flat=True)[:MOST_HASTENED])).update(due_at=DatabaseNow())
+        behind them. Up to ``MOST_HASTENED`` of each webhook, the longest failing first. ``hastened_to`` of a webhook
+        says that more are left. With ``goes_on``, take the next ones that have failed since before it was resumed.
+
+        Call it in a transaction that has locked the webhooks."""
+        count = 0
+        resumed = Webhook.objects.filter(pk__in=webhook_ids).order_by("pk")
+        for webhook, resumed_at, last in resumed.values_list("pk", "resumed_at", "hastened_to"):
+            later = self.filter(webhook=webhook, failing_since__isnull=False, due_at__gt=DatabaseNow())
+            if goes_on:
+                later = later.filter(failing_since__range=(last, resumed_at))
+            heads = later.filter(state=State.PENDING).order_by("failing_since").select_for_update(skip_locked=True)
+            chosen = dict(heads.values_list("pk", "failing_since")[:MOST_HASTENED])
+            self.filter(pk__in=chosen).update(due_at=DatabaseNow())
+            left = max(chosen.values()) if len(chosen) == MOST_HASTENED else None
+            if left or last:
+                Webhook.objects.filter(pk=webhook).update(hastened_to=left)
+            count += len(chosen)
+        return count
 
     @alters_data
     def leave_lane(self) -> int:

@@ -61,6 +61,12 @@ class WebhookState(models.Model):
     resumed_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text=_("When sending last resumed after a stop.")
     )
+    hastened_to = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Set while the sweep makes more failed heads of lanes due after a resume.",
+    )
     disabled_reason = models.CharField(
         _("disabled reason"),
         max_length=20,
