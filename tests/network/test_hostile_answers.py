@@ -199,6 +199,58 @@ def test_bytes_that_come_while_a_connection_is_kept_close_it(transport: Transpor
     assert (second.status, second.body, second.has_connected) == (200, "good", True)
 
 
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        NO_CONTENT,
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 204 No Content\r\nConnection: keep-alive\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + NO_CONTENT,
+    ],
+    ids=["204", "204 with a length", "HTTP/1.0", "304", "after interim answers"],
+)
+def test_an_answer_without_a_body_keeps_its_connection(transport: Transport, answer: bytes) -> None:
+    connections = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connections.append(number)
+        connection.sendall(answer)
+
+    with receiver(serve) as url:
+        statuses = {send(transport, url).status for _ in range(3)}
+    assert (len(statuses), connections) == (1, [1] * 3)
+
+
+@pytest.mark.parametrize("polls", [True, False], ids=["the loop has seen them", "not yet"])
+@pytest.mark.parametrize("late", [EVIL, b"\r\n", b"x"], ids=["an answer", "an empty line", "a byte"])
+def test_late_bytes_after_an_answer_without_a_body_close_its_connection(
+    transport: Transport, late: bytes, polls: bool
+) -> None:
+    came = threading.Event()
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(NO_CONTENT if number == 1 else GOOD)
+        if number == 1:
+            time.sleep(0.05)
+            connection.sendall(late)
+            came.set()
+
+    outcomes: list[Outcome] = []
+    with receiver(serve) as url:
+        assert send(transport, url).status == 204
+        assert came.wait(20)
+        if polls:
+            transport.poll(0)
+        transport.start(Request(url, {}, b"{}", 10), outcomes.append)
+        while not outcomes:
+            transport.poll()
+    assert (outcomes[0].body, outcomes[0].has_connected) == ("good", True)
+
+
 @pytest.mark.parametrize("part", [b"", b"H", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["nothing", "a byte", "an interim"])
 def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(
     transport: Transport, monkeypatch: pytest.MonkeyPatch, part: bytes

@@ -49,7 +49,11 @@ _PLAIN_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n")
 
 _CHUNKS, _TO_THE_END = -1.0, math.inf
 
-_FRAMING = {"content-length", "transfer-encoding", "connection"}
+_ANNOUNCING = {"content-length", "transfer-encoding"}
+_FRAMING = {*_ANNOUNCING, "connection"}
+
+# A final answer with such a status ends with its head (RFC 9112, section 6.3), and a 204 must not have a length.
+_WITHOUT_BODY = {204, 304}
 
 # The window sizes of zlib for a coding, to try in turn. Some servers send "deflate" without the header of zlib.
 _GZIP = (16 + zlib.MAX_WBITS,)
@@ -124,8 +128,9 @@ class Answer:
         if minor == "0":  # it has no chunks, and some proxies know that
             keeps = "keep-alive" in connection and "transfer-encoding" not in self.fields
         self._closes |= not keeps
-        self._length = self._body_length()
-        if status in (_SWITCHING_PROTOCOLS, 204, 304):
+        if status not in _WITHOUT_BODY or not _ANNOUNCING.isdisjoint(fields):
+            self._length = self._body_length()
+        if status == _SWITCHING_PROTOCOLS or status in _WITHOUT_BODY:
             # The rest is not HTTP. Or there is no body, and some servers send the one that they announce.
             self._closes |= status == _SWITCHING_PROTOCOLS or self._length != 0
             self._length = 0

@@ -146,6 +146,17 @@ class Socket(socket.socket):
     opened = round_trip = 0.0
     """When it was connected (monotonic), and how many seconds that took."""
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is open, and nothing has arrived that waits to be read."""
+        try:
+            super().recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def close(self) -> None:
         self.unwatch()
         super().close()

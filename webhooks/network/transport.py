@@ -22,7 +22,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
 from webhooks.network.answer import Answer
 from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request, explain, is_timeout, judge, retry_after
-from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready, send
+from webhooks.network.loop import Limits, Loop, Socket, Steps, send
 from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
 
@@ -245,13 +245,12 @@ class KeptConnections:
         self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
-        """A connection that is still open and silent, and not old. A loop has closed the ones that are not open and
-        silent, if it watches them."""
+        """A connection that is still open and silent, and not old. The loop that watches it may not know yet: what
+        arrives before a request must not count as its answer."""
         kept = self._kept.get(key, ())
         while kept:
             connection = kept.pop()
-            is_open = connection.fileno() >= 0 and (connection.loop or not is_ready(connection, READ, 0))
-            if is_open and not _is_old(connection):
+            if connection.is_silent and not _is_old(connection):
                 return connection
             connection.close()
         return None
