@@ -14,6 +14,7 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, hooks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.db import route_reads
         from webhooks.delivery import sweep
         from webhooks.delivery.runs.steps import run_ended
         from webhooks.errors import log_with_time
@@ -30,6 +31,7 @@ class WebhooksConfig(AppConfig):
         run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
         hooks.import_listed()
+        route_reads()
         signals.connect()
         sweep.problems_due.connect(problems.look)
         # A pattern imports serializers. They may read what apps prepare in their ready(), for example choices.

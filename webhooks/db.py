@@ -11,19 +11,20 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import EmptyResultSet
-from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, router, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
 from django.db.models.base import ModelState
 from django.db.transaction import Atomic
 from django.utils import timezone
 
-from webhooks.errors import get_logger, is_conflict
+from webhooks.errors import get_logger, is_conflict, reraise_job_timeout
 
 logger = get_logger(__name__)
 
@@ -161,6 +162,48 @@ def closing_new_connections() -> Iterator[None]:
 
 def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
+
+
+# Replicas
+
+_reads_from: ContextVar[str | None] = ContextVar("webhooks_reads_from", default=None)
+
+
+@contextmanager
+def reading_from(using: str | None) -> Iterator[None]:
+    """Let the project's code in this block read from the database that is written to, whatever its routers say: a
+    replica lacks what the open transaction has written.
+
+    Models that are written to other databases are read where the routers say.
+    """
+    before = _reads_from.get()
+    _reads_from.set(using)
+    try:
+        yield
+    finally:
+        _reads_from.set(before)
+
+
+def route_reads() -> None:
+    """Let Django ask for ``reading_from`` before the routers of the project. The project may change its routers later:
+    Django replaces their list, and keeps this function."""
+    if "db_for_read" in vars(router):
+        return
+    route = router.db_for_read
+
+    def db_for_read(model: type[Model], **hints: Any) -> str:
+        using = _reads_from.get()
+        return using if using is not None and _is_written_to(using, model, hints) else route(model, **hints)
+
+    router.db_for_read = db_for_read  # type: ignore[method-assign]
+
+
+def _is_written_to(using: str, model: type[Model], hints: Mapping[str, Any]) -> bool:
+    try:
+        return bool(router.db_for_write(model, **hints) == using)
+    except Exception as error:  # a project may refuse to write a model that it reads from elsewhere
+        reraise_job_timeout(error)
+        return False
 
 
 # Old statistics, and the dead rows that a long transaction keeps, lead planners to scan a whole table or index. Without

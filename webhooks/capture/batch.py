@@ -12,6 +12,7 @@ from webhooks.capture.context import Block, block
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
 from webhooks.capture.transaction import Change, Entry, Key, TransactionState, current_or_new_state
+from webhooks.db import reading_from
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.text import short_repr
@@ -49,7 +50,8 @@ def _batch(using: str | None) -> Generator[None]:
             state.batch = None
             state.serialized_for_deletion.clear()
         if not state.connection.needs_rollback:
-            _record_batch(state, entries)
+            with reading_from(using):
+                _record_batch(state, entries)
 
 
 def _record_batch(state: TransactionState, entries: list[Entry]) -> None:

@@ -18,7 +18,7 @@ from webhooks.capture.prechange import read_prechange
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import AmongKeys, can_lock, in_chunks, written_keys
+from webhooks.db import AmongKeys, can_lock, in_chunks, reading_from, written_keys
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Action, Event
 from webhooks.registry.keys import is_same_pk, key_text, with_pks
@@ -238,6 +238,7 @@ def _serialized_together(objects: Iterable[tuple[Registration, Any]], using: str
         with (
             log_errors(using, "%d objects to delete cannot be serialized together", len(changes)),
             transaction.atomic(using),
+            reading_from(using),
         ):
             found = serialize.serialize_all(state, changes)
             state.serialized_for_deletion.update({key: one for key, one in found.items() if one})

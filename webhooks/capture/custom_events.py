@@ -17,7 +17,7 @@ from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.subscriptions import refusal_of_disabled
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
-from webhooks.db import MergedSavepoint
+from webhooks.db import MergedSavepoint, reading_from
 from webhooks.errors import log_errors
 from webhooks.models import Event, Webhook
 from webhooks.models.skip import Refusal
@@ -62,7 +62,7 @@ def record(name: str, obj: models.Model | None = None, data: Any = None, without
         return
     using = Event.objects.db
     is_here = obj is not None and router.db_for_write(type(obj), instance=obj) == using
-    with events.log_missed(using, event):
+    with events.log_missed(using, event), reading_from(using):
         state = current_or_new_state(using)
         if state.subscriptions.has_event(name):
             with state.begin():
@@ -81,7 +81,7 @@ def send_to(webhook: Webhook, event: Event) -> None:
     if not conf.enabled:
         return
     using, event.webhook_ids = Event.objects.db, [webhook.pk]
-    with events.log_missed(using, event):
+    with events.log_missed(using, event), reading_from(using):
         state = current_or_new_state(using)
         with state.begin():
             candidates, refusals = list[int](), {webhook.pk: refusal_of_disabled(webhook)}

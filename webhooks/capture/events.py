@@ -33,7 +33,7 @@ from webhooks.capture.transaction import (
     in_block,
 )
 from webhooks.conf import conf
-from webhooks.db import MergedSavepoint, in_chunks
+from webhooks.db import MergedSavepoint, in_chunks, reading_from
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
@@ -132,7 +132,7 @@ def record(
         return
     for registration, pks in objects.items():
         for pk in pks:
-            with log_missed(using, Change(registration, pk, action)):
+            with log_missed(using, Change(registration, pk, action)), reading_from(using):
                 state = current_or_new_state(using, state)
                 if state.subscriptions.concerns(registration.model):
                     with state.begin() as is_new:
@@ -192,7 +192,7 @@ def finish_deletion(registration: Registration, pk: Any, using: str) -> None:
     state = current_state(using)
     if state is None or not state.deleting:
         return  # first: a deletion may cascade to thousands of rows without subscribers
-    with log_missed(using, Change(registration, pk, Action.DELETED)):
+    with log_missed(using, Change(registration, pk, Action.DELETED)), reading_from(using):
         change = state.end_deletion((registration.label, key_text(registration.normalize_pk(pk))))
         if change is None:
             return

@@ -15,7 +15,7 @@ from django.db import models
 
 from webhooks import registry
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
-from webhooks.db import PreparedRead, ReadWithNext, in_chunks, savepoint
+from webhooks.db import PreparedRead, ReadWithNext, in_chunks, reading_from, savepoint
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Event
 from webhooks.payloads import snapshots
@@ -50,7 +50,7 @@ def read_prechange(
     state = None
     for registration, pks in objects.items():
         names = ", ".join(f"{registration.label} {pk}" for pk in pks)
-        with log_errors(using, "The state before a change cannot be read: %s", names):
+        with log_errors(using, "The state before a change cannot be read: %s", names), reading_from(using):
             state = current_or_new_state(using, state)
             if registration.label in state.subscriptions.prechange_types:
                 _read(state, registration, pks, relations[registration] if relations else (), in_savepoint)

@@ -30,6 +30,7 @@ from webhooks.db import (
     fetch_each,
     in_chunks,
     prepare_members,
+    reading_from,
     savepoint,
 )
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
@@ -154,14 +155,15 @@ def exists(change: Change, using: str) -> bool:
 def serialize(
     registration: Registration, instance: models.Model, serializer: str = "", prechange: PrechangeState | None = None
 ) -> Payload:
-    """Serialize an object with the serializer of this name, in the language and time zone of the settings.
+    """Serialize an object with the serializer of this name, in the language and time zone of the settings. What the
+    serializer reads comes from the database of the app.
 
     Raises what the serializer raises, and Unsendable.
     """
     what = f"the payload of {registration.label} {instance.pk}"
     watch = Watch(registration, serializer, what)
     try:
-        with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+        with translation.override(settings.LANGUAGE_CODE), timezone.override(None), reading_from(Event.objects.db):
             writer = registration.build_serializer(serializer, instance)
             watch.follow(writer)
             written = writer.data
@@ -218,7 +220,7 @@ def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
         began = monotonic()
         message = "The hook %s failed, so the payload of %s %s goes without its context"
         with log_errors(using, message, hook.name, change.object_type, change.object_id), MergedSavepoint(using):
-            with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+            with translation.override(settings.LANGUAGE_CODE), timezone.override(None), reading_from(using):
                 more = context | dict(hook.method(change) or {})
             if (took := monotonic() - first) > conf.serialize_timeout:
                 raise Unsendable(f"it took {took:.0f} s; SERIALIZE_TIMEOUT allows {conf.serialize_timeout:g}")

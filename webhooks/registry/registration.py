@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from webhooks.conf import conf
+from webhooks.db import reading_from
 from webhooks.errors import reraise_job_timeout
 from webhooks.registry.framework import framework
 from webhooks.registry.keys import key_text, normalize_pk
@@ -237,7 +238,8 @@ class Registration:
         its key, too: ``str()`` may be secret."""
         if "display" not in self._sensitive_fields:
             try:
-                return clean(str(instance), NAME_LENGTH)
+                with reading_from(instance._state.db):
+                    return clean(str(instance), NAME_LENGTH)
             except DatabaseError:
                 raise  # it aborted the transaction
             except Exception as error:
