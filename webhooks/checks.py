@@ -24,8 +24,11 @@ from webhooks.conf import conf
 from webhooks.insight.silence import Silence, read_unregistered
 from webhooks.insight.wording import in_english, registration_remedy
 from webhooks.models import Event, Webhook
+from webhooks.network import url_policy
+from webhooks.network.auth.receivers import Receiver, missed_key
 from webhooks.network.auth.strategies import load
 from webhooks.operations.webhooks import unreadable_secrets
+from webhooks.payloads.templates import is_template
 from webhooks.registry.framework import framework
 from webhooks.registry.registration import Registration, conventional_paths
 from webhooks.registry.sources import attributes, serializer_fields, source_names
@@ -137,6 +140,15 @@ def _check_paths() -> Iterator[CheckMessage]:
                 f'WEBHOOKS["AUTH"] names {path}, which cannot be used: {_describe(error)}',
                 hint="Until it is corrected, requests to its hosts fail and are retried.",
                 id="webhooks.E014",
+            )
+    for receiver in map(Receiver.of, conf.auth):
+        if not receiver.is_private:
+            where = "to every host" if receiver.host.strip("*.") == "" else "unencrypted"
+            yield Warning(
+                f'WEBHOOKS["AUTH"] names “{receiver.key}”, so credentials are sent {where}.',
+                hint='Name a host such as "hooks.example.com", or a URL with https. If it must be so, add '
+                '"webhooks.W018" to SILENCED_SYSTEM_CHECKS.',
+                id="webhooks.W018",
             )
 
 
@@ -412,6 +424,7 @@ def check_stored(app_configs: Any, databases: Collection[str] | None = None, **k
         problem = _schema_problem(alias)
         unreadable = unreadable_secrets() if not problem and conf.is_valid("ENCRYPTION_KEYS") else []
         unregistered = unregistered_names() if not problem and conf.enabled else {}
+        without_credentials = list(_webhooks_without_credentials()) if not problem and conf.auth else []
     except DatabaseError as error:
         yield Warning(
             f'The tables of webhooks cannot be checked: the database "{alias}" does not answer: {one_line(str(error))}',
@@ -436,6 +449,21 @@ def check_stored(app_configs: Any, databases: Collection[str] | None = None, **k
             hint=registration_remedy(silence.models, silence.events),
             id="webhooks.E015",
         )
+    for webhook, url, key in without_credentials:
+        yield Warning(
+            f"Webhook “{webhook}” sends to {url} without credentials, although “{key}” in AUTH has its host.",
+            hint="A host alone is for https with its default port and TLS verification. Change the webhook, or name "
+            "scheme, host, port and path in AUTH.",
+            id="webhooks.W019",
+        )
+
+
+def _webhooks_without_credentials() -> Iterator[tuple[str, str, str]]:
+    """Enabled webhooks with the host of a key of AUTH, which another part of it does not match."""
+    for webhook in Webhook.objects.filter(enabled=True).only("name", "payload_url", "ssl_verification"):
+        url = webhook.payload_url
+        if not is_template(url) and (key := missed_key(conf.auth, url, webhook.ssl_verification)):
+            yield webhook.name, url_policy.redacted(url), key
 
 
 def unregistered_names() -> dict[str, Silence]:

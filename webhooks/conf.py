@@ -65,6 +65,18 @@ def _is_origin(value: Any, *schemes: str) -> bool:
     return bool(has_host) and parts.path in ("", "/") and not parts.query + parts.fragment
 
 
+# The beginning of a URL, in the one spelling that all programs read alike. Its host may be a pattern.
+_RECEIVER = re.compile(
+    r"https?://(\[[0-9a-f:.]+\]|[a-z0-9*._-]+)(:[0-9]+)?(/(?!\.{1,2}(/|$))[a-z0-9._~-]+)*/?", re.ASCII | re.IGNORECASE
+)
+
+
+def _is_receiver(value: Any) -> bool:
+    if "://" not in value:
+        return _is_host(value) and value.count(":") != 1
+    return bool(_RECEIVER.fullmatch(value)) and urlsplit(value).port != 0
+
+
 def _list_of(items: str, is_valid: Callable[[Any], bool], min_length: int = 0) -> Rule:
     return (
         f"must be a list of {items}",
@@ -116,8 +128,9 @@ networks = _list_of(
 )
 hosts = _list_of('hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--', _is_host)
 auth_paths: Rule = (
-    'must map hosts such as "hooks.example.com" to paths of callables such as "project.receivers.auth"',
-    lambda value: all(_is_host(host) and _is_dotted(path) for host, path in value.items()),
+    'must map hosts such as "hooks.example.com", or URLs such as "https://hooks.example.com:8443/in", to paths of '
+    'callables such as "project.receivers.auth"',
+    lambda value: all(_is_receiver(receiver) and _is_dotted(path) for receiver, path in value.items()),
 )
 ports = _list_of('ports such as 443 or "8000-8999"', _is_port)
 schemes = _list_of('"https" and "http"', lambda value: value in ("https", "http"))
@@ -236,7 +249,8 @@ class Settings:
     """Fernet keys, the newest first: it encrypts, all decrypt. Without any, ``SECRET_KEY`` does. While the value is
     invalid, nothing is encrypted: another key must not take its place."""
     auth = Setting[Mapping[str, str]]({}, auth_paths)
-    """Paths of callables that add credentials to requests, by patterns of the hosts that they are for."""
+    """Paths of callables that add credentials to requests, by the receivers that they are for. See
+    ``webhooks.network.auth.receivers``."""
     secret_overlap = Setting[float](86400, seconds)
     """Seconds for which a replaced secret still signs, next to the new one."""
 

@@ -25,6 +25,7 @@ from tests.support.makers import make_webhook
 from tests.support.users import browser, make_user
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.network.url_policy import redacted
 
 NEW = reverse("admin:rq_webhooks_webhook_try_new")
 
@@ -153,11 +154,21 @@ def test_a_stored_webhook_is_tried_as_the_form_has_it_and_stays_as_it_is(
     webhook.refresh_from_db()
     assert (webhook.payload_url, webhook.secret_headers) == ("http://127.0.0.1:1/old", "X-Token: t0ps3cret")
     said = LogEntry.objects.values_list("change_message", flat=True)
-    assert list(said) == ["Sent dcim.site updated as a test."] * 2
+    assert list(said) == [f"Sent dcim.site updated as a test: POST {redacted(inbox.url())}"] * 2
     history = reverse("admin:rq_webhooks_webhook_history", args=[webhook.pk])
     of_nothing_else = browser(make_user("view_webhook", sees_objects=False)).get(history).content.decode()
-    assert "Sent dcim.site updated as a test." in of_nothing_else
+    assert "Sent dcim.site updated as a test: POST" in of_nothing_else
     assert "Amsterdam" not in of_nothing_else
+
+
+def test_a_test_of_an_unsaved_webhook_is_in_the_history(site: Site, inbox: Inbox) -> None:
+    user = make_user("add_webhook", "view_webhook")
+    method = {"http_method": "DELETE", "name": "probe"}
+    assert "accepted HTTP 200" in try_it(browser(user), site, do="send", payload_url=inbox.url("ok/s3cret"), **method)
+    [entry] = LogEntry.objects.all()
+    assert (entry.user, entry.object_id, entry.object_repr) == (user, None, "probe (not saved)")
+    assert entry.change_message == f"Sent dcim.site updated as a test: DELETE {redacted(inbox.url('ok/s3cret'))}"
+    assert "s3cret" not in entry.change_message
 
 
 def test_the_guards_of_a_delivery_hold_for_a_test(admin: Client, site: Site, names: dict[str, list[str]]) -> None:

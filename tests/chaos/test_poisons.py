@@ -161,7 +161,7 @@ def test_poisoned_deliveries_fail_alone_and_live_changes_are_sent(
     for name in names:
         make_event(webhook, **LABEL, object_id=name, data=json.dumps({"name": name}))
     traffic = Traffic(
-        workers, inbox, AUTH={"localhost": "tests.support.pills.poison"}, RETRY_SCHEDULE=[], PAUSE_AFTER=99
+        workers, inbox, AUTH={webhook.payload_url: "tests.support.pills.poison"}, RETRY_SCHEDULE=[], PAUSE_AFTER=99
     )
     deliveries = Delivery.objects.filter(webhook=webhook)
     traffic.flow_until(lambda: deliveries.filter(FINISHED).count() == len(names), 600 if is_long else 120)

@@ -26,7 +26,8 @@ from rest_framework import serializers
 
 from tests.support import servers
 from tests.support.inbox import ROOT
-from tests.testapp.models import TrackedPart, Unregistered
+from tests.support.makers import make_webhook
+from tests.testapp.models import Thing, TrackedPart, Unregistered
 from webhooks import checks, hooks, registry
 from webhooks.contrib.alerts.checks import EMAILS
 from webhooks.insight.silence import Silence
@@ -677,6 +678,59 @@ def test_an_unusable_auth_is_an_error(webhooks_settings: Change, named: str, pro
     error = found()["webhooks.E014"]
     assert error.is_serious()
     assert f'WEBHOOKS["AUTH"] names {named}, which cannot be used: {problem}' in error.msg
+
+
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [
+        ("http://hooks.example.com", "unencrypted"),
+        ("http://*.example.com:8000/in", "unencrypted"),
+        ("*", "to every host"),
+        ("https://*:8443", "to every host"),
+        ("hooks.example.com", ""),
+        ("https://*.example.com:8443/in", ""),
+    ],
+)
+def test_credentials_that_others_could_read_are_a_warning(webhooks_settings: Change, key: str, where: str) -> None:
+    webhooks_settings(AUTH={key: "tests.support.pills.poison"})
+    assert ("webhooks.W018" in found()) == bool(where)
+    assert not where or f"“{key}”, so credentials are sent {where}." in found()["webhooks.W018"].msg
+
+
+@pytest.mark.parametrize(
+    ("key", "fields", "is_missed"),
+    [
+        ("cmdb.example.com", {"url": "http://cmdb.example.com/t0ken"}, True),
+        ("cmdb.example.com", {"url": "https://cmdb.example.com:8443/t0ken"}, True),
+        ("cmdb.example.com", {"url": "https://cmdb.example.com/", "ssl_verification": False}, True),
+        ("https://cmdb.example.com/in", {"url": "https://cmdb.example.com/t0ken"}, True),
+        ("cmdb.example.com", {"url": "https://cmdb.example.com/t0ken"}, False),
+        ("cmdb.example.com", {"url": "http://other.example.com/t0ken"}, False),
+        ("cmdb.example.com", {"url": "http://cmdb.example.com/t0ken", "enabled": False}, False),
+        ("cmdb.example.com", {"url": "http://cmdb.example.com/{{ id }}"}, False),
+    ],
+)
+@pytest.mark.django_db
+@pytest.mark.one_database
+def test_a_webhook_whose_url_misses_the_key_of_its_host_is_a_warning(
+    webhooks_settings: Change, key: str, fields: dict[str, Any], is_missed: bool
+) -> None:
+    webhooks_settings(AUTH={key: "tests.support.pills.poison"})
+    make_webhook(Thing, name="CMDB", **fields)
+    message = found(deploy=True).get("webhooks.W019")
+    assert bool(message) == is_missed
+    if message:
+        assert message.msg.startswith("Webhook “CMDB” sends to ")
+        assert f"although “{key}” in AUTH" in message.msg
+        assert "t0ken" not in message.msg
+
+
+@pytest.mark.parametrize(
+    "key", ["hooks.example.com:443", "https://u@h.example/", "https://h.example/a/../b", "https://h.example/?a", ""]
+)
+def test_a_receiver_that_could_be_read_in_two_ways_is_an_error(webhooks_settings: Change, key: str) -> None:
+    webhooks_settings(AUTH={key: "tests.support.pills.poison"})
+    assert "must map hosts" in found()["webhooks.E007"].msg
 
 
 @pytest.mark.parametrize(

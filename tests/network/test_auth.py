@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from asyncio import CancelledError
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.testapp.models import Thing
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt
 from webhooks.network.attempt import Refused, Request
-from webhooks.network.auth import Credentials, authenticate
+from webhooks.network.auth import Credentials, authenticate, waits
 
 TOKEN = "token-of-the-project-1"
 REQUEST = Request("https://hooks.example.com/a?b=c", {"X-A": "1", "Authorization": "Bearer old"}, b"{}", 5)
@@ -57,7 +58,7 @@ def set_header(name: str, value: str) -> Any:
 
 def add_auth(request: Request) -> Request:
     """The request with credentials, of a webhook without secret headers."""
-    return authenticate(request, Credentials(request.url, str))
+    return authenticate(request, Credentials(request.url, str, request.verify is not False))
 
 
 token, basic = TokenAuth(), HTTPBasicAuth("jane", "password-of-jane")
@@ -85,10 +86,65 @@ def test_the_classes_of_requests_work(auth: Any) -> None:
     assert "password-of-jane" in request.hidden
 
 
-@pytest.mark.parametrize("host", ["example.com", "*.example.org", "hooks.example.com:443"])
-def test_other_hosts_get_nothing(auth: Any, host: str) -> None:
-    auth("token", host)
-    assert add_auth(REQUEST) is REQUEST
+@pytest.mark.parametrize(
+    ("key", "url", "gets"),
+    [
+        ("hooks.example.com", "https://hooks.example.com/a?b=c", True),
+        ("Hooks.Example.com", "HTTPS://hooks.example.COM:443", True),
+        ("*.example.com", "https://hooks.example.com./a", True),
+        ("example.com", "https://hooks.example.com/", False),
+        ("*.example.org", "https://hooks.example.com/", False),
+        ("hooks.example.com", "http://hooks.example.com/", False),
+        ("hooks.example.com", "http://hooks.example.com:443/", False),
+        ("hooks.example.com", "https://hooks.example.com:22100/", False),
+        ("hooks.example.com", "https://hooks.example.com.evil.example/", False),
+        ("2001:db8::1", "https://[2001:db8::1]/", True),
+        ("https://[2001:db8::1]:8443", "https://[2001:DB8:0::1]:8443/a", True),
+        ("hooks.example.com:443", "https://hooks.example.com/", False),
+        ("https://hooks.example.com", "https://hooks.example.com/a", True),
+        ("https://hooks.example.com/", "https://hooks.example.com", True),
+        ("https://hooks.example.com", "http://hooks.example.com/a", False),
+        ("https://hooks.example.com:8443", "https://hooks.example.com:8443/a", True),
+        ("https://hooks.example.com:8443", "https://hooks.example.com/a", False),
+        ("http://hooks.example.com", "http://hooks.example.com/a", True),
+        ("http://hooks.example.com", "http://hooks.example.com:8080/a", False),
+        ("http://hooks.example.com", "https://hooks.example.com/a", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in", True),
+        ("https://*.example.com/in/", "https://hooks.example.com/in/a?b", True),
+        ("https://*.example.com/in", "https://hooks.example.com/in?/../out", True),
+        ("https://*.example.com/in", "https://hooks.example.com/", False),
+        ("https://*.example.com/in", "https://hooks.example.com/?/in", False),
+        ("https://*.example.com/in", "https://hooks.example.com/inner", False),
+        ("https://*.example.com/in", "https://hooks.example.com/IN", False),
+        ("https://*.example.com/in", "https://hooks.example.com//in", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/../out", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/..", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/..;x/out", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/%2E%2e/out", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/..%2fout", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/%252e%252e/out", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/..%5Cout", False),
+        ("https://*.example.com/in", "https://hooks.example.com/in/...", True),
+    ],
+)
+def test_credentials_go_only_to_the_receiver_that_they_are_for(auth: Any, key: str, url: str, gets: bool) -> None:
+    auth("token", key)
+    assert ("authorization" in add_auth(replace(REQUEST, url=url, headers={"X-A": "1"})).headers) == gets
+
+
+def test_credentials_go_to_no_receiver_whose_certificate_is_not_verified(auth: Any) -> None:
+    for key in ("hooks.example.com", "https://hooks.example.com"):
+        auth("token", key)
+        unverified = replace(REQUEST, verify=False)
+        assert add_auth(unverified) is unverified
+        assert add_auth(replace(REQUEST, verify="/etc/ssl/own.pem")).secret_names
+
+
+@pytest.mark.usefixtures("database")
+def test_a_webhook_without_tls_verification_sends_no_credentials(auth: Any) -> None:
+    auth("token", "hooks.example.com")
+    assert not waits(make_webhook(Thing, ssl_verification=False).credentials(REQUEST.url))
+    assert waits(make_webhook(Thing).credentials(REQUEST.url))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +181,7 @@ def wait(request: requests.PreparedRequest) -> requests.PreparedRequest:
 @pytest.mark.usefixtures("database")
 def test_slow_code_keeps_no_other_webhook_waiting(auth: Any, inbox: Inbox, webhooks_settings: Any) -> None:
     released.clear()
-    auth("wait", "127.0.0.1")
+    auth("wait", inbox.url("").rstrip("/"))
     slow = [make_webhook(Thing, url=inbox.url("ok/slow"), additional_headers="X-A: 1") for _ in range(6)]
     quick = make_webhook(Thing, url=inbox.url("ok/quick").replace("127.0.0.1", "localhost"))
     make_event(*slow, quick)

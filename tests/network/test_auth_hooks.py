@@ -15,6 +15,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -133,9 +134,14 @@ def again(response: requests.Response, **headers: str) -> requests.Response:
     return sent
 
 
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def add_auth(request: Request) -> Request:
     """The request with credentials, of a webhook without secret headers."""
-    return authenticate(request, Credentials(request.url, str))
+    return authenticate(request, Credentials(request.url, str, True))
 
 
 @pytest.fixture
@@ -144,7 +150,7 @@ def send(webhooks_settings: Any, receiver: Receiver, monkeypatch: pytest.MonkeyP
 
     def send(auth: Any, timeout: float = 20, **headers: str) -> Outcome:
         monkeypatch.setitem(globals(), "chosen", auth)
-        webhooks_settings(AUTH={"127.0.0.1": f"{__name__}.chosen"})
+        webhooks_settings(AUTH={origin_of(receiver.url): f"{__name__}.chosen"})
         return exchange(add_auth(Request(receiver.url, {"X-A": "1", **headers}, b'{"a":1}', timeout)))
 
     return send
@@ -159,7 +165,7 @@ def test_the_digest_of_the_page_is_sent_in_one_attempt(
     module: dict[str, Any] = {}
     exec(example, module)
     monkeypatch.setitem(globals(), "chosen", module["digest"])
-    webhooks_settings(AUTH={"127.0.0.1": f"{__name__}.chosen"})
+    webhooks_settings(AUTH={origin_of(receiver.url): f"{__name__}.chosen"})
     make_event(make_webhook(Thing, url=receiver.url))
     drain()
     assert states() == ["succeeded"]
@@ -213,10 +219,10 @@ def test_receivers_that_hang_keep_no_template_and_no_token_waiting(
 ) -> None:
     released = threading.Event()
     monkeypatch.setitem(globals(), "chosen", digest())
-    webhooks_settings(AUTH={"127.0.0.1": f"{__name__}.chosen", "localhost": f"{__name__}.basic"})
+    quick = inbox.url().replace("127.0.0.1", "localhost")
+    webhooks_settings(AUTH={origin_of(receiver.url): f"{__name__}.chosen", origin_of(quick): f"{__name__}.basic"})
     receiver.answer = lambda request, number: released.wait(60) and verify_digest(request, number)
     slow = [make_webhook(Thing, url=receiver.url, body_template="{{ sequence }}", timeout=30) for _ in range(6)]
-    quick = inbox.url().replace("127.0.0.1", "localhost")
     make_event(*slow, make_webhook(Thing, url=quick), make_webhook(Thing, url=quick, body_template="{{ sequence }}"))
     release = threading.Thread(target=lambda: inbox.wait_for(2) and released.set())
     release.start()
@@ -230,7 +236,7 @@ def test_a_test_of_a_webhook_sees_the_answer(
     receiver: Receiver, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "chosen", digest())
-    webhooks_settings(AUTH={"127.0.0.1": f"{__name__}.chosen"})
+    webhooks_settings(AUTH={origin_of(receiver.url): f"{__name__}.chosen"})
     request = add_auth(Request(receiver.url, {}, b"{}", 20))
     outcome = trial.send(trial.Trial(Event(), True, "", request), Webhook(), user=None)
     assert (outcome.status, outcome.body, len(receiver.requests)) == (200, "welcome", 2)

@@ -89,7 +89,7 @@ def compose(
 
 def credentials(webhook: Webhook, url: str) -> Credentials:
     """The credentials of a request to this URL, which may come from a template."""
-    return Credentials(url, webhook.secret_headers.reveal)
+    return Credentials(url, webhook.secret_headers.reveal, webhook.ssl_verification)
 
 
 def has_templates(webhook: Webhook) -> bool:

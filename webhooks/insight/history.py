@@ -51,7 +51,7 @@ class HistoryEntry:
     """ "added", "changed" or "deleted"."""
     model: type[models.Model]
     pk: Any
-    """The key of the row. None if the entry is about many rows."""
+    """The key of the row. None if the entry is about many rows, or about a test of a webhook that is not saved."""
     name: str
     """The row in words, or how many rows."""
     message: str
@@ -84,7 +84,7 @@ def record(
 
 
 def record_summary(user: Any, model: type[models.Model], summary: str, flag: int, message: str) -> None:
-    """Add one entry for many rows. ``summary`` says how many, and which."""
+    """Add one entry for many rows, or for one that is not saved. ``summary`` says how many, and which."""
     if log_entries := _log_entries(user):
         content_type, name = ContentType.objects.get_for_model(model), summary[:200]
         log_entries.create(

@@ -32,6 +32,7 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
+from webhooks.network import url_policy
 from webhooks.network.attempt import Outcome, Refused, Request
 from webhooks.network.auth import exchange
 from webhooks.network.transport import utc_now
@@ -105,22 +106,27 @@ def try_out(webhook: Webhook, models_chosen: Collection[Any], sample: Sample, us
 
 
 def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
-    """Send the request of a trial and wait for the answer, at most ``MAX_SECONDS``. The history names the user."""
+    """Send the request of a trial and wait for the answer, at most ``MAX_SECONDS``. The history names the user, the
+    method and the beginning of the URL: those of the webhook may be others, or the webhook may never be saved."""
     if trial.request is None:
         raise ValueError("There is no request to send.")
     request = replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS))
-    outcome = exchange(request)
-    if webhook.pk:
-        history.record(user, [webhook], history.CHANGE, _entry(trial.event))
-    return outcome
+    try:
+        return exchange(request)
+    finally:
+        entry = f"{_entry(trial.event)} {request.method} {url_policy.redacted(request.url)}"
+        if webhook.pk:
+            history.record(user, [webhook], history.CHANGE, entry)
+        else:
+            history.record_summary(user, Webhook, f"{webhook} (not saved)".strip(), history.CHANGE, entry)
 
 
 def _entry(event: Event) -> str:
-    """The entry in the history of the webhook. Its readers may not view the object, so it does not name it."""
+    """What was sent. Readers of the history may not view the object, so it does not name it."""
     if event.action == PING:
-        return "Sent a test."
+        return "Sent a test:"
     # A custom event may have no object.
-    return " ".join(filter(None, ["Sent", event.object_type, event.action, "as a test."]))
+    return " ".join(filter(None, ["Sent", event.object_type, event.action, "as a test:"]))
 
 
 # The event

@@ -15,7 +15,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import requests
@@ -29,6 +29,7 @@ from webhooks.errors import about, get_logger
 from webhooks.network import headers, url_policy
 from webhooks.network.answer import Answer
 from webhooks.network.attempt import Refused, Request
+from webhooks.network.auth.receivers import key_for
 from webhooks.network.loop import run
 from webhooks.network.transport import KeptConnections, ask, limits_of
 
@@ -44,6 +45,8 @@ class Credentials:
     url: str
     reveal: Callable[[], str]
     """Returns its secret headers, as lines."""
+    is_verified: bool
+    """Whether the request verifies TLS."""
 
 
 class Strategy:
@@ -90,15 +93,15 @@ class SecretHeaders(Strategy):
 
 
 class ProjectCode(Strategy):
-    """The code in the setting AUTH for the host of the URL."""
+    """The code in the setting AUTH for the receiver."""
 
     name = "project_code"
 
     def applies(self, credentials: Credentials) -> bool:
-        return bool(path_for(credentials.url))
+        return bool(path_for(credentials))
 
     def add(self, request: Request, credentials: Credentials) -> Request:
-        path = path_for(request.url)
+        path = path_for(credentials)
         with refusing_failures(path, request.url):
             before = _prepare(request)
             after = load(path)(before.copy())
@@ -108,18 +111,11 @@ class ProjectCode(Strategy):
             return replace(_with_headers(request, before, after), converse=converse)
 
 
-def path_for(url: str) -> str:
-    """The path of the code for the host of a URL; empty if there is none."""
-    return _path_in(tuple(conf.auth.items()), url) if conf.auth else ""
-
-
-@lru_cache(maxsize=256)
-def _path_in(auth: tuple[tuple[str, str], ...], url: str) -> str:
-    paths = dict(auth)
-    try:
-        return paths.get(url_policy.matching(url_policy.parse(url).host, paths), "")
-    except url_policy.BadURL:
+def path_for(credentials: Credentials) -> str:
+    """The path of the code for the receiver of a request; empty if there is none."""
+    if not (auth := conf.auth):
         return ""
+    return auth.get(key_for(tuple(auth), credentials.url, credentials.is_verified), "")
 
 
 def load(path: str) -> Auth:
