@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from difflib import get_close_matches
 from functools import wraps
@@ -12,8 +13,9 @@ from typing import Any
 import django
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
@@ -29,6 +31,7 @@ from webhooks.network.auth.receivers import Receiver, missed_key
 from webhooks.network.auth.strategies import load
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.payloads.templates import is_template
+from webhooks.permissions.restriction import Restrict, found_restrictions
 from webhooks.registry.framework import framework
 from webhooks.registry.registration import Registration, conventional_paths
 from webhooks.registry.sources import attributes, serializer_fields, source_names
@@ -449,6 +452,8 @@ def check_stored(app_configs: Any, databases: Collection[str] | None = None, **k
             hint=registration_remedy(silence.models, silence.events),
             id="webhooks.E015",
         )
+    if not problem:
+        yield from _check_restriction()
     for webhook, url, key in without_credentials:
         yield Warning(
             f"Webhook “{webhook}” sends to {url} without credentials, although “{key}” in AUTH has its host.",
@@ -464,6 +469,40 @@ def _webhooks_without_credentials() -> Iterator[tuple[str, str, str]]:
         url = webhook.payload_url
         if not is_template(url) and (key := missed_key(conf.auth, url, webhook.ssl_verification)):
             yield webhook.name, url_policy.redacted(url), key
+
+
+def _check_restriction() -> Iterator[CheckMessage]:
+    """Say which ``restrict()`` of the host applies to the rows of this app, and whether it can."""
+    if framework().restriction() or not (found := found_restrictions()):
+        return
+    chosen, *others = found
+    if problem := _restriction_problem(chosen.function):
+        yield Warning(
+            f"{chosen.path} cannot filter the rows of webhooks, so most pages answer 500 to users who are no "
+            f"superusers: {problem}",
+            hint="It also gets the querysets of webhooks. Let it return those as they are, or filter them by columns "
+            "that they have.",
+            id="webhooks.W020",
+        )
+    rest = f" Not so {', '.join(one.path for one in others)}." if others else ""
+    yield Info(
+        f"{chosen.path} of {chosen.count} models also decides which rows of webhooks a user may view and change.{rest}",
+        hint='If that is right, add "webhooks.I002" to SILENCED_SYSTEM_CHECKS.',
+        id="webhooks.I002",
+    )
+
+
+def _restriction_problem(restrict: Restrict) -> str:
+    """The field that the host's ``restrict()`` does not find in a model of this app; empty if it finds all."""
+    user: Any = get_user_model()()
+    user.pk, user.has_perm = user.pk or 0, lambda *args, **kwargs: True
+    for model in apps.get_app_config("rq_webhooks").get_models():
+        with suppress(Exception):  # another one may be about the user, who does not exist
+            try:
+                restrict(model._base_manager.all(), user, "view")
+            except FieldError as error:
+                return str(error)
+    return ""
 
 
 def unregistered_names() -> dict[str, Silence]:

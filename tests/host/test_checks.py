@@ -28,6 +28,7 @@ from tests.support import servers
 from tests.support.inbox import ROOT
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing, TrackedPart, Unregistered
+from tests.testapp.object_permissions import RestrictedQuerySet, restricting
 from webhooks import checks, hooks, registry
 from webhooks.contrib.alerts.checks import EMAILS
 from webhooks.insight.silence import Silence
@@ -723,6 +724,33 @@ def test_a_webhook_whose_url_misses_the_key_of_its_host_is_a_warning(
         assert message.msg.startswith("Webhook “CMDB” sends to ")
         assert f"although “{key}” in AUTH" in message.msg
         assert "t0ken" not in message.msg
+
+
+class OfTenant(models.QuerySet[Any]):
+    def restrict(self, user: Any, action: str) -> Any:
+        return self.filter(tenant__in=[user.pk])
+
+
+@pytest.mark.django_db
+@pytest.mark.one_database
+@pytest.mark.parametrize(("querysets", "is_usable"), [(RestrictedQuerySet, True), (OfTenant, False)])
+def test_what_restricts_the_rows_of_webhooks_is_named_and_tried(querysets: Any, is_usable: bool) -> None:
+    assert not {"webhooks.I002", "webhooks.W020"} & found(deploy=True).keys()
+    with restricting(Thing, Unregistered, querysets=querysets), restricting(TrackedPart, querysets=Unlike):
+        named = found(deploy=True)
+    path = f"{querysets.__module__}.{querysets.__name__}.restrict"
+    assert named["webhooks.I002"].msg == (
+        f"{path} of 2 models also decides which rows of webhooks a user may view and change. "
+        f"Not so {Unlike.__module__}.Unlike.restrict."
+    )
+    assert ("webhooks.W020" not in named) == is_usable
+    if not is_usable:
+        assert "Cannot resolve keyword 'tenant' into field." in named["webhooks.W020"].msg
+
+
+class Unlike(models.QuerySet[Any]):
+    def restrict(self, user: Any, action: str = "view") -> Any:
+        return self
 
 
 @pytest.mark.parametrize(

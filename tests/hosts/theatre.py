@@ -18,7 +18,7 @@ from django.utils import timezone
 
 import webhooks
 from tests.hosts import truth
-from tests.hosts.models import KINDS, TABLES, WITH_SECRET_KEYS, restart_uuids
+from tests.hosts.models import KINDS, TABLES, WITH_SECRET_KEYS, Desk, restart_uuids
 from tests.hosts.play import NoNotes, Notes, Stage, what_failed
 from tests.hosts.programs import BY_HAND, VIEWERS, WEBHOOKS, Block, Define, Do, Program, Step
 from tests.hosts.serializers import EXCLUDED, SERIALIZERS, draw_on
@@ -26,6 +26,7 @@ from tests.hosts.truth import Spy
 from tests.hosts.verdict import Hook, HostDiffers, Judge, LoggedError, Refused
 from tests.support.makers import make_webhook
 from tests.support.users import api_client
+from tests.testapp.object_permissions import restricting
 from users.models import User
 from webhooks import registry
 from webhooks.models import Event, Webhook
@@ -88,7 +89,7 @@ class Theatre:
             for name, constraints in VIEWERS.items():
                 self.viewers[name] = _make_viewer(name, constraints)
             backend = "tests.testapp.object_permissions.ObjectPermissionBackend"
-            with override_settings(AUTHENTICATION_BACKENDS=[backend]):
+            with override_settings(AUTHENTICATION_BACKENDS=[backend]), restricting(Desk):
                 yield self
         finally:
             logging.getLogger("webhooks").removeHandler(self.errors)

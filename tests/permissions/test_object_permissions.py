@@ -11,6 +11,7 @@ import pytest
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from django.db.models import QuerySet
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -24,7 +25,8 @@ from tests.support.admin_pages import RETRY_ALL, form, messages_after
 from tests.support.draining import STATE, finished
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import api_client
-from tests.testapp.models import ObjectPermission, Shelf
+from tests.testapp.models import ObjectPermission, Shelf, Thing, ThingProxy
+from tests.testapp.object_permissions import restricting
 from users.models import User
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, State, Webhook
@@ -59,7 +61,8 @@ def host(settings: Any, db: None, redis: Any) -> Iterator[None]:
         "DEFAULT_PERMISSION_CLASSES": ["tests.permissions.test_object_permissions.TokenPermissions"],
     }
     webhooks.register(Shelf, serializer=ShelfSerializer)
-    yield
+    with restricting(Shelf):
+        yield
     webhooks.unregister(Shelf)
 
 
@@ -528,14 +531,51 @@ def test_the_status_does_not_say_that_there_is_no_other_webhook(user: User, mine
     assert "all_disabled" in problems
 
 
-def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User, theirs: Webhook) -> None:
+def test_superusers_need_nothing_more(user: User, theirs: Webhook) -> None:
     root = User.objects.create_superuser("root")
     assert api_client(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
     assert not permissions.is_restricted(root)
     assert permissions.is_restricted(user)
+
+
+@pytest.mark.one_database
+def test_webhooks_are_restricted_although_no_registered_model_is(
+    user: User, mine: Webhook, theirs: Webhook, own_registrations: None
+) -> None:
     webhooks.unregister(Shelf)
-    assert not permissions.is_restricted(user)
-    webhooks.register(Shelf, serializer=ShelfSerializer)
+    client, other = api_client(user), f"{API}/webhooks/{theirs.pk}/"
+    assert ids(client, "webhooks") == [mine.pk]
+    assert [client.get(other).status_code, client.delete(other).status_code] == [404, 404]
+    assert client.patch(other, {"enabled": False}, format="json").status_code == 404
+    page = browser(user).get(reverse("admin:rq_webhooks_webhook_change", args=[theirs.pk]))
+    assert b"T0ps3cret" not in page.content
+    browser(user).post(reverse("admin:rq_webhooks_webhook_pause", args=[theirs.pk]))
+    assert not Webhook.objects.get(pk=theirs.pk).paused_at
+
+
+class Unlike:
+    """A queryset with another method of this name."""
+
+    def restrict(self, users: Any) -> Any:
+        raise AssertionError
+
+
+def test_a_method_that_takes_no_action_restricts_nothing(user: User) -> None:
+    querysets: Any = type("Unlike", (Unlike, QuerySet), {})
+    with restricting(Shelf, querysets=querysets):
+        assert not permissions.is_restricted(user)
+
+
+def test_the_permission_for_a_proxy_shows_no_event_of_its_concrete_model(user: User) -> None:
+    thing = Thing.objects.create(name="seen")
+    of_thing = make_site_event(str(thing.pk), "seen", object_type="testapp.thing")
+    with restricting(Thing, ThingProxy):
+        allow(user, "testapp.view_thingproxy", name="seen")
+        assert ids(api_client(user), "events") == []
+        allow(user, "testapp.view_thing", name="other")
+        assert ids(api_client(user), "events") == []
+        allow(user, "testapp.view_thing", name="seen")
+        assert ids(api_client(user), "events") == [of_thing.pk]
 
 
 @pytest.mark.one_database

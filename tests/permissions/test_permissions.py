@@ -29,7 +29,7 @@ from users.models import User
 from webhooks import permissions
 from webhooks.insight.alarms import find_alarms
 from webhooks.insight.overview import Overview
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Delivery, Event, Run, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations.webhooks import ping, refusals
 from webhooks.workers.status import Backend, RegisteredWorker
@@ -695,6 +695,22 @@ def test_a_paused_webhook_shows_no_count_of_hidden_deliveries(db: None, redis: A
         said = page(browser(user), address)
         assert "the next delivery is the probe" in said
         assert not re.search("[0-9]+ waits?", said)
+
+
+@pytest.mark.one_database
+def test_a_run_names_a_webhook_only_to_users_who_may_view_it(webhook: Webhook) -> None:
+    run = Run.objects.create(kind="retry", filters={"webhook": webhook.pk}, counts={webhook.pk: 1})
+    addresses = [
+        reverse("admin:rq_webhooks_run_changelist"),
+        reverse("admin:rq_webhooks_run_change", args=[run.pk]),
+        reverse("admin:rq_webhooks_run_progress", args=[run.pk]),
+        f"{API}/runs/",
+        f"{API}/runs/{run.pk}/",
+    ]
+    for may_view, shown in ((("view_run",), False), (("view_run", "view_webhook"), True)):
+        user = make_user(*may_view)
+        named = [webhook.name in browser(user).get(address).content.decode() for address in addresses]
+        assert any(named) == shown, named
 
 
 @pytest.mark.one_database

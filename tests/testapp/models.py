@@ -9,7 +9,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from taggit.managers import TaggableManager
 
-from tests.testapp.object_permissions import RestrictedQuerySet
 from webhooks import WebhookManager
 
 
@@ -377,8 +376,7 @@ class ObjectPermission(models.Model):
 
 
 class Shelf(models.Model):
-    """Has no serializer, so that it is registered only by tests about hosts that restrict objects."""
+    """Has no serializer, so that it is registered only by tests about hosts that restrict objects: these give it
+    ``restrict()``, see ``tests.testapp.object_permissions.restricting``."""
 
     name = models.CharField(max_length=50)
-
-    objects = RestrictedQuerySet.as_manager()

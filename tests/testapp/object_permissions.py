@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
-from django.db.models import Q, QuerySet, prefetch_related_objects
+from django.db.models import Model, Q, QuerySet, prefetch_related_objects
+
+from webhooks.permissions.restriction import found_restrictions
 
 
 def constraints_of(user: Any, permission: str) -> list[Q]:
@@ -32,6 +36,20 @@ class RestrictedQuerySet(QuerySet[Any]):
         # A permission without constraints is for all objects, whatever the others are.
         wanted = Q() if Q() in fitting else Q(*fitting, _connector=Q.OR)
         return self.filter(pk__in=self.model.objects.filter(wanted))
+
+
+@contextmanager
+def restricting(*chosen: type[Model], querysets: type[QuerySet[Any]] = RestrictedQuerySet) -> Iterator[None]:
+    """Give these models ``restrict()``. Most tests are about hosts in which no model has it."""
+    former = {model: model._default_manager for model in chosen}
+    for model in chosen:
+        manager: Any = querysets.as_manager()
+        manager.model, model._meta.default_manager = model, manager
+    found_restrictions.cache_clear()
+    yield
+    for model, manager in former.items():
+        model._meta.default_manager = manager
+    found_restrictions.cache_clear()
 
 
 class ObjectPermissionBackend(ModelBackend):

@@ -360,11 +360,11 @@ def _names_of_webhooks(run: Run) -> str:
 
 
 def name_webhooks(rows: Collection[Run], user: Any = None) -> None:
-    """Read the names of the webhooks of these runs in one query, for ``summary``. A ``user`` with permissions for some
-    rows only gets the names of those."""
+    """Read the names of the webhooks of these runs in one query, for ``summary``. A ``user`` gets only the names of
+    webhooks that they may view."""
     ids = {pk for run in rows for pk in _webhook_ids(run)[:NAMED_WEBHOOKS]}
     webhooks: Any = Webhook.with_deleted.order_by()
-    if user is not None and permissions.is_restricted(user):
+    if user is not None:
         webhooks = permissions.visible_webhooks(user, webhooks)
     names = {pk: str(webhook) for pk, webhook in webhooks.in_bulk(ids).items()}
     for run in rows:

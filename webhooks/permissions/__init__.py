@@ -20,8 +20,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.apps import apps
-from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import models
 from django.db.models import F, Q, QuerySet, Subquery
@@ -31,22 +30,26 @@ from webhooks import registry
 from webhooks.conf import conf
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
-from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.queue import QueuedDeliveryQuerySet
+from webhooks.permissions.restriction import restriction
 from webhooks.permissions.unfiltered import is_unfiltered
+from webhooks.permissions.viewable import (
+    BY_MODEL,
+    BY_RESTRICTION,
+    WITHOUT_OBJECT,
+    sees_all,
+    viewable,
+)
+from webhooks.permissions.viewable import has_perm as has_perm
+from webhooks.permissions.viewable import may_view_all as may_view_all
+from webhooks.permissions.viewable import may_view_model as may_view_model
 from webhooks.registry.keys import key_text_sql, with_pks
 
 M = TypeVar("M", bound=models.Model)
 
 # A callable of the host for ``MAY_VIEW`` looks for objects in this many Events.
 RECENT_EVENTS = 200
-
-# The labels of Events without an object: tests, and custom events.
-WITHOUT_OBJECT = (PING_OBJECT_TYPE, "")
-
-# The values of MAY_VIEW that also decide about objects without rows. A callable of the host only filters rows.
-BY_MODEL, BY_RESTRICTION = "webhooks.permissions.by_model", "webhooks.permissions.by_restriction"
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,13 @@ def find_user(username: str) -> Any:
         return None
 
 
-def has_perm(user: Any, permission: str) -> bool:
-    """Whether the user has this permission. A user model without ``has_perm`` gives none."""
-    return hasattr(user, "has_perm") and bool(user.has_perm(permission))
-
-
 def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
     """The rows on which the user may perform the action: by the permission for the model, and by ``restrict()``."""
-    if _sees_all(user):
+    if sees_all(user):
         return rows
     if not has_perm(user, f"rq_webhooks.{action}_{rows.model._meta.model_name}"):
         return rows.none()
-    restrict = _restriction()
+    restrict = restriction()
     return restrict(rows, user, action) if restrict else rows
 
 
@@ -103,19 +101,7 @@ def may_all(user: Any, action: str, model: type[models.Model]) -> bool:
 
 def is_restricted(user: Any) -> bool:
     """Whether the user may have permissions for some rows of this app only."""
-    return not _sees_all(user) and _restriction() is not None
-
-
-def _restriction() -> Callable[..., Any] | None:
-    """The host's ``restrict(queryset, user, action)``: NetBox has it on all querysets. None if no model has one."""
-    for model in registry.registered_models().values():
-        manager = model._default_manager
-        if hasattr(manager, "restrict"):
-            # The last class is the base class, which has the one for all models.
-            for queryset_class in reversed(type(manager.get_queryset()).__mro__):
-                if "restrict" in vars(queryset_class):
-                    return vars(queryset_class)["restrict"]  # type: ignore[no-any-return]
-    return None
+    return not sees_all(user) and restriction() is not None
 
 
 def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> QuerySet[Webhook]:
@@ -193,49 +179,43 @@ def may_view_object(user: Any, label: str, key: str) -> bool:
 
     ``MAY_VIEW`` filters rows. So a callable of the host shows only objects that have an Event or a skip.
     """
-    if _sees_all(user):
+    if sees_all(user):
         return True
     if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         stored: list[QuerySet[Any]] = [Event.objects.all(), Skip.objects.all()]
         of_object = (rows.filter(object_type=label, object_id=key) for rows in stored)
         with index_plans(Event.objects.db):
             return any(of_viewable_objects(user, rows).exists() for rows in of_object)
-    if label not in _viewable_labels(user):
-        return False
-    model = registry.model_of(label)
-    restrict = _restrict_of(model) if model else None
-    if model is None or restrict is None or may_view_all(user, model):
+    if label in WITHOUT_OBJECT:
         return True
-    return bool(registry.registration_or_default(model).find(restrict(user, "view"), key))
+    if (model := viewable(user).models.get(label)) is None:
+        return False
+    objects = _restricted(user, model)
+    if objects is None or may_view_all(user, model):
+        return True
+    return bool(registry.registration_or_default(model).find(objects, key))
 
 
 def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
     """The objects of a model that the user may view. With a callable of the host for ``MAY_VIEW``, only those with a
     recent Event: the callable filters rows."""
     label, objects = model._meta.label_lower, model._base_manager.using(Event.objects.db)
-    if _sees_all(user):
+    if sees_all(user):
         return objects
     if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         events = of_viewable_objects(user, Event.objects.filter(object_type=label)).order_by("-pk")
         keys = dict.fromkeys(events.values_list("object_id", flat=True)[:RECENT_EVENTS])
         registration = registry.registration_or_default(model)
         return objects.filter(with_pks(model, list(map(registration.normalize_pk, keys))))
-    if label not in _viewable_labels(user):
+    if label not in viewable(user).models:
         return objects.none()
-    restrict = _restrict_of(model)
-    return restrict(user, "view").using(objects.db) if restrict else objects
+    restricted = _restricted(user, model)
+    return objects if restricted is None else restricted.using(objects.db)
 
 
-def may_view_all(user: Any, model: type[models.Model]) -> bool:
-    """Whether the user may view every object of the model, future ones included. By ``MAY_VIEW_ALL``."""
-    if _sees_all(user):
-        return True
-    return may_view_model(user, model) and bool(import_string(conf.may_view_all)(user, model))
-
-
-def _restrict_of(model: type[models.Model]) -> Callable[..., QuerySet[Any]] | None:
-    """The model's ``restrict()``, if it has one and ``MAY_VIEW`` is ``by_restriction``."""
-    return getattr(model._default_manager, "restrict", None) if conf.may_view == BY_RESTRICTION else None
+def _restricted(user: Any, model: type[models.Model]) -> QuerySet[Any] | None:
+    """The objects that the model's ``restrict()`` returns, if it has one and ``MAY_VIEW`` is ``by_restriction``."""
+    return viewable(user).restricted(model) if conf.may_view == BY_RESTRICTION else None
 
 
 def may_view_webhooks(user: Any) -> bool:
@@ -278,10 +258,12 @@ def is_partial(user: Any) -> bool:
 
 def sees_everything(user: Any) -> bool:
     """Whether the user may see each row of this app."""
-    return _sees_all(user) and not is_partial(user)
+    return sees_all(user) and not is_partial(user)
 
 
 def _hides_objects(user: Any) -> bool:
+    if conf.may_view in (BY_MODEL, BY_RESTRICTION):
+        return not sees_all(user)
     return not is_unfiltered(of_viewable_objects(user, Event.objects.all()))
 
 
@@ -290,23 +272,16 @@ def _hides_objects(user: Any) -> bool:
 
 def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """The Events of models that the user has Django's permission to view, such as ``dcim.view_site``."""
-    return events if _sees_all(user) else events.filter(object_type__in=_viewable_labels(user))
+    return events if sees_all(user) else events.filter(object_type__in=viewable(user).labels)
 
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """The default: as ``by_model``, and only the objects that NetBox's ``restrict(user, action)`` returns. If a model's
     manager has no such method, the permission for the model decides. Events of deleted objects need ``may_view_all``:
     it is no longer known who might have viewed them."""
-    if _sees_all(user):
+    if sees_all(user):
         return events
-    # Also models that are not registered: a custom event may be about any object, and events outlast a registration.
-    viewable = _viewable_models(user)
-    restricted = {label: model for label, model in viewable.items() if hasattr(model._default_manager, "restrict")}
-    partly = {label: model for label, model in restricted.items() if not may_view_all(user, model)}
-    seen = Q(object_type__in=sorted({*viewable, *WITHOUT_OBJECT} - partly.keys()))
-    for label in sorted(partly):
-        seen |= of_objects(partly[label]._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
-    return events.filter(seen)
+    return viewable(user).filter(events)
 
 
 def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
@@ -336,27 +311,7 @@ def by_query(user: Any, model: type[models.Model]) -> bool:
     is one. If ``MAY_VIEW`` is a callable of the host, it must return all Events."""
     if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         return not _hides_objects(user)
-    restrict = _restrict_of(model)
-    return restrict is None or is_unfiltered(restrict(user, "view"))
-
-
-def _sees_all(user: Any) -> bool:
-    return bool(getattr(user, "is_superuser", False) and user.is_active)
-
-
-def _viewable_labels(user: Any) -> list[str]:
-    """The labels of models that the user may view, and of Events without an object."""
-    return [*_viewable_models(user), *WITHOUT_OBJECT]
-
-
-def _viewable_models(user: Any) -> dict[str, type[models.Model]]:
-    """The models of the site of which the user may view some objects, by their labels."""
-    return {model._meta.label_lower: model for model in apps.get_models() if may_view_model(user, model)}
-
-
-def may_view_model(user: Any, model: type[models.Model]) -> bool:
-    meta = model._meta
-    return has_perm(user, f"{meta.app_label}.{get_permission_codename('view', meta)}")
+    return conf.may_view == BY_MODEL or viewable(user).is_unrestricted(model)
 
 
 def _object_ids(objects: QuerySet[Any]) -> Subquery:

@@ -45,6 +45,10 @@ class Framework:
         """The request that the framework now acts for, if the app was not given it in another way."""
         return None
 
+    def restriction(self) -> Callable[[Any, Any, str], Any] | None:
+        """The ``restrict(queryset, user, action)`` of all its querysets. None to look for one in the models."""
+        return None
+
     def records_raw_saves(self) -> bool:
         """Whether a raw save is a change to record. Django saves the objects of a fixture so."""
         return False

@@ -16,6 +16,7 @@ from netbox.context import current_request
 from netbox.registry import registry
 from rest_framework.serializers import Serializer
 from utilities.api import get_annotations_for_serializer, get_prefetches_for_serializer
+from utilities.querysets import RestrictedQuerySet
 from utilities.request import copy_safe_request
 
 from core.models import ObjectType
@@ -93,6 +94,9 @@ class NetBox(Framework):
 
     def request(self) -> Any | None:
         return other_request()
+
+    def restriction(self) -> Callable[[Any, Any, str], Any]:
+        return RestrictedQuerySet.restrict
 
     def records_raw_saves(self) -> bool:
         """A merge of netbox-branching saves what it creates as a fixture, within a request. A fixture has none."""
