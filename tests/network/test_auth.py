@@ -16,6 +16,7 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.delivery.compose import credentials
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt
 from webhooks.network.attempt import Refused, Request
@@ -143,8 +144,8 @@ def test_credentials_go_to_no_receiver_whose_certificate_is_not_verified(auth: A
 @pytest.mark.usefixtures("database")
 def test_a_webhook_without_tls_verification_sends_no_credentials(auth: Any) -> None:
     auth("token", "hooks.example.com")
-    assert not waits(make_webhook(Thing, ssl_verification=False).credentials(REQUEST.url))
-    assert waits(make_webhook(Thing).credentials(REQUEST.url))
+    assert not waits(credentials(make_webhook(Thing, ssl_verification=False), REQUEST.url))
+    assert waits(credentials(make_webhook(Thing), REQUEST.url))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from webhooks.models.queue import (
     QueuedDelivery,
     State,
     Transition,
+    webhook_model,
 )
 
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
@@ -179,16 +180,11 @@ class NewDelivery(NamedTuple):
         return ClaimedRow(self.id, self.webhook_id, self.event_id, self.lane, self.lane is not None)
 
 
-def _webhook_model() -> Any:
-    """By its label: a delivery needs no code that validates or sends a webhook."""
-    return Delivery._meta.get_field("webhook").related_model
-
-
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
         related: Any = self.select_related("event", "webhook", "queued").annotate(**read_columns())
-        return related.defer(*(f"webhook__{name}" for name in secret_fields(_webhook_model())))  # type: ignore[no-any-return]
+        return related.defer(*(f"webhook__{name}" for name in secret_fields(webhook_model())))  # type: ignore[no-any-return]
 
     def for_list(self) -> DeliveryQuerySet:
         """As ``for_detail``, without the large columns of events."""
@@ -196,7 +192,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def by_table(self) -> DeliveryQuerySet:
         """All deliveries as ``for_list``, with a query for each table: old statistics would mislead a join."""
-        webhooks = _webhook_model().with_deleted.order_by().defer(*secret_fields(_webhook_model()))
+        webhooks = webhook_model().with_deleted.order_by().defer(*secret_fields(webhook_model()))
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
         rows: Any = Delivery.objects.using(self.db).order_by().annotate(**read_columns())

@@ -98,6 +98,11 @@ NOT_DUE = Q(waited=True, due_at__isnull=True, failed_at__isnull=True)
 HAS_FAILED = Q(failed_at__isnull=False)
 
 
+def webhook_model() -> Any:
+    """By its label: the queue needs no code that validates or sends a webhook."""
+    return QueuedDelivery._meta.get_field("webhook").related_model
+
+
 class ClaimedRow(NamedTuple):
     """The columns of a claimed delivery that its attempt needs."""
 
@@ -183,7 +188,7 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
 
         Call it in a transaction that has locked the webhooks."""
         count = 0
-        resumed = Webhook.objects.filter(pk__in=webhook_ids).order_by("pk")
+        resumed = webhook_model().objects.filter(pk__in=webhook_ids).order_by("pk")
         for webhook, resumed_at, last in resumed.values_list("pk", "resumed_at", "hastened_to"):
             later = self.filter(webhook=webhook, failing_since__isnull=False, due_at__gt=DatabaseNow())
             if goes_on:
@@ -193,7 +198,7 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
             self.filter(pk__in=chosen).update(due_at=DatabaseNow())
             left = max(chosen.values()) if len(chosen) == MOST_HASTENED else None
             if left or last:
-                Webhook.objects.filter(pk=webhook).update(hastened_to=left)
+                webhook_model().objects.filter(pk=webhook).update(hastened_to=left)
             count += len(chosen)
         return count
 
