@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from tests.support.draining import drain, finished, sent, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.statements import statements_of
+from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks.db import atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import kinds as run_kinds
-from webhooks.delivery.runs import steps
+from webhooks.delivery.runs import late, steps
 from webhooks.delivery.runs.kinds import Key, Portion, TimeLeft
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import Sender
@@ -549,3 +550,112 @@ def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: str, filters: 
     for statement in statements_of(lambda: [act.count(run, 10, 20), act.keys(run, 1, 10, 20, 100)]):
         plan = " ".join(row[-1] for row in fetch_all("default", f"EXPLAIN QUERY PLAN {statement}"))
         assert "(event_id>? AND event_id<?)" in plan, "otherwise each step reads all deliveries of the webhook"
+
+
+@pytest.fixture
+def open_change(database: str) -> Iterator[Callable[..., Any]]:
+    """Records the event of a change in a transaction of another session, which is returned."""
+    if database != "postgresql":
+        pytest.skip("SQLite has one writer")
+    others = list[Any]()
+
+    def change(**fields: str) -> Any:
+        others.append(other := connection.copy())
+        other.set_autocommit(False)
+        columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "late", "data": '{"id": "late"}'}
+        columns |= fields
+        names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+        with other.cursor() as cursor:
+            cursor.execute(f"INSERT INTO rq_webhooks_event ({names}) VALUES ({marks})", [*columns.values()])
+        return other
+
+    yield change
+    for other in others:
+        other.close()
+
+
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs do not wait for short transactions before their first reading."""
+    monkeypatch.setattr(late, "SHORT_SECONDS", 0)
+
+
+def since_yesterday(webhook: Webhook) -> dict[str, Any]:
+    return runs.since_filters(webhook, timezone.now() - timedelta(days=1))
+
+
+def until_done(run: Run) -> Run:
+    until(lambda: finished(run).state == RunState.DONE, 10, "the end of the run")
+    return run
+
+
+@pytest.mark.parametrize("comes_last", [False, True])
+def test_a_backfill_takes_the_events_of_transactions_that_were_open_when_it_began(
+    comes_last: bool, inbox: Inbox, open_change: Callable[..., Any], no_patience: None
+) -> None:
+    new = make_webhook(Thing, url=inbox.url(), conditions={"attr": "id", "value": "refused", "negate": True})
+    if comes_last:
+        make_event(object_id="there", dispatched=True)
+    other = open_change()
+    if not comes_last:
+        make_event(object_id="there", dispatched=True)
+    make_event(object_id="refused", dispatched=True)
+    run = finished(runs.start("backfill", since_yesterday(new)))
+    assert (run.state, run.total, run.done, run.skipped) == (RunState.RUNNING, 2, 1, 1)
+    assert runs.time_left(run) == (
+        "waits for 1 database transaction that was open when it began "
+        f"(PostgreSQL process {other.connection.info.backend_pid})"
+    )
+    with other.cursor() as cursor:  # recorded as before the webhook was created
+        cursor.execute(
+            "INSERT INTO rq_webhooks_event (action, object_type, object_id, data) "
+            "SELECT action, object_type, 'later', data FROM rq_webhooks_event WHERE object_id = 'late'"
+        )
+    other.commit()
+    run = until_done(run)
+    assert (run.total, run.done, run.skipped, runs.time_left(run)) == (4, 3, 1, "")
+    assert len(inbox.received()) == 3
+
+
+def test_a_run_that_waits_for_transactions_stops_nothing(
+    inbox: Inbox, open_change: Callable[..., Any], no_patience: None
+) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    open_change()
+    waiting = finished(runs.start("backfill", since_yesterday(webhook)))  # and no worker has something to do
+    statements = len(statements_of(lambda: take_steps(waiting, 20)))
+    sent(webhook, 2)
+    other = finished(runs.start("resend", {"webhook": webhook.pk}))
+    waiting.refresh_from_db()
+    assert (waiting.state, other.state, other.done) == (RunState.RUNNING, RunState.DONE, 2)
+    assert statements < 20
+
+
+def test_a_run_begins_after_short_transactions_and_reads_its_rows_once(
+    inbox: Inbox, open_change: Callable[..., Any]
+) -> None:
+    new = make_webhook(Thing, url=inbox.url())
+    other = open_change()
+    run = finished(runs.start("backfill", since_yesterday(new)))
+    assert (run.state, run.total) == (RunState.RUNNING, None)
+    other.commit()
+    run = until_done(run)
+    assert (run.done, run.late["reading"]) == (1, 1)
+
+
+def test_the_second_reading_of_a_recovery_takes_failed_events_alone(
+    open_change: Callable[..., Any], no_patience: None
+) -> None:
+    webhook = make_webhook(Thing, enabled=False)
+    gone = {"error": "boom", "webhook_ids": f"[{webhook.pk}]"}
+    for number in range(2):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    make_event(webhook, error="boom", dispatched=True)
+    other = open_change(**gone)
+    run = finished(runs.start("recover", since_yesterday(webhook)))
+    assert (run.state, run.total, run.done, run.failed) == (RunState.RUNNING, 3, 2, 1)
+    Delivery.objects.all().discard()
+    other.commit()
+    run = until_done(run)
+    assert (run.total, run.done, run.failed, run.skipped) == (4, 2, 2, 0)
+    assert states() == [State.DISCARDED] * 2

@@ -390,6 +390,6 @@ def _host_is_from_template(delivery: ClaimedDelivery, outcome: Outcome) -> bool:
 
 def has_more(is_avoided: Callable[[int], bool] = lambda webhook_id: False) -> bool:
     """Whether something is due now, except deliveries of webhooks that are avoided, by their ids."""
-    if Undispatched.objects.exists() or Run.objects.running().exists():
+    if Undispatched.objects.exists() or Run.objects.due().exists():
         return True
     return not all(is_avoided(webhook.id) for webhook in QueuedDelivery.objects.due_webhooks())

@@ -247,7 +247,10 @@ class RunCommand(DatabaseCommand):
                     moved, taken = time.monotonic(), run.taken
                 elif not is_warned and time.monotonic() - moved > IDLE_SECONDS:
                     is_warned = True
-                    self.stderr.write("The run makes no progress: does a worker run? webhooks_status says more.")
+                    problem = "The run makes no progress: does a worker run? webhooks_status says more."
+                    if waits := runs.waits_for(run):
+                        problem = f"The run {waits}."
+                    self.stderr.write(problem)
         except KeyboardInterrupt:
             self.stdout.write(f"\nRun {run.pk} goes on in the background.")
             sys.exit(130)

@@ -43,6 +43,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def running(self) -> RunQuerySet:
         return self.filter(state=RunState.RUNNING)
 
+    def due(self) -> RunQuerySet:
+        """Running ones, but for those that wait for open transactions."""
+        return self.running().filter(Q(look_at=None) | Q(look_at__lte=DatabaseNow()))
+
     @alters_data
     def pause(self) -> int:
         """The worker begins no further step of these."""
@@ -116,6 +120,10 @@ class Run(models.Model):
     note = models.JSONField(
         default=dict, db_default={}, help_text=_("The step that a worker is in, see delivery.runs.risky.")
     )
+    late = models.JSONField(
+        default=dict, db_default={}, help_text=_("The open transactions that it waits for, see delivery.runs.late.")
+    )
+    look_at = models.DateTimeField(null=True, blank=True, help_text=_("When it looks for open transactions again."))
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
     resumed_at = models.DateTimeField(null=True, blank=True, help_text=_("Empty: it was never resumed."))
     taken_before = models.PositiveIntegerField(**default(0), help_text=_("Rows that it was past when it was resumed."))

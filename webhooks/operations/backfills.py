@@ -66,6 +66,9 @@ class ExaminedKind(EventKind):
     examined: ClassVar[int]
     """Rows that ``examine`` gets at once."""
 
+    def late_key(self, run: Run) -> int | None:
+        return self.key(run)
+
     def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
         begin, until = next_events(run, after, size * self.stride)
         found, webhook, rows = Look(until), webhook_of(run), self.rows(run)

@@ -204,6 +204,9 @@ class Recover(RunKind):
     def is_risky(self, webhook: int) -> bool:
         return self._part(webhook).is_risky(webhook)
 
+    def late_key(self, run: Run) -> int | None:
+        return self._events.late_key(run)
+
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
         return RETRY.count(run, after, until) | self._events.count(run, after, until)
 

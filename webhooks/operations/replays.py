@@ -201,9 +201,16 @@ class Replay(EventKind):
         later = later.filter(action__in=Action.values, webhooks=OuterRef("webhooks"))
         return _with_webhooks(found).exclude(Q(action__in=Action.values) & Q(Exists(later)))
 
+    def _takes_failed(self, run: Run) -> bool:
+        return self.are_failed or bool(run.filters.get("failed"))
+
+    def late_key(self, run: Run) -> int | None:
+        """A failed event is done with its replay. Others would be replayed by both readings."""
+        return EVENTS if self._takes_failed(run) else None
+
     def look(self, run: Run, after: Position, size: int, limit: int, time_left: TimeLeft) -> Look:
         """An index has the failed events: if there are few, it looks at all of them at once."""
-        keys = few_failed() if self.are_failed or run.filters.get("failed") else None
+        keys = few_failed() if self._takes_failed(run) else None
         begin, until = next_events(run, after, size)
         conditions = Q(pk__gt=begin, pk__lte=until)
         if keys is not None:

@@ -23,6 +23,7 @@ from django.utils.translation import ngettext_lazy
 from webhooks import permissions
 from webhooks.db import DatabaseNow, index_plans, savepoint
 from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
+from webhooks.delivery.runs.late import Late, is_waiting
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, Run, RunState, Webhook
@@ -37,8 +38,8 @@ from webhooks.workers import jobs
 # Up to this many rows are changed at once, without a run.
 AT_ONCE = 100
 
-# Rows that a preview names, and webhooks that the name of a run names.
-SAMPLE, NAMED_WEBHOOKS = 10, 3
+# Rows that a preview names, webhooks that the name of a run names, and processes that a run waits for.
+SAMPLE, NAMED_WEBHOOKS, NAMED_PROCESSES = 10, 3, 3
 
 # Seconds that one query of a preview may take, and a whole preview for a request. A shorter preview has shorter
 # queries, down to the last of these.
@@ -386,8 +387,26 @@ def shown_problem(run: Run, user: Any) -> str:
     return _("It is shown to users who may view all events, and to the user who began the run.")
 
 
+WAITS_FOR = ngettext_lazy(
+    "waits for %(count)s database transaction that was open when it began (PostgreSQL process %(processes)s)",
+    "waits for %(count)s database transactions that were open when it began (PostgreSQL processes %(processes)s)",
+    "number",
+)
+
+
+def waits_for(run: Run) -> str:
+    """The transactions that a run waits for; empty without any. It then takes the events that they have committed."""
+    if run.state != RunState.RUNNING or not is_waiting(run) or not (processes := Late.of(run).open.values()):
+        return ""
+    named = listed([str(pid) for pid in processes][:NAMED_PROCESSES], len(processes))
+    return str(WAITS_FOR % {"number": len(processes), "count": number(len(processes)), "processes": named})
+
+
 def time_left(run: Run) -> str:
-    """How fast a running run is since it began or was resumed, and how long it will take at this speed."""
+    """How fast a running run is since it began or was resumed, and how long it will take at this speed. Or what it
+    waits for."""
+    if waits := waits_for(run):
+        return waits
     seconds = (timezone.now() - (run.resumed_at or run.created)).total_seconds()
     taken = run.taken - run.taken_before
     if run.state != RunState.RUNNING or not run.total or 100 * taken < run.total or seconds < SETTLED:

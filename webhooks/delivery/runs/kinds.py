@@ -55,6 +55,8 @@ class Portion(NamedTuple):
     until: int
     keys: Sequence[Key]
     free: int
+    reading: int = 0
+    """The reading of the run, see ``late.Late``."""
     prepared: Any = None
 
     def first(self, count: int) -> Portion:
@@ -233,6 +235,11 @@ class RunKind(ABC):
         ids = Event.objects.order_by("pk").values_list("pk", flat=True)
         first = Event.objects.first_since(since) if since is not None else ids.first()
         return (first or 1) - 1, ids.last() or 0  # deleted events leave millions of unused ids before the first one
+
+    def late_key(self, run: Run) -> int | None:
+        """The key of the rows that the run reads again, after the transactions that were open when it began: see
+        ``late``. Such a row does not match any more once the run has done it. None: no row may come late."""
+        return None
 
     def name_of(self, key: Key) -> str:
         """A row in words, for a problem."""

@@ -36,6 +36,7 @@ from webhooks.delivery.runs.kinds import (
     approve,
     kind_of,
 )
+from webhooks.delivery.runs.late import Late, is_waiting, ready
 from webhooks.delivery.runs.risky import (
     LOSSES_ALLOWED,
     Note,
@@ -111,8 +112,8 @@ class Runs:
         """The running runs by id, as this worker last saw them."""
         self._webhooks: dict[int, Webhook] = {}
         """The webhooks of the last steps by id, read since the last look."""
-        self._read: dict[tuple[int, int], list[Key]] = {}
-        """Keys that were read ahead, by run and webhook."""
+        self._read: dict[tuple[int, int, int], list[Key]] = {}
+        """Keys that were read ahead, by run, reading and webhook."""
         self._pace = Pace()
         self._approved: set[int] = set()
         """The runs with users who may still begin them, since the last look."""
@@ -175,7 +176,8 @@ class Runs:
     def _look(self) -> None:
         # Mostly there is none. The ORM's query takes a tenth of the processor time of an idle worker.
         is_any = fetch_all(Run.objects.db, "SELECT 1 FROM rq_webhooks_run WHERE state = 'running' LIMIT 1")
-        self._open = {run.pk: run for run in Run.objects.running().order_by("pk")} if is_any else {}
+        due = list(Run.objects.due().order_by("pk")) if is_any else []
+        self._open = {run.pk: run for run in map(ready, due) if run}
         self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
         self._webhooks.clear()
         self._approved.clear()
@@ -245,12 +247,14 @@ class Runs:
         counts = self._read_in_time(lambda: kind.count(run, after, until))
         if counts is None:
             return 1
+        if Late.of(run).reading > 1:
+            counts = {key: count for key, count in counts.items() if key == kind.late_key(run)}
         add = partial(_add_counts, run.pk, after, until, counts)
         return self._keep(run, in_worker_transaction(Run.objects.db, add))
 
     def _keep(self, run: Run, step: Step) -> int | None:
         """Keep the run as it is after the step, for the next one."""
-        if step.run is None or step.run.state != RunState.RUNNING:
+        if step.run is None or step.run.state != RunState.RUNNING or is_waiting(step.run):
             self._next_look = 0.0
         else:
             self._open[run.pk] = step.run
@@ -292,7 +296,8 @@ class Runs:
 
         Another worker may have moved the cursor since the last step.
         """
-        known = self._read.get((run.pk, webhook), [])
+        place = run.pk, Late.of(run).reading, webhook
+        known = self._read.get(place, [])
         known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
         until, is_read_now = run.last_event, not known
         if is_read_now:
@@ -303,12 +308,17 @@ class Runs:
             if found is None:
                 return None
             known = found
-        self._read[run.pk, webhook] = known
+        self._read[place] = known
         if known and is_read_now and self.are_beside_live:
             return None
         if known:
             until = known[:count][-1].event_id
-        return Portion(webhook, after, until, known[:count], count if is_claimed else 0)
+        return Portion(webhook, after, until, known[:count], count if is_claimed else 0, place[1])
+
+
+def _is_next(run: Run, portion: Portion) -> bool:
+    """Whether no other worker has moved the cursor of the webhook since these rows were read."""
+    return run.cursors.get(str(portion.webhook)) == portion.after and Late.of(run).reading == portion.reading
 
 
 def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> Step:
@@ -341,7 +351,7 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
     if run is None:
         return Step(None)
-    if run.cursors.get(str(portion.webhook)) != portion.after:
+    if not _is_next(run, portion):
         return Step(run, None)
     before = Note.of(run)
     if before.is_of_other(token):
@@ -375,9 +385,11 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
     if run is None:
         return Step(None)
-    portions = [portion for portion in portions if run.cursors.get(str(portion.webhook)) == portion.after]
+    portions = [portion for portion in portions if _is_next(run, portion)]
     note, kind = Note.of(run), kind_of(run)
     is_risky = any(portion.keys and kind.is_risky(portion.webhook) for portion in portions)
+    if (total := run.total) is None:  # another worker has begun its second reading
+        return Step(run, None)
     if (run.cursors and not portions) or (is_risky and note.token != token.hex):
         return Step(run, None)
     cursors = run.cursors | {str(portion.webhook): portion.until for portion in portions}
@@ -397,15 +409,25 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
         [taken] = [portion.first(count) for portion in portions]
         cursors[str(taken.webhook)] = taken.until
         note = note.ended(taken.until)
+    late = Late.of(run)
+    if is_risky and taken.webhook == kind.late_key(run):
+        late = late.add(applied.done)
+    done, failed = run.done + applied.done, run.failed + applied.failed
+    skipped = run.skipped + max(0, count - applied.done - applied.failed)  # rows may share a position
+    if not cursors:  # some rows did not match any more before a step could read them
+        total = max(total, done + failed + skipped)
+        skipped = total - done - failed
     run.save_step(
         cursors=cursors,
         note=note.as_dict(),
-        done=run.done + applied.done,
-        failed=run.failed + applied.failed,
-        skipped=run.skipped + max(0, count - applied.done - applied.failed),  # rows may share a position
+        late=late.as_dict(),
+        total=total,
+        done=done,
+        failed=failed,
+        skipped=skipped,
         problem=clean(applied.problem, PROBLEM_LENGTH) or run.problem,
     )
-    if not cursors:
+    if not cursors and not late.open:
         run.state = _end(pk, RunState.DONE, run.problem)
     return Step(run, count or 1, applied.claimed)
 
