@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from tests.support.draining import drain, finished, sent, states
+from tests.support.draining import drain, finished, sent, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.statements import statements_of
@@ -584,8 +584,15 @@ def since_yesterday(webhook: Webhook) -> dict[str, Any]:
     return runs.since_filters(webhook, timezone.now() - timedelta(days=1))
 
 
+def worked(run: Run) -> Run:
+    """The run after a worker has found nothing more to do."""
+    work_for(20)
+    run.refresh_from_db()
+    return run
+
+
 def until_done(run: Run) -> Run:
-    until(lambda: finished(run).state == RunState.DONE, 10, "the end of the run")
+    until(lambda: worked(run).state == RunState.DONE, 10, "the end of the run")
     return run
 
 
@@ -600,7 +607,7 @@ def test_a_backfill_takes_the_events_of_transactions_that_were_open_when_it_bega
     if not comes_last:
         make_event(object_id="there", dispatched=True)
     make_event(object_id="refused", dispatched=True)
-    run = finished(runs.start("backfill", since_yesterday(new)))
+    run = worked(runs.start("backfill", since_yesterday(new)))
     assert (run.state, run.total, run.done, run.skipped) == (RunState.RUNNING, 2, 1, 1)
     assert runs.time_left(run) == (
         "waits for 1 database transaction that was open when it began "
@@ -618,8 +625,9 @@ def test_a_backfill_takes_the_events_of_transactions_that_were_open_when_it_bega
 
 
 def test_a_run_that_waits_for_transactions_stops_nothing(
-    inbox: Inbox, open_change: Callable[..., Any], no_patience: None
+    inbox: Inbox, open_change: Callable[..., Any], no_patience: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(late, "LOOK_EVERY", 600)
     webhook = make_webhook(Thing, url=inbox.url())
     open_change()
     waiting = finished(runs.start("backfill", since_yesterday(webhook)))  # and no worker has something to do
@@ -636,7 +644,7 @@ def test_a_run_begins_after_short_transactions_and_reads_its_rows_once(
 ) -> None:
     new = make_webhook(Thing, url=inbox.url())
     other = open_change()
-    run = finished(runs.start("backfill", since_yesterday(new)))
+    run = worked(runs.start("backfill", since_yesterday(new)))
     assert (run.state, run.total) == (RunState.RUNNING, None)
     other.commit()
     run = until_done(run)
@@ -652,7 +660,7 @@ def test_the_second_reading_of_a_recovery_takes_failed_events_alone(
         make_delivery(webhook, State.FAILED, object_id=str(number))
     make_event(webhook, error="boom", dispatched=True)
     other = open_change(**gone)
-    run = finished(runs.start("recover", since_yesterday(webhook)))
+    run = worked(runs.start("recover", since_yesterday(webhook)))
     assert (run.state, run.total, run.done, run.failed) == (RunState.RUNNING, 3, 2, 1)
     Delivery.objects.all().discard()
     other.commit()
