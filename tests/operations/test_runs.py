@@ -28,6 +28,7 @@ from webhooks.delivery import sweep
 from webhooks.delivery.runs import kinds as run_kinds
 from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
+from webhooks.models.filters import filter_time
 from webhooks.operations import backfills, runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
@@ -99,6 +100,18 @@ def test_a_run_takes_discarded_deliveries_only_if_a_filter_names_them(kind: str)
         assert runs.preview(kind, filters | {"state": ["discarded"]}).count == 1
         assert runs.act(kind, filters) == 1
         assert sorted(states()) == [State.DISCARDED, State.PENDING]
+
+
+def test_a_run_with_other_times_is_refused_while_the_first_one_is_open(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    sent(webhook, 3)
+    filters = {"webhook": webhook.pk}
+    first = runs.start("resend", filters | {"created_after": filter_time(timezone.now() - timedelta(hours=6))})
+    since = {"created_after": filter_time(timezone.now() - timedelta(hours=6))}
+    with pytest.raises(runs.RunExists, match=f"Run {first.pk} does the same for another time"):
+        runs.start("resend", filters | since)
+    finished(first)
+    assert finished(runs.start("resend", filters | since)).done == 3
 
 
 def test_a_dry_run_counts_and_shows_the_oldest_rows(inbox: Inbox) -> None:

@@ -461,7 +461,7 @@ class Migration(migrations.Migration):
                 ('requested_by', models.CharField(blank=True, db_default='', default='', max_length=150, verbose_name='requested by')),
                 ('is_restricted', models.BooleanField(db_default=False, default=False, help_text='Whether it takes only rows on which the user may act.')),
                 ('is_by_user', models.BooleanField(db_default=False, default=False, help_text='Whether a user began it. It ends if the user may not begin it any more.')),
-                ('same', models.CharField(blank=True, db_default='', default='', help_text='A digest of what it does. Only one run with the same may be open.', max_length=64)),
+                ('same', models.CharField(blank=True, db_default='', default='', help_text='A digest of what it does, without its times. Only one with it may be open.', max_length=64)),
                 ('request_key', models.CharField(blank=True, db_default='', default='', help_text='A digest of the form or the Idempotency-Key that began it.', max_length=64)),
                 ('state', models.CharField(choices=[('running', 'running'), ('paused', 'paused'), ('done', 'done'), ('cancelled', 'cancelled'), ('failed', 'failed')], db_default='running', default='running', max_length=10, verbose_name='state')),
                 ('total', models.PositiveIntegerField(blank=True, help_text='Rows that it found. Empty: not counted yet.', null=True, verbose_name='total')),

@@ -90,7 +90,9 @@ class Run(models.Model):
         **default(False), help_text=_("Whether a user began it. It ends if the user may not begin it any more.")
     )
     same = models.CharField(
-        max_length=64, **EMPTY, help_text=_("A digest of what it does. Only one run with the same may be open.")
+        max_length=64,
+        **EMPTY,
+        help_text=_("A digest of what it does, without its times. Only one with it may be open."),
     )
     request_key = models.CharField(
         max_length=64, **EMPTY, help_text=_("A digest of the form or the Idempotency-Key that began it.")

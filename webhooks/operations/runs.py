@@ -28,7 +28,7 @@ from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, Run, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.models.filters import filter_time, without_options
+from webhooks.models.filters import TIMES, filter_time, without_options
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
 from webhooks.operations import retries, run_filters
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
@@ -103,12 +103,18 @@ class Preview(Look):
 
 
 class RunExists(Exception):
-    """An open ``run`` does the same already, or with ``is_repeated`` the same request has begun it before."""
+    """An open ``run`` does the same already, or with ``is_repeated`` the same request has begun it before.
 
-    def __init__(self, run: Run, is_repeated: bool = False) -> None:
+    With ``has_other_times``, it has the same filters but for the times. They may overlap: "6h" was resolved twice."""
+
+    def __init__(self, run: Run, is_repeated: bool = False, has_other_times: bool = False) -> None:
         text = _("Run %(id)s does the same and has not ended yet. Wait for it, or cancel it first.")
         if is_repeated:
             text = _("This request has begun run %(id)s already.")
+        elif has_other_times:
+            text = _(
+                "Run %(id)s does the same for another time and has not ended yet. Wait for it, or cancel it first."
+            )
         super().__init__(text % {"id": run.pk})
         self.run, self.is_repeated = run, is_repeated
 
@@ -135,7 +141,8 @@ def start(
     """
     run = _new(kind, filters, user, takes_all)
     run.requested_by = requested_by or run.requested_by
-    run.same = _digest(kind, dict(filters), run.requested_by if run.is_restricted else "")
+    but_times = {name: value for name, value in filters.items() if name not in TIMES}
+    run.same = _digest(kind, but_times, run.requested_by if run.is_restricted else "")
     run.request_key = _digest(run.requested_by, request_key) if request_key else ""
     try:
         with transaction.atomic(Run.objects.db):
@@ -153,7 +160,7 @@ def start(
         repeated = Run.objects.filter(request_key=run.request_key).exclude(request_key="").first()
         same = Run.objects.filter(same=run.same, state__in=OPEN_RUN_STATES).first()
         if found := repeated or same:
-            raise RunExists(found, is_repeated=repeated is not None) from None
+            raise RunExists(found, repeated is not None, has_other_times=found.filters != run.filters) from None
         raise
     return run
 
