@@ -226,6 +226,13 @@ def _check_models(own: str) -> Iterator[CheckMessage]:
         else:
             if registry.is_pattern(label):
                 yield from _check_pattern(label)
+    for label in conf.include_sensitive:
+        if registry.registration_by_label(label) is None:
+            yield Error(
+                f'WEBHOOKS["INCLUDE_SENSITIVE"] names "{label}", which is no registered model.',
+                hint='Its keys are labels of registered models, such as "ipam.fhrpgroup".',
+                id="webhooks.E003",
+            )
     if not registry.registrations() and not conf.models:
         yield Warning(
             "Webhooks are enabled, but no model is registered, so no webhook can select one.",

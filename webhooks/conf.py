@@ -108,6 +108,13 @@ retention: Rule = (
 labels = _list_of(
     'labels such as "dcim.site" or "dcim.*", or "*" for all apps', lambda value: value == "*" or _is_dotted(value)
 )
+fields_of_models: Rule = (
+    'must map labels such as "dcim.site" to lists of names of fields',
+    lambda value: all(
+        _is_dotted(label) and isinstance(fields, list | tuple) and all(map(_is_text, fields))
+        for label, fields in value.items()
+    ),
+)
 dotted_path: Rule = ('must be the path of a callable such as "webhooks.permissions.by_model"', _is_dotted)
 optional_path: Rule = (
     'must be the path of a callable such as "project.audit.record", or ""',
@@ -199,6 +206,8 @@ class Settings:
     enabled = Setting[bool](False, flag)
     models = Setting[Sequence[str]]((), labels)
     """Labels of models to register: ``"dcim.site"``, or ``"dcim.*"`` for all that have a serializer."""
+    include_sensitive = Setting[Mapping[str, Sequence[str]]]({}, fields_of_models)
+    """Fields to send although their names are sensitive, by the labels of their models."""
     base_url = Setting[str]("", site_url)
     """The URL of the site, such as ``"https://netbox.example.org"``. Without it, payloads have paths only."""
     queue = Setting[str]("webhooks", text)

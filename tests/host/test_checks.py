@@ -186,6 +186,13 @@ def test_a_misspelt_key_of_the_setting_is_an_error(webhooks_settings: Change) ->
     assert "page on settings" in message.hint
 
 
+@pytest.mark.parametrize("label", ["dcim.sites", "no.such", "auth.group"])
+def test_sensitive_fields_of_a_model_that_is_not_registered_are_an_error(webhooks_settings: Change, label: str) -> None:
+    webhooks_settings(INCLUDE_SENSITIVE={"dcim.Site": ["api_key"], label: ["api_key"]})
+    message = found()["webhooks.E003"]
+    assert message.msg == f'WEBHOOKS["INCLUDE_SENSITIVE"] names "{label}", which is no registered model.'
+
+
 @pytest.mark.parametrize(
     ("label", "reason"),
     [

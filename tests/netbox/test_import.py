@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
-from extras.models import EventRule, NotificationGroup, Tag
+from extras.models import ConfigContext, CustomField, EventRule, NotificationGroup, Tag
 
-from core.models import ObjectChange
+from core.models import ObjectChange, ObjectType
+from dcim.models import Device
+from ipam.models import FHRPGroup
 from tests.support.netbox import IS_OLDER
 from tests.support.netbox_rules import make_original, make_rule
+from webhooks import registry
+from webhooks.capture.serialize import serialize
 from webhooks.management.imports import DURABLY
 from webhooks.models import Webhook
-from webhooks.registry import label_of
+from webhooks.registry import label_of, register, registration_of
 
 pytestmark = pytest.mark.django_db
 
@@ -147,9 +153,101 @@ def test_an_original_stays_enabled_if_it_also_sends_events_of_jobs(rule: EventRu
     EventRule.objects.update(event_types=["object_updated", "job_completed"])
     text = run("--noinput", "--disable-originals")
     assert "! event types: job_completed" in text
-    assert ": its webhook does not send all that it sends\n" in text.partition("Originals that stay enabled:")[2]
+    reason = ": its webhook does not send all that it sends: event types: job_completed\n"
+    assert reason in text.partition("Originals that stay enabled:")[2]
     rule.refresh_from_db()
     assert rule.enabled
+
+
+@pytest.fixture
+def secrets(rule: EventRule) -> None:
+    """Sensitive names in every place that NetBox's event rules send: columns, config contexts and custom fields."""
+    ConfigContext.objects.create(name="SNMP", data={"snmp": [{"community_secret": "x"}], "ntp": "10.0.0.1"})
+    field = CustomField.objects.create(name="api_key", type="text")
+    field.object_types.set([ObjectType.objects.get_for_model(Device)])
+
+
+def enabled_rules() -> list[str]:
+    return list(EventRule.objects.filter(enabled=True).values_list("name", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("label", "fields"),
+    [
+        ("ipam.fhrpgroup", "auth_key"),
+        ("vpn.ikepolicy", "preshared_key"),
+        ("wireless.wirelesslan", "auth_psk"),
+        ("dcim.device", "config_context.snmp.community_secret, custom_fields.api_key"),
+    ],
+)
+def test_an_original_stays_enabled_if_it_sends_fields_that_are_left_out(
+    rule: EventRule, secrets: None, label: str, fields: str
+) -> None:
+    rule.delete()
+    make_rule(make_original("All"), label, name="All")
+    text = run("--noinput", "--disable-originals")
+    assert enabled_rules() == ["All"]
+    assert f"  ! left out of the data of {label}: {fields}\n" in text
+    assert f": its webhook does not send all that it sends: left out of the data of {label}: {fields}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "difference"),
+    [
+        ({"body_template": "{{ data.auth_key }}"}, "its body template reads"),
+        ({"body_template": "{% for name in data %}{{ name }}{% endfor %}"}, "its body template reads"),
+        (
+            {"body_template": "{{ data.name }}", "payload_url": "http://10.0.0.5/{{ data['auth_key'] }}"},
+            "its URL reads",
+        ),
+        ({"body_template": "{{ data.name }}", "additional_headers": "X-Key: {{ data.auth_key }}"}, "its headers read"),
+    ],
+)
+def test_an_original_stays_enabled_if_its_template_reads_a_field_that_is_left_out(
+    rule: EventRule, fields: dict[str, str], difference: str
+) -> None:
+    rule.delete()
+    make_rule(make_original("Key", **fields), "ipam.fhrpgroup", name="Key")
+    text = run("--noinput", "--disable-originals")
+    assert enabled_rules() == ["Key"]
+    assert f"! {difference} what is left out of the data of ipam.fhrpgroup: auth_key\n" in text
+
+
+@pytest.mark.parametrize("attr", ["auth_key", "snapshots.prechange.auth_key"])
+def test_an_original_stays_enabled_if_its_conditions_judge_a_field_that_is_left_out(rule: EventRule, attr: str) -> None:
+    rule.delete()
+    original = make_original("Key", body_template="{{ data.name }}")
+    make_rule(original, "ipam.fhrpgroup", name="Key", conditions={"or": [{"attr": attr, "value": "x"}]})
+    text = run("--noinput", "--disable-originals")
+    assert enabled_rules() == ["Key"]
+    assert "! its conditions judge what is left out of the data of ipam.fhrpgroup: auth_key\n" in text
+
+
+def test_an_original_is_disabled_if_its_template_reads_nothing_that_is_left_out(rule: EventRule, secrets: None) -> None:
+    original = make_original("Name", body_template="{{ data.name }} {{ data.custom_fields.cost }} {{ event }}")
+    make_rule(original, "ipam.fhrpgroup", "dcim.device", name="Name")
+    run("--noinput", "--disable-originals")
+    assert enabled_rules() == []
+
+
+def test_an_original_is_disabled_if_the_settings_include_its_sensitive_fields(
+    rule: EventRule, secrets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    included = {"dcim.device": ["community_secret", "api_key"], "ipam.FHRPGroup": ["auth_key"]}
+    monkeypatch.setitem(settings.WEBHOOKS, "INCLUDE_SENSITIVE", included)
+    kept = {model: registration_of(model) for model in (Device, FHRPGroup)}
+    try:
+        for model in kept:
+            register(model)
+        rule.delete()
+        make_rule(make_original("All"), "ipam.fhrpgroup", "dcim.device", name="All")
+        run("--noinput", "--disable-originals")
+        assert enabled_rules() == []
+        group = FHRPGroup.objects.create(group_id=7, protocol="vrrp2", auth_key="s3cret")
+        assert json.loads(serialize(registration_of(FHRPGroup), group).data)["auth_key"] == "s3cret"
+    finally:
+        for model, registration in kept.items():
+            registry._registrations[model] = registration
 
 
 @pytest.mark.parametrize(

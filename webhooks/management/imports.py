@@ -11,7 +11,8 @@ import base64
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -22,7 +23,9 @@ from django.db import transaction
 
 from webhooks import registry
 from webhooks.conf import MAX_TIMEOUT
-from webhooks.errors import about, get_logger
+from webhooks.errors import about, get_logger, reraise_job_timeout
+from webhooks.management.left_out import Path as FieldPath
+from webhooks.management.left_out import left_out, read_by_conditions, read_by_template
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
 from webhooks.network import headers, url_policy
@@ -63,6 +66,7 @@ _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
 PAGE = 1000  # items, the default maximum of both
 TIMEOUT = 30  # seconds for each read
 DETAIL_LENGTH = 200  # characters of the reason in an answer
+MOST_LISTED = 20  # fields in one line
 
 WEBHOOKS, RULES = "webhooks", "event rules"
 WEBHOOKS_PATH, RULES_PATH = "/api/extras/webhooks/", "/api/extras/event-rules/"
@@ -269,8 +273,8 @@ class Plan:
     differences: tuple[str, ...] = ()
     rule: Any = None
     """The id of the event rule."""
-    is_whole: bool = True
-    """Whether it has all models and event types of the original."""
+    lost: tuple[str, ...] = ()
+    """Those of the differences that keep it from sending all that the original sends."""
 
     @property
     def name(self) -> str:
@@ -297,12 +301,14 @@ class ImportPreview:
 
 def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
     """Translate and validate. ``disabled`` disables all new webhooks."""
-    result, origins = ImportPreview(), dict[str, str]()
+    result, origins, left_out_of = ImportPreview(), dict[str, str](), cache(_left_out)
     for plan in translate(responses, registry.registered_models()):
         if isinstance(plan, Skipped):
             result.skipped.append(plan)
             continue
         plan.fields["enabled"] = plan.fields["enabled"] and not disabled
+        lost = tuple(_lost_fields(plan, left_out_of))
+        plan = replace(plan, differences=plan.differences + lost, lost=plan.lost + lost)
         if stored := Webhook.objects.filter(name=plan.name).first():
             result.existing.append((plan, _differing_fields(stored, plan)))
         elif problem := f"{origins[plan.name]} has the same name" if plan.name in origins else _problem(plan):
@@ -316,7 +322,7 @@ def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
 def replaced_by(preview: ImportPreview) -> list[Plan]:
     """The plans with an enabled webhook that does all that the original does: both would send."""
     same = [plan for plan, differing in preview.existing if not differing]
-    return [plan for plan in (*preview.new, *same) if plan.is_whole and plan.fields["enabled"]]
+    return [plan for plan in (*preview.new, *same) if not plan.lost and plan.fields["enabled"]]
 
 
 def create(plans: Iterable[Plan]) -> None:
@@ -342,6 +348,47 @@ def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
     names = [name for name in SETTINGS if name != "object_types" and getattr(stored, name) != getattr(planned, name)]
     object_types = set(map(label_of, stored.object_types.all()))
     return names + (["object_types"] if object_types != set(plan.object_types) else [])
+
+
+# Fields that are left out
+
+
+def _left_out(label: str) -> list[FieldPath] | str:
+    """The fields of a registered model that are not sent, or why they are not known."""
+    registration = registry.registration_by_label(label)
+    try:
+        return left_out(registration) if registration else []
+    except Exception as error:  # of the serializer
+        reraise_job_timeout(error)
+        return f"{type(error).__name__}: {error}"
+
+
+def _lost_fields(plan: Plan, left_out_of: Callable[[str], list[FieldPath] | str]) -> Iterator[str]:
+    """A clause for each model, template and condition that misses fields here. ``left_out_of`` takes a label."""
+    fields = plan.fields
+    templates_of = {
+        "its URL": fields["payload_url"],
+        "its headers": fields["additional_headers"],
+        "its body template": fields["body_template"],
+    }
+    for label in plan.object_types:
+        paths = left_out_of(label)
+        if isinstance(paths, str):
+            yield f"the fields of {label} are not known: {paths}"
+            continue
+        if paths and not fields["body_template"]:
+            yield f"left out of the data of {label}: {_listed(paths)}"
+        read = {what: read_by_template(paths, source) for what, source in templates_of.items()}
+        read["its conditions"] = read_by_conditions(paths, fields["conditions"])
+        for what, lost in read.items():
+            if lost:
+                verb = "judge" if what == "its conditions" else "read" if what == "its headers" else "reads"
+                yield f"{what} {verb} what is left out of the data of {label}: {_listed(lost)}"
+
+
+def _listed(paths: list[FieldPath]) -> str:
+    names = [".".join(path) for path in paths[:MOST_LISTED]]
+    return ", ".join(names) + (f" and {len(paths) - MOST_LISTED} more" if len(paths) > MOST_LISTED else "")
 
 
 # Translating
@@ -384,13 +431,13 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
     try:
         object_types = _object_types(rule, registered, differences)
         actions = _action_fields(rule, differences)
-        is_whole = not differences
+        lost = tuple(differences)
         fields = _webhook_fields(rule, webhook, actions, differences)
     except _NoEquivalent as error:
         return Skipped(origin, str(error))
     if rule is not webhook:
         origin = f"{origin} with {_title_of('webhook', webhook)}"
-    return Plan(origin, fields, object_types, tuple(differences), rule["id"], is_whole)
+    return Plan(origin, fields, object_types, tuple(differences), rule["id"], lost)
 
 
 def _webhook_fields(rule: Item, webhook: Item, actions: dict[str, bool], differences: list[str]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def register(
 
     ``exclude`` names fields to leave out of the data of every serializer, and of the snapshots, also where a serializer
     shows them under another name. Fields with sensitive names, such as "password", are left out at any depth, unless
-    ``include_sensitive`` names them. Registering a model again replaces its registration.
+    ``include_sensitive`` or the setting ``INCLUDE_SENSITIVE`` names them. Registering a model again replaces its
+    registration.
 
     ``also_on`` are models with a foreign key to this one, as classes or labels: a change of a row of theirs is an
     update of the object that it points to. If one has several such keys, add a name: "dcim.Interface:device".
@@ -73,8 +74,9 @@ def register(
                 f"A serializer of {model._meta.label_lower} cannot be called {chosen!r}: use up to 50 letters, digits, "
                 "hyphens and underscores."
             )
+    included = _included(model).union(include_sensitive)
     registration = Registration(
-        model, serializer, queryset, serializers or {}, frozenset(exclude), frozenset(include_sensitive), tuple(also_on)
+        model, serializer, queryset, serializers or {}, frozenset(exclude), included, tuple(also_on)
     )
     if problem := registration.problem:
         raise ImproperlyConfigured(f"A model cannot be registered for webhooks. {problem}")
@@ -82,6 +84,17 @@ def register(
         registration.parents_of  # noqa: B018 # raises for a mistake
     _registrations[model] = registration
     registered.send(sender=model, model=model)
+
+
+def _included(model: type[models.Model]) -> frozenset[str]:
+    """The fields of a model that the setting ``INCLUDE_SENSITIVE`` names."""
+    chosen = conf.include_sensitive
+    label = model._meta.label_lower
+    return frozenset(name for key, names in chosen.items() if key.lower() == label for name in names)
+
+
+def _default_registration(model: type[models.Model]) -> Registration:
+    return Registration(model, include_sensitive=_included(model))
 
 
 def unregister(model: type[models.Model]) -> None:
@@ -116,7 +129,7 @@ def register_created(model: type[models.Model]) -> bool:
     is_model = not (meta.auto_created or meta.proxy) and meta.apps is apps
     if not is_model or listed.isdisjoint(conf.models) or not current_framework().creates(model):
         return False
-    _registrations.setdefault(model, Registration(model))
+    _registrations.setdefault(model, _default_registration(model))
     return True
 
 
@@ -148,20 +161,20 @@ def _has_models(label: str) -> bool:
 
 def _is_registered(model: type[models.Model]) -> bool:
     # In this order: to look for secrets in a model takes time.
-    return registration_of(model) is not None and not Registration(model).problem
+    return registration_of(model) is not None and not _default_registration(model).problem
 
 
 def missing_serializer_paths(label: str, listed: Iterable[str]) -> list[str]:
     """Where the serializer of an unregistered model was looked for, if a pattern of ``MODELS`` matches the model."""
     is_meant = not {"*", f"{label.partition('.')[0]}.*"}.isdisjoint(listed)
     model = model_of(label) if is_meant else None
-    return [] if model is None or Registration(model).problem else conventional_paths(model)
+    return [] if model is None or _default_registration(model).problem else conventional_paths(model)
 
 
 def models_matching(pattern: str) -> list[type[models.Model]]:
     """The models of "dcim.*", or with "*" of all apps but Django's, that can have webhooks. Raises LookupError for an
     unknown app."""
-    return [model for model in _chosen_models(pattern) if not Registration(model).problem]
+    return [model for model in _chosen_models(pattern) if not _default_registration(model).problem]
 
 
 def _chosen_models(pattern: str) -> Iterator[type[models.Model]]:
@@ -192,7 +205,7 @@ def registration_of(model: type[models.Model]) -> Registration | None:
 
 def registration_or_default(model: type[models.Model]) -> Registration:
     """The registration of a model, or one with all defaults."""
-    return registration_of(model) or Registration(model._meta.concrete_model or model)
+    return registration_of(model) or _default_registration(model._meta.concrete_model or model)
 
 
 def model_of(label: str) -> type[models.Model] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db import models
@@ -35,6 +35,10 @@ class Framework:
     def related_snapshot(self, model: Model) -> Callable[[Any], Mapping[str, Any]] | None:
         """A function that reads more of an object for its snapshots, from other tables. None if there is nothing."""
         return None
+
+    def json_shown(self, model: Model) -> Mapping[str, Iterable[Any]]:
+        """The JSON that the serializer shows of other tables, or of rows that have it, by the names of its fields."""
+        return {}
 
     def creates(self, model: Model) -> bool:
         """Whether an app creates this model at run time, and the framework finds its serializer. The class is not ready

@@ -16,6 +16,7 @@ from webhooks.text import TOO_DEEP, NotJSONSerializable
 
 _SCALARS = (str, int, float, type(None))
 _OF_MANAGERS = ("all", "first", "last")  # these lead to the objects of the relation before them
+_MAX_NESTED = 6  # serializers in each other: one may nest itself
 _MAX_CACHED = 4096  # rules of one registration: a host may make the classes of its fields anew for each serializer
 
 Model = type[models.Model]
@@ -104,6 +105,24 @@ def sent_fields(
     model = _model_named(serializer) or model
     rules = {name: (field, _rule(registration, model, field)) for name, field in serializer_fields(serializer).items()}
     return {name: (field, related) for name, (field, (is_hidden, related)) in rules.items() if not is_hidden}
+
+
+def written_fields(
+    registration: Registration, serializer: Any, model: Model | None, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], bool, Any]]:
+    """Each field that a serializer writes of objects of the model, and those of nested serializers: its path, whether
+    it is not sent, and the column that it reads. The column is None if it is not known, or another model has it."""
+    model = _model_named(serializer) or model
+    is_left_out = registration.is_sensitive if path else registration.is_left_out
+    for name, field in serializer_fields(serializer).items():
+        if field.write_only:
+            continue
+        is_hidden, related = _rule(registration, model, field)
+        is_hidden = is_hidden or is_left_out(name)
+        own, names = (*path, name), source_names(field)
+        yield own, is_hidden, attributes(model).get(names[0]) if model and len(names) == 1 else None
+        if not is_hidden and len(own) < _MAX_NESTED:
+            yield from written_fields(registration, getattr(field, "child", field), related, own)
 
 
 def is_hidden(registration: Registration, field: Any) -> bool:

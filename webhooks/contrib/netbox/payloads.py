@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
@@ -12,7 +13,9 @@ from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.signals import pre_delete, pre_save
+from extras.models import ConfigContext, ConfigContextModel, CustomField
 from netbox.context import current_request
+from netbox.models.features import CustomFieldsMixin
 from netbox.registry import registry
 from rest_framework.serializers import Serializer
 from utilities.api import get_annotations_for_serializer, get_prefetches_for_serializer
@@ -87,6 +90,19 @@ class NetBox(Framework):
 
     def related_snapshot(self, model: Model) -> Callable[[Any], Mapping[str, Any]] | None:
         return terminations if model is Cable else None
+
+    def json_shown(self, model: Model) -> Mapping[str, Iterable[Any]]:
+        """The custom fields of the model, and all config contexts if its objects have one."""
+        found: dict[str, Iterable[Any]] = {}
+        if issubclass(model, CustomFieldsMixin):
+            found["custom_fields"] = [{one.name: None for one in CustomField.objects.get_for_model(model)}]
+        if issubclass(model, ConfigContextModel):
+            local = model._base_manager.filter(local_context_data__isnull=False)
+            found["config_context"] = chain(
+                ConfigContext.objects.values_list("data", flat=True),
+                local.values_list("local_context_data", flat=True).iterator(),
+            )
+        return found
 
     def creates(self, model: Model) -> bool:
         plugin = apps.app_configs.get(model._meta.app_label)

@@ -96,7 +96,7 @@ class Command(DatabaseCommand):
             ("Originals that are disabled already", [plan.origin for plan, _ in kept if not plan.fields["enabled"]]),
             (
                 "Originals that stay enabled",
-                [f"{plan.origin}: {_why_kept(differing)}" for plan, differing in kept if plan.fields["enabled"]],
+                [f"{plan.origin}: {_why_kept(plan, differing)}" for plan, differing in kept if plan.fields["enabled"]],
             ),
         )
 
@@ -140,13 +140,13 @@ def _local_source(options: dict[str, Any]) -> LocalSource | None:
     return chosen[0] if chosen else None
 
 
-def _why_kept(differing: list[str]) -> str:
-    """Why an enabled original is not disabled, by the fields in which its webhook differs."""
+def _why_kept(plan: Plan, differing: list[str]) -> str:
+    """Why an enabled original is not disabled. ``differing`` are the fields in which its webhook differs."""
     if differing:
         return (
             "its webhook is disabled" if differing == ["enabled"] else f"its webhook differs in {', '.join(differing)}"
         )
-    return "its webhook does not send all that it sends"
+    return f"its webhook does not send all that it sends: {'; '.join(plan.lost)}"
 
 
 def _originals(count: int) -> str:
