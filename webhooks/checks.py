@@ -514,7 +514,7 @@ def _restriction_problem(restrict: Restrict) -> str:
 
 def unregistered_names() -> dict[str, Silence]:
     """What enabled webhooks send and is not registered, by the names of the webhooks."""
-    enabled = list(Webhook.objects.filter(enabled=True).only("name", "enabled", "custom_events"))
+    enabled = list(Webhook.objects.filter(enabled=True).only("name", "identifier", "enabled", "custom_events"))
     silences = read_unregistered(enabled)
     return {webhook.name: silences[webhook.pk] for webhook in enabled if webhook.pk in silences}
 

@@ -34,6 +34,7 @@ from users.models import ObjectPermission, User
 from webhooks import payloads, why
 from webhooks.contrib.netbox import event_rules
 from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy, follow
+from webhooks.insight.silence import read_unregistered
 from webhooks.models import Event, Skip, Webhook
 from webhooks.operations.replays import replay
 from webhooks.pages.event import EventPage
@@ -404,6 +405,21 @@ def test_a_user_cannot_define_the_copy_of_a_webhook(original: Original) -> None:
     assert "are reserved for copies of NetBox&#x27;s webhooks." in page.text
     make_rule(original, **DURABLY)
     assert copy_of(original).payload_url == original.payload_url
+
+
+def test_only_a_copy_can_have_the_event_of_copies(admin_client: Client, original: Original) -> None:
+    form = admin_client.get("/plugins/webhooks/webhooks/add/").text
+    assert EVENT not in form
+    webhook = {"name": "Mine", "payload_url": "http://10.0.0.6/", "custom_events": [EVENT]}
+    refused = admin_client.post("/api/plugins/webhooks/webhooks/", webhook, content_type="application/json")
+    assert (refused.status_code, refused.json().keys()) == (400, {"custom_events"})
+    make_rule(original, **DURABLY)
+    copy = copy_of(original)
+    path = f"/plugins/webhooks/webhooks/{copy.pk}/edit/"
+    assert f'value="{EVENT}"' in admin_client.get(path).text
+    assert read_unregistered([copy]) == {}
+    shown = admin_client.get(f"/api/plugins/webhooks/webhooks/{copy.pk}/").json()
+    assert (shown["custom_events"], shown["unregistered"]) == ([EVENT], [])
 
 
 def test_other_settings_of_a_copy_can_be_edited(admin_client: Client, original: Original) -> None:

@@ -80,10 +80,15 @@ def read_unregistered(webhooks: Collection[Any]) -> dict[int, Silence]:
     enabled = [webhook for webhook in webhooks if webhook.enabled]
     if not enabled:
         return {}
-    models, known = _unregistered_models([webhook.pk for webhook in enabled]), registry.custom_events()
-    events = {webhook.pk: tuple(one for one in webhook.custom_events if one not in known) for webhook in enabled}
+    models = _unregistered_models([webhook.pk for webhook in enabled])
+    events = {webhook.pk: _unregistered_events(webhook) for webhook in enabled}
     found = {pk: Silence(tuple(models.get(pk, ())), events[pk]) for pk in events}
     return {pk: silence for pk, silence in found.items() if silence != Silence()}
+
+
+def _unregistered_events(webhook: Any) -> tuple[str, ...]:
+    known = registry.custom_events(webhook.reserved) if webhook.custom_events else {}
+    return tuple(one for one in webhook.custom_events if one not in known)
 
 
 def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:

@@ -56,7 +56,10 @@ def left_out(registration: Registration) -> list[Path]:
 def _suspicious_values(column: models.Field[Any, Any]) -> Iterable[Any]:
     """The JSON of the newest rows that may have a sensitive key."""
     rows = column.model._base_manager.using(Event.objects.db).alias(text=Cast(column.name, models.TextField()))
-    return rows.filter(text__iregex=_SUSPICIOUS).order_by("-pk").values_list(column.name, flat=True)[:ROWS].iterator()
+    found: Iterable[Any] = (
+        rows.filter(text__iregex=_SUSPICIOUS).order_by("-pk").values_list(column.name, flat=True)[:ROWS]
+    )
+    return found
 
 
 def _sensitive_keys(registration: Registration, value: Any, path: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -343,16 +343,16 @@ def unregister_event(name: str) -> None:
     _custom_events.pop(name, None)
 
 
-def custom_events() -> dict[str, str]:
-    """The labels of the custom events by their names, sorted by name."""
-    return dict(sorted(_custom_events.items()))
+def custom_events(reserved: Reserved | None = None) -> dict[str, str]:
+    """The labels of the custom events by their names, sorted by name. Those of ``reserved`` webhooks are among them."""
+    return dict(sorted((_custom_events | (dict(reserved.events) if reserved else {})).items()))
 
 
-def custom_events_problem(names: Any) -> str:
+def custom_events_problem(names: Any, reserved: Reserved | None = None) -> str:
     """Why a webhook cannot have these names of custom events; empty if it can."""
     if not isinstance(names, list):
         return gettext('Give a list of names, such as ["dcim.rack_audited"].')
-    known = list(custom_events())  # a list, because values from JSON may have no hash
+    known = list(custom_events(reserved))  # a list, because values from JSON may have no hash
     if unknown := [str(name) for name in names if name not in known]:
         refusal = gettext("No event is registered as %(names)s. These are: %(known)s.")
         return refusal % {"names": ", ".join(unknown), "known": ", ".join(known) or gettext("none")}
@@ -373,6 +373,8 @@ class Reserved:
     """The settings that only the code changes."""
     remedy: str
     """Where a user changes them instead, as a sentence."""
+    events: Mapping[str, str] = field(default_factory=dict)
+    """Custom events that only these webhooks have, with their labels. Nothing sends them by name."""
 
     @property
     def problem(self) -> str:

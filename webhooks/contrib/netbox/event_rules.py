@@ -41,7 +41,7 @@ from webhooks.text import NAME_LENGTH, NotJSONSerializable, clean, dumps, one_li
 logger = get_logger(__name__)
 
 EVENT = "extras.event_rule"
-"""What a copy wants, so that it wants something. Nothing sends this event."""
+"""What a copy wants, so that it wants something. Nothing sends this event, and no other webhook may have it."""
 
 RESERVED = "netbox-webhook-"
 """Begins the identifiers of copies. Else a user could own the copy of a webhook that NetBox does not show them."""
@@ -49,13 +49,13 @@ RESERVED = "netbox-webhook-"
 FOLLOWER = Operator("", name="NetBox's webhook")
 """Who changes a copy, in the history."""
 
-registry.register_event(EVENT, gettext_lazy("Copy of NetBox's webhook: event rules choose what it sends"))  # type: ignore[arg-type]
 registry.reserve_identifiers(
     registry.Reserved(
         RESERVED,
         gettext_lazy("copies of NetBox's webhooks"),  # type: ignore[arg-type]
         ("name", *settings_of(Original())),
         gettext_lazy("Change this at NetBox's webhook. The copy follows it."),  # type: ignore[arg-type]
+        {EVENT: gettext_lazy("Copy of NetBox's webhook: event rules choose what it sends")},  # type: ignore[dict-item]
     )
 )
 
@@ -69,7 +69,7 @@ class DeliverDurably(EventRuleAction):
 
     def validate(self, *, action_object: Original, action_data: Any) -> None:
         """Refuse a webhook that this app would not send, with the reason."""
-        new = Webhook(name=_names_of(action_object)[-1], custom_events=[EVENT])
+        new = Webhook(identifier=f"{RESERVED}new", name=_names_of(action_object)[-1], custom_events=[EVENT])
         try:
             check_webhook(new, settings_of(action_object), None, FOLLOWER)
         except ValidationError as error:
