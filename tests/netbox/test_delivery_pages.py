@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client
 from django.utils import timezone
+from extras.models import SavedFilter
 
+from core.models import ObjectType
 from dcim.models import Site
 from tests.support.makers import (
     make_attempt,
@@ -85,6 +89,33 @@ def test_the_filters_are_those_of_the_core(
 def test_an_active_filter_can_be_removed(admin_client: Client, webhook: Webhook, lists: str) -> None:
     page = shown(admin_client, lists, state="failed", webhook=webhook.pk)
     assert re.search(rf'href="\?webhook={webhook.pk}"[^>]*>.*State: failed', page, re.DOTALL)
+
+
+def test_filters_are_saved_and_used_again(admin_client: Client, webhook: Webhook, lists: str) -> None:
+    make_site_delivery(webhook)
+    make_site_delivery(webhook, State.SUCCEEDED, make_site_event(2, "AMS2"))
+    page = shown(admin_client, lists, state="failed", per_page=25)
+    [address] = re.findall(r'href="(/extras/saved-filters/add/[^"]+)"', page)
+    given = parse_qs(urlsplit(unescape(address)).query)
+    assert json.loads(given["parameters"][0]) == {"state": ["failed"]}
+    saved = {"name": "Broken", "slug": "broken", "weight": 100, "enabled": "on", "shared": "on"}
+    saved |= {"object_types": given["object_types"], "parameters": given["parameters"][0]}
+    assert admin_client.post("/extras/saved-filters/add/", saved).status_code == 302
+    SavedFilter.objects.create(name="Mine", slug="mine", shared=False, user=make_user(), parameters={})
+    page = shown(admin_client, lists)
+    assert "saved-filters/add/?" not in page, "there are no filters to save"
+    [(address, name)] = re.findall(r'class="dropdown-item" href="(\?[^"]*)">([^<]*)</a>', page)
+    assert (address, name) == ("?state=failed", "Broken")
+    assert {row.split()[0] for row in rows(shown(admin_client, lists + address))} == {"failed"}
+
+
+def test_a_user_without_permission_for_saved_filters_sees_none(client: Client, webhook: Webhook, lists: str) -> None:
+    shared = SavedFilter.objects.create(name="Broken", slug="broken", parameters={"state": ["failed"]})
+    shared.object_types.set([ObjectType.objects.get_for_model(Delivery)])
+    client.force_login(make_user("view_delivery", "view_webhook", "dcim.view_site"))
+    page = shown(client, lists, state="failed")
+    assert "Broken" not in page
+    assert "saved-filters/add/?" not in page
 
 
 def test_a_submitted_filter_form_leaves_a_short_address(admin_client: Client, lists: str) -> None:

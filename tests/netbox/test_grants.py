@@ -65,6 +65,15 @@ def test_the_form_offers_each_action_under_its_own_name(admin_client: Client) ->
     assert "Can retry deliveries" in html
 
 
+def test_the_form_says_what_each_action_allows(admin_client: Client) -> None:
+    form = admin_client.get(reverse(ADD)).context["form"]
+    shown = {name: (form[f"action_{name}"].label, form[f"action_{name}"].help_text) for name in ("chain", "retry")}
+    assert shown == {
+        "chain": (dict(Webhook._meta.permissions)["chain_webhook"], "chain"),
+        "retry": ("Can retry deliveries", "retry"),
+    }
+
+
 def test_the_form_offers_the_models_that_users_need_permissions_for(admin_client: Client) -> None:
     html = admin_client.get(reverse(ADD)).content.decode()
     for model in MODELS:

@@ -58,6 +58,7 @@ def make_trouble(name: str = "CMDB sync", **fields: Any) -> Webhook:
 def test_the_page_is_the_first_one_of_the_plugin(admin_client: Client) -> None:
     assert reverse("plugins:rq_webhooks:status") == STATUS
     html = admin_client.get(STATUS).content.decode()
+    assert "<title>Status of webhooks | " in re.sub(r"\s+", " ", html).replace("<title> ", "<title>")
     assert sections(html) >= SECTIONS
     assert "No webhook is defined." in html
     assert reverse("plugins:rq_webhooks:webhook_add") in html

@@ -1,6 +1,7 @@
 """An admin of NetBox lists, adds, edits, copies and deletes webhooks on NetBox's own pages."""
 
 import csv
+import re
 from io import StringIO
 
 import pytest
@@ -24,6 +25,7 @@ from webhooks.models import Event, Webhook
 from webhooks.models.event import PING
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.webhooks import save_webhook
+from webhooks.registry import registrations
 
 pytestmark = pytest.mark.django_db
 
@@ -312,6 +314,16 @@ def test_the_page_of_a_webhook_shows_its_state_and_settings(admin_client) -> Non
         assert text in shown, text
     for name in ("_ping", "_pause", "_edit", "_delete", "_journal", "_changelog"):
         assert page(name, webhook.pk) in shown, name
+
+
+def test_many_models_of_a_webhook_are_folded_by_app(admin_client) -> None:
+    many = make("Everything", models=[one.model for one in registrations()])
+    html = admin_client.get(page("", many.pk)).content.decode()
+    folded = dict(re.findall(r"<details><summary>(\w+) \((\d+)\)</summary>", html))
+    assert int(folded["dcim"]) == sum(one.label.startswith("dcim.") for one in registrations())
+    few = admin_client.get(page("", make("Few").pk)).content.decode()
+    assert "dcim.site" in few
+    assert "<details>" not in few
 
 
 def test_buttons_pause_resume_and_enable_a_webhook(admin_client) -> None:

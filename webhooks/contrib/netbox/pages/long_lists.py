@@ -7,6 +7,7 @@ and its page asks first.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
@@ -17,14 +18,15 @@ import django_tables2 as tables
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect
-from django.urls import include, path
+from django.urls import include, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import strip_tags
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
+from extras.models import SavedFilter
 from netbox.tables import BaseTable, columns
 from netbox.views import generic
 from netbox.views.generic.base import BaseMultiObjectView
@@ -35,6 +37,7 @@ from utilities.request import safe_for_redirect
 from utilities.urls import get_model_urls
 from utilities.views import register_model_view
 
+from core.models import ObjectType
 from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
@@ -137,6 +140,10 @@ class LongListView(PermittedRows, generic.ObjectListView):
         context = self._describe(form, found, size) | {"table": table, "is_part": is_part} | self._offer(acts)
         if is_part:
             return page(request, "rq_webhooks/netbox/list/rows.html", context)
+        context |= {
+            "saved_filters": _saved_filters(request.user, self.queryset.model),
+            "save_address": _address_to_save(request.user, self.queryset.model, form),
+        }
         return page(request, self.template_name, context | self.get_extra_context(request, form))
 
     def _read(self, form: ListForm, size: int) -> Found:
@@ -174,6 +181,23 @@ class LongListView(PermittedRows, generic.ObjectListView):
             "acts": [(act, page_url(f"{name}_bulk_{act.name}")) for act in acts],
             "may_run": any(act.run_kind for act in acts),
         }
+
+
+def _saved_filters(user: Any, model: type[Model]) -> list[tuple[str, str]]:
+    """The name and the address of each filter of the model that NetBox has saved, and that the user may use."""
+    mine = Q(shared=True) | Q(user=user if user.is_authenticated else None)
+    found = SavedFilter.objects.restrict(user, "view").filter(mine, enabled=True)
+    found = found.filter(object_types=ObjectType.objects.get_for_model(model))
+    return [(one.name, f"?{one.url_params}") for one in found]
+
+
+def _address_to_save(user: Any, model: type[Model], form: ListForm) -> str:
+    """The address of NetBox's form that saves the filters in use. Empty if there are none, or the user may not."""
+    filters = {name: values for name, values in form.data.lists() if name in form.fields and any(values)}
+    if not filters or not user.has_perm("extras.add_savedfilter"):
+        return ""
+    query = {"object_types": ObjectType.objects.get_for_model(model).pk, "parameters": json.dumps(filters)}
+    return f"{reverse('extras:savedfilter_add')}?{urlencode(query)}"
 
 
 def _known_address(request: HttpRequest, form: type[ListForm]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from django.db.models import Model, QuerySet
@@ -33,6 +34,8 @@ from webhooks.operations.webhooks import delete_webhooks
 from webhooks.pages.webhook import WebhookPage
 from webhooks.permissions.redaction import WHO_SEES_ALL, Redaction
 from webhooks.registry import label_of
+
+FEW_MODELS = 10  # of a webhook: the page shows them without folding
 
 
 class Duplicate(CloneObject):
@@ -114,10 +117,18 @@ def _shown(webhook: Webhook, name: str, redaction: Redaction) -> Any:
         case "payload_url":
             return redaction.url(webhook.pk, stored)
         case "object_types":
-            return sorted(map(label_of, stored.all()))
+            return models_by_app(sorted(map(label_of, stored.all())))
         case "conditions":
             return json.dumps(stored, ensure_ascii=False) if stored else ""
     return stored
+
+
+def models_by_app(labels: list[str]) -> list[tuple[str, list[str]]]:
+    """The labels below their apps. Below no title, if they are few."""
+    if len(labels) <= FEW_MODELS:
+        return [("", labels)] if labels else []
+    grouped = groupby(labels, lambda label: label.partition(".")[0])
+    return [(app, list(group)) for app, group in grouped]
 
 
 @register_model_view(Webhook, "delete")
