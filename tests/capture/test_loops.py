@@ -83,6 +83,14 @@ def test_a_change_is_one_deeper_than_the_depth_of_its_request(api: APIClient, in
     assert [one.headers[DEPTH.lower()] for one in inbox.received()] == ["1", "1", "2", "3", "1", "1", "3"]
 
 
+def test_a_depth_beyond_its_column_is_recorded_as_the_largest() -> None:
+    make_webhook(Site)
+    with webhooks.actor("robot", depth=40_000):
+        Site.objects.create(name="a", slug="a")
+    [event] = events(Site)
+    assert (event.depth, event.is_loop_protected) == (32_767, True)
+
+
 def change_by(user: Any, name: str, depth: str = "") -> list[Event]:
     """What two changes in one request of this user record."""
     request = RequestFactory().post("/there/", headers={DEPTH: depth} if depth else {})

@@ -31,7 +31,7 @@ from tests.testapp.models import Course, Diner, Gadget, Label, Part, Peer, Perso
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
 from webhooks.capture.signals import on_many_to_many_changed
-from webhooks.capture.transaction import SavepointLog
+from webhooks.capture.transaction import PrechangeStates, SavepointLog
 from webhooks.db import execute
 from webhooks.payloads import snapshots
 
@@ -547,6 +547,19 @@ def test_a_rollback_undoes_only_the_steps_since_its_savepoint() -> None:
         execute("default", "SAVEPOINT mine")
         transaction.savepoint_rollback("mine")
         assert noted == ["before"]
+
+
+def test_a_state_that_a_rollback_dropped_is_known_no_more() -> None:
+    key, state = ("testapp.thing", "1"), snapshots.PrechangeState()
+    with transaction.atomic():
+        log = SavepointLog(connection)
+        connection.run_on_commit.append((log, lambda: None, True))  # type: ignore[arg-type]
+        states = PrechangeStates(log)
+        with suppress(Rollback), transaction.atomic():
+            states.keep(key, state)
+            assert states.knows(key, state)
+            raise Rollback
+        assert not states.knows(key, state)
 
 
 def retire(thing: Thing) -> None:

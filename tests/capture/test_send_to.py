@@ -93,9 +93,10 @@ def test_without_skips_in_the_settings_none_is_stored(webhooks_settings: Any) ->
     assert not Skip.objects.exists()
 
 
-def test_too_much_data_is_a_failed_event(webhooks_settings: Any) -> None:
+@pytest.mark.parametrize("name", ["data", "snapshots"])
+def test_too_much_data_is_a_failed_event(webhooks_settings: Any, name: str) -> None:
     webhooks_settings(PAYLOAD_BYTES=100)
-    send_to(chosen(), made(data=json.dumps("x" * 100)))
+    send_to(chosen(), made(**{name: json.dumps("x" * 100)}))
     [event] = events()
     assert event.error.startswith("the data of the event updated has")
     assert (event.data, event.snapshots) == ("", "")

@@ -17,6 +17,7 @@ from core.models import Tag
 from dcim.models import Site
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import MODES
+from tests.support.receivers import host_receiver
 from tests.support.statements import statements_of
 from tests.testapp.models import (
     Album,
@@ -581,6 +582,17 @@ def test_an_edit_of_a_relation_after_a_raw_save_is_recorded(thing: Thing) -> Non
         instance.save_base(raw=True)
         instance.labels.add(Label.objects.create(name="red"))
     assert [(event.action, json.loads(event.data)["labels"] != []) for event in events()] == [("updated", True)] * 2
+
+
+def test_an_edit_of_another_loaded_object_is_recorded_while_one_is_loaded(thing: Thing) -> None:
+    text = serializers.serialize("json", [thing, Thing.objects.create(name="next")])
+    first, following = serializers.deserialize("json", text)
+    red = Label.objects.create(name="red")
+    first.save()
+    make_webhook(Thing)
+    with host_receiver(models.signals.post_save, Thing, lambda **signal: first.object.labels.add(red)):
+        following.save()
+    assert recorded() == [("updated", "testapp.thing", str(thing.pk))]
 
 
 def test_signals_that_a_project_sends_without_arguments_are_recorded(thing: Thing) -> None:

@@ -21,7 +21,7 @@ from webhooks.db import execute, fetch_all
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Undispatched, Webhook
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Undispatched, Webhook, lanes
 from webhooks.models.ids import delivery_id
 from webhooks.models.worker import begin_transaction, in_worker_transaction
 
@@ -130,6 +130,18 @@ def test_an_event_does_not_wait_behind_one_that_left_its_lane(webhook: Webhook) 
     make_event(webhook)
     dispatch()
     assert states() == [State.PENDING, State.PENDING]
+
+
+@pytest.mark.parametrize(("last", "is_late"), [(State.DISCARDED, False), (State.SUCCEEDED, True)])
+def test_an_event_waits_for_its_head_where_the_last_delivery_of_the_lane_has_ended(
+    webhook: Webhook, last: State, is_late: bool
+) -> None:
+    head, new, ended = (make_event(webhook, dispatched=True) for _ in range(3))
+    make_delivery(webhook, event=head)
+    make_delivery(webhook, last, event=new if not is_late else ended)
+    Undispatched.objects.create(event=ended if not is_late else new)
+    assert dispatch() == 1
+    assert sorted(states()) == sorted([State.PENDING, last, State.WAITING])
 
 
 def test_unordered_deliveries_have_no_lane(database: str) -> None:
@@ -248,6 +260,21 @@ def test_a_delivery_that_exists_already_is_not_created_again(webhook: Webhook) -
     assert dispatch() == 2
     assert states() == [State.SUCCEEDED, State.PENDING]
     assert Delivery.objects.in_states(State.PENDING).get().event == other
+
+
+@pytest.mark.postgresql
+def test_an_event_that_another_session_takes_meanwhile_gets_no_delivery(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(*given: Any) -> Any:
+        Beside(Undispatched.objects.all().delete).join()
+        return try_look_ahead(*given)
+
+    make_event(webhook)
+    try_look_ahead = lanes.try_look_ahead
+    monkeypatch.setattr(lanes, "try_look_ahead", take)
+    assert dispatch() == 0
+    assert states() == []
 
 
 def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(

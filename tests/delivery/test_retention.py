@@ -18,7 +18,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch, insert_for
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Sweep, Webhook
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations.webhooks import delete_webhooks
 
@@ -57,6 +57,18 @@ def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
         pruning.wait_until_blocked_or_done()
     assert pruning.join() == 0
     assert states() == [State.PENDING]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("locked", [Delivery, QueuedDelivery])
+def test_a_delivery_that_another_session_holds_is_kept(webhook: Webhook, locked: Any) -> None:
+    make_delivery(webhook, State.FAILED, finished_at=AGO)
+    with transaction.atomic():
+        assert len(locked.objects.select_for_update()) == 1
+        Beside(sweep.sweep).join()
+    assert states() == [State.FAILED]
+    sweep.sweep()
+    assert states() == []
 
 
 def test_an_event_that_is_not_dispatched_outlives_the_delivery_of_a_backfill(webhook: Webhook) -> None:

@@ -253,13 +253,18 @@ def test_a_worker_that_looks_at_the_webhooks_of_what_it_holds_changes_no_deliver
     runner.close(grace=0)
 
 
-def test_a_worker_that_wakes_up_after_its_lease_sends_nothing(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_wakes_up_after_its_lease_sends_nothing_and_hands_it_back(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_event(make_webhook(Thing, url=inbox.url()))
     awake = elapsed
     # The machine was suspended, so the lease has ended for other workers.
     monkeypatch.setattr(sender, "elapsed", lambda: awake() + 3600)
     runner = DeliveryRunner("test")
-    runner.run(0.5, wait=False)
+    assert runner._dispatch() == 1
+    assert states() == [State.SENDING]
+    until(lambda: runner.poll() or not runner.is_busy, 10, "it to be handed back")
+    assert states() == [State.PENDING]
     assert inbox.received() == []
     runner.close(grace=0)
 

@@ -184,6 +184,26 @@ def test_a_claim_skips_rows_that_another_worker_has_locked(webhook: Webhook) -> 
         assert Beside(lambda: claim(webhook)[0]).join(5) == [free.pk]
 
 
+@pytest.mark.postgresql
+def test_a_look_for_due_deliveries_says_where_the_next_one_may_begin(webhook: Webhook) -> None:
+    idle, paused = make_webhook(Thing), make_webhook(Thing, probe_at=timezone.now())
+    due_at, later = (timezone.now() + timedelta(hours=hours) for hours in (-1, 1))
+    make_delivery(webhook, due_at=due_at)
+    make_delivery(paused, due_at=later)
+    begins: dict[int, datetime] = {}
+    QueuedDelivery.objects.due_webhooks(None, begins.__setitem__)
+    assert begins[webhook.pk] == due_at
+    assert due_at < begins[idle.pk] == begins[paused.pk] < later
+
+
+def test_only_heads_of_the_chosen_webhooks_are_hastened(webhook: Webhook) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    hastened, _ = (make_delivery(one, due_at=later, failing_since=later) for one in (webhook, make_webhook(Thing)))
+    with transaction.atomic():
+        QueuedDelivery.objects.hasten_heads([webhook.pk])
+    assert due().get().pk == hastened.pk
+
+
 # Leases
 
 
@@ -310,6 +330,17 @@ def test_a_retried_delivery_is_next_after_a_later_one_that_a_worker_holds(
     assert states() == [State.PENDING, State.WAITING if ended == State.PENDING else ended, State.WAITING]
 
 
+def test_a_delivery_that_steps_back_is_found_behind_a_later_one_that_a_worker_holds(webhook: Webhook) -> None:
+    failed, beside, held = lane(webhook, State.FAILED, State.PENDING, State.SENDING)
+    queued(beside).leave_lane()
+    Delivery.objects.filter(pk=failed.pk).retry("a test")
+    Delivery.objects.filter(pk=failed.pk).discard()
+    assert states() == [State.DISCARDED, State.WAITING, State.SENDING]
+    record(held, State.SUCCEEDED)
+    promote(held)
+    assert states() == [State.DISCARDED, State.PENDING, State.SUCCEEDED]
+
+
 @pytest.mark.parametrize("later", [State.PENDING, State.WAITING])
 def test_a_retry_leaves_other_lanes_and_unordered_webhooks_alone(webhook: Webhook, later: State) -> None:
     failed = make_delivery(webhook, State.FAILED)
@@ -387,6 +418,12 @@ def test_a_whole_lane_can_be_discarded_except_the_delivery_being_sent(webhook: W
     lane(webhook, State.SENDING, State.WAITING, State.WAITING)
     assert Delivery.objects.all().discard() == 2
     assert states() == [State.SENDING, State.DISCARDED, State.DISCARDED]
+
+
+def test_what_a_worker_has_claimed_meanwhile_is_not_discarded(webhook: Webhook) -> None:
+    sending = make_delivery(webhook, State.SENDING)
+    assert QueuedDelivery.objects.discard([sending.pk]) == []
+    assert states() == [State.SENDING]
 
 
 def test_a_head_that_leaves_its_lane_is_still_retried(webhook: Webhook) -> None:

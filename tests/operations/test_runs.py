@@ -276,6 +276,17 @@ def test_events_of_different_webhooks_are_not_alike(inbox: Inbox) -> None:
     assert [len(inbox.received(name)) for name in ("ok/1", "ok/2")] == [1, 1]
 
 
+def test_a_replay_closes_no_failed_event_of_another_webhook(inbox: Inbox) -> None:
+    hopeless = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
+    webhooks = make_webhook(Thing, conditions=hopeless), make_webhook(Thing, url=inbox.url())
+    thing = Thing.objects.create(name="a" * 46 + "b")
+    Event.objects.all().delete()
+    left, _ = (make_event(one, object_id=str(thing.pk), error="it failed", dispatched=True) for one in webhooks)
+    run = finished(runs.start("replay", {"failed": True}))
+    assert (run.done, run.failed) == (1, 1)
+    assert Event.objects.failed().get() == left
+
+
 def test_custom_events_are_replayed_each(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(3):

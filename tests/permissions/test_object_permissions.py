@@ -230,6 +230,14 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
     assert Delivery.objects.get(pk=other.pk).state == State.FAILED
 
 
+def test_no_filter_finds_a_delivery_by_who_made_a_hidden_change(user: User, mine: Webhook) -> None:
+    constrain(user, "rq_webhooks.view_event", object_id="1")
+    seen, _ = (make_site_delivery(mine, event=make_site_event(key, username="ann")) for key in (1, 2))
+    assert len(ids(api_client(user), "deliveries")) == 2
+    found = api_client(user).get(f"{API}/deliveries/?user=ann").json()["results"]
+    assert [row["id"] for row in found] == [str(seen.pk)]
+
+
 def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, mine: Webhook) -> None:
     constrain(user, "rq_webhooks.retry_delivery", noted_attempts=7)
     left, retried = (
