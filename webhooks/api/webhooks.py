@@ -112,7 +112,11 @@ class WebhookSerializer(RowSerializer[Webhook]):
         return super().build_field(field_name, *args)
 
     def get_unregistered(self, webhook: Webhook) -> list[str]:
-        unknown = [one for one in webhook.custom_events if one not in registry.custom_events(webhook.reserved)]
+        unknown = [
+            one
+            for one in webhook.custom_events
+            if one not in registry.custom_events(registry.reserved_for(webhook.identifier))
+        ]
         return [*registry.unregistered(map(registry.label_of, webhook.object_types.all())), *unknown]
 
     def __repr__(self) -> str:

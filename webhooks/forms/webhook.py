@@ -313,7 +313,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
                 "and save."
             )
         events: Any = self.fields["custom_events"]
-        known = registry.custom_events(self.instance.reserved)
+        known = registry.custom_events(registry.reserved_for(self.instance.identifier))
         unknown = [name for name in self.instance.custom_events if name not in known]
         gone = [(name, _("%(name)s (no longer registered)") % {"name": name}) for name in unknown]
         events.choices = [(name, f"{label} ({name})") for name, label in known.items()] + gone

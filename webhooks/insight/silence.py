@@ -87,7 +87,7 @@ def read_unregistered(webhooks: Collection[Any]) -> dict[int, Silence]:
 
 
 def _unregistered_events(webhook: Any) -> tuple[str, ...]:
-    known = registry.custom_events(webhook.reserved) if webhook.custom_events else {}
+    known = registry.custom_events(registry.reserved_for(webhook.identifier)) if webhook.custom_events else {}
     return tuple(one for one in webhook.custom_events if one not in known)
 
 

@@ -56,7 +56,9 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
     with Renderer() as renderer:
         errors = {
             "object_types": no_model if chosen is not None and not chosen and needs_model else "",
-            "custom_events": registry.custom_events_problem(webhook.custom_events, webhook.reserved),
+            "custom_events": registry.custom_events_problem(
+                webhook.custom_events, registry.reserved_for(webhook.identifier)
+            ),
             "serializer": without % {"name": webhook.serializer, "models": ", ".join(bare)} if bare else "",
             "conditions": _conditions_error(webhook.conditions),
             "changed_fields": _changed_fields_error(webhook.changed_fields, labels, webhook.serializer),
