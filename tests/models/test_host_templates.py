@@ -41,7 +41,7 @@ READERS = {
     "DeliveryQuerySet.retriable", "DeliveryQuerySet.superseded",
     "QueueManager.due_webhooks", "QueuedDeliveryQuerySet.claimed", "QueuedDeliveryQuerySet.failed",
     "QueuedDeliveryQuerySet.failed_groups_sql", "QueuedDeliveryQuerySet.in_states",
-    "RunQuerySet.running", "RunQuerySet.tokens_in_steps",
+    "RunQuerySet.due", "RunQuerySet.running", "RunQuerySet.tokens_in_steps",
     "StatisticManager.outcomes_by_hour", "StatisticManager.recent", "StatisticManager.sums",
     "StatisticDelta.of_skips", "StatisticTotalManager.rows",
     "WorkerQuerySet.expired", "WorkerQuerySet.reporting",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import standardwebhooks
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -103,7 +104,8 @@ def test_both_secrets_sign_for_a_day_and_then_only_the_new_one(
     assert accepted(inbox) == [False, True, True]
     let_pass(minutes=1, seconds=1)
     assert accepted(inbox) == [False, False, True]
-    Webhook.objects.delete_expired_secrets()  # unless a worker has swept meanwhile
+    with transaction.atomic():
+        Webhook.objects.delete_expired_secrets()  # unless a worker has swept meanwhile
     fresh = Webhook.objects.get()
     assert (bool(fresh.previous_secret), fresh.previous_secret_until, fresh.secret) == (False, None, NEW)
     assert accepted(inbox) == [False, False, True]

@@ -166,7 +166,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
     @alters_data
     def delete_expired_secrets(self) -> int:
-        """Delete previous secrets that no longer sign."""
+        """Delete previous secrets that no longer sign. Call it in a transaction."""
         expired = self.filter(previous_secret_until__lte=DatabaseNow()).select_for_update(skip_locked=True, no_key=True)
         free = self.filter(pk__in=list(expired.values_list("pk", flat=True)))
         return free.update(previous_secret="", previous_secret_until=None)  # nosec B106 # empty
