@@ -28,7 +28,7 @@ from webhooks.delivery import breaker as breaking
 from webhooks.delivery import runner as running
 from webhooks.delivery.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind, FaultOf
 from webhooks.models import Attempt, QueuedDelivery, State, Webhook
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.transport import Transport
@@ -97,7 +97,7 @@ def test_a_fault_of_our_own_counts_nothing_and_any_other_failure_counts(case: st
         counted += [one for one, _ in judged[0]]
         handed_back += judged[1]
     assert (breaker.fault and breaker.fault.kind) == kind
-    failures = [one for _, one in steps if one.kind in {*breaking.CERTAIN, *breaking.DOUBTFUL}]
+    failures = [one for _, one in steps if one.kind in breaking.SHARED]
     assert (handed_back, [one for one in counted if one in failures]) == ((failures, []) if kind else ([], failures))
 
 
@@ -121,7 +121,7 @@ def test_a_probe_may_be_sent_every_few_seconds() -> None:
     assert probes == [PROBE_EVERY * number for number in range(1, 6)]
 
 
-@pytest.mark.parametrize("kind", sorted({*breaking.CERTAIN, *breaking.DOUBTFUL}))
+@pytest.mark.parametrize("kind", sorted(breaking.SHARED))
 def test_the_first_probe_that_works_ends_the_fault(kind: ErrorKind) -> None:
     breaker = open_breaker(kind)
     assert breaker.judge([("probe", outcome(kind))], 6) == ([], ["probe"])
@@ -142,7 +142,7 @@ def test_requests_that_the_end_of_the_proxy_cuts_off_are_handed_back() -> None:
     assert Breaker[str]().judge([("direct", closed)], 0) == ([("direct", closed)], [])
 
 
-@pytest.mark.parametrize("kind", sorted(breaking.CUT_OFF))
+@pytest.mark.parametrize("kind", sorted(kind for kind in ErrorKind if kind.fault == FaultOf.RECEIVER_OR_CUT_OFF))
 def test_requests_that_the_end_of_the_route_cuts_off_are_handed_back(kind: ErrorKind) -> None:
     breaker = open_breaker(UNREACHABLE)
     cut_off = outcome(kind, ms=1000, connected=kind != ErrorKind.CONNECT_TIMEOUT)

@@ -29,7 +29,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_noop as _
 
 from webhooks.db import elapsed
-from webhooks.error_kinds import KINDS, ErrorKind
+from webhooks.error_kinds import KINDS, ErrorKind, FaultOf
 from webhooks.errors import about, get_logger
 from webhooks.models import Webhook
 from webhooks.network.attempt import Outcome
@@ -50,12 +50,9 @@ PATIENCE = 1.0
 # Failures in doubt beyond this number count at once.
 MAX_DOUBTFUL = 250
 
-# Kinds that show a fault of our own at once, and kinds that show it if several hosts fail alike.
-CERTAIN = {ErrorKind.PROXY, ErrorKind.SETTINGS, ErrorKind.RESOURCES}
-DOUBTFUL = {ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET}
-
-# Failures of requests that were under way when the proxy or the network failed.
-CUT_OFF = {ErrorKind.CLOSED, ErrorKind.ANSWER_TIMEOUT, ErrorKind.CONNECT_TIMEOUT}
+# The kinds that a fault of our own may have, but for those of one webhook.
+DOUBTFUL = {kind for kind in ErrorKind if kind.fault == FaultOf.OURS_IF_MANY}
+SHARED = DOUBTFUL | {kind for kind in ErrorKind if kind.fault == FaultOf.OURS}
 
 # How the sentence about a fault begins. It goes on with "since 12:04". For others it is the reason of the failure.
 TEXTS = {
@@ -70,7 +67,7 @@ TEXTS = {
 AVOID_SECONDS = (5.0, 15.0, 60.0)
 FORGOTTEN_AFTER = 600
 
-# The kinds of faults for which a worker avoids a webhook, as the first part of "… since 12:04".
+# The faults for which a worker avoids a webhook (``FaultOf.OURS_FOR_WEBHOOK``), as the first part of "… since 12:04".
 AVOIDED_TEXTS = {
     ErrorKind.SECRET: _("The worker cannot decrypt the secrets of some webhooks"),
     ErrorKind.RESOLVER: _("The worker cannot look up the names of some receivers"),
@@ -120,12 +117,12 @@ class Breaker(Generic[T]):
         for item, outcome in ended:
             started = now - outcome.duration_ms / 1000
             self._learn(outcome, started)
-            if outcome.kind in CERTAIN:
+            if outcome.fault == FaultOf.OURS:
                 self._open(outcome, now)
                 handed_back.append(item)
-            elif self.fault and outcome.kind in CUT_OFF:
+            elif self.fault and outcome.fault == FaultOf.RECEIVER_OR_CUT_OFF:
                 handed_back.append(item)
-            elif outcome.kind in DOUBTFUL or (uses_proxy and outcome.kind == ErrorKind.CLOSED):
+            elif outcome.fault == FaultOf.OURS_IF_MANY or (uses_proxy and outcome.kind == ErrorKind.CLOSED):
                 self._doubts.append(_Doubt(item, outcome, started, now))
             else:
                 counted.append((item, outcome))
@@ -147,8 +144,8 @@ class Breaker(Generic[T]):
 
     def _learn(self, outcome: Outcome, started: float) -> None:
         """Note what the outcome shows to work: nothing over a kept connection, or from the beginning of a fault."""
-        has_arrived = outcome.has_connected and outcome.kind not in CERTAIN | DOUBTFUL
-        working = CERTAIN | DOUBTFUL if has_arrived else set()
+        has_arrived = outcome.has_connected and outcome.kind not in SHARED
+        working = SHARED if has_arrived else set()
         if outcome.kind in (ErrorKind.REFUSED, ErrorKind.CONNECT_TIMEOUT):
             working |= {ErrorKind.UNREACHABLE}
         if self.fault is None or started >= self._opened + PATIENCE:

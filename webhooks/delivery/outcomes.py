@@ -16,16 +16,13 @@ from webhooks.conf import conf
 from webhooks.db import time_as_text
 from webhooks.delivery import counting, policy
 from webhooks.delivery.claims import ClaimedDelivery
-from webhooks.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind, FaultOf
 from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
 from webhooks.models.attempt import URL_LENGTH, Attempt, Body, pack_headers
 from webhooks.models.columns import hex_as_json
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.network.attempt import Outcome, StoredRequest
-
-# These failures say nothing about the receiver, and use up no schedule.
-NOT_OF_RECEIVER = {ErrorKind.WORKER_ENDED, ErrorKind.VETOED}
 
 # For the columns of an attempt without a request.
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
@@ -84,7 +81,7 @@ def _by_webhook(outcomes: Iterable[tuple[ClaimedDelivery, Outcome]]) -> dict[Web
     """The outcomes that say something about the receivers of webhooks."""
     by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
     for delivery, outcome in outcomes:
-        if outcome.kind not in NOT_OF_RECEIVER:
+        if outcome.fault != FaultOf.DELIVERY:
             by_webhook[delivery.webhook].append(outcome)
     return by_webhook
 
@@ -112,7 +109,7 @@ def _announce(
 def _transition(delivery: ClaimedDelivery, outcome: Outcome) -> Transition:
     if outcome.succeeded:
         return Transition(delivery.id, State.SUCCEEDED)
-    is_ours = outcome.kind in NOT_OF_RECEIVER
+    is_ours = outcome.fault == FaultOf.DELIVERY
     if outcome.kind == ErrorKind.VETOED:
         return Transition(delivery.id, State.FAILED, 0, outcome.reason, outcome.kind, is_ours)
     if delivery.row.is_early:

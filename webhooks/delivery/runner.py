@@ -19,7 +19,7 @@ from django.db import DataError
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseClock, atomically, elapsed
-from webhooks.delivery.breaker import AVOIDED_TEXTS, AvoidedWebhooks, Breaker, Fault
+from webhooks.delivery.breaker import AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.compose import compose, credentials, has_templates
 from webhooks.delivery.dispatch import Beyond, dispatch
@@ -29,7 +29,7 @@ from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import MANY, Sender
 from webhooks.delivery.sweep import Sweeper
-from webhooks.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind, FaultOf
 from webhooks.errors import about, get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched, Webhook
 from webhooks.network.attempt import Outcome, Request
@@ -289,7 +289,7 @@ class DeliveryRunner:
         for delivery, outcome in counted:
             if outcome.kind == ErrorKind.RESOLVER and _host_is_from_template(delivery, outcome):
                 postponed.append(delivery)
-            elif outcome.kind in AVOIDED_TEXTS:
+            elif outcome.fault == FaultOf.OURS_FOR_WEBHOOK:
                 is_avoiding |= self._avoided.add(delivery.webhook, outcome)
                 handed_back.append(delivery)
             else:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from webhooks.error_kinds import ErrorKind, kind_of_status
+from webhooks.error_kinds import ErrorKind, FaultOf, kind_of_status
 from webhooks.text import REDACTED, clean
 
 # Headers with credentials or signatures. Their values are never stored.
@@ -137,6 +137,11 @@ class Outcome:
     @property
     def succeeded(self) -> bool:
         return not self.reason
+
+    @property
+    def fault(self) -> FaultOf | None:
+        """Whose fault the failure is; None for a success."""
+        return self.kind.fault if self.kind else None
 
     @property
     def summary(self) -> str:
