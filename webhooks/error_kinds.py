@@ -103,6 +103,9 @@ class ErrorKind(StrEnum):
     TLS = ("tls", FaultOf.RECEIVER, _("TLS failed"),
         _("{host} and the worker could not agree on an encrypted connection."),
         _("Check that the port of the webhook's URL serves HTTPS, and the TLS versions of the receiver."))
+    TLS_TIMEOUT = ("tls_timeout", FaultOf.RECEIVER_OR_CUT_OFF, _("no TLS handshake in time"),
+        _("{host} accepted the connection, but the TLS handshake did not end in time."),
+        _("Check that the port of the webhook's URL serves HTTPS, and the load of the receiver."))
     CA_FILE = ("ca_file", FaultOf.RECEIVER, _("the CA file cannot be used"),
         _("The CA file of the webhook cannot be read on the worker's machine."),
         _("Put the file there, on the machine of each worker, or correct its path in the webhook."))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, PARTS_AT_ONCE, Answer
 from webhooks.network.attempt import Outcome, Request
-from webhooks.network.loop import PAUSE, Socket
+from webhooks.network.loop import MOST_AT_ONCE, PAUSE, READ, Limits, Socket, Steps
 from webhooks.network.transport import limits_of, outcome_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -33,13 +33,15 @@ class Packets:
     def __init__(self, packets: Sequence[bytes]) -> None:
         self._packets = [packet for packet in packets if packet]
 
-    def recv(self, most: int) -> bytes:
+    def read(self, limits: Limits) -> Steps[bytes]:
+        yield cast(Socket, self), READ
         packet = self._packets.pop(0) if self._packets else b""
-        if len(packet) > most:
-            self._packets.insert(0, packet[most:])
-        return packet[:most]
+        if len(packet) > MOST_AT_ONCE:
+            self._packets.insert(0, packet[MOST_AT_ONCE:])
+        limits.charge(len(packet[:MOST_AT_ONCE]))
+        return packet[:MOST_AT_ONCE]
 
-    def setsockopt(self, *_: int) -> None:
+    def acknowledge(self) -> None:
         """The reader acknowledges packets."""
 
 

@@ -204,10 +204,15 @@ def test_every_attempt_ends_at_its_deadline(inbox: Inbox) -> None:
         with ThreadPoolExecutor(len(urls)) as pool:
             outcomes = dict(zip(urls, pool.map(lambda url: send_once(url, timeout=3), urls.values()), strict=True))
     body = "HTTP 200, but the body could not be read: it did not end within 3 s"
-    special = {"drip-body": body, "never accepted": "no connection within 3 s"}
+    special = {
+        "drip-body": body,
+        "TLS handshake": "no TLS handshake within 3 s",
+        "never accepted": "no connection within 3 s",
+    }
     reasons = {title: special.get(title, "no answer within 3 s") for title in urls}
-    kinds = {ErrorKind.CONNECT_TIMEOUT if title == "never accepted" else ErrorKind.ANSWER_TIMEOUT for title in urls}
-    assert {outcome.kind for outcome in outcomes.values()} == kinds
+    special_kinds = {"never accepted": ErrorKind.CONNECT_TIMEOUT, "TLS handshake": ErrorKind.TLS_TIMEOUT}
+    kinds = {title: special_kinds.get(title, ErrorKind.ANSWER_TIMEOUT) for title in urls}
+    assert {title: outcome.kind for title, outcome in outcomes.items()} == kinds
     assert {title: outcome.reason for title, outcome in outcomes.items()} == reasons
     assert all(outcome.timed_out and outcome.overloaded for outcome in outcomes.values())
     assert all(2900 <= outcome.duration_ms < 20_000 for outcome in outcomes.values())

@@ -10,28 +10,25 @@ from __future__ import annotations
 import base64
 import os
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import url_policy
 from webhooks.network.attempt import Refused, TimedOut
-from webhooks.network.loop import READ, WRITE, Limits, Socket, Steps, in_thread, receive, run, send, when_ready
+from webhooks.network.loop import WRITE, Limits, Socket, Steps, in_thread, run
+from webhooks.network.tls import start_tls, tls_context
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server
 _MAX_PROXY_ANSWER = 16_384  # bytes
-_MAX_CA_FILE = 1_000_000  # bytes; the file of all public authorities has a quarter of that
 
 SocketAddress = tuple[socket.AddressFamily, Any]
 
@@ -43,10 +40,6 @@ _MAX_DEAD = 1000
 
 # The addresses that did not accept, and until when they are tried last (monotonic). For all threads.
 _dead: dict[SocketAddress, float] = {}
-
-
-class TLSSocket(ssl.SSLSocket, Socket):
-    pass
 
 
 def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limits) -> Steps[Socket]:
@@ -66,7 +59,7 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
         raise
     except TimeoutError as error:
         raise TimedOut("no connection", ErrorKind.CONNECT_TIMEOUT) from error
-    return (yield from _start_tls(connection, context, name)) if context else connection
+    return (yield from start_tls(connection, context, name, limits)) if context else connection
 
 
 def why_blocked(url: str) -> str:
@@ -233,9 +226,9 @@ def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
     """The proxy's answer up to its empty line, or as much as it sends before it closes the connection."""
     answer = b""
     try:
-        yield from send(proxy, request)
+        yield from proxy.write(request, limits)
         while b"\r\n\r\n" not in answer and len(answer) < _MAX_PROXY_ANSWER:
-            if not (more := (yield from receive(proxy, limits))):
+            if not (more := (yield from proxy.read(limits))):
                 break
             answer += more
     except TimeoutError:
@@ -243,50 +236,3 @@ def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
     except OSError:
         return b""  # it closed the connection with an error
     return answer
-
-
-def _start_tls(plain: Socket, context: ssl.SSLContext, name: str) -> Steps[Socket]:
-    """Raises OSError, and ssl.SSLError if the certificate is not for ``name``. The plain socket is used up."""
-    plain.unwatch()
-    connection = plain
-    try:
-        connection = cast(TLSSocket, context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False))
-        connection.opened, connection.round_trip = plain.opened, plain.round_trip
-        yield from when_ready(connection, READ, connection.do_handshake)
-        return connection
-    except BaseException:
-        connection.close()
-        raise
-
-
-def tls_context(verify: bool | str) -> ssl.SSLContext:
-    """The settings of connections that verify certificates by the public authorities, by a CA file, or not at all.
-
-    Takes milliseconds, or for ever if the file is on a disk that hangs: call it in a thread. Raises Refused if the file
-    cannot be used. It must be a regular one: OpenSSL would wait for ever for a pipe or a terminal.
-    """
-    if isinstance(verify, bool):
-        return _tls_context(verify, None)
-    file = Path(verify)
-    try:
-        if not file.is_file():
-            raise Refused(f"the CA file {verify} is no regular file", ErrorKind.CA_FILE)
-        if not 0 < file.stat().st_size <= _MAX_CA_FILE:
-            raise Refused(f"the CA file {verify} is empty, or has more than {_MAX_CA_FILE:,} bytes", ErrorKind.CA_FILE)
-        return _tls_context(True, file.read_text("ascii", "ignore"))  # its comments may have other characters
-    except OSError as error:  # also that of OpenSSL for a file without certificates
-        raise Refused(f"the CA file {verify} cannot be used: {error.strerror or error}", ErrorKind.CA_FILE) from error
-
-
-@lru_cache(maxsize=64)
-def _tls_context(verify: bool, authorities: str | None) -> ssl.SSLContext:
-    found = ssl.create_default_context(cafile=None if authorities else DEFAULT_CA_BUNDLE_PATH, cadata=authorities)
-    if not verify:
-        found.check_hostname = False
-        found.verify_mode = ssl.CERT_NONE
-    found.hostname_checks_common_name = False
-    # With Diffie-Hellman over a field, a receiver chooses its size: 0.9 s of the one thread that sends, in one step.
-    found.set_ciphers(":".join(one["name"] for one in found.get_ciphers() if one["kea"] != "kx-dhe"))
-    found.set_alpn_protocols(["http/1.1"])
-    found.sslsocket_class = TLSSocket
-    return found

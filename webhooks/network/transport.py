@@ -22,7 +22,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
 from webhooks.network.answer import Answer
 from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request, explain, is_timeout, judge, retry_after
-from webhooks.network.loop import Limits, Loop, Socket, Steps, send
+from webhooks.network.loop import Limits, Loop, Socket, Steps
 from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
 
@@ -122,7 +122,7 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
 def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits) -> Steps[bool]:
     """Send a request and read its answer. Returns whether the connection may be used again."""
     try:
-        yield from send(connection, message)
+        yield from connection.write(message, limits)
     except _CLOSED:  # it may have answered before it closed the connection, for example that the body is too large
         yield from answer.read(connection, limits)
         return False
