@@ -402,9 +402,9 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
     )
     if conf.batch_requests:
         yield Warning(
-            "BATCH_REQUESTS has no effect: requests are not atomic.",
+            "BATCH_REQUESTS has little effect: requests are not atomic.",
             hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = True. BATCH_REQUESTS records the changes at the end '
-            "of a request's transaction. Hosts that call update() after a save need it.",
+            "of each transaction. Hosts that call update() after a save need it.",
             id="webhooks.W013",
         )
 

@@ -213,7 +213,7 @@ class Settings:
     queue = Setting[str]("webhooks", text)
     """The queue in ``RQ_QUEUES`` that wake-ups go to."""
     batch_requests = Setting[bool](False, flag)
-    """Record the changes of a request together at its end."""
+    """Record the changes of each transaction of a request together at its end."""
     hooks = Setting[Sequence[str]]((), class_paths)
     """Paths of classes with hooks, see ``webhooks.hooks``."""
     history = Setting[str]("", optional_path)

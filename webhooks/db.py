@@ -696,6 +696,34 @@ def atomically(work: Callable[[], T], using: str) -> T:
         return work()
 
 
+_before_commit: list[Callable[[Any, bool], None]] = []
+
+
+def call_before_commits(call: Callable[[Any, bool], None]) -> None:
+    """Let ``call`` get the connection of each outermost block of ``atomic()`` before the block ends, and whether the
+    block is to be committed. If it raises, the block is rolled back. Django itself calls nothing before a commit."""
+    if not _before_commit:
+        Atomic.__exit__ = _exit_atomic  # type: ignore[method-assign]
+    if call not in _before_commit:
+        _before_commit.append(call)
+
+
+_django_exit_atomic = Atomic.__exit__
+
+
+def _exit_atomic(block: Atomic, kind: Any, error: Any, traceback: Any) -> None:
+    connection = transaction.get_connection(block.using)
+    blocks: list[Any] = connection.atomic_blocks
+    if len(blocks) == 1 or (blocks and blocks[-2]._from_testcase):  # a TestCase runs in blocks of its own
+        try:
+            for call in _before_commit:
+                call(connection, kind is None and not connection.needs_rollback)
+        except BaseException as raised:
+            _django_exit_atomic(block, type(raised), raised, raised.__traceback__)
+            raise
+    _django_exit_atomic(block, kind, error, traceback)
+
+
 def savepoint(using: str) -> AbstractContextManager[Any]:
     """A savepoint in the open transaction. Nothing in autocommit mode: there a failed query ends nothing."""
     return nullcontext() if connections[using].get_autocommit() else MergedSavepoint(using)

@@ -2,27 +2,22 @@
 
 That includes the changes of code that writes a streaming response.
 
-With ``BATCH_REQUESTS``, it also records the changes of a request together at its end.
+With ``BATCH_REQUESTS``, it also records the changes of each transaction of a request together at its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction
-from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
-from webhooks.capture.batch import batch
 from webhooks.capture.context import RequestActor, acting
+from webhooks.capture.transaction import transactions_as_batches
 from webhooks.conf import conf
-from webhooks.errors import RUN_MIGRATE, get_logger, is_missing_table
-from webhooks.models import Event
-
-logger = get_logger(__name__)
+from webhooks.errors import RUN_MIGRATE, is_missing_table
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
@@ -31,11 +26,9 @@ SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 def WebhooksMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Put it after Django's ``AuthenticationMiddleware``."""
     if iscoroutinefunction(get_response):
-        if conf.batch_requests:
-            logger.warning("BATCH_REQUESTS has no effect under ASGI: each change is recorded at once")
 
         async def handle_async(request: HttpRequest) -> HttpResponseBase:
-            with acting(actor := RequestActor(request)):
+            with acting(actor := RequestActor(request)), transactions_as_batches(_is_batched(request)):
                 response = await cast(Awaitable[HttpResponseBase], get_response(request))
             return _stream_as(actor, response)
 
@@ -43,14 +36,16 @@ def WebhooksMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[
         return handle_async
 
     def handle(request: HttpRequest) -> HttpResponseBase:
-        with acting(actor := RequestActor(request)), ExitStack() as stack:
-            request._webhooks_stack = stack  # type: ignore[attr-defined]
+        with acting(actor := RequestActor(request)), transactions_as_batches(_is_batched(request)):
             response = cast(HttpResponseBase, get_response(request))
         return _stream_as(actor, response)
 
-    handle.process_view = process_view  # type: ignore[attr-defined]
     handle.process_exception = process_exception  # type: ignore[attr-defined]
     return handle
+
+
+def _is_batched(request: HttpRequest) -> bool:
+    return conf.batch_requests and request.method not in SAFE_METHODS
 
 
 def _stream_as(actor: RequestActor, response: HttpResponseBase) -> HttpResponseBase:
@@ -80,18 +75,6 @@ async def _async_parts(actor: RequestActor, parts: AsyncIterator[bytes]) -> Asyn
         if part is None:
             return
         yield part
-
-
-def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """Open a batch around a view that may change something, if Django runs the view in a transaction.
-
-    The view's transaction becomes a savepoint in the transaction of the batch, so it rolls back as before.
-    """
-    using = Event.objects.db
-    if not (conf.enabled and conf.batch_requests) or request.method in SAFE_METHODS:
-        return
-    if connections.settings[using]["ATOMIC_REQUESTS"] and using not in getattr(view, "_non_atomic_requests", ()):
-        request._webhooks_stack.enter_context(batch(using))  # type: ignore[attr-defined]
 
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import connections, transaction
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.test import Client, override_settings
+from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
 import webhooks
 from tests.support.makers import actions, events, last_data, make_webhook
-from tests.testapp.models import Thing
+from tests.support.statements import statements_of
+from tests.support.threads import aside
+from tests.testapp.models import Country, Label, Thing
+from webhooks.capture.transaction import transactions_as_batches
 from webhooks.middleware import WebhooksMiddleware
 
 pytestmark = pytest.mark.usefixtures("database", "batched")
@@ -125,17 +130,121 @@ def test_an_error_of_the_recording_costs_the_request_nothing(client: Client, mon
     assert Thing.objects.get().name == "as it is at the end"
 
 
-def test_under_asgi_it_is_said_to_have_no_effect(app_log: pytest.LogCaptureFixture) -> None:
-    async def view(request: HttpRequest) -> HttpResponse:
-        return HttpResponse()
+def test_under_asgi_the_changes_are_put_together_too() -> None:
+    make_webhook(Thing)
 
-    handle: Any = WebhooksMiddleware(view)
+    def sync_view(request: HttpRequest) -> HttpResponse:
+        try:
+            with transaction.atomic():
+                return change(request)
+        finally:
+            connections.close_all()
+
+    handle: Any = WebhooksMiddleware(sync_to_async(sync_view, thread_sensitive=False))
     assert asyncio.iscoroutinefunction(handle)
-    assert not hasattr(handle, "process_view")
-    assert "BATCH_REQUESTS has no effect under ASGI" in app_log.text
+    request = RequestFactory().post("/change/")
+    assert aside(lambda: asyncio.run(handle(request))).content == b"0"
+    assert last_data()["name"] == "as it is at the end"
+
+
+# What else runs in the request
+
+
+def around(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Middleware of a project, with its own changes after the view. It goes on if one of them is refused."""
+
+    def handle(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        seen.append(Thing.objects.count())
+        with suppress(IntegrityError):
+            Country.objects.create(code="no", name="Norway")
+        with transaction.atomic(durable=True):
+            Label.objects.create(name="audited")
+        return response
+
+    return handle
+
+
+seen: list[int] = []
+
+
+def test_middleware_around_the_view_cannot_take_back_what_the_view_committed(client: Client, settings: Any) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.around"]
+    Country.objects.create(code="no", name="Norway")
+    make_webhook(Thing, Label)
+    assert client.post("/change/").status_code == 200
+    assert (Thing.objects.get().name, last_data(Thing)["name"]) == ("as it is at the end", "as it is at the end")
+    assert actions(Label) == ["created"]
+    assert not connection.in_atomic_block
+
+
+def test_the_view_pays_no_savepoint_for_the_batch(client: Client, webhooks_settings: Callable[..., None]) -> None:
+    make_webhook(Label)
+    client.post("/change/")
+    costs = []
+    for is_on in (False, True):
+        webhooks_settings(BATCH_REQUESTS=is_on)
+        costs.append(len(statements_of(lambda: client.post("/change/"))))
+    assert costs[0] == costs[1]
+
+
+def test_a_request_in_a_test_case_is_recorded_at_its_end(client: Client) -> None:
+    make_webhook(Thing)
+    with transaction.atomic() as _, suppress(ZeroDivisionError):
+        connection.atomic_blocks[-1]._from_testcase = True
+        Thing.objects.create(name="of the test")
+        assert client.post("/fail/").status_code == 500
+        assert client.post("/change/").content == b"1"
+        assert (actions(), last_data()["name"]) == (["created", "created"], "as it is at the end")
+        Thing.objects.create(name="of the test")
+        assert len(events()) == 3
 
 
 # Jobs
+
+
+def test_each_transaction_of_a_job_is_recorded_at_its_end() -> None:
+    make_webhook(Thing)
+    Country.objects.create(code="no", name="Norway")
+    with transactions_as_batches():
+        thing = Thing.objects.create(name="at once")
+        assert last_data()["name"] == "at once"
+        with suppress(IntegrityError):
+            Country.objects.create(code="no", name="Norway")
+        with transaction.atomic():
+            thing.save()
+            Thing.objects.update(name="first")
+            with transaction.atomic(), webhooks.batch():
+                thing.labels.add(Label.objects.create(name="red"))
+            assert len(events()) == 1
+        assert (len(events()), last_data()["name"], last_data()["labels"]) == (2, "first", ["red"])
+        with suppress(ZeroDivisionError), transaction.atomic():
+            thing.save()
+            raise ZeroDivisionError
+        thing.delete()
+    assert actions() == ["created", "updated", "deleted"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_transaction_whose_changes_cannot_be_recorded_is_committed(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_webhook(Thing)
+    with transactions_as_batches(), monkeypatch.context() as patched:
+        patched.setattr("webhooks.models.Event.insert_all", lambda *args: 1 / 0)
+        patched.setattr("webhooks.models.Event.insert", lambda *args: 1 / 0)
+        with transaction.atomic():
+            for number in range(count):
+                Thing.objects.create(name=str(number))
+    assert Thing.objects.count() == count
+
+
+def test_a_change_of_a_serializer_does_not_begin_another_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_webhook(Thing, Label)
+    monkeypatch.setattr(Thing, "__str__", lambda thing: Label.objects.create(name="by the serializer").name)
+    with transactions_as_batches(), transaction.atomic():
+        Thing.objects.create(name="a")
+    assert (actions(Thing), actions(Label)) == (["created"], ["created"])
 
 
 def test_a_batch_that_is_to_be_rolled_back_records_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 from django.db import transaction
 
@@ -11,7 +12,15 @@ from webhooks.capture import events, serialize
 from webhooks.capture.context import Block, block
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
-from webhooks.capture.transaction import Change, Entry, Key, TransactionState, current_or_new_state
+from webhooks.capture.transaction import (
+    Change,
+    Entry,
+    Key,
+    TransactionState,
+    current_or_new_state,
+    current_state,
+    transactions_as_batches,
+)
 from webhooks.db import reading_from
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
@@ -52,6 +61,18 @@ def _batch(using: str | None) -> Generator[None]:
         if not state.connection.needs_rollback:
             with reading_from(using):
                 _record_batch(state, entries)
+
+
+def end_transaction(connection: Any, is_kept: bool) -> None:
+    """Record the changes of a transaction that is a batch, if it is to be committed. Raises only what aborts it."""
+    state = current_state(connection.alias)
+    if state is None or state.batch is None:
+        return  # first: each transaction of the project ends here
+    entries, state.batch = state.batch, None
+    state.serialized_for_deletion.clear()
+    if is_kept and entries:
+        with transactions_as_batches(False), reading_from(state.using):
+            _record_batch(state, entries)
 
 
 def _record_batch(state: TransactionState, entries: list[Entry]) -> None:

@@ -31,6 +31,7 @@ from webhooks.capture.transaction import (
     current_or_new_state,
     current_state,
     in_block,
+    is_batched,
 )
 from webhooks.conf import conf
 from webhooks.db import MergedSavepoint, in_chunks, reading_from
@@ -87,8 +88,7 @@ def records_later(using: str) -> bool:
     In autocommit mode it is recorded before them: each of their saves is a transaction after it. In a batch, all is
     read at the end.
     """
-    state = current_state(using)
-    return in_block(using) and (state is None or state.batch is None)
+    return in_block(using) and not is_batched(using)
 
 
 def announce(objects: Mapping[Registration, Collection[Any]], action: Action, using: str) -> None:

@@ -12,6 +12,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import NoneType
@@ -342,6 +343,35 @@ class TransactionState:
         self._log.note(partial(setattr, self, "is_outdated", True))
 
 
+# Whether each transaction is a batch: of a request or a job with ``BATCH_REQUESTS``, in this thread or task.
+_are_batches: ContextVar[bool] = ContextVar("webhooks_transactions_are_batches", default=False)
+
+
+@contextmanager
+def transactions_as_batches(is_on: bool = True) -> Iterator[None]:
+    """Record the changes of each transaction in this block together at its end, as ``webhooks.batch()`` does.
+
+    Opens no transaction: what the project commits is committed, whatever it does next."""
+    before = _are_batches.get()
+    _are_batches.set(is_on)
+    try:
+        yield
+    finally:
+        _are_batches.set(before)
+
+
+def is_batched(using: str) -> bool:
+    """Whether a change is recorded at the end of a batch, which may be the open transaction."""
+    state = current_state(using)
+    return (state is not None and state.batch is not None) or _is_batch(using)
+
+
+def _is_batch(using: str) -> bool:
+    """Whether the open transaction is a batch. That of a ``TestCase`` is none: it never ends."""
+    blocks: list[Any] = connections[using].atomic_blocks
+    return _are_batches.get() and bool(blocks) and not blocks[-1]._from_testcase
+
+
 # The latest state of each database, by its alias. Only the transaction keeps it alive. Connections belong to threads.
 # ``connections[alias]`` takes longer than the rest of what a row without subscribers costs, and a deletion may cascade
 # to thousands of rows. So ``current_state`` avoids it.
@@ -402,6 +432,8 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
         state = TransactionState(using)
         if in_block(using):
             state.register()
+    if state.batch is None and _is_batch(using):
+        state.batch = []
     return state
 
 

@@ -16,8 +16,8 @@ from django.http import HttpRequest
 from netbox.context import current_request
 from netbox.registry import registry
 
-from webhooks.capture.batch import batch
 from webhooks.capture.context import Actor, RequestActor, acting
+from webhooks.capture.transaction import transactions_as_batches
 from webhooks.conf import conf
 from webhooks.text import username_of
 
@@ -57,12 +57,12 @@ def other_request() -> Any | None:
 
 @contextmanager
 def record_together(request: Any) -> Iterator[None]:
-    """With ``BATCH_REQUESTS``, record the changes of a job or a script together at its end. It becomes one transaction.
+    """With ``BATCH_REQUESTS``, record the changes of each transaction of a job or a script together at its end.
 
     The middleware does that for requests.
     """
-    is_batched = conf.enabled and conf.batch_requests and not isinstance(request, HttpRequest)
-    with batch() if is_batched else nullcontext():
+    is_of_job = not isinstance(request, HttpRequest)
+    with transactions_as_batches() if conf.batch_requests and is_of_job else nullcontext():
         yield
 
 
