@@ -30,6 +30,7 @@ from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunState, State, Webhook
 from webhooks.operations import kinds, runs
+from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
 from webhooks.operations.webhooks import pause, resume
 
@@ -155,6 +156,49 @@ def test_the_rows_of_paused_webhooks_go_back_into_the_queue_and_they_are_probed(
     run = finished(runs.start("resend", {}, takes_all=True))
     assert (run.state, run.done) == (RunState.DONE, 6)
     assert len(inbox.received("ok/first")) == len(inbox.received("ok/second")) == 6
+
+
+def test_a_run_that_meets_an_error_of_the_database_again_fails_and_delays_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as one of a user who may view some rows of another database."""
+    make_delivery(make_webhook(Thing), State.FAILED)
+    broken = runs.start("retry", {}, takes_all=True)
+    other = runs.start("discard", {}, takes_all=True)
+    monkeypatch.setattr(kinds.RETRY, "count", lambda *args: fetch_all(Run.objects.db, "SELECT 1 FROM elsewhere"))
+    take_steps(other, 6)
+    broken.refresh_from_db()
+    assert other.state == RunState.DONE
+    assert (broken.state, "elsewhere" in broken.problem) == (RunState.FAILED, True)
+
+
+def test_a_run_goes_on_after_another_error_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_delivery(make_webhook(Thing), State.FAILED)
+    run = runs.start("discard", {}, takes_all=True)
+    count, tables = OF_DELIVERIES["discard"].count, ["first", "second"]
+
+    def fail_twice(*args: Any) -> Any:
+        return fetch_all(Run.objects.db, f"SELECT 1 FROM {tables.pop()}") if tables else count(*args)
+
+    monkeypatch.setattr(OF_DELIVERIES["discard"], "count", fail_twice)
+    take_steps(run, 6)
+    assert (run.state, run.done) == (RunState.DONE, 1)
+
+
+@pytest.mark.parametrize("message", ["database is locked", "canceling statement due to lock timeout"])
+def test_a_run_is_not_to_blame_for_a_lock(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    make_delivery(make_webhook(Thing), State.FAILED)
+    run = runs.start("discard", {}, takes_all=True)
+
+    def locked(*args: Any) -> Any:
+        raise OperationalError(message)
+
+    monkeypatch.setattr(OF_DELIVERIES["discard"], "count", locked)
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            take_steps(run, 1)
+    run.refresh_from_db()
+    assert run.state == RunState.RUNNING
 
 
 def test_a_run_of_a_user_who_is_gone_fails_if_it_was_restricted() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from django.db import Error
+from django.db import Error, OperationalError
 from django.dispatch import Signal
 from django.utils import translation
 
@@ -43,7 +43,7 @@ from webhooks.delivery.runs.risky import (
     counting_loss,
     time_limit,
 )
-from webhooks.errors import get_logger, reraise_job_timeout
+from webhooks.errors import describe_error, get_logger, is_missing_table, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.worker import begin_transaction, in_worker_transaction
@@ -115,6 +115,8 @@ class Runs:
         self._read: dict[tuple[int, int, int], list[Key]] = {}
         """Keys that were read ahead, by run, reading and webhook."""
         self._pace = Pace()
+        self._errors: dict[int, str] = {}
+        """The errors of the database that the last steps met, by run."""
         self._approved: set[int] = set()
         """The runs with users who may still begin them, since the last look."""
         self._claimed: tuple[Sequence[ClaimedRow], uuid.UUID, dict[int, Webhook]] | None = None
@@ -155,17 +157,33 @@ class Runs:
                 taken = self._take_step(run)
                 if taken is None:
                     taken = self._take_step(self._open[run.pk])
+                self._errors.pop(run.pk, None)
                 return taken or 0
-        except Error:
-            raise  # as any other transaction of the worker
         except Exception as error:
             reraise_job_timeout(error)
+            if isinstance(error, Error) and not self._is_met_again(run, error):
+                return 0
             if not isinstance(error, RunRefused):
                 logger.exception("The run %s cannot go on", run)
             problem = str(error)
             atomically(lambda: _end(run.pk, RunState.FAILED, problem), Run.objects.db)
             self._next_look = 0.0
             return 1
+
+    def _is_met_again(self, run: Run, error: Error) -> bool:
+        """Whether the last step of the run met the same error of the database. Raises it if the run may not be to
+        blame: it is about a lock, the time or the connection, or other statements fail, too."""
+        if isinstance(error, OperationalError) and not is_missing_table(error):
+            raise error
+        try:
+            fetch_all(Run.objects.db, "SELECT 1")
+        except Error:
+            raise error from None
+        before, self._errors[run.pk] = self._errors.get(run.pk), str(error)
+        if before != str(error):
+            logger.warning("The run %s met an error of the database, and tries again: %s", run, describe_error(error))
+            return False
+        return True
 
     def send(self) -> None:
         """Send what the last step has claimed. If the worker meets an error before, the lease of these rows ends."""
