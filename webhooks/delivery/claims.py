@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections import namedtuple
+from collections import Counter, deque, namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from django.db import OperationalError
 
 from webhooks import payloads
 from webhooks.conf import conf
@@ -18,8 +20,9 @@ from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.delivery.known_webhooks import may_go_on, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.delivery.sender import Sender
+from webhooks.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
-from webhooks.models.event import SENT_COLUMNS, TIME
+from webhooks.models.event import SENT_COLUMNS, TEXTS
 from webhooks.models.queue import ClaimedRow, DueWebhook
 from webhooks.models.worker import begin_transaction
 from webhooks.payloads import Bodies
@@ -33,6 +36,11 @@ LOOK_EVERY = 0.25
 
 # A worker that holds deliveries looks after so many seconds whether a user has changed or deleted their webhooks.
 LOOK_FOR_EDITS = 1.0
+
+
+# The bytes of large events that a worker holds at a time, by ``Event.size``. Each takes about twice that much until its
+# attempt ends. It reads so many of them before it looks for other work, and fewer if that takes longer (seconds).
+HELD_BYTES, READ_BYTES, SLOW_READ = 32 * 2**20, 8 * 2**20, 1.0
 
 # How many deliveries that have lost one lease, and two, a worker holds at a time.
 SUSPECTS = {1: 10, 2: 1}
@@ -53,9 +61,10 @@ class ClaimedDelivery:
         return self.row.id
 
 
-SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp"))  # type: ignore[misc]
+SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp", "size"))  # type: ignore[misc]
 
-_events_to_send = QueryByKeys(lambda: Event.objects.annotate(time=TIME).values_list(*SENT_COLUMNS, "time"))
+_events_to_send = QueryByKeys(lambda: Event.objects.to_send())
+_texts = QueryByKeys(lambda: Event.objects.values_list("pk", *TEXTS))
 
 
 def load_claimed(
@@ -68,7 +77,7 @@ def load_claimed(
     moment ago."""
     using = Delivery.objects.db
     if events is None:
-        events = map(SentEvent._make, _events_to_send.fetch(using, {row.event_id for row in rows}))
+        events = read_events(rows)
     by_id = {event.pk: event for event in events}
     if webhooks is None:
         webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
@@ -89,6 +98,33 @@ def load_claimed(
     return loaded
 
 
+def read_events(rows: Iterable[ClaimedRow]) -> list[Any]:
+    """The events of claimed rows, without the texts of large ones."""
+    return list(map(SentEvent._make, _events_to_send.fetch(Delivery.objects.db, {row.event_id for row in rows})))
+
+
+class Room:
+    """How much of large events a worker may still hold in memory. A webhook gets half of what the others leave: one
+    that hangs must not keep the large events of others out."""
+
+    def __init__(self, held: Iterable[tuple[int, int]]) -> None:
+        """``held`` has the webhook and the size of each large delivery."""
+        self._held = Counter[int]()
+        for webhook, size in held:
+            self._held[webhook] += size
+        self._all, self._new = self._held.total(), 0
+
+    def take(self, webhook: int, size: int) -> bool:
+        """Whether this one may be held, too. One event may be larger than all room: it is held alone."""
+        own = self._held[webhook]
+        fits = size + own <= (HELD_BYTES - self._all + own) / 2 and self._new + size <= READ_BYTES
+        if fits or not self._all:
+            self._held[webhook] += size
+            self._all, self._new = self._all + size, self._new + size
+            return True
+        return False
+
+
 class WorkerClaims:
     """The deliveries that one worker process holds. It gives them to its sender. Not thread-safe."""
 
@@ -105,6 +141,13 @@ class WorkerClaims:
         self._looked_for_edits = 0.0
         self._floors = ScanFloors()
         self._nothing_due_until = 0.0
+        self._large: dict[uuid.UUID, tuple[int, int]] = {}
+        """The webhook and the size of each large delivery that it holds."""
+        self._most_large: dict[int, int] = {}
+        """How many deliveries to claim at most of webhooks with large ones."""
+        self._without_room = set[int]()
+        """Webhooks of which it claims no more until it holds less."""
+        self._read_bytes, self._most_events = READ_BYTES, conf.batch
 
     @property
     def expects_nothing(self) -> bool:
@@ -141,6 +184,8 @@ class WorkerClaims:
         for delivery in deliveries:
             if self.holds(delivery):
                 del self.claimed[delivery.id]
+                if self._large.pop(delivery.id, None):
+                    self._without_room.clear()
 
     def claim_due(self, only_free: bool = False, takes_early: bool = False) -> int:
         """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many.
@@ -156,12 +201,12 @@ class WorkerClaims:
         if self.has_early:
             due = [webhook for webhook in due if not webhook.is_early]
         # A webhook that may claim nothing, such as one that hangs, leaves its share to the others.
-        share = self._share(sum(self._sender.capacity(webhook.id, conf.batch) > 0 for webhook in due))
+        share = self._share(sum(self._capacity(webhook.id, conf.batch) > 0 for webhook in due))
         if only_free:
             busy = {delivery.webhook.pk for delivery in self.claimed.values()}
             due = [webhook for webhook in due if webhook.id not in busy]
         clean = [webhook for webhook in due if webhook.has[0]]
-        count = self._claim({webhook: self._sender.capacity(webhook.id, share) for webhook in clean})
+        count = self._claim({webhook: self._capacity(webhook.id, share) for webhook in clean})
         for lost, most in SUSPECTS.items():
             free = most - sum(delivery.row.lost_leases == lost for delivery in self.claimed.values())
             # The probe of a paused webhook is a suspect only if nothing else is due.
@@ -183,7 +228,14 @@ class WorkerClaims:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some, and so many ``batches``
         are claimed at once. By the ids of webhooks that this worker does not avoid."""
         share = self._share(among, batches)
-        return {pk: self._sender.capacity(pk, share) for pk in webhooks if pk not in self._avoided}
+        return {pk: self._capacity(pk, share) for pk in webhooks if not self._is_left(pk)}
+
+    def _capacity(self, webhook: int, share: int) -> int:
+        return self._sender.capacity(webhook, min(share, self._most_large.get(webhook, share)))
+
+    def _is_left(self, webhook: int) -> bool:
+        """Whether this worker claims nothing of a webhook now."""
+        return webhook in self._avoided or webhook in self._without_room
 
     @staticmethod
     def _share(among: int, batches: int = 1) -> int:
@@ -195,7 +247,11 @@ class WorkerClaims:
         with self._floors.look() as floors:
             due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
         self._nothing_due_until = 0.0 if due else elapsed() + LOOK_EVERY
-        return [webhook for webhook in due if webhook.id not in self._avoided]
+        return [webhook for webhook in due if not self._is_left(webhook.id)]
+
+    def room(self) -> Room:
+        """The room for large events."""
+        return Room(self._large.values())
 
     def add(
         self,
@@ -205,16 +261,89 @@ class WorkerClaims:
         events: Iterable[Any] | None = None,
     ) -> None:
         """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end. ``webhooks``
-        by id and ``events`` are theirs, if the caller has just read them."""
-        loaded = load_claimed(rows, token, webhooks, events) if rows else []
+        by id and ``events`` are theirs, if the caller has just read them. Rows with large events are handed back if
+        there is no room for them."""
+        if not rows:
+            return
+        events = read_events(rows) if events is None else events
+        sizes = {event.pk: event.size for event in events if event.data is None}
+        if sizes:
+            rows = self._hand_back_large(rows, token, sizes)
+            events = self._with_texts(events, {row.event_id for row in rows if row.event_id in sizes})
+        loaded = load_claimed(rows, token, webhooks, events)
         self.claimed |= {delivery.id: delivery for delivery in loaded}
+        if sizes:
+            large = [one for one in loaded if one.row.event_id in sizes]
+            self._large |= {one.id: (one.webhook.pk, sizes[one.row.event_id]) for one in large}
+            if not self._large:
+                self._without_room.clear()
         self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
+
+    def _hand_back_large(
+        self, rows: Sequence[ClaimedRow], token: uuid.UUID, sizes: Mapping[int, int]
+    ) -> list[ClaimedRow]:
+        """Hand back what there is no room for: other workers may have some. Returns the rest. ``sizes`` has the large
+        events of the rows."""
+        room, kept, left = self.room(), list[ClaimedRow](), list[ClaimedRow]()
+        without_room, taken = set[int](), Counter[int]()
+        for row in rows:
+            size = sizes.get(row.event_id)
+            if size is None or (row.webhook_id not in without_room and room.take(row.webhook_id, size)):
+                kept.append(row)
+                taken[row.webhook_id] += 1
+            else:
+                left.append(row)
+                without_room.add(row.webhook_id)
+        for webhook in {row.webhook_id for row in rows if row.event_id in sizes} - without_room:
+            if webhook in self._most_large:
+                self._most_large[webhook] = min(2 * self._most_large[webhook], conf.batch)
+        self._most_large |= {webhook: max(1, taken[webhook]) for webhook in without_room}
+        if left:
+            self._without_room |= without_room
+            claimed = QueuedDelivery.objects.filter(pk__in=[row.id for row in left]).claimed({token})
+            atomically(claimed.release, QueuedDelivery.objects.db)
+            policy.cancel_probes(without_room)
+            self._nothing_due_until = 0.0
+        return kept
+
+    def _with_texts(self, events: Iterable[Any], large: Collection[int]) -> list[Any]:
+        """These events, the ``large`` ones with their texts. Reads a few megabytes at a time: a link may be slow, and
+        PostgreSQL may have a limit for the time of a statement."""
+        by_id = {event.pk: event for event in events}
+        left = deque(sorted(large))
+        while left:
+            part, size = list[int](), 0
+            while left and (not part or size + by_id[left[0]].size <= self._read_bytes):
+                size += by_id[left[0]].size
+                part.append(left.popleft())
+            began = elapsed()
+            try:
+                found = _texts.fetch(Delivery.objects.db, part)
+            except OperationalError as error:
+                if not is_statement_timeout(error) or len(part) == 1:
+                    raise
+                self._read_bytes = size // 2
+                left.extendleft(reversed(part))
+                continue
+            seconds = elapsed() - began
+            if seconds > SLOW_READ:
+                self._read_bytes = max(1, size // 2)
+            elif seconds < SLOW_READ / 4:
+                self._read_bytes = min(2 * self._read_bytes, READ_BYTES)
+            for pk, *texts in found:
+                by_id[pk] = by_id[pk]._replace(**dict(zip(TEXTS, texts, strict=True)))
+        return [event for event in by_id.values() if event.data is not None]
 
     def note_dispatched(self, events: int, deliveries: int, are_all_claimed: bool) -> None:
         """Expect as many deliveries of each of the next Events. If some are not claimed, they may be due."""
         if not are_all_claimed:
             self._nothing_due_until = 0.0
-        self.events_at_once = min(conf.batch, max(1, conf.batch * events // max(1, deliveries)))
+        self._most_events = min(2 * self._most_events, conf.batch)
+        self.events_at_once = min(self._most_events, max(1, conf.batch * events // max(1, deliveries)))
+
+    def note_cancelled(self) -> None:
+        """Dispatch fewer Events at once: PostgreSQL stopped a dispatch that took too long."""
+        self._most_events = self.events_at_once = max(1, self.events_at_once // 2)
 
     def renew(self) -> None:
         """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.

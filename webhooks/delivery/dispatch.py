@@ -10,16 +10,17 @@ from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any, NamedTuple
 
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 
 from webhooks.conf import conf
 from webhooks.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.known_webhooks import locked_webhooks, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
+from webhooks.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
 from webhooks.models.delivery import NewDelivery
-from webhooks.models.event import SENT_COLUMNS, TIME
+from webhooks.models.event import SENT_COLUMNS
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Marks, Place, lane_of
 from webhooks.models.queue import ClaimedRow
@@ -30,9 +31,10 @@ from webhooks.models.worker import begin_sql, hold_retention
 LOOK_SECONDS = 0.1
 PASSED_EVERY, PASSED_SHARE = 0.25, 4
 
-# The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
-READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
-NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for"))  # type: ignore[misc]
+# The columns that a dispatch reads of an Event. It reads the payload of a small one, too: the worker claims most
+# deliveries at once.
+ALSO_READ = ("object_id", "webhook_ids", "error", "waits_for")
+NewEvent: Any = namedtuple("NewEvent", (*SENT_COLUMNS, "timestamp", "size", *ALSO_READ))  # type: ignore[misc]
 
 
 class IsLocked(Exception):
@@ -130,9 +132,14 @@ def dispatch(
 def _dispatch_batch(first: int, begin: int, floors: ScanFloors, worker: WorkerClaims | None) -> Batch:
     with worker.claiming() if worker else nullcontext() as token:
         tries = count()
-        batch = atomically(
-            lambda: _dispatch(first, begin, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
-        )
+        try:
+            batch = atomically(
+                lambda: _dispatch(first, begin, floors, worker, token, is_again=next(tries) > 0), Event.objects.db
+            )
+        except OperationalError as error:
+            if worker and is_statement_timeout(error):
+                worker.note_cancelled()
+            raise
         if worker and token:
             worker.add(batch.claimed, token, batch.webhooks, batch.events)
     return batch
@@ -191,7 +198,8 @@ def _dispatch(
         left = {event.pk for event in events}
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
     deliveries = _placed(deliveries, firsts, found_ahead, marks)
-    heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
+    large = {event.pk: event.size for event in events if event.data is None}
+    heads = _claimed(deliveries, webhooks, large, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
     inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
     if {event.pk for event in events} - {pk for (pk,) in deleted}:
@@ -214,13 +222,7 @@ def _without(events: Sequence[Any], held_up: Container[int]) -> list[Any]:
 
 
 _events_to_dispatch = QueryByKeys(
-    lambda: (
-        Event.objects.still_undispatched()
-        .order_by("pk")
-        .annotate(time=TIME)
-        .with_waits_for()
-        .values_list(*READ_COLUMNS, "time", "waits_for")
-    )
+    lambda: Event.objects.still_undispatched().order_by("pk").with_waits_for().to_send(*ALSO_READ)
 )
 
 
@@ -288,15 +290,18 @@ def _placed(
 
 
 def _claimed(
-    deliveries: Sequence[NewDelivery], webhooks: Mapping[int, Webhook], worker: WorkerClaims
+    deliveries: Sequence[NewDelivery], webhooks: Mapping[int, Webhook], large: Mapping[int, int], worker: WorkerClaims
 ) -> set[uuid.UUID]:
-    """The deliveries that this worker sends at once: as many as it has capacity for."""
+    """The deliveries that this worker sends at once: as many as it has capacity and room for. ``large`` has the sizes
+    of large Events."""
     ready = [one for one in deliveries if one.state == State.PENDING]
     ids = {one.webhook_id for one in ready}
     free = worker.capacity([pk for pk in ids if webhooks[pk].is_sendable], len(ids))
-    chosen = set()
+    chosen, room = set(), worker.room()
     for one in ready:
-        if free.get(one.webhook_id, 0) > 0:
+        if free.get(one.webhook_id, 0) <= 0:
+            continue
+        if one.event_id not in large or room.take(one.webhook_id, large[one.event_id]):
             free[one.webhook_id] -= 1
             chosen.add(one.id)
     return chosen

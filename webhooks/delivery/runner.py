@@ -318,13 +318,13 @@ class DeliveryRunner:
                 recorded = atomically(
                     lambda: record(self._outcomes, self._worker, token if claim_next else None), Delivery.objects.db
                 )
+                self._forget_recorded(recorded)
                 self._claims.add(recorded.claimed, token)
             self.attempted += len(self._outcomes) - len(recorded.kept)
         except DataError:
             # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
             logger.exception("Attempts could not be stored; their deliveries are sent again")
-        kept = {delivery.id for delivery, _ in recorded.kept}
-        self._claims.forget(delivery for delivery, _ in self._outcomes if delivery.id not in kept)
+        self._forget_recorded(recorded)
         self._keep(recorded)
         self._outcomes = []
         self._recorded = time.monotonic()
@@ -332,6 +332,10 @@ class DeliveryRunner:
             self._runs.forget(recorded.stopped)
         if unsendable := recorded.stopped | recorded.busy:
             self._claims.hand_back_waiting(lambda delivery: delivery.webhook.pk in unsendable)
+
+    def _forget_recorded(self, recorded: Recorded) -> None:
+        kept = {delivery.id for delivery, _ in recorded.kept}
+        self._claims.forget(delivery for delivery, _ in self._outcomes if delivery.id not in kept)
 
     def _keep(self, recorded: Recorded) -> None:
         """Keep outcomes for later, and claim nothing more of their webhooks meanwhile."""

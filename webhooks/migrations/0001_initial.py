@@ -155,6 +155,7 @@ class Migration(migrations.Migration):
                 ('replayed_at', models.DateTimeField(blank=True, null=True, verbose_name='replayed at')),
                 ('replay_of', models.BigIntegerField(blank=True, help_text='The event that this one replays.', null=True, verbose_name='replay of')),
                 ('error', models.TextField(blank=True, db_default='', default='', help_text='Why it failed. A failed event is not sent.', verbose_name='error')),
+                ('size', models.IntegerField(db_default=0, default=0, editable=False, help_text='The bytes that its texts take at most, in a process that sends it.')),
             ],
             options={
                 'verbose_name': 'event',

@@ -56,6 +56,12 @@ SENT_COLUMNS = (
     "changed", "context", "serializers", "trace",
 )  # fmt: skip
 
+# The columns with text that is sent. Together they may have some megabytes.
+TEXTS = ("data", "serializers", "snapshots", "changed", "context", "request")
+
+# Workers read the texts of larger events than this apart from the others, a few megabytes at a time (``Event.size``).
+SMALL = 16_384
+
 # The order of the ids of events may differ from that of their times by this much. Transactions overlap, clocks of two
 # sites differ, and a clock that was an hour ahead is set back. A wider look only reads more events.
 OVERLAP = timedelta(hours=2)
@@ -134,12 +140,38 @@ def label_of_action(action: str) -> str:
 _IDS = Cast("webhook_ids", models.TextField())
 
 
+def _if_small(column: str) -> RawSQL:
+    """The text in a column of a small event, else NULL."""
+    statement = f"CASE WHEN rq_webhooks_event.size <= {SMALL} THEN rq_webhooks_event.{column} END"
+    kind = models.TextField() if column == "changed" else PackedTextField()
+    return RawSQL(statement, (), kind)  # noqa: S611 # nosec B611 # constants
+
+
 def _one_of_ids(webhook_id: int) -> str:
     """A pattern for this id in the text of a JSON list."""
     return rf"[^0-9]{webhook_id}[^0-9]"
 
 
+def size_of(texts: Iterable[Any]) -> int:
+    """The bytes that these texts take at most, for ``Event.size``."""
+    return sum(len(text) if text.isascii() else 4 * len(text) for text in texts if isinstance(text, str))
+
+
 class EventQuerySet(models.QuerySet["Event"]):
+    @alters_data
+    def update(self, **values: Any) -> int:
+        """As Django's. New data also has a new size."""
+        if "data" in values:
+            values["size"] = size_of(values.get(name) for name in TEXTS)
+        return super().update(**values)
+
+    def to_send(self, *columns: str) -> models.QuerySet[Event, Any]:
+        """The columns ``SENT_COLUMNS``, the time, the size, and these, as tuples. Events that are not ``SMALL`` have no
+        texts: their ``data`` is None."""
+        texts = {f"small_{name}": _if_small(name) for name in TEXTS}
+        names = (f"small_{name}" if name in TEXTS else name for name in SENT_COLUMNS)
+        return self.annotate(**texts, time=TIME).values_list(*names, "time", "size", *columns)
+
     def undispatched(self) -> EventQuerySet:
         return self.filter(undispatched__isnull=False, error="")
 
@@ -245,6 +277,9 @@ class Event(models.Model):
         _("replay of"), null=True, blank=True, help_text=_("The event that this one replays.")
     )
     error = models.TextField(_("error"), **EMPTY, help_text=_("Why it failed. A failed event is not sent."))
+    size = models.IntegerField(
+        **default(0), editable=False, help_text="The bytes that its texts take at most, in a process that sends it."
+    )
 
     objects = WriteDBManager.from_queryset(EventQuerySet)()
 
@@ -303,8 +338,17 @@ class Event(models.Model):
         return self.failure == "loop_protection"
 
     @alters_data
+    def save(self, *args: Any, **options: Any) -> None:
+        self.size = self._size()
+        super().save(*args, **options)
+
+    def _size(self) -> int:
+        return size_of((self.data, self.serializers, self.snapshots, self.changed, self.context, self.request))
+
+    @alters_data
     def insert(self, using: str) -> None:
         """Insert a new row, to be dispatched. Each change of an object pays for it: ``save()`` costs twice as much."""
+        self.size = self._size()
         connection, columns = connections[using], self._columns()
         values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]
         statement = insert_row_sql([str(column.column) for column in columns], "rq_webhooks_event")
@@ -318,6 +362,8 @@ class Event(models.Model):
 
         The rows are one parameter, as JSON text: SQLite limits the number of parameters.
         """
+        for event in new:
+            event.size = event._size()
         columns = [str(column.column) for column in cls._columns()]
         statement = f"{insert_rows_sql(using, columns, 'rq_webhooks_event')} RETURNING id"
         ids = [pk for rows in json_parts(new, using) for pk in _insert_undispatched(using, statement, [rows])]
