@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from webhooks.delivery import policy, retention, sweep
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
-from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook
+from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker
 from webhooks.models.lanes import lane_of
 from webhooks.network.attempt import Outcome
 
@@ -43,6 +44,51 @@ def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook
     assert states() == [State.PENDING, State.SENDING]
     taken = Delivery.objects.in_states(State.PENDING).get()
     assert (taken.attempt_count, taken.queued.claim) == (0, None)
+
+
+def test_the_claims_of_workers_that_died_are_found_in_parts_of_the_queue(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SEARCHED", 3)
+    expired = timezone.now() - timedelta(seconds=1)
+    dead = {4, 8, 14, 17}
+    for number in range(20):
+        one = make_delivery(webhook, State.SENDING if number in dead else State.PENDING, object_id=str(number))
+        Worker.objects.filter(token=one.queued.claim).update(lease_until=expired)
+    alive = make_delivery(webhook, State.SENDING, object_id="alive")
+    assert sweep_step(sweep.expire_leases) == 0, "17 is not among the newest three"
+    steps = [sweep_step(sweep.search_claims) for _ in range(4)]
+    # Another worker dies while the search is on its way.
+    late = Delivery.objects.order_by("pk")[19]
+    worker = Worker.objects.create(token=uuid.uuid4(), name="late", lease_until=expired)
+    QueuedDelivery.objects.filter(pk=late.pk).update(state=State.SENDING, claim=worker.pk)
+    monkeypatch.setattr(sweep, "SEARCHED", 1)
+    assert sweep_step(sweep.expire_leases) == 0
+    monkeypatch.setattr(sweep, "SEARCHED", 3)
+    steps += [sweep_step(sweep.search_claims) for _ in range(8)]
+    assert steps[:7] == [sweep.MORE] * 7
+    assert steps[-1] == 0, "the search has ended"
+    assert set(QueuedDelivery.objects.filter(state=State.SENDING).values_list("pk", flat=True)) == {alive.pk}
+    assert sorted(QueuedDelivery.objects.order_by("event").values_list("lost_leases", flat=True)) == [0] * 16 + [1] * 5
+    assert (Sweep.objects.get().lost_leases, Sweep.objects.get().ended_leases) == (5, {})
+
+
+def test_a_search_for_the_claims_of_a_worker_goes_on_in_its_share_of_the_time(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SEARCHED", 1)
+    for number in range(9):
+        make_delivery(webhook, object_id=str(number))
+    middle = QueuedDelivery.objects.order_by("pk")[4]
+    worker = Worker.objects.create(token=uuid.uuid4(), name="dead", lease_until=AGO)
+    QueuedDelivery.objects.filter(pk=middle.pk).update(state=State.SENDING, claim=worker.pk)
+    sweeper = Sweeper()
+    sweeper.sweep_urgent()
+    assert State.SENDING in states()
+    for _ in range(10):
+        sweeper.go_on()
+    assert states() == [State.PENDING] * 9
+    assert sweeper._unfinished == []
 
 
 def test_the_deliveries_of_a_worker_that_ended_in_a_step_of_a_run_have_no_loss(webhook: Webhook) -> None:

@@ -302,6 +302,8 @@ class Migration(migrations.Migration):
                 ('backlog', models.BigIntegerField(db_default=0, default=0)),
                 ('lost_leases', models.BigIntegerField(db_default=0, default=0)),
                 ('mailed', models.JSONField(db_default={}, default=dict)),
+                ('ended_leases', models.JSONField(db_default={}, default=dict)),
+                ('next_claim', models.UUIDField(null=True)),
             ],
             options={
                 'default_permissions': (),

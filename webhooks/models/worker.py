@@ -75,6 +75,19 @@ class Mark(NamedTuple):
     """The first id of the partition of this event."""
 
 
+class EndedLease(NamedTuple):
+    """A lease that has ended, until no row of the queue has its token any more."""
+
+    ended: float
+    """Seconds since 1970, in UTC."""
+    was_in_step: bool
+    """Whether the worker ended in a step of a run."""
+    searched_from: str
+    """The id of the first row that the search for its claims has read, in hexadecimal digits."""
+    is_around: bool = False
+    """Whether the search has come to the end of the queue since, and has begun anew."""
+
+
 class Sweep(models.Model):
     """The time of the last sweep, and how far its checks have come. One row: workers use it to agree on the next sweep.
 
@@ -83,7 +96,8 @@ class Sweep(models.Model):
     The others are the webhook and the lane where the next check for lanes without a head begins. ``problems`` has the
     alarms at ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
     ``backlog`` is for how many seconds succeeded deliveries are left after their retention. ``lost_leases`` counts
-    deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail.
+    deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail. ``ended_leases`` has
+    the columns of an ``EndedLease`` by token, and the search for their claims goes on at ``next_claim``.
     """
 
     swept_at = models.DateTimeField()
@@ -97,6 +111,8 @@ class Sweep(models.Model):
     backlog = models.BigIntegerField(default=0, db_default=0)
     lost_leases = models.BigIntegerField(default=0, db_default=0)
     mailed = models.JSONField(default=dict, db_default={})
+    ended_leases = models.JSONField(default=dict, db_default={})
+    next_claim = models.UUIDField(null=True)
 
     objects = WriteDBManager()
 
