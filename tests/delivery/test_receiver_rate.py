@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from webhooks.delivery.receiver_rate import LONGEST_REST, NO_LIMIT, ReceiverRate
@@ -22,7 +24,7 @@ class Limited:
         return is_accepted
 
 
-def ask(receiver: Limited, rate: ReceiverRate, seconds: float, now: float = 0.0) -> tuple[int, int]:
+def ask(receiver: Limited | Random, rate: ReceiverRate, seconds: float, now: float = 0.0) -> tuple[int, int]:
     """One request after another, each answered after a millisecond. How many were accepted, and refused."""
     end, accepted, refused = now + seconds, 0, 0
     while (now := max(now, rate.next_at)) < end:
@@ -44,6 +46,22 @@ def test_a_receiver_gets_nearly_as_much_as_it_accepts_and_little_more(a_second: 
     accepted, refused = ask(Limited(a_second), ReceiverRate(), 300)
     assert accepted > 0.8 * 300 * a_second
     assert refused < share * accepted
+
+
+class Random:
+    """A receiver that refuses a share of the requests at random, however few they are."""
+
+    def __init__(self, share: float) -> None:
+        self._share, self._random = share, random.Random(1)
+
+    def accepts(self, now: float) -> bool:
+        return self._random.random() >= self._share
+
+
+def test_a_receiver_that_refuses_a_few_requests_at_random_gets_as_many_as_its_rests_allow() -> None:
+    accepted, refused = ask(Random(0.01), ReceiverRate(), 600)
+    assert accepted > 50 * 600, "with a rest of a second after each hundred, 90 a second would be all"
+    assert refused < 0.02 * accepted
 
 
 def test_a_limit_that_is_gone_is_forgotten() -> None:

@@ -13,6 +13,14 @@ REST, LONGEST_REST = 1.0, 60.0
 # is found.
 FASTER, HALVED_IN = 0.995, 120
 
+# A limit refuses few requests once its rate is known. A receiver that refuses as few at random would get ever less: if it
+# usually accepts so many between two refusals, and asks for no longer rest, the time between requests grows by no more
+# than this factor.
+MANY_ACCEPTED, SLOWER = 30, 1.25
+
+# The part of the last number in the usual one.
+NEWEST = 0.25
+
 # Seconds. A shorter time between requests is no limit.
 NO_LIMIT = 0.001
 
@@ -28,6 +36,7 @@ class ReceiverRate:
         # What was accepted since a time, and until when without a pause.
         self._since, self._until, self._accepted = 0.0, 0.0, 0
         self._rest = REST
+        self._usually_accepted: float | None = None
 
     def begun(self, now: float) -> None:
         self.next_at = max(self.next_at, now + self.interval)
@@ -47,10 +56,13 @@ class ReceiverRate:
         if began < self._since:
             return False
         rest = min(max(wait or 0.0, self._rest), LONGEST_REST)
+        usually = self._accepted if self._usually_accepted is None else self._usually_accepted
+        self._usually_accepted = usually + NEWEST * (self._accepted - usually)
         if self._accepted:  # otherwise the rest says all
             until = min(now, self._until + self.interval + REST)
             interval = min((until + rest - self._since) / self._accepted, LONGEST_REST)
-            self.interval = min(interval, 2 * self.interval) if self.interval else interval
+            most = SLOWER if self._usually_accepted >= MANY_ACCEPTED and rest <= REST else 2
+            self.interval = min(interval, most * self.interval) if self.interval else interval
         self._rest = min(2 * self._rest, LONGEST_REST)
         self._since = self._until = self.next_at = now + rest
         self._accepted = 0
