@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_sigterm_lets_requests_in_flight_end(start: Start, inbox: Inbox) -> None
 
 
 @pytest.mark.one_database
+def test_a_second_sigterm_ends_the_worker_at_once(start: Start, inbox: Inbox) -> None:
+    make_delivery(make_webhook(Thing, url=inbox.url("hang"), timeout=60), State.PENDING)
+    QueuedDelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    process, log = start()
+    until(lambda: len(inbox.received()) == 1, 20, "the request")
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0, log.read_text()
+    assert QueuedDelivery.objects.get().state == State.PENDING
+
+
 def test_the_command_says_that_it_delivers_whatever_the_host_logs(
     database: str, webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

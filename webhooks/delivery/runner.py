@@ -86,7 +86,7 @@ class DeliveryRunner:
         self._kept_wait = self._kept_until = 0.0
         self.attempted = 0
         """The attempts that it has recorded."""
-        self._stopping = self._found_nothing = self._is_behind = False
+        self._stopping = self._is_hurried = self._found_nothing = self._is_behind = False
         self._recorded = time.monotonic()
 
     @property
@@ -202,6 +202,10 @@ class DeliveryRunner:
         """Claim nothing more. Safe to call from a signal handler."""
         self._stopping = True
 
+    def hurry(self) -> None:
+        """Let ``close`` wait no longer for requests in flight. Safe to call from a signal handler."""
+        self._is_hurried = True
+
     def close(self, grace: float) -> None:
         """Give requests in flight ``grace`` seconds to end, record them, and hand the rest back; no attempt is counted.
 
@@ -210,7 +214,7 @@ class DeliveryRunner:
         try:
             self._claims.hand_back_waiting()
             deadline = time.monotonic() + grace
-            while self._sender.is_busy and (left := deadline - time.monotonic()) > 0:
+            while self._sender.is_busy and not self._is_hurried and (left := deadline - time.monotonic()) > 0:
                 self._collect(left)
                 self._claims.renew()
             self._record()

@@ -37,7 +37,6 @@ class DatabaseWorker:
         self._listening: Any = None
         """The connection that gets notifications."""
         self._is_stopping, self._next_heartbeat = False, 0.0
-        self._grace: float = WARM_SECONDS
 
     def run(self) -> None:
         """Deliver until ``stop``. A second call of it ends the requests in flight."""
@@ -51,7 +50,7 @@ class DatabaseWorker:
                 has_more = self._slices.deliver(is_woken)
                 is_woken = self._wait(BUSY_POLL if has_more else conf.idle_poll)
         finally:
-            self._slices.close(self._grace)
+            self._slices.close(WARM_SECONDS)
             with suppress(Error):
                 Lease.objects.filter(token=self._token).delete()
             hooks.flush()
@@ -59,7 +58,7 @@ class DatabaseWorker:
     def stop(self) -> None:
         """Claim nothing more, and end once the requests in flight have ended. Safe in a signal handler."""
         if self._is_stopping:
-            self._grace = 0
+            self._slices.runner.hurry()
         self._is_stopping = True
         self._slices.runner.stop()
 
