@@ -546,6 +546,14 @@ def aggregate_sql(number: str, rows: QuerySet[Any]) -> Statement:
     return f"(SELECT {number} FROM ({statement}) AS counted)", parameters
 
 
+def exists_sql(condition: str, rows: QuerySet[Any]) -> Statement:
+    """Whether one of these rows meets the condition. It reads them in their order, up to the first one that does."""
+    statement, parameters = as_sql(rows)
+    if statement == NOTHING:
+        return "false", ()
+    return f"EXISTS (SELECT 1 FROM ({statement}) AS found WHERE {condition})", parameters
+
+
 def fingerprint_sql(for_postgresql: bool, *selects: tuple[Sequence[str], str]) -> str:
     """A SELECT of one text that differs if any of these rows does. Each is some columns, and the tables they are of.
 

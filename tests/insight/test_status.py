@@ -77,6 +77,19 @@ def test_a_note_is_no_problem(webhook: Webhook, capsys: Any) -> None:
     assert "\nNOTE  1 webhook is being deleted." in said
 
 
+def test_failed_deliveries_that_no_retry_takes_are_no_problem(webhook: Webhook, capsys: Any) -> None:
+    failed, later = ([make_site_event(key, "AMS") for key in (1, 2)] for _ in range(2))
+    for event in failed:
+        make_site_delivery(webhook, State.FAILED, event)
+    make_site_delivery(webhook, State.SUCCEEDED, later[0])
+    exit_status, said = run(capsys)
+    assert (exit_status, "of “CMDB” failed and will not be retried" in said) == (1, True)
+    make_site_delivery(webhook, State.SUCCEEDED, later[1])
+    exit_status, said = run(capsys)
+    assert exit_status == 0
+    assert "NOTE  2 failed deliveries of “CMDB” are superseded" in said
+
+
 def test_warnings_name_the_problem_and_what_to_do(webhook: Webhook, capsys: Any) -> None:
     make_site_delivery(webhook, State.FAILED)
     make_site_event(2, "odd", data="", error="KeyError")

@@ -32,6 +32,8 @@ from webhooks.models.filters import filter_time
 from webhooks.operations import backfills, runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
+from webhooks.pages.run import RunPage
+from webhooks.permissions import Operator
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -234,6 +236,18 @@ def test_a_preview_says_what_waits_beside_what_matches_and_what_it_leaves_out() 
     found = runs.preview("recover", chosen)
     left_out = "It leaves out 1 superseded delivery: its receiver has a later state of the object."
     assert (found.count, found.note) == (0, f"{left_out} {held}")
+
+
+def test_a_run_says_how_many_superseded_deliveries_it_left_out(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(3):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    for number in range(2):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(number))
+    for kind, filters in (("recover", since_long_ago(webhook)), ("retry", {"webhook": webhook.pk})):
+        run = finished(runs.start(kind, filters))
+        assert (run.total, run.done + run.skipped, run.superseded) == (int(kind == "recover"), run.total, 2)
+    assert RunPage(run, Operator("test")).note.startswith("It leaves out 2 superseded deliveries")
 
 
 def test_a_run_takes_deliveries_of_a_model_that_is_not_registered_any_more() -> None:

@@ -64,8 +64,8 @@ class RunSerializer(ReadOnlySerializer[Run]):
     class Meta:
         model = Run
         fields = (
-            "id", "kind", "filters", "requested_by", "state", "total", "done", "failed", "skipped", "percent",
-            "problem", "created", "finished_at",
+            "id", "kind", "filters", "requested_by", "state", "total", "done", "failed", "skipped", "superseded",
+            "percent", "problem", "created", "finished_at",
         )  # fmt: skip
 
     def to_representation(self, instance: Run) -> Any:

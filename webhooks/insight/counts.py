@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery, UUIDField
+from django.db.models import BooleanField, Case, Exists, IntegerField, OuterRef, QuerySet, Subquery, UUIDField, When
 
 from webhooks import permissions
 from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
 from webhooks.models import Delivery, State, Webhook
+from webhooks.models.delivery import IS_SUPERSEDED
 from webhooks.models.queue import QueuedDeliveryQuerySet
 
 # Counts over all rows stop at the first cap; counts for one webhook or one lane stop at the second.
@@ -99,11 +100,14 @@ class FailedGroup:
     count: int
     since: datetime
     last: datetime
+    is_current: bool = True
+    """Whether one of the newest is not superseded. Otherwise there is nothing to do."""
 
 
 def failed_groups_sql(user: Any) -> Statement:
     """The statement of ``failed_groups``. Its first parameter, the webhooks, is missing."""
-    return permissions.visible_queue(user).failed_groups_sql(EACH_CAP)
+    is_superseded = Case(When(IS_SUPERSEDED, then=True), default=False, output_field=BooleanField())
+    return permissions.visible_queue(user).failed_groups_sql(EACH_CAP, is_superseded)
 
 
 def failed_groups(webhooks: Collection[int], statement: Statement) -> list[FailedGroup]:
@@ -112,8 +116,8 @@ def failed_groups(webhooks: Collection[int], statement: Statement) -> list[Faile
     _, chosen_param = among_sql(using, webhooks)
     found = fetch_all(using, statement[0], [chosen_param, *statement[1]])
     groups = [
-        FailedGroup(webhook, kind, count, stored_time(since), stored_time(last))
-        for webhook, kind, count, since, last in found
+        FailedGroup(webhook, kind, count, stored_time(since), stored_time(last), bool(is_current))
+        for webhook, kind, count, since, last, is_current in found
         if count and since and last
     ]
     return sorted(groups, key=lambda group: -group.count)

@@ -259,6 +259,8 @@ class RunCommand(DatabaseCommand):
             self.stdout.write("")
         skipped = f", {run.skipped:,} skipped" if run.skipped else ""
         self.stdout.write(f"{self._kind.past} {run.done:,}, {run.failed:,} failed{skipped}.")
+        if run.superseded:
+            self.stdout.write(runs.superseded_note(run.superseded))
         if self._kind.takes_pending and (held := retries.held_back(run.filters.get("webhook"), self._operator)):
             hint = " Or repeat the command with --resume." if "Resume" in held else ""
             self.stdout.write(f"{held}{hint}")

@@ -471,6 +471,7 @@ class Migration(migrations.Migration):
                 ('done', models.PositiveIntegerField(db_default=0, default=0, verbose_name='done')),
                 ('failed', models.PositiveIntegerField(db_default=0, default=0, help_text='Rows with which it could not be done.', verbose_name='failed')),
                 ('skipped', models.PositiveIntegerField(db_default=0, default=0, help_text='Rows that did not match any more, or that need nothing.', verbose_name='skipped')),
+                ('superseded', models.PositiveIntegerField(db_default=0, default=0, help_text='Superseded deliveries that it left out.', verbose_name='superseded')),
                 ('problem', models.TextField(blank=True, db_default='', default='', help_text='Why the run, or the last row that failed, failed.', verbose_name='problem')),
                 ('last_event', models.BigIntegerField(db_default=0, default=0, help_text='The newest event when it began. It takes no later one.')),
                 ('counted_event', models.BigIntegerField(db_default=0, default=0, help_text='The last event up to which its rows are counted, until there is a total.')),

@@ -135,7 +135,8 @@ class SupersedesFailed(HasLaterState):
 
 # A delivery failed, and a later change of its object was accepted by its webhook: to send it again would bring an old
 # state. A webhook that sends in any order has no lanes, and so no later ones.
-SUPERSEDED = Q(outcome=State.FAILED, lane__isnull=False) & Q(HasLaterState())
+IS_SUPERSEDED = Q(HasLaterState(), lane__isnull=False)
+SUPERSEDED = Q(outcome=State.FAILED) & IS_SUPERSEDED
 
 
 class EndOfFirstAttempt(Func):

@@ -33,6 +33,7 @@ from webhooks.db import (
     as_sql,
     delete_sql,
     execute,
+    exists_sql,
     fetch_all,
     is_postgresql,
     json_rows_sql,
@@ -156,9 +157,10 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         due_at = Coalesce("due_at", DatabaseNow()) if wait is None else DatabaseNow(wait)
         return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, due_at=due_at, **also)
 
-    def failed_groups_sql(self, cap: int) -> Statement:
-        """The failed deliveries of each webhook with each kind of error: their number up to ``cap + 1``, and when the
-        first and the last one failed. The first parameter, the webhooks, is missing: see ``among_sql``.
+    def failed_groups_sql(self, cap: int, is_superseded: Any) -> Statement:
+        """The failed deliveries of each webhook with each kind of error: their number up to ``cap + 1``, when the first
+        and the last one failed, and whether one of the newest is not superseded, by this expression. The first
+        parameter, the webhooks, is missing: see ``among_sql``.
 
         Goes through an index from one reason of a webhook to the next.
         """
@@ -168,6 +170,8 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         count, count_params = aggregate_sql("COUNT(*)", own.order_by("failed_at").values("pk")[: cap + 1])
         first, first_params = as_sql(own.order_by("failed_at").values("failed_at")[:1])
         last, last_params = as_sql(own.order_by("-failed_at").values("failed_at")[:1])
+        newest = own.order_by("-failed_at").annotate(superseded=is_superseded).values("superseded")
+        current, current_params = exists_sql("NOT superseded", newest[: cap + 1])
         statement = f"""
             WITH RECURSIVE reason AS (
                 SELECT id AS webhook_id, ({kind} = rq_webhooks_webhook.id) AS kind
@@ -176,9 +180,9 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
                 SELECT webhook_id, ({kind} = reason.webhook_id AND error_kind > reason.kind) FROM reason
                 WHERE kind IS NOT NULL
             )
-            SELECT webhook_id, kind, {count}, ({first}), ({last}) FROM reason WHERE kind IS NOT NULL
+            SELECT webhook_id, kind, {count}, ({first}), ({last}), {current} FROM reason WHERE kind IS NOT NULL
         """
-        return statement, [*count_params, *first_params, *last_params]
+        return statement, [*count_params, *first_params, *last_params, *current_params]
 
     @alters_data
     def hasten_heads(self, webhook_ids: Collection[int], goes_on: bool = False) -> int:

@@ -108,6 +108,9 @@ class Run(models.Model):
     skipped = models.PositiveIntegerField(
         _("skipped"), **default(0), help_text=_("Rows that did not match any more, or that need nothing.")
     )
+    superseded = models.PositiveIntegerField(
+        _("superseded"), **default(0), help_text=_("Superseded deliveries that it left out.")
+    )
     problem = models.TextField(_("problem"), **EMPTY, help_text=_("Why the run, or the last row that failed, failed."))
     last_event = models.BigIntegerField(
         **default(0), help_text=_("The newest event when it began. It takes no later one.")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,7 +17,18 @@ from django.utils.translation import ngettext_lazy
 
 from webhooks import permissions
 from webhooks.db import Among, DatabaseNow, to_db_time
-from webhooks.delivery.runs.kinds import Applied, Key, Look, Portion, Position, RunKind, TimeLeft, next_events, user_of
+from webhooks.delivery.runs.kinds import (
+    LEFT_OUT,
+    Applied,
+    Key,
+    Look,
+    Portion,
+    Position,
+    RunKind,
+    TimeLeft,
+    next_events,
+    user_of,
+)
 from webhooks.insight import history
 from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
@@ -138,8 +150,8 @@ class DeliveryKind(RunKind):
         return self.rows(run, user, with_superseded).filter(*conditions)
 
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        rows = self._rows_of_run(run, *_between(after, until)).order_by().values("webhook")
-        return dict(rows.annotate(count=Count("pk")).values_list("webhook", "count"))
+        counts, left_out = self._count(run, _between(after, until))
+        return {**counts, LEFT_OUT: left_out}
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return _first(self._rows_of_run(run, *_between(after, until), Q(webhook=webhook)), limit)
@@ -174,19 +186,27 @@ class DeliveryKind(RunKind):
         """Count the rows that meet the last of these conditions, and read the first ones. Mostly, enough of these meet
         the conditions before."""
         look = Look(until)
-        superseded: Any = superseded_column() if self._leaves_superseded(run) else Value(False)
-        rows = self._rows_of_run(run, *conditions[-1], with_superseded=True).order_by()
-        counts = rows.annotate(read_superseded=superseded).values("webhook", "read_superseded")
-        for row in counts.annotate(count=Count("pk")):
-            if row["read_superseded"]:
-                look.superseded += row["count"]
-            else:
-                look.counts[row["webhook"]] = row["count"]
+        look.counts, look.superseded = self._count(run, conditions[-1])
         wanted = min(limit, look.counts.total())
         for chosen in conditions:
             if len(look.first) < wanted:
                 look.first = _first(self._rows_of_run(run, *chosen), limit)
         return look
+
+    def _count(self, run: Run, conditions: Sequence[Any]) -> tuple[Counter[int], int]:
+        """The numbers of rows by webhook, and how many superseded ones the run leaves out."""
+        found, left_out = Counter[int](), 0
+        superseded: Any = superseded_column() if self._leaves_superseded(run) else Value(False)
+        rows = self._rows_of_run(run, *conditions, with_superseded=True).order_by()
+        counts = rows.annotate(read_superseded=superseded).values("webhook", "read_superseded")
+        for webhook, is_left_out, count in counts.annotate(count=Count("pk")).values_list(
+            "webhook", "read_superseded", "count"
+        ):
+            if is_left_out:
+                left_out += count
+            else:
+                found[webhook] = count
+        return found, left_out
 
     def rows_of_index(self, run: Run) -> list[QuerySet[Any]] | None:
         """A delivery fails after it was created: so the deliveries of a time are among the ones that failed since."""

@@ -110,6 +110,8 @@ class RunPage:
         self.title = title_of(run)
         self.progress = progress_text(run)
         self.problem = runs.shown_problem(run, user)
+        self.note = runs.superseded_note(run.superseded) if run.superseded else ""
+        """What it leaves out."""
         self.acts = acts_on(run, user)
         """The buttons."""
         self.filters = filters_in_words(run.filters)

@@ -38,6 +38,9 @@ NEEDED_SINCE = ("webhook", "created_after")
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
 
+# In a count, the key of the superseded deliveries that the run leaves out.
+LEFT_OUT = -1
+
 
 class Key(NamedTuple):
     """One row of a run. Within a webhook, the ids of events are the order, or other positions: ``RunKind.bounds``."""
@@ -262,7 +265,7 @@ class RunKind(ABC):
     @abstractmethod
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
         """The number of its rows by webhook, with events after one and up to another one. ``EVENTS`` is the key of rows
-        that are events."""
+        that are events, ``LEFT_OUT`` that of superseded deliveries."""
 
     @abstractmethod
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:

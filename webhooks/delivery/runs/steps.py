@@ -26,6 +26,7 @@ from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.known_webhooks import webhooks_by_id
 from webhooks.delivery.runs.kinds import (
     EVENTS,
+    LEFT_OUT,
     Applied,
     Key,
     Pace,
@@ -347,9 +348,10 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk, total=None).first()
     if run is None or run.counted_event != after:
         return Step(run, None if run else 0)
-    more = {str(webhook): count for webhook, count in found.items() if count}
+    more = {str(webhook): count for webhook, count in found.items() if count and webhook != LEFT_OUT}
     run.save_step(
         counted_event=until,
+        superseded=run.superseded + found.get(LEFT_OUT, 0),
         counts=run.counts | {webhook: run.counts.get(webhook, 0) + count for webhook, count in more.items()},
         cursors=dict.fromkeys(more, after) | run.cursors,
     )

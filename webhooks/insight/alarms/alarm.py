@@ -49,6 +49,7 @@ class Problem(StrEnum):
     FAILING = "failing"
     BLOCKED_LANES = "blocked_lanes"
     FAILED_DELIVERIES = "failed_deliveries"
+    SUPERSEDED = "superseded"
     FAILED_EVENTS = "failed_events"
     RETENTION = "retention"
     NONE = "none"

@@ -164,7 +164,7 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
         failing = {alarm.webhook_id for alarm in leftover}
         failed = [webhook.failed for webhook in overview.webhooks if webhook.pk in failing]
         count, cap = sum(failed), min(cap, sum(min(one, EACH_CAP) for one in failed))
-    elif not count or (overview.webhooks and not overview.has_more_webhooks):
+    elif (overview.webhooks and not overview.has_more_webhooks) or count <= _known_failed(overview):
         return []
     text = ngettext(
         "%(count)s delivery failed and will not be retried automatically.",
@@ -174,6 +174,11 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
     remedy = _("Open one of them to see why it failed. Correct the cause, then retry them.")
     since = min((alarm.since for alarm in leftover if alarm.since), default=None)
     return [Alarm(Problem.FAILED_DELIVERIES, text, remedy, since=since, consequences=tuple(leftover))]
+
+
+def _known_failed(overview: Overview) -> int:
+    """Failed deliveries of webhooks that have an alarm or a note about them."""
+    return sum(group.count for group in overview.failed_groups)
 
 
 def _all_well(overview: Overview) -> Alarm:

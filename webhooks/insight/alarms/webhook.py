@@ -164,14 +164,25 @@ def overdue(webhook: Any, now: datetime, has_worker: bool) -> Iterator[Alarm]:
 
 
 def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
-    """Deliveries that were given up, with their reasons."""
-    if not webhook.failed:
+    """Deliveries that were given up, with their reasons. A note if all are superseded: no retry takes those."""
+    superseded = sum(group.count for group in groups if not group.is_current)
+    groups = [group for group in groups if group.is_current]
+    if superseded and not groups:
+        text = ngettext(
+            "%(count)s failed delivery of “%(name)s” is superseded: its receiver has a later state of the object.",
+            "%(count)s failed deliveries of “%(name)s” are superseded: its receiver has later states of the objects.",
+            superseded,
+        ) % {"count": number(superseded, EACH_CAP), "name": webhook.name}
+        remedy = _("You need not do anything: a retry of many leaves them out.")
+        yield _alarm(webhook, Problem.SUPERSEDED, text, remedy, level=Level.NOTE, waiting=0)
+    count = webhook.failed - superseded
+    if count <= 0:
         return
     text = ngettext(
         "%(count)s delivery of “%(name)s” failed and will not be retried automatically.",
         "%(count)s deliveries of “%(name)s” failed and will not be retried automatically.",
-        webhook.failed,
-    ) % {"count": number(webhook.failed, EACH_CAP), "name": webhook.name}
+        count,
+    ) % {"count": number(count, EACH_CAP), "name": webhook.name}
     kind, remedy = "", _("Open one of them to see why it failed. Correct the cause, then retry them.")
     if known := [group for group in groups if group.kind]:
         reasons = [f"{label_of_kind(group.kind)} ({number(group.count, EACH_CAP)})" for group in known]
