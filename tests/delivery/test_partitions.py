@@ -672,7 +672,8 @@ def test_saves_and_dispatches_go_on_while_partitions_come_and_go(
     def change() -> bool:
         make_ahead()
         drop_old()
-        return moment(read_partitions("default", DELIVERY)[0].end) > datetime.now(UTC) - timedelta(days=DAYS)
+        retention = timedelta(days=DAYS, seconds=at_once_seconds())
+        return moment(read_partitions("default", DELIVERY)[0].end) > datetime.now(UTC) - retention
 
     until(change, 60, "the old partitions to go")
     may_end.set()
