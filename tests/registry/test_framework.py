@@ -18,6 +18,7 @@ from rest_framework import serializers
 from tests.support.makers import actions, changed, events, last_data, make_webhook, rename, sides
 from tests.testapp.models import Label, Part, Thing
 from webhooks import registry
+from webhooks.payloads import snapshots
 from webhooks.registry import framework
 from webhooks.registry.framework import Framework, set_framework
 
@@ -103,6 +104,9 @@ def test_what_is_excluded_stays_out_of_its_snapshots(thing: Thing) -> None:
     make_webhook(Thing, prechange=True)
     rename(thing)
     assert sides() == ({"id": thing.pk, "name": "old"}, {"id": thing.pk, "name": "new"})
+    registration = registry.registration_of(Thing)
+    assert snapshots.snapshot_fields(registration).keys() == {"id", "name"}
+    assert snapshots.related_snapshot(registration, thing) == {}
 
 
 def test_a_webhook_may_choose_its_columns_as_changed_fields(thing: Thing) -> None:
