@@ -37,7 +37,6 @@ LOOK_EVERY = 0.25
 # A worker that holds deliveries looks after so many seconds whether a user has changed or deleted their webhooks.
 LOOK_FOR_EDITS = 1.0
 
-
 # The bytes of large events that a worker holds at a time, by ``Event.size``. Each takes about twice that much until its
 # attempt ends. It reads so many of them before it looks for other work, and fewer if that takes longer (seconds).
 HELD_BYTES, READ_BYTES, SLOW_READ = 32 * 2**20, 8 * 2**20, 1.0
