@@ -31,7 +31,7 @@ def code_lines(name: str) -> int:
     skipped = set[int]()
     for node in ast.walk(ast.parse(FILES[name].read_text())):
         is_import = isinstance(node, ast.Import | ast.ImportFrom)
-        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        is_text = isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
         if is_import or is_text:
             skipped |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
     with FILES[name].open() as source:
@@ -67,7 +67,8 @@ def closure(names: list[str]) -> set[str]:
 @pytest.mark.parametrize("part", FLOORS)
 def test_a_part_stands_on_no_more_code_than_before(part: str) -> None:
     names, limit = FLOORS[part]["modules"], FLOORS[part]["lines"]
-    assert isinstance(names, list) and isinstance(limit, int)
+    assert isinstance(names, list)
+    assert isinstance(limit, int)
     lines = {name: code_lines(name) for name in closure([f"webhooks.{name}" for name in names])}
     found = sum(lines.values())
     shown = "\n".join(f"{count:6} {name}" for name, count in sorted(lines.items()))
