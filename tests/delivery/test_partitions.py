@@ -745,7 +745,38 @@ def test_a_mark_is_ahead_of_all_events_and_follows_the_partitions(webhook: Webho
     assert first == mark
     assert second[1] > mark[1]
     make_ahead()  # the clock was set back
-    assert Sweep.objects.get().marks == [mark]
+    assert Sweep.objects.get().marks == [[*mark[:3], second[3]]], "the end of the windows does not fall"
+
+
+def test_a_clock_that_is_set_back_keeps_the_order_of_an_object(webhook: Webhook) -> None:
+    divide(timezone.now() - timedelta(days=1), least=3)
+    partitions._make_mark("default")
+    first = make_event(webhook, timestamp=timezone.now() + timedelta(minutes=10))
+    assert dispatch() == 1
+    QueuedDelivery.objects.update(overtaken=False)  # so it was: the clock of the database was ahead, too
+    second = make_event(webhook)
+    assert dispatch() == 1
+    found = dict(QueuedDelivery.objects.values_list("event", "state"))
+    assert found == {first.pk: State.PENDING, second.pk: State.WAITING}
+
+
+def test_a_clock_that_was_far_ahead_leaves_no_time_without_partitions(webhook: Webhook) -> None:
+    now = timezone.now()
+    make_ahead()
+    with clock(now + timedelta(days=365)):
+        make_ahead()
+    ahead = [one for one in read_partitions("default", DELIVERY) if moment(one.begin) > now + timedelta(days=300)]
+    for days in (0, 1, 60, 364, 366):
+        with clock(now + timedelta(days=days)):
+            while make_ahead():
+                pass
+            first = now + timedelta(days=days)
+            begin, end = ((first + wait).timestamp() * 1000 for wait in (timedelta(minutes=1), PERIOD))
+            known = [one for one in read_partitions("default", DELIVERY) if one.end > begin and one.begin < end]
+            assert known[0].begin <= begin
+            assert known[-1].end >= end
+            assert all(before.end == after.begin for before, after in pairwise(known))
+    assert set(ahead) <= set(read_partitions("default", DELIVERY))
 
 
 def test_an_event_that_is_committed_long_after_a_mark_is_not_passed(webhook: Webhook) -> None:

@@ -152,10 +152,6 @@ def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
     return json_rows_sql(using, Place._fields, "rq_webhooks_queue"), f"[{','.join(rows)}]"
 
 
-# Milliseconds that the clock of another machine may be ahead of the database's.
-LEAD = 60_000
-
-
 class Window(NamedTuple):
     """The deliveries among which a dispatch looks for the last one of a lane, so that it reads few partitions.
 
@@ -175,19 +171,19 @@ class Marks(NamedTuple):
 
     known: Sequence[Mark] = ()
     end: uuid.UUID = id_at(0)
-    """The end of all windows at the moment."""
+    """The end of all windows. It never falls: what was created before it is in them, whatever the clock says."""
 
     @staticmethod
     def statements(using: str) -> list[Statement]:
         """What to read for ``read``."""
-        now = "(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()) * 1000)::bigint"
-        statement = f"SELECT (SELECT marks::text FROM rq_webhooks_sweep WHERE id = 1), {now}"
+        statement = "SELECT (SELECT marks::text FROM rq_webhooks_sweep WHERE id = 1)"
         return [(statement, [])] if is_postgresql(using) else []
 
     @classmethod
     def read(cls, *found: Sequence[Any]) -> Marks:
-        [[text, now]] = found[0] if found else [(None, 0)]
-        return cls([Mark(*one) for one in json.loads(text or "[]")], id_at(now + LEAD))
+        [[text]] = found[0] if found else [(None,)]
+        known = [Mark(*one) for one in json.loads(text or "[]")]
+        return cls(known, id_at(max((one.end for one in known), default=0)))
 
     def window(self, first: int) -> Window | None:
         """The deliveries among which those may be that are ahead of the ones of events from ``first`` on. None: all,

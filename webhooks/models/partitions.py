@@ -161,17 +161,30 @@ def make_ahead() -> bool:
 def _make_by_time(using: str) -> bool:
     known, now = read_partitions(using, DELIVERY), _now(using)
     period = _period(using, is_first=not known)
-    end, until, made = known[-1].end if known else 0, now + _ahead(period), 0
-    while end < until and made < MOST_AT_ONCE:
-        begin = end if end > now else (now // 1000 + MARGIN) * 1000
+    until, made = now + _ahead(period), 0
+    while (begin := _first_gap(known, now)) < until and made < MOST_AT_ONCE:
         end = (begin // period + 1) * period
         if end - begin < period / 2:
             end += period
+        # The clock was far ahead, and made one that begins later.
+        end = min([end, *(one.begin for one in known if one.begin > begin)])
         stamp = f"{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%d%H%M%S}"
         for table, column in BY_TIME.items():
             _make(using, table, column, stamp, id_at(begin), id_at(end))
+        known.append(Partition(stamp, begin, end, is_emptied=False))
         made += 1
-    return end < until
+    return begin < until
+
+
+def _first_gap(known: list[Partition], now: int) -> int:
+    """The first time from now on that is in no partition: soon, or where the ones of the present end."""
+    ordered = sorted(known, key=lambda one: one.begin)
+    is_covered = any(one.begin <= now < one.end for one in ordered)
+    gap = now if is_covered else (now // 1000 + MARGIN) * 1000
+    for one in ordered:
+        if one.begin <= gap < one.end:
+            gap = one.end
+    return gap
 
 
 def _make_of_events(using: str) -> bool:
@@ -192,18 +205,25 @@ def _make_of_events(using: str) -> bool:
 def _make_mark(using: str) -> None:
     """Make a mark when a new partition has begun, so that dispatches look into few partitions."""
     now, known = _now(using), Sweep.get_or_begin()[0].marks
-    marks = [one for one in known if one[1] <= now]  # the clock was ahead, and was set back
+    known = [Mark(*one) for one in known]
+    latest = max((one.end for one in known), default=0)
+    marks = [one for one in known if one.milliseconds <= now]  # the clock was ahead, and was set back
     if marks != known:
+        # What was created meanwhile must stay in the windows.
+        marks = [*marks[:-1], (marks[-1] if marks else Mark(0, 0))._replace(end=latest)]
         Sweep.objects.filter(pk=1).update(marks=marks)
-    begun = next((one for one in read_partitions(using, DELIVERY) if one.begin <= now < one.end), None)
-    if begun is None or (marks and marks[-1][1] >= begun.begin):
+    partitions = read_partitions(using, DELIVERY)
+    begun = next((one for one in partitions if one.begin <= now < one.end), None)
+    if begun is None or (marks and marks[-1].milliseconds >= begun.begin):
         return
     if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
         border = _last_event(using) + MIN_MARGIN_IDS
         # An event below the mark may be committed later. So the look begins where the mark before was made.
-        least = marks[-1][0] if marks else 0
+        least = marks[-1].event_id if marks else 0
         partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= least), default=0)
-        mark = Mark(border, begun.begin, partition)
+        # The next mark comes soon after the begin of the next partition.
+        end = next((one.end for one in partitions if one.begin == begun.end), begun.end)
+        mark = Mark(border, begun.begin, partition, max(end, latest))
         Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
 
 

@@ -73,6 +73,9 @@ class Mark(NamedTuple):
     milliseconds: int
     partition: int = 0
     """The first id of the partition of this event."""
+    end: int = 2**48 - 1
+    """Up to this time, in milliseconds since 1970, a dispatch looks for deliveries. The last mark has the latest end
+    that any mark had: the clock of the database may be set back."""
 
 
 class EndedLease(NamedTuple):
