@@ -74,6 +74,15 @@ def test_two_workers_share_the_deliveries_and_send_each_once(workers: Workers, i
 
 
 @pytest.mark.one_database
+def test_a_worker_that_spawns_its_jobs_delivers(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    worker = workers.start("rq.worker.SpawnWorker")
+    worker.wait_until_listening()
+    Thing.objects.create(name="router")
+    until(lambda: count(State.SUCCEEDED) == 1, 20, lambda: worker.text)
+
+
+@pytest.mark.one_database
 def test_rq_lists_the_worker_and_leaves_the_connection_as_it_is(workers: Workers, redis_url: str) -> None:
     workers.start().wait_until_listening()
     with closing(Redis.from_url(redis_url, socket_timeout=30)) as redis:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+import django
+from django.apps import apps
 
 if TYPE_CHECKING:
     from webhooks.workers.worker import WebhookWorker
 
 __all__ = ["WebhookWorker"]
+
+# rq's SpawnWorker runs each job in a new process, which has no models before Django is set up.
+if "RQ_JOB_ID" in os.environ and not (apps.ready or apps.loading):
+    django.setup()
 
 
 def __getattr__(name: str) -> Any:
