@@ -25,7 +25,7 @@ from webhooks import hooks, registry
 from webhooks.conf import conf
 from webhooks.insight.silence import Silence, read_unregistered
 from webhooks.insight.wording import in_english, registration_remedy
-from webhooks.models import Event, Webhook
+from webhooks.models import Attempt, Body, Delivery, Event, Skip, Webhook
 from webhooks.network import url_policy
 from webhooks.network.auth.receivers import Receiver, missed_key
 from webhooks.network.auth.strategies import load
@@ -48,6 +48,9 @@ UNSENDABLE = (
     "Until this is corrected, rqworker, runserver and most other commands refuse to start. A web server starts all the "
     "same: it marks every event of such an object as failed, and nothing of it is sent."
 )
+
+# Workers delete old rows of these by whole partitions, or by SQL.
+DELETED_IN_BULK = (Event, Delivery, Attempt, Body, Skip)
 
 
 Adapt = Callable[[CheckMessage], CheckMessage | None]
@@ -83,6 +86,7 @@ def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield from _check_queue()
         yield from _check_models(Event.objects.db)
         yield from _check_host()
+        yield from _check_references()
         yield from _check_database(Event.objects.db)
 
 
@@ -360,6 +364,22 @@ def _has_default_site(site: Any) -> bool:
     except NoReverseMatch:
         return False
     return True
+
+
+def _check_references() -> Iterator[CheckMessage]:
+    """Foreign keys of the project to rows that workers delete after their retention, without Django's collector."""
+    for model in apps.get_models(include_auto_created=True):
+        for field in model._meta.local_fields:
+            is_ours = model._meta.app_label == Event._meta.app_label
+            if field.related_model in DELETED_IN_BULK and not is_ours and getattr(field, "db_constraint", False):
+                target = field.related_model._meta.verbose_name_plural
+                yield Warning(
+                    f"{model._meta.label}.{field.name} is a foreign key to {target}, which the database enforces. A "
+                    "row keeps old ones from being deleted.",
+                    hint="Set db_constraint=False and on_delete=models.DO_NOTHING. The other row may be gone.",
+                    obj=field,
+                    id="webhooks.W021",
+                )
 
 
 def _check_kind_of_database(alias: str) -> Iterator[CheckMessage]:

@@ -19,6 +19,7 @@ from django.core.checks import ERROR, INFO, CheckMessage, run_checks
 from django.core.management import call_command
 from django.db import ConnectionHandler, OperationalError, models
 from django.test import Client
+from django.test.utils import isolate_apps
 from django.urls import clear_script_prefix, include, path, set_script_prefix
 from django.utils import translation
 from psycopg import IsolationLevel
@@ -32,7 +33,7 @@ from tests.testapp.object_permissions import RestrictedQuerySet, restricting
 from webhooks import checks, hooks, registry
 from webhooks.contrib.alerts.checks import EMAILS
 from webhooks.insight.silence import Silence
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.worker import WebhookWorker
@@ -816,3 +817,20 @@ def test_the_example_project_is_clean(tmp_path: Path, redis_url: str) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "no issues" in done.stdout
+
+
+@isolate_apps("tests.testapp")
+def test_a_foreign_key_of_the_project_to_what_workers_delete_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ticket(models.Model):
+        delivery = models.ForeignKey(Delivery, models.SET_NULL, null=True, related_name="+")
+        event = models.ForeignKey(Event, models.DO_NOTHING, null=True, related_name="+", db_constraint=False)
+        webhook = models.ForeignKey(Webhook, models.CASCADE, null=True, related_name="+")
+
+        class Meta:
+            app_label = "testapp"
+
+    assert "webhooks.W021" not in found()
+    known = apps.get_models()
+    monkeypatch.setattr(checks.apps, "get_models", lambda *args, **kwargs: [*known, Ticket])
+    message = found()["webhooks.W021"]
+    assert message.msg.startswith("testapp.Ticket.delivery is a foreign key to deliveries")

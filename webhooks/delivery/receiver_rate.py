@@ -13,8 +13,8 @@ REST, LONGEST_REST = 1.0, 60.0
 # is found.
 FASTER, HALVED_IN = 0.995, 120
 
-# A limit refuses few requests once its rate is known. A receiver that refuses as few at random would get ever less. So if
-# it usually accepts so many between two refusals, and asks for no longer rest, the time between requests grows by no
+# A limit refuses few requests once its rate is known. A receiver that refuses as few at random would get ever less. So
+# if it usually accepts so many between two refusals, and asks for no longer rest, the time between requests grows by no
 # more than this factor.
 MANY_ACCEPTED, SLOWER = 30, 1.25
 
