@@ -388,6 +388,19 @@ def test_a_failure_that_stops_a_webhook_stops_the_deliveries_behind_it(
     assert len(inbox.received()) == 1
 
 
+@pytest.mark.usefixtures("database")
+def test_the_first_success_after_a_resume_is_noted_soon_after_the_last_one() -> None:
+    webhook = make_webhook(Thing)
+    now = timezone.now()
+    Webhook.objects.update(
+        last_success_at=now - timedelta(seconds=2), last_failure_at=now - timedelta(seconds=1), failures_in_a_row=0
+    )
+    webhook.refresh_from_db()
+    atomically(lambda: policy.update_all({webhook: [OK]}), "default")
+    webhook.refresh_from_db()
+    assert webhook.last_success_at > webhook.last_failure_at
+
+
 def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
     database: str, django_assert_max_num_queries: Any
 ) -> None:

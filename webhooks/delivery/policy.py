@@ -177,6 +177,7 @@ def lock_changing(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> Lockable:
     using = Webhook.objects.db
     stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
     changes = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
+    changes |= Q(last_failure_at__gte=F("last_success_at"))  # a user has cleared the failures
     chosen = Webhook.objects.filter(Q(pk__in=failing) | changes & Q(pk__in=succeeding))
     lock = PreparedRead(chosen.select_for_update(skip_locked=True, no_key=True).annotate(now=DatabaseNow()))
     if not is_postgresql(using):  # it has one writer
@@ -211,7 +212,9 @@ def _is_started(webhook: Webhook) -> bool:
 def _may_change(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
     """Whether a success may change the row, by this worker's clock, which may be wrong."""
     age = (timezone.now() - webhook.last_success_at).total_seconds() if webhook.last_success_at else -1
-    is_noted = 0 <= age < SUCCESS_NOTED_EVERY
+    failed_at, succeeded_at = webhook.last_failure_at, webhook.last_success_at
+    has_failed_since = failed_at is not None and succeeded_at is not None and failed_at >= succeeded_at
+    is_noted = 0 <= age < SUCCESS_NOTED_EVERY and not has_failed_since
     return bool(webhook.failures_in_a_row) or not is_noted or not all(outcome.succeeded for outcome in outcomes)
 
 
