@@ -34,7 +34,7 @@ from webhooks.errors import about, get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched, Webhook
 from webhooks.network.attempt import Outcome, Request
 from webhooks.network.auth import waits
-from webhooks.network.transport import usable_descriptors
+from webhooks.network.loop import usable_descriptors
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, is_template
 
 logger = get_logger(__name__)

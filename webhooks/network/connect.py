@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +24,8 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import url_policy
 from webhooks.network.attempt import Refused, TimedOut
-from webhooks.network.loop import WRITE, Limits, Socket, Steps, in_thread, run
+from webhooks.network.lookups import in_thread
+from webhooks.network.loop import WRITE, Limits, Socket, Steps, run
 from webhooks.network.tls import start_tls, tls_context
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
 
@@ -51,7 +53,7 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
     name = host.lower().removesuffix(".")
     # The resolver gets the dot at the end, too: it then adds no domain of this machine to the name.
     addresses = yield from _judged_addresses(Destination(scheme, name, port), host)
-    context = (yield from in_thread(partial(tls_context, verify))) if scheme == "https" else None
+    context = (yield from _tls_context(verify)) if scheme == "https" else None
     through = _connect_through_proxy if conf.proxy else _connect_directly
     try:
         connection = yield from _connect_to_first(addresses, through, limits)
@@ -99,13 +101,25 @@ def _resolve(host: str, port: int) -> Steps[list[SocketAddress]]:
 
     Raises socket.gaierror, also for a text that cannot be a name, and TimedOut at the deadline.
     """
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = yield from in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        if address_of(host):
+            found = look_up(flags=socket.AI_NUMERICHOST)  # which asks no name server
+        else:
+            found = yield from in_thread((host, port), host.removesuffix(".").partition(".")[2] or host, look_up)
     except ValueError as error:  # a label of more than 63 characters, or a NUL: Python does not even ask
         raise socket.gaierror(socket.EAI_NONAME, str(error)) from None
     except TimeoutError as error:
         raise TimedOut("the name did not resolve", ErrorKind.RESOLVER) from error
     return [(family, address) for family, _, _, _, address in found]
+
+
+def _tls_context(verify: bool | str) -> Steps[ssl.SSLContext]:
+    """Raises Refused, and TimedOut if the disk with the CA file hangs."""
+    try:
+        return (yield from in_thread(("CA file", verify), f"CA file {verify}", partial(tls_context, verify)))
+    except TimeoutError as error:
+        raise TimedOut("the CA file could not be read", ErrorKind.CA_FILE) from error
 
 
 @lru_cache(maxsize=1)  # to read the settings for each connection would take longer than the rest

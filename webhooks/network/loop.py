@@ -1,4 +1,5 @@
-"""Many requests at once in one thread. Each is a generator that yields the socket that it waits for.
+"""Many requests at once in one thread. Each is a generator that yields the socket, or the result of another thread,
+that it waits for.
 
 A receiver decides how much work its answer is. So each answer has a small allowance of processor time. Beyond it, the
 answer is costly: all costly answers take turns, and together they get a fiftieth of the time of the thread.
@@ -7,13 +8,18 @@ answer is costly: all costly answers take turns, and together they get a fiftiet
 from __future__ import annotations
 
 import math
+import resource
 import select
 import selectors
 import socket
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from webhooks.error_kinds import ErrorKind
@@ -23,9 +29,11 @@ T = TypeVar("T")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 0  # it could go on at once, and lets others go first if it is costly
+RESULT = -1
 
-# Work that waits for sockets: it yields a socket with READ, WRITE or PAUSE, goes on when it may, and returns a T.
-Steps = Generator[tuple["Socket", int], None, T]
+# Work that waits: it yields a socket with READ, WRITE or PAUSE, or a future with RESULT, goes on when it may, and
+# returns a T.
+Steps = Generator[tuple["Socket | Future[Any]", int], None, T]
 
 # Seconds of processor time for one answer, and for what comes before it, ten times what a usual one takes: a TLS
 # handshake verifies certificates.
@@ -117,7 +125,7 @@ class Limits:
         if self._since is not None:
             self._since = self._now()
 
-    def step(self, steps: Steps[T], error: Exception | None = None) -> tuple[Socket, int]:
+    def step(self, steps: Steps[T], error: Exception | None = None) -> tuple[Socket | Future[Any], int]:
         """Take one step, and measure it. Passes on StopIteration and errors."""
         self._since = self._now()
         try:
@@ -139,10 +147,12 @@ class Limits:
 class Task:
     """Steps that a loop runs."""
 
-    __slots__ = ("done", "limits", "steps")
+    __slots__ = ("awaited", "done", "limits", "steps")
 
     def __init__(self, steps: Steps[Any], limits: Limits, done: Callable[[Any], None]) -> None:
         self.steps, self.limits, self.done = steps, limits, done
+        self.awaited: Future[Any] | None = None
+        """The result of another thread that it waits for."""
 
 
 class Socket(socket.socket):
@@ -204,45 +214,46 @@ def run(steps: Steps[T], limits: Limits) -> T:
     error: Exception | None = None
     try:
         while True:
-            sock, event = limits.step(steps, error)
+            awaited, event = limits.step(steps, error)
             if limits.is_costly:
                 time.sleep(max(0.0, min(max(limits.rest, MIN_REST), limits.end - time.monotonic())))
             left = limits.end - time.monotonic()
-            is_late = left <= 0 if event == PAUSE else not is_ready(sock, event, left)
+            if isinstance(awaited, Future):
+                with suppress(TimeoutError):
+                    awaited.exception(max(0.0, left))
+                is_late = not awaited.done()
+            else:
+                is_late = left <= 0 if event == PAUSE else not is_ready(awaited, event, left)
             error = TimeoutError("the deadline has passed") if is_late else None
     except StopIteration as end:
         result: T = end.value
         return result
 
 
-def in_thread(work: Callable[[], T]) -> Steps[T]:
-    """Return the result of ``work``, or raise its error. For what nothing can interrupt: after the deadline, the thread
-    goes on. Raises Refused if the system does not start a thread."""
-    ours, theirs = socket.socketpair()
-    result, waits = Future[T](), Socket(fileno=ours.detach())
+def call_in_thread(work: Callable[[], T], seconds: float) -> T:
+    """Return the result of ``work``, or raise its error. Raises TimeoutError after ``seconds``; the thread goes on.
+    Raises Refused if the system does not start a thread."""
+    result = Future[T]()
 
     def call() -> None:
-        with theirs:  # its end makes ours readable
-            try:
-                result.set_result(work())
-            except BaseException as error:
-                result.set_exception(error)
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
 
     try:
-        try:
-            threading.Thread(target=call, name="webhooks-lookup", daemon=True).start()
-        except RuntimeError as error:
-            theirs.close()
-            raise Refused(f"the worker's system does not start another thread: {error}", ErrorKind.RESOURCES) from None
-        yield waits, READ
-    finally:
-        waits.close()
-    return result.result()
+        threading.Thread(target=call, name="webhooks-call", daemon=True).start()
+    except RuntimeError as error:
+        reason = f"the worker's system does not start another thread: {error}"
+        raise Refused(reason, ErrorKind.RESOURCES) from None
+    return result.result(seconds)
 
 
-def call_in_thread(work: Callable[[], T], seconds: float) -> T:
-    """Return the result of ``work``, or raise its error. Raises TimeoutError after ``seconds``; the thread goes on."""
-    return run(in_thread(work), Limits(seconds))
+def usable_descriptors() -> int:
+    """Half of the file descriptors that this process may have, for connections. The database, Redis and lookups need
+    the others."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit // 2 if limit > 0 else sys.maxsize  # -1: there is no limit
 
 
 def is_ready(sock: Socket, event: int, seconds: float) -> bool:
@@ -253,7 +264,7 @@ def is_ready(sock: Socket, event: int, seconds: float) -> bool:
 
 
 class Loop:
-    """Runs tasks in the thread that calls ``poll``. Only ``wake`` may be called from other threads."""
+    """Runs tasks in the thread that calls ``poll``. Other threads may only call ``wake``."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -261,6 +272,7 @@ class Loop:
         self._costly: dict[Task, None] = {}  # could go on, and take turns from ``_next_costly`` on
         self._next_costly = 0.0
         self._next_end = math.inf  # no task ends before this time
+        self._results: deque[tuple[Task, Future[Any]]] = deque()  # that other threads have found
         self._alarm, self._bell = socket.socketpair()
         for one in (self._alarm, self._bell):
             one.setblocking(False)
@@ -279,6 +291,7 @@ class Loop:
         for key, _ in self._selector.select(None if seconds == math.inf else max(0.0, seconds)):
             if not isinstance(sock := key.fileobj, Socket):
                 self._alarm.recv(4096)
+                self._go_on()
             elif task := sock.task:
                 sock.task = None
                 if task.limits.is_costly:
@@ -303,6 +316,18 @@ class Loop:
         except OSError:
             return  # it is full, so the loop wakes up anyway, or the loop is closed
 
+    def _go_on(self) -> None:
+        """Go on with the tasks that have waited for other threads."""
+        while self._results:
+            task, result = self._results.popleft()
+            if task.awaited is result:  # and not ended, or waiting for something else by now
+                self._step(task)
+
+    def _note_result(self, task: Task, result: Future[Any]) -> None:
+        """Called in the thread that has found it."""
+        self._results.append((task, result))
+        self.wake()
+
     def forget(self, sock: Socket) -> None:
         self._selector.unregister(sock)
         sock.loop = sock.task = None
@@ -319,6 +344,7 @@ class Loop:
 
     def _step(self, task: Task, error: Exception | None = None) -> None:
         self._costly.pop(task, None)
+        task.awaited = None
         limits = task.limits
         try:
             sock, event = limits.step(task.steps, error)
@@ -332,6 +358,10 @@ class Loop:
             if rest := limits.rest:
                 self._next_costly = max(self._next_costly, time.monotonic()) + rest
         self._next_end = min(self._next_end, limits.end)
+        if isinstance(sock, Future):
+            task.awaited = sock
+            sock.add_done_callback(partial(self._note_result, task))
+            return
         if event == PAUSE:
             self._wait_for_turn(task, sock)
             return

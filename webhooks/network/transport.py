@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import resource
 import ssl
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -22,7 +20,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
 from webhooks.network.answer import Answer
 from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request, explain, is_timeout, judge, retry_after
-from webhooks.network.loop import Limits, Loop, Socket, Steps
+from webhooks.network.loop import Limits, Loop, Socket, Steps, usable_descriptors
 from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
 
@@ -100,23 +98,30 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
         limits.expect(connections.costly[key])
     for is_first in (True, False):
         kept = connections.take(key) if is_first and not request.connects else None
-        connection = kept or (
-            yield from connect.connect(target.scheme, target.host, target.port, request.verify, limits)
-        )
-        is_open, begin = False, time.monotonic()
+        connections.in_use += 1
         try:
-            is_open = yield from _converse(connection, message, answer, limits)
-            return
-        except _CLOSED:
-            is_soon = time.monotonic() - begin <= max(SOON, 2 * connection.round_trip)
-            if not kept or answer.has_begun or not is_soon:
-                raise
-            # The receiver had closed the kept connection meanwhile, which is no failure.
+            connection = kept or (yield from _connect(connections, target, request, limits))
+            is_open, begin = False, time.monotonic()
+            try:
+                is_open = yield from _converse(connection, message, answer, limits)
+                return
+            except _CLOSED:
+                is_soon = time.monotonic() - begin <= max(SOON, 2 * connection.round_trip)
+                if not kept or answer.has_begun or not is_soon:
+                    raise
+                # The receiver had closed the kept connection meanwhile, which is no failure.
+            finally:
+                if is_open:
+                    connections.keep(key, connection)
+                else:
+                    connection.close()
         finally:
-            if is_open:
-                connections.keep(key, connection)
-            else:
-                connection.close()
+            connections.in_use -= 1
+
+
+def _connect(connections: KeptConnections, target: _Target, request: Request, limits: Limits) -> Steps[Socket]:
+    connections.make_room()
+    return (yield from connect.connect(target.scheme, target.host, target.port, request.verify, limits))
 
 
 def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits) -> Steps[bool]:
@@ -223,17 +228,11 @@ def outcome_of(
     )
 
 
-def usable_descriptors() -> int:
-    """Half of the file descriptors that this process may have. The database and Redis need the others."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit // 2 if limit > 0 else sys.maxsize  # -1: there is no limit
-
-
 class KeptConnections:
     """Connections that no request uses, by a key for the receiver and how to reach it.
 
-    Closes connections instead of keeping them while all usable file descriptors are in use. A new descriptor is the
-    lowest free one, so its number shows how many are in use.
+    Keeps none while all usable file descriptors are in use. A new descriptor is the lowest free one, so its number
+    shows how many are in use.
     """
 
     def __init__(self) -> None:
@@ -242,6 +241,8 @@ class KeptConnections:
         self.costly: dict[Hashable, bool] = {}
         """Receivers whose last answer may have cost more than its allowance, and whether it surely did. Then the next
         one has none."""
+        self.in_use = 0
+        """How many requests have a connection, or are about to open one."""
         self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
@@ -266,6 +267,15 @@ class KeptConnections:
         self._kept[key] = kept
         if len(self._kept) > MAX_RECEIVERS:
             self._close(next(iter(self._kept)))
+
+    def make_room(self) -> None:
+        """Before another connection is opened, close as many that no request uses as there are too many. The least
+        recently used receiver loses them."""
+        too_many = self.in_use + sum(map(len, self._kept.values())) - self._highest
+        for kept in self._kept.values():
+            while kept and too_many > 0:
+                kept.popleft().close()
+                too_many -= 1
 
     def note_cost(self, key: Hashable, limits: Limits) -> None:
         """Note whether the last answer of a receiver cost more than its allowance."""
