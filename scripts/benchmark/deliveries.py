@@ -73,6 +73,7 @@ def deliver(
     worker_class: str = SHIPPED,
     workers: int = 1,
     others_niced: bool = False,
+    tls: bool = False,
     **settings: Any,
 ) -> Delivered:
     """Deliver Events of different objects from an empty database. Keywords override the setting WEBHOOKS. With
@@ -81,8 +82,9 @@ def deliver(
     Raises NotMeasured unless each Event is delivered exactly once.
     """
     bench.clear()
-    inbox = bench.inbox(behaviour)
-    return deliver_to(inbox, bench.webhook(inbox.url), bench, count, worker_class, workers, others_niced, **settings)
+    inbox = bench.inbox(behaviour, tls)
+    webhook = bench.webhook(inbox.url, ca_file_path=inbox.authority)
+    return deliver_to(inbox, webhook, bench, count, worker_class, workers, others_niced, **settings)
 
 
 def deliver_to(
@@ -168,10 +170,12 @@ class Looped:
         return self.count / self.seconds
 
 
-def deliver_in_loop(bench: Bench, client: str, count: int, behaviour: str = "ok") -> Looped:
+def deliver_in_loop(bench: Bench, client: str, count: int, behaviour: str = "ok", tls: bool = False) -> Looped:
     """Send requests one after the other in a process without a database. ``client``: requests or urllib3."""
-    url = bench.inbox(behaviour).url
-    command = [sys.executable, "-m", "scripts.benchmark.clients", client, url, str(count)]
+    inbox = bench.inbox(behaviour, tls)
+    command = [sys.executable, "-m", "scripts.benchmark.clients", client, inbox.url, str(count)]
+    if tls:
+        command.append(inbox.authority)
     text = json.dumps([{"headers": request.headers, "body": request.body.decode()} for request in bench.requests])
     done = subprocess.run(command, cwd=ROOT, input=text, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
     return Looped(count, **json.loads(done.stdout))

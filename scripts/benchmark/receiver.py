@@ -3,13 +3,15 @@
 The receiver has one thread and an epoll, and parses as little as possible. It answers at::
 
     http://127.0.0.1:PORT/INBOX/BEHAVIOUR
+    https://127.0.0.1:TLS_PORT/INBOX/BEHAVIOUR
 
 BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``slow-200`` (after 200 ms, or any other number), ``one-by-one``
 (handles one request after another, 50 ms each), ``limited`` (accepts 20 a second, and answers 429 to others, which do
 not count), ``hang`` (never answers), ``hang-after-1000`` (answers so many requests, and no more), ``fail`` (answers
-503) or ``keep`` (like ok, and keeps the requests).
+503), ``keep`` (like ok, and keeps the requests), or one of the other usual answers: ``no-content`` (204), ``chunked``
+(an empty 200 in chunks) or ``http-1.0`` (which ends the connection).
 ``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
-``python -m scripts.benchmark.receiver TOKEN`` starts one and prints its port.
+``python -m scripts.benchmark.receiver TOKEN CERTIFICATE KEY`` starts one and prints its port.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import json
 import secrets
 import select
 import socket
+import ssl
 import sys
 import time
 from collections import defaultdict
@@ -27,6 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from scripts.benchmark.targets import NotMeasured
+from tests.support.certificates import Certificate
 from tests.support.inbox import ReceiverProcess
 from tests.support.waiting import until
 
@@ -35,6 +39,11 @@ SLOW_MILLISECONDS = 50
 ONE_BY_ONE = "one-by-one"
 LIMITED, LIMIT = "limited", 20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+ANSWERS = {
+    "no-content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "http-1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+}
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
@@ -71,15 +80,24 @@ class FastReceiver(ReceiverProcess):
 
     module = "scripts.benchmark.receiver"
 
+    def __init__(self, certificate: Certificate) -> None:
+        super().__init__(certificate.certificate, certificate.key)
+        self.authority = certificate.authority
+        """The path of the CA file that makes its certificate trusted."""
+        self.tls_port = int(self.get("__tls"))
+
 
 class Inbox:
     """The requests of one measurement. ``behaviour``: ok, slow, slow-200, one-by-one, limited, hang, hang-after-1000,
-    fail or keep."""
+    fail, keep, or a key of ``ANSWERS``."""
 
-    def __init__(self, receiver: ReceiverProcess, behaviour: str = "ok") -> None:
+    def __init__(self, receiver: FastReceiver, behaviour: str = "ok", tls: bool = False) -> None:
         self._receiver = receiver
         self.name = secrets.token_hex(4)
-        self.url = f"http://127.0.0.1:{receiver.port}/{self.name}/{behaviour}"
+        self.authority = receiver.authority if tls else ""
+        """The path of the CA file for ``url``."""
+        origin = f"https://127.0.0.1:{receiver.tls_port}" if tls else f"http://127.0.0.1:{receiver.port}"
+        self.url = f"{origin}/{self.name}/{behaviour}"
 
     def received(self) -> Received:
         return Received(**json.loads(self._receiver.get(f"__summary/{self.name}")))
@@ -120,16 +138,19 @@ class _Log:
 class Receiver:
     """The server in the receiver's process."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, certificate: str, key: str) -> None:
         self._token = token
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
         self._logs: dict[str, _Log] = defaultdict(_Log)
         self._clients: dict[int, socket.socket] = {}
         self._partial: dict[int, bytes] = {}
         self._delayed: list[tuple[float, int, socket.socket]] = []
         self._epoll = select.epoll()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._listener.setblocking(False)
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._listener, self._tls_listener = (socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in range(2))
+        for listener in (self._listener, self._tls_listener):
+            listener.setblocking(False)
+            self._epoll.register(listener, select.EPOLLIN)
 
     @property
     def port(self) -> int:
@@ -137,11 +158,11 @@ class Receiver:
 
     def serve(self) -> None:
         """Serve until the process is stopped."""
-        listener = self._listener.fileno()
+        listeners = {listener.fileno(): listener for listener in (self._listener, self._tls_listener)}
         while True:
             for number, _event in self._epoll.poll(self._timeout()):
-                if number == listener:
-                    self._accept()
+                if listener := listeners.get(number):
+                    self._accept(listener)
                 else:
                     self._receive(number)
             self._send_delayed()
@@ -149,9 +170,13 @@ class Receiver:
     def _timeout(self) -> float | None:
         return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None
 
-    def _accept(self) -> None:
-        client, _ = self._listener.accept()
+    def _accept(self, listener: socket.socket) -> None:
+        client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if listener is self._tls_listener:
+            # The client goes on at once, so this may wait for it.
+            client.setblocking(True)
+            client = self._context.wrap_socket(client, server_side=True, suppress_ragged_eofs=True)
         self._clients[client.fileno()] = client
         self._epoll.register(client, select.EPOLLIN)
 
@@ -199,7 +224,9 @@ class Receiver:
         elif not _hangs(behaviour, len(log.received)):
             if behaviour == "keep":
                 log.kept.append((head, body))
-            _send(client, FAILED if behaviour == "fail" else OK)
+            _send(client, FAILED if behaviour == "fail" else ANSWERS.get(behaviour, OK))
+            if behaviour == "http-1.0":
+                self._close(client.fileno())
 
     def _send_delayed(self) -> None:
         while self._delayed and self._delayed[0][0] <= time.monotonic():
@@ -209,6 +236,8 @@ class Receiver:
         """The answer to a query about an inbox: the token or JSON."""
         if command == "__id":
             return self._token
+        if command == "__tls":
+            return str(self._tls_listener.getsockname()[1])
         log = self._logs[name]
         if command == "__times":
             return json.dumps(log.received)
@@ -248,8 +277,8 @@ def _send(client: socket.socket, answer: bytes) -> None:
         client.sendall(answer)
 
 
-def main(token: str) -> None:
-    receiver = Receiver(token)
+def main(token: str, certificate: str, key: str) -> None:
+    receiver = Receiver(token, certificate, key)
     print(receiver.port, flush=True)
     receiver.serve()
 

@@ -18,6 +18,7 @@ from scripts.benchmark import sample_data, timed_worker
 from scripts.benchmark.receiver import FastReceiver, Inbox, Request
 from scripts.benchmark.targets import NotMeasured
 from tests.support import servers
+from tests.support.certificates import make_certificate
 from tests.support.makers import make_webhook
 from tests.support.tables import empty_all_tables
 from tests.support.valkey import Valkey
@@ -88,8 +89,8 @@ class Bench:
         with Redis.from_url(self.redis_url) as client:
             client.flushdb()
 
-    def inbox(self, behaviour: str = "ok") -> Inbox:
-        return Inbox(self.receiver, behaviour)
+    def inbox(self, behaviour: str = "ok", tls: bool = False) -> Inbox:
+        return Inbox(self.receiver, behaviour, tls)
 
     def webhook(self, url: str, *models: Any, **fields: Any) -> Webhook:
         """Create an enabled webhook with a secret, for all changes of these models."""
@@ -185,7 +186,7 @@ def open_bench(size: Size) -> Iterator[Bench]:
     """Start the servers, and stop them afterwards."""
     with servers.valkey() as redis_url, tempfile.TemporaryDirectory(prefix="webhooks-bench-") as directory:
         servers.point_queues_to(redis_url)
-        receiver = FastReceiver()
+        receiver = FastReceiver(make_certificate(Path(directory)))
         try:
             # Durable: PostgreSQL with its default settings. A quick run judges nothing, and does not wait for the disk.
             with servers.default_database(servers.POSTGRESQL, durable=not size.is_quick):

@@ -28,6 +28,7 @@ PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, *troubles.ALL)
 
 ALL: Sequence[Workload] = (
     workers.THROUGHPUT,
+    workers.ANSWERS,
     fan_out.FAN_OUT,
     workers.SLOW_RECEIVER,
     workers.SLOW_RECEIVERS,

@@ -72,6 +72,45 @@ THROUGHPUT = Workload(
 )
 
 
+# What receivers answer, by the behaviours of the benchmark's receiver.
+USUAL_ANSWERS = {
+    "ok": "200 with a length",
+    "no-content": "204",
+    "chunked": "an empty 200 in chunks",
+    "http-1.0": "200 of HTTP/1.0",
+}
+KEPT = ("ok", "no-content", "chunked")  # HTTP/1.0 ends its connection after each answer
+
+
+def measure_answers(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        found = {}
+        for prefix, tls in (("", False), ("tls-", True)):
+            usual = 0.0
+            for answer in USUAL_ANSWERS:
+                is_kept = answer in KEPT
+                ours = deliver(bench, bench.size(5000 if is_kept else 1000, 50), answer, tls=tls).rate
+                urllib3 = deliver_in_loop(bench, "urllib3", bench.size(3000 if is_kept else 500, 20), answer, tls=tls)
+                found[f"{prefix}{answer}-urllib3"] = Measurement(ours, urllib3.rate)
+                usual = usual or ours
+                if answer in KEPT[1:]:
+                    found[f"{prefix}{answer}"] = Measurement(ours, usual)
+        yield found
+
+
+def _answer_figures() -> Iterator[Figure]:
+    for prefix, over in (("", ""), ("tls-", " over TLS")):
+        for answer, text in USUAL_ANSWERS.items():
+            what = f"{ONE_WORKER}, a receiver that answers {text}{over}"
+            if answer in KEPT[1:]:
+                yield Figure(f"{prefix}{answer}", what, RATE, USUAL_ANSWERS["ok"], ratio_at_least(0.95))
+            target = ratio_at_least(1) if answer in KEPT and not prefix else None
+            yield Figure(f"{prefix}{answer}-urllib3", what, RATE, "a bare urllib3 loop", target)
+
+
+ANSWERS = Workload("answers", tuple(_answer_figures()), measure_answers)
+
+
 def measure_slow_receiver(bench: Bench) -> Iterator[Measurements]:
     while True:
         loop = deliver_in_loop(bench, "requests", bench.size(100, 10), "slow")
