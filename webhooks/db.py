@@ -18,13 +18,13 @@ from typing import Any, Literal, Self, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import EmptyResultSet
-from django.db import IntegrityError, OperationalError, connections, router, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, router, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
 from django.db.models.base import ModelState
 from django.db.transaction import Atomic
 from django.utils import timezone
 
-from webhooks.errors import get_logger, is_conflict, reraise_job_timeout
+from webhooks.errors import get_logger, is_aborted, is_conflict, log_errors, reraise_job_timeout
 
 logger = get_logger(__name__)
 
@@ -99,6 +99,9 @@ class ReadWithNext:
     ) -> None:
         self._using, self._statement, self._use, self._is_wanted = using, statement, use, is_wanted
         self._wrappers = connections[using].execute_wrappers
+        self._join()
+
+    def _join(self) -> None:
         self._wrappers.insert(0, self)  # Django removes the last one at the end of its blocks
 
     def now(self) -> None:
@@ -110,11 +113,21 @@ class ReadWithNext:
         if not self._is_taken() or not self._is_wanted():
             return execute(statement, parameters, many, context)
         cursor = context["cursor"]
-        is_watched = any(not isinstance(one, ReleaseWithNext) for one in self._wrappers)
-        is_alone = is_watched or not _sends_several(self._using, cursor.connection)
+        is_alone = not all(map(self._goes_with, self._wrappers)) or not _sends_several(self._using, cursor.connection)
         if is_alone or not _may_go_with(statement, parameters, many, context):
-            self._use(fetch_all(self._using, *self._statement))
+            self._run_alone()
             return execute(statement, parameters, many, context)
+        return self._run_with(execute, statement, parameters, many, context)
+
+    def _goes_with(self, wrapper: Any) -> bool:
+        """Whether another wrapper of the connection may see two statements as one. One of the project may not."""
+        return isinstance(wrapper, ReleaseWithNext | ReadWithNext)
+
+    def _run_alone(self) -> None:
+        self._use(fetch_all(self._using, *self._statement))
+
+    def _run_with(self, execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
+        cursor = context["cursor"]
         text, values = self._statement
         result = execute(f"{text}; {statement}", [*values, *parameters], many, context)
         found = _rows(cursor)
@@ -128,6 +141,69 @@ class ReadWithNext:
             return False
         self._wrappers.remove(self)
         return True
+
+
+class LockWithNext(ReadWithNext):
+    """Locks of rows that the next statement of the open transaction takes along, as ``ReadWithNext`` does. PostgreSQL
+    takes them before the statement.
+
+    In a savepoint: if they cannot be had, the error is logged, and the statement is executed without them. ``take``
+    returns the statements that lock the rows, as of that moment.
+    """
+
+    def __init__(self, using: str, take: Callable[[], Sequence[Statement]], is_wanted: Callable[[], bool]) -> None:
+        self._take = take
+        super().__init__(using, ("", ()), lambda rows: None, is_wanted)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether no statement has taken it along yet."""
+        return self in self._wrappers
+
+    def _join(self) -> None:
+        # After the reads, so that its locks come before theirs in the text.
+        reads = next((n for n, one in enumerate(self._wrappers) if not isinstance(one, ReadWithNext)), None)
+        self._wrappers.insert(len(self._wrappers) if reads is None else reads, self)
+
+    def _goes_with(self, wrapper: Any) -> bool:
+        return super()._goes_with(wrapper) or self._is_in_savepoint(wrapper)
+
+    def _is_in_savepoint(self, wrapper: Any) -> bool:
+        return isinstance(getattr(wrapper, "__self__", None), MergedSavepoint)
+
+    def _run_alone(self) -> None:
+        with log_errors(self._using, CANNOT_LOCK), transaction.atomic(self._using):
+            fetch_each(self._using, *self._take())
+
+    def _run_with(self, execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
+        connection: Any = connections[self._using]
+        locks = self._take()
+        sid = new_savepoint_id(connection)
+        texts = [f"SAVEPOINT {connection.ops.quote_name(sid)}", *(text for text, _ in locks)]
+        values = [value for _, given in locks for value in given]
+        try:
+            result = execute("; ".join([*texts, statement]), [*values, *parameters], many, context)
+        except DatabaseError as error:
+            if not is_aborted(self._using):
+                raise
+            connection._savepoint_rollback(sid)
+            result = execute(statement, parameters, many, context)  # it may have been the one that failed
+            logger.warning(f"{CANNOT_LOCK}: %s", error)
+            return result
+        for _ in texts:
+            context["cursor"].nextset()
+        if not any(map(self._is_in_savepoint, self._wrappers)):  # else it ends with the outer one
+            ReleaseWithNext(connection, sid)
+        return result
+
+
+CANNOT_LOCK = "Objects of a change cannot be locked before it"
+
+
+def new_savepoint_id(connection: Any) -> str:
+    """A name as Django gives it to savepoints. It ends in a number that rises with each of them."""
+    connection.savepoint_state += 1
+    return f"s{threading.get_ident()}_x{connection.savepoint_state}"
 
 
 def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:
@@ -808,8 +884,7 @@ class MergedSavepoint(Atomic):
         self.savepoint = not is_merged
         super().__enter__()
         if is_merged:
-            connection.savepoint_state += 1  # the ids of Django's savepoints end in this number
-            self._sid = connection.savepoint_ids[-1] = f"s{threading.get_ident()}_x{connection.savepoint_state}"
+            self._sid = connection.savepoint_ids[-1] = new_savepoint_id(connection)
             self._earlier = ReleaseWithNext.take(connection)
             connection.execute_wrappers.append(self._merge)
         return self

@@ -772,7 +772,7 @@ def save_an_inherited_row(thing: Thing) -> None:
         ),
         (befriend, 'INTO "testapp_thing_friends"', 2, "testapp.thing {thing} may be sent without it"),
         (rename, 'SELECT "testapp_thing"."id", "testapp_thing"."name"', 1, "cannot be read: testapp.thing {thing}"),
-        (save_an_inherited_row, 'SELECT "testapp_place"', 2, "cannot be read: testapp.diner {diner}"),
+        (save_an_inherited_row, 'SELECT "testapp_place"', 2, "cannot be read: testapp.place {diner}"),
         (
             lambda thing: thing.labels.clear(),
             'SELECT ("testapp_thing_labels"',

@@ -77,9 +77,10 @@ class Receivers:
         if raw or not self._is_wanted(using):
             return
         values = self._assigned(instance, save.get("update_fields"))
+        stored = []
         if has_key(instance.pk) and not is_inserted(instance, sender._meta.pk):
-            values += self._stored(sender, instance, using)
-        self._note("save", instance, values, using)
+            stored = self._stored(sender, instance, using)
+        self._note("save", instance, values + stored, using, locks=bool(stored))
 
     def after_save(self, sender: Any, instance: models.Model, raw: bool = False, using: str = "", **save: Any) -> None:
         """Record that the parents of a row were updated: the ones before the save and now."""
@@ -102,7 +103,7 @@ class Receivers:
         name = self._link.attname
         is_fresh = origin is not None and origin is not instance and name in instance.__dict__
         values = [instance.__dict__[name]] if is_fresh else self._stored(sender, instance, using)
-        self._note("deletion", instance, values, using)
+        self._note("deletion", instance, values, using, locks=True)
 
     def after_deletion(self, sender: Any, instance: models.Model, using: str = "", **kwargs: Any) -> None:
         """Record that the parent of a deleted row was updated."""
@@ -130,10 +131,13 @@ class Receivers:
             return list(rows.values_list(self._link.attname, flat=True))
         return []
 
-    def _note(self, change: str, instance: models.Model, values: list[Any], using: str) -> None:
+    def _note(self, change: str, instance: models.Model, values: list[Any], using: str, locks: bool) -> None:
+        """``locks``: the change locks a row that another transaction may have locked after the parent's."""
         keys = self._keys(values, using)
         known = _without_deleted(keys, using)
         state = read_prechange({self._registration: known}, using) if known else None
+        if state and locks:
+            state.lock_with_next(self._registration, known)
         notes = instance.__dict__.setdefault(BEFORE, {})
         # A receiver of the project may save the instance again between the two signals of its save.
         outer = notes.get((change, self._name), Noted())

@@ -121,7 +121,8 @@ def on_saving(
     using = _using(sender, instance, using)
     instance.__dict__.pop("_webhooks_state", None)  # of a save that failed
     state = current_state(using)
-    if state and not state.subscriptions.prechange_types:
+    locks_row = registry.save_locks_row(sender)
+    if state and locks_row and not state.subscriptions.prechange_types:
         return  # first: nearly all saves end here
     if _is_loaded(raw) or using != Event.objects.db or is_silenced():
         return
@@ -132,10 +133,14 @@ def on_saving(
             objects[registration] = [key]
     if objects:
         # No savepoint is needed if the save itself takes the same lock and writes all columns that are read.
-        in_savepoint = update_fields is not None or not registry.save_locks_row(sender)
+        in_savepoint = update_fields is not None or not locks_row
         state = read_prechange(objects, using, in_savepoint=in_savepoint)
         if state and not state.is_open:
             instance._webhooks_state = state  # type: ignore[attr-defined]
+        elif state and not locks_row:
+            for registration in registry.unlocked_before(sender, update_fields):
+                if state.subscriptions.subscribers(registration.label, Action.UPDATED):
+                    state.lock_with_next(registration, objects.get(registration, ()))
 
 
 def _key(registration: Registration, instance: models.Model) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,11 +26,11 @@ from webhooks import hooks
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
-from webhooks.db import ReadWithNext
-from webhooks.errors import log_errors
+from webhooks.db import CANNOT_LOCK, LockWithNext, ReadWithNext, Statement, as_sql, can_lock
+from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.payloads.snapshots import PrechangeState
-from webhooks.registry.keys import key_text
+from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.workers import jobs
 
@@ -196,6 +197,10 @@ class TransactionState:
         self._last_actor = Actor()
         self._log = SavepointLog(self.connection)
         self.prechange = PrechangeStates(self._log)
+        self._locked: dict[Key, bool] = {}
+        """The objects that were locked before a change of another row, or are with the next statement."""
+        self._to_lock: dict[Key, tuple[Registration, Any]] = {}
+        self._locks: LockWithNext | None = None
         self._block: object = None
 
     def __call__(self) -> None:
@@ -315,6 +320,40 @@ class TransactionState:
             return False
         history = self._histories.get(key)
         return history is None or history.existed
+
+    def lock_with_next(self, registration: Registration, pks: Iterable[Any]) -> None:
+        """Lock objects of which the next statement changes another row, and which are recorded after it, as their own
+        UPDATE would. Otherwise a transaction that changes them in Django's order, and this one, could wait for each
+        other."""
+        if not (self.connection.features.has_select_for_update and self.is_open):
+            return
+        is_pending = self._locks is not None and self._locks.is_pending
+        if not is_pending:
+            self._to_lock.clear()
+        with log_errors(self.using, CANNOT_LOCK):
+            for pk in map(registration.normalize_pk, pks):
+                key = registration.label, key_text(pk)
+                if key not in self._locked and self.history(key) is None and can_lock(self.using, registration.model):
+                    self._log.remember(self._locked, key, True)
+                    self._to_lock[key] = registration, pk
+        if self._to_lock and not is_pending:
+            self._locks = LockWithNext(self.using, self._take_locks, self._may_lock)
+
+    def _may_lock(self) -> bool:
+        """Whether the transaction is still the one of these locks, and no rollback to a savepoint forgot them all."""
+        return self.is_current and not self._locked.keys().isdisjoint(self._to_lock) and not is_aborted(self.using)
+
+    def _take_locks(self) -> list[Statement]:
+        by_model: dict[type[models.Model], list[Any]] = defaultdict(list)
+        for key, (registration, pk) in self._to_lock.items():
+            if key in self._locked:
+                by_model[registration.model].append(pk)
+        statements = []
+        for model, pks in by_model.items():
+            rows: Any = models.QuerySet(model, using=self.using)
+            rows = rows.filter(with_pks(model, pks)).order_by("pk").values_list("pk")
+            statements.append(as_sql(rows.select_for_update(no_key=True, of=("self",))))
+        return statements
 
     def defer(self, batch: list[Entry], entry: Entry) -> None:
         """Leave a change or a custom event to the end of the open batch."""

@@ -233,21 +233,37 @@ def unregistered(labels: Iterable[str]) -> list[str]:
 
 
 def registrations_touched(model: type[models.Model]) -> list[Registration]:
-    """The registrations that a save of ``model`` concerns: of the model and its multi-table parents."""
-    return [_registrations[member] for member in _with_parents(model) if member in _registrations]
+    """The registrations that a save of ``model`` concerns: of its multi-table parents and the model, in the order in
+    which Django saves and so locks their rows."""
+    return [_registrations[member] for member in _tables(model) if member in _registrations]
 
 
 @cache  # every save asks
-def _with_parents(model: type[models.Model]) -> tuple[type[models.Model], ...]:
+def _tables(model: type[models.Model]) -> tuple[type[models.Model], ...]:
+    """The models whose tables have a row of an object, in the order in which Django saves these rows."""
     concrete = model._meta.concrete_model or model
-    return (concrete, *concrete._meta.get_parent_list())
+    parents = [table for parent in concrete._meta.parents for table in _tables(parent)]
+    return tuple(dict.fromkeys((*parents, concrete)))
+
+
+def unlocked_before(model: type[models.Model], update_fields: Collection[str] | None) -> list[Registration]:
+    """The registrations of parents whose rows a save locks too late for Django's order, or not at all: it writes none
+    of their columns, and those of a later table."""
+    found = []
+    for table in _tables(model)[:-1]:
+        own = [one for one in table._meta.local_concrete_fields if not one.primary_key and not one.generated]
+        if own and (update_fields is None or any({one.name, one.attname} & {*update_fields} for one in own)):
+            break
+        if table in _registrations:
+            found.append(_registrations[table])
+    return found
 
 
 @cache
 def save_locks_row(model: type[models.Model]) -> bool:
     """Whether saving an object always locks its row. With several tables, Django locks only rows with changed columns,
     and a model with nothing but a key has none. An unmanaged model may have a view."""
-    concrete, *parents = _with_parents(model)
+    *parents, concrete = _tables(model)
     meta = concrete._meta
     return not parents and meta.managed and not set(meta.concrete_fields).issubset(meta.pk_fields)
 
