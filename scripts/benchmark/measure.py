@@ -28,21 +28,21 @@ SIGNALS = (pre_save, post_save, pre_delete, post_delete, m2m_changed)
 CPU_CLOCK = 2
 
 
-def median_seconds(rounds: int, *conditions: Condition) -> list[float]:
+def median_seconds(rounds: int, *conditions: Condition, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """The median seconds of the work under each condition. Each round starts with another condition."""
     seconds: list[list[float]] = [[] for _ in conditions]
     for number in range(rounds):
         for position in range(len(conditions)):
             index = (position + number) % len(conditions)
-            seconds[index].append(_seconds(conditions[index]))
+            seconds[index].append(_seconds(conditions[index], clock))
     return [median(times) for times in seconds]
 
 
-def _seconds(condition: Condition) -> float:
+def _seconds(condition: Condition, clock: Callable[[], float]) -> float:
     with condition() as work:
-        started = time.perf_counter()
+        started = clock()
         work()
-        return time.perf_counter() - started
+        return clock() - started
 
 
 @contextmanager

@@ -125,6 +125,13 @@ def test_the_badge_counts_only_what_the_user_may_view(site: Any, webhook: Webhoo
     assert tab_of(browser(user), site) == "Webhooks 1"
 
 
+def test_the_badge_counts_the_deliveries_of_an_object_within_a_constraint(site: Any, webhook: Webhook) -> None:
+    make_site_delivery(webhook, State.FAILED, make_site_event(site.pk))
+    user = make_user("view_delivery", "view_webhook")
+    grant(user, "dcim.view_site", constraints={"name": site.name})
+    assert tab_of(browser(user), site) == "Webhooks 1"
+
+
 @pytest.mark.parametrize("is_superuser", [True, False])
 def test_the_badge_costs_each_page_of_an_object_one_query(site: Any, webhook: Webhook, is_superuser: bool) -> None:
     make_site_delivery(webhook, State.FAILED, make_site_event(site.pk))

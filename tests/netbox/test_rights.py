@@ -29,6 +29,7 @@ from tests.support.makers import make_attempt, make_delivery, make_event, make_s
 from tests.support.netbox_api import client_of
 from tests.support.netbox_users import browser, grant, make_user
 from users.models import ObjectPermission, Token, User
+from webhooks import registry
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.text import REDACTED
 
@@ -482,3 +483,22 @@ def test_the_value_of_a_custom_field_does_not_say_what_a_hidden_row_has(rows: Ro
             answer = refer(user, rows.north, name, value)
             assert answer.status_code == 400, f"{name} {value}: {answer.text}"
             assert not {mark for mark in (SITE, PATH) if mark in answer.text and mark not in str(value)}
+
+
+# Constraints for webhooks, without any registered model
+
+
+def test_constraints_apply_although_no_model_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, theirs = (make_webhook(Site, name=name, url=f"https://h.example/{PATH}") for name in ("mine", WEBHOOK))
+    monkeypatch.setattr(registry, "_registrations", {})
+    user = make_user("view_delivery")
+    grant(user, "view_webhook", "change_webhook", "delete_webhook", constraints={"name": "mine"})
+    client, other = client_of(user), reverse(f"{NAMESPACES['rest']}:webhook-detail", args=[theirs.pk])
+    assert [row["id"] for row in client.get(reverse(f"{NAMESPACES['rest']}:webhook-list")).json()["results"]] == [
+        mine.pk
+    ]
+    assert [client.get(other).status_code, client.delete(other).status_code] == [404, 404]
+    assert client.patch(other, {"enabled": False}, format="json").status_code == 404
+    page = browser(user).get(reverse(f"{NAMESPACES['browser']}:webhook", kwargs={"pk": theirs.pk}))
+    assert page.status_code in (403, 404)
+    assert PATH not in page.content.decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,7 +28,7 @@ from tests.support.draining import STATE, finished
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf, Thing, ThingProxy
-from tests.testapp.object_permissions import restricting
+from tests.testapp.object_permissions import RestrictedQuerySet, restricting
 from users.models import User
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Run, State, Webhook
@@ -572,6 +574,67 @@ def test_a_method_that_takes_no_action_restricts_nothing(user: User) -> None:
     querysets: Any = type("Unlike", (Unlike, QuerySet), {})
     with restricting(Shelf, querysets=querysets):
         assert not permissions.is_restricted(user)
+
+
+class Elsewhere:
+    """A router that has shelves in another database."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        return "elsewhere" if model is Shelf else None
+
+    db_for_write = db_for_read
+
+
+@pytest.mark.one_database
+def test_events_of_objects_in_another_database_are_shown_to_users_who_may_view_all(
+    user: User, settings: Any, mine: Webhook
+) -> None:
+    event = make_site_event("1", "seen", object_type="testapp.shelf")
+    make_site_delivery(mine, event=event)
+    allow(user, "rq_webhooks.view_skip", "rq_webhooks.view_run")
+    allow(user, "testapp.view_shelf", name="seen")
+    settings.DATABASE_ROUTERS = [Elsewhere()]
+    lists = [
+        reverse(f"admin:rq_webhooks_{name}_changelist") for name in ("event", "delivery", "skip", "webhook", "run")
+    ]
+    for address in (*lists, STATUS):
+        assert browser(user).get(address).status_code == 200, address
+    for what in ("events", "deliveries", f"webhooks/{mine.pk}/skips", "webhooks", "status"):
+        assert api_client(user).get(f"{API}/{what}/").status_code == 200, what
+    assert ids(api_client(user), "events") == ids(api_client(user), "deliveries") == []
+    allow(user, "testapp.view_shelf")
+    assert ids(api_client(user), "events") == [event.pk]
+
+
+@pytest.mark.one_database
+def test_a_request_asks_once_which_objects_a_user_may_view_and_only_of_stored_models(user: User, mine: Webhook) -> None:
+    asked: Counter[str] = Counter()
+
+    class Counting(RestrictedQuerySet):
+        def restrict(self, user: Any, action: str = "view") -> QuerySet[Any]:
+            asked[self.model.__name__] += 1
+            return super().restrict(user, action)
+
+    make_site_delivery(mine, event=make_site_event("1", "seen", object_type="testapp.shelf"))
+    allow(user, "testapp.view_shelf", "testapp.view_thing", "rq_webhooks.view_skip", name="seen")
+    for address in (STATUS, reverse("admin:rq_webhooks_delivery_changelist"), f"{API}/deliveries/"):
+        with restricting(Shelf, Thing, querysets=Counting):
+            asked.clear()
+            assert browser(user).get(address).status_code == 200
+            assert (asked["Shelf"], asked["Thing"]) == (1, 0), address
+
+
+def test_what_a_user_may_view_is_kept_for_no_other_request(user: User) -> None:
+    Shelf.objects.create(name="seen", pk=1)
+    event = make_site_event("1", "seen", object_type="testapp.shelf")
+    client = api_client(user)
+    assert ids(client, "events") == []
+    allow(user, "testapp.view_shelf", name="seen")
+    constrain(user, "testapp.view_shelf", name="seen")
+    assert ids(client, "events") == [event.pk]
+    constrain(user, "testapp.view_shelf", name="other")
+    assert ids(client, "events") == []
+    assert pickle.loads(pickle.dumps(user)) == user
 
 
 def test_the_permission_for_a_proxy_shows_no_event_of_its_concrete_model(user: User) -> None:

@@ -144,6 +144,22 @@ def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
     return queue if may_view_deliveries(user) else queue.none()
 
 
+def visible_queue_of(user: Any, label: str, key: str) -> QueuedDeliveryQuerySet:
+    """The rows of the queue for the Deliveries of one object that the user may view. Only these: filter for them.
+
+    It costs less than ``visible_queue``, which judges all objects.
+    """
+    if conf.may_view not in (BY_MODEL, BY_RESTRICTION) or sees_all(user):
+        return visible_queue(user)
+    queue: QueuedDeliveryQuerySet = QueuedDelivery.objects.all()
+    if not may_view_deliveries(user) or not may_view_object(user, label, key):
+        return queue.none()
+    if is_restricted(user):
+        deliveries = _of_visible_webhooks(user, Delivery.objects.order_by())
+        queue = queue.filter(delivery__in=deliveries.values("pk"))
+    return queue
+
+
 def visible_skips(user: Any, skips: QuerySet[Skip] | None = None) -> QuerySet[Skip]:
     """The skips that the user may view, with their objects, and with their webhooks if the host restricts rows."""
     return of_viewable_objects(user, _of_visible_webhooks(user, Skip.objects.all() if skips is None else skips))

@@ -69,7 +69,8 @@ def _is_visible(instance: models.Model) -> bool:
 
 
 def _badge(instance: models.Model) -> str | None:
-    """How many deliveries of the object are not sent yet, or failed. One query."""
+    """How many deliveries of the object are not sent yet, or failed. Every page of an object shows it, so it asks only
+    what the user may view of this object."""
     user, registration = _reader(), registry.registration_of(type(instance))
     if registration is None or not permissions.may_view_deliveries(user):
         return None
@@ -90,7 +91,7 @@ class _IsInArray(models.Lookup):
 
 def _unfinished(label: str, key: str, user: Any) -> Any:
     """The rows of the queue for an object. Its index has the webhook, the lane and the event."""
-    queue, webhooks = permissions.visible_queue(user).order_by(), Webhook.objects.order_by()
+    queue, webhooks = permissions.visible_queue_of(user, label, key).order_by(), Webhook.objects.order_by()
     newest = Event.objects.filter(object_type=label, object_id=key).order_by("-pk").values("pk")[:NEWEST_EVENTS]
     in_lane = queue.filter(webhook__in=webhooks.values("pk"), lane=lane_of(label, key))
     unordered = queue.filter(
