@@ -596,6 +596,23 @@ def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: str, filters: 
         assert "(event_id>? AND event_id<?)" in plan, "otherwise each step reads all deliveries of the webhook"
 
 
+def test_a_query_that_is_as_slow_for_fewer_events_looks_at_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run_kinds, "elapsed", lambda: now[0])
+    pace, looked_at = run_kinds.Pace(), list[int]()
+
+    def read(seconds: float) -> None:
+        looked_at.append(pace.events)
+        now[0] += seconds
+
+    for _ in range(20):
+        pace.read(lambda: read(0.5))  # each query reads a whole partition
+    assert max(looked_at[-5:]) > 100 * looked_at[0]
+    for _ in range(30):
+        pace.read(lambda: read(pace.events / 10_000))
+    assert pace.events <= 2000, "it depends on the number again"
+
+
 @pytest.fixture
 def open_change(database: str) -> Iterator[Callable[..., Any]]:
     """Records the event of a change in a transaction of another session, which is returned."""

@@ -203,6 +203,32 @@ def test_a_name_of_a_webhook_that_stays_is_refused(file: Path) -> None:
     assert set(Webhook.objects.values_list("identifier", "name")) == {("cmdb-sync", "CMDB sync"), ("dns", "DNS")}
 
 
+@pytest.mark.parametrize(
+    "names", [("DNS", "IPAM", "Third"), ("DNS", "CMDB sync", "Third"), ("DNS", "Third", "CMDB sync")]
+)
+def test_names_can_be_handed_on_and_swapped(file: Path, names: tuple[str, ...]) -> None:
+    given = [CMDB, DNS, DNS | {"identifier": "third", "name": "Third"}]
+    run("webhooks_apply", "--noinput", write(file, *given))
+    renamed = [one | {"name": name} for one, name in zip(given, names, strict=True)]
+    run("webhooks_apply", "--noinput", write(file, *renamed))
+    stored = dict(Webhook.objects.values_list("identifier", "name"))
+    assert stored == {one["identifier"]: one["name"] for one in renamed}
+    assert run("webhooks_apply", "--noinput", str(file)) == "There is nothing to change.\n"
+
+
+def test_identifiers_that_differ_in_a_hyphen_export_different_variables() -> None:
+    for identifier in ("a-b", "a_b"):
+        make_webhook(Site, identifier=identifier, secret="s3cret of its own")
+    exported = manifest.document(Webhook.objects.order_by("pk"))["webhooks"]
+    variables = [one["secret"]["env"] for one in exported]
+    assert variables == ["A_B_SECRET", f"A_B_SECRET_{Webhook.objects.latest('pk').pk}"]
+
+
+@pytest.mark.parametrize("text", ["a\x85b", "a\n\x85b\n", "\u2028a\u2029\n"])
+def test_every_line_break_of_unicode_survives_a_file(text: str) -> None:
+    assert parse(dump({"text": text})) == {"text": text}
+
+
 def test_a_removed_webhook_can_be_created_again_at_once(file: Path) -> None:
     path = write(file, CMDB)
     run("webhooks_apply", "--noinput", path)

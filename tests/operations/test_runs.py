@@ -238,6 +238,20 @@ def test_a_preview_says_what_waits_beside_what_matches_and_what_it_leaves_out() 
     assert (found.count, found.note) == (0, f"{left_out} {held}")
 
 
+def test_a_discard_of_pending_deliveries_leaves_those_behind_them(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url(), paused_at=timezone.now())
+    heads = [make_delivery(webhook, State.PENDING, object_id=str(number)) for number in range(3)]
+    for number in (*range(3), *range(3)):
+        make_delivery(webhook, State.WAITING, object_id=str(number))
+    filters = {"webhook": webhook.pk, "state": ["pending"]}
+    assert runs.preview("discard", filters).count == 3
+    run = finished(runs.start("discard", filters))
+    assert (run.total, run.done) == (3, 3)
+    assert Delivery.objects.filter(outcome=State.DISCARDED).count() == len(heads)
+    assert states().count(State.PENDING) == 3
+    assert runs.preview("discard", filters).count == 3
+
+
 def test_a_run_says_how_many_superseded_deliveries_it_left_out(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(3):

@@ -94,6 +94,11 @@ def test_intended_differences_from_netbox(render: Render, kind: str, template: s
         render(kind, template)
 
 
+def test_a_number_that_json_does_not_have_is_refused(render: Render) -> None:
+    with pytest.raises(TemplateError, match="not JSON compliant"):
+        render("body", "{{ (1e308 * 10) | tojson }}")
+
+
 def test_a_missing_value_is_null_in_json(render: Render) -> None:
     assert render("body", "{{ data.nope | tojson }} {{ {'a': [nope]} | tojson }}") == 'null {"a": [null]}'
     with pytest.raises(TemplateError, match="not JSON serializable"):

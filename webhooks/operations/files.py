@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -24,6 +25,9 @@ MAX_SIZE = 2_000_000
 """Values and characters of a file, with all that its aliases repeat: a short file can have billions."""
 
 MAX_PROBLEMS = 20
+
+# YAML takes these for the ends of lines, unless they are escaped.
+BREAKS = re.compile("[\x85\u2028\u2029]")
 
 TOO_DEEP = "It is nested too deep."
 
@@ -131,7 +135,10 @@ def dump(document: Any, as_json: bool = False) -> str:
             return True
 
     def represent(dumper: Any, value: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+        style = "|" if "\n" in value else None
+        if BREAKS.search(value):
+            style = '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, represent)
     return str(yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))

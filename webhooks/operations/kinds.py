@@ -150,6 +150,15 @@ class Discard(DeliveryKind):
 
     choose = staticmethod(DeliveryQuerySet.discardable)
 
+    def rows(self, run: Run, user: Any = None, with_superseded: bool = False) -> DeliveryQuerySet:
+        """With a filter by state, not those that came into the state behind a delivery that the run has discarded."""
+        found = super().rows(run, user, with_superseded)
+        if State.WAITING in run.filters.get("state", self.states):
+            return found
+        return found.exclude(
+            queued__state=State.PENDING, queued__waited=True, queued__attempts=0, queued__due_at__gte=run.created
+        )
+
     @staticmethod
     def change(chosen: DeliveryQuerySet, requested_by: str) -> int:
         return chosen.discard()

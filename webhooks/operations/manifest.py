@@ -192,7 +192,7 @@ def plan(document: Any, user: Any, prunes: bool = False, environment: Mapping[st
     others = Webhook.objects.exclude(identifier=None).exclude(identifier__in=kept).order_by("name") if prunes else ()
     removed = [webhook for webhook in others if not registry.reserved_for(webhook.identifier)]
     changes = [Change("remove", webhook, tag=edits.settings_tag(webhook)) for webhook in removed]
-    free = {webhook.name for webhook in removed}
+    free = {webhook.name for webhook in removed} | _given_up(declared)
     with translation.override("en"):
         for one in declared:
             try:
@@ -209,8 +209,15 @@ def plan(document: Any, user: Any, prunes: bool = False, environment: Mapping[st
     return changes
 
 
+def _given_up(declared: Sequence[Declared]) -> set[str]:
+    """The names of stored webhooks that get another one."""
+    names = {one.identifier: one.values["name"] for one in declared}
+    stored = Webhook.objects.filter(identifier__in=names).values_list("identifier", "name")
+    return {name for identifier, name in stored if names[identifier] != name}
+
+
 def _change(one: Declared, user: Any, free: Collection[str]) -> Change | None:
-    """What makes the stored webhook as declared. ``free`` are names of webhooks that are removed before."""
+    """What makes the stored webhook as declared. ``free`` are names of webhooks that are removed or renamed before."""
     stored = Webhook.objects.filter(identifier=one.identifier).first()
     stored = stored or Webhook.objects.filter(identifier=None, name=one.values.get("name", "")).first()
     object_types = _types(one, stored)
@@ -252,21 +259,40 @@ def apply(changes: Iterable[Change], user: Any) -> None:
     """Make all changes, or none. Raises what ``save_webhook`` raises: ChangedMeanwhile if a webhook is no longer as it
     was when the plan was made."""
     with transaction.atomic(Webhook.objects.db):
+        left = []
         for change in changes:
             if change.verb == "remove":
-                _remove(change, user)
+                _lock(change)
+                delete_webhooks(Webhook.objects.filter(pk=change.webhook.pk), user)
             else:
-                tags = [change.tag] if change.tag else None
-                # Checked by the plan, and not again: workers wait for the rows that are locked by now.
-                save_webhook(change.webhook, change.values, change.object_types, user, tags=tags, is_checked=True)
+                left.append(change)
+        while left:
+            holders = {change.webhook.name: change for change in left if change.webhook.pk}
+            ready = (one for one in left if holders.get(one.values.get("name", ""), one) is one)
+            if (change := next(ready, None)) is None:  # the names go in a circle
+                _give_up_name(left[0])
+                continue
+            left.remove(change)
+            tags = [change.tag] if change.tag else None
+            # Checked by the plan, and not again: workers wait for the rows that are locked by now.
+            save_webhook(change.webhook, change.values, change.object_types, user, tags=tags, is_checked=True)
 
 
-def _remove(change: Change, user: Any) -> None:
+def _lock(change: Change) -> Webhook:
+    """The stored webhook of a change. Raises StaleSettings if it is no longer as it was when the plan was made."""
     rows = Webhook.objects.filter(pk=change.webhook.pk)
     stored = rows.select_for_update(no_key=True, of=("self",)).first()
     if stored is None or edits.settings_tag(stored) != change.tag:
         raise StaleSettings(str(CONFLICT))
-    delete_webhooks(rows, user)
+    return stored
+
+
+def _give_up_name(change: Change) -> None:
+    """Let another webhook have the name before this one gets its new one."""
+    stored = _lock(change)
+    stored.name = change.webhook.name = f"{stored.name[:100]} ({stored.pk})"
+    Webhook.objects.filter(pk=stored.pk).update(name=stored.name)
+    change.tag = edits.settings_tag(stored)
 
 
 # Writing
@@ -276,7 +302,7 @@ def document(webhooks: Iterable[Webhook]) -> dict[str, Any]:
     """These webhooks for a file, but for reserved identifiers. It leaves out defaults, and has names of environment
     variables for their secrets."""
     taken = {*Webhook.objects.exclude(identifier=None).values_list("identifier", flat=True)}
-    items = []
+    items, variables = [], set[str]()
     for webhook in webhooks:
         if registry.reserved_for(webhook.identifier):
             continue
@@ -284,17 +310,22 @@ def document(webhooks: Iterable[Webhook]) -> dict[str, Any]:
         if not webhook.identifier and identifier in taken:
             identifier = f"{identifier}-{webhook.pk}"
         taken.add(identifier)
-        items.append(_item(webhook, identifier))
+        items.append(_item(webhook, identifier, variables))
     return {WEBHOOKS: items}
 
 
-def _item(webhook: Webhook, identifier: str) -> dict[str, Any]:
+def _item(webhook: Webhook, identifier: str, variables: set[str]) -> dict[str, Any]:
+    """A webhook for a file. Adds the names of its environment variables to those of the others."""
     item: dict[str, Any] = {"name": webhook.name, "identifier": identifier}
     for name, default in _defaults().items():
         value = getattr(webhook, name)
         if name in CREDENTIAL_FIELDS:
             if value:
-                item[name] = {ENVIRONMENT: f"{identifier}_{name}".upper().replace("-", "_")}
+                variable = f"{identifier}_{name}".upper().replace("-", "_")
+                if variable in variables:  # of “a-b” and “a_b”
+                    variable = f"{variable}_{webhook.pk}"
+                variables.add(variable)
+                item[name] = {ENVIRONMENT: variable}
         elif name not in item and value != default:
             item[name] = value.replace("\r\n", "\n") if isinstance(value, str) else value  # a form has \r\n
     item["object_types"] = sorted(map(label_of, webhook.object_types.all()))

@@ -222,7 +222,7 @@ class Sandbox(SandboxedEnvironment):
             finalize=_on_one_line if one_line else _unchanged,
             undefined=Blank if is_test else Undefined,
         )
-        self.policies["json.dumps_function"] = partial(json.dumps, default=_null)
+        self.policies["json.dumps_function"] = partial(json.dumps, default=_null, allow_nan=False)
         self.globals = dict(_FUNCTIONS)
         self._one_line = one_line
         if one_line:

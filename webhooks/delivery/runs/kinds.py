@@ -132,6 +132,10 @@ class TimeLeft:
 LOOK_AT, FEWEST = 10_000, 1000
 QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
 
+# After a halved number, the time should be half as long. If it is longer than this share, it hardly depends on it: a
+# partition has no statistics yet, and each query reads all of it.
+SAME_FACTOR = 0.8
+
 # A query that PostgreSQL has stopped is tried again with so many times fewer events.
 STOPPED_FACTOR = 64
 
@@ -143,6 +147,8 @@ class Pace:
     def __init__(self, is_hurried: bool = False) -> None:
         self.events = min(LOOK_AT, FEWEST) if is_hurried else LOOK_AT
         """Events or deliveries that the next query looks at."""
+        self._halved_after = 0.0
+        """Seconds that the last query took, if the number was halved after it."""
 
     def read(self, read: Callable[[], T]) -> T | None:
         """Read rows, in a transaction with a time limit. None if PostgreSQL has stopped it: read fewer then."""
@@ -155,10 +161,12 @@ class Pace:
             self.events = max(1, self.events // STOPPED_FACTOR)
             return None
         took = elapsed() - began
-        if took < QUICK_SECONDS:
-            self.events *= 2
+        halved_after, self._halved_after = self._halved_after, 0.0
+        # If half as many took nearly as long, the time does not come from their number.
+        if took < QUICK_SECONDS or took > SAME_FACTOR * halved_after > 0:
+            self.events *= 4 if halved_after else 2
         elif took > SLOW_SECONDS and self.events > FEWEST:
-            self.events = max(FEWEST, self.events // 2)
+            self.events, self._halved_after = max(FEWEST, self.events // 2), took
         return found
 
 
