@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -346,7 +347,7 @@ def test_a_worker_with_live_traffic_reads_rows_in_one_step_and_takes_them_in_the
     make_delivery(webhook, State.SUCCEEDED)
     run, runner, done = runs.start("resend", {}, takes_all=True), DeliveryRunner("test"), list[int]()
     try:
-        runner._runs.saw_live()
+        runner._runs.saw_new(1)
         for _ in range(3):
             assert runner._runs.step() == 1, "so that the worker does not rest"
             run.refresh_from_db()
@@ -376,7 +377,7 @@ def test_a_worker_with_live_traffic_reads_fewer_rows_with_a_query(
     monkeypatch.setattr(DeliveryKind, "keys", keys)
     try:
         if is_live:
-            runner._runs.saw_live()
+            runner._runs.saw_new(1)
         for _ in range(2):  # the first step counts
             runner._runs.step()
     finally:
@@ -594,6 +595,29 @@ def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: str, filters: 
     for statement in statements_of(lambda: [act.count(run, 10, 20), act.keys(run, 1, 10, 20, 100)]):
         plan = " ".join(row[-1] for row in fetch_all("default", f"EXPLAIN QUERY PLAN {statement}"))
         assert "(event_id>? AND event_id<?)" in plan, "otherwise each step reads all deliveries of the webhook"
+
+
+def test_a_replay_does_not_take_its_own_events_for_live_traffic() -> None:
+    webhook = make_webhook(Thing, enabled=False)
+    for number in range(60):
+        Thing.objects.create(name=str(number))
+    key = Thing.objects.first()
+    assert key
+    for _ in range(60):
+        make_event(webhook, object_id=str(key.pk), dispatched=True)
+    run, runner, live = runs.start("replay", {"webhook": webhook.pk, "each": True}), DeliveryRunner("test"), []
+    try:
+        for _ in range(30):
+            runner._take_work()
+            live.append(runner._runs.are_beside_live)
+        make_event(webhook, object_id="live")
+        run.refresh_from_db()
+        assert (run.state, run.done) == (RunState.DONE, 60)
+        assert not any(live)
+        runner._dispatch()
+        assert runner._runs._live_until > time.monotonic()
+    finally:
+        runner.close(grace=0)
 
 
 def test_a_query_that_is_as_slow_for_fewer_events_looks_at_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,7 +278,7 @@ class DeliveryRunner:
         new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips_look, self._beyond)
         self._is_behind = new >= most  # then there probably are more
         if new:
-            self._runs.saw_live()
+            self._runs.saw_new(new)
         return new
 
     def _dispatch_during_run(self) -> int:

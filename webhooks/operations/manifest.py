@@ -213,7 +213,7 @@ def _given_up(declared: Sequence[Declared]) -> set[str]:
     """The names of stored webhooks that get another one."""
     names = {one.identifier: one.values["name"] for one in declared}
     stored = Webhook.objects.filter(identifier__in=names).values_list("identifier", "name")
-    return {name for identifier, name in stored if names[identifier] != name}
+    return {name for identifier, name in stored if names[str(identifier)] != name}
 
 
 def _change(one: Declared, user: Any, free: Collection[str]) -> Change | None:
@@ -269,13 +269,13 @@ def apply(changes: Iterable[Change], user: Any) -> None:
         while left:
             holders = {change.webhook.name: change for change in left if change.webhook.pk}
             ready = (one for one in left if holders.get(one.values.get("name", ""), one) is one)
-            if (change := next(ready, None)) is None:  # the names go in a circle
+            if (one := next(ready, None)) is None:  # the names go in a circle
                 _give_up_name(left[0])
                 continue
-            left.remove(change)
-            tags = [change.tag] if change.tag else None
+            left.remove(one)
+            tags = [one.tag] if one.tag else None
             # Checked by the plan, and not again: workers wait for the rows that are locked by now.
-            save_webhook(change.webhook, change.values, change.object_types, user, tags=tags, is_checked=True)
+            save_webhook(one.webhook, one.values, one.object_types, user, tags=tags, is_checked=True)
 
 
 def _lock(change: Change) -> Webhook:

@@ -122,12 +122,16 @@ class Runs:
         """The runs with users who may still begin them, since the last look."""
         self._claimed: tuple[Sequence[ClaimedRow], uuid.UUID, dict[int, Webhook]] | None = None
         """What the last step has claimed, with the token and the webhooks."""
+        self._recorded = 0
+        """Events that the last step has recorded, and that this worker has not dispatched."""
         self._turn = 0
         self._next_look = self._live_until = 0.0
 
-    def saw_live(self) -> None:
-        """Note that there are new events, so that the next steps leave room for them."""
-        self._live_until = time.monotonic() + LIVE_SECONDS
+    def saw_new(self, count: int) -> None:
+        """Note so many new events, so that the next steps leave room for them. Not for those of the last step."""
+        own, self._recorded = self._recorded, max(0, self._recorded - count)
+        if count > own:
+            self._live_until = time.monotonic() + LIVE_SECONDS
 
     def forget(self, webhooks: Iterable[int]) -> None:
         """Read these webhooks again before the next step: they are paused or disabled now."""
@@ -250,6 +254,8 @@ class Runs:
             step = atomically(lambda: _take(run.pk, [portion], token, time_left), using)
         if stalled:
             return 1
+        if step.run and portion.webhook == EVENTS:
+            self._recorded = step.run.done - noted.run.done
         self._claimed = step.claimed, token, receivers
         if not is_postgresql(using) and (took := elapsed() - began) > LONG_WRITE:
             time.sleep(min(took, LONGEST_REST))
