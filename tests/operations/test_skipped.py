@@ -21,12 +21,13 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook, rename
 from tests.support.users import api_client, make_user
 from tests.testapp.models import Thing
+from webhooks.db import to_db_time
 from webhooks.delivery.runs.kinds import TimeLeft
 from webhooks.management import base
 from webhooks.models import Event, Run, RunState, Skip, Webhook
 from webhooks.models.ids import first_at, new_id, position_of
 from webhooks.models.skip import Rule
-from webhooks.operations import runs
+from webhooks.operations import backfills, runs
 from webhooks.operations.runs import Preview
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -62,6 +63,27 @@ def webhook(inbox: Inbox) -> Webhook:
     drain()
     assert Skip.objects.count() == 6
     return webhook
+
+
+@pytest.mark.parametrize("case", ["not dispatched", "deleted since"])
+def test_an_object_that_the_receiver_may_know_is_updated(
+    case: str, webhook: Webhook, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    mend(webhook)
+    if case == "deleted since":
+        webhooks_settings(RETENTION_DAYS={"succeeded": 1})
+        Skip.objects.update(timestamp=to_db_time(timezone.now() - timedelta(days=2)))
+        recover(webhook)
+    else:
+        thing = Thing.objects.get(name="a")
+        thing.save()
+        mend(webhook, WRONG)
+        thing.save()
+        mend(webhook)
+        [skip] = Skip.objects.filter(object_id=thing.pk).order_by("-pk")[:1]
+        assert backfills._action(webhook, skip) == "updated"
+        drain()
+    assert "created" not in {post.json["event"] for post in inbox.received()}
 
 
 def test_each_object_that_matches_now_is_sent_once_as_it_is_now(webhook: Webhook, inbox: Inbox) -> None:

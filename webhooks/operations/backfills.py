@@ -27,6 +27,8 @@ from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
+from webhooks.conf import conf
+from webhooks.db import to_db_time
 from webhooks.delivery.dispatch import IsLocked, insert_for
 from webhooks.delivery.runs.kinds import (
     EVENTS,
@@ -322,9 +324,7 @@ class RecoverSkipped(ExaminedKind):
         later = Event.objects.filter(
             **of_object, timestamp__gt=OuterRef("timestamp"), action__in=Action.values, error=""
         )
-        delivery = Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook)
-        undispatched = Event.objects.undispatched().matched_by(webhook.pk).filter(pk=OuterRef("pk"))
-        sent = later.filter(Exists(delivery) | Exists(undispatched))
+        sent = later.filter(_gets(webhook))
         return chosen.exclude(Exists(newer)).exclude(Exists(sent))
 
     def _chosen(self, run: Run, webhook: Webhook) -> QuerySet[Skip]:
@@ -368,14 +368,23 @@ def _recover(webhook: Webhook, skip: Skip) -> Event | None:
 
 
 def _action(webhook: Webhook, skip: Skip) -> Action | None:
-    """ "created" if the webhook skipped that and got nothing of the object. None if it wants no such change."""
+    """ "created" if the webhook skipped that and got nothing of the object. None if it wants no such change.
+
+    After the retention of succeeded deliveries, it may have got something that is deleted."""
     of_object = {"object_type": skip.object_type, "object_id": skip.object_id}
-    got = Event.objects.filter(**of_object).filter(
-        Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook))
-    )
-    is_new = Skip.objects.filter(webhook=webhook, action=Action.CREATED, **of_object).exists() and not got.exists()
+    got = Event.objects.filter(_gets(webhook), **of_object, action__in=Action.values, error="")
+    creations = Skip.objects.filter(webhook=webhook, action=Action.CREATED, **of_object)
+    known_since = timezone.now() - timedelta(days=min(conf.skip_days, conf.retention_days["succeeded"]))
+    is_new = creations.filter(timestamp__gt=to_db_time(known_since)).exists() and not got.exists()
     wanted = [Action.CREATED, Action.UPDATED] if is_new else [Action.UPDATED, Action.CREATED]
     return next((action for action in wanted if action in webhook.actions), None)
+
+
+def _gets(webhook: Webhook) -> Q:
+    """Whether the webhook has a delivery of an event, or the dispatch creates one."""
+    delivery = Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook)
+    undispatched = Event.objects.undispatched().matched_by(webhook.pk).filter(pk=OuterRef("pk"))
+    return Q(Exists(delivery) | Exists(undispatched))
 
 
 def _existing(skips: Iterable[Skip]) -> list[Skip]:
