@@ -9,10 +9,12 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from dcim.models import Site
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.sessions import session
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
+from webhooks import registry
 from webhooks.contrib import health
 from webhooks.models import State
 
@@ -46,6 +48,16 @@ def test_a_site_with_a_worker_is_healthy_although_a_receiver_fails() -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
     assert ask(DELIVERY) == healthy()
     assert ask(RECORDING) == healthy()
+
+
+@pytest.mark.usefixtures("live_worker", "own_registrations")
+@pytest.mark.parametrize("count", [1, 2])
+def test_webhooks_on_a_model_that_is_not_registered_leave_the_site_healthy(count: int) -> None:
+    for _ in range(count):
+        make_webhook(Thing)
+    make_webhook(Site)
+    registry.unregister(Thing)
+    assert ask(DELIVERY) == healthy()
 
 
 def test_without_a_worker_changes_are_recorded_and_not_delivered() -> None:

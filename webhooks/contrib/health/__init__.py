@@ -12,7 +12,7 @@ from django.db import Error
 
 from webhooks.conf import conf
 from webhooks.db import fetch_all, is_postgresql, statement_limit
-from webhooks.insight.alarms import Level
+from webhooks.insight.alarms import Level, Problem
 from webhooks.insight.status import latest_problems
 from webhooks.insight.wording import in_english
 from webhooks.models import Undispatched
@@ -22,6 +22,9 @@ OPERATOR = Operator("health")
 
 # The name of the problem that the database, or a table, is missing. The others are those of the status page.
 DATABASE = "database"
+
+# One alarm may be about several webhooks. All others are served.
+OF_WEBHOOKS = (Problem.NOT_REGISTERED,)
 
 # Seconds that the database may take for one statement: a migration may have locked a table.
 STATEMENT_SECONDS = 2
@@ -68,4 +71,5 @@ def _read_recording() -> list[str]:
 def _read_delivery() -> list[str]:
     with in_english():  # the texts of alarms are kept by language, and a request chooses its own
         alarms = latest_problems(OPERATOR, STATEMENT_SECONDS)
-    return sorted({alarm.problem.value for alarm in alarms if alarm.level == Level.ERROR and not alarm.webhook_id})
+    errors = [alarm for alarm in alarms if alarm.level == Level.ERROR and alarm.problem not in OF_WEBHOOKS]
+    return sorted({alarm.problem.value for alarm in errors if not alarm.webhook_id})
