@@ -137,6 +137,13 @@ class TestList:
         assert "Frankfurt" in shown
         assert "Amsterdam" not in shown
 
+    def test_a_search_for_an_id_keeps_to_the_other_filters(self, admin_client: Client, webhook: Webhook) -> None:
+        delivery = make_site_delivery(webhook, State.FAILED)
+        found = [
+            page(admin_client, DELIVERIES, q=str(delivery.pk), state=state) for state in ("failed", "open", "succeeded")
+        ]
+        assert ["1 delivery<" in shown for shown in found] == [True, False, False]
+
 
 class TestOneDelivery:
     def test_its_heading_and_title_name_object_action_and_webhook(self, admin_client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from dcim.models import Device, Site
 from tests.support.admin_pages import (
+    STATUS,
     WEBHOOKS,
     change_of,
     form,
@@ -496,3 +498,13 @@ def test_hidden_columns_cannot_be_filtered(webhook: Webhook, asked: str) -> None
     viewer = staff("view_webhook")
     assert viewer.get(WEBHOOKS, {asked: "A"}).status_code == 400
     assert viewer.get(WEBHOOKS, {"enabled__exact": "1"}).status_code == 200
+
+
+def test_separators_of_thousands_stay_out_of_addresses(admin_client: Client, settings: Any) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    webhook = make_webhook(Site, id=12345)
+    make_site_delivery(webhook, State.FAILED)
+    for address in (change_of(webhook), WEBHOOKS, STATUS):
+        addresses = re.findall(r'(?:href|action|value|hx-get)="([^"]*)"', page(admin_client, address))
+        assert any("12345" in one for one in addresses)
+        assert not [one for one in addresses if "12,345" in one or "12%2C345" in one]

@@ -242,10 +242,14 @@ def list_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery] | None
 
 
 def search_deliveries(filters: Filters, user: Any, rows: QuerySet[Delivery]) -> LongList[Delivery]:
-    """As ``list_deliveries``, for a list with a search: a term that is the id of a delivery finds this one."""
-    term = filters.get("name", filters.get("request_id", ""))
-    if (pk := as_uuid(term)) and rows.filter(pk=pk).exists():
-        return LongList(lambda *args, **kwargs: Found([pk], count=1), rows)
+    """As ``list_deliveries``, for a list with a search: a term that is the id of a delivery finds this one, if it
+    matches the other filters."""
+    searched = "name" if "name" in filters else "request_id"
+    if (pk := as_uuid(filters.get(searched, ""))) and rows.filter(pk=pk).exists():
+        others = {name: value for name, value in filters.items() if name != searched}
+        chosen = permissions.found_deliveries(user, select("deliveries", others, rows.filter(pk=pk)), others)
+        pks = [pk] if chosen.exists() else []
+        return LongList(lambda *args, **kwargs: Found(pks, count=len(pks)), rows)
     return list_deliveries(filters, user, rows)
 
 
