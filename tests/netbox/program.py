@@ -272,6 +272,35 @@ def _(hands: Hands) -> None:
     hands.delete("custom field", "extras/custom-fields")
 
 
+@step("REST: create a set of choices, and change it")
+def _(hands: Hands) -> None:
+    choices = [["a", "A"], ["b", "B"]]
+    hands.create("choices", "extras/custom-field-choice-sets", name="Letters", extra_choices=choices)
+    hands.patch("choices", "extras/custom-field-choice-sets", extra_choices=choices[:1])
+
+
+@step("REST: create an event rule, and change its event types")
+def _(hands: Hands) -> None:
+    hands.create("receiver", "extras/webhooks", name="Ledger", payload_url="http://127.0.0.1/", secret="hidden")
+    action = {"action_type": "webhook", "action_object_type": "extras.webhook", "action_object_id": hands["receiver"]}
+    rule = {"name": "Ledger", "enabled": False, "object_types": ["dcim.site"], "event_types": ["object_created"]}
+    hands.create("rule", "extras/event-rules", **rule, **action)
+    hands.patch("rule", "extras/event-rules", event_types=["object_created", "object_deleted"])
+
+
+@step("REST: give the site an owner")
+def _(hands: Hands) -> None:
+    hands.create("owner group", "users/owner-groups", name="Teams")
+    hands.create("owner", "users/owners", name="NOC", group=hands["owner group"])
+    hands.patch("site", "dcim/sites", owner=hands["owner"])
+
+
+@step("REST: delete the owner of the site")
+def _(hands: Hands) -> None:
+    hands.patch("site", "dcim/sites", owner=None)
+    hands.delete("owner", "users/owners")
+
+
 @step("REST: delete a tag that the site has")
 def _(hands: Hands) -> None:
     hands.patch("site", "dcim/sites", tags=[{"name": "Red"}])
@@ -364,6 +393,13 @@ def _(hands: Hands) -> None:
     hands.create("front", "dcim/front-ports", device=hands["sw3"], name="front", type="8p8c", rear_ports=ports)
 
 
+@step("REST: change the ends of a port in front")
+def _(hands: Hands) -> None:
+    hands.patch("rear", "dcim/rear-ports", positions=2)
+    ports = [{"position": 1, "rear_port": hands["rear"], "rear_port_position": 2}]
+    hands.patch("front", "dcim/front-ports", rear_ports=ports)
+
+
 @step("REST: create inventory items in a tree, and delete its root")
 def _(hands: Hands) -> None:
     hands.create("item", "dcim/inventory-items", device=hands["sw1"], name="Board")
@@ -401,6 +437,14 @@ def _(hands: Hands) -> None:
     hands.delete("chassis", "dcim/virtual-chassis")
 
 
+@step("REST: delete a virtual chassis with members")
+def _(hands: Hands) -> None:
+    hands.create("big chassis", "dcim/virtual-chassis", name="Big stack")
+    for position, name in enumerate(("sw1", "sw2", "sw3"), 1):
+        hands.patch(name, "dcim/devices", virtual_chassis=hands["big chassis"], vc_position=position)
+    hands.delete("big chassis", "dcim/virtual-chassis")
+
+
 @step("REST: create a rack, and mount a device")
 def _(hands: Hands) -> None:
     hands.create("rack", "dcim/racks", name="R1", site=hands["site"], status="active", u_height=42)
@@ -429,6 +473,24 @@ def _(hands: Hands) -> None:
 @step("REST: change the sites of the config context")
 def _(hands: Hands) -> None:
     hands.patch("context", "extras/config-contexts", sites=[hands["Many 1"]])
+
+
+@step("REST: create a config context with a secret")
+def _(hands: Hands) -> None:
+    hands.create("secret context", "extras/config-contexts", name="SNMP", data={"snmp": {"secret": "hidden"}})
+    hands.patch("sw3", "dcim/devices", comments="With a context")
+
+
+@step("REST: change the context of a device")
+def _(hands: Hands) -> None:
+    hands.patch("sw3", "dcim/devices", local_context_data={"dns": "10.0.0.2", "token": "hidden"})
+    hands.patch("sw3", "dcim/devices", local_context_data={"dns": "10.0.0.3", "token": "changed"})
+
+
+@step("REST: delete the config context with a secret")
+def _(hands: Hands) -> None:
+    hands.delete("secret context", "extras/config-contexts")
+    hands.patch("sw3", "dcim/devices", local_context_data=None)
 
 
 # Addresses and VLANs
@@ -562,6 +624,21 @@ def _(hands: Hands) -> None:
     hands.create("wlan", "wireless/wireless-lans", ssid="guests", group=hands["wlan group"], auth_psk="hidden")
 
 
+@step("REST: create a group of routers with a key")
+def _(hands: Hands) -> None:
+    group = {"group_id": 1, "protocol": "vrrp2", "auth_type": "md5", "auth_key": "hidden"}
+    hands.create("fhrp group", "ipam/fhrp-groups", **group)
+    hands.patch("fhrp group", "ipam/fhrp-groups", auth_key="changed")
+
+
+@step("REST: create an IKE policy with a key")
+def _(hands: Hands) -> None:
+    proposal = {"authentication_method": "preshared-keys", "encryption_algorithm": "aes-256-cbc", "group": 14}
+    hands.create("proposal", "vpn/ike-proposals", name="Proposal", **proposal)
+    policy = {"name": "Policy", "version": 2, "proposals": [hands["proposal"]], "preshared_key": "hidden"}
+    hands.create("policy", "vpn/ike-policies", **policy)
+
+
 @step("REST: create a tunnel")
 def _(hands: Hands) -> None:
     hands.create("tunnel", "vpn/tunnels", name="T1", status="active", encapsulation="gre")
@@ -585,6 +662,14 @@ def _(hands: Hands) -> None:
 def _(hands: Hands) -> None:
     tags = [hands["Green"]]
     hands.submit("dcim:site_edit", "page 1", name="Page 1", slug="page-1", status="retired", tags=tags)
+
+
+@step("Page: delete a virtual chassis with members")
+def _(hands: Hands) -> None:
+    hands.create("page chassis", "dcim/virtual-chassis", name="Third stack", master=hands["sw1"])
+    hands.patch("sw3", "dcim/devices", virtual_chassis=hands["page chassis"], vc_position=2)
+    hands.patch("page chassis", "dcim/virtual-chassis", master=None)
+    hands.submit("dcim:virtualchassis_delete", "page chassis", confirm="on")
 
 
 @step("Page: a form with an error")

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.django_db
 QUEUES = ("high", "default", "low")
 
 ABSENT, AN_EVENT = "absent", "an event"
+PARTS = ("data", "snapshots.*")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ DIFFERENCES = (
         ("Shell: save a site", "Shell: delete sites of a queryset", "Job: register a module of scripts"),
     ),
     Difference(
+        (AN_EVENT,), ABSENT, "sent", "The REST API created an owner or an owner group. NetBox does not send that.",
+        ("REST: give the site an owner",),
+    ),
+    Difference(
         (AN_EVENT,), "sent", ABSENT, "One transaction creates and deletes the object. Other users never saw it.",
         ("Shell: create and delete a site in one transaction*",),
     ),
@@ -86,6 +91,9 @@ DIFFERENCES = (
     Difference(
         ("data.?_terminations.#.object.*", "data.termination.*"), "without the new cable", "with it",
         "The same.",
+    ),
+    Difference(
+        ("data.members",), "`[]`", "the members", "A virtual chassis is deleted. NetBox takes its members out before.",
     ),
     Difference(
         ("data._depth", "snapshots.postchange._depth", "snapshots.postchange.path", "snapshots.postchange.sort_path"),
@@ -117,8 +125,27 @@ DIFFERENCES = (
         ("data.utilization",), "a number", ABSENT, "It is no column and no count. NetBox has it in some requests."
     ),
     Difference(
-        ("data.auth_psk", "snapshots.*.auth_psk"), "the key of the wireless LAN", ABSENT,
-        "[Sensitive fields](install.md#excluded-fields) are left out.",
+        ("snapshots.*.event_types", "snapshots.*.extra_choices"), "a text of JSON", "a list", "As in `data`."
+    ),
+    Difference(
+        ("data.rear_ports.#.*", "data.front_ports.#.*"), "before the change", "after it",
+        "NetBox saves a port before its `port_mappings`. Here it is read again.",
+    ),
+    Difference(
+        ("data.config_context.*",), ABSENT, "a value",
+        "`local_context_data` changed. NetBox shows the context before the change.",
+    ),
+    Difference(
+        tuple(f"{part}.{name}" for name in ("auth_key", "auth_psk", "preshared_key", "secret") for part in PARTS),
+        "a key or a secret", ABSENT,
+        "[Sensitive fields](install.md#excluded-fields) are left out, [unless you name them](#settings).",
+    ),
+    Difference(
+        (
+            "data.config_context.*", "data.data.*", "snapshots.*.data.*",
+            "data.local_context_data.*", "snapshots.*.local_context_data.*",
+        ),
+        "a value with a sensitive name", ABSENT, "The same, at any depth of config contexts.",
     ),
 )  # fmt: skip
 
