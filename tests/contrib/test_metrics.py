@@ -160,7 +160,7 @@ def test_the_workers_of_djangos_tasks_are_unknown(webhooks_settings: Callable[..
 @pytest.mark.one_database
 def test_the_last_of_many_webhooks_counts() -> None:
     Webhook.objects.bulk_create(
-        Webhook(name=f"{number:03}", payload_url="http://127.0.0.1:1/", on_created=True) for number in range(250)
+        Webhook(name=f"{number:04}", payload_url="http://127.0.0.1:1/", on_created=True) for number in range(1100)
     )
     last, other = make_webhook(Thing, name="the last one"), make_webhook(Thing, name="the one before")
     make_delivery(last, due_at=timezone.now() - timedelta(hours=1))
@@ -169,6 +169,7 @@ def test_the_last_of_many_webhooks_counts() -> None:
     assert value("oldest_due_seconds") == pytest.approx(3600, abs=60)
     assert value("problems", problem="disabled") == 1
     assert value("paused", webhook="the last one") == 0
+    assert value("given_up_total", webhook="the last one") == 0
 
 
 @pytest.mark.usefixtures("live_worker", "redis_away")

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from django.db.models import OuterRef, Prefetch, QuerySet
+from django.db.models import Case, OuterRef, Prefetch, Q, QuerySet, When
 
 from webhooks import permissions, registry
 from webhooks.conf import conf
@@ -23,6 +23,7 @@ from webhooks.insight.counts import (
     EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
+    FirstKey,
     capped,
     failed_groups,
     failed_groups_sql,
@@ -35,6 +36,7 @@ from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, 
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
+from webhooks.models.webhook_states import IS_PAUSED
 
 # No more webhooks are read for alarms and for the status page, and no more open runs are shown, than this.
 MAX_WEBHOOKS, MAX_RUNS = 1000, 5
@@ -117,6 +119,8 @@ def read_for_alarms(user: Any) -> Overview:
     found.undispatched, found.undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
         rows = _webhooks(user)
+        if len(rows) > MAX_WEBHOOKS:
+            rows = tuple(_most_troubled(user))
         groups = failed_groups([row.pk for row in rows if row.last_failed], _built(failed_groups_sql, user))
         failed = Counter[int]()
         for group in groups:
@@ -147,7 +151,7 @@ def _undispatched(user: Any) -> tuple[int, datetime | None]:
 
 
 def _webhooks(user: Any) -> tuple[Any, ...]:
-    """The webhooks with their counts, one more than the page shows."""
+    """The webhooks by name with their counts, one more than are read."""
     if _shares_statements(user):
         return tuple(Webhook.objects.raw(*_built(_webhooks_sql, user)))
     return tuple(_webhooks_with_counts(user))
@@ -205,6 +209,23 @@ def _shared(build: Callable[..., Statement], using: str, limits: tuple[int, ...]
 def _webhooks_with_counts(user: Any) -> QuerySet[Webhook]:
     webhooks = permissions.visible_webhooks(user).order_by("name")
     return with_open_counts(webhooks, permissions.visible_queue(user))[: MAX_WEBHOOKS + 1]
+
+
+def _most_troubled(user: Any) -> QuerySet[Webhook]:
+    """The same, but first those that are paused, fail or were disabled, then those with deliveries in the queue."""
+    queue = permissions.visible_queue(user)
+    own = queue.filter(webhook=OuterRef("pk"))
+    # Keys, not EXISTS: PostgreSQL might read the whole queue for that.
+    first = {
+        "first_pending": FirstKey(own.in_states(State.PENDING).order_by("due_at")),
+        "first_waiting": FirstKey(own.in_states(State.WAITING).order_by("event_id")),
+        "first_failed": FirstKey(own.failed().order_by("-failed_at")),
+    }
+    is_troubled = IS_PAUSED | Q(failures_in_a_row__gt=0) | ~Q(disabled_reason="")
+    has_rows = ~Q(**{f"{name}__isnull": True for name in first})
+    rank = Case(When(is_troubled, then=0), When(has_rows, then=1), default=2)
+    webhooks = permissions.visible_webhooks(user).alias(**first).order_by(rank, "name")
+    return with_open_counts(webhooks, queue)[: MAX_WEBHOOKS + 1]
 
 
 def _webhooks_sql(user: Any) -> Statement:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cache
@@ -30,7 +30,7 @@ from webhooks.errors import describe_error, get_logger
 from webhooks.insight.alarms import Problem, find_alarms
 from webhooks.insight.overview import Overview, read_for_alarms
 from webhooks.insight.status import problems_of
-from webhooks.models import State, StatisticTotal, Sweep
+from webhooks.models import State, StatisticTotal, Sweep, Webhook
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram
 from webhooks.permissions import Operator
 from webhooks.workers.status import Backend, read_backend
@@ -145,7 +145,10 @@ class Metrics:
         with statement_limit(Sweep.objects.db, STATEMENT_SECONDS):
             overview = read_for_alarms(OPERATOR)
             self.lost_leases.add_metric([], Sweep.objects.values_list("lost_leases", flat=True).first() or 0)
-            self._add_totals({webhook.pk: webhook.name for webhook in overview.webhooks})
+            # Not those of the overview: there may be more.
+            names = dict(Webhook.objects.order_by("name").values_list("pk", "name"))
+            self._add_totals(names)
+            self._add_paused(names, {*Webhook.objects.paused().order_by().values_list("pk", flat=True)})
         self._add_overview(overview, read_backend())
 
     def _add_overview(self, overview: Overview, backend: Backend) -> None:
@@ -154,8 +157,6 @@ class Metrics:
             self.deliveries.add_metric([state.value], overview.counts.get(state, 0))
         self.undispatched.add_metric([], overview.undispatched)
         self.failed_events.add_metric([], overview.failed_events)
-        for webhook in overview.webhooks:
-            self.paused.add_metric([webhook.name], float(webhook.is_paused))
         due = [overview.undispatched_since, *(one.due_since for one in overview.webhooks if one.is_sendable)]
         oldest = min(filter(None, due), default=now)
         self.oldest_due.add_metric([], max(0.0, (now - oldest).total_seconds()))
@@ -166,6 +167,10 @@ class Metrics:
         for problem in Problem:
             if problem != Problem.NONE:
                 self.problems.add_metric([problem.value], counts[problem])
+
+    def _add_paused(self, names: Mapping[int, str], paused: Container[int]) -> None:
+        for pk, name in names.items():
+            self.paused.add_metric([name], float(pk in paused))
 
     def _add_totals(self, names: Mapping[int, str]) -> None:
         """``names`` of webhooks by their ids. Each webhook has its counters from the beginning: a rate needs one."""
