@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -125,6 +125,40 @@ def test_a_webhook_that_fails_with_another_kind_of_error_has_the_same_problem(pr
     found()
     assert look() == [("ended", problem)]
     assert calls[0][1].text == "now too slow"
+
+
+def age_absences(seconds: int) -> None:
+    """As if the problems that are away had been so for these seconds more."""
+    row = Sweep.objects.get(pk=1)
+    for one in row.problems.values():
+        if one["away_since"]:
+            one["away_since"] = (datetime.fromisoformat(one["away_since"]) - timedelta(seconds=seconds)).isoformat()
+    row.save(update_fields=["problems"])
+
+
+def test_a_problem_that_comes_and_goes_is_over_when_it_stays_away(found: Any) -> None:
+    announced = []
+    for _ in range(6):
+        found(alarm(Problem.FAILING, 1))
+        announced += look()
+        found()
+        announced += look()
+    assert announced == [("began", "failing"), ("ended", "failing")] * 2 + [("began", "failing")]
+    age_absences(problems.QUIET - 60)
+    assert look() == [], "it may come again"
+    age_absences(120)
+    assert look() == [("ended", "failing")]
+    assert Sweep.objects.get(pk=1).problems == {}
+
+
+def test_a_problem_that_comes_again_much_later_ends_at_once_again(found: Any) -> None:
+    for _ in range(3):
+        found(alarm(Problem.FAILING, 1))
+        assert look() == [("began", "failing")]
+        found()
+        assert look() == [("ended", "failing")]
+        age_absences(problems.QUIET + 60)
+        assert look() == []
 
 
 def test_faults_of_the_site_of_two_kinds_are_two_problems(found: Any) -> None:

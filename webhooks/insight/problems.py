@@ -8,7 +8,7 @@ goes on, it begins then.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,10 @@ LOOK_EVERY = 25
 # many seconds without a look, another worker begins.
 TAKE_OVER_AFTER = 70
 
+# A problem may come again within so many seconds after its end. From the second time on, it is over only if it stays
+# away for as long: a receiver may refuse every second request.
+QUIET = 600
+
 # Seconds that PostgreSQL may take for one statement. Other notifications wait for a look: a table may be locked.
 STATEMENT_SECONDS = 10
 
@@ -41,7 +45,10 @@ _own_look: datetime | None = None
 """When the last look of this process began."""
 
 Known = dict[str, dict[str, Any]]
-"""Problems by a key that stays the same from look to look. ``is_announced`` is True after ``problem_began``."""
+"""Problems by a key that stays the same from look to look, those that went away in the last ``QUIET`` seconds too.
+
+``is_announced`` is True from ``problem_began`` to ``problem_ended``. ``away_since`` is None while the problem is there,
+else a time in ISO format. ``returns`` counts how often it came again within ``QUIET`` seconds after its end."""
 
 
 def look(**kwargs: Any) -> None:
@@ -59,14 +66,15 @@ def look(**kwargs: Any) -> None:
 
     def compare() -> None:
         row = Sweep.objects.select_for_update().get(pk=1)
-        if row.looked_at != began_at:
+        if began_at is None or row.looked_at != began_at:
             return  # this look took long, and another worker has looked since
         now = _known(problems_of(alarms), row.problems)
+        now |= _away(now, row.problems, began_at)
         if len(alarms) >= MAX_ALARMS:
             now = row.problems | now  # others may still be there
         announced = [key for key, one in now.items() if one["is_announced"]]
         began = [key for key in announced if not _is_announced(row.problems, key)]
-        ended = [key for key, one in row.problems.items() if one["is_announced"] and key not in now]
+        ended = [key for key in row.problems if _is_announced(row.problems, key) and not _is_announced(now, key)]
         hooks.announce("problem_began", using, lambda: [_noticed(now[key]) for key in began])
         hooks.announce("problem_ended", using, lambda: [_noticed(row.problems[key]) for key in ended])
         # The last one, because an e-mail may take long.
@@ -87,11 +95,26 @@ def _known(alarms: Iterable[Alarm], before: Known) -> Known:
         )  # of webhooks that fail alike, another one may become the first
         for alarm in family:
             key = _key(alarm)
-            known = before.get(key, {}).get("since") or to_utc(timezone.now()).isoformat()
-            since = to_utc(alarm.since).isoformat() if alarm.since else known
+            known = before.get(key, {})
+            goes_on = known and (known["is_announced"] or not known["away_since"])
+            seen_since = known["since"] if goes_on else to_utc(timezone.now()).isoformat()
+            since = to_utc(alarm.since).isoformat() if alarm.since else seen_since
             new = NoticedProblem(alarm.problem, alarm.level, alarm.text, alarm.remedy, alarm.webhook_id, since, key)
             is_announced = (alarm is root and is_news) or _is_announced(before, key) or _is_announced(found, key)
-            found[key] = asdict(new) | {"is_announced": is_announced}
+            returns = known["returns"] + bool(known["away_since"]) if known else 0
+            found[key] = asdict(new) | {"is_announced": is_announced, "away_since": None, "returns": returns}
+    return found
+
+
+def _away(now: Known, before: Known, at: datetime) -> Known:
+    """The announced problems that are not there now, but were so in the last ``QUIET`` seconds."""
+    found: Known = {}
+    for key, one in before.items():
+        since = one["away_since"] or at.isoformat()
+        is_kept = one["is_announced"] or one["away_since"]
+        if key not in now and is_kept and (at - datetime.fromisoformat(since)).total_seconds() < QUIET:
+            is_announced = one["is_announced"] and one["returns"] > 1
+            found[key] = one | {"away_since": since, "is_announced": is_announced}
     return found
 
 
@@ -105,4 +128,4 @@ def _is_announced(known: Known, key: str) -> bool:
 
 
 def _noticed(stored: dict[str, Any]) -> NoticedProblem:
-    return NoticedProblem(**{name: value for name, value in stored.items() if name != "is_announced"})
+    return NoticedProblem(**{one.name: stored[one.name] for one in fields(NoticedProblem)})
