@@ -255,6 +255,12 @@ ODD: dict[str, Any] = {
         friends=serializers.PrimaryKeyRelatedField(many=True, read_only=True),
         heroes=serializers.StringRelatedField(many=True),
     ),
+    "fields of requests": serializer_of(
+        Thing,
+        "id",
+        pin=serializers.CharField(write_only=True),
+        labels=serializer_of(Label, "id", pin=serializers.CharField(write_only=True))(many=True, read_only=True),
+    ),
     "fields of the moment": PersonalSerializer,
     "no fields": serializer_of(Thing),
     "free": FreeSerializer,

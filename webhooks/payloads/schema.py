@@ -97,7 +97,9 @@ def _sent_schema(registration: Registration, inspector: Any, serializer: Any, mo
     known, sent = serializer_fields(serializer), sent_fields(registration, serializer, model)
     written, shown = component.schema.get("properties", {}), {}
     for name, schema in written.items():
-        if not is_left_out(name) and (name in sent or name not in known):
+        if is_left_out(name) or getattr(known.get(name), "write_only", False):
+            continue  # without COMPONENT_SPLIT_REQUEST, a response has the fields of requests, too
+        if name in sent or name not in known:
             shown[name] = _sent_part(registration, inspector, schema, *sent.get(name, (None, None)))
     if shown == written:
         found: dict[str, Any] = component.ref
