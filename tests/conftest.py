@@ -25,6 +25,7 @@ from tests.support import servers, side_by_side
 from tests.support.figures import MEASURED, Figures
 from tests.support.fork_server import START, ForkServer
 from tests.support.inbox import Inbox, ReceiverProcess
+from tests.support.missing import packages_of
 from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
 from tests.support.waiting import OverTime
@@ -160,6 +161,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if MEASURED:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(MEASURED))
+    skipped = terminalreporter.stats.get("skipped", [])
+    if packages := packages_of(str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(f"To run all tests, install (Debian): apt-get install {' '.join(packages)}")
 
 
 @pytest.fixture(scope="session")
