@@ -132,14 +132,18 @@ def test_an_event_does_not_wait_behind_one_that_left_its_lane(webhook: Webhook) 
     assert states() == [State.PENDING, State.PENDING]
 
 
-@pytest.mark.parametrize(("last", "is_late"), [(State.DISCARDED, False), (State.SUCCEEDED, True)])
+@pytest.mark.parametrize(
+    ("last", "is_retried", "is_late"),
+    [(State.DISCARDED, False, False), (State.SUCCEEDED, True, False), (State.SUCCEEDED, False, True)],
+)
 def test_an_event_waits_for_its_head_where_the_last_delivery_of_the_lane_has_ended(
-    webhook: Webhook, last: State, is_late: bool
+    webhook: Webhook, last: State, is_retried: bool, is_late: bool
 ) -> None:
-    head, new, ended = (make_event(webhook, dispatched=True) for _ in range(3))
-    make_delivery(webhook, event=head)
-    make_delivery(webhook, last, event=new if not is_late else ended)
-    Undispatched.objects.create(event=ended if not is_late else new)
+    head, *others = (make_event(webhook, dispatched=True) for _ in range(3))
+    new, ended = others if is_late else reversed(others)
+    make_delivery(webhook, event=head, overtaken=is_retried)
+    make_delivery(webhook, last, event=ended)
+    Undispatched.objects.create(event=new)
     assert dispatch() == 1
     assert sorted(states()) == sorted([State.PENDING, last, State.WAITING])
 

@@ -369,10 +369,12 @@ def test_several_deliveries_of_one_lane_can_be_retried_together(webhook: Webhook
     assert states() == [State.PENDING, State.WAITING, State.WAITING]
 
 
-def test_retried_deliveries_of_an_unordered_webhook_are_all_pending(database: str) -> None:
-    unordered = make_webhook(Thing, ordered=False)
+@pytest.mark.parametrize("was_ordered", [False, True])
+def test_retried_deliveries_of_an_unordered_webhook_are_all_pending(database: str, was_ordered: bool) -> None:
+    unordered = make_webhook(Thing, ordered=was_ordered)
     for _ in range(3):
         make_delivery(unordered, State.FAILED)
+    Webhook.objects.update(ordered=False)
     assert Delivery.objects.all().retry("a test") == 3
     assert states() == [State.PENDING] * 3
 
