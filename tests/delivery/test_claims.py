@@ -292,3 +292,18 @@ def test_a_probe_is_due_again_if_its_worker_may_claim_nothing(webhook: Webhook, 
     webhook.refresh_from_db()
     assert webhook.probe_at is not None
     assert (webhook.probes, webhook.probe_at <= timezone.now()) == (0, True)
+
+
+def test_after_deliveries_could_not_be_handed_back_their_lease_is_not_renewed(
+    webhook: Webhook, claims: WorkerClaims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_lost(webhook, 1, 0)
+    claims.claim_due()
+    with monkeypatch.context() as patch, pytest.raises(OperationalError):
+        patch.setattr("webhooks.delivery.claims.atomically", Mock(side_effect=OperationalError("the server is away")))
+        claims.hand_back(list(claims.claimed.values()))
+    Worker.objects.update(lease_until=AGO)
+    claims._renewed -= conf.lease
+    claims.renew()
+    assert sweep_step(sweep.expire_leases) == 1
+    assert states() == [State.PENDING]
