@@ -109,8 +109,8 @@ def test_the_locks_take_no_round_trip(prechange: bool) -> None:
             Thing.objects.create(name="first")
             return len(statements_of(change))
 
-    # Its UPDATE, and a row and an Event for each object. Of a part, one more for the thing that the row has, and one for
-    # its previous state.
+    # Its UPDATE, and a row and an Event for each object. Of a part, one more for the thing that the row has, and one
+    # for its previous state.
     assert in_transaction(lambda: restaurant.save(update_fields=["cuisine"])) == 3
     assert in_transaction(part.save) == 6 + prechange
     assert not connection.execute_wrappers

@@ -105,7 +105,8 @@ RIGHTS = Workload(
     (
         Figure(
             "rights-status",
-            f"processor time for the refreshed parts of the status page, for a user with a constraint for each of {MODELS} "
+            "processor time for the refreshed parts of the status page, for a user with a constraint for each of "
+            f"{MODELS} "
             "models",
             "ms",
             "without constraints",
