@@ -175,8 +175,15 @@ def test_the_size_of_an_event_follows_its_texts() -> None:
 
 
 def test_a_webhook_leaves_room_for_the_large_events_of_others() -> None:
-    room = Room([(1, claims.HELD_BYTES // 2)])
+    room = Room([(1, claims.HELD_BYTES // 2)], most=claims.HELD_BYTES)
     assert not room.take(1, 100_000)
     assert room.take(2, claims.HELD_BYTES // 5)
     assert not room.take(2, claims.HELD_BYTES // 5)
     assert room.take(3, 100_000)
+
+
+def test_a_worker_reads_a_few_megabytes_before_it_looks_for_other_work() -> None:
+    room = Room([(1, 100)], most=1000)
+    assert [room.take(2, size) for size in (2000, 1, 1)] == [True, False, False]
+    room = Room([(1, 100)], most=1000)
+    assert [room.take(2, size) for size in (600, 400, 1)] == [True, True, False]

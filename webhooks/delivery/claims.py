@@ -38,8 +38,12 @@ LOOK_EVERY = 0.25
 LOOK_FOR_EDITS = 1.0
 
 # The bytes of large events that a worker holds at a time, by ``Event.size``. Each takes about twice that much until its
-# attempt ends. It reads so many of them before it looks for other work, and fewer if that takes longer (seconds).
-HELD_BYTES, READ_BYTES, SLOW_READ = 32 * 2**20, 8 * 2**20, 1.0
+# attempt ends.
+HELD_BYTES = 32 * 2**20
+
+# The bytes that it reads of them before it looks for other work: at first, and at most. It reads fewer if that takes
+# longer than so many seconds.
+FIRST_READ, READ_BYTES, SLOW_READ = 2**20, 8 * 2**20, 0.5
 
 # How many deliveries that have lost one lease, and two, a worker holds at a time.
 SUSPECTS = {1: 10, 2: 1}
@@ -106,18 +110,18 @@ class Room:
     """How much of large events a worker may still hold in memory. A webhook gets half of what the others leave: one
     that hangs must not keep the large events of others out."""
 
-    def __init__(self, held: Iterable[tuple[int, int]]) -> None:
-        """``held`` has the webhook and the size of each large delivery."""
+    def __init__(self, held: Iterable[tuple[int, int]], most: int) -> None:
+        """``held`` has the webhook and the size of each large delivery. ``most`` is how much to read now."""
         self._held = Counter[int]()
         for webhook, size in held:
             self._held[webhook] += size
-        self._all, self._new = self._held.total(), 0
+        self._all, self._new, self._most = self._held.total(), 0, most
 
     def take(self, webhook: int, size: int) -> bool:
         """Whether this one may be held, too. One event may be larger than all room: it is held alone."""
         own = self._held[webhook]
-        fits = size + own <= (HELD_BYTES - self._all + own) / 2 and self._new + size <= READ_BYTES
-        if fits or not self._all:
+        fits = size + own <= (HELD_BYTES - self._all + own) / 2
+        if not self._all or (fits and (not self._new or self._new + size <= self._most)):
             self._held[webhook] += size
             self._all, self._new = self._all + size, self._new + size
             return True
@@ -146,7 +150,7 @@ class WorkerClaims:
         """How many deliveries to claim at most of webhooks with large ones."""
         self._without_room = set[int]()
         """Webhooks of which it claims no more until it holds less."""
-        self._read_bytes, self._most_events = READ_BYTES, conf.batch
+        self._read_bytes, self._most_events = FIRST_READ, conf.batch
 
     @property
     def expects_nothing(self) -> bool:
@@ -250,7 +254,7 @@ class WorkerClaims:
 
     def room(self) -> Room:
         """The room for large events."""
-        return Room(self._large.values())
+        return Room(self._large.values(), self._read_bytes)
 
     def add(
         self,
