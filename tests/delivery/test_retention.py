@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from tests.support.draining import states
 from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.plans import executed_plans
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.delivery import retention, sweep
@@ -119,6 +120,31 @@ def test_the_last_state_that_a_webhook_got_stays_while_an_earlier_one_is_failed(
     Delivery.objects.filter(pk=failed.pk).discard()
     assert sweep.sweep() == 1
     assert Delivery.objects.get() == failed
+
+
+@pytest.mark.postgresql
+def test_however_many_succeeded_deliveries_stay_a_step_looks_at_few(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "DELIVERIES_AT_ONCE", 10)
+    ended = timezone.now() - timedelta(days=40)
+    for number in range(100):
+        for state in (State.FAILED, State.SUCCEEDED):
+            made = make_event(webhook, object_id=str(number), dispatched=True)
+            make_delivery(webhook, state, event=made, finished_at=ended)
+    for number in range(5):
+        make_delivery(webhook, State.SUCCEEDED, object_id=f"alone {number}", finished_at=ended)
+    sweeper = sweep.Sweeper()
+    with executed_plans() as executed:
+        sweeper.sweep()
+        assert sum(sweeper.go_on() for _ in range(30)) == 5
+    assert [str(one) for one in executed if one.rows > 500] == []
+    assert Delivery.objects.in_states(State.SUCCEEDED).count() == 100
+    failed = Delivery.objects.in_states(State.FAILED).earliest("pk")
+    Delivery.objects.filter(pk=failed.pk).discard()
+    assert sweeper.sweep() == 0, "what stays is not looked at again for a while"
+    monkeypatch.setattr(retention, "AGAIN_AFTER", 0)
+    assert sweeper.sweep() == 1
 
 
 def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:

@@ -6,6 +6,7 @@ Each function is a step of the sweep, see ``sweep``. It deletes a piece, in the 
 from __future__ import annotations
 
 import random
+import uuid
 from datetime import timedelta
 from itertools import takewhile
 
@@ -46,11 +47,19 @@ logger = get_logger(__name__)
 # Rows that a step deletes at a time. A worker delivers nothing meanwhile.
 PIECE = 200
 
+# Deliveries that a step looks at, to find the succeeded ones that no failed one needs. They are looked at again after
+# so many seconds: the failed one may be gone by then.
+DELIVERIES_AT_ONCE, AGAIN_AFTER = 5000, 3600
+
 # Events that a step looks at, to find the ones without deliveries.
 EVENTS_AT_ONCE = 1000
 
 # One sweep looks whether this many webhooks have too many skips.
 COUNTED_WEBHOOKS = 10
+
+
+class More(int):
+    """How many rows a step has changed that has more to do, however few these are."""
 
 
 def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
@@ -59,9 +68,8 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     before = DatabaseNow(-days * DAY)
     expired = Delivery.objects.filter(outcome=state, noted_end__lt=before)
     if state == State.SUCCEEDED:
-        expired = _succeeded_before(days)
-        ids = (floors or ScanFloors()).lowest(expired, PIECE)
-    elif state == State.FAILED:
+        return _purge_succeeded(days, floors or ScanFloors())
+    if state == State.FAILED:
         old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")
         ids = list(old_failed.values_list("pk", flat=True)[:PIECE])
     else:
@@ -70,24 +78,62 @@ def purge_ended(state: State, floors: ScanFloors | None = None) -> int:
     return purge(expired.filter(pk__in=ids).order_by(), PIECE) if ids else 0
 
 
+def _purge_succeeded(days: float, floors: ScanFloors) -> int:
+    ids, following, began = _expired_succeeded(days, floors, PIECE)
+    count = purge(_succeeded_before(days).filter(pk__in=ids).order_by(), PIECE) if ids else 0
+    if following is None or len(ids) == PIECE:
+        return count
+    Sweep.objects.filter(pk=1).update(next_succeeded=following, succeeded_began=began)
+    return More(count)
+
+
+def _expired_succeeded(days: float, floors: ScanFloors, most: int) -> tuple[list[uuid.UUID], uuid.UUID | None, float]:
+    """The oldest succeeded deliveries that may be deleted, up to ``most``, among the next ``DELIVERIES_AT_ONCE``.
+
+    A million may have to stay, each because a failed one needs it. So this goes on where the last step has found few.
+    Returns also where the next step goes on, None at the end, and when the first one has begun, in seconds since 1970.
+    """
+    sweep, _ = Sweep.get_or_begin()
+    now = timezone.now().timestamp()
+    goes_on = sweep.next_succeeded is not None and 0 <= now - sweep.succeeded_began < AGAIN_AFTER
+    with floors.look() as known:
+        starts = [*([known[0]] if known else []), *([sweep.next_succeeded] if goes_on else [])]
+        rows = _expired_by_id(days)
+        if starts:
+            rows = rows.filter(pk__gte=max(starts))
+        part = slice(DELIVERIES_AT_ONCE, DELIVERIES_AT_ONCE + 1)
+        following = next(iter(rows.order_by("pk").values_list("pk", flat=True)[part]), None)
+        expired = _succeeded_before(days, rows if following is None else rows.filter(pk__lt=following))
+        ids = list(expired.order_by("pk").values_list("pk", flat=True)[:most])
+    if ids:
+        floors.note(0, ids[0])
+    return ids, following, sweep.succeeded_began if goes_on else now
+
+
 def note_backlog(floors: ScanFloors) -> int:
     """Note for how long succeeded deliveries are left after their retention. Returns 0: it deletes nothing."""
     days = conf.retention_days[State.SUCCEEDED]
-    oldest = floors.lowest(_succeeded_before(days), 1)
+    oldest, following, _began = _expired_succeeded(days, floors, 1)
+    if not oldest and following:
+        return 0  # nothing is known of the ones after these
     seconds = timezone.now().timestamp() - days * DAY - (oldest[0].int >> 80) / 1000 if oldest else 0
     Sweep.objects.filter(pk=1).exclude(backlog=int(seconds)).update(backlog=int(seconds))
     return 0
 
 
-def _succeeded_before(days: float) -> DeliveryQuerySet:
+def _succeeded_before(days: float, rows: DeliveryQuerySet | None = None) -> DeliveryQuerySet:
     """Succeeded deliveries that are stored for longer than so many days, and do not go with a partition soon. Without
     those that a failed delivery needs, which would not be superseded any more."""
+    ended = (_expired_by_id(days) if rows is None else rows).alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
+    return ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None), ~Q(SupersedesFailed()))
+
+
+def _expired_by_id(days: float) -> DeliveryQuerySet:
+    """Deliveries of events that are older than so many days, and do not go with a partition soon."""
     # Ids sort by the time of the event, and have an index. The time of an attempt has none.
     border = first_id(timezone.now() - timedelta(days=days))
     begin = partitions.first_emptied_later(Delivery.objects.db)
-    ended = Delivery.objects.alias(end=Coalesce("noted_end", EndOfFirstAttempt()))
-    expired = ended.filter(SUCCEEDED, Q(end__lt=DatabaseNow(-days * DAY)) | Q(end=None), ~Q(SupersedesFailed()))
-    return expired.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
+    return Delivery.objects.filter(pk__lt=border if begin is None else min(border, id_at(begin)))
 
 
 def purge_failed_events() -> int:

@@ -26,6 +26,7 @@ from webhooks.db import DatabaseNow, elapsed, to_utc
 from webhooks.delivery import counting, retention
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
+from webhooks.delivery.retention import More
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import about, get_logger, is_statement_timeout, reraise_job_timeout
@@ -63,9 +64,6 @@ QUIET_AFTER = 1.0
 CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
 
 Step = Callable[[], int]
-
-# What a step returns that changes no rows by itself, and has more to do.
-MORE = -1
 
 problems_due = Signal()
 """Sent in the thread for hooks, now and then, if a hook wants to know of problems."""
@@ -163,9 +161,9 @@ class Sweeper:
     def _run_old(self, step: Step) -> int:
         """Run a step, and keep it for ``go_on`` if it has left more."""
         count = self._run(step)
-        if (count == MORE or count >= retention.PIECE) and step not in self._unfinished:
+        if (isinstance(count, More) or count >= retention.PIECE) and step not in self._unfinished:
             self._unfinished.append(step)
-        return max(count, 0)
+        return count
 
     def _run(self, step: Step) -> int:
         name, began = describe_step(step), elapsed()
@@ -208,12 +206,12 @@ def sweep() -> int:
 
 def make_partitions() -> int:
     """Make partitions of the history. If there are more to make, ``go_on`` makes them."""
-    return MORE if partitions.make_ahead() else 0
+    return More() if partitions.make_ahead() else 0
 
 
 def drop_old_partitions() -> int:
     """Empty a partition of the history. If another one is due, ``go_on`` takes it."""
-    return MORE if partitions.drop_old() else 0
+    return More() if partitions.drop_old() else 0
 
 
 def expire_leases() -> int:
@@ -262,7 +260,7 @@ def search_claims() -> int:
     ended = {token: one._replace(is_around=one.is_around or following is None) for token, one in ended.items()}
     left = {token.hex: one for token, one in ended.items() if not (one.is_around and searched_to <= one.searched_from)}
     Sweep.objects.filter(pk=1).update(ended_leases=left, next_claim=following if left else None)
-    return MORE if left else count
+    return More(count) if left else count
 
 
 def _first_after(rows: QueuedDeliveryQuerySet) -> uuid.UUID | None:

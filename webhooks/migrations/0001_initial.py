@@ -304,6 +304,8 @@ class Migration(migrations.Migration):
                 ('mailed', models.JSONField(db_default={}, default=dict)),
                 ('ended_leases', models.JSONField(db_default={}, default=dict)),
                 ('next_claim', models.UUIDField(null=True)),
+                ('next_succeeded', models.UUIDField(null=True)),
+                ('succeeded_began', models.FloatField(db_default=0, default=0)),
             ],
             options={
                 'default_permissions': (),

@@ -100,7 +100,8 @@ class Sweep(models.Model):
     alarms at ``looked_at``, see ``insight.problems``. ``marks`` has the last two marks in the history, see ``Mark``.
     ``backlog`` is for how many seconds succeeded deliveries are left after their retention. ``lost_leases`` counts
     deliveries that were taken back from workers. ``mailed`` has the problems of the last e-mail. ``ended_leases`` has
-    the columns of an ``EndedLease`` by token, and the search for their claims goes on at ``next_claim``.
+    the columns of an ``EndedLease`` by token, and the search for their claims goes on at ``next_claim``. The search for
+    old succeeded deliveries began at the time ``succeeded_began``, and goes on at ``next_succeeded``.
     """
 
     swept_at = models.DateTimeField()
@@ -116,6 +117,8 @@ class Sweep(models.Model):
     mailed = models.JSONField(default=dict, db_default={})
     ended_leases = models.JSONField(default=dict, db_default={})
     next_claim = models.UUIDField(null=True)
+    next_succeeded = models.UUIDField(null=True)
+    succeeded_began = models.FloatField(default=0, db_default=0)
 
     objects = WriteDBManager()
 
