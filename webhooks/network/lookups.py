@@ -1,8 +1,8 @@
 """Look up names, and do other work that nothing can interrupt, in a few threads.
 
-A lookup that hangs keeps its thread and its descriptors after its request has ended. So there are few threads, and the
-names of one domain get a quarter of them at most: others stay for receivers whose names resolve. Requests for the same
-name share one lookup.
+A lookup that hangs keeps its thread and its descriptors after its request has ended. So there are few threads. The
+names of one domain get a quarter of them at most, and all domains whose lookups were too late share one half: others
+stay for receivers whose names resolve. Requests for the same name share one lookup.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from webhooks.network.loop import RESULT, Steps, T, usable_descriptors
 
 # The most threads. Each has up to two descriptors, which come out of the half that requests do not use.
 MOST_THREADS = 32
+
+# Groups that are remembered as late.
+MOST_LATE = 1000
 
 # A lookup that began more than so many seconds ago may hang although the cause is gone. The next request begins another
 # one.
@@ -48,6 +51,7 @@ class _Lookups:
         self._by_key: dict[Hashable, _Lookup] = {}
         self._queue: dict[_Lookup, None] = {}
         self._running = Counter[str]()  # by group
+        self._late: dict[str, None] = {}  # groups whose last lookup that ended a wait was too late
         self._threads = 0
 
     def join(self, key: Hashable, group: str, work: Callable[[], Any]) -> _Lookup:
@@ -67,6 +71,10 @@ class _Lookups:
         """Do not begin what nothing waits for any more."""
         with self._lock:
             lookup.waiting -= 1
+            if lookup.begun and not lookup.future.done():
+                self._late[lookup.group] = None
+                if len(self._late) > MOST_LATE:
+                    del self._late[next(iter(self._late))]
             if not lookup.waiting and lookup in self._queue:
                 del self._queue[lookup]
                 self._forget(lookup)
@@ -92,6 +100,8 @@ class _Lookups:
                 error = raised
             with self._lock:
                 self._running[lookup.group] -= 1
+                if lookup.waiting:
+                    self._late.pop(lookup.group, None)
                 self._forget(lookup)  # before its end is known: the next request asks again
                 ended, lookup = lookup, self._take()
                 self._threads -= lookup is None
@@ -101,9 +111,14 @@ class _Lookups:
                 ended.future.set_result(result)
 
     def _take(self) -> _Lookup | None:
-        """The next lookup whose group does not have its share of the threads."""
-        share = max(1, _most_threads() // 4)
-        lookup = next((queued for queued in self._queue if self._running[queued.group] < share), None)
+        """The next lookup whose group does not have its share of the threads. The late ones come last."""
+        most = _most_threads()
+        late = sum(count for group, count in self._running.items() if group in self._late)
+        groups = {queued.group for queued in self._queue if self._running[queued.group] < max(1, most // 4)}
+        if late >= max(1, most // 2):
+            groups -= self._late.keys()
+        allowed = (queued for queued in self._queue if queued.group in groups)
+        lookup = min(allowed, key=lambda queued: queued.group in self._late, default=None)
         if lookup:
             del self._queue[lookup]
             self._running[lookup.group] += 1
@@ -117,7 +132,7 @@ class _Lookups:
 
 
 def _most_threads() -> int:
-    return max(1, min(MOST_THREADS, usable_descriptors() // 8))
+    return max(1, min(MOST_THREADS, usable_descriptors() // 4))
 
 
 _lookups = _Lookups()
