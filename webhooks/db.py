@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Literal, Self, TypeVar
 
 from django.conf import settings
@@ -21,6 +21,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, router, transaction
 from django.db.models import CompositePrimaryKey, DateTimeField, F, Func, Lookup, Model, QuerySet
 from django.db.models.base import ModelState
+from django.db.models.deletion import Collector
 from django.db.transaction import Atomic
 from django.utils import timezone
 
@@ -806,6 +807,21 @@ def _exit_atomic(block: Atomic, kind: Any, error: Any, traceback: Any) -> None:
             _django_exit_atomic(block, type(raised), raised, raised.__traceback__)
             raise
     _django_exit_atomic(block, kind, error, traceback)
+
+
+def delete_within(block: Callable[[Collector], AbstractContextManager[None]]) -> None:
+    """Let Django delete what a collector has found within ``block``. Django signals only the deletions of models with
+    receivers, and no key that it sets to null. A receiver would make it load the rows of cascades."""
+    delete = Collector.delete
+    if hasattr(delete, "__wrapped__"):
+        return
+
+    @wraps(delete)
+    def delete_in_block(collector: Collector) -> Any:
+        with block(collector):
+            return delete(collector)
+
+    Collector.delete = delete_in_block  # type: ignore[method-assign,assignment]
 
 
 def savepoint(using: str) -> AbstractContextManager[Any]:

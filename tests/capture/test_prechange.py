@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import permutations
 from typing import Any
@@ -16,7 +16,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Concat
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from rest_framework import serializers
 from rq.timeouts import JobTimeoutException
 
@@ -27,12 +27,26 @@ from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, bare_savepoint
 from tests.support.sessions import session
 from tests.support.statements import statements_of
 from tests.support.threads import Beside
-from tests.testapp.models import Course, Diner, Gadget, Label, Part, Peer, Person, Place, Restaurant, Specimen, Thing
+from tests.testapp.models import (
+    Album,
+    Course,
+    Diner,
+    Gadget,
+    Label,
+    Part,
+    Peer,
+    Person,
+    Place,
+    Restaurant,
+    Specimen,
+    Thing,
+)
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
 from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import PrechangeStates, SavepointLog
 from webhooks.db import execute
+from webhooks.models import Event
 from webhooks.payloads import snapshots
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -459,6 +473,74 @@ def test_the_previous_state_is_unknown_where_a_cascade_may_have_set_a_key_to_nul
     with host_receiver(post_delete, Part, save_parts):
         mode(thing.delete)
     assert (actions(Part), sides()[0], changed()) == (["updated"], None, None)
+
+
+@pytest.fixture
+def without_gadgets(own_registrations: None) -> Iterator[None]:
+    """Gadgets cannot have webhooks: no receiver of the app sees their deletions."""
+    registry.unregister(Gadget)
+    before = [(signal, list(signal.receivers)) for signal in (pre_delete, post_delete)]
+    for signal, _ in before:
+        for name in ("on_deleting", "on_deleted"):
+            signal.disconnect(sender=Gadget, dispatch_uid=f"webhooks.{name}")
+    yield
+    for signal, receivers in before:
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()
+
+
+@pytest.mark.usefixtures("without_gadgets")
+@pytest.mark.parametrize("delete", [Gadget.delete, lambda gadget: Gadget.objects.all().delete()])
+def test_a_key_of_a_model_without_webhooks_is_known_before_its_deletion(delete: Callable[[Gadget], Any]) -> None:
+    gadget = Gadget.objects.create(name="cable")
+    specimen = Specimen.objects.create(gadget=gadget)
+    make_webhook(Specimen, on="u", changed_fields=["gadget"])
+    key = str(gadget.pk)
+    with transaction.atomic():
+        delete(gadget)
+        Specimen.objects.get(pk=specimen.pk).save()
+    assert [side["gadget"] for side in sides()] == [key, None]
+    assert changed() == ["gadget"]
+
+
+@pytest.mark.parametrize("is_read_before", [False, True])
+def test_the_members_before_are_unknown_where_rows_between_were_deleted(
+    thing: Thing, red: Label, is_read_before: bool
+) -> None:
+    thing.labels.add(red)
+    Thing.objects.create(name="other").delete()
+    make_webhook(Thing, changed_fields=["labels"], prechange=True)
+    for delete in (Thing.labels.through.objects.all().delete, red.delete):
+        with transaction.atomic():
+            if is_read_before:
+                thing.save()
+            delete()
+            thing.save()
+        assert (sides()[0], changed()) == (None, None)
+        Event.objects.all().delete()
+
+
+def test_the_members_before_are_known_where_another_holder_is_deleted() -> None:
+    make_webhook(Album, on="u", prechange=True)
+    album, gone = Album.objects.create(name="a"), Album.objects.create(name="b")
+    with transaction.atomic():
+        gone.delete()
+        album.save()
+    assert sides()[0] == sides()[1]
+
+
+def test_a_rollback_of_a_deletion_makes_the_state_before_known_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prechange, "MAX_POINTING", 0)
+    gadget = Gadget.objects.create(name="cable")
+    specimen = Specimen.objects.create(description="never connected")
+    make_webhook(Specimen, on="u", prechange=True)
+    with transaction.atomic():
+        Specimen.objects.create(gadget=gadget)
+        with suppress(Rollback), transaction.atomic():
+            gadget.delete()
+            raise Rollback
+        specimen.save()
+    assert sides()[0]["gadget"] is None
 
 
 def test_a_deletion_reads_a_thousand_rows_that_point_to_it_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,19 @@ are read when the deletion begins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
-from django.db import models
+from django.apps import apps
+from django.db import models, transaction
+from django.db.models.deletion import Collector
 
 from webhooks import registry
+from webhooks.capture.context import is_silenced
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
+from webhooks.conf import conf
 from webhooks.db import PreparedRead, ReadWithNext, in_chunks, reading_from, savepoint
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Event
@@ -103,7 +107,7 @@ def _read_with_next(state: TransactionState, registration: Registration, key: Ke
     def use(found: list[tuple[Any, ...]]) -> None:
         with log_errors(state.using, "The state before a change cannot be read: %s %s", *key):
             for row in prepared.objects(found):
-                prechange.row = None if _may_be_nulled(state, registration, row) else row
+                prechange.row = None if state.prechange.may_be_nulled(registration.label, row) else row
 
     def is_wanted() -> bool:
         return state.is_current and state.prechange.knows(key, prechange) and not is_aborted(state.using)
@@ -111,81 +115,82 @@ def _read_with_next(state: TransactionState, registration: Registration, key: Ke
     state.prechange.reading.append(ReadWithNext(state.using, prepared.statement, use, is_wanted))
 
 
-def read_pointing(model: type[models.Model], instance: models.Model, using: str, origin: Any) -> None:
-    """Read the rows that point to an object of ``model``, before its deletion sets their foreign keys to null.
+@contextmanager
+def read_before_deletion(collector: Collector) -> Iterator[None]:
+    """Read the rows whose foreign keys a deletion is about to set to null, up to ``MAX_POINTING`` for each key.
 
-    ``origin`` is what the project deletes: this object, or a queryset. Then the rows that point to any of its objects
-    are read, each model with one query. A deletion may also cascade to this object, and to thousands more. Then nothing
-    is read, and the state before of a row with such a null stays unknown.
+    Of more rows, and of those that point to a row that the deletion cascades to, the state before stays unknown if they
+    are saved later in the transaction. So do the members of a relation, if rows of its model between are deleted.
     """
+    using, origin = collector.using, _model_of(collector.origin)
+    deleted: set[Any] = {*collector.data, *(rows.model for rows in collector.fast_deletes)}
+    nulled = [(model, field) for model in collector.data for field in _nulled_fields(model._meta.concrete_model)]
+    between = deleted & _models_between()
     state = current_state(using)
-    if (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
+    is_unwanted = (state and not state.subscriptions.prechange_types) or using != Event.objects.db or is_silenced()
+    if not (nulled or between) or is_unwanted or not conf.enabled:
+        yield
         return
-    for field in _nulled_fields(model):
+    with transaction.atomic(using, savepoint=False):  # as Django does next
         for registration in registry.registrations():
-            if issubclass(registration.model, field.model):
-                with log_errors(using, "The %s that point to %s cannot be read", registration.label, model._meta.label):
-                    _read_pointing(current_or_new_state(using), registration, field, instance, origin)
+            label, model = registration.label, registration.model
+            with log_errors(using, "The %s that point to deleted objects cannot be read", label):
+                state = current_or_new_state(using)
+                if label not in state.subscriptions.prechange_types:
+                    continue
+                for target, field in nulled:
+                    if issubclass(model, field.model):
+                        keys = {getattr(one, field.target_field.attname) for one in collector.data[target]}
+                        _read_pointing(state, registration, field, keys if target is origin else ())
+                for one in model._meta.many_to_many:
+                    is_cut = one.remote_field.through in between
+                    # The members of an object that is deleted go with it.
+                    if is_cut and (one.related_model in deleted or model not in deleted):
+                        state.prechange.note_cut(label, one.name)
+        yield
+
+
+def _model_of(origin: Any) -> Any:
+    """The model of what the project deletes: an object, or a queryset."""
+    return origin.model if isinstance(origin, models.QuerySet) else type(origin)
 
 
 def _read_pointing(
-    state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, origin: Any
+    state: TransactionState, registration: Registration, field: ForeignKey, keys: Collection[Any]
 ) -> None:
-    if registration.label not in state.subscriptions.prechange_types:
-        return
-    target = field.target_field.attname
-    keys = _keys_to_read(state, registration, field, instance, origin)
+    """Read the rows that point to these keys by a foreign key."""
+    pks: list[Any] = []
     with savepoint(state.using):
         rows = registration.model._base_manager.using(state.using).order_by()
-        chunks = [rows.filter(**{f"{field.name}__{target}__in": chunk}) for chunk in in_chunks(state.using, keys)]
-        pks = [pk for chunk in chunks for pk in chunk.values_list("pk", flat=True)]
+        for chunk in in_chunks(state.using, keys):
+            if len(pks) <= MAX_POINTING:
+                pointing = rows.filter(**{f"{field.name}__{field.target_field.attname}__in": chunk})
+                pks += pointing.values_list("pk", flat=True)[: MAX_POINTING + 1 - len(pks)]
     read_prechange({registration: pks[:MAX_POINTING]}, state.using)
-    for pk in map(registration.normalize_pk, pks[MAX_POINTING:]):
-        unread = (registration.label, key_text(pk))
-        if state.history(unread) is None:
-            state.prechange.give_up(unread)
-
-
-def _keys_to_read(
-    state: TransactionState, registration: Registration, field: ForeignKey, instance: models.Model, origin: Any
-) -> set[Any]:
-    """The keys whose pointing rows must be read for this object: with the first object of a queryset, the keys of
-    all."""
-    target = field.target_field.attname
-    key = getattr(instance, target)
-    if origin is instance:
-        return {key}
-    known = state.prechange.deleted_keys(origin, registration.label, field)
-    is_first = known is None
-    if known is None:
-        known = _read_keys(origin, instance, target, state.using)
-        state.prechange.set_deleted_keys(origin, registration.label, field, known)
-    if key not in known:
-        state.prechange.nulled.add((registration.label, field))
-    return known if is_first else set()
-
-
-def _read_keys(origin: Any, instance: models.Model, target: str, using: str) -> set[Any]:
-    """What foreign keys have of the objects of a queryset that the project deletes. Empty if it has other objects."""
-    is_of_model = isinstance(origin, models.QuerySet) and isinstance(instance, origin.model)
-    if not is_of_model or type(instance)._meta.concrete_model is not origin.model._meta.concrete_model:
-        return set()
-    with savepoint(using):
-        return set(origin.using(using).order_by().values_list(target, flat=True))
+    if not keys or len(pks) > MAX_POINTING:
+        state.prechange.note_nulled(registration.label, field)
 
 
 @cache
 def _nulled_fields(model: type[models.Model]) -> tuple[ForeignKey, ...]:
-    """The foreign keys to a model that a deletion changes. A parent's rows have their own."""
+    """The foreign keys to a concrete model that a deletion changes. A parent's rows have their own."""
     found: list[Any] = [one for one in model._meta.get_fields(include_hidden=True) if one.auto_created]
     keys = [one for one in found if not one.concrete and (one.one_to_many or one.one_to_one)]
-    own = [one for one in keys if one.model is model._meta.concrete_model]
+    own = [one for one in keys if one.model._meta.concrete_model is model]  # or a proxy of it
     return tuple(one.field for one in own if one.on_delete not in _UNCHANGED)
+
+
+@cache
+def _models_between() -> frozenset[Any]:
+    """The models of the rows that many-to-many relations consist of."""
+    relations = [one for model in apps.get_models() for one in model._meta.many_to_many]
+    return frozenset(one.remote_field.through for one in relations if one.remote_field.through is not None)
 
 
 def forget_models() -> None:
     """Look at the relations of all models again: there is a new one."""
     _nulled_fields.cache_clear()
+    _models_between.cache_clear()
 
 
 def _read_rows(state: TransactionState, registration: Registration, pks: list[Any]) -> None:
@@ -194,18 +199,10 @@ def _read_rows(state: TransactionState, registration: Registration, pks: list[An
         rows = snapshots.read_rows(registration, chunk, state.using, lock=state.is_open)
         for pk in map(key_text, chunk):
             row = rows.get(pk)
-            if row is not None and _may_be_nulled(state, registration, row):
+            if row is not None and state.prechange.may_be_nulled(registration.label, row):
                 row = None
             related = snapshots.related_snapshot(registration, row) if row is not None else {}
             state.prechange.keep((registration.label, pk), PrechangeState(row, related=related))
-
-
-def _may_be_nulled(state: TransactionState, registration: Registration, row: models.Model) -> bool:
-    """Whether a deletion in this transaction may have changed a foreign key of a row before it was read."""
-    fields = [field for label, field in state.prechange.nulled if label == registration.label]
-    return any(
-        field.remote_field.on_delete is not models.SET_NULL or getattr(row, field.attname) is None for field in fields
-    )
 
 
 def _read_relations(prechanges: Iterable[PrechangeState], relations: Collection[str]) -> None:

@@ -26,10 +26,10 @@ from webhooks.capture import related
 from webhooks.capture.batch import batch, end_transaction
 from webhooks.capture.context import is_silenced
 from webhooks.capture.events import announce, finish_deletion, record, records_later
-from webhooks.capture.prechange import forget_models, read_pointing, read_prechange
+from webhooks.capture.prechange import forget_models, read_before_deletion, read_prechange
 from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import call_before_commits, savepoint
+from webhooks.db import call_before_commits, delete_within, savepoint
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook, webhook_states
 from webhooks.registry.framework import framework
@@ -48,6 +48,7 @@ def connect() -> None:
     _connect_receiver(signals.post_delete, on_webhook_changed, Webhook)
     _connect_receiver(webhook_states.deleted, on_webhook_changed, Webhook)
     call_before_commits(end_transaction)
+    delete_within(read_before_deletion)
     registry.registered.connect(on_registered, dispatch_uid="webhooks.on_registered")
     signals.class_prepared.connect(on_class_prepared, dispatch_uid="webhooks.on_class_prepared")
     for model in registry.registered_models().values():
@@ -208,7 +209,6 @@ def on_deleting(sender: Model, instance: models.Model, using: str = "", origin: 
     if is_silenced():
         return
     using = _using(sender, instance, using)
-    read_pointing(sender, instance, using, origin)
     if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.

@@ -138,9 +138,10 @@ class PrechangeStates:
     def __init__(self, log: SavepointLog) -> None:
         self._log = log
         self._known: dict[Key, PrechangeState] = {}
-        self._deleted_keys: dict[tuple[int, str, Any], tuple[Any, set[Any]]] = {}
-        self.nulled: set[tuple[str, models.ForeignKey[Any, Any]]] = set()
+        self._nulled: dict[tuple[str, models.ForeignKey[Any, Any]], bool] = {}
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
+        self._cut: dict[tuple[str, str], bool] = {}
+        """The many-to-many relations, with the label of their model, that may have lost members without a signal."""
         self.reading: list[ReadWithNext] = []
         """The rows that the next statement reads."""
 
@@ -154,6 +155,7 @@ class PrechangeStates:
         return self._known.get(key) is prechange
 
     def keep(self, key: Key, prechange: PrechangeState) -> None:
+        prechange.edited.update(relation for label, relation in self._cut if label == key[0])
         self._log.remember(self._known, key, prechange)
 
     def give_up(self, key: Key) -> None:
@@ -161,14 +163,23 @@ class PrechangeStates:
         if key not in self._known:
             self.keep(key, PrechangeState())
 
-    def deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any]) -> set[Any] | None:
-        """The keys of the objects of a deletion whose pointing rows are read. None before the first one."""
-        known = self._deleted_keys.get((id(origin), label, field))
-        return known[1] if known else None
+    def may_be_nulled(self, label: str, row: models.Model) -> bool:
+        """Whether a deletion in this transaction may have changed a foreign key of a row before it was read."""
+        return any(
+            field.remote_field.on_delete is not models.SET_NULL or getattr(row, field.attname) is None
+            for known, field in self._nulled
+            if known == label
+        )
 
-    def set_deleted_keys(self, origin: Any, label: str, field: models.ForeignKey[Any, Any], keys: set[Any]) -> None:
-        # With the origin itself, so that no other object gets its id meanwhile.
-        self._log.remember(self._deleted_keys, (id(origin), label, field), (origin, keys))
+    def note_nulled(self, label: str, field: models.ForeignKey[Any, Any]) -> None:
+        self._log.remember(self._nulled, (label, field), True)
+
+    def note_cut(self, label: str, relation: str) -> None:
+        """A deletion takes members out of this relation of some objects, and Django does not signal of which."""
+        self._log.remember(self._cut, (label, relation), True)
+        for (known, _), prechange in self._known.items():
+            if known == label:
+                prechange.edited.add(relation)
 
 
 class TransactionState:
