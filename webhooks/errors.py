@@ -25,6 +25,9 @@ CONFLICTS = {"40001", *LOCK_CODES}
 UNDEFINED_CODES = ("42P01", "42703")
 UNDEFINED_WORDS = re.compile(r"no such (table|column)|has no column named")
 
+# The name of a table of the app in a message. A table of the project may be called crm_webhooks_note.
+OWN_TABLE = re.compile(r"(?<!\w)rq_webhooks_")
+
 RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate"
 
 

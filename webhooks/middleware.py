@@ -17,7 +17,7 @@ from django.utils.decorators import sync_and_async_middleware
 from webhooks.capture.context import RequestActor, acting
 from webhooks.capture.transaction import transactions_as_batches
 from webhooks.conf import conf
-from webhooks.errors import RUN_MIGRATE, is_missing_table
+from webhooks.errors import OWN_TABLE, RUN_MIGRATE, is_missing_table
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
@@ -79,8 +79,8 @@ async def _async_parts(actor: RequestActor, parts: AsyncIterator[bytes]) -> Asyn
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """Answer 503 with the command to run if a table of the app is not migrated."""
-    if not is_missing_table(exception) or "webhooks_" not in str(exception):
-        return None  # the names of all tables of the app start with "webhooks_"
+    if not is_missing_table(exception) or not OWN_TABLE.search(str(exception)):
+        return None
     message = f"{RUN_MIGRATE}."
     if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:
         return JsonResponse({"detail": message}, status=503)

@@ -385,6 +385,24 @@ def test_an_upsert_by_several_fields_finds_existing_rows() -> None:
     assert (events()[0].object_id, json.loads(events()[0].changed)) == (str(old[0].pk), ["note"])
 
 
+@pytest.mark.postgresql
+def test_an_upsert_over_a_null_that_is_not_distinct_is_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    Paired.objects.bulk_create([Paired(left=None, right=1, note="old")])
+    make_webhook(Paired, prechange=True)
+    monkeypatch.setattr(Paired._meta.constraints[0], "nulls_distinct", False)
+    with transaction.atomic():
+        execute("default", "ALTER TABLE testapp_paired DROP CONSTRAINT unique_pair")
+        execute(
+            "default",
+            'ALTER TABLE testapp_paired ADD CONSTRAINT "unique_pair" UNIQUE NULLS NOT DISTINCT ("left", "right")',
+        )
+        rows = [Paired(left=None, right=1, note="new")]
+        Paired.objects.bulk_create(rows, update_conflicts=True, update_fields=["note"], unique_fields=["left", "right"])
+        found = [(event.action, json.loads(event.snapshots)["prechange"]["note"]) for event in events()]
+        transaction.set_rollback(True)
+    assert found == [("updated", "old")]
+
+
 def test_an_upsert_records_the_row_that_it_updates_even_if_the_instance_has_another_key() -> None:
     [old] = Paired.objects.bulk_create([Paired(left="a", right=1, note="old")])
     make_webhook(Paired, prechange=True)

@@ -84,9 +84,10 @@ def test_another_error_is_described_by_its_own_message() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_an_error_about_a_table_of_the_host_is_not_handled() -> None:
+@pytest.mark.parametrize("table", ["table_of_the_host", "crm_webhooks_note", "crm_rq_webhooks_note"])
+def test_an_error_about_a_table_of_the_host_is_not_handled(table: str) -> None:
     with pytest.raises(DatabaseError) as raised:
-        execute("default", "SELECT 1 FROM table_of_the_host")
+        execute("default", f"SELECT 1 FROM {table}")
     assert process_exception(RequestFactory().get("/"), raised.value) is None
 
 

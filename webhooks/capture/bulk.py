@@ -189,7 +189,14 @@ class TrackedQuerySet(models.QuerySet[M]):
             fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]
             names = [field.attname for field in fields]
             values = [{name: getattr(instance, name) for name in names} for instance in objs]
-            known = [models.Q(**one) for one in values if None not in one.values()]  # null conflicts with nothing
+            is_null_equal = any(
+                isinstance(one, models.UniqueConstraint)
+                and one.nulls_distinct is False
+                and {*one.fields} == {field.name for field in fields}
+                for one in meta.constraints
+            )
+            # Elsewhere, null conflicts with nothing.
+            known = [models.Q(**one) for one in values if is_null_equal or None not in one.values()]
             with transaction.atomic(self.db):
                 for start in range(0, len(known), MAX_COMPARED):
                     condition = models.Q(*known[start : start + MAX_COMPARED], _connector=models.Q.OR)
