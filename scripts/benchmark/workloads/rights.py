@@ -105,9 +105,7 @@ RIGHTS = Workload(
     (
         Figure(
             "rights-status",
-            "processor time for the refreshed parts of the status page, for a user with a constraint for each of "
-            f"{MODELS} "
-            "models",
+            f"processor time for the refreshed parts of the status page, for a user with constraints for {MODELS} models",
             "ms",
             "without constraints",
             ratio_at_most(2),
