@@ -781,6 +781,26 @@ def atomically(work: Callable[[], T], using: str) -> T:
         return work()
 
 
+class _OpenSavepoints:
+    """In place of the ids that Django keeps with a callback: these lack savepoints of ``transaction.savepoint()``."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __contains__(self, sid: str) -> bool:
+        number = sid.rpartition("_x")[2]
+        return number.isdecimal() and self._number >= int(number)
+
+
+def on_commit(call: Callable[[], object], using: str) -> None:
+    """As ``transaction.on_commit`` with ``robust``, and a rollback to any savepoint forgets the call."""
+    transaction.on_commit(call, using, robust=True)
+    connection: Any = connections[using]
+    if connection.in_atomic_block:
+        _, *rest = connection.run_on_commit[-1]
+        connection.run_on_commit[-1] = (_OpenSavepoints(connection.savepoint_state), *rest)
+
+
 _before_commit: list[Callable[[Any, bool], None]] = []
 
 

@@ -28,10 +28,11 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
+from webhooks.db import on_commit
 from webhooks.errors import about, get_logger, reraise_job_timeout, why_failed
 
 logger = get_logger(__name__)
@@ -352,7 +353,7 @@ def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Se
     """
     if hooks := (*own, *listed(name)):
         calls = [(hook.name, partial(hook.call, value)) for value in values() for hook in hooks]
-        transaction.on_commit(partial(call_in_background, calls), using, robust=True)
+        on_commit(partial(call_in_background, calls), using)
 
 
 def call_in_background(calls: Iterable[tuple[str, Callable[[], object]]]) -> None:

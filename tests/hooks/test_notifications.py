@@ -206,6 +206,16 @@ def test_nothing_is_announced_after_a_rollback(webhook: Webhook, listed: Any) ->
     assert recorded() == [("created", "two")]
 
 
+def test_a_replay_that_a_savepoint_rolls_back_is_not_announced(webhook: Webhook, listed: Any) -> None:
+    Thing.objects.create(name="one")
+    listed(Recorder)
+    with transaction.atomic():
+        savepoint = bare_savepoint()
+        replays.replay(Event.objects.all())
+        transaction.savepoint_rollback(savepoint)
+    assert recorded() == []
+
+
 def test_custom_events_replays_and_failed_events_are_announced(webhook: Webhook, listed: Any) -> None:
     Webhook.objects.update(custom_events=["testapp.audited"])
     thing = Thing.objects.create(name="one")
