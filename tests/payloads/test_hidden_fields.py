@@ -804,6 +804,17 @@ def test_changed_fields_can_be_masked_but_not_hidden_ones(own_registrations: Non
     assert snapshots.snapshot_fields(replace(registration, exclude=frozenset())).keys() >= {"name", "number", "status"}
 
 
+def test_changed_fields_cannot_be_fields_of_requests(own_registrations: None) -> None:
+    fields = {"status": serializers.CharField(write_only=True)}
+    assert snapshots.snapshot_fields(Registration(Thing, things(**fields))).keys() == {"id", "name"}
+
+    class Writing(things(**fields)):  # type: ignore[misc]
+        def to_representation(self, thing: Thing) -> dict[str, Any]:
+            return super().to_representation(thing) | {"status": thing.status}
+
+    assert snapshots.snapshot_fields(Registration(Thing, Writing)).keys() == {"id", "name", "status"}
+
+
 def test_a_masked_natural_key_of_a_related_object_is_not_in_snapshots() -> None:
     class MaskedKey(serializers.RelatedField):
         def to_representation(self, value: Any) -> str:

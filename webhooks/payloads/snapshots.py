@@ -116,12 +116,14 @@ def prefetch_serialized(registration: Registration, serializer: str, objects: li
 
 def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
     """The fields that are compared, by their names in the payload. Raises the errors of the serializer."""
-    fields = serializer_fields(registration.build_serializer(serializer))
+    built = registration.build_serializer(serializer)
+    fields = serializer_fields(built)
     if not fields:
         return _in_payload(registration, {}, _model_fields(registration.model))
-    shown = _in_payload(
-        registration, fields, {name for name, one in fields.items() if not is_hidden(registration, one)}
-    )
+    # Code of the project may write what is for requests, too.
+    written = {name for name, one in fields.items() if not one.write_only or not is_stock(_class_of(built), *_OUTPUT)}
+    names = {name for name in written if not is_hidden(registration, fields[name])}
+    shown = _in_payload(registration, fields, names)
     return shown | _kept_columns(registration, fields, shown)
 
 
