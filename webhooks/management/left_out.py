@@ -77,7 +77,7 @@ def _sensitive_keys(registration: Registration, value: Any, path: Path) -> Itera
 
 
 def read_by_template(paths: Iterable[Path], source: str) -> list[Path]:
-    """Those of the ``paths`` that a template may read. A template that reads a whole object reads all its fields."""
+    """Return the ``paths`` that a template may read. A template that reads a whole object reads all its fields."""
     evaluated = " ".join(_EVALUATED.findall(source))
 
     def uses(name: str, *, as_a_whole: bool = False) -> bool:
@@ -91,7 +91,7 @@ def read_by_template(paths: Iterable[Path], source: str) -> list[Path]:
 
 
 def read_by_conditions(paths: Iterable[Path], conditions: Any) -> list[Path]:
-    """Those of the ``paths`` that conditions judge, by themselves or as a part of a field."""
+    """Return the ``paths`` that conditions judge, by themselves or as a part of a field."""
     attributes = [_data_path(attr) for attr in _attributes(conditions)]
     return [path for path in paths if any(all(map(str.__eq__, path, read)) for read in attributes)]
 

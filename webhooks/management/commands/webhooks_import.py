@@ -141,7 +141,7 @@ def _local_source(options: dict[str, Any]) -> LocalSource | None:
 
 
 def _why_kept(plan: Plan, differing: list[str]) -> str:
-    """Why an enabled original is not disabled. ``differing`` are the fields in which its webhook differs."""
+    """Why an enabled original is not disabled. Its webhook differs in the fields ``differing``."""
     if differing:
         return (
             "its webhook is disabled" if differing == ["enabled"] else f"its webhook differs in {', '.join(differing)}"
