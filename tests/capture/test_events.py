@@ -364,6 +364,17 @@ def test_an_object_that_was_updated_and_deleted_is_no_update(thing: Thing) -> No
     assert events() == []
 
 
+def test_a_failed_event_goes_if_no_webhook_wants_what_the_object_became(thing: Thing) -> None:
+    """No webhook wants deletions. Whether one wanted the update is unknown: its condition took too long."""
+    make_webhook(Thing, on="u", conditions={"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
+    with transaction.atomic():
+        thing.name = "a" * 46 + "b"
+        thing.save()
+        assert events()[0].error
+        thing.delete()
+    assert events() == []
+
+
 def test_each_webhook_gets_the_merged_action(thing: Thing) -> None:
     make_webhook(Thing, on="u")
     deletions = make_webhook(Thing, on="d")

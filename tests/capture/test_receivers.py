@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 from tests.support.makers import actions, events, last_data, make_webhook, recorded, sides
@@ -15,6 +16,8 @@ from tests.support.modes import MODES, in_batch, in_transaction
 from tests.support.receivers import host_receiver
 from tests.testapp.models import Gadget, Label, Part, Thing, Tracked, TrackedPart
 from webhooks import actor, batch
+from webhooks.capture import batch as batch_module
+from webhooks.capture import events as recording
 from webhooks.db import execute
 from webhooks.models import Event
 
@@ -184,6 +187,22 @@ def test_a_relation_that_a_receiver_clears_after_a_deletion_leaves_the_deletion(
     with host_receiver(post_delete, Thing, clear):
         mode(thing.delete)
     assert actions() == ["deleted"]
+
+
+def test_a_batch_whose_changes_are_recorded_one_by_one_keeps_a_deletion_and_its_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thing = Thing.objects.create(name="thing")
+    thing.labels.add(Label.objects.create(name="red"))
+    make_webhook(Thing)
+    monkeypatch.setattr(batch_module, "_record_together", Mock(side_effect=DatabaseError("not together")))
+    with host_receiver(post_delete, Thing, lambda instance, **kwargs: instance.labels.clear(), before=False), batch():
+        thing.delete()
+    assert actions() == ["deleted"]
+    monkeypatch.setattr(recording, "record_now", Mock(side_effect=DatabaseError("nor by itself")))
+    with batch(), actor("ben"):
+        Thing.objects.create(name="thing")
+    assert [missed.username for missed in recording._missed] == ["ben"]
 
 
 @BLOCKS

@@ -115,7 +115,7 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
     assert sweep_step(sweep.unblock_lanes) == 1
     assert states() == [State.PENDING, State.PENDING, State.PENDING, State.WAITING]
     head = Delivery.objects.order_by("event_id")[0]
-    assert (head.in_lane, head.queued.failures) == (False, 3)
+    assert (head.in_lane, head.queued.failures, head.queued.failing_since) == (False, 3, None)
     assert sweep_step(sweep.unblock_lanes) == 0
 
 

@@ -196,12 +196,27 @@ def test_a_look_for_due_deliveries_says_where_the_next_one_may_begin(webhook: We
     assert due_at < begins[idle.pk] == begins[paused.pk] < later
 
 
-def test_only_heads_of_the_chosen_webhooks_are_hastened(webhook: Webhook) -> None:
+def test_only_failed_heads_of_the_chosen_webhooks_are_hastened(webhook: Webhook) -> None:
     later = timezone.now() + timedelta(hours=1)
     hastened, _ = (make_delivery(one, due_at=later, failing_since=later) for one in (webhook, make_webhook(Thing)))
+    make_delivery(webhook, due_at=later, in_lane=False)
     with transaction.atomic():
         QueuedDelivery.objects.hasten_heads([webhook.pk])
     assert due().get().pk == hastened.pk
+
+
+def test_the_heads_that_have_failed_for_longest_are_hastened_first(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.models.queue.MOST_HASTENED", 1)
+    now, later = timezone.now(), timezone.now() + timedelta(hours=1)
+    _, oldest = (
+        make_delivery(webhook, object_id=str(hours), due_at=later, failing_since=now - timedelta(hours=hours))
+        for hours in (1, 2)
+    )
+    with transaction.atomic():
+        QueuedDelivery.objects.hasten_heads([webhook.pk])
+    assert due().get().pk == oldest.pk
 
 
 # Leases
@@ -304,6 +319,14 @@ def test_a_retried_delivery_goes_before_later_ones_that_have_left_their_lane(web
     assert states() == [State.SUCCEEDED] * 3
 
 
+def test_the_time_behind_a_retried_delivery_does_not_count_for_a_head_that_failed(webhook: Webhook) -> None:
+    failed, head = lane(webhook, State.FAILED, State.PENDING)
+    queued(head).update(failing_since=timezone.now() - timedelta(hours=1), failures=3)
+    Delivery.objects.filter(pk=failed.pk).retry("a test")
+    row = queued(head).get()
+    assert (row.state, row.due_at, row.failing_since, row.failures) == (State.WAITING, None, None, 3)
+
+
 def test_the_next_attempt_of_a_delivery_beside_its_lane_goes_before_later_ones(webhook: Webhook) -> None:
     beside, _, _ = lane(webhook, State.PENDING, State.PENDING, State.WAITING)
     queued(beside).leave_lane()
@@ -372,10 +395,10 @@ def test_several_deliveries_of_one_lane_can_be_retried_together(webhook: Webhook
 @pytest.mark.parametrize("was_ordered", [False, True])
 def test_retried_deliveries_of_an_unordered_webhook_are_all_pending(database: str, was_ordered: bool) -> None:
     unordered = make_webhook(Thing, ordered=was_ordered)
-    for _ in range(3):
-        make_delivery(unordered, State.FAILED)
+    for state in (State.FAILED, State.FAILED, State.PENDING):
+        make_delivery(unordered, state)
     Webhook.objects.update(ordered=False)
-    assert Delivery.objects.all().retry("a test") == 3
+    assert Delivery.objects.all().retry("a test") == 2
     assert states() == [State.PENDING] * 3
 
 
