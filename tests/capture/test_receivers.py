@@ -162,6 +162,19 @@ def test_a_deletion_that_sql_rolled_back_unseen_is_none(block: Any) -> None:
     assert (last_data()["name"], last_data()["labels"]) == ("there", ["red"])
 
 
+@pytest.mark.parametrize("block", [transaction.atomic, batch])
+def test_a_deletion_that_sql_rolled_back_unseen_is_one_if_it_is_repeated(block: Any) -> None:
+    Thing.objects.create(name="thing")
+    make_webhook(Thing)
+    with block():
+        execute("default", "SAVEPOINT unseen")
+        Thing.objects.get().delete()
+        execute("default", "ROLLBACK TO SAVEPOINT unseen")
+        Thing.objects.update(name="last")
+        Thing.objects.get().delete()
+    assert (actions(), last_data()["name"]) == (["deleted"], "last")
+
+
 def test_a_batch_sends_no_deletion_of_a_row_that_is_there() -> None:
     Thing.objects.create(name="thing")
     make_webhook(Thing)
