@@ -281,6 +281,15 @@ def test_the_probe_of_a_paused_webhook_is_a_suspect_only_if_nothing_else_is_due(
     assert claims.claim_due() == 0
 
 
+def test_a_probe_before_its_delivery_is_due_leaves_the_turn_to_new_events(
+    webhook: Webhook, claims: WorkerClaims
+) -> None:
+    make_delivery(webhook, failures=1, due_at=timezone.now() + timedelta(hours=1))
+    Webhook.objects.update(probe_at=AGO, failures_in_a_row=9)
+    assert (claims.claim_due(), claims.has_early) == (0, True)
+    assert (claims.claim_due(takes_early=True), claims.has_early) == (1, False)
+
+
 def test_a_probe_is_due_again_if_its_worker_may_claim_nothing(webhook: Webhook, claims: WorkerClaims) -> None:
     """The lease of the worker has ended meanwhile."""
     make_lost(webhook, 1, 0)
