@@ -45,21 +45,16 @@ def start(transport: Transport, url: str, timeout: float) -> list[Outcome]:
     return outcomes
 
 
-def lookup_threads() -> int:
-    return sum(thread.name == "webhooks-lookup" for thread in threading.enumerate())
-
-
 def test_names_of_one_domain_that_hang_leave_threads_for_others(
     transport: Transport, names: Names, inbox: Inbox, hangs: Callable[[], list[str]]
 ) -> None:
-    before = lookup_threads()
     names.update({f"host{number}.hanging.example": hangs for number in range(200)}, **{"a.example": ["127.0.0.1"]})
     late = [start(transport, f"http://host{number}.hanging.example/", timeout=3) for number in range(200)]
     begin = time.monotonic()
     [outcome] = wait_for(transport, start(transport, inbox.url().replace("127.0.0.1", "a.example"), timeout=3))
     assert outcome.succeeded, outcome.reason
     assert time.monotonic() - begin < 2
-    assert lookup_threads() - before == MOST_THREADS // 4
+    assert lookups._lookups._threads == MOST_THREADS // 4
     for outcomes in late:
         wait_for(transport, outcomes)
     assert {outcomes[0].reason for outcomes in late} == {"the name did not resolve within 3 s"}
@@ -76,10 +71,9 @@ def wait_for(transport: Transport, outcomes: list[Outcome]) -> list[Outcome]:
 def test_all_names_that_hang_have_few_threads(
     transport: Transport, names: Names, hangs: Callable[[], list[str]]
 ) -> None:
-    before = lookup_threads()
     names.update({f"hooks.domain{number}.example": hangs for number in range(300)})
     late = [start(transport, f"http://hooks.domain{number}.example/", timeout=1) for number in range(300)]
-    assert lookup_threads() - before == MOST_THREADS
+    assert lookups._lookups._threads == MOST_THREADS
     for outcomes in late:
         wait_for(transport, outcomes)
 
