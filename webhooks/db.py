@@ -173,7 +173,7 @@ class LockWithNext(ReadWithNext):
         return isinstance(getattr(wrapper, "__self__", None), MergedSavepoint)
 
     def _run_alone(self) -> None:
-        with log_errors(self._using, CANNOT_LOCK), transaction.atomic(self._using):
+        with locking_errors(self._using), transaction.atomic(self._using):
             fetch_each(self._using, *self._take())
 
     def _run_with(self, execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
@@ -189,7 +189,8 @@ class LockWithNext(ReadWithNext):
                 raise
             connection._savepoint_rollback(sid)
             result = execute(statement, parameters, many, context)  # it may have been the one that failed
-            logger.warning(f"{CANNOT_LOCK}: %s", error)
+            with locking_errors(self._using):
+                raise error
             return result
         for _ in texts:
             context["cursor"].nextset()
@@ -198,7 +199,8 @@ class LockWithNext(ReadWithNext):
         return result
 
 
-CANNOT_LOCK = "Objects of a change cannot be locked before it"
+def locking_errors(using: str) -> log_errors:
+    return log_errors(using, "The objects of a change cannot be locked before it")
 
 
 def new_savepoint_id(connection: Any) -> str:

@@ -140,7 +140,7 @@ def test_a_save_goes_on_if_the_parent_cannot_be_locked(app_log: pytest.LogCaptur
                 restaurant.save(update_fields=["cuisine"])
 
         Beside(change).join()
-    assert "Objects of a change cannot be locked before it" in app_log.text
+    assert "The objects of a change cannot be locked before it" in app_log.text
     assert Restaurant.objects.get().cuisine == "new"
 
 

@@ -173,6 +173,7 @@ ARGUMENTS = {
     "webhooks_replay": ["--all"],
     "webhooks_resend": ["--all"],
     "webhooks_retry": ["--all"],
+    "webhooks_show": ["1"],
     "webhooks_why": ["--event", "1"],
 }
 

@@ -19,6 +19,7 @@ from webhooks.capture.transaction import (
     TransactionState,
     current_or_new_state,
     current_state,
+    known_state,
     transactions_as_batches,
 )
 from webhooks.db import reading_from
@@ -65,12 +66,12 @@ def _batch(using: str | None) -> Generator[None]:
 
 def end_transaction(connection: Any, is_kept: bool) -> None:
     """Record the changes of a transaction that is a batch, if it is to be committed. Raises only what aborts it."""
-    state = current_state(connection.alias)
+    state = known_state(connection.alias)
     if state is None or state.batch is None:
         return  # first: each transaction of the project ends here
     entries, state.batch = state.batch, None
     state.serialized_for_deletion.clear()
-    if is_kept and entries:
+    if is_kept and entries and current_state(connection.alias):
         with transactions_as_batches(False), reading_from(state.using):
             _record_batch(state, entries)
 

@@ -26,7 +26,7 @@ from webhooks import hooks
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
-from webhooks.db import CANNOT_LOCK, LockWithNext, ReadWithNext, Statement, as_sql, can_lock
+from webhooks.db import LockWithNext, ReadWithNext, Statement, as_sql, can_lock, locking_errors
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.payloads.snapshots import PrechangeState
@@ -341,7 +341,7 @@ class TransactionState:
         is_pending = self._locks is not None and self._locks.is_pending
         if not is_pending:
             self._to_lock.clear()
-        with log_errors(self.using, CANNOT_LOCK):
+        with locking_errors(self.using):
             for pk in map(registration.normalize_pk, pks):
                 key = registration.label, key_text(pk)
                 if key not in self._locked and self.history(key) is None and can_lock(self.using, registration.model):
@@ -452,11 +452,17 @@ def _drop_ended_states(callbacks: list[Any]) -> None:
         callbacks.append((set(), jobs.wake_up, False))
 
 
-def current_state(using: str) -> TransactionState | None:
+def known_state(using: str) -> TransactionState | None:
     """The state of the transaction that is open in this thread. None if there is none, or if nothing changed yet."""
     reference: weakref.ref[TransactionState] | None = _local.__dict__.get(using)
     state = reference() if reference else None
-    if state is None or not state.is_current:
+    return state if state is not None and state.is_current else None
+
+
+def current_state(using: str) -> TransactionState | None:
+    """The same, with the webhooks as they are now: it reads them again after an edit."""
+    state = known_state(using)
+    if state is None:
         return None
     if state.is_outdated:
         state.is_outdated = False

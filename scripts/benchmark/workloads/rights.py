@@ -105,7 +105,7 @@ RIGHTS = Workload(
     (
         Figure(
             "rights-status",
-            f"processor time for the refreshed parts of the status page, for a user with constraints for {MODELS} models",
+            f"processor time for the refreshed parts of the status page, a user with constraints for {MODELS} models",
             "ms",
             "without constraints",
             ratio_at_most(2),
