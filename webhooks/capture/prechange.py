@@ -146,7 +146,8 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
                     is_cut = one.remote_field.through in between
                     # The members of an object that is deleted go with it.
                     if is_cut and (one.related_model in deleted or model not in deleted):
-                        state.prechange.note_cut(label, one.name)
+                        gone = {registration.key_of(row) for row in collector.data.get(model, ())}
+                        state.prechange.note_cut(label, one.name, gone)
         yield
 
 

@@ -11,7 +11,7 @@ import threading
 import uuid
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -174,12 +174,14 @@ class PrechangeStates:
     def note_nulled(self, label: str, field: models.ForeignKey[Any, Any]) -> None:
         self._log.remember(self._nulled, (label, field), True)
 
-    def note_cut(self, label: str, relation: str) -> None:
-        """A deletion takes members out of this relation of some objects, and Django does not signal of which."""
+    def note_cut(self, label: str, relation: str, deleted: Collection[str]) -> None:
+        """A deletion takes members out of this relation of some objects, and Django does not signal of which. The
+        state of objects that are ``deleted`` themselves, by their keys, is as known as before."""
         self._log.remember(self._cut, (label, relation), True)
-        for (known, _), prechange in self._known.items():
-            if known == label:
+        for (known, pk), prechange in self._known.items():
+            if known == label and pk not in deleted and relation not in prechange.edited:
                 prechange.edited.add(relation)
+                self._log.note(partial(prechange.edited.discard, relation))
 
 
 class TransactionState:
