@@ -16,7 +16,7 @@ from tests.support.draining import drain, finished, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.sessions import session
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 from tests.testapp.models import Thing
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import Sweeper
@@ -210,4 +210,5 @@ def test_a_backfill_waits_for_its_locked_webhook_and_delays_no_delivery(inbox: I
         work_until(runner, inbox, 1)
         run.refresh_from_db()
         assert (run.state, run.done) == ("running", 0)
-    assert finished(run).done == 4  # the new event, too: the run begins after the open transaction
+    until(lambda: finished(run).state == "done", 30, "the end of a run that waited for the open transaction")
+    assert run.done == 4  # the new event, too: the run begins after that transaction

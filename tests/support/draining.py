@@ -9,10 +9,10 @@ from typing import Any
 from django.db.models.functions import Coalesce
 
 from tests.support.makers import make_event
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE
 from webhooks.db import elapsed
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.models import Delivery, Run, RunState, Webhook
+from webhooks.models import Delivery, Run, Webhook
 from webhooks.models.worker import in_worker_transaction
 
 
@@ -56,8 +56,7 @@ def sent(webhook: Webhook, count: int, objects: int = 3) -> None:
 
 
 def finished(run: Run) -> Run:
-    """The run after its last step. It may wait for open transactions of other tests first."""
-    waits = Run.objects.filter(pk=run.pk, state=RunState.RUNNING, look_at__isnull=False)
-    until(lambda: drain() or not waits.exists(), 30, "a run that waits")
+    """The run after its last step."""
+    drain()
     run.refresh_from_db()
     return run
