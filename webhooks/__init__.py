@@ -18,7 +18,7 @@ A change takes one way through these packages, from top to bottom::
       claims         due Deliveries, each under a short lease
       compose        the request: the body, plain or from a template (payloads), and its signatures (security)
       sender         a thread that only does HTTP
-    network        one request to a checked address: an Outcome
+    network        one request to a checked address: an Outcome (``outcome``)
     delivery
       outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next module
       policy         when to send again, or give up; pauses, probes, resumes or disables the webhook, as after a 410

@@ -15,7 +15,7 @@ class WebhooksConfig(AppConfig):
         from webhooks.capture import signals
         from webhooks.conf import conf
         from webhooks.db import route_reads
-        from webhooks.delivery import sweep
+        from webhooks.delivery import mails, sweep
         from webhooks.delivery.runs.steps import run_ended
         from webhooks.errors import log_with_time
         from webhooks.insight import problems
@@ -30,6 +30,7 @@ class WebhooksConfig(AppConfig):
         find_errors.append(validation.find_errors)
         run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
+        hooks.own["webhook_disabled"] = [hooks.Hook("webhooks.delivery.mails.mail_disabled", mails.mail_disabled)]
         hooks.import_listed()
         route_reads()
         signals.connect()

@@ -312,6 +312,9 @@ def load(path: str) -> dict[str, Hook]:
 _loaded: dict[Sequence[str], dict[str, list[Hook]]] = {}
 """The hooks of each value of the setting so far."""
 
+own: dict[str, list[Hook]] = {}
+"""The hooks of the app itself, by name. They come first. ``apps`` fills it."""
+
 
 def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
     """The methods that these classes override, by their names."""
@@ -346,12 +349,12 @@ def mails_problems() -> bool:
     return any(getattr(getattr(method, "__self__", None), "mails_problems", False) for method in found)
 
 
-def announce(name: str, using: str, values: Callable[[], Iterable[Any]], own: Sequence[Hook] = ()) -> None:
+def announce(name: str, using: str, values: Callable[[], Iterable[Any]]) -> None:
     """Call the hooks of this name with each of these values, once the open transaction on ``using`` is committed.
 
-    Asks for the values at once, if there is such a hook. ``own`` are hooks of the app itself, which come first.
+    Asks for the values at once, if there is such a hook.
     """
-    if hooks := (*own, *listed(name)):
+    if hooks := (*own.get(name, ()), *listed(name)):
         calls = [(hook.name, partial(hook.call, value)) for value in values() for hook in hooks]
         on_commit(partial(call_in_background, calls), using)
 

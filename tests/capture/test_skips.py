@@ -27,8 +27,8 @@ from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import delivery_id
 from webhooks.models.skip import VALUE_LENGTH, Refusal, Rule
 from webhooks.models.statistic import Period
-from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -21,7 +21,7 @@ from tests.testapp.models import Thing
 from webhooks import hooks, registry
 from webhooks.conf import conf
 from webhooks.contrib.alerts import emails
-from webhooks.delivery import policy
+from webhooks.delivery import mails
 from webhooks.delivery.sweep import Sweeper
 from webhooks.insight import problems
 from webhooks.insight.alarms import Alarm, Level, Problem
@@ -250,7 +250,7 @@ def test_a_mail_server_that_hangs_delays_the_next_email_and_no_other_hook(
 
     found(alarm(Problem.REDIS, "Redis is away."))
     with monkeypatch.context() as broken:
-        broken.setattr(policy, "MAIL_SECONDS", 0.1)
+        broken.setattr(mails, "MAIL_SECONDS", 0.1)
         broken.setattr(EmailBackend, "send_messages", hang)
         assert mailed() == []
         assert f"The hook {EMAILS}.problems_seen failed" in app_log.text

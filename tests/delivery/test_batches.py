@@ -24,7 +24,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, BodyKind, QueuedDelivery, State, Undispatched, Worker
-from webhooks.network.attempt import Outcome, StoredRequest
+from webhooks.outcome import Outcome, StoredRequest
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -30,8 +30,9 @@ from webhooks.delivery.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.error_kinds import ErrorKind, FaultOf
 from webhooks.models import Attempt, QueuedDelivery, State, Webhook
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.transport import Transport
+from webhooks.outcome import Outcome
 
 START = datetime(2026, 11, 24, 12, 4, tzinfo=UTC)
 

@@ -29,8 +29,8 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period
-from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.outcome import Outcome
 from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -16,7 +16,7 @@ from webhooks.delivery import runner, sweep
 from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import State, Webhook
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -30,7 +30,7 @@ from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, MediaType, QueuedDelivery, State, Webhook
 from webhooks.models.queue import ClaimedRow
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -27,8 +27,8 @@ from webhooks.delivery.policy import Health, after_failures, is_healthy, next_wa
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.models.webhook_states import DisabledReason, WebhookQuerySet
-from webhooks.network.attempt import Outcome
 from webhooks.operations import webhooks as webhook_operations
+from webhooks.outcome import Outcome
 
 NOW = timezone.now()
 FINE = Health(0, None, None, 0)

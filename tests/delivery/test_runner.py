@@ -40,8 +40,8 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
-from webhooks.network.attempt import Outcome
 from webhooks.operations import kinds
+from webhooks.outcome import Outcome
 from webhooks.testing import deliver
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -19,8 +19,9 @@ from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.receiver_rate import ReceiverRate
 from webhooks.delivery.sender import HELD_SECONDS, MOST_STUCK, STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.attempt import Outcome, Refused, Request
+from webhooks.network.attempt import Refused, Request
 from webhooks.network.transport import Transport
+from webhooks.outcome import Outcome
 
 # Seconds that no test waits: longer than its time limit.
 HOUR = 3600

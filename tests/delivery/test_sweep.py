@@ -25,7 +25,7 @@ from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker
 from webhooks.models.lanes import lane_of
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 

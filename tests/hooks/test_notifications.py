@@ -34,9 +34,9 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.hooks import CapturedChange, FinishedAttempt, FinishedRun, Hooks, RecordedEvent, Veto, WebhookChange
 from webhooks.models import Event, QueuedDelivery, State, Webhook
 from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
-from webhooks.network.attempt import Outcome
 from webhooks.operations import replays, runs
 from webhooks.operations import webhooks as operations
+from webhooks.outcome import Outcome
 from webhooks.workers import jobs
 
 pytestmark = pytest.mark.usefixtures("database")

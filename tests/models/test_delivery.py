@@ -25,7 +25,7 @@ from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, la
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 

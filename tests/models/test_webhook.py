@@ -28,8 +28,8 @@ from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.webhook import CONTENT_FIELDS, SETTINGS
-from webhooks.network.attempt import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
+from webhooks.outcome import Outcome
 from webhooks.permissions import Operator
 
 GONE = Outcome(datetime.now(UTC), 1, reason="HTTP 410 Gone", status=410, kind=ErrorKind.HTTP_410)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, PARTS_AT_ONCE, Answer
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.loop import MOST_AT_ONCE, PAUSE, READ, Limits, Socket, Steps
 from webhooks.network.transport import limits_of, outcome_of
+from webhooks.outcome import Outcome
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SENT = Request("http://hooks.example/", {}, b"{}", 60)

@@ -31,10 +31,11 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Event, Webhook
 from webhooks.network import loop
 from webhooks.network.answer import Answer
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.auth import STRATEGIES, Credentials, authenticate, exchange, strategies
 from webhooks.network.auth.strategies import Strategy, with_secrets
 from webhooks.operations import trial
+from webhooks.outcome import Outcome
 from webhooks.text import REDACTED
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"

@@ -26,8 +26,9 @@ from tests.support.sending import Transport
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.loop import Socket
+from webhooks.outcome import Outcome
 
 Change = Callable[..., None]
 Names = dict[str, Any]

@@ -20,8 +20,9 @@ from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import loop
 from webhooks.network import transport as transport_module
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
+from webhooks.outcome import Outcome
 
 Serve = Callable[[socket.socket, int], None]
 

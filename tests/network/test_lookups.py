@@ -18,9 +18,10 @@ from tests.support.sending import Transport
 from tests.support.waiting import until
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect, lookups
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.lookups import MOST_THREADS, in_thread
 from webhooks.network.loop import Limits, run
+from webhooks.outcome import Outcome
 
 Names = dict[str, Any]
 

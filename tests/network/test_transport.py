@@ -31,7 +31,8 @@ from tests.support.sending import Transport
 from tests.support.servers import free_port
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import headers
-from webhooks.network.attempt import Outcome, Request, retry_after
+from webhooks.network.attempt import Request, retry_after
+from webhooks.outcome import Outcome
 
 
 def request(url: str, timeout: float = 10, **fields: object) -> Request:

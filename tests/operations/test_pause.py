@@ -23,9 +23,9 @@ from webhooks.delivery import policy
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import unblock_lanes
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
-from webhooks.network.attempt import Outcome
 from webhooks.operations import kinds
 from webhooks.operations.webhooks import pause, ping, resume
+from webhooks.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
 

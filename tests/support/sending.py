@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from webhooks.network import transport
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
+from webhooks.outcome import Outcome
 
 
 class Transport(transport.Transport):

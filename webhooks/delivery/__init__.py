@@ -8,6 +8,7 @@ sender        the thread that sends, in the turns of fair_queue
 breaker       faults of our own, which count no attempt
 outcomes      the attempt is recorded, the lane goes on
 policy        a failed delivery is sent again, or given up; its webhook is paused, probed, resumed or disabled
+mails         e-mails to the operators
 counting      attempts and skips are counted by minute and hour
 sweep         the periodic work: expired leases, blocked lanes, statistics, retention
 retention     old deliveries, events and skips are deleted in pieces

@@ -32,7 +32,7 @@ from webhooks.db import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind, FaultOf
 from webhooks.errors import about, get_logger
 from webhooks.models import Webhook
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 from webhooks.security import encryption
 
 logger = get_logger(__name__)

@@ -17,7 +17,7 @@ from webhooks.db import to_utc
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.models import Skip, Statistic, StatisticDelta
 from webhooks.models.statistic import DELAY, DURATION, minute_of
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 
 if TYPE_CHECKING:
     from webhooks.delivery.claims import ClaimedDelivery

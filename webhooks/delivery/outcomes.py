@@ -22,7 +22,7 @@ from webhooks.models.attempt import URL_LENGTH, Attempt, Body, pack_headers
 from webhooks.models.columns import hex_as_json
 from webhooks.models.queue import ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
-from webhooks.network.attempt import Outcome, StoredRequest
+from webhooks.outcome import Outcome, StoredRequest
 
 # For the columns of an attempt without a request.
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")

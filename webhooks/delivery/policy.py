@@ -26,18 +26,14 @@ The deliveries of a paused or disabled webhook wait. A failed one is sent again 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from django.core.mail import mail_admins, send_mail
-from django.db import connections
 from django.db.models import F, Q
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from webhooks import hooks
 from webhooks.conf import conf
@@ -46,10 +42,7 @@ from webhooks.errors import about, get_logger
 from webhooks.models import QueuedDelivery, Webhook
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
-from webhooks.network.attempt import Outcome, Refused
-from webhooks.network.loop import call_in_thread
-from webhooks.permissions.redaction import explain
-from webhooks.text import one_line
+from webhooks.outcome import Outcome
 
 logger = get_logger(__name__)
 
@@ -61,9 +54,6 @@ PROBE_SECONDS = 180
 
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
-
-# Seconds that a mail server may take for an e-mail.
-MAIL_SECONDS = 30
 
 
 def next_wait(
@@ -247,9 +237,7 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     if health.disabled_reason:
         reason = health.disabled_reason
         logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, reason, extra=_about(webhook))
-        # No e-mail follows if a user disables a webhook.
-        own = [] if hooks.mails_problems() else [hooks.Hook(f"{__name__}.mail_disabled", mail_disabled)]
-        _announce("webhook_disabled", webhook, own=own)
+        _announce("webhook_disabled", webhook)
     elif health.probe_at and not webhook.probe_at:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary, extra=_about(webhook))
         _announce("webhook_paused", webhook)
@@ -267,45 +255,6 @@ def _announce_resumed(*webhooks: Webhook) -> None:
     _announce("webhook_resumed", *webhooks)
 
 
-def _announce(name: str, *webhooks: Webhook, own: Sequence[hooks.Hook] = ()) -> None:
+def _announce(name: str, *webhooks: Webhook) -> None:
     """Call the hooks of this name for webhooks that this worker has changed."""
-    hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed() for webhook in webhooks], own)
-
-
-def mail_disabled(webhook: hooks.WebhookChange) -> None:
-    """Send an e-mail about a disabled webhook."""
-    explanation, name = explain(webhook.error_kind, webhook.receiver), {"name": webhook.name}
-    subject = one_line(_("Webhook %(name)s was disabled") % name)  # code can save a name with a line break
-    reason = DisabledReason(webhook.disabled_reason).label
-    paragraphs = (
-        _("The webhook %(name)s was disabled: %(reason)s.") % {**name, "reason": reason},
-        _("The last attempt: %(reason)s") % {"reason": webhook.last_failure},
-        f"{explanation.cause}\n{explanation.remedy}",
-        _(
-            "Its deliveries are kept. Fix the cause, then enable the webhook in the admin to send them, or discard "
-            "them there."
-        ),
-    )
-    mail_operators(subject, paragraphs)
-
-
-def mail_operators(subject: str, paragraphs: Iterable[str]) -> None:
-    """Send an e-mail to the addresses in ``NOTIFY``, or to Django's ``ADMINS``.
-
-    Raises TimeoutError after ``MAIL_SECONDS``: without ``EMAIL_TIMEOUT``, Django waits for a mail server for ever.
-    """
-    send = partial(_mail, subject, "\n\n".join(paragraphs))
-    try:
-        call_in_thread(send, MAIL_SECONDS)
-    except Refused:  # a process that ends starts no thread
-        send()
-
-
-def _mail(subject: str, text: str) -> None:
-    try:
-        if conf.notify:
-            send_mail(subject, text, None, list(conf.notify))
-        else:
-            mail_admins(subject, text)
-    finally:
-        connections.close_all()  # of this thread: a backend of the project may store e-mails
+    hooks.announce(name, Webhook.objects.db, lambda: [webhook.as_changed() for webhook in webhooks])

@@ -32,9 +32,10 @@ from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind, FaultOf
 from webhooks.errors import about, get_logger
 from webhooks.models import Delivery, QueuedDelivery, Run, Undispatched, Webhook
-from webhooks.network.attempt import Outcome, Request
+from webhooks.network.attempt import Request
 from webhooks.network.auth import waits
 from webhooks.network.loop import usable_descriptors
+from webhooks.outcome import Outcome
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, is_template
 
 logger = get_logger(__name__)

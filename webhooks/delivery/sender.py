@@ -27,9 +27,10 @@ from webhooks.delivery.one_core import OneCore
 from webhooks.delivery.receiver_rate import ReceiverRate
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
-from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request
+from webhooks.network.attempt import REASON_LENGTH, Refused, Request
 from webhooks.network.auth import exchange
 from webhooks.network.transport import Transport, utc_now
+from webhooks.outcome import Outcome
 from webhooks.text import clean
 
 logger = get_logger(__name__)

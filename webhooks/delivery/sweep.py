@@ -34,7 +34,7 @@ from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.worker import EndedLease, in_worker_transaction
-from webhooks.network.attempt import Outcome
+from webhooks.outcome import Outcome
 
 logger = get_logger(__name__)
 

@@ -19,9 +19,10 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect
 from webhooks.network.answer import Answer
-from webhooks.network.attempt import REASON_LENGTH, Outcome, Refused, Request, explain, is_timeout, judge, retry_after
+from webhooks.network.attempt import REASON_LENGTH, Refused, Request, explain, is_timeout, judge, retry_after
 from webhooks.network.loop import Limits, Loop, Socket, Steps, usable_descriptors
 from webhooks.network.url_policy import PORTS
+from webhooks.outcome import Outcome
 from webhooks.text import clean, redact
 
 # The stored part of the headers of an answer, as in GitLab.

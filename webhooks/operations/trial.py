@@ -33,10 +33,11 @@ from webhooks.models.event import PING
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
 from webhooks.network import url_policy
-from webhooks.network.attempt import Outcome, Refused, Request
+from webhooks.network.attempt import Refused, Request
 from webhooks.network.auth import exchange
 from webhooks.network.transport import utc_now
 from webhooks.operations.webhooks import new_ping
+from webhooks.outcome import Outcome
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer

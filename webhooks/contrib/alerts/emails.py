@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 from webhooks.conf import conf
 from webhooks.contrib.alerts.checks import check_addresses
 from webhooks.db import atomically, database_time, to_utc
-from webhooks.delivery.policy import mail_operators
+from webhooks.delivery.mails import mail_operators
 from webhooks.hooks import Hooks, NoticedProblem
 from webhooks.insight.alarms import Problem
 from webhooks.insight.wording import exact_time, span

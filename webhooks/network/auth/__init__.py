@@ -15,7 +15,7 @@ from contextlib import closing
 from datetime import datetime
 
 from webhooks.network.answer import Answer
-from webhooks.network.attempt import Outcome, Refused, Request
+from webhooks.network.attempt import Refused, Request
 from webhooks.network.auth.strategies import (
     Conversation,
     Credentials,
@@ -25,6 +25,7 @@ from webhooks.network.auth.strategies import (
     Strategy,
 )
 from webhooks.network.transport import outcome_of, utc_now
+from webhooks.outcome import Outcome
 
 __all__ = ["STRATEGIES", "Credentials", "authenticate", "exchange", "waits"]
 
