@@ -22,7 +22,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from django.utils.text import capfirst
@@ -31,9 +31,11 @@ from django.utils.translation import gettext_noop as _
 from webhooks.db import elapsed
 from webhooks.error_kinds import KINDS, ErrorKind, FaultOf
 from webhooks.errors import about, get_logger
-from webhooks.models import Webhook
 from webhooks.outcome import Outcome
 from webhooks.security import encryption
+
+if TYPE_CHECKING:
+    from webhooks.models import Webhook
 
 logger = get_logger(__name__)
 

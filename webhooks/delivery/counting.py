@@ -15,8 +15,8 @@ from django.db.models import QuerySet
 
 from webhooks.db import to_utc
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.models import Skip, Statistic, StatisticDelta
-from webhooks.models.statistic import DELAY, DURATION, minute_of
+from webhooks.models.skip import Skip
+from webhooks.models.statistic import DELAY, DURATION, Statistic, StatisticDelta, minute_of
 from webhooks.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Container
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections
 from django.db.models import Func, TextField
 
 from webhooks.db import QueryByKeys
-from webhooks.models import Webhook
-from webhooks.models.webhook_states import WebhookState
+from webhooks.models.webhook_states import WebhookState, active_webhooks
+
+if TYPE_CHECKING:
+    from webhooks.models import Webhook
 
 # All webhooks are read again after so many seconds, and with a new connection to the database: after a crash or a
 # restore, PostgreSQL may use the same numbers of transactions again.
@@ -29,18 +32,21 @@ class Version(Func):
     output_field = TextField()
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        table = connection.ops.quote_name(Webhook._meta.db_table)
+        table = connection.ops.quote_name(active_webhooks().model._meta.db_table)
         parts = (f"{table}.{column}::text" for column in ("xmin", "ctid", "last_updated"))
         return self.as_sql(compiler, connection, template=" || ".join(parts), **context)
 
 
-_columns = [field.attname for field in Webhook._meta.concrete_fields]
-_rows = QueryByKeys(lambda: Webhook.objects.annotate(version=Version()).values_list(*_columns, "version"))
-_versions = QueryByKeys(lambda: Webhook.objects.annotate(version=Version()).values_list("pk", "version"))
+@cache
+def _columns() -> list[str]:
+    return [field.attname for field in active_webhooks().model._meta.concrete_fields]
+
+
+_rows = QueryByKeys(lambda: active_webhooks().annotate(version=Version()).values_list(*_columns(), "version"))
+_versions = QueryByKeys(lambda: active_webhooks().annotate(version=Version()).values_list("pk", "version"))
 
 # A worker changes these columns itself, and no request depends on them.
 _STATE = {"created", "last_updated", *(field.attname for field in WebhookState._meta.concrete_fields)}
-_settings = [name for name in _columns if name not in _STATE]
 
 
 class Known(NamedTuple):
@@ -65,7 +71,7 @@ def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dic
     found = {pk: known[pk][1] for pk, version in versions.items() if known[pk][0] == version}
     if unknown := [pk for pk in ids if pk not in found]:
         for *row, version in _rows.fetch(using, unknown, keeps):
-            webhook = Webhook.from_db(using, _columns, row)
+            webhook = active_webhooks().model.from_db(using, _columns(), row)
             found[webhook.pk] = webhook
             if version:
                 known[webhook.pk] = version, webhook
@@ -84,7 +90,9 @@ def may_go_on(webhook: Webhook, current: Webhook | None) -> bool:
     it was deleted."""
     if current is None or not current.enabled or current.paused_at is not None:
         return False
-    return webhook is current or all(getattr(webhook, name) == getattr(current, name) for name in _settings)
+    return webhook is current or all(
+        getattr(webhook, name) == getattr(current, name) for name in _columns() if name not in _STATE
+    )
 
 
 def _known_by(connection: Any) -> dict[int, tuple[str, Webhook]]:

@@ -6,7 +6,7 @@ import random
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError
 from django.db.models import Max
@@ -17,12 +17,17 @@ from webhooks.db import time_as_text
 from webhooks.delivery import counting, policy
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind, FaultOf
-from webhooks.models import Delivery, State, StatisticDelta, Webhook, lanes
+from webhooks.models import lanes
 from webhooks.models.attempt import URL_LENGTH, Attempt, Body, pack_headers
 from webhooks.models.columns import hex_as_json
-from webhooks.models.queue import ClaimedRow, Transition
+from webhooks.models.delivery import Delivery
+from webhooks.models.queue import ClaimedRow, State, Transition
+from webhooks.models.statistic import StatisticDelta
 from webhooks.models.worker import begin_transaction
 from webhooks.outcome import Outcome, StoredRequest
+
+if TYPE_CHECKING:
+    from webhooks.models import Webhook
 
 # For the columns of an attempt without a request.
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
