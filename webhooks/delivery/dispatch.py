@@ -15,7 +15,7 @@ from django.db import IntegrityError, OperationalError
 from webhooks.conf import conf
 from webhooks.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.known_webhooks import locked_webhooks, webhooks_by_id
+from webhooks.delivery.known_webhooks import keep_locked, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
@@ -182,7 +182,9 @@ def _dispatch(
     events = _in_turn(new_events)
     wanted = {pk for event in events for pk in event.webhook_ids}
     webhooks = webhooks_by_id(using, wanted, keeps=True)
-    if locked := locked_webhooks(using, wanted, webhooks):
+    locked_rows, locked = keep_locked(using, wanted - webhooks.keys())
+    webhooks |= locked_rows
+    if locked:
         events = _without(events, {_lane(event) for event in events if not locked.isdisjoint(event.webhook_ids)})
     deliveries = [
         _new_delivery(event, webhooks[pk])
@@ -251,7 +253,9 @@ def insert_for(
     hold_retention(using)
     there = set(Event.objects.filter(pk__in=[event.pk for event in events]).values_list("pk", flat=True))
     known = webhooks_by_id(using, [webhook.pk], keeps=True)
-    if locked_webhooks(using, [webhook.pk], known):
+    locked_rows, locked = keep_locked(using, {webhook.pk} - known.keys())
+    known |= locked_rows
+    if locked:
         raise IsLocked
     if not known:
         return 0, []

@@ -6,14 +6,14 @@ With events for 100 webhooks, to read these for each batch took an eighth of the
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Container
+from collections.abc import Collection
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connections
 from django.db.models import Func, TextField
 
-from webhooks.db import QueryByKeys
+from webhooks.db import QueryByKeys, among_sql, fetch_all, is_postgresql
 from webhooks.models.webhook_states import WebhookState, active_webhooks
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # All webhooks are read again after so many seconds, and with a new connection to the database: after a crash or a
 # restore, PostgreSQL may use the same numbers of transactions again.
 KEPT_SECONDS = 60.0
+
+# An advisory lock of a webhook, by its ``id``. Several transactions may keep its row, one deletes it. The lock of the row
+# conflicts with edits, too, and a transaction of the host with an edit may stay open for long.
+_LOCK = "(2003333750, (id & 2147483647)::int)"
 
 
 class Version(Func):
@@ -64,7 +68,7 @@ _known = Known(None, 0.0, {})
 def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dict[int, Webhook]:
     """As ``Webhook.objects.in_bulk``. Do not change the instances: other batches have the same ones. With ``keeps``,
     their rows stay until the end of the transaction, and those that another transaction has locked are left out: see
-    ``locked_webhooks``."""
+    ``keep_locked``."""
     known = _known_by(connections[using].connection)
     asked = known.keys() & ids
     versions = dict(_versions.fetch(using, asked, keeps)) if asked else {}
@@ -78,11 +82,25 @@ def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dic
     return found
 
 
-def locked_webhooks(using: str, ids: Collection[int], kept: Container[int]) -> set[int]:
-    """Those of the webhooks with these ids that are not ``kept``, because another transaction has locked their rows.
-    The others are deleted."""
-    left_out = [pk for pk in ids if pk not in kept]
-    return {pk for pk, _ in _versions.fetch(using, left_out)} if left_out else set()
+def keep_locked(using: str, ids: Collection[int]) -> tuple[dict[int, Webhook], set[int]]:
+    """The webhooks with these ids, as they are without the changes of transactions that have locked their rows. They
+    stay, too. Second, the ids of those that such a transaction may have deleted."""
+    if not ids or not is_postgresql(using):
+        return {}, set()
+    among, given = among_sql(using, ids)
+    lock = f"SELECT id FROM rq_webhooks_webhook WHERE id {among} AND pg_try_advisory_xact_lock_shared{_LOCK}"
+    free = {pk for (pk,) in fetch_all(using, lock, [given])}
+    found = webhooks_by_id(using, ids)  # after the lock: a row that is here now, is here until it is free
+    return {pk: webhook for pk, webhook in found.items() if pk in free}, found.keys() - free
+
+
+def may_delete(using: str, pk: int) -> bool:
+    """Whether no other transaction keeps a webhook. Then none can until the end of this one, which has locked the
+    row."""
+    if not is_postgresql(using):
+        return True
+    lock = f"SELECT pg_try_advisory_xact_lock{_LOCK} FROM rq_webhooks_webhook WHERE id = %s"
+    return bool(fetch_all(using, lock, [pk])[0][0])
 
 
 def may_go_on(webhook: Webhook, current: Webhook | None) -> bool:

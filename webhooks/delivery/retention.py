@@ -18,6 +18,7 @@ from django.utils import timezone
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, savepoint
 from webhooks.delivery import counting
+from webhooks.delivery.known_webhooks import may_delete
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import about, get_logger
 from webhooks.models import (
@@ -247,7 +248,7 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
             break
         # A worker that adds a delivery meanwhile leaves it out for now, and then finds no webhook.
         locked = webhooks.filter(pk=pk).select_for_update(skip_locked=True).first()
-        if locked and not locked.deliveries.exists():
+        if locked and may_delete(webhooks.db, pk) and not locked.deliveries.exists():
             gone += _delete_row(locked, webhooks)
     return gone
 
