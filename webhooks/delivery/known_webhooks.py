@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections
 from django.db.models import Func, TextField
 
-from webhooks.db import QueryByKeys, among_sql, fetch_all, is_postgresql
+from webhooks.db import QueryByKeys, is_postgresql
 from webhooks.models.webhook_states import WebhookState, active_webhooks
+from webhooks.models.worker import keep_webhooks
 
 if TYPE_CHECKING:
     from webhooks.models import Webhook
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 # All webhooks are read again after so many seconds, and with a new connection to the database: after a crash or a
 # restore, PostgreSQL may use the same numbers of transactions again.
 KEPT_SECONDS = 60.0
-
-# An advisory lock of a webhook, by its ``id``. Several transactions may keep its row, one deletes it. The lock of the row
-# conflicts with edits, too, and a transaction of the host with an edit may stay open for long.
-_LOCK = "(2003333750, (id & 2147483647)::int)"
 
 
 class Version(Func):
@@ -87,20 +84,9 @@ def keep_locked(using: str, ids: Collection[int]) -> tuple[dict[int, Webhook], s
     stay, too. Second, the ids of those that such a transaction may have deleted."""
     if not ids or not is_postgresql(using):
         return {}, set()
-    among, given = among_sql(using, ids)
-    lock = f"SELECT id FROM rq_webhooks_webhook WHERE id {among} AND pg_try_advisory_xact_lock_shared{_LOCK}"
-    free = {pk for (pk,) in fetch_all(using, lock, [given])}
+    free = keep_webhooks(using, ids)
     found = webhooks_by_id(using, ids)  # after the lock: a row that is here now, is here until it is free
     return {pk: webhook for pk, webhook in found.items() if pk in free}, found.keys() - free
-
-
-def may_delete(using: str, pk: int) -> bool:
-    """Whether no other transaction keeps a webhook. Then none can until the end of this one, which has locked the
-    row."""
-    if not is_postgresql(using):
-        return True
-    lock = f"SELECT pg_try_advisory_xact_lock{_LOCK} FROM rq_webhooks_webhook WHERE id = %s"
-    return bool(fetch_all(using, lock, [pk])[0][0])
 
 
 def may_go_on(webhook: Webhook, current: Webhook | None) -> bool:

@@ -18,7 +18,6 @@ from django.utils import timezone
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, savepoint
 from webhooks.delivery import counting
-from webhooks.delivery.known_webhooks import may_delete
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import about, get_logger
 from webhooks.models import (
@@ -41,7 +40,7 @@ from webhooks.models.event import OVERLAP
 from webhooks.models.ids import first_id, id_at
 from webhooks.models.statistic import DAY, Period
 from webhooks.models.webhook_states import WebhookQuerySet
-from webhooks.models.worker import may_delete_events
+from webhooks.models.worker import may_delete_events, may_delete_webhook
 
 logger = get_logger(__name__)
 
@@ -201,9 +200,10 @@ def purge_runs() -> int:
 
 
 def purge_statistics() -> int:
-    """Delete statistics after the retention of their period."""
+    """Delete statistics after the retention of their period, and those of deleted webhooks."""
     periods = ((Period.MINUTE, counting.MINUTE_DAYS), (Period.HOUR, conf.statistic_days))
-    return sum(Statistic.objects.delete_old(period, days, PIECE) for period, days in periods)
+    old = sum(Statistic.objects.delete_old(period, days, PIECE) for period, days in periods)
+    return old + Statistic.objects.delete_left(PIECE)
 
 
 def purge(deliveries: DeliveryQuerySet, most: int) -> int:
@@ -248,7 +248,7 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
             break
         # A worker that adds a delivery meanwhile leaves it out for now, and then finds no webhook.
         locked = webhooks.filter(pk=pk).select_for_update(skip_locked=True).first()
-        if locked and may_delete(webhooks.db, pk) and not locked.deliveries.exists():
+        if locked and may_delete_webhook(webhooks.db, pk) and not locked.deliveries.exists():
             gone += _delete_row(locked, webhooks)
     return gone
 

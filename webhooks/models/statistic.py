@@ -17,7 +17,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from webhooks.db import among_sql, execute, fetch_all, is_postgresql, to_utc
+from webhooks.db import among_sql, distinct_values, execute, fetch_all, is_postgresql, to_utc
 from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default
 
 
@@ -160,6 +160,21 @@ class StatisticManager(WriteDBManager["Statistic"]):
             ) RETURNING id
         """
         return len(fetch_all(self.db, statement, [most]))
+
+    @alters_data
+    def delete_left(self, most: int) -> int:
+        """Delete up to ``most`` rows, and the totals, of webhooks that are deleted: a roll-up beside a deletion adds
+        them later. Returns how many there were."""
+        count, webhooks = 0, Statistic._meta.get_field("webhook").related_model
+        for table in ("rq_webhooks_statistic", "rq_webhooks_statistictotal"):
+            counted = distinct_values(self.db, table, "webhook_id")
+            known = set(webhooks.with_deleted.using(self.db).values_list("pk", flat=True))
+            if gone := [pk for pk in counted if pk not in known]:
+                chosen, given = among_sql(self.db, gone)
+                some = f"SELECT id FROM {table} WHERE webhook_id {chosen} LIMIT %s"
+                statement = f"DELETE FROM {table} WHERE id IN ({some}) RETURNING id"
+                count += len(fetch_all(self.db, statement, [given, most]))
+        return count
 
 
 class Statistic(models.Model):

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import WHOLE_TABLE_PLANS, DatabaseNow, Statement, atomically, fetch_all, is_postgresql
+from webhooks.db import WHOLE_TABLE_PLANS, DatabaseNow, Statement, among_sql, atomically, fetch_all, is_postgresql
 from webhooks.models.columns import WriteDBManager, alters_data
 
 T = TypeVar("T")
@@ -182,6 +182,24 @@ def may_delete_events(using: str) -> bool:
     return not is_postgresql(using) or bool(
         fetch_all(using, f"SELECT pg_try_advisory_xact_lock_shared({_RETENTION})")[0][0]
     )
+
+
+# The same of a webhook, by its ``id``. The lock of the row conflicts with an edit, too, which may stay open for long.
+_WEBHOOK = "2003333750, (id & 2147483647)::int"
+
+
+def keep_webhooks(using: str, ids: Collection[int]) -> set[int]:
+    """Let nobody delete the rows of webhooks until the end of the transaction. Returns those that nobody deletes now,
+    by id. For PostgreSQL."""
+    among, given = among_sql(using, ids)
+    lock = f"SELECT id FROM rq_webhooks_webhook WHERE id {among} AND pg_try_advisory_xact_lock_shared({_WEBHOOK})"
+    return {pk for (pk,) in fetch_all(using, lock, [given])}
+
+
+def may_delete_webhook(using: str, pk: int) -> bool:
+    """Whether nobody keeps a webhook. Then nobody can until the end of this transaction, which has locked the row."""
+    lock = f"SELECT pg_try_advisory_xact_lock({_WEBHOOK}) FROM rq_webhooks_webhook WHERE id = %s"
+    return not is_postgresql(using) or bool(fetch_all(using, lock, [pk])[0][0])
 
 
 def in_worker_transaction(using: str, work: Callable[[], T]) -> T:
