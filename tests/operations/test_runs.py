@@ -387,6 +387,26 @@ def test_a_preview_of_a_backfill_takes_as_many_statements_for_many_events_as_for
     assert counts[1] == counts[2], "the first one reads content types, too"
 
 
+def test_a_step_of_a_backfill_reads_few_large_events_at_once(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfills, "JUDGED_BYTES", 250)
+    old, new = make_webhook(Thing), make_webhook(Thing, url=inbox.url())
+    sizes = [100, 100, 100, 900, 100, 900, 900]
+    for number, size in enumerate(sizes):
+        make_event(old, object_id=str(number), data=json.dumps("x" * (size - 2)), dispatched=True)
+    read = list[list[int]]()
+    real = backfills.Backfill._judge
+
+    def judge(*args: Any) -> backfills.Judged:
+        judged = real(*args)
+        read.append([event.size for event in judged.wanted])
+        return judged
+
+    monkeypatch.setattr(backfills.Backfill, "_judge", judge)
+    assert runs.preview("backfill", since_long_ago(new)).count == len(sizes)
+    assert finished(runs.start("backfill", since_long_ago(new))).done == len(sizes)
+    assert [one for one in read if one] == 2 * [[100, 100], [100], [900], [100], [900], [900]]
+
+
 def test_a_backfill_keeps_the_order_of_each_object(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(BATCH=4)
     old = make_webhook(Thing, url=inbox.url())

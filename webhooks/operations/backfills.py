@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -57,6 +58,9 @@ from webhooks.registry.keys import with_pks
 from webhooks.text import last_line
 
 NOT_INCLUDED = "the permission %s does not include it"
+
+# How many bytes of events a step judges, by ``Event.size``: it holds their data. One event may have more.
+JUDGED_BYTES = 8 * 2**20
 
 # A skip may be stored by another machine, with a clock that is this much ahead.
 CLOCKS = timedelta(seconds=10)
@@ -171,8 +175,8 @@ class Backfill(ExaminedKind):
 
     def _judge(self, webhook: Webhook, candidates: EventQuerySet, keys: Sequence[Key], time_left: TimeLeft) -> Judged:
         """Judge the conditions of the webhook for these events, as they were."""
-        judged, filters = Judged(), Filters.of(webhook)
-        for event in self.in_time(self._read(candidates, keys), keys, time_left, judged):
+        judged, filters, fitting = Judged(), Filters.of(webhook), _fitting(keys)
+        for event in self.in_time(self._read(candidates, fitting), fitting, time_left, judged):
             is_wanted, problem = _judge_one(webhook, filters, event)
             if problem:
                 judged.failed += 1
@@ -180,6 +184,7 @@ class Backfill(ExaminedKind):
                 judged.problem = f"event {event.pk} ({event.object_repr or event}): {judged.reason}"
             elif is_wanted:
                 judged.wanted.append(event)
+        judged.left += len(keys) - len(fitting)
         return judged
 
     def _read(self, candidates: EventQuerySet, keys: Sequence[Key]) -> Iterator[Event]:
@@ -187,6 +192,13 @@ class Backfill(ExaminedKind):
         for start in range(0, len(keys), self.examined):
             ids = [key.id for key in keys[start : start + self.examined]]
             yield from candidates.filter(pk__in=ids).order_by("pk")
+
+
+def _fitting(keys: Sequence[Key]) -> list[Key]:
+    """The first key, and more as long as their events have ``JUDGED_BYTES`` in all: a step holds their data."""
+    sizes = dict(Event.objects.filter(pk__in=[key.id for key in keys]).values_list("pk", "size"))
+    sums = accumulate(sizes.get(key.id, 0) for key in keys)
+    return [key for key, size in zip(keys, sums, strict=True) if size <= JUDGED_BYTES or key is keys[0]]
 
 
 def _permitted(run: Run, webhook: Webhook, events: Sequence[Event]) -> Sequence[Event]:
