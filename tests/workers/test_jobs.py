@@ -27,10 +27,12 @@ from tests.support.inbox import Inbox
 from tests.support.makers import actions, make_event, make_webhook
 from tests.support.redis_outages import OUTAGES, note_dials
 from tests.support.servers import free_port, own_valkey, point_queues_to
+from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Thing
 from webhooks.models import State, Webhook
+from webhooks.models.lanes import lane_of
 from webhooks.workers import jobs
 from webhooks.workers import redis as workers_redis
 from webhooks.workers.redis import Backoff, connection_error
@@ -203,6 +205,17 @@ def test_a_job_that_cannot_wake_the_next_sends_what_is_left_itself(redis: Any) -
     jobs.drain()
     assert states() == [State.SUCCEEDED] * 100
     assert redis.llen(QUEUE) == 0
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("database")
+def test_a_job_rests_before_it_wakes_the_next_if_all_that_is_due_is_locked(redis: Any) -> None:
+    make_event(make_webhook(Thing), object_id="1")
+    began = time.monotonic()
+    with session(f"SELECT pg_advisory_xact_lock({lane_of('testapp.thing', '1')})"):
+        jobs.drain()
+    assert time.monotonic() - began >= jobs.SECONDS_BETWEEN_LOOKS
+    assert redis.llen(QUEUE) == 1
 
 
 @pytest.mark.alone

@@ -55,7 +55,7 @@ JOB_SECONDS = 600
 # Seconds without another try of Redis after it failed: saves skip it meanwhile.
 PAUSE = 5.0
 
-# Without Redis, a drain that could send nothing looks again after so many seconds.
+# A drain that could do nothing rests for so many seconds, if something is due: another session may have locked it.
 SECONDS_BETWEEN_LOOKS = 1.0
 
 backoff = Backoff(
@@ -253,15 +253,17 @@ def drain() -> None:
         clear_flag()
     end = time.monotonic() + JOB_SECONDS / 2
     while True:
-        attempted = _drain_slice()
-        if not has_more() or wake_up() or time.monotonic() > end:
+        has_worked = _drain_slice()
+        if not has_more():
             return
-        if not attempted:
+        if not has_worked:
             time.sleep(SECONDS_BETWEEN_LOOKS)
+        if wake_up() or time.monotonic() > end:
+            return
 
 
-def _drain_slice() -> int:
-    """Send for one slice. Returns the number of attempts."""
+def _drain_slice() -> bool:
+    """Send for one slice. Returns whether there was something to do."""
     runner = DeliveryRunner()
     try:
         runner.run(conf.slice)
@@ -271,7 +273,7 @@ def _drain_slice() -> int:
             runner.close(grace=0)
         finally:  # the database may be away
             hooks.end_job()
-    return runner.attempted
+    return bool(runner.attempted) or not runner.is_idle
 
 
 if django.VERSION >= (6,):
