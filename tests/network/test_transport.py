@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import resource
+import signal
 import socket
 import ssl
 import struct
@@ -420,6 +421,28 @@ def test_a_stale_kept_connection_is_no_failure(transport: Transport) -> None:
         assert is_closed.wait(30)
         assert transport.send(request(url)).succeeded
         thread.join(30)
+
+
+def test_a_receiver_sees_the_end_of_a_connection_although_a_process_was_forked_meanwhile(transport: Transport) -> None:
+    """rq forks for each job of the project, which may run for hours and has all descriptors."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outcomes: list[Outcome] = []
+        transport.start(request(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.5), outcomes.append)
+        connection, _ = server.accept()
+        child = os.fork()
+        if not child:
+            while True:
+                signal.pause()
+        try:
+            while not outcomes:
+                transport.poll()
+            connection.settimeout(20)
+            while connection.recv(65536):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            connection.close()
 
 
 def test_cookies_are_not_kept(transport: Transport, inbox: Inbox) -> None:

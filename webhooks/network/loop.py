@@ -200,7 +200,11 @@ class Socket(socket.socket):
             self.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def close(self) -> None:
+        """A process that was forked meanwhile has the descriptor, too. The receiver must not wait for the end of that
+        process."""
         self.unwatch()
+        with suppress(OSError):  # it is not connected, or closed already
+            self.shutdown(socket.SHUT_RDWR)
         super().close()
 
     def unwatch(self) -> None:
