@@ -32,17 +32,24 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 class Peer:
     """One connection at the receiver. What TLS makes of an answer is sent as the test likes."""
 
-    def __init__(self, connection: socket.socket, certificate: Certificate, tickets: int = 2) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        certificate: Certificate,
+        tickets: int = 2,
+        version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    ) -> None:
         self._connection = connection
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.certificate, certificate.key)
-        context.num_tickets = tickets
+        context.num_tickets, context.maximum_version = tickets, version
         self._arrived, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._arrived, self._to_send, server_side=True)
 
-    def shake_hands(self) -> None:
+    def shake_hands(self, then: bytes = b"") -> None:
+        """``then`` is sent in the packet of its end."""
         self._until_done(self._tls.do_handshake)
-        self.send(self._to_send.read())
+        self.send(self._to_send.read() + (self.encrypted(then) if then else b""))
 
     def receive(self) -> bytes:
         """The next bytes of a request. Raises SSLEOFError at its end."""
@@ -199,6 +206,24 @@ def test_what_follows_an_answer_in_its_packet_is_never_the_next_answer(
     assert [outcome.reason for outcome in outcomes] == [""] * 2
     assert {outcome.status for outcome in outcomes} <= {200, 204}
     assert connections == ([1, 1] if is_kept else [1, 2])
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_an_answer_that_arrives_with_the_end_of_the_handshake_is_read(
+    transport: Transport, certificate: Certificate, closes: bool
+) -> None:
+    """A load balancer that is too busy does not wait for the request."""
+
+    def serve(connection: socket.socket, number: int) -> None:
+        peer = Peer(connection, certificate, version=ssl.TLSVersion.TLSv1_2)
+        peer.shake_hands(then=b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy")
+        if closes:
+            connection.shutdown(socket.SHUT_WR)
+        time.sleep(20)
+
+    with receiver(serve) as url:
+        outcome = transport.send(Request(url, {}, b"{}", 5, verify=certificate.authority))
+    assert (outcome.status, outcome.body) == (503, "busy"), outcome.reason
 
 
 @pytest.mark.parametrize("size", [1, 16_000, 16_384, 3_000_000])

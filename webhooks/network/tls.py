@@ -89,17 +89,18 @@ class TLSSocket(Socket):
         while not self._has_ended:
             if self._error:
                 raise self._error
-            if not self._has_answered:
-                self.acknowledge()
-            yield self, READ
-            try:
-                arrived = self.recv(MOST_AT_ONCE)
-            except BlockingIOError:
-                continue
-            if not arrived:
-                return b""  # without the notice that TLS asks for, as many servers do
-            limits.charge(len(arrived))
-            self._arrived.write(arrived)
+            if not self._arrived.pending:  # else more than the end of the handshake has arrived
+                if not self._has_answered:
+                    self.acknowledge()
+                yield self, READ
+                try:
+                    arrived = self.recv(MOST_AT_ONCE)
+                except BlockingIOError:
+                    continue
+                if not arrived:
+                    return b""  # without the notice that TLS asks for, as many servers do
+                limits.charge(len(arrived))
+                self._arrived.write(arrived)
             if data := self._decrypted():
                 self._has_answered = True
                 return data
@@ -137,8 +138,8 @@ class TLSSocket(Socket):
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """The settings of connections that verify certificates by the public authorities, by a CA file, or not at all.
 
-    Takes milliseconds, or for ever if the file is on a disk that hangs: call it in a thread. Raises Refused if the file
-    cannot be used. It must be a regular one: OpenSSL would wait for ever for a pipe or a terminal.
+    With a file, it takes for ever if the disk hangs: call it in a thread. Raises Refused if the file cannot be used. It
+    must be a regular one: OpenSSL would wait for ever for a pipe or a terminal.
     """
     if isinstance(verify, bool):
         return _tls_context(verify, None)
