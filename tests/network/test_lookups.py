@@ -8,11 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.inbox import Inbox
+from tests.support.certificates import make_certificate
+from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.json_process import run_module
 from tests.support.sending import Transport
 from tests.support.waiting import until
@@ -74,9 +77,30 @@ def test_all_names_that_hang_have_few_threads(
 ) -> None:
     names.update({f"hooks.domain{number}.example": hangs for number in range(300)})
     late = [start(transport, f"http://hooks.domain{number}.example/", timeout=1) for number in range(300)]
-    assert lookups._lookups._threads == MOST_THREADS
+    assert lookups._lookups._threads == MOST_THREADS * 3 // 4
     for outcomes in late:
         wait_for(transport, outcomes)
+
+
+def test_domains_that_hang_leave_threads_for_names_that_have_resolved(
+    transport: Transport, names: Names, inbox: Inbox, hangs: Callable[[], list[str]]
+) -> None:
+    names.update({f"hooks.domain{number}.example": hangs for number in range(300)}, **{"a.example": ["127.0.0.1"]})
+    url = inbox.url().replace("127.0.0.1", "a.example")
+    assert wait_for(transport, start(transport, url, timeout=20))[0].succeeded
+    waiting = [start(transport, f"http://hooks.domain{number}.example/", timeout=60) for number in range(300)]
+    for _ in range(3):
+        assert wait_for(transport, start(transport, url, timeout=20))[0].succeeded
+    assert not any(waiting)
+
+
+def test_a_lookup_that_takes_long_is_late_although_its_request_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "_lookups", lookups._Lookups())
+    monkeypatch.setattr(lookups, "LATE_SECONDS", 0)
+    assert run(in_thread("a", "slow", lambda: time.sleep(0.01)), Limits(20)) is None
+    monkeypatch.setattr(lookups, "LATE_SECONDS", 20)
+    assert run(in_thread("b", "quick", lambda: None), Limits(20)) is None
+    assert lookups._lookups._was_late == {"slow": True, "quick": False}
 
 
 def test_domains_whose_lookups_were_late_leave_half_of_the_threads(
@@ -100,6 +124,20 @@ def test_an_address_needs_no_lookup(
     for name in names:
         start(transport, f"http://{name}/", timeout=60)
     assert wait_for(transport, start(transport, inbox.url(), timeout=20))[0].succeeded
+
+
+def test_tls_to_an_address_needs_no_lookup(
+    transport: Transport, names: Names, hangs: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    names.update({f"hooks.domain{number}.example": hangs for number in range(MOST_THREADS)})
+    for name in names:
+        start(transport, f"http://{name}/", timeout=60)
+    receiver = ReceiverProcess(*astuple(make_certificate(tmp_path))[1:])
+    try:
+        request = Request(Inbox(receiver).url(), {}, b"{}", 20, verify=False)
+        assert transport.send(request).succeeded
+    finally:
+        receiver.stop()
 
 
 def test_requests_for_one_name_share_a_lookup_and_the_next_one_asks_again(

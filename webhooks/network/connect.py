@@ -116,6 +116,8 @@ def _resolve(host: str, port: int) -> Steps[list[SocketAddress]]:
 
 def _tls_context(verify: bool | str) -> Steps[ssl.SSLContext]:
     """Raises Refused, and TimedOut if the disk with the CA file hangs."""
+    if isinstance(verify, bool):  # needs no thread, which all may be busy with lookups that hang
+        return tls_context(verify)
     try:
         return (yield from in_thread(("CA file", verify), f"CA file {verify}", partial(tls_context, verify)))
     except TimeoutError as error:

@@ -1,8 +1,9 @@
 """Look up names, and do other work that nothing can interrupt, in a few threads.
 
 A lookup that hangs keeps its thread and its descriptors after its request has ended. So there are few threads. The
-names of one domain get a quarter of them at most, and all domains whose lookups were too late share one half: others
-stay for receivers whose names resolve. Requests for the same name share one lookup.
+names of one domain get a quarter of them at most. All domains whose lookups were late share one half, and together with
+domains that were never looked up three quarters: the others stay for receivers whose names resolve. Requests for the
+same name share one lookup.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from webhooks.network.loop import RESULT, Steps, T, usable_descriptors
 # The most threads. Each has up to two descriptors, which come out of the half that requests do not use.
 MOST_THREADS = 32
 
-# Groups that are remembered as late.
-MOST_LATE = 1000
+# Groups that are remembered.
+MOST_GROUPS = 10_000
+
+# A lookup that takes longer is late, even if its request waits longer.
+LATE_SECONDS = 2.0
 
 # A lookup that began more than so many seconds ago may hang although the cause is gone. The next request begins another
 # one.
@@ -51,7 +55,7 @@ class _Lookups:
         self._by_key: dict[Hashable, _Lookup] = {}
         self._queue: dict[_Lookup, None] = {}
         self._running = Counter[str]()  # by group
-        self._late: dict[str, None] = {}  # groups whose last lookup that ended a wait was too late
+        self._was_late: dict[str, bool] = {}  # by group, whether its last lookup was
         self._threads = 0
 
     def join(self, key: Hashable, group: str, work: Callable[[], Any]) -> _Lookup:
@@ -72,9 +76,7 @@ class _Lookups:
         with self._lock:
             lookup.waiting -= 1
             if lookup.begun and not lookup.future.done():
-                self._late[lookup.group] = None
-                if len(self._late) > MOST_LATE:
-                    del self._late[next(iter(self._late))]
+                self._note(lookup.group, is_late=True)
             if not lookup.waiting and lookup in self._queue:
                 del self._queue[lookup]
                 self._forget(lookup)
@@ -100,8 +102,7 @@ class _Lookups:
                 error = raised
             with self._lock:
                 self._running[lookup.group] -= 1
-                if lookup.waiting:
-                    self._late.pop(lookup.group, None)
+                self._note(lookup.group, is_late=time.monotonic() > lookup.begun + LATE_SECONDS)
                 self._forget(lookup)  # before its end is known: the next request asks again
                 ended, lookup = lookup, self._take()
                 self._threads -= lookup is None
@@ -112,18 +113,27 @@ class _Lookups:
 
     def _take(self) -> _Lookup | None:
         """The next lookup whose group does not have its share of the threads. The late ones come last."""
-        most = _most_threads()
-        late = sum(count for group, count in self._running.items() if group in self._late)
-        groups = {queued.group for queued in self._queue if self._running[queued.group] < max(1, most // 4)}
+        most, was_late, running = _most_threads(), self._was_late, self._running
+        late = sum(count for group, count in running.items() if was_late.get(group))
+        unproven = sum(count for group, count in running.items() if was_late.get(group, True))
+        groups = {queued.group for queued in self._queue if running[queued.group] < max(1, most // 4)}
         if late >= max(1, most // 2):
-            groups -= self._late.keys()
+            groups -= {group for group in groups if was_late.get(group)}
+        if unproven >= max(1, most * 3 // 4):
+            groups -= {group for group in groups if was_late.get(group, True)}
         allowed = (queued for queued in self._queue if queued.group in groups)
-        lookup = min(allowed, key=lambda queued: queued.group in self._late, default=None)
+        lookup = min(allowed, key=lambda queued: was_late.get(queued.group, False), default=None)
         if lookup:
             del self._queue[lookup]
             self._running[lookup.group] += 1
             lookup.begun = time.monotonic()
         return lookup
+
+    def _note(self, group: str, is_late: bool) -> None:
+        self._was_late.pop(group, None)
+        self._was_late[group] = is_late
+        if len(self._was_late) > MOST_GROUPS:
+            del self._was_late[next(iter(self._was_late))]
 
     def _forget(self, lookup: _Lookup) -> None:
         if self._by_key.get(lookup.key) is lookup:
