@@ -176,7 +176,10 @@ class Receiver:
         if listener is self._tls_listener:
             # The client goes on at once, so this may wait for it.
             client.setblocking(True)
-            client = self._context.wrap_socket(client, server_side=True, suppress_ragged_eofs=True)
+            try:
+                client = self._context.wrap_socket(client, server_side=True, suppress_ragged_eofs=True)
+            except OSError:  # a worker that ends closes it
+                return
         self._clients[client.fileno()] = client
         self._epoll.register(client, select.EPOLLIN)
 
