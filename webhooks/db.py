@@ -279,7 +279,8 @@ def route_reads() -> None:
 
 def _is_written_to(using: str, model: type[Model], hints: Mapping[str, Any]) -> bool:
     try:
-        return bool(router.db_for_write(model, **hints) == using)
+        with reading_from(None):  # a router of the project may ask where to read
+            return bool(router.db_for_write(model, **hints) == using)
     except Exception as error:  # a project may refuse to write a model that it reads from elsewhere
         reraise_job_timeout(error)
         return False
@@ -810,33 +811,39 @@ def call_before_commits(call: Callable[[Any, bool], None]) -> None:
     """Let ``call`` get the connection of each outermost block of ``atomic()`` before the block ends, and whether the
     block is to be committed. If it raises, the block is rolled back. Django itself calls nothing before a commit."""
     if not _before_commit:
-        Atomic.__exit__ = _exit_atomic  # type: ignore[method-assign]
+        Atomic.__exit__ = _exit_after_calls(Atomic.__exit__)  # type: ignore[method-assign]
     if call not in _before_commit:
         _before_commit.append(call)
 
 
-_django_exit_atomic = Atomic.__exit__
+def _exit_after_calls(exit_block: Callable[[Atomic, Any, Any, Any], None]) -> Any:
+    """``exit_block`` with the calls before it. It need not be Django's: django-cachalot has one of its own."""
+
+    def exit_atomic(block: Atomic, kind: Any, error: Any, traceback: Any) -> None:
+        connection = transaction.get_connection(block.using)
+        blocks: list[Any] = connection.atomic_blocks
+        if len(blocks) == 1 or (blocks and blocks[-2]._from_testcase):  # a TestCase runs in blocks of its own
+            try:
+                for call in _before_commit:
+                    call(connection, kind is None and not connection.needs_rollback)
+            except BaseException as raised:
+                exit_block(block, type(raised), raised, raised.__traceback__)
+                raise
+        exit_block(block, kind, error, traceback)
+
+    return exit_atomic
 
 
-def _exit_atomic(block: Atomic, kind: Any, error: Any, traceback: Any) -> None:
-    connection = transaction.get_connection(block.using)
-    blocks: list[Any] = connection.atomic_blocks
-    if len(blocks) == 1 or (blocks and blocks[-2]._from_testcase):  # a TestCase runs in blocks of its own
-        try:
-            for call in _before_commit:
-                call(connection, kind is None and not connection.needs_rollback)
-        except BaseException as raised:
-            _django_exit_atomic(block, type(raised), raised, raised.__traceback__)
-            raise
-    _django_exit_atomic(block, kind, error, traceback)
+_around_deletions: list[Callable[[Collector], AbstractContextManager[None]]] = []
 
 
 def delete_within(block: Callable[[Collector], AbstractContextManager[None]]) -> None:
     """Let Django delete what a collector has found within ``block``. Django signals only the deletions of models with
     receivers, and no key that it sets to null. A receiver would make it load the rows of cascades."""
-    delete = Collector.delete
-    if hasattr(delete, "__wrapped__"):
+    if block in _around_deletions:
         return
+    _around_deletions.append(block)
+    delete = Collector.delete
 
     @wraps(delete)
     def delete_in_block(collector: Collector) -> Any:
@@ -875,6 +882,8 @@ class ReleaseWithNext:
 
     def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
         wrappers = self._connection.execute_wrappers
+        if self not in wrappers:  # a statement of the app, before this one, took it along
+            return execute(statement, parameters, many, context)
         wrappers.remove(self)
         is_joined = not wrappers and _may_go_with(statement, parameters, many, context)
         if not is_joined or not self._is_of_open_transaction:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connection, connections, transaction
+from django.db.transaction import Atomic
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -20,6 +21,7 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.statements import statements_of
 from tests.support.threads import aside
 from tests.testapp.models import Country, Label, Thing
+from webhooks import db
 from webhooks.capture.transaction import transactions_as_batches
 from webhooks.middleware import WebhooksMiddleware
 
@@ -277,3 +279,32 @@ def test_a_job_names_itself_and_records_at_its_end(job: Callable[[], None]) -> N
         job()
     event = events()[-1]
     assert (event.action, event.username, last_data()["name"]) == ("created", "nightly sync", "b")
+
+
+def test_what_another_app_does_at_the_end_of_a_block_is_still_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As django-cachalot, in whichever order the two apps are installed."""
+    done = []
+    exit_block = Atomic.__exit__
+
+    def exit_and_note(block: Atomic, *error: Any) -> None:
+        done.append("other")
+        exit_block(block, *error)
+
+    monkeypatch.setattr(Atomic, "__exit__", exit_and_note)
+    monkeypatch.setattr(db, "_before_commit", [])
+    db.call_before_commits(lambda connection, is_kept: done.append("ours"))
+    with transaction.atomic():
+        pass
+    assert set(done) == {"ours", "other"}
+
+
+def test_an_error_before_a_commit_rolls_back_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(connection: Any, is_kept: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(db, "_before_commit", [stop])
+    with pytest.raises(KeyboardInterrupt), transaction.atomic():
+        Label.objects.create(name="a")
+    assert not connection.in_atomic_block
+    monkeypatch.undo()
+    assert not Label.objects.exists()

@@ -174,3 +174,40 @@ def test_a_rollback_to_a_savepoint_forgets_the_locks() -> None:
         assert not any("FOR NO KEY UPDATE" in one for one in statements_of(Label.objects.count))
         assert "FOR NO KEY UPDATE" in statements_of(lambda: restaurant.save(update_fields=["cuisine"]))[0]
     assert not connection.execute_wrappers
+
+
+@pytest.mark.usefixtures("of_parts")
+@pytest.mark.parametrize("change", [Part.save, Part.delete], ids=["save", "delete"])
+def test_a_change_goes_on_if_its_related_object_cannot_be_locked(
+    change: Callable[[Part], Any], app_log: pytest.LogCaptureFixture
+) -> None:
+    thing = Thing.objects.create(name="a")
+    part = Part.objects.create(thing=thing, name="b")
+    make_webhook(Thing)
+
+    def change_beside() -> None:
+        with transaction.atomic():
+            execute("default", "SET LOCAL lock_timeout = '50ms'")
+            change(part)
+
+    part.name = "c"
+    with transaction.atomic():
+        lock("thing", "id", thing.pk)
+        Beside(change_beside).join()
+    assert "The objects of a change cannot be locked before it" in app_log.text
+    assert not Part.objects.filter(name="b").exists()
+    assert ["lock timeout" in event.error for event in events()] == [True]
+
+
+@pytest.mark.usefixtures("of_parts")
+def test_an_error_of_a_save_that_locks_a_related_object_is_djangos() -> None:
+    part = Part.objects.create(thing=Thing.objects.create(name="a"), name="b")
+    make_webhook(Thing)
+    with transaction.atomic():
+        part.name = "x" * 100  # longer than its column
+        with pytest.raises(DatabaseError, match="too long"), transaction.atomic():
+            part.save()
+        part.name = "c"
+        part.save()
+    assert actions() == ["updated"]
+    assert Part.objects.get().name == "c"

@@ -6,7 +6,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import wraps
 from itertools import permutations
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +15,7 @@ from unittest.mock import patch
 import pytest
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Value
+from django.db.models.deletion import Collector
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Concat
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
@@ -41,7 +43,7 @@ from tests.testapp.models import (
     Specimen,
     Thing,
 )
-from webhooks import TrackedQuerySet, registry
+from webhooks import TrackedQuerySet, db, registry
 from webhooks.capture import prechange
 from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import PrechangeStates, SavepointLog
@@ -660,3 +662,19 @@ def test_a_change_before_a_webhook_wanted_the_previous_state_leaves_it_unknown(
         webhook.save()
         then(thing)
     assert (actions(), sides()[0], changed()) == (["updated"], None, None)
+
+
+def test_deletions_are_seen_where_another_app_has_wrapped_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    @contextmanager
+    def note(collector: Collector) -> Iterator[None]:
+        seen.append(collector)
+        yield
+
+    monkeypatch.setattr(Collector, "delete", wraps(Collector.delete)(Collector.delete))
+    monkeypatch.setattr(db, "_around_deletions", [])
+    db.delete_within(note)
+    db.delete_within(note)
+    Label.objects.create(name="a").delete()
+    assert len(seen) == 1

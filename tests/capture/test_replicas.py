@@ -165,3 +165,22 @@ def test_the_project_may_change_its_routers_at_any_time(settings: Any) -> None:
     with transaction.atomic():
         Site.objects.create(name="Oslo", slug="oslo", tenant=Tenant.objects.create(name="A", slug="a"))
     assert last_data()["tenant"]["name"] == "A"
+
+
+def test_a_router_may_ask_where_to_read(settings: Any) -> None:
+    asked = []
+
+    class WritesWhereItReads(Replicated):
+        def db_for_read(self, model: Any, **hints: Any) -> str:
+            return "default"
+
+        def db_for_write(self, model: Any, **hints: Any) -> str:
+            asked.append(model)
+            found: str = router.db_for_read(model, **hints)
+            return found
+
+    settings.DATABASE_ROUTERS = [WritesWhereItReads()]
+    make_webhook(Thing)
+    Thing.objects.create(name="a")
+    assert actions() == ["created"]
+    assert len(asked) < 100

@@ -19,6 +19,7 @@ from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Label, Thing
 from webhooks import registry
+from webhooks.db import savepoint
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -208,3 +209,21 @@ def test_a_savepoint_left_open_is_not_released_in_the_next_transaction(
         assert connection.execute_wrappers
         do(partial(copy_and, work))
     assert Label.objects.count() == 4
+
+
+def test_many_statements_of_the_project_go_on_between_a_change_and_the_next_one(thing: Thing) -> None:
+    red = Label.objects.create(name="red")
+    make_webhook(Thing, prechange=True)
+
+    def execute_many(**kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.executemany("UPDATE testapp_label SET name = %s WHERE name <> %s", [("blue", "a"), ("green", "b")])
+
+    with host_receiver(pre_save, Thing, execute_many, before=False), transaction.atomic():
+        Thing.objects.create(name="first")
+        with savepoint("default"):
+            Label.objects.count()
+        rename(thing)
+    red.refresh_from_db()
+    assert (red.name, sides()[0]["name"]) == ("green", "old")
+    assert not connection.execute_wrappers
