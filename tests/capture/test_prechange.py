@@ -40,8 +40,10 @@ from tests.testapp.models import (
     Person,
     Place,
     Restaurant,
+    Review,
     Specimen,
     Thing,
+    ThingProxy,
 )
 from webhooks import TrackedQuerySet, db, registry
 from webhooks.capture import prechange
@@ -448,6 +450,19 @@ def test_the_previous_state_has_the_key_that_a_deletion_sets_to_null(
     [event] = events(Specimen)
     assert (event.object_repr, changed()) == ("connected", ["gadget"])
     assert [side["gadget"] for side in sides()] == [key, None]
+
+
+@pytest.mark.parametrize("delete", [Thing.delete, lambda thing: Thing.objects.all().delete(), ThingProxy.delete])
+def test_a_key_to_a_proxy_is_known_before_its_deletion(delete: Callable[[Any], Any]) -> None:
+    thing = Thing.objects.create(name="thing")
+    key = thing.pk
+    review = Review.objects.create(thing_id=thing.pk, name="good")
+    make_webhook(Review, on="u", changed_fields=["thing"])
+    with transaction.atomic():
+        delete(ThingProxy.objects.get() if delete is ThingProxy.delete else thing)
+        review.refresh_from_db()
+        review.save()
+    assert (changed(), sides()[0]["thing"], sides()[1]["thing"]) == (["thing"], key, None)
 
 
 def test_a_deletion_reads_nothing_that_points_to_it_for_webhooks_that_need_no_previous_state() -> None:

@@ -15,7 +15,7 @@ from django.db import IntegrityError, connection, models, transaction
 
 from core.models import Tag
 from dcim.models import Site
-from tests.support.makers import actions, events, last_data, make_webhook, recorded
+from tests.support.makers import actions, events, last_data, make_webhook, recorded, sides
 from tests.support.modes import MODES
 from tests.support.receivers import host_receiver
 from tests.support.statements import statements_of
@@ -38,6 +38,7 @@ from tests.testapp.models import (
     Place,
     Restaurant,
     Secretive,
+    Shelved,
     Ship,
     Team,
     Thing,
@@ -541,6 +542,24 @@ def test_a_proxy_created_at_runtime_is_recorded(database: str) -> None:
 
 
 # Managers, fixtures
+
+
+@MODES
+def test_a_row_that_the_base_manager_hides_is_recorded(mode: Callable[..., None]) -> None:
+    row = Shelved.objects.create(name="book")
+    red = Label.objects.create(name="red")
+    make_webhook(Shelved, prechange=True)
+
+    def hide() -> None:
+        row.hidden = True
+        row.save()
+
+    mode(hide)
+    assert (last_data()["hidden"], sides()[0]["hidden"]) == (True, False)
+    mode(lambda: red.shelved.add(row))
+    assert last_data()["labels"] == [red.pk]
+    mode(row.delete)
+    assert actions() == ["updated", "updated", "deleted"]
 
 
 def test_a_row_that_the_default_manager_hides_is_recorded() -> None:

@@ -56,6 +56,13 @@ class ThingProxyOfProxy(ThingProxy):
         proxy = True
 
 
+class Review(models.Model):
+    """Its key points to a proxy."""
+
+    thing = models.ForeignKey(ThingProxy, models.SET_NULL, null=True, related_name="reviews")
+    name = models.CharField(max_length=50)
+
+
 class Peer(models.Model):
     """Both its ends hold the relation, and the model between has more to say."""
 
@@ -171,6 +178,18 @@ class Secretive(models.Model):
     name = models.CharField(max_length=50)
     hidden = models.BooleanField(default=False)
     objects = HiddenManager()
+
+
+class Shelved(models.Model):
+    """Django itself does not see all of its rows either."""
+
+    name = models.CharField(max_length=50)
+    hidden = models.BooleanField(default=False)
+    labels = models.ManyToManyField(Label, related_name="shelved", blank=True)
+    objects = HiddenManager()
+
+    class Meta:
+        base_manager_name = "objects"
 
 
 class Fragile(models.Model):

@@ -163,7 +163,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         pk = registration.model._meta.pk
         if is_same_pk(pk, self.model._meta.pk):
             return pks
-        rows = self.model._base_manager.using(self.db)
+        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self.db)
         chunks = in_chunks(self.db, pks)
         return [
             key for chunk in chunks for key in rows.filter(with_pks(self.model, chunk)).values_list(pk.name, flat=True)
@@ -183,7 +183,8 @@ class TrackedQuerySet(models.QuerySet[M]):
         """The keys of the rows that these objects will update, by their texts. None if they are not known."""
         if not unique_fields or not self._has_subscribers():
             return None
-        meta, rows = self.model._meta, self.model._base_manager.using(self.db)
+        meta = self.model._meta
+        rows: models.QuerySet[Any] = models.QuerySet(self.model, using=self.db)
         pks: list[Any] = []
         with log_errors(self.db, "The existing rows of %s cannot be read", meta.label_lower):
             fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]

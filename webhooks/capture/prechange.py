@@ -162,7 +162,7 @@ def _read_pointing(
     """Read the rows that point to these keys by a foreign key."""
     pks: list[Any] = []
     with savepoint(state.using):
-        rows = registration.model._base_manager.using(state.using).order_by()
+        rows: models.QuerySet[Any] = models.QuerySet(registration.model, using=state.using).order_by()
         for chunk in in_chunks(state.using, keys):
             if len(pks) <= MAX_POINTING:
                 pointing = rows.filter(**{f"{field.name}__{field.target_field.attname}__in": chunk})

@@ -127,7 +127,7 @@ class Receivers:
         """What the row has in the foreign key. Empty without a row."""
         message = "The %s before a change of %s %s cannot be read; it is not updated"
         with log_errors(using, message, self._link.name, instance._meta.label_lower, instance.pk), savepoint(using):
-            rows = sender._base_manager.using(using).filter(pk=instance.pk)
+            rows: models.QuerySet[Any] = models.QuerySet(sender, using=using).filter(pk=instance.pk)
             return list(rows.values_list(self._link.attname, flat=True))
         return []
 
@@ -154,7 +154,7 @@ class Receivers:
 
     def _record(self, keys: dict[Key, Any], using: str, state: TransactionState | None) -> None:
         if known := _without_deleted(keys, using):
-            record({self._registration: known}, Action.UPDATED, using, state, needs_lock=True)
+            record({self._registration: known}, Action.UPDATED, using, state, needs_lock=True, may_be_absent=True)
 
     def _keys(self, values: list[Any], using: str) -> dict[Key, Any]:
         """The primary keys of the parents with these values, each once. Without a value that no parent can have: the
@@ -174,7 +174,7 @@ class Receivers:
         registration, link = self._registration, self._link
         message = "The %s of %s cannot be found; it is not updated"
         with log_errors(using, message, registration.label, link), savepoint(using):
-            rows = registration.model._base_manager.using(using)
+            rows: models.QuerySet[Any] = models.QuerySet(registration.model, using=using)
             return list(rows.filter(**{f"{link.target_field.attname}__in": values}).values_list("pk", flat=True))
         return []
 

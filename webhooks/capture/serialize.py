@@ -116,6 +116,9 @@ def reread_all(
             found |= registration.by_pk(_read_together(using, first, rows, members))
         else:
             found |= registration.by_pk(rows)
+        if model._meta.base_manager_name and not registration.queryset:
+            hidden = [pk for pk in chunk if key_text(pk) not in found]  # by that manager, or deleted
+            found |= registration.by_pk(snapshots.rows_query(model, hidden, using, lock) if hidden else ())
     return found
 
 
@@ -149,7 +152,7 @@ def reread_stored(label: str, object_id: str) -> tuple[Registration, models.Mode
 def exists(change: Change, using: str) -> bool:
     """Whether the object of a change has a row."""
     with savepoint(using):
-        return change.registration.model._base_manager.using(using).filter(pk=change.pk).exists()
+        return models.QuerySet(change.registration.model, using=using).filter(pk=change.pk).exists()
 
 
 def serialize(
