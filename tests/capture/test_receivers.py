@@ -14,7 +14,8 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from tests.support.makers import actions, events, last_data, make_webhook, recorded, sides
 from tests.support.modes import MODES, in_batch, in_transaction
 from tests.support.receivers import host_receiver
-from tests.testapp.models import Gadget, Label, Part, Thing, Tracked, TrackedPart
+from tests.support.rollbacks import in_atomic_that_fails
+from tests.testapp.models import Gadget, Label, Part, Place, Restaurant, Thing, Tracked, TrackedPart
 from webhooks import actor, batch
 from webhooks.capture import batch as batch_module
 from webhooks.capture import events as recording
@@ -144,6 +145,62 @@ def test_a_deletion_of_an_absent_row_is_nothing_and_a_creation_under_its_key_is_
 
     make_webhook(Thing, on=wanted)
     mode(replace)
+    assert actions() == ["created"]
+
+
+def edit_relation(row: Any) -> None:
+    row._state.db = "default"  # else Django refuses it
+    row.labels.add(Label.objects.create(name="red"))
+
+
+def edit_relation_of_stale_instance(row: Any) -> None:
+    row._state.adding = False  # as if another transaction had deleted it since
+    edit_relation(row)
+
+
+@BLOCKS
+@pytest.mark.parametrize("wanted", ["cud", "c"])
+@pytest.mark.parametrize("change", [edit_relation, edit_relation_of_stale_instance, lambda row: row.delete()])
+@pytest.mark.parametrize("model", [Thing, Restaurant])
+def test_a_creation_under_the_key_of_an_absent_row_that_was_changed_is_one(
+    mode: Callable[..., None], wanted: str, change: Any, model: Any
+) -> None:
+    def create_after_change() -> None:
+        change(model(pk=4711, **{model._meta.pk.attname: 4711, "id": 4711}))
+        model.objects.create(id=4711, name="new")
+
+    make_webhook(Thing, Place, on=wanted)
+    mode(create_after_change)
+    assert actions() == ["created"]
+
+
+@BLOCKS
+def test_an_edit_of_a_relation_before_a_row_is_replaced_does_not_make_it_new(mode: Callable[..., None]) -> None:
+    def replace() -> None:
+        edit_relation(thing)
+        pk = thing.pk
+        thing.delete()
+        Thing.objects.create(pk=pk, name="new")
+
+    thing = Thing.objects.create(name="old")
+    make_webhook(Thing)
+    mode(replace)
+    assert actions() == ["updated"]
+
+
+@BLOCKS
+def test_an_edit_of_a_relation_in_a_savepoint_leaves_a_creation_after_its_rollback_as_it_is(
+    mode: Callable[..., None],
+) -> None:
+    def create() -> None:
+        in_atomic_that_fails(lambda: edit_relation(Thing(pk=4711)))
+        edit_relation(Thing(pk=4711))
+        in_atomic_that_fails(lambda: Thing.objects.create(pk=4711, name="not yet"))
+        edit_relation(Thing(pk=4711))
+        Thing.objects.create(pk=4711, name="new")
+
+    make_webhook(Thing)
+    mode(create)
     assert actions() == ["created"]
 
 

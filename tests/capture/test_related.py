@@ -14,7 +14,7 @@ from django.db.models import signals
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
 import webhooks
-from tests.support.makers import events, make_webhook
+from tests.support.makers import actions, events, make_webhook
 from tests.support.receivers import host_receiver
 from tests.testapp.api.serializers import plain
 from tests.testapp.models import (
@@ -349,3 +349,11 @@ def test_the_foreign_key_is_found_by_its_name() -> None:
     registration = registry.Registration(Thing, also_on=("testapp.Part:thing",))
     assert [field.name for field in registration.parents_of] == ["thing"]
     assert related.BEFORE not in vars(Thing(name="x"))
+
+
+def test_a_row_may_point_to_an_object_that_is_created_later(database: str) -> None:
+    make_webhook(Thing, on="c")
+    with transaction.atomic():
+        Part.objects.create(thing_id=4711, name="first")
+        Thing.objects.create(pk=4711, name="second")
+    assert actions() == ["created"]

@@ -150,15 +150,15 @@ def _record_change(state: TransactionState, change: Change) -> None:
     if is_repeated and not serialize.exists(change, state.using):
         state.begin_deletion(change)  # of no row, unless a receiver of the project creates it again
         return
-    is_first = known is None
+    is_unread = change.may_be_absent and (known is None or known.is_assumed)
     was_announced = state.take_announcement(change.key)
     history = known if known and was_announced else state.note(change)
     if change.action == Action.DELETED:
-        _record_deletion(state, change, history, is_first)
+        _record_deletion(state, change, history, is_first=known is None)
+        if is_unread and not history.deleted and not serialize.exists(change, state.using):
+            state.edit(history, existed=False)
     else:
         _record_update(state, change, history)
-    if is_first and change.may_be_absent and not history.deleted and not serialize.exists(change, state.using):
-        state.edit(history, existed=False)
 
 
 def _record_update(state: TransactionState, change: Change, history: ObjectHistory) -> None:

@@ -216,7 +216,9 @@ def on_deleting(sender: Model, instance: models.Model, using: str = "", origin: 
     if registration is not None:
         # The row is locked from here on, so that no update comes between this Event and the deletion.
         objects = {registration: [instance.pk]}
-        record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=origin is instance)
+        # Django reads what a deletion cascades to, and neither the origin nor the rows that it inherits.
+        is_unread = isinstance(origin, sender) and _key(registration, origin) == instance.pk
+        record(objects, Action.DELETED, using, needs_lock=True, may_be_absent=is_unread)
 
 
 def on_deleted(sender: Model, instance: models.Model, using: str = "", **kwargs: Any) -> None:
@@ -256,8 +258,7 @@ def on_many_to_many_changed(
         if action.startswith("post_"):
             is_many = sum(map(len, changed.values())) > 1
             with batch(using) if is_many else nullcontext():
-                is_new = instance._state.adding  # a receiver of pre_save, for example
-                record(changed, Action.UPDATED, using, needs_lock=True, is_relation=True, may_be_absent=is_new)
+                record(changed, Action.UPDATED, using, needs_lock=True, is_relation=True, may_be_absent=True)
         elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
             relations = {registration: edit.names(registration) for registration in changed}
             read_prechange(changed, using, relations)
@@ -365,7 +366,7 @@ class RelationEdit:
 
     def _read_pks(self, model: type[models.Model], condition: Q) -> list[Any]:
         with savepoint(self._using):
-            found = model._base_manager.using(self._using).filter(condition).order_by()
+            found: models.QuerySet[Any] = models.QuerySet(model, using=self._using).filter(condition).order_by()
             return list(found.values_list("pk", flat=True))
 
 

@@ -56,8 +56,8 @@ class Change:
     is_relation: bool = False
     """Only the members of a many-to-many relation changed."""
     may_be_absent: bool = False
-    """It may have no row: Django did not read the instance that is deleted, or did not save the one whose relations
-    are edited."""
+    """It may have no row: Django did not read the instance that is deleted, and neither reads nor saves one whose
+    relations are edited or that another row points to."""
 
     @cached_property
     def key(self) -> Key:
@@ -79,6 +79,8 @@ class ObjectHistory:
     """Whether it existed before the transaction."""
     action: Action
     """The action of its last change."""
+    is_assumed: bool = False
+    """No change has shown yet that it has a row."""
     actors: tuple[Actor, ...] = ()
     """Who changed it. Each is there once, the latest last."""
     deleted: SerializedObject | None = None
@@ -278,13 +280,17 @@ class TransactionState:
         """The history of an object, which begins with this change if there is none."""
         history = self._histories.get(change.key)
         if history is None:
-            history = ObjectHistory(change.action != Action.CREATED, change.action)
+            is_assumed = change.may_be_absent and change.action != Action.DELETED
+            history = ObjectHistory(change.action != Action.CREATED, change.action, is_assumed)
             self._log.remember(self._histories, change.key, history)
         return history
 
     def note(self, change: Change) -> ObjectHistory:
         """Add a change, and the current actor, to the history of its object."""
         history, actor = self.begin_history(change), current_actor()
+        if history.is_assumed and (change.action == Action.DELETED or not change.may_be_absent):
+            # If it is created, it had no row until now.
+            self.edit(history, is_assumed=False, existed=change.action != Action.CREATED)
         if actor == self._last_actor:
             actor = self._last_actor  # a request may be large, and a transaction may have many objects
         self._last_actor = actor
