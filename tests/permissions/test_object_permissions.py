@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from rest_framework import serializers
@@ -36,6 +39,7 @@ from webhooks.operations import runs
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.webhooks import resume, set_enabled
+from webhooks.permissions.viewable import viewable
 
 API = "/api/webhooks"
 STATUS = reverse("webhooks_backend_status")
@@ -902,3 +906,32 @@ def test_a_recovery_takes_only_rows_within_the_permissions(user: User, mine: Web
         assert (run.state, run.done, run.total) == ("done", done, done)
     assert Delivery.objects.in_states(State.FAILED).get().webhook == theirs
     assert Event.objects.failed().count() == 2
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(("most", "statements"), [(10, 1), (1, 3)])
+def test_a_request_reads_the_keys_of_few_visible_objects_once(
+    user: User, mine: Webhook, monkeypatch: Any, most: int, statements: int
+) -> None:
+    module = import_module(viewable.__module__)
+    monkeypatch.setattr(module, "FEW_MODELS", 0)
+    monkeypatch.setattr(module, "FEW_KEYS", most)
+    allow(user, "testapp.view_shelf", name="seen")
+    keys = [Shelf.objects.create(name=name).pk for name in ("seen", "seen", "hidden")]
+    events = [make_site_event(key, "shelf", object_type="testapp.shelf") for key in keys]
+    with CaptureQueriesContext(connection) as captured:
+        found = ids(api_client(user), "events")
+    assert sorted(found) == sorted(event.pk for event in events[:2])
+    reading = [one for one in captured if Shelf._meta.db_table in one["sql"]]
+    assert len(reading) == statements
+
+
+def test_what_a_user_may_view_is_kept_in_a_request_under_asgi(user: User) -> None:
+    async def request() -> list[Any]:
+        async with ThreadSensitiveContext():  # as Django's ASGIHandler
+            return [await sync_to_async(viewable)(user) for _ in range(2)]
+
+    first, again = async_to_sync(request)()
+    assert first is again
+    assert async_to_sync(request)()[0] is not first
+    assert viewable(user) is not viewable(user)

@@ -6,11 +6,13 @@ and request, and a query of ``restrict()`` is built and compiled once, only for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from asgiref.sync import SyncToAsync
 from django.apps import apps
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import EmptyResultSet
@@ -20,7 +22,7 @@ from django.db.models import BooleanField, F, QuerySet
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.db import Statement, distinct_values
+from webhooks.db import Statement, distinct_values, fetch_all, is_postgresql
 from webhooks.models import Event
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.permissions.unfiltered import is_unfiltered
@@ -39,8 +41,18 @@ BY_MODEL, BY_RESTRICTION = "webhooks.permissions.by_model", "webhooks.permission
 # The default of MAY_VIEW_ALL.
 BY_QUERY = "webhooks.permissions.by_query"
 
+# PostgreSQL plans each subquery in each statement, which takes longer than to run it. For more models than this, a
+# request reads the keys of each model with at most so many visible objects.
+FEW_MODELS, FEW_KEYS = 10, 100
+
 _request: ContextVar[object | None] = ContextVar("webhooks_request", default=None)
-"""Another object in each request. None outside of one: there, a user may live for long, and nothing is kept."""
+"""Another object in each request. None outside of one: there, a user may live for long, and nothing is kept.
+
+Under ASGI, Django sends its signals in another context. There, asgiref has such an object."""
+
+
+def _this_request() -> object | None:
+    return _request.get() or SyncToAsync.thread_sensitive_context.get(None)
 
 
 def _begin_request(**signal: Any) -> None:
@@ -102,7 +114,7 @@ class Viewable:
 
     @staticmethod
     def _current_context() -> tuple[object | None, str, str]:
-        return _request.get(), conf.may_view, conf.may_view_all
+        return _this_request(), conf.may_view, conf.may_view_all
 
     def is_current(self) -> bool:
         return self._context[0] is not None and self._context == self._current_context()
@@ -142,7 +154,7 @@ class Viewable:
         if key not in self._conditions:
             self._conditions[key] = self._conditions_for(*key)
         conditions = self._conditions[key]
-        if not conditions.partly:
+        if not (conditions.partly or conditions.known):
             return rows.filter(object_type__in=conditions.whole)
         return rows.filter(_IsViewable(conditions))
 
@@ -154,7 +166,10 @@ class Viewable:
                 whole.append(label)
             elif model and (keys := self._keys_sql(model, using)):
                 partly.append((label, keys))
-        return _Conditions(whole, partly)
+        if self._context[0] is None or len(partly) <= FEW_MODELS or not is_postgresql(using):
+            return _Conditions(whole, partly)
+        known = _read_few_keys(using, partly)
+        return _Conditions(whole, [one for one in partly if one[0] not in known], known)
 
     def _sees_whole(self, model: Model) -> bool:
         # Not by the default of MAY_VIEW_ALL: it asks MAY_VIEW, and a callable of the host may ask for this filter.
@@ -176,11 +191,30 @@ class Viewable:
         return statement, parameters
 
 
-class _Conditions:
-    """The labels of which a user may view all objects, and those of which some, with a statement for their keys."""
+def _read_few_keys(using: str, partly: Sequence[tuple[str, Statement]]) -> dict[str, list[str]]:
+    """The keys by label, for the labels that have at most ``FEW_KEYS``. In one statement."""
+    selects = [f"(SELECT %s, * FROM ({keys}) AS k (key) LIMIT {FEW_KEYS + 1})" for _label, (keys, _of_keys) in partly]
+    parameters = [value for label, (_keys, of_keys) in partly for value in (label, *of_keys)]
+    found: dict[str, list[str]] = {label: [] for label, _keys in partly}
+    for label, key in fetch_all(using, " UNION ALL ".join(selects), parameters):
+        found[label].append(key)
+    return {label: keys for label, keys in found.items() if len(keys) <= FEW_KEYS}
 
-    def __init__(self, whole: Sequence[str], partly: Sequence[tuple[str, Statement]]) -> None:
-        self.whole, self.partly = whole, partly
+
+class _Conditions:
+    """The labels of which a user may view all objects, and those of which some: with a statement for their keys, or
+    with the ``known`` keys."""
+
+    def __init__(
+        self,
+        whole: Sequence[str],
+        partly: Sequence[tuple[str, Statement]],
+        known: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.whole, self.partly, self.known = whole, partly, known or {}
+
+
+_KNOWN_KEYS = "SELECT o.key, k.value FROM jsonb_each(%s) AS o, jsonb_array_elements_text(o.value) AS k"
 
 
 class _IsViewable(models.Expression):
@@ -207,4 +241,7 @@ class _IsViewable(models.Expression):
         for name, (keys, of_keys) in self._conditions.partly:
             parts.append(f"({label} = %s AND {key} IN ({keys}))")
             parameters += [*label_params, name, *key_params, *of_keys]
+        if self._conditions.known:
+            parts.append(f"({label}, {key}) IN ({_KNOWN_KEYS})")
+            parameters += [*label_params, *key_params, json.dumps(self._conditions.known)]
         return f"({' OR '.join(parts)})", parameters

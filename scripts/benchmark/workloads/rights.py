@@ -43,9 +43,12 @@ def measure_rights(bench: Bench) -> Iterator[Measurements]:
                 sample_data.insert_events(1, [], are_dispatched=True, object_type=f"'{model._meta.label_lower}'")
             sample_data.vacuum()
             parts = reverse("webhooks_backend_status_parts")
-            works = (partial(_showing, clients[name], parts) for name in (CONSTRAINED, UNCONSTRAINED))
-            constrained, unconstrained = median_seconds(bench.size(15, 1), *works, clock=time.process_time)
-            yield {"rights-status": Measurement(1000 * constrained, 1000 * unconstrained)}
+            works = [partial(_showing, clients[name], parts) for name in (CONSTRAINED, UNCONSTRAINED)]
+            found = {}
+            for name, clock in (("rights-status", time.process_time), ("rights-status-time", time.perf_counter)):
+                constrained, unconstrained = median_seconds(bench.size(15, 1), *works, clock=clock)
+                found[name] = Measurement(1000 * constrained, 1000 * unconstrained)
+            yield found
 
 
 @contextmanager
@@ -106,6 +109,13 @@ RIGHTS = Workload(
         Figure(
             "rights-status",
             f"processor time for the refreshed parts of the status page, a user with constraints for {MODELS} models",
+            "ms",
+            "without constraints",
+            ratio_at_most(2),
+        ),
+        Figure(
+            "rights-status-time",
+            f"time for the refreshed parts of the status page, a user with constraints for {MODELS} models",
             "ms",
             "without constraints",
             ratio_at_most(2),
