@@ -23,7 +23,8 @@ def main(languages: list[str]) -> int:
         path = LOCALE / language / "LC_MESSAGES" / "django.po"
         catalogue = polib.pofile(path, wrapwidth=0)
         for entry in catalogue.fuzzy_entries():  # a guess of gettext, from a similar text
-            entry.msgstr, entry.msgstr_plural, entry.previous_msgid = "", dict.fromkeys(entry.msgstr_plural, ""), None
+            entry.msgstr, entry.msgstr_plural = "", dict.fromkeys(entry.msgstr_plural, "")
+            entry.previous_msgid = entry.previous_msgid_plural = None
             entry.flags.remove("fuzzy")
         catalogue.metadata.pop("POT-Creation-Date", None)  # else each run changes the file
         catalogue.save(path)
