@@ -167,10 +167,7 @@ class LockWithNext(ReadWithNext):
         self._wrappers.insert(len(self._wrappers) if reads is None else reads, self)
 
     def _goes_with(self, wrapper: Any) -> bool:
-        return super()._goes_with(wrapper) or self._is_in_savepoint(wrapper)
-
-    def _is_in_savepoint(self, wrapper: Any) -> bool:
-        return isinstance(getattr(wrapper, "__self__", None), MergedSavepoint)
+        return super()._goes_with(wrapper) or _begins_savepoint(wrapper)
 
     def _run_alone(self) -> None:
         with locking_errors(self._using), transaction.atomic(self._using):
@@ -194,7 +191,7 @@ class LockWithNext(ReadWithNext):
             return result
         for _ in texts:
             context["cursor"].nextset()
-        if not any(map(self._is_in_savepoint, self._wrappers)):  # else it ends with the outer one
+        if not any(map(_begins_savepoint, self._wrappers)):  # else it ends with the outer one
             ReleaseWithNext(connection, sid)
         return result
 
@@ -911,6 +908,10 @@ def _is_in_transaction(connection: Any) -> bool:
     return bool(connection.connection.info.transaction_status == IN_TRANSACTION)
 
 
+def _begins_savepoint(wrapper: Any) -> bool:
+    return isinstance(getattr(wrapper, "__self__", None), MergedSavepoint)
+
+
 class MergedSavepoint(Atomic):
     """A savepoint in the open transaction that takes no round trip, if the driver can send several statements at once.
 
@@ -933,7 +934,10 @@ class MergedSavepoint(Atomic):
         if is_merged:
             self._sid = connection.savepoint_ids[-1] = new_savepoint_id(connection)
             self._earlier = ReleaseWithNext.take(connection)
-            connection.execute_wrappers.append(self._merge)
+            wrappers = connection.execute_wrappers
+            # Before those of the savepoints around it, which then write their SAVEPOINT before its own.
+            around = (place for place, one in enumerate(wrappers) if _begins_savepoint(one))
+            wrappers.insert(next(around, len(wrappers)), self._merge)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:

@@ -93,6 +93,16 @@ def test_a_block_that_is_still_to_be_released_does_no_harm(work: Callable[[], No
     assert names() == names_before == ["after", "before"]
 
 
+def test_a_first_statement_that_fails_ends_no_block_around_its_own() -> None:
+    with transaction.atomic():
+        with MergedSavepoint("default"):
+            with suppress(DatabaseError), MergedSavepoint("default"):
+                execute("default", "SELECT no_column FROM testapp_thing")
+            Thing.objects.create(name="inside")
+        Thing.objects.create(name="after")
+    assert names() == ["after", "inside"]
+
+
 @pytest.mark.postgresql
 def test_the_next_transaction_releases_nothing() -> None:
     with transaction.atomic():
