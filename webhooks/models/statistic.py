@@ -165,7 +165,8 @@ class StatisticManager(WriteDBManager["Statistic"]):
     def delete_left(self, most: int) -> int:
         """Delete up to ``most`` rows, and the totals, of webhooks that are deleted: a roll-up beside a deletion adds
         them later. Returns how many there were."""
-        count, webhooks = 0, Statistic._meta.get_field("webhook").related_model
+        webhooks: Any = Statistic._meta.get_field("webhook").related_model
+        count = 0
         for table in ("rq_webhooks_statistic", "rq_webhooks_statistictotal"):
             counted = distinct_values(self.db, table, "webhook_id")
             known = set(webhooks.with_deleted.using(self.db).values_list("pk", flat=True))
