@@ -618,6 +618,30 @@ def test_the_reason_quotes_the_proxys_answer(
     assert inbox.received() == []
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\n\n",
+        b"HTTP/1.1  204\nVia: tests\n\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_the_tunnel_of_an_odd_proxy_is_used(
+    through: Proxy, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(through, "opened", answer)
+    assert send_once(inbox.url()).reason == ""
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 2000 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n0\r\n\r\n"])
+def test_no_tunnel_is_used_after_other_answers(
+    through: Proxy, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(through, "opened", answer)
+    assert send_once(inbox.url()).kind == ErrorKind.PROXY_TARGET
+    assert inbox.received() == []
+
+
 def test_an_unreachable_proxy_is_named_in_the_reason(webhooks_settings: Callable[..., None], inbox: Inbox) -> None:
     port = free_port()
     webhooks_settings(PROXY=f"http://127.0.0.1:{port}")

@@ -11,7 +11,10 @@ Answer = Callable[[socket.socket], None]
 
 
 class Proxy:
-    """``requests`` has the heads of all requests. With an ``answer``, it calls that instead of tunnelling."""
+    """``requests`` has the heads of all requests. With an ``answer``, it calls that instead of tunnelling. It answers
+    ``opened`` when it has opened a tunnel."""
+
+    opened = b"HTTP/1.1 200 Connection established\r\nVia: tests\r\n\r\n"
 
     def __init__(self, answer: Answer | None = None, port: int = 0) -> None:
         self.requests: list[str] = []
@@ -58,7 +61,7 @@ class Proxy:
         except OSError:
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
             return
-        client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: tests\r\n\r\n")
+        client.sendall(self.opened)
         with upstream:
             back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
             back.start()

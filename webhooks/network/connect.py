@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import ssl
 import time
@@ -31,6 +32,8 @@ from webhooks.network.url_policy import BadURL, Destination, Policy, address_of,
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server
 _MAX_PROXY_ANSWER = 16_384  # bytes
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_PROXY_STATUS = re.compile(rb"HTTP/1\.[0-9][ \t]+([1-9][0-9]{2})[ \t\r\n]")
 
 SocketAddress = tuple[socket.AddressFamily, Any]
 
@@ -222,12 +225,13 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
         raise Refused(f"the proxy {name} cannot be reached: {error.strerror or error}", ErrorKind.PROXY) from error
     try:
         answer = yield from _ask(connection, request, limits)
+        found, head = _PROXY_STATUS.match(answer), _END_OF_HEAD.search(answer)
+        status = found[1] if found else b""
         # Bytes after the empty line are not from the destination, which has not been asked yet.
-        version, _, status = answer.partition(b" ")
-        if version.startswith(b"HTTP/1.") and status[:1] == b"2" and answer.endswith(b"\r\n\r\n"):
+        if status[:1] == b"2" and head and head.end() == len(answer):
             return connection
-        line = answer.partition(b"\r\n")[0][:200].decode("latin-1") or "nothing"
-        if status[:3] in (b"401", b"407"):
+        line = answer.partition(b"\n")[0][:200].decode("latin-1").strip() or "nothing"
+        if status in (b"401", b"407"):
             raise Refused(f"the proxy {name} refuses the worker, it answers: {line}", ErrorKind.PROXY)
         # Any other answer may be about the destination alone.
         raise Refused(f"the proxy {name} does not connect to {target}, it answers: {line}", ErrorKind.PROXY_TARGET)
@@ -239,14 +243,19 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
 
 
 def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
-    """The proxy's answer up to its empty line, or as much as it sends before it closes the connection."""
+    """The head of the proxy's final answer, or as much as it sends before it closes the connection."""
     answer = b""
     try:
         yield from proxy.write(request, limits)
-        while b"\r\n\r\n" not in answer and len(answer) < _MAX_PROXY_ANSWER:
-            if not (more := (yield from proxy.read(limits))):
+        while len(answer) < _MAX_PROXY_ANSWER:
+            if head := _END_OF_HEAD.search(answer):
+                if not answer.startswith(b"HTTP/1.1 1"):
+                    break
+                answer = answer[head.end() :]  # an interim answer
+            elif more := (yield from proxy.read(limits)):
+                answer += more
+            else:
                 break
-            answer += more
     except TimeoutError:
         raise
     except OSError:
