@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import permutations
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -46,7 +46,7 @@ from tests.testapp.models import (
     ThingProxy,
 )
 from webhooks import TrackedQuerySet, db, registry
-from webhooks.capture import prechange
+from webhooks.capture import prechange, subscriptions
 from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import PrechangeStates, SavepointLog
 from webhooks.db import execute
@@ -475,6 +475,17 @@ def test_a_deletion_reads_nothing_that_points_to_it_for_webhooks_that_need_no_pr
     assert reads(gadget) == 0
     make_webhook(Specimen, prechange=True)
     assert reads(other) == 1
+
+
+def test_a_deletion_without_a_table_of_webhooks_is_one_line_for_what_points_to_it(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    gadget = Gadget.objects.create(name="gadget")
+    monkeypatch.setattr(subscriptions, "current", Mock(side_effect=DatabaseError("no such table")))
+    with transaction.atomic():
+        gadget.delete()
+    assert app_log.text.count("that point to deleted objects") == 1
+    assert not Gadget.objects.exists()
 
 
 @pytest.mark.parametrize("mode", [in_transaction, in_batch])
