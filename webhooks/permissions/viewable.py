@@ -6,8 +6,7 @@ and request, and a query of ``restrict()`` is built and compiled once, only for 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -168,8 +167,9 @@ class Viewable:
                 partly.append((label, keys))
         if self._context[0] is None or len(partly) <= FEW_MODELS or not is_postgresql(using):
             return _Conditions(whole, partly)
-        known = _read_few_keys(using, partly)
-        return _Conditions(whole, [one for one in partly if one[0] not in known], known)
+        few = _read_few_keys(using, partly)
+        known = [f"{label} {key}" for label, keys in few.items() for key in keys]
+        return _Conditions(whole, [one for one in partly if one[0] not in few], known)
 
     def _sees_whole(self, model: Model) -> bool:
         # Not by the default of MAY_VIEW_ALL: it asks MAY_VIEW, and a callable of the host may ask for this filter.
@@ -202,19 +202,13 @@ def _read_few_keys(using: str, partly: Sequence[tuple[str, Statement]]) -> dict[
 
 
 class _Conditions:
-    """The labels of which a user may view all objects, and those of which some: with a statement for their keys, or
-    with the ``known`` keys."""
+    """The labels of which a user may view all objects, those of which some, with a statement for their keys, and the
+    ``known`` objects of others, such as "dcim.site 5"."""
 
     def __init__(
-        self,
-        whole: Sequence[str],
-        partly: Sequence[tuple[str, Statement]],
-        known: Mapping[str, Sequence[str]] | None = None,
+        self, whole: Sequence[str], partly: Sequence[tuple[str, Statement]], known: Sequence[str] = ()
     ) -> None:
-        self.whole, self.partly, self.known = whole, partly, known or {}
-
-
-_KNOWN_KEYS = "SELECT o.key, k.value FROM jsonb_each(%s) AS o, jsonb_array_elements_text(o.value) AS k"
+        self.whole, self.partly, self.known = whole, partly, list(known)
 
 
 class _IsViewable(models.Expression):
@@ -242,6 +236,6 @@ class _IsViewable(models.Expression):
             parts.append(f"({label} = %s AND {key} IN ({keys}))")
             parameters += [*label_params, name, *key_params, *of_keys]
         if self._conditions.known:
-            parts.append(f"({label}, {key}) IN ({_KNOWN_KEYS})")
-            parameters += [*label_params, *key_params, json.dumps(self._conditions.known)]
+            parts.append(f"{label} || ' ' || {key} = ANY (%s::text[])")
+            parameters += [*label_params, *key_params, self._conditions.known]
         return f"({' OR '.join(parts)})", parameters

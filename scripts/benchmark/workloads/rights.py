@@ -24,12 +24,14 @@ from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
 from webhooks.permissions.restriction import found_restrictions
 
-MODELS, WEBHOOKS, FAILED = 141, 20, 2000
+MODELS, VISIBLE, WEBHOOKS, FAILED = 141, 20, 20, 2000
 CONSTRAINED, UNCONSTRAINED = "constrained", "unconstrained"
 
 
 def measure_rights(bench: Bench) -> Iterator[Measurements]:
     with restricted_models(bench.size(MODELS, 3)) as restricted:
+        for model in restricted:
+            model._default_manager.bulk_create(model(name="mine") for _ in range(VISIBLE))
         while True:
             bench.clear()
             users = get_user_model()._default_manager
