@@ -281,3 +281,16 @@ def test_a_command_ends_quietly_if_its_reader_has_read_enough() -> None:
         assert process.stdout.readline() == b"WARNING: 7 warnings\n"
         process.stdout.close()  # as in: manage.py webhooks_status | head -1
         assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
+def test_a_note_about_superseded_deliveries_hides_no_older_failure(
+    webhook: Webhook, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.insight.counts.EACH_CAP", 2)
+    make_site_delivery(webhook, State.FAILED, make_site_event(1))
+    for _ in range(4):
+        make_site_delivery(webhook, State.FAILED, make_site_event(2))
+    make_site_delivery(webhook, State.SUCCEEDED, make_site_event(2))
+    exit_status, said = run(capsys)
+    assert exit_status == 1
+    assert "failed and will not be retried automatically" in said

@@ -101,7 +101,7 @@ class FailedGroup:
     since: datetime
     last: datetime
     is_current: bool = True
-    """Whether one of the newest is not superseded. Otherwise there is nothing to do."""
+    """Whether one of the newest or of the oldest is not superseded. Otherwise there is nothing to do."""
 
 
 def failed_groups_sql(user: Any) -> Statement:

@@ -159,8 +159,8 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
 
     def failed_groups_sql(self, cap: int, is_superseded: Any) -> Statement:
         """The failed deliveries of each webhook with each kind of error: their number up to ``cap + 1``, when the first
-        and the last one failed, and whether one of the newest is not superseded, by this expression. The first
-        parameter, the webhooks, is missing: see ``among_sql``.
+        and the last one failed, and whether one of the newest or of the oldest is not superseded, by this expression.
+        The first parameter, the webhooks, is missing: see ``among_sql``.
 
         Goes through an index from one reason of a webhook to the next.
         """
@@ -170,8 +170,10 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         count, count_params = aggregate_sql("COUNT(*)", own.order_by("failed_at").values("pk")[: cap + 1])
         first, first_params = as_sql(own.order_by("failed_at").values("failed_at")[:1])
         last, last_params = as_sql(own.order_by("-failed_at").values("failed_at")[:1])
-        newest = own.order_by("-failed_at").annotate(superseded=is_superseded).values("superseded")
-        current, current_params = exists_sql("NOT superseded", newest[: cap + 1])
+        judged = own.annotate(superseded=is_superseded).values("superseded")
+        # Objects that change often have the newest failures, all superseded. The others failed long ago.
+        ends = (judged.order_by(order)[: cap + 1] for order in ("-failed_at", "failed_at"))
+        (new, new_params), (old, old_params) = (exists_sql("NOT superseded", rows) for rows in ends)
         statement = f"""
             WITH RECURSIVE reason AS (
                 SELECT id AS webhook_id, ({kind} = rq_webhooks_webhook.id) AS kind
@@ -180,9 +182,9 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
                 SELECT webhook_id, ({kind} = reason.webhook_id AND error_kind > reason.kind) FROM reason
                 WHERE kind IS NOT NULL
             )
-            SELECT webhook_id, kind, {count}, ({first}), ({last}), {current} FROM reason WHERE kind IS NOT NULL
+            SELECT webhook_id, kind, {count}, ({first}), ({last}), ({new} OR {old}) FROM reason WHERE kind IS NOT NULL
         """
-        return statement, [*count_params, *first_params, *last_params, *current_params]
+        return statement, [*count_params, *first_params, *last_params, *new_params, *old_params]
 
     @alters_data
     def hasten_heads(self, webhook_ids: Collection[int], goes_on: bool = False) -> int:
