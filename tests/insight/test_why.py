@@ -545,6 +545,18 @@ def test_a_skip_has_what_the_condition_wanted_and_found(world: World) -> None:
     assert (verdict.change.action, verdict.change.object_repr) == ("created", "a")
 
 
+def test_a_skip_says_that_a_bulk_update_has_made_the_object_fit_since(world: World) -> None:
+    webhook = make_webhook(Thing, url=world.url, conditions=RETIRED)
+    thing = Thing.objects.create(name="a", status="active")
+    [verdict] = why(thing, webhook=webhook)
+    assert "Judged" not in verdict.text
+    Thing.objects.update(status="retired")
+    [verdict] = why(thing, webhook=webhook)
+    assert verdict.cause == Cause.SKIPPED
+    assert verdict.text.endswith("Judged by the object as it is now: an update would be sent.")
+    assert verdict.remedy.startswith("To send the object as it is now, save it again, or use “Recover skipped…”")
+
+
 def test_a_skip_says_that_the_webhook_was_changed_since(world: World) -> None:
     thing, webhook = a_condition(world)
     assert "was changed later" not in the(thing, webhook).text

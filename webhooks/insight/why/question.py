@@ -122,7 +122,7 @@ class _Question:
         if not is_registered:
             return [unstored.not_registered(one, present) for one in verdicts]
         if captured is None or present.lost_action is None:
-            return verdicts
+            return unstored.with_outlooks(verdicts, present, self._viewer)
         since = rows.watched_since(self._every, label, present.lost_action)
         return [unstored.changed_again(one, present, present.lost_action, since) for one in verdicts]
 

@@ -24,6 +24,7 @@ from webhooks.db import to_utc
 from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
+    RECOVER_SKIPPED,
     SAVE_AGAIN,
     Cause,
     Target,
@@ -41,6 +42,7 @@ from webhooks.insight.why.rows import StoredChange, Viewer, models_of, with_know
 from webhooks.insight.why.stored import rule_remedy
 from webhooks.insight.wording import exact_time, registration_remedy, sentence, skip_reason
 from webhooks.models import Action, Event, Skip, Webhook
+from webhooks.models.skip import Rule
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, json_equal, last_line
@@ -246,6 +248,25 @@ def _by_last_save(webhook: Webhook, present: Present, knows_model: bool) -> tupl
         "turned off; or the model was not registered then."
     )
     return Cause.NO_TRACE, join(last, text % values)
+
+
+def with_outlooks(verdicts: Sequence[Verdict], present: Present, viewer: Viewer) -> list[Verdict]:
+    """The verdicts, and which conditions that refused the last change accept the object now. A skip has no data to
+    compare: so a bulk update after it is seen in no other way."""
+    asked = [one.webhook for one in verdicts if one.rule == Rule.CONDITION and Action.UPDATED in one.webhook.actions]
+    if not asked or present.instance is None:
+        return list(verdicts)
+    refused = _outlooks(asked, present, viewer)
+    accepting = {one.pk for one in asked} - refused.keys()
+    return [_with_outlook(one, present) if one.webhook.pk in accepting else one for one in verdicts]
+
+
+def _with_outlook(verdict: Verdict, present: Present) -> Verdict:
+    webhook = verdict.webhook
+    text, _again = _as_it_is_now(webhook, present)
+    return replace(
+        verdict, text=join(verdict.text, text), remedy=join("" if webhook.enabled else ENABLE, RECOVER_SKIPPED)
+    )
 
 
 def _outlooks(webhooks: Sequence[Webhook], present: Present, viewer: Viewer) -> dict[int, tuple[str, str]]:
