@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+from django.contrib.contenttypes.fields import GenericRelation
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Value
 from django.db.models.deletion import Collector
@@ -21,6 +22,7 @@ from django.db.models.functions import Concat
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from rest_framework import serializers
 from rq.timeouts import JobTimeoutException
+from taggit.models import Tag, TaggedItem
 
 from tests.support.makers import actions, changed, events, make_webhook, rename, sides
 from tests.support.modes import MODES, in_batch, in_transaction
@@ -31,6 +33,7 @@ from tests.support.statements import statements_of
 from tests.support.threads import Beside
 from tests.testapp.models import (
     Album,
+    Box,
     Course,
     Diner,
     Gadget,
@@ -546,6 +549,38 @@ def test_the_members_before_are_unknown_where_rows_between_were_deleted(
             thing.save()
         assert (sides()[0], changed()) == (None, None)
         Event.objects.all().delete()
+
+
+@pytest.fixture
+def tagged_things() -> Iterator[None]:
+    """Another model than boxes with tags of django-taggit."""
+    tag_rows = GenericRelation(TaggedItem)
+    tag_rows.contribute_to_class(Thing, "tag_rows")
+    yield
+    Thing._meta.private_fields.remove(tag_rows)
+    Thing._meta._expire_cache()
+    del Thing.tag_rows
+
+
+@pytest.mark.usefixtures("tagged_things")
+@pytest.mark.parametrize(
+    ("delete", "is_known"),
+    [
+        (lambda: Thing.objects.get().delete(), True),
+        (lambda: Tag.objects.all().delete(), False),
+        (lambda: TaggedItem.objects.all().delete(), False),
+    ],
+)
+def test_the_tags_before_are_known_where_an_object_of_another_model_is_deleted(
+    thing: Thing, delete: Callable[[], Any], is_known: bool
+) -> None:
+    box = Box.objects.create(name="box")
+    box.tags.add("red")
+    make_webhook(Box, on="u", prechange=True)
+    with transaction.atomic():
+        delete()
+        box.save()
+    assert (sides()[0] is not None) == is_known
 
 
 def test_the_members_before_are_known_where_another_holder_is_deleted() -> None:

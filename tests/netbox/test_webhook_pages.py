@@ -546,7 +546,7 @@ def test_netbox_stores_the_features_of_webhooks() -> None:
 
 def test_templates_of_netbox_reveal_no_secret() -> None:
     make(secret=SECRET)
-    for code in ("secret.reveal()", "overlapping_secret(now)", "credentials('https://a').reveal()"):
+    for code in ("secret.reveal()", "overlapping_secret(now)", "secret_headers.reveal()"):
         template = ExportTemplate(name="x", template_code=f"{{{{ rq_webhooks.Webhook.objects.first().{code} }}}}")
         with pytest.raises(SecurityError):
             template.render()

@@ -145,9 +145,7 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
                         keys = {getattr(one, field.target_field.attname) for one in collector.data[target]}
                         _read_pointing(state, registration, field, keys if target is origin else ())
                 for one in model._meta.many_to_many:
-                    is_cut = one.remote_field.through in between
-                    # The members of an object that is deleted go with it.
-                    if is_cut and (one.related_model in deleted or model not in deleted):
+                    if one.remote_field.through in between and _may_lose_members(one, model, deleted, origin):
                         gone = {registration.key_of(row) for row in collector.data.get(model, ())}
                         state.prechange.note_cut(label, one.name, gone)
         yield
@@ -156,6 +154,20 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
 def _model_of(origin: Any) -> Any:
     """The model of what the project deletes: an object, or a queryset."""
     return origin.model if isinstance(origin, models.QuerySet) else type(origin)
+
+
+def _may_lose_members(
+    relation: models.ManyToManyField[Any, Any], model: type[models.Model], deleted: set[Any], origin: Any
+) -> bool:
+    """Whether objects of the model that stay may lose members if these models, and rows between, are deleted."""
+    if model in deleted and relation.related_model not in deleted:
+        return False  # the members of an object that is deleted go with it
+    through = relation.remote_field.through
+    pointed_to = {field.related_model for field in through._meta.fields if field.related_model}
+    if any(issubclass(model, one) for one in pointed_to) or origin is through or origin not in deleted:
+        return True
+    # Rows of django-taggit point to their objects by type and key. So they go with those, or with their tag.
+    return not deleted.isdisjoint(pointed_to)
 
 
 def _read_pointing(
