@@ -162,7 +162,7 @@ def _may_lose_members(
     """Whether objects of the model that stay may lose members if these models, and rows between, are deleted."""
     if model in deleted and relation.related_model not in deleted:
         return False  # the members of an object that is deleted go with it
-    through = relation.remote_field.through
+    through: Any = relation.remote_field.through
     pointed_to = {field.related_model for field in through._meta.fields if field.related_model}
     if any(issubclass(model, one) for one in pointed_to) or origin is through or origin not in deleted:
         return True
