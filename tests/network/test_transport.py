@@ -445,6 +445,29 @@ def test_a_receiver_sees_the_end_of_a_connection_although_a_process_was_forked_m
             connection.close()
 
 
+def test_a_receiver_whose_204_has_a_body_spoils_one_answer_at_most(transport: Transport) -> None:
+    """HTTP forbids such a body, and some handlers send it nevertheless, after the next request has begun."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        def answer(connection: socket.socket) -> None:
+            body = b""
+            with connection, suppress(OSError):
+                while connection.recv(65536):
+                    connection.sendall(body + b"HTTP/1.1 204 No Content\r\n\r\n")
+                    body = b"hello"
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        kinds = [transport.send(request(url)).kind for _ in range(8)]
+    assert kinds == ["", ErrorKind.INVALID_HTTP, *[""] * 6]
+
+
 def test_cookies_are_not_kept(transport: Transport, inbox: Inbox) -> None:
     transport.send(request(inbox.url("cookie")))
     transport.send(request(inbox.url("ok")))

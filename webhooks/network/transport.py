@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from http.client import BadStatusLine
 from itertools import islice
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -111,6 +112,10 @@ def ask(connections: KeptConnections, request: Request, answer: Answer, limits: 
                 if not kept or answer.has_begun or not is_soon:
                     raise
                 # The receiver had closed the kept connection meanwhile, which is no failure.
+            except BadStatusLine:
+                if kept:  # it may be the body of a 204, for example, which came after the request
+                    connections.note_surplus(key)
+                raise
             finally:
                 if is_open:
                     connections.keep(key, connection)
@@ -242,6 +247,7 @@ class KeptConnections:
         self.costly: dict[Hashable, bool] = {}
         """Receivers whose last answer may have cost more than its allowance, and whether it surely did. Then the next
         one has none."""
+        self._surplus: dict[Hashable, None] = {}  # receivers that may send bytes after their answers
         self.in_use = 0
         """How many requests have a connection, or are about to open one."""
         self._highest = usable_descriptors()
@@ -258,7 +264,7 @@ class KeptConnections:
         return None
 
     def keep(self, key: Hashable, connection: Socket) -> None:
-        if connection.fileno() >= self._highest or _is_old(connection):
+        if connection.fileno() >= self._highest or _is_old(connection) or key in self._surplus:
             connection.close()
             return
         kept = self._kept.pop(key, None) or deque()
@@ -285,6 +291,12 @@ class KeptConnections:
             self.costly[key] = limits.is_exact
         if len(self.costly) > MAX_RECEIVERS:
             del self.costly[next(iter(self.costly))]
+
+    def note_surplus(self, key: Hashable) -> None:
+        """Keep no connection to a receiver any more: its bytes would spoil the next answer, too."""
+        self._surplus[key] = None
+        if len(self._surplus) > MAX_RECEIVERS:
+            del self._surplus[next(iter(self._surplus))]
 
     def close(self) -> None:
         for key in list(self._kept):
