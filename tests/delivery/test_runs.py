@@ -752,3 +752,12 @@ def test_the_second_reading_of_a_recovery_takes_failed_events_alone(
     run = until_done(run)
     assert (run.total, run.done, run.failed, run.skipped) == (4, 2, 2, 0)
     assert states() == [State.DISCARDED] * 2
+
+
+def test_a_run_of_a_kind_of_a_newer_release_stops_no_delivery(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    sent(webhook, 1)
+    run = runs.start("resend", {}, takes_all=True)
+    Run.objects.filter(pk=run.pk).update(kind="resend_much_later")
+    sent(webhook, 1)
+    assert Attempt.objects.count() == 2

@@ -44,8 +44,8 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(state=RunState.RUNNING)
 
     def due(self) -> RunQuerySet:
-        """Running ones, but for those that wait for open transactions."""
-        return self.running().filter(Q(look_at=None) | Q(look_at__lte=DatabaseNow()))
+        """Running ones, but for those that wait for open transactions, and for kinds of a newer release."""
+        return self.running().filter(Q(look_at=None) | Q(look_at__lte=DatabaseNow()), kind__in=run_kinds)
 
     @alters_data
     def pause(self) -> int:
