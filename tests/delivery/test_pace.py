@@ -20,7 +20,7 @@ def test_a_quick_query_doubles_the_events_and_a_slow_one_halves_them(
 
 
 def test_slow_queries_never_look_at_fewer_than_the_fewest(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _after([0.5] * 20, monkeypatch).events == FEWEST
+    assert _after([8, 4, 2, 1, *[0.5] * 16], monkeypatch).events == FEWEST
 
 
 def test_a_stopped_query_looks_at_much_less_next_time_and_slow_ones_keep_that(monkeypatch: pytest.MonkeyPatch) -> None:
