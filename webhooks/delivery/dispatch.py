@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import uuid
 from collections import namedtuple
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -69,18 +69,14 @@ class Beyond:
         """It has passed the ids below. None: it has passed none."""
         self._again = 0
         """Where it goes on to look at passed ones."""
-        self._next_again = 0.0  # ``elapsed``
+        self._next_again = self._began = 0.0  # ``elapsed``
         self._is_again = False
 
-    @contextmanager
-    def looking(self, first: int) -> Iterator[int]:
-        """The id at which the next look begins. Call ``note`` in the block."""
-        began = elapsed()
-        self._is_again = self._passed is not None and began >= self._next_again
-        yield max(first, self._again) if self._passed is None or self._is_again else self._passed
-        if self._is_again:
-            ended = elapsed()
-            self._next_again = max(self._next_again, ended + PASSED_SHARE * (ended - began))
+    def begin(self, first: int) -> int:
+        """The id at which the next look begins. Call ``note`` after it."""
+        self._began = elapsed()
+        self._is_again = self._passed is not None and self._began >= self._next_again
+        return max(first, self._again) if self._passed is None or self._is_again else self._passed
 
     def note(self, batch: Batch) -> bool:
         """Note what a look has found. Returns whether another look should follow at once if it dispatched nothing."""
@@ -92,6 +88,9 @@ class Beyond:
                 self._begin_again()
             elif batch.is_held_up:
                 self._again = batch.ids[-1] + 1
+            if batch.is_held_up or not batch.events:  # else their locks are free now
+                ended = elapsed()
+                self._next_again = max(self._next_again, ended + PASSED_SHARE * (ended - self._began))
             return True
         if batch.is_held_up:
             if self._passed is None:
@@ -122,9 +121,8 @@ def dispatch(
         return 0
     end = elapsed() + LOOK_SECONDS
     while True:
-        with beyond.looking(first) as begin:
-            batch = _dispatch_batch(first, begin, floors, worker)
-            goes_on = beyond.note(batch)
+        batch = _dispatch_batch(first, beyond.begin(first), floors, worker)
+        goes_on = beyond.note(batch)
         if batch.events or not goes_on or elapsed() > end:
             return len(batch.events)
 
