@@ -132,14 +132,14 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
         yield
         return
     with transaction.atomic(using, savepoint=False):  # as Django does next
-        state, message = None, "The %s that point to deleted objects cannot be read"
-        with log_errors(using, message, "rows"):
+        state = None
+        with log_errors(using, "The %s that point to deleted objects cannot be read", "rows"):
             state = current_or_new_state(using)
         for registration in registry.registrations():
             label, model = registration.label, registration.model
             if state is None or label not in state.subscriptions.prechange_types:
                 continue
-            with log_errors(using, message, label):
+            with log_errors(using, "The %s that point to deleted objects cannot be read", label):
                 for target, field in nulled:
                     if issubclass(model, field.model):
                         keys = {getattr(one, field.target_field.attname) for one in collector.data[target]}
