@@ -142,7 +142,7 @@ class TestPage:
 
     def test_counts_have_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
         counting = [sql for sql in self.statements(admin_client) if "COUNT(" in sql]
-        assert all(sql.count("COUNT(") == sql.count("LIMIT 501") + sql.count("LIMIT 10001") for sql in counting)
+        assert all(sql.count("COUNT(") <= sql.count("LIMIT 501") + sql.count("LIMIT 10001") for sql in counting)
 
     def statements(self, client: Client) -> list[str]:
         with CaptureQueriesContext(connection) as captured:

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from dcim.models import Site
 from tests.support.admin_pages import form, staff
-from tests.support.draining import drain, states
+from tests.support.draining import drain, states, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.own_pages import own_pages, page_of
@@ -160,9 +160,10 @@ def test_a_dispatch_during_a_deletion_leaves_no_delivery(inbox: Inbox) -> None:
     make_event(webhook, other)
     with transaction.atomic():
         delete(webhook)
-        worker = Beside(drain)
+        worker = Beside(lambda: work_for(0.5))  # what may be deleted waits
         worker.wait_until_blocked_or_done()
     worker.join()
+    drain()
     sweep.sweep()
     assert list(Webhook.with_deleted.all()) == [other]
     assert states() == [State.SUCCEEDED]

@@ -154,9 +154,9 @@ def test_a_proxy_has_the_registration_of_its_model() -> None:
     assert registry.registration_of(ThingProxy) is registry.registration_of(Thing)
 
 
-def test_saving_a_child_touches_its_parents() -> None:
+def test_saving_a_child_touches_its_parents_first() -> None:
     touched = [item.model for item in registry.registrations_touched(Diner)]
-    assert touched == [Diner, Restaurant, Place]
+    assert touched == [Place, Restaurant, Diner]
 
 
 @pytest.mark.parametrize("label", ["testapp.nothing", "nothing.at", "nothing", ""])

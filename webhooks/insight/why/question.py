@@ -257,8 +257,8 @@ def _identify(obj: models.Model | tuple[str, Any]) -> tuple[Registration, Any]:
             model = apps.get_model(label)
         except (LookupError, ValueError):
             raise UnknownObject(_("There is no model %(model)s.") % {"model": label}) from None
-    touched = registry.registrations_touched(model)  # the model itself first, then its parents
-    registration = touched[0] if touched else registry.registration_or_default(model)
+    touched = registry.registrations_touched(model)  # its parents first, the model itself last
+    registration = touched[-1] if touched else registry.registration_or_default(model)
     if isinstance(obj, models.Model):  # a child may have another key than its parent's row
         pk = getattr(obj, registration.model._meta.pk.attname, pk)
     try:
