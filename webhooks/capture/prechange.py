@@ -127,12 +127,15 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
     nulled = [(model, field) for model in collector.data for field in _nulled_fields(model._meta.concrete_model)]
     between = deleted & _models_between()
     state = current_state(using)
+    if state and origin in state.prechange.signalled:
+        state.prechange.signalled.discard(origin)
+        between -= {origin}
     is_unwanted = (state and not state.subscriptions.prechange_types) or using != Event.objects.db or is_silenced()
     if not (nulled or between) or is_unwanted or not conf.enabled:
         yield
         return
     with transaction.atomic(using, savepoint=False):  # as Django does next
-        state = None
+        state, cuts = None, list[tuple[str, str, set[str]]]()
         with log_errors(using, "The %s that point to deleted objects cannot be read", "rows"):
             state = current_or_new_state(using)
         for registration in registry.registrations():
@@ -147,8 +150,11 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
                 for one in model._meta.many_to_many:
                     if one.remote_field.through in between and _may_lose_members(one, model, deleted, origin):
                         gone = {registration.key_of(row) for row in collector.data.get(model, ())}
-                        state.prechange.note_cut(label, one.name, gone)
+                        cuts.append((label, one.name, gone))
         yield
+        if state is not None:  # afterwards: a receiver of pre_delete may still read the members and take them out
+            for cut in cuts:
+                state.prechange.note_cut(*cut)
 
 
 def _model_of(origin: Any) -> Any:

@@ -262,6 +262,8 @@ def on_many_to_many_changed(
         elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
             relations = {registration: edit.names(registration) for registration in changed}
             read_prechange(changed, using, relations)
+            if action in ("pre_remove", "pre_clear") and (state := current_state(using)):
+                state.prechange.signalled.add(sender)
 
 
 def _is_being_loaded(instance: models.Model) -> bool:

@@ -143,6 +143,8 @@ class PrechangeStates:
         self._nulled: dict[tuple[str, models.ForeignKey[Any, Any]], bool] = {}
         """The foreign keys, with the label of their model, that deletions may have set to null in rows not read."""
         self._cut: dict[tuple[str, str], bool] = {}
+        self.signalled: set[Any] = set()
+        """The models between of relations that Django is about to edit: it signals whose members it takes out."""
         """The many-to-many relations, with the label of their model, that may have lost members without a signal."""
         self.reading: list[ReadWithNext] = []
         """The rows that the next statement reads."""
