@@ -293,7 +293,7 @@ def test_fields_that_workers_write_are_read_only(api: APIClient) -> None:
 def test_deleting_a_webhook_deletes_its_deliveries_in_a_fixed_number_of_queries(api: APIClient) -> None:
     others = make_delivery(make_webhook(Thing))
     costs = []
-    for count in (2, 20):
+    for count in (2, 2, 20):  # the first deletion fills caches
         webhook = make_webhook(Thing)
         for number in range(count):
             make_attempt(make_delivery(webhook, object_id=str(number)))
@@ -302,7 +302,7 @@ def test_deleting_a_webhook_deletes_its_deliveries_in_a_fixed_number_of_queries(
         costs.append(len(queries))
     assert list(Delivery.objects.all()) == [others]
     assert not Attempt.objects.exists()
-    assert costs[0] == costs[1]
+    assert costs[1] == costs[2]
 
 
 def test_enabling_a_webhook_wakes_a_worker(database: str, redis: Any) -> None:
