@@ -189,15 +189,15 @@ _WEBHOOK = "2003333750, (id & 2147483647)::int"
 
 
 def keep_webhooks(using: str, ids: Collection[int]) -> set[int]:
-    """Let nobody delete the rows of webhooks until the end of the transaction. Returns those that nobody deletes now,
-    by id. For PostgreSQL."""
+    """Keep the rows of webhooks from being deleted until the end of the transaction. Returns the ids of the kept ones:
+    another transaction may be deleting the others. For PostgreSQL."""
     among, given = among_sql(using, ids)
     lock = f"SELECT id FROM rq_webhooks_webhook WHERE id {among} AND pg_try_advisory_xact_lock_shared({_WEBHOOK})"
     return {pk for (pk,) in fetch_all(using, lock, [given])}
 
 
 def may_delete_webhook(using: str, pk: int) -> bool:
-    """Whether nobody keeps a webhook. Then nobody can until the end of this transaction, which has locked the row."""
+    """Whether no transaction keeps a webhook. Then none can until this one ends, which has locked the row."""
     lock = f"SELECT pg_try_advisory_xact_lock({_WEBHOOK}) FROM rq_webhooks_webhook WHERE id = %s"
     return not is_postgresql(using) or bool(fetch_all(using, lock, [pk])[0][0])
 
