@@ -15,7 +15,7 @@ class WebhooksConfig(AppConfig):
         from webhooks.capture import signals
         from webhooks.conf import conf
         from webhooks.db import route_reads
-        from webhooks.delivery import mails, sweep
+        from webhooks.delivery import mails, sweep, wake_up
         from webhooks.delivery.runs.steps import run_ended
         from webhooks.errors import log_with_time
         from webhooks.insight import problems
@@ -23,7 +23,7 @@ class WebhooksConfig(AppConfig):
         from webhooks.models.webhook import find_errors
         from webhooks.operations import runs, validation
         from webhooks.operations.kinds import RUN_KINDS
-        from webhooks.workers import redis
+        from webhooks.workers import jobs, redis
 
         log_with_time()
         run_kinds.update(RUN_KINDS)
@@ -33,6 +33,7 @@ class WebhooksConfig(AppConfig):
         hooks.own["webhook_disabled"] = [hooks.Hook("webhooks.delivery.mails.mail_disabled", mails.mail_disabled)]
         hooks.import_listed()
         route_reads()
+        wake_up.wanted.connect(jobs.wake_up)
         signals.connect()
         sweep.problems_due.connect(problems.look)
         # A pattern imports serializers. They may read what apps prepare in their ready(), for example choices.

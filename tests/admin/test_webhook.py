@@ -30,8 +30,8 @@ from tests.support.admin_pages import (
 from tests.support.html_forms import fields_of
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_webhook
 from users.models import User
+from webhooks.delivery.wake_up import wake_up
 from webhooks.models import Attempt, Delivery, State, StatisticDelta, Webhook
-from webhooks.workers import jobs
 
 pytestmark = pytest.mark.one_database
 
@@ -358,9 +358,9 @@ class TestList:
         ("action", "before", "wakes"),
         [
             ("disable", {"enabled": True}, []),
-            ("enable", {"enabled": False}, [jobs.wake_up]),
+            ("enable", {"enabled": False}, [wake_up]),
             ("enable", {"enabled": True}, []),
-            ("resume", {"probe_at": timezone.now()}, [jobs.wake_up]),
+            ("resume", {"probe_at": timezone.now()}, [wake_up]),
         ],
     )
     def test_enable_and_resume_wake_a_worker(
@@ -375,7 +375,7 @@ class TestList:
         Webhook.objects.update(**before)
         with django_capture_on_commit_callbacks() as callbacks:
             messages_after(admin_client, WEBHOOKS, action=action, _selected_action=[webhook.pk])
-        assert [one for one in callbacks if one is jobs.wake_up] == wakes
+        assert [one for one in callbacks if one is wake_up] == wakes
 
     @pytest.mark.parametrize(
         ("action", "before", "after", "message"),

@@ -25,6 +25,7 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, BodyKind, QueuedDelivery, State, Undispatched, Worker
 from webhooks.outcome import Outcome, StoredRequest
+from webhooks.payloads import bodies_by_webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -46,7 +47,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     dispatched, dispatching = counted(dispatch)
     [due] = QueuedDelivery.objects.due_webhooks()
     taken, claiming = counted(lambda: QueuedDelivery.objects.claim({due: size}, token))
-    claimed, loading = counted(lambda: load_claimed(taken, token))
+    claimed, loading = counted(lambda: load_claimed(taken, token, bodies_by_webhook))
     sent = StoredRequest("POST", "http://h.example/", {}, BodyKind.TEMPLATE, "a" * 64, b"compressed")
     outcomes = [(one, Outcome(datetime.now(UTC), 5, status=200, request=sent)) for one in claimed]
     with transaction.atomic():

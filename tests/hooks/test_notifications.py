@@ -37,6 +37,7 @@ from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
 from webhooks.operations import replays, runs
 from webhooks.operations import webhooks as operations
 from webhooks.outcome import Outcome
+from webhooks.payloads import bodies_by_webhook
 from webhooks.workers import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -533,7 +534,7 @@ def test_hooks_that_nothing_overrides_cost_no_query_and_no_thread(
         """Record an attempt, as a worker does."""
         delivery = make_delivery(webhook, State.SENDING)
         row = ClaimedRow(*QueuedDelivery.objects.filter(pk=delivery.pk).values_list(*CLAIMED_COLUMNS).get())
-        held = load_claimed([row], QueuedDelivery.objects.get(pk=delivery.pk).claim)
+        held = load_claimed([row], QueuedDelivery.objects.get(pk=delivery.pk).claim, bodies_by_webhook)
         outcome = Outcome(timezone.now(), 1, request=None)
         recorded = statements_of(lambda: atomically(lambda: record([(held[0], outcome)], "w"), "default"))
         costs[-1].append(len(recorded))

@@ -26,6 +26,7 @@ from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
 from webhooks.outcome import Outcome
+from webhooks.payloads import bodies_by_webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -348,7 +349,7 @@ def test_a_retried_delivery_is_next_after_a_later_one_that_a_worker_holds(
     webhooks_settings(RETRY_SCHEDULE=[60] if ended == State.PENDING else [])
     outcome = Outcome(datetime.now(UTC), 1, reason="" if ended == State.SUCCEEDED else "HTTP 500")
     claimed = ClaimedRow(*queued(held).values_list(*CLAIMED_COLUMNS).get())
-    ours = load_claimed([claimed], held.queued.claim)
+    ours = load_claimed([claimed], held.queued.claim, bodies_by_webhook)
     atomically(lambda: outcomes.record([(one, outcome) for one in ours], "test"), USING)
     assert states() == [State.PENDING, State.WAITING if ended == State.PENDING else ended, State.WAITING]
 

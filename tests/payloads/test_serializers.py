@@ -23,6 +23,7 @@ from webhooks.delivery.claims import load_claimed
 from webhooks.models import Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.operations import replays
+from webhooks.payloads import bodies_by_webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -75,7 +76,7 @@ def test_a_claim_of_many_deliveries_of_an_event_reads_the_texts_of_each_serializ
     rows = [ClaimedRow(uuid.uuid4(), webhook.pk, event.pk, None, False) for webhook in webhooks_]
     texts, read = list[str](), json.loads
     monkeypatch.setattr("webhooks.payloads.json.loads", lambda text: texts.append(text) or read(text))
-    held = load_claimed(rows, uuid.uuid4(), {webhook.pk: webhook for webhook in webhooks_}, [event])
+    held = load_claimed(rows, uuid.uuid4(), bodies_by_webhook, {webhook.pk: webhook for webhook in webhooks_}, [event])
     assert texts.count(event.serializers) == 2, "for the names, and for the serializer with a name"
     bodies = [read(one.bodies.body(as_form=False))["data"].keys() for one in held]
     assert bodies == [{"id", "name", "behaviour"}, {"name"}] * 5

@@ -24,7 +24,8 @@ from webhooks.capture.transaction import (
 )
 from webhooks.db import reading_from
 from webhooks.errors import log_errors
-from webhooks.models import Action, Event, Skip
+from webhooks.models.event import Action, Event
+from webhooks.models.skip import Skip
 from webhooks.text import short_repr
 
 

@@ -20,7 +20,7 @@ from webhooks.capture.transaction import Change, Key, current_state, may_be_want
 from webhooks.conf import conf
 from webhooks.db import AmongKeys, can_lock, in_chunks, reading_from, written_keys
 from webhooks.errors import is_aborted, log_errors
-from webhooks.models import Action, Event
+from webhooks.models.event import Action, Event
 from webhooks.registry.keys import is_same_pk, key_text, with_pks
 from webhooks.registry.registration import Registration
 

@@ -19,8 +19,9 @@ from webhooks.capture.transaction import Entry, TransactionState, current_or_new
 from webhooks.conf import conf
 from webhooks.db import MergedSavepoint, reading_from
 from webhooks.errors import log_errors
-from webhooks.models import Event, Webhook
+from webhooks.models.event import Event
 from webhooks.models.skip import Refusal
+from webhooks.models.webhook import Webhook
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration

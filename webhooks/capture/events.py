@@ -21,6 +21,7 @@ from webhooks import payloads
 from webhooks.capture import serialize
 from webhooks.capture.context import Actor, acting, actor_columns, current_actor, is_silenced
 from webhooks.capture.matching import EventContext, Match, match
+from webhooks.capture.recorded import notify_hooks
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
 from webhooks.capture.subscriptions import Subscriptions
@@ -36,8 +37,7 @@ from webhooks.capture.transaction import (
 from webhooks.conf import conf
 from webhooks.db import MergedSavepoint, in_chunks, reading_from
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
-from webhooks.models import Action, Event
-from webhooks.models.event import LOOP_PROTECTION
+from webhooks.models.event import LOOP_PROTECTION, Action, Event
 from webhooks.models.skip import Refusal, Rule
 from webhooks.registry.keys import key_text
 from webhooks.registry.registration import Registration
@@ -411,7 +411,7 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
             event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, [event.username])
         wanted = [event for event in events if event.webhook_ids]
         with transaction.atomic(using):
-            Event.announce(_insert_fitting(wanted, using), using)
+            notify_hooks(_insert_fitting(wanted, using), using)
     except Exception as error:
         _missed.extend(events)
         reraise_job_timeout(error)

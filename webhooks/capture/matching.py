@@ -16,7 +16,7 @@ from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conditions import MISSING, SIDES, Judgement, actual_value, lookup
 from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
-from webhooks.models import Action, Event
+from webhooks.models.event import Action, Event
 from webhooks.models.skip import Refusal, Rule
 from webhooks.text import clean, json_equal
 

@@ -21,7 +21,7 @@ from webhooks.capture.transaction import Key, TransactionState, current_or_new_s
 from webhooks.conf import conf
 from webhooks.db import PreparedRead, ReadWithNext, in_chunks, reading_from, savepoint
 from webhooks.errors import is_aborted, log_errors
-from webhooks.models import Event
+from webhooks.models.event import Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.framework import framework

@@ -34,8 +34,8 @@ from webhooks.db import (
     savepoint,
 )
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
-from webhooks.models import Action, Event
 from webhooks.models.columns import TRACE_LENGTH
+from webhooks.models.event import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text, with_pks

@@ -31,7 +31,9 @@ from webhooks.capture.transaction import TransactionState, current_state, may_be
 from webhooks.conf import conf
 from webhooks.db import call_before_commits, delete_within, savepoint
 from webhooks.errors import log_errors
-from webhooks.models import Action, Event, Webhook, webhook_states
+from webhooks.models import webhook_states
+from webhooks.models.event import Action, Event
+from webhooks.models.webhook import Webhook
 from webhooks.registry.framework import framework
 from webhooks.registry.keys import has_key, is_inserted, is_same_pk
 from webhooks.registry.registration import Registration

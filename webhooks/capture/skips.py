@@ -16,11 +16,11 @@ from webhooks.capture.transaction import Change, TransactionState
 from webhooks.conf import conf
 from webhooks.db import savepoint
 from webhooks.errors import log_errors
-from webhooks.models import Action, Event, Skip, StatisticDelta
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
+from webhooks.models.event import Action, Event
 from webhooks.models.ids import new_id
-from webhooks.models.skip import Refusal
-from webhooks.models.statistic import minute_of
+from webhooks.models.skip import Refusal, Skip
+from webhooks.models.statistic import StatisticDelta, minute_of
 from webhooks.text import clean
 
 

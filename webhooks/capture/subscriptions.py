@@ -19,9 +19,9 @@ from webhooks.conditions import ConditionError
 from webhooks.conf import conf
 from webhooks.db import execute, fetch_all, fetch_each, fingerprint_sql, is_postgresql, to_utc
 from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
-from webhooks.models import Action, Webhook
+from webhooks.models.event import Action
 from webhooks.models.skip import Refusal, Rule
-from webhooks.models.webhook import ACTION_FIELDS, SECTIONS, TEMPLATE_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS, TEMPLATE_FIELDS, Webhook
 
 logger = get_logger(__name__)
 

@@ -26,13 +26,15 @@ from webhooks import hooks
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
+from webhooks.capture.recorded import as_recorded
 from webhooks.db import LockWithNext, ReadWithNext, Statement, as_sql, can_lock, locking_errors
+from webhooks.delivery.wake_up import wake_up
 from webhooks.errors import is_aborted, log_errors
-from webhooks.models import Action, Event, Skip
+from webhooks.models.event import Action, Event
+from webhooks.models.skip import Skip
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
-from webhooks.workers import jobs
 
 if TYPE_CHECKING:
     from webhooks.capture.serialize import SerializedObject
@@ -222,7 +224,7 @@ class TransactionState:
 
     def __call__(self) -> None:
         if self.has_events:
-            jobs.wake_up()
+            wake_up()
         if self._recorded:
             with log_errors(self.using, "The hooks event_recorded cannot be called"):
                 hooks.announce("event_recorded", self.using, self._recorded.values)
@@ -390,7 +392,7 @@ class TransactionState:
         """Remember Events as they are now, for the hooks after the commit."""
         if hooks.listed("event_recorded"):
             for event in events:
-                self._log.remember(self._recorded, event.pk, event.as_recorded())
+                self._log.remember(self._recorded, event.pk, as_recorded(event))
 
     def forget_recorded(self, ids: Iterable[int]) -> None:
         """Forget Events that were deleted again."""
@@ -458,8 +460,8 @@ def _drop_ended_states(callbacks: list[Any]) -> None:
     until autocommit is on again."""
     ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1].has_calls]
     callbacks[:] = [one for one in callbacks if one not in ended]
-    if any(state.has_events for _, state, _ in ended) and not any(one[1] is jobs.wake_up for one in callbacks):
-        callbacks.append((set(), jobs.wake_up, False))
+    if any(state.has_events for _, state, _ in ended) and not any(one[1] is wake_up for one in callbacks):
+        callbacks.append((set(), wake_up, False))
 
 
 def known_state(using: str) -> TransactionState | None:

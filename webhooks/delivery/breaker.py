@@ -184,7 +184,7 @@ class AvoidedWebhooks:
         self.busy: Collection[int] = ()
         """Those whose outcomes it cannot record now, because another session has locked their rows."""
 
-    def __contains__(self, webhook_id: int) -> bool:
+    def __contains__(self, webhook_id: object) -> bool:
         if webhook_id in self.busy:
             return True
         return webhook_id in self._by_id and elapsed() < self._by_id[webhook_id].until

@@ -5,27 +5,26 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter, deque, namedtuple
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db import OperationalError
 
-from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
 from webhooks.delivery import policy
-from webhooks.delivery.breaker import AvoidedWebhooks
 from webhooks.delivery.known_webhooks import may_go_on, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.delivery.sender import Sender
 from webhooks.errors import is_statement_timeout
-from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
-from webhooks.models.event import SENT_COLUMNS, TEXTS
-from webhooks.models.queue import ClaimedRow, DueWebhook
-from webhooks.models.worker import begin_transaction
-from webhooks.payloads import Bodies
+from webhooks.models.delivery import Delivery
+from webhooks.models.event import SENT_COLUMNS, TEXTS, Event
+from webhooks.models.queue import ClaimedRow, DueWebhook, QueuedDelivery
+from webhooks.models.worker import Worker, begin_transaction
+
+if TYPE_CHECKING:
+    from webhooks.models.webhook import Webhook
 
 # A worker takes a new token after so many seconds. Rows that a crash of the database has put back under the old one,
 # for their records were lost, then lose their lease.
@@ -56,12 +55,33 @@ class ClaimedDelivery:
     row: ClaimedRow
     token: uuid.UUID
     webhook: Webhook
-    bodies: Bodies
+    bodies: Any
+    """What its request is composed of, see ``MakeBodies``."""
     message_id: str
 
     @property
     def id(self) -> uuid.UUID:
         return self.row.id
+
+
+# Takes an event, and returns what gives its bodies for each webhook, by its id: ``payloads.bodies_by_webhook``.
+MakeBodies = Callable[[Any], Callable[[int], Any]]
+
+
+class Sender(Protocol):
+    """What claims need of the part that sends: ``delivery.sender`` has the real one."""
+
+    send_until: float
+    """Nothing is sent after this time (``elapsed``)."""
+
+    def capacity(self, webhook: int, share: int) -> int:
+        """How many more deliveries of a webhook to claim, up to ``share``."""
+
+    def add(self, items: Iterable[tuple[int, ClaimedDelivery]]) -> None:
+        """Queue deliveries, each with the id of its webhook."""
+
+    def remove(self, is_unwanted: Callable[[ClaimedDelivery], bool]) -> list[ClaimedDelivery]:
+        """Remove the waiting deliveries that are unwanted, and return them."""
 
 
 SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp", "size"))  # type: ignore[misc]
@@ -73,6 +93,7 @@ _texts = QueryByKeys(lambda: Event.objects.values_list("pk", *TEXTS))
 def load_claimed(
     rows: Sequence[ClaimedRow],
     token: uuid.UUID,
+    make_bodies: MakeBodies,
     webhooks: Mapping[int, Webhook] | None = None,
     events: Iterable[Any] | None = None,
 ) -> list[ClaimedDelivery]:
@@ -84,19 +105,15 @@ def load_claimed(
     by_id = {event.pk: event for event in events}
     if webhooks is None:
         webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
-    serializers: dict[int, dict[int, str]] = {}  # the texts are large, and an event may have many webhooks
-    shared: dict[tuple[int, str], Bodies] = {}  # by all webhooks that get the same
+    of_event: dict[int, Callable[[int], Any]] = {}
     loaded = []
     for row in rows:
         event, webhook = by_id.get(row.event_id), webhooks.get(row.webhook_id)
         if event is None or webhook is None:
             continue
-        if event.pk not in serializers:
-            serializers[event.pk] = payloads.serializers_by_webhook(event)
-        serializer = serializers[event.pk].get(row.webhook_id, "")
-        bodies = shared.get((event.pk, serializer))
-        if bodies is None:
-            bodies = shared[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))
+        if event.pk not in of_event:
+            of_event[event.pk] = make_bodies(event)
+        bodies = of_event[event.pk](webhook.pk)
         loaded.append(ClaimedDelivery(row, token, webhook, bodies, str(row.id)))
     return loaded
 
@@ -131,8 +148,9 @@ class Room:
 class WorkerClaims:
     """The deliveries that one worker process holds. It gives them to its sender. Not thread-safe."""
 
-    def __init__(self, sender: Sender[ClaimedDelivery], avoided: AvoidedWebhooks, name: str = "") -> None:
-        self._sender, self._avoided, self._name = sender, avoided, name
+    def __init__(self, sender: Sender, make_bodies: MakeBodies, avoided: Container[int] = (), name: str = "") -> None:
+        """``avoided`` has the ids of webhooks of which it claims nothing."""
+        self._sender, self._make_bodies, self._avoided, self._name = sender, make_bodies, avoided, name
         self.claimed: dict[uuid.UUID, ClaimedDelivery] = {}
         self.has_early = False
         self.events_at_once = conf.batch
@@ -273,7 +291,7 @@ class WorkerClaims:
         if sizes:
             rows = self._hand_back_large(rows, token, sizes)
             events = self._with_texts(events, {row.event_id for row in rows if row.event_id in sizes})
-        loaded = load_claimed(rows, token, webhooks, events)
+        loaded = load_claimed(rows, token, self._make_bodies, webhooks, events)
         self.claimed |= {delivery.id: delivery for delivery in loaded}
         if sizes:
             large = [one for one in loaded if one.row.event_id in sizes]

@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError, OperationalError
 
@@ -18,13 +18,16 @@ from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.known_webhooks import keep_locked, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import is_statement_timeout
-from webhooks.models import Delivery, Event, State, Undispatched, Webhook, lanes
-from webhooks.models.delivery import NewDelivery
-from webhooks.models.event import SENT_COLUMNS
+from webhooks.models import lanes
+from webhooks.models.delivery import Delivery, NewDelivery
+from webhooks.models.event import SENT_COLUMNS, Event, Undispatched
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Marks, Place, lane_of
-from webhooks.models.queue import ClaimedRow
+from webhooks.models.queue import ClaimedRow, State
 from webhooks.models.worker import begin_sql, hold_retention
+
+if TYPE_CHECKING:
+    from webhooks.models.webhook import Webhook
 
 # A dispatch looks beyond Events that it cannot dispatch, for so many seconds. A worker looks at the passed ones
 # again after so many seconds, and waits between two such looks for so many times as long as one took.

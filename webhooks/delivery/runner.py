@@ -36,6 +36,7 @@ from webhooks.network.attempt import Request
 from webhooks.network.auth import waits
 from webhooks.network.loop import usable_descriptors
 from webhooks.outcome import Outcome
+from webhooks.payloads import bodies_by_webhook
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, is_template
 
 logger = get_logger(__name__)
@@ -76,7 +77,7 @@ class DeliveryRunner:
         self._clock = DatabaseClock()
         self._sender = Sender(queue, self._compose, self._clock.now, _longest, _about, _receiver)
         self._avoided = AvoidedWebhooks()
-        self._claims = WorkerClaims(self._sender, self._avoided, self._worker)
+        self._claims = WorkerClaims(self._sender, bodies_by_webhook, self._avoided, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[ClaimedDelivery] = Breaker()
         self._floors, self._beyond = ScanFloors(), Beyond()

@@ -35,6 +35,7 @@ from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.worker import EndedLease, in_worker_transaction
 from webhooks.outcome import Outcome
+from webhooks.payloads import bodies_by_webhook
 
 logger = get_logger(__name__)
 
@@ -283,7 +284,7 @@ def _take_back(rows: QueuedDeliveryQuerySet, ended: Mapping[uuid.UUID, EndedLeas
         at = datetime.fromtimestamp(ended[token].ended, UTC)
         outcome = Outcome(at, 0, reason=kind.english, kind=kind)
         row = ClaimedRow(*columns)._replace(failures=_worker_ended_in_a_row(columns[0]))
-        outcomes += [(one, outcome) for one in load_claimed([row], token)]
+        outcomes += [(one, outcome) for one in load_claimed([row], token, bodies_by_webhook)]
         extra = about(delivery=row.id, event=row.event_id, kind=kind)
         logger.error("Delivery %s failed: %s", columns[0], kind.english, extra=extra)
     if outcomes:

@@ -14,7 +14,6 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import hooks
 from webhooks.db import (
     Statement,
     delete_sql,
@@ -24,7 +23,6 @@ from webhooks.db import (
     insert_rows_sql,
     is_postgresql,
     to_db_time,
-    to_utc,
     with_new_sql,
 )
 from webhooks.models.columns import (
@@ -370,17 +368,6 @@ class Event(models.Model):
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using
-
-    @classmethod
-    @alters_data
-    def announce(cls, events: Iterable[Event], using: str) -> None:
-        """Call the hooks ``event_recorded`` for inserted events, once their transaction is committed."""
-        hooks.announce("event_recorded", using, lambda: [event.as_recorded() for event in events])
-
-    def as_recorded(self) -> hooks.RecordedEvent:
-        """The event as hooks see it."""
-        change = self.action, self.object_type, self.object_id, self.object_repr, self.username, self.request_id
-        return hooks.RecordedEvent(self.pk, *change, to_utc(self.timestamp), tuple(self.webhook_ids), self.error)
 
     @classmethod
     def _columns(cls) -> list[models.Field[Any, Any]]:

@@ -27,6 +27,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
+from webhooks.capture.recorded import notify_hooks
 from webhooks.capture.subscriptions import Filters
 from webhooks.conf import conf
 from webhooks.db import to_db_time
@@ -375,7 +376,7 @@ def _recover(webhook: Webhook, skip: Skip) -> Event | None:
     for name, value in serialize.context_columns(vars(event), Event.objects.db).items():
         setattr(event, name, value)
     event.insert(Event.objects.db)
-    Event.announce([event], Event.objects.db)
+    notify_hooks([event], Event.objects.db)
     return event
 
 

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy
 from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize, subscriptions
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
+from webhooks.capture.recorded import notify_hooks
 from webhooks.db import Among, DatabaseNow
 from webhooks.delivery.runs.kinds import (
     EVENTS,
@@ -31,13 +32,13 @@ from webhooks.delivery.runs.kinds import (
     next_events,
     user_of,
 )
+from webhooks.delivery.wake_up import wake_on_commit
 from webhooks.errors import reraise_job_timeout
 from webhooks.insight import history
 from webhooks.models import Action, Event, Run
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import EACH, few_failed, filters_of, without_options
 from webhooks.text import dumps, last_line
-from webhooks.workers import jobs
 
 # The columns that a replay copies from the original event.
 KEPT_COLUMNS = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")
@@ -80,7 +81,7 @@ def replay(events: Iterable[Event], user: Any = None, opened: datetime | None = 
         unmatched = [one.original for one in results if one.is_unmatched]
         history.record(user, sent, history.CHANGE, "Replayed.")
         history.record(user, unmatched, history.CHANGE, "Replayed: no webhook matches.")
-    jobs.wake_on_commit()
+    wake_on_commit()
     return results
 
 
@@ -103,7 +104,7 @@ def replay_one(original: Event, webhook: int | None = None, opened: datetime | N
             event = Event(replay_of=original.pk, webhook_ids=_matching_webhooks(original, columns), **columns)
             if event.webhook_ids:
                 event.insert(Event.objects.db)
-                Event.announce([event], Event.objects.db)
+                notify_hooks([event], Event.objects.db)
             if original.error:
                 Event.objects.filter(pk=original.pk).update(replayed_at=DatabaseNow())
     except NotReplayable as reason:

@@ -29,6 +29,7 @@ from webhooks.delivery.runs.kinds import (
     next_events,
     user_of,
 )
+from webhooks.delivery.wake_up import wake_on_commit
 from webhooks.insight import history
 from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
@@ -37,7 +38,6 @@ from webhooks.models.delivery import DeliveryQuerySet, Resent, superseded_column
 from webhooks.models.filters import SUPERSEDED, TIMES, are_queued, filters_of, select, without_options
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.text import clean, username_of
-from webhooks.workers import jobs
 
 # Deliveries that one call changes at most, more than a page shows: workers wait for these rows. Runs change more.
 MAX_CHANGED = 1000
@@ -117,7 +117,7 @@ class DeliveryKind(RunKind):
         if user is not None and changed:
             rows = list(Delivery.objects.for_list().filter(pk__in=webhooks.keys()))
             history.record(user, rows, history.CHANGE, f"{self.past}.")
-        jobs.wake_on_commit()
+        wake_on_commit()
         return changed
 
     # The rows of a run

@@ -24,6 +24,7 @@ from webhooks import permissions
 from webhooks.db import DatabaseNow, index_plans, savepoint
 from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
 from webhooks.delivery.runs.late import Late, is_waiting
+from webhooks.delivery.wake_up import wake_on_commit
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
 from webhooks.models import Event, Run, RunState, Webhook
@@ -33,7 +34,6 @@ from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet
 from webhooks.operations import retries, run_filters
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
 from webhooks.operations.retries import PROGRAM, name_of
-from webhooks.workers import jobs
 
 # Up to this many rows are changed at once, without a run.
 AT_ONCE = 100
@@ -155,7 +155,7 @@ def start(
             with in_english():
                 what = summary(run)
             history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")
-            jobs.wake_on_commit()
+            wake_on_commit()
     except IntegrityError:
         repeated = Run.objects.filter(request_key=run.request_key).exclude(request_key="").first()
         same = Run.objects.filter(same=run.same, state__in=OPEN_RUN_STATES).first()
@@ -345,7 +345,7 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
         history.record_summary(user or PROGRAM, Run, summary(run), history.CHANGE, f"{done} run {run.pk}.")
         if not run.is_open:
             run.announce()
-        jobs.wake_on_commit()
+        wake_on_commit()
     return True
 
 

@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import hooks, registry
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
+from webhooks.delivery.wake_up import wake_on_commit
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
@@ -39,7 +40,6 @@ from webhooks.registry import label_of
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
 from webhooks.text import clean, dumps, username_of
-from webhooks.workers import jobs
 
 FORGET = "forget_previous_secret"
 
@@ -61,7 +61,7 @@ def ping(webhook: Webhook, user: Any = None) -> Event:
     event = new_ping(webhook, webhook_ids=[webhook.pk])
     event.insert(Event.objects.db)
     Webhook.objects.filter(pk=webhook.pk).probe()
-    jobs.wake_on_commit()
+    wake_on_commit()
     if user is not None:
         history.record(user, [webhook], history.CHANGE, "Sent a test.")
     return event
@@ -143,7 +143,7 @@ def save_webhook(
             elif message := history.describe_changes(webhook, before, sorted(changed)):
                 history.record(user, [webhook], history.CHANGE, message, before)
             if webhook.enabled:
-                jobs.wake_on_commit()  # deliveries may have waited while it was disabled
+                wake_on_commit()  # deliveries may have waited while it was disabled
     except (IntegrityError, ValidationError) as error:  # another user may have removed a model that is not registered
         raise ChangedMeanwhile(str(CONFLICT)) from error
     return webhook
@@ -238,7 +238,7 @@ def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Web
             continue  # deleted in the meantime
         changed.append(webhook)
     if enabled and changed:
-        jobs.wake_on_commit()
+        wake_on_commit()
     text = "Enabled." if enabled else "Disabled."
     history.record(user, changed, history.CHANGE, text, {"enabled": not enabled})
     return changed
@@ -272,7 +272,7 @@ def resume(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
             pks = [webhook.pk for webhook in resumed]
             Webhook.objects.filter(pk__in=pks).resume()
             QueuedDelivery.objects.hasten_heads(pks)
-            jobs.wake_on_commit()
+            wake_on_commit()
     return resumed
 
 

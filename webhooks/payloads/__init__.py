@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from json.encoder import encode_basestring_ascii
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -186,6 +186,18 @@ def stored_prechange(event: Any, serializer: str) -> PrechangeState | None:
 def as_sent_to(event: Any, webhook_id: int) -> SendableEvent:
     """The Event with the data of the serializer that this webhook had chosen."""
     return as_serialized_by(event, serializers_by_webhook(event).get(webhook_id, ""))
+
+
+def bodies_by_webhook(event: Any) -> Callable[[int], Bodies]:
+    """What gives the bodies of an Event for a webhook, by its id. Webhooks that chose the same serializer share them,
+    for the texts may be large."""
+    names = serializers_by_webhook(event)
+
+    @cache
+    def bodies(serializer: str) -> Bodies:
+        return Bodies(as_serialized_by(event, serializer))
+
+    return lambda webhook_id: bodies(names.get(webhook_id, ""))
 
 
 def _serializers(event: Any) -> dict[str, dict[str, Any]]:

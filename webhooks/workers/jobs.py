@@ -15,7 +15,7 @@ from typing import Any
 import django
 import django_rq
 from django.core.signals import setting_changed
-from django.db import Error, connections, transaction
+from django.db import Error, connections
 from django.dispatch import receiver
 from django_rq.jobs import get_job_class
 from redis import Redis
@@ -71,7 +71,7 @@ _notifications, _tasks = Outage(logger), Outage(logger)
 _changed: dict[str, float] = {}
 
 
-def wake_up() -> bool:
+def wake_up(**_signal: object) -> bool:
     """Wake a worker, unless a wake-up is queued already. Returns whether one is queued now. Does not wait for an
     unavailable Redis, and raises nothing but the time limit of a job. The setting ``WAKE_UP`` says how."""
     if waker := WAKERS.get(conf.wake_up):
@@ -96,11 +96,6 @@ def wake_up() -> bool:
         backoff.succeeded()
         return True
     return False
-
-
-def wake_on_commit() -> None:
-    """Wake a worker when the open transaction is committed, or at once if there is none."""
-    transaction.on_commit(wake_up, using=Event.objects.db)
 
 
 def wake_up_if_due() -> None:
