@@ -32,6 +32,7 @@ from tests.support.waiting import OverTime
 from tests.support.workers import LOGS, Workers
 from webhooks import hooks, registry
 from webhooks.capture import events
+from webhooks.db import django_internals
 from webhooks.insight import status
 from webhooks.pages import run_start
 from webhooks.payloads import snapshots, templates
@@ -64,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--long",
         action="store_true",
         help="As --full, and the long form of tests that have one: most of tests/chaos, and tests of many examples.",
+    )
+    parser.addoption(
+        "--plain-savepoints",
+        action="store_true",
+        help="Let savepoints and reads take their own round trips, as with a Django that the app was not tested with.",
     )
 
 
@@ -196,6 +202,14 @@ def django_db_setup(request: pytest.FixtureRequest, databases: servers.Databases
     ContentType.objects.clear_cache()
     vendor: str = request.param
     return vendor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tested_django(request: pytest.FixtureRequest) -> None:
+    """Act as with a Django that the app was not tested with if ``--plain-savepoints`` is given."""
+    if request.config.getoption("--plain-savepoints"):
+        django_internals.TESTED = ()
+        django_internals.merges_statements.cache_clear()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, hooks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
-        from webhooks.db import route_reads
+        from webhooks.db.django_internals import route_reads
         from webhooks.delivery import mails, sweep, wake_up
         from webhooks.delivery.runs.steps import run_ended
         from webhooks.errors import log_with_time

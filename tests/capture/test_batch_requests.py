@@ -21,8 +21,8 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.statements import statements_of
 from tests.support.threads import aside
 from tests.testapp.models import Country, Label, Thing
-from webhooks import db
 from webhooks.capture.transaction import transactions_as_batches
+from webhooks.db import django_internals
 from webhooks.middleware import WebhooksMiddleware
 
 pytestmark = pytest.mark.usefixtures("database", "batched")
@@ -291,8 +291,8 @@ def test_what_another_app_does_at_the_end_of_a_block_is_still_done(monkeypatch: 
         exit_block(block, *error)
 
     monkeypatch.setattr(Atomic, "__exit__", exit_and_note)
-    monkeypatch.setattr(db, "_before_commit", [])
-    db.call_before_commits(lambda connection, is_kept: done.append("ours"))
+    monkeypatch.setattr(django_internals, "_before_commit", [])
+    django_internals.call_before_commits(lambda connection, is_kept: done.append("ours"))
     with transaction.atomic():
         pass
     assert set(done) == {"ours", "other"}
@@ -302,7 +302,7 @@ def test_an_error_before_a_commit_rolls_back_and_is_raised(monkeypatch: pytest.M
     def stop(connection: Any, is_kept: bool) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(db, "_before_commit", [stop])
+    monkeypatch.setattr(django_internals, "_before_commit", [stop])
     with pytest.raises(KeyboardInterrupt), transaction.atomic():
         Label.objects.create(name="a")
     assert not connection.in_atomic_block

@@ -43,9 +43,8 @@ from tests.testapp.models import (
     Tracked,
     TrackedPart,
 )
-from webhooks import db
 from webhooks.capture import subscriptions
-from webhooks.db import execute, to_db_time
+from webhooks.db import execute, host_rows, to_db_time
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -446,7 +445,7 @@ def test_a_random_filter_chooses_the_rows_once(choose: Callable[[Any], Any]) -> 
 def test_many_rows_are_updated_in_one_statement(
     filters: Callable[[], dict[str, Any]], values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "MAX_KEYS", 5)
+    monkeypatch.setattr(host_rows, "MAX_KEYS", 5)
     make(12)
     make_webhook(Tracked, prechange=True)
     statements = statements_of(lambda: Tracked.objects.filter(**filters()).update(**values))
@@ -639,7 +638,7 @@ def refuse_many(execute: Any, sql: str, params: Any, many: bool, context: Any) -
 @pytest.fixture
 def few_parameters(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """PostgreSQL has a limit if the server binds the parameters."""
-    monkeypatch.setattr(db, "MAX_KEYS", db.MAX_KEYS * MOST // 32_766)
+    monkeypatch.setattr(host_rows, "MAX_KEYS", host_rows.MAX_KEYS * MOST // 32_766)
     binding = servers.default_options(server_side_binding=True) if database == servers.POSTGRESQL else nullcontext()
     with binding, connection.execute_wrapper(refuse_many):
         # Of the statements of Django. It reads the limit from the class or, since 6.1, from the connection.

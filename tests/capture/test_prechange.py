@@ -48,11 +48,11 @@ from tests.testapp.models import (
     Thing,
     ThingProxy,
 )
-from webhooks import TrackedQuerySet, db, registry
+from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange, subscriptions
 from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import PrechangeStates, SavepointLog
-from webhooks.db import execute
+from webhooks.db import django_internals, execute
 from webhooks.models import Event
 from webhooks.payloads import snapshots
 
@@ -734,8 +734,8 @@ def test_deletions_are_seen_where_another_app_has_wrapped_them(monkeypatch: pyte
         yield
 
     monkeypatch.setattr(Collector, "delete", wraps(Collector.delete)(Collector.delete))
-    monkeypatch.setattr(db, "_around_deletions", [])
-    db.delete_within(note)
-    db.delete_within(note)
+    monkeypatch.setattr(django_internals, "_around_deletions", [])
+    django_internals.delete_within(note)
+    django_internals.delete_within(note)
     Label.objects.create(name="a").delete()
     assert len(seen) == 1

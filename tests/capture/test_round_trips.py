@@ -19,7 +19,7 @@ from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Label, Thing
 from webhooks import registry
-from webhooks.db import savepoint
+from webhooks.db.django_internals import savepoint
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -18,8 +18,8 @@ from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks import db
-from webhooks.db import COMPARE_EVERY, DatabaseClock, to_utc
+from webhooks.db import clock, to_utc
+from webhooks.db.clock import COMPARE_EVERY, DatabaseClock
 from webhooks.models import Attempt
 from webhooks.security import signing
 from webhooks.workers import jobs
@@ -35,8 +35,8 @@ class Times:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.queries = 0
-        monkeypatch.setattr(db, "database_time", self.ask)
-        monkeypatch.setattr(db, "elapsed", lambda: self.elapsed)
+        monkeypatch.setattr(clock, "database_time", self.ask)
+        monkeypatch.setattr(clock, "elapsed", lambda: self.elapsed)
         monkeypatch.setattr(time, "time", lambda: self.machine)
 
     def ask(self, using: str) -> float:

@@ -374,7 +374,7 @@ def test_each_delivery_of_a_record_gets_its_own_result(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch, in_one_round_trip: bool
 ) -> None:
     if not in_one_round_trip:
-        monkeypatch.setattr(db, "_sends_several", lambda using, driver: False)
+        monkeypatch.setattr(db, "sends_several", lambda using, driver: False)
     webhook = make_webhook(Thing, url=inbox.url())
     ends = {
         State.SUCCEEDED: outcome(status=200),

@@ -21,6 +21,7 @@ from users.models import User
 from webhooks import checks, db
 from webhooks.capture import subscriptions
 from webhooks.db import execute
+from webhooks.db.session import index_plans
 from webhooks.errors import describe_error, is_statement_timeout
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery, Webhook
@@ -211,10 +212,10 @@ def test_a_slow_statement_is_stopped_and_the_transaction_of_the_host_goes_on(dat
     limit = "SELECT current_setting('statement_timeout')"
     with transaction.atomic() if is_nested else nullcontext():
         before = db.fetch_all("default", limit)
-        with pytest.raises(OperationalError) as caught, db.index_plans("default", seconds=0.05):
+        with pytest.raises(OperationalError) as caught, index_plans("default", seconds=0.05):
             execute("default", "SELECT pg_sleep(5)")
         assert is_statement_timeout(caught.value)
-        with db.index_plans("default", seconds=2), db.index_plans("default", seconds=3):
+        with index_plans("default", seconds=2), index_plans("default", seconds=3):
             assert db.fetch_all("default", limit) == [("2s",)], "the shorter one counts"
         assert db.fetch_all("default", limit) == before
 

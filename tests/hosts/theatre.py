@@ -195,7 +195,7 @@ class Theatre:
                 self._choose_webhooks(program.webhooks)
             else:
                 stack.enter_context(override_settings(WEBHOOKS={**settings.WEBHOOKS, "ENABLED": False}))
-            stack.enter_context(patch("webhooks.db.MAX_KEYS", 2))
+            stack.enter_context(patch("webhooks.db.host_rows.MAX_KEYS", 2))
             self._set_receivers(self._chosen(program, with_webhooks))
             stack.callback(self._set_receivers, self._chosen(Program(()), with_webhooks=False))
             judge, world = Judge([self.hooks[name] for name in program.webhooks]), truth.World()

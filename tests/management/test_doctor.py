@@ -14,7 +14,8 @@ from django.db import OperationalError, connection
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.workers import Workers
 from tests.testapp.models import Thing, Unregistered
-from webhooks import checks, db, registry
+from webhooks import checks, registry
+from webhooks.db import clock
 from webhooks.management.commands import webhooks_doctor
 from webhooks.models import State, Webhook
 from webhooks.network import connect
@@ -57,8 +58,8 @@ def store_an_unreadable_secret(**tools: Any) -> None:
 
 
 def turn_the_clock(monkeypatch: pytest.MonkeyPatch, **tools: Any) -> None:
-    real = db.database_time
-    monkeypatch.setattr(db, "database_time", lambda using: real(using) + 3600)
+    real = clock.database_time
+    monkeypatch.setattr(clock, "database_time", lambda using: real(using) + 3600)
 
 
 def send_to_loopback(change: Change, **tools: Any) -> None:

@@ -11,7 +11,8 @@ from django.db import DatabaseError, connection, transaction
 from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
-from webhooks.db import MergedSavepoint, execute
+from webhooks.db import execute
+from webhooks.db.django_internals import MergedSavepoint
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -30,7 +30,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webhooks import permissions
 from webhooks.admin.base import Act, ActingAdmin, list_url, page_url, part, redirect_back, row_url, show
 from webhooks.admin.run_start import recover_view
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.forms import WebhookForm, initial_values
 from webhooks.forms.sections import BOXES, FORM
 from webhooks.forms.webhook import unused_fields

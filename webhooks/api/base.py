@@ -29,7 +29,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from webhooks import permissions
 from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField, header, refuse_unknown
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.paging import Found, LongList
 from webhooks.models import Event, Run
 from webhooks.models.filters import Filter, Rows, filter_time, filters_of, incomplete

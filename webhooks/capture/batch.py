@@ -22,7 +22,7 @@ from webhooks.capture.transaction import (
     known_state,
     transactions_as_batches,
 )
-from webhooks.db import reading_from
+from webhooks.db.django_internals import reading_from
 from webhooks.errors import log_errors
 from webhooks.models.event import Action, Event
 from webhooks.models.skip import Skip

@@ -18,7 +18,8 @@ from webhooks.capture.prechange import read_prechange
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import AmongKeys, can_lock, in_chunks, reading_from, written_keys
+from webhooks.db.django_internals import reading_from
+from webhooks.db.host_rows import AmongKeys, can_lock, in_chunks, written_keys
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models.event import Action, Event
 from webhooks.registry.keys import is_same_pk, key_text, with_pks

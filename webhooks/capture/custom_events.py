@@ -17,7 +17,7 @@ from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.subscriptions import refusal_of_disabled
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
-from webhooks.db import MergedSavepoint, reading_from
+from webhooks.db.django_internals import MergedSavepoint, reading_from
 from webhooks.errors import log_errors
 from webhooks.models.event import Event
 from webhooks.models.skip import Refusal

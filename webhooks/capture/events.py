@@ -35,7 +35,8 @@ from webhooks.capture.transaction import (
     is_batched,
 )
 from webhooks.conf import conf
-from webhooks.db import MergedSavepoint, in_chunks, reading_from
+from webhooks.db.django_internals import MergedSavepoint, reading_from
+from webhooks.db.host_rows import in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models.event import LOOP_PROTECTION, Action, Event
 from webhooks.models.skip import Refusal, Rule

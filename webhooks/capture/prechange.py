@@ -19,7 +19,9 @@ from webhooks import registry
 from webhooks.capture.context import is_silenced
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
 from webhooks.conf import conf
-from webhooks.db import PreparedRead, ReadWithNext, in_chunks, reading_from, savepoint
+from webhooks.db import PreparedRead
+from webhooks.db.django_internals import ReadWithNext, reading_from, savepoint
+from webhooks.db.host_rows import in_chunks
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models.event import Event
 from webhooks.payloads import snapshots

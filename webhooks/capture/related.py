@@ -20,7 +20,7 @@ from webhooks import registry
 from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
 from webhooks.capture.transaction import Key, TransactionState, current_state, may_be_wanted
-from webhooks.db import savepoint
+from webhooks.db.django_internals import savepoint
 from webhooks.errors import log_errors
 from webhooks.models.event import Action, Event
 from webhooks.registry.keys import has_key, is_inserted, key_text

@@ -20,19 +20,9 @@ from webhooks import hooks, registry
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch, log_if_slow
 from webhooks.conf import conf
-from webhooks.db import (
-    MergedSavepoint,
-    PreparedMembers,
-    PreparedRead,
-    Statement,
-    as_sql,
-    can_lock,
-    fetch_each,
-    in_chunks,
-    prepare_members,
-    reading_from,
-    savepoint,
-)
+from webhooks.db import PreparedRead, Statement, as_sql, fetch_each
+from webhooks.db.django_internals import MergedSavepoint, PreparedMembers, prepare_members, reading_from, savepoint
+from webhooks.db.host_rows import can_lock, in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models.columns import TRACE_LENGTH
 from webhooks.models.event import Action, Event

@@ -29,7 +29,7 @@ from webhooks.capture.events import announce, finish_deletion, record, records_l
 from webhooks.capture.prechange import forget_models, read_before_deletion, read_prechange
 from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import call_before_commits, delete_within, savepoint
+from webhooks.db.django_internals import call_before_commits, delete_within, savepoint
 from webhooks.errors import log_errors
 from webhooks.models import webhook_states
 from webhooks.models.event import Action, Event

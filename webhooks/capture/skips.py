@@ -14,7 +14,7 @@ from functools import partial
 from webhooks.capture.context import Actor
 from webhooks.capture.transaction import Change, TransactionState
 from webhooks.conf import conf
-from webhooks.db import savepoint
+from webhooks.db.django_internals import savepoint
 from webhooks.errors import log_errors
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.models.event import Action, Event

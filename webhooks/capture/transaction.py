@@ -27,7 +27,9 @@ from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
 from webhooks.capture.recorded import as_recorded
-from webhooks.db import LockWithNext, ReadWithNext, Statement, as_sql, can_lock, locking_errors
+from webhooks.db import Statement, as_sql
+from webhooks.db.django_internals import LockWithNext, ReadWithNext, locking_errors
+from webhooks.db.host_rows import can_lock
 from webhooks.delivery.wake_up import wake_up
 from webhooks.errors import is_aborted, log_errors
 from webhooks.models.event import Action, Event

@@ -16,7 +16,8 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, savepoint
+from webhooks.db import DatabaseNow
+from webhooks.db.django_internals import savepoint
 from webhooks.delivery import counting
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import about, get_logger

@@ -18,7 +18,8 @@ from django.db import DataError
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import DatabaseClock, atomically, elapsed
+from webhooks.db import atomically, elapsed
+from webhooks.db.clock import DatabaseClock
 from webhooks.delivery.breaker import AvoidedWebhooks, Breaker, Fault
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.compose import compose, credentials, has_templates

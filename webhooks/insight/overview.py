@@ -17,7 +17,8 @@ from django.db.models import Case, OuterRef, Prefetch, Q, QuerySet, When
 
 from webhooks import permissions, registry
 from webhooks.conf import conf
-from webhooks.db import Among, DatabaseNow, Statement, aggregate_sql, as_sql, fetch_all, index_plans, is_postgresql
+from webhooks.db import Among, DatabaseNow, Statement, aggregate_sql, as_sql, fetch_all, is_postgresql
+from webhooks.db.session import index_plans
 from webhooks.insight import statistics
 from webhooks.insight.counts import (
     EACH_CAP,

@@ -18,7 +18,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet, UUIDField
 
 from webhooks import permissions, registry
-from webhooks.db import Among, index_plans
+from webhooks.db import Among
+from webhooks.db.session import index_plans
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip
 from webhooks.models.filters import (

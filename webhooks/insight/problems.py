@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from webhooks import hooks
 from webhooks.conf import conf
-from webhooks.db import atomically, statement_limit, to_utc
+from webhooks.db import atomically, to_utc
+from webhooks.db.session import statement_limit
 from webhooks.hooks import NoticedProblem
 from webhooks.insight.alarms import Alarm, find_alarms
 from webhooks.insight.alarms.causes import MAX_ALARMS

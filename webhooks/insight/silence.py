@@ -18,7 +18,7 @@ from django.db.models import Case, CharField, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Concat
 
 from webhooks import registry
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight import history
 from webhooks.insight.counts import Capped
 from webhooks.insight.wording import clock_time

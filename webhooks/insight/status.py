@@ -20,7 +20,8 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
 from webhooks.conf import conf
-from webhooks.db import elapsed, statement_limit
+from webhooks.db import elapsed
+from webhooks.db.session import statement_limit
 from webhooks.errors import describe_error
 from webhooks.insight import history
 from webhooks.insight.alarms import Alarm, Level, Problem, find_alarms

@@ -21,7 +21,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import registry
-from webhooks.db import Among, index_plans, to_db_time, to_utc
+from webhooks.db import Among, to_db_time, to_utc
+from webhooks.db.session import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models.attempt import Attempt
 from webhooks.models.delivery import Delivery, DeliveryQuerySet

@@ -21,7 +21,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
 from webhooks import permissions
-from webhooks.db import DatabaseNow, index_plans, savepoint
+from webhooks.db import DatabaseNow
+from webhooks.db.django_internals import savepoint
+from webhooks.db.session import index_plans
 from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
 from webhooks.delivery.runs.late import Late, is_waiting
 from webhooks.delivery.wake_up import wake_on_commit

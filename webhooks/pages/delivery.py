@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.bodies import sent_bodies
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.wording import number

@@ -15,7 +15,7 @@ from django.db.models import Count
 from django.utils.translation import gettext as _
 
 from webhooks import payloads, permissions
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.why.rows import near, skip_ids_around
 from webhooks.insight.wording import skip_reason

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
 from webhooks.conf import conf
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.paging import read_page
 from webhooks.models import Action, Event, Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SECTIONS

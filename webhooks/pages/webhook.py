@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from webhooks import permissions
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight import statistics
 from webhooks.insight.alarms import Problem, silent_alarms, webhook_alarms
 from webhooks.insight.counts import open_count

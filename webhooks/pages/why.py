@@ -13,7 +13,7 @@ from django.db import models
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.models import Delivery, Event

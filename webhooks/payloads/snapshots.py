@@ -19,7 +19,8 @@ from django.db import DEFAULT_DB_ALIAS, models
 from rest_framework.fields import BooleanField, IntegerField
 from rest_framework.serializers import BaseSerializer
 
-from webhooks.db import can_lock, in_chunks, savepoint
+from webhooks.db.django_internals import savepoint
+from webhooks.db.host_rows import can_lock, in_chunks
 from webhooks.errors import reraise_job_timeout
 from webhooks.registry.framework import framework
 from webhooks.registry.keys import source_field, with_pks

@@ -28,7 +28,7 @@ from django.utils.module_loading import import_string
 
 from webhooks import registry
 from webhooks.conf import conf
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
 from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.models.queue import QueuedDeliveryQuerySet

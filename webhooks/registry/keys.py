@@ -14,7 +14,8 @@ from django.db import connections, models
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils import timezone
 
-from webhooks.db import AmongKeys, to_db_time, to_utc
+from webhooks.db import to_db_time, to_utc
+from webhooks.db.host_rows import AmongKeys
 
 
 def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:

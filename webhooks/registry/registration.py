@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from webhooks.conf import conf
-from webhooks.db import reading_from
+from webhooks.db.django_internals import reading_from
 from webhooks.errors import reraise_job_timeout
 from webhooks.registry.framework import framework
 from webhooks.registry.keys import key_text, normalize_pk

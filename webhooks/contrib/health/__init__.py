@@ -11,7 +11,8 @@ from collections.abc import Callable
 from django.db import Error
 
 from webhooks.conf import conf
-from webhooks.db import fetch_all, is_postgresql, statement_limit
+from webhooks.db import fetch_all, is_postgresql
+from webhooks.db.session import statement_limit
 from webhooks.insight.alarms import Level, Problem
 from webhooks.insight.status import latest_problems
 from webhooks.insight.wording import in_english

@@ -27,7 +27,7 @@ from dcim.models import Cable, CableTermination
 from webhooks.capture.prechange import read_prechange
 from webhooks.contrib.netbox.actors import other_request
 from webhooks.contrib.netbox.worker import WORKER
-from webhooks.db import MergedSavepoint
+from webhooks.db.django_internals import MergedSavepoint
 from webhooks.errors import get_logger, log_errors
 from webhooks.hooks import CapturedChange, Hooks
 from webhooks.models import Action, Event

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from webhooks.conf import conf
-from webhooks.db import closing_new_connections, statement_limit
+from webhooks.db.session import closing_new_connections, statement_limit
 from webhooks.errors import describe_error, get_logger
 from webhooks.insight.alarms import Problem, find_alarms
 from webhooks.insight.overview import Overview, read_for_alarms

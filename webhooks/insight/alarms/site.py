@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.conf import conf
-from webhooks.db import CLOCK_TOLERANCE
+from webhooks.db.clock import CLOCK_TOLERANCE
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.overview import Overview

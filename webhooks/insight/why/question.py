@@ -15,7 +15,7 @@ from django.db.models import Case, Q, QuerySet, When
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.why import rows, stored, unstored
 from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,

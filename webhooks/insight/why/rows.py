@@ -12,7 +12,8 @@ from django.db.models import OuterRef, Q, Subquery
 
 from webhooks import permissions
 from webhooks.conf import conf
-from webhooks.db import index_plans, to_utc
+from webhooks.db import to_utc
+from webhooks.db.session import index_plans
 from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.queue import HEAD_STATES

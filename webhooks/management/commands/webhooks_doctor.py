@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from django.db import Error
 
 from webhooks.conf import conf
-from webhooks.db import CLOCK_TOLERANCE, DatabaseClock
+from webhooks.db.clock import CLOCK_TOLERANCE, DatabaseClock
 from webhooks.errors import describe_error
 from webhooks.insight.alarms import Alarm, Level, Problem
 from webhooks.insight.alarms.causes import NO_WORKERS

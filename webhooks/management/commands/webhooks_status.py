@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.db import statement_limit
+from webhooks.db.session import statement_limit
 from webhooks.errors import describe_error
 from webhooks.insight.alarms import Alarm, Level
 from webhooks.insight.counts import TOTAL_CAP

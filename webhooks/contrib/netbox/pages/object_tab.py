@@ -26,7 +26,7 @@ from utilities.views import ConditionalLoginRequiredMixin, ViewTab, get_default_
 from webhooks import permissions, registry
 from webhooks.contrib.netbox.pages.display import refreshing_page
 from webhooks.contrib.netbox.pages.links import page_url
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.paging import list_deliveries, list_skips
 from webhooks.insight.wording import number, skip_reason

@@ -24,7 +24,7 @@ from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address, page_url
 from webhooks.contrib.netbox.pages.webhook_form import DUPLICATE
 from webhooks.contrib.netbox.pages.webhooks import listed
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.forms.sections import FORM
 from webhooks.insight import history
 from webhooks.models import Delivery, Webhook

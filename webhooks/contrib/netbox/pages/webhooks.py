@@ -25,7 +25,7 @@ from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterForm, WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhook_switches import SWITCH_ACTIONS
-from webhooks.db import index_plans
+from webhooks.db.session import index_plans
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.wording import number
