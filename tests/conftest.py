@@ -213,6 +213,13 @@ def tested_django(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
+def merged(tested_django: None) -> None:
+    """For tests of statements that share round trips."""
+    if not django_internals.merges_statements():
+        pytest.skip("savepoints are plain")
+
+
+@pytest.fixture
 def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
     """Real commits: no transaction is open unless the test opens one. Tables are emptied afterwards.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+import django
 import pytest
 from django.db import DatabaseError, connection, transaction
 
 from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
-from webhooks.db import execute
+from webhooks.db import django_internals, execute
 from webhooks.db.django_internals import MergedSavepoint
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -29,6 +30,7 @@ def read_and_write() -> None:
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("merged")
 def test_savepoint_and_release_go_with_the_first_and_the_last_statement() -> None:
     with transaction.atomic():
         Thing.objects.create(name="outside")
@@ -38,12 +40,31 @@ def test_savepoint_and_release_go_with_the_first_and_the_last_statement() -> Non
     assert names() == ["inside", "outside"]
 
 
+@pytest.mark.postgresql
+def test_with_a_django_that_was_not_tested_savepoint_and_release_are_statements(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(django, "VERSION", (99, 0, 0, "final", 0))
+    django_internals.merges_statements.cache_clear()
+    try:
+        with transaction.atomic():
+            Thing.objects.create(name="outside")
+            [first, _, _, last] = statements_of(read_and_write)
+            read()
+    finally:
+        django_internals.merges_statements.cache_clear()
+    assert last == f"RELEASE {first}"
+    assert names() == ["inside", "outside"]
+    assert app_log.messages == ["This app was not tested with Django 99.0: each savepoint takes its own round trips"]
+
+
 def read() -> None:
     with MergedSavepoint("default"):
         names()
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("merged")
 def test_a_block_without_a_last_statement_is_released_with_the_next_statement() -> None:
     with transaction.atomic():
         [first, second, third] = statements_of(lambda: (read(), names(), names()))
@@ -53,6 +74,7 @@ def test_a_block_without_a_last_statement_is_released_with_the_next_statement() 
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("merged")
 def test_the_next_block_releases_the_one_before() -> None:
     with transaction.atomic():
         [first, second] = statements_of(lambda: (read(), read()))
@@ -115,6 +137,7 @@ def test_the_next_transaction_releases_nothing() -> None:
 
 
 @pytest.mark.postgresql
+@pytest.mark.usefixtures("merged")
 def test_a_block_without_statements_sends_none() -> None:
     def nothing() -> None:
         with MergedSavepoint("default"):
