@@ -39,7 +39,7 @@ from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, Sta
 from webhooks.models.event import PING
 from webhooks.models.ids import first_id, new_id
 from webhooks.pages import delivery as delivery_page
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.one_database
 

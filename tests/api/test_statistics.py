@@ -15,7 +15,7 @@ from dcim.models import Site
 from tests.support.draining import sweep_step
 from tests.support.makers import make_site_skip, make_webhook
 from tests.support.users import api_client, make_user
-from webhooks.delivery.counting import add_up, roll_up
+from webhooks.delivery.rollup import add_up, roll_up
 from webhooks.models import StatisticDelta, Webhook
 
 ADDRESS = "/api/webhooks/statistics/"

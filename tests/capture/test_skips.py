@@ -21,7 +21,7 @@ from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
 from webhooks.db import to_utc
-from webhooks.delivery import counting, policy, retention, sweep
+from webhooks.delivery import policy, retention, rollup, sweep
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import delivery_id
@@ -316,7 +316,7 @@ def test_the_statistics_count_all_skips_of_a_batch(webhooks_settings: Callable[.
     some = make_webhook(Tracked, conditions={"attr": "name", "value": "1"})
     none = make_webhook(Tracked, enabled=False)
     Tracked.objects.bulk_create(Tracked(name=str(number)) for number in range(5))
-    sweep_step(counting.add_up, 1000)
+    sweep_step(rollup.add_up, 1000)
     counted = Statistic.objects.filter(period=Period.HOUR).values_list("webhook", "skipped")
     assert dict(counted) == {some.pk: 4, none.pk: 5}
 
@@ -330,7 +330,7 @@ def test_a_skip_that_a_later_change_replaces_counts_once(thing: Thing) -> None:
         thing.save()
         thing.status = "retired"
         thing.save()
-    sweep_step(counting.add_up, 1000)
+    sweep_step(rollup.add_up, 1000)
     assert Statistic.objects.get(webhook=webhook, period=Period.HOUR).skipped == 1
 
 

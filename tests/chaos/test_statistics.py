@@ -16,7 +16,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.delivery.counting import add_up
+from webhooks.delivery.rollup import add_up
 from webhooks.models import Attempt, Delivery, Event, Skip, State, Statistic, StatisticDelta, Webhook
 from webhooks.models.queue import OPEN_STATES
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period

@@ -28,7 +28,7 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.contrib import prometheus
 from webhooks.contrib.prometheus import WebhooksCollector
-from webhooks.delivery import counting, sweep
+from webhooks.delivery import rollup, sweep
 from webhooks.models import QueuedDelivery, State, Statistic, StatisticTotal, Sweep, Webhook
 from webhooks.models.statistic import Period
 from webhooks.operations.webhooks import pause
@@ -55,7 +55,7 @@ def scrape() -> Callable[..., float | None]:
 
 
 def roll_up() -> None:
-    sweep_step(counting.add_up, 1000)
+    sweep_step(rollup.add_up, 1000)
 
 
 # What the metrics say

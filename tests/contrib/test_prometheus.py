@@ -24,7 +24,7 @@ from tests.support.servers import free_port
 from tests.support.site import serve_site
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Workers
-from webhooks.delivery import counting
+from webhooks.delivery import rollup
 
 pytestmark = pytest.mark.prometheus
 
@@ -148,7 +148,7 @@ def test_prometheus_shows_what_the_site_did(database: str, inbox: Inbox, redis_u
     good, bad = make_webhook(url=inbox.url(), name="good"), make_webhook(url=inbox.url("status/500"), name="bad")
     make_event(good, bad)
     drain()
-    sweep_step(counting.add_up, 1000)
+    sweep_step(rollup.add_up, 1000)
     workers = Workers(tmp_path, redis_url)
     workers.is_forking = False  # other settings
     with (

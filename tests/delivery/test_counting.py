@@ -23,7 +23,7 @@ from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import atomically, execute, fetch_all
-from webhooks.delivery import counting, retention, sweep
+from webhooks.delivery import counting, retention, rollup, sweep
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, StatisticTotal, Webhook
@@ -117,7 +117,7 @@ def test_deliveries_are_counted_as_their_attempts_are_recorded(inbox: Inbox, web
         Thing.objects.create(name=str(number))
     drain()
     assert Attempt.objects.count() == 60
-    while sweep_step(counting.roll_up, 1000):
+    while sweep_step(rollup.roll_up, 1000):
         pass
     for period in Period:
         sums = totals(period)
@@ -181,23 +181,23 @@ def test_deltas_become_minutes_and_hours(
     for start, kind, count in deltas:
         delta(HOUR + start, row(webhook, kind, attempted=count))
     for _ in range(len(deltas)):
-        sweep_step(counting.roll_up, most)
+        sweep_step(rollup.roll_up, most)
     assert stored("attempted") == expected
     assert not StatisticDelta.objects.exists()
-    assert sweep_step(counting.roll_up, most) == 0
+    assert sweep_step(rollup.roll_up, most) == 0
 
 
 def test_every_column_is_added(webhook: Webhook) -> None:
     for factor in (1, 10):
         delta(HOUR, row(webhook, **{name: factor * number for number, name in enumerate(COUNTS, 1)}))
-        sweep_step(counting.roll_up, 1000)
+        sweep_step(rollup.roll_up, 1000)
     assert totals() == {name: 11 * number for number, name in enumerate(COUNTS, 1)}
 
 
 def test_webhooks_have_different_rows(webhook: Webhook) -> None:
     other = make_webhook(Thing)
     delta(HOUR, row(webhook, attempted=1), row(other, attempted=2))
-    sweep_step(counting.roll_up, 1000)
+    sweep_step(rollup.roll_up, 1000)
     by_webhook = Statistic.objects.filter(period=Period.HOUR).values_list("webhook_id", "attempted")
     assert dict(by_webhook) == {webhook.pk: 1, other.pk: 2}
 
@@ -205,7 +205,7 @@ def test_webhooks_have_different_rows(webhook: Webhook) -> None:
 def test_a_roll_up_takes_the_oldest_deltas_up_to_its_limit(webhook: Webhook) -> None:
     for number in range(5):
         delta(HOUR + 60 * number, row(webhook, attempted=1))
-    assert sweep_step(counting.roll_up, 3) == 3
+    assert sweep_step(rollup.roll_up, 3) == 3
     assert set(StatisticDelta.objects.values_list("start", flat=True)) == {HOUR + 180, HOUR + 240}
 
 
@@ -219,7 +219,7 @@ def test_a_roll_up_that_fails_changes_nothing(webhook: Webhook, monkeypatch: pyt
     real = Statistic.objects.add
     monkeypatch.setattr(Statistic.objects, "add", fail)
     with pytest.raises(ValueError, match="planted"):
-        sweep_step(counting.roll_up, 1000)
+        sweep_step(rollup.roll_up, 1000)
     assert not Statistic.objects.exists()
     assert StatisticDelta.objects.count() == 1
 
@@ -231,7 +231,7 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
     stop = threading.Event()
 
     def work() -> None:
-        while sweep_step(counting.roll_up, 7) or not stop.wait(0.01):
+        while sweep_step(rollup.roll_up, 7) or not stop.wait(0.01):
             pass
 
     crew = [Beside(work) for _ in range(3)]
@@ -240,7 +240,7 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
     stop.set()
     for one in crew:
         one.join()
-    while sweep_step(counting.roll_up, 1000):
+    while sweep_step(rollup.roll_up, 1000):
         pass
     assert stored("attempted", "delay_100") == {
         (60, 0, "", 101, 67), (60, 60, "", 100, 67), (60, 120, "", 99, 66), (3600, 0, "", 300, 200),
@@ -251,8 +251,8 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
 def test_a_roll_up_leaves_out_deltas_of_another_one(webhook: Webhook) -> None:
     delta(HOUR, row(webhook, attempted=1))
     with session("SELECT id FROM rq_webhooks_statisticdelta FOR UPDATE"):
-        assert sweep_step(counting.roll_up, 1000) == 0
-    assert sweep_step(counting.roll_up, 1000) == 1
+        assert sweep_step(rollup.roll_up, 1000) == 0
+    assert sweep_step(rollup.roll_up, 1000) == 1
 
 
 # Skips
@@ -265,8 +265,8 @@ def skip(webhook: Webhook, start: int = HOUR) -> Skip:
 def test_each_skip_counts_once_in_its_minute_and_its_hour(webhook: Webhook) -> None:
     for start in (0, 0, 0, 60, 3600):
         skip(webhook, HOUR + start)
-    assert [sweep_step(counting.count_skips, 2) for _ in range(4)] == [2, 2, 1, 0]
-    sweep_step(counting.roll_up, 1000)
+    assert [sweep_step(rollup.count_skips, 2) for _ in range(4)] == [2, 2, 1, 0]
+    sweep_step(rollup.roll_up, 1000)
     assert stored("skipped") == {
         (60, 0, "", 3), (60, 60, "", 1), (60, 3600, "", 1), (3600, 0, "", 4), (3600, 3600, "", 1),
     }  # fmt: skip
@@ -278,7 +278,7 @@ def test_skips_count_beside_attempts(webhook: Webhook) -> None:
     delta(HOUR, row(webhook, attempted=2), row(webhook, "timeout", attempted=3))
     skip(webhook)
     skip(other := make_webhook(Thing))
-    assert sweep_step(counting.add_up, 1000) == 4, "two skips and two deltas"
+    assert sweep_step(rollup.add_up, 1000) == 4, "two skips and two deltas"
     assert stored("attempted", "skipped") == {
         (60, 0, "", 2, 1), (3600, 0, "", 2, 1), (60, 0, "timeout", 3, 0), (3600, 0, "timeout", 3, 0),
         (60, 0, "", 0, 1), (3600, 0, "", 0, 1),
@@ -291,9 +291,9 @@ def test_skips_count_before_they_are_deleted(webhook: Webhook, webhooks_settings
     webhooks_settings(SKIPS_PER_WEBHOOK=3)
     for _ in range(7):
         skip(webhook)
-    sweep_step(counting.count_skips, counted_before)
+    sweep_step(rollup.count_skips, counted_before)
     assert sweep_step(retention.purge_skips) == 4
-    sweep_step(counting.add_up, 1000)
+    sweep_step(rollup.add_up, 1000)
     assert Skip.objects.count() == 3
     assert totals() == {"skipped": 7}
 
@@ -301,8 +301,8 @@ def test_skips_count_before_they_are_deleted(webhook: Webhook, webhooks_settings
 def test_a_count_that_fails_changes_nothing(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     skip(webhook)
     for work in (
-        lambda: sweep_step(counting.count_skips, 9),
-        lambda: atomically(lambda: counting.delete_skips([Skip.objects.get().pk]), "default"),
+        lambda: sweep_step(rollup.count_skips, 9),
+        lambda: atomically(lambda: rollup.delete_skips([Skip.objects.get().pk]), "default"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(QuerySet, "update", fail)
@@ -321,12 +321,12 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
     webhooks, stop = [webhook, make_webhook(Thing)], threading.Event()
 
     def count() -> None:
-        while sweep_step(counting.add_up, 7) or not stop.wait(0.01):
+        while sweep_step(rollup.add_up, 7) or not stop.wait(0.01):
             pass
 
     def delete() -> None:
         while (ids := list(Skip.objects.order_by("?").values_list("pk", flat=True)[:5])) or not stop.wait(0.01):
-            atomically(partial(counting.delete_skips, ids), "default")
+            atomically(partial(rollup.delete_skips, ids), "default")
 
     crew = [Beside(count), Beside(count), Beside(delete), Beside(delete)]
     for number in range(200):
@@ -334,7 +334,7 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
     stop.set()
     for one in crew:
         one.join()
-    while sweep_step(counting.add_up, 1000):
+    while sweep_step(rollup.add_up, 1000):
         pass
     assert totals() == totals(Period.MINUTE) == {"skipped": 200}
 
@@ -343,8 +343,8 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
 def test_skips_that_another_worker_counts_are_left_out(webhook: Webhook) -> None:
     skip(webhook)
     with session("SELECT id FROM rq_webhooks_skip FOR UPDATE"):
-        assert sweep_step(counting.count_skips, 1000) == 0
-    assert sweep_step(counting.count_skips, 1000) == 1
+        assert sweep_step(rollup.count_skips, 1000) == 0
+    assert sweep_step(rollup.count_skips, 1000) == 1
 
 
 @pytest.mark.postgresql
@@ -352,7 +352,7 @@ def test_uncounted_skips_are_found_by_their_index(webhook: Webhook) -> None:
     Skip.objects.bulk_create(Skip(webhook=webhook, counted=number > 3) for number in range(5000))
     execute("default", "ANALYZE rq_webhooks_skip")
     with CaptureQueriesContext(connection) as captured:
-        assert sweep_step(counting.count_skips, 1000) == 4
+        assert sweep_step(rollup.count_skips, 1000) == 4
     [statement] = [one["sql"] for one in captured if one["sql"].startswith('SELECT "rq_webhooks_skip"."id"')]
     plan = "\n".join(line for (line,) in fetch_all("default", f"EXPLAIN {statement}"))
     assert "rq_webhooks_skip_uncounted" in plan, plan
@@ -393,11 +393,11 @@ def test_a_webhook_is_deleted_with_its_statistics(webhook: Webhook) -> None:
     other = make_webhook(Thing)
     for _ in range(2):
         delta(HOUR, row(webhook, attempted=1), row(other, attempted=1))
-        sweep_step(counting.roll_up, 1)
+        sweep_step(rollup.roll_up, 1)
     delta(HOUR, row(webhook, attempted=1), row(other, attempted=1))
     delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
     assert set(Statistic.objects.values_list("webhook", flat=True)) == {other.pk}
-    sweep_step(counting.roll_up, 1000)
+    sweep_step(rollup.roll_up, 1000)
     assert set(Statistic.objects.values_list("webhook", "attempted")) == {(other.pk, 3)}
 
 
@@ -414,7 +414,7 @@ def test_a_webhook_that_is_deleted_during_a_roll_up_leaves_nothing_after_the_nex
 
     real = Statistic.objects.add
     monkeypatch.setattr(Statistic.objects, "add", add_and_delete)
-    assert sweep_step(counting.roll_up, 1000) == 1
+    assert sweep_step(rollup.roll_up, 1000) == 1
     assert Statistic.objects.filter(webhook=webhook.pk).count() == 2
     assert sweep_step(retention.purge_statistics) >= 3
     assert list(StatisticTotal.objects.values_list("webhook", "attempted")) == [(other.pk, 1)]

@@ -25,7 +25,7 @@ from webhooks.delivery import retention
 from webhooks.models import Attempt, Body, Delivery, Event, Method, State, Webhook
 from webhooks.operations.webhooks import rotate_keys
 from webhooks.security.encryption import Secret
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.support.draining import sweep_step
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery.counting import roll_up
+from webhooks.delivery.rollup import roll_up
 from webhooks.insight import statistics
 from webhooks.insight.statistics import Figures
 from webhooks.models import StatisticDelta, Webhook

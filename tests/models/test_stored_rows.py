@@ -24,7 +24,7 @@ from webhooks.models.attempt import pack_headers, unpack_headers
 from webhooks.models.ids import delivery_id
 from webhooks.models.worker import in_worker_transaction
 from webhooks.operations import kinds
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.usefixtures("database")
 

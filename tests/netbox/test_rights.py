@@ -31,7 +31,7 @@ from tests.support.netbox_users import browser, grant, make_user
 from users.models import ObjectPermission, Token, User
 from webhooks import registry
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.django_db
 

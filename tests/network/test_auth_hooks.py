@@ -36,7 +36,7 @@ from webhooks.network.auth import STRATEGIES, Credentials, authenticate, exchang
 from webhooks.network.auth.strategies import Strategy, with_secrets
 from webhooks.operations import trial
 from webhooks.outcome import Outcome
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 EXAMPLE = re.compile(r"^```python\n([^`]*HTTPDigestAuth[^`]*)^```", re.MULTILINE)

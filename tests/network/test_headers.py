@@ -7,7 +7,7 @@ import time
 import pytest
 
 from webhooks.network import headers
-from webhooks.text import redact
+from webhooks.text.redaction import redact
 
 
 def test_lines_are_parsed_in_order() -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from webhooks.pages.delivery import BODY_FILE, MAX_ARGUMENT, curl
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 # Stands in for curl, and prints its arguments.
 PRINT = f"curl() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"; }}"

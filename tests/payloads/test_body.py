@@ -26,7 +26,7 @@ from tests.support.makers import events, make_webhook
 from tests.testapp.models import Label, Thing
 from webhooks import payloads, registry
 from webhooks.models import Event
-from webhooks.text import dumps
+from webhooks.text.json_text import dumps
 
 WHEN = datetime(2026, 11, 24, 13, 19, 33, 120456, tzinfo=UTC)
 

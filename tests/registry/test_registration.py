@@ -30,7 +30,7 @@ from users.models import User
 from webhooks import registry, text
 from webhooks.registry.keys import normalize_pk
 from webhooks.registry.registration import is_sensitive, sensitive_fields
-from webhooks.text import drop_keys
+from webhooks.text.json_text import drop_keys
 
 # Sensitive fields
 

@@ -35,7 +35,7 @@ from webhooks.models import Event, Run
 from webhooks.models.filters import Filter, Rows, filter_time, filters_of, incomplete
 from webhooks.operations import runs
 from webhooks.permissions.redaction import Redaction
-from webhooks.text import replace_half_surrogates
+from webhooks.text.json_text import replace_half_surrogates
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
 KEY: Any = {"min_value": 1, "max_value": 2**63 - 1, "required": False}  # of a filter by a primary key

@@ -26,7 +26,7 @@ from webhooks.models import Event, Skip
 from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.operations import replays
 from webhooks.operations.run_filters import needs_permission
-from webhooks.text import replace_half_surrogates
+from webhooks.text.json_text import replace_half_surrogates
 
 
 class EventSummarySerializer(ReadOnlySerializer[Event]):

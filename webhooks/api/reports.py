@@ -28,7 +28,7 @@ from webhooks.api.fields import (
 from webhooks.api.webhooks import WebhookSummarySerializer
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.delivery.counting import MINUTE_DAYS
+from webhooks.delivery.rollup import MINUTE_DAYS
 from webhooks.insight import statistics
 from webhooks.insight.status import read_status
 from webhooks.insight.why import UnknownObject, why

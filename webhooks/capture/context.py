@@ -22,7 +22,8 @@ from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.framework import framework
 from webhooks.registry.registration import is_sensitive
-from webhooks.text import clean, drop_keys, dumps, short_repr, username_of
+from webhooks.text import clean, short_repr, username_of
+from webhooks.text.json_text import drop_keys, dumps
 
 logger = get_logger(__name__)
 

@@ -25,7 +25,8 @@ from webhooks.models.webhook import Webhook
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.keys import has_key
 from webhooks.registry.registration import Registration
-from webhooks.text import NAME_LENGTH, NotJSONSerializable, clean, dumps
+from webhooks.text import NAME_LENGTH, clean
+from webhooks.text.json_text import NotJSONSerializable, dumps
 
 # The columns of an event that the caller determines.
 COLUMNS = ("object_type", "object_id", "object_repr", "data", "snapshots", "changed")

@@ -18,7 +18,8 @@ from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
 from webhooks.models.event import Action, Event
 from webhooks.models.skip import Refusal, Rule
-from webhooks.text import clean, json_equal
+from webhooks.text import clean
+from webhooks.text.json_text import json_equal
 
 
 class FilterError(Exception):

@@ -31,7 +31,8 @@ from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.keys import key_text, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import without_hidden
-from webhooks.text import NotJSONSerializable, TooLong, clean, dumps, last_line
+from webhooks.text import clean, last_line
+from webhooks.text.json_text import NotJSONSerializable, TooLong, dumps
 
 logger = get_logger(__name__)
 

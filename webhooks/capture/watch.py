@@ -19,7 +19,7 @@ from webhooks.payloads import Unsendable, too_large
 from webhooks.payloads.snapshots import is_stock
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import is_hidden, serializer_fields
-from webhooks.text import LEAST_OF_ITEM, Room, TooLong
+from webhooks.text.json_text import LEAST_OF_ITEM, Room, TooLong
 
 logger = get_logger(__name__)
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop, pgettext_lazy
 
 from webhooks.conditions.patterns import Deadline
-from webhooks.text import json_equal
+from webhooks.text.json_text import json_equal
 
 SIDES = ("prechange", "postchange")
 MISSING = object()

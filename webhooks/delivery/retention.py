@@ -18,7 +18,7 @@ from django.utils import timezone
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
 from webhooks.db.django_internals import savepoint
-from webhooks.delivery import counting
+from webhooks.delivery import rollup
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.errors import about, get_logger
 from webhooks.models import (
@@ -190,7 +190,7 @@ def purge_skips(floors: ScanFloors | None = None) -> int:
         older = Skip.objects.filter(webhook=pk, pk__lte=border).order_by("pk")
         ids += older.values_list("pk", flat=True)[:PIECE]
     ids = ids[:PIECE]
-    counting.delete_skips(ids)
+    rollup.delete_skips(ids)
     return len(ids)
 
 
@@ -202,7 +202,7 @@ def purge_runs() -> int:
 
 def purge_statistics() -> int:
     """Delete statistics after the retention of their period, and those of deleted webhooks."""
-    periods = ((Period.MINUTE, counting.MINUTE_DAYS), (Period.HOUR, conf.statistic_days))
+    periods = ((Period.MINUTE, rollup.MINUTE_DAYS), (Period.HOUR, conf.statistic_days))
     old = sum(Statistic.objects.delete_old(period, days, PIECE) for period, days in periods)
     return old + Statistic.objects.delete_left(PIECE)
 

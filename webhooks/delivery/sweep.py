@@ -23,7 +23,7 @@ from django.dispatch import Signal
 from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, elapsed, to_utc
-from webhooks.delivery import counting, retention
+from webhooks.delivery import retention, rollup
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.retention import More
@@ -137,7 +137,7 @@ class Sweeper:
         return sum(step() for step in self._urgent_steps())
 
     def _urgent_steps(self) -> list[Step]:
-        steps: list[Step] = [unblock_lanes, partial(counting.add_up, MOST, self._skips, self._deltas)]
+        steps: list[Step] = [unblock_lanes, partial(rollup.add_up, MOST, self._skips, self._deltas)]
         large: list[Step] = [expire_leases, search_claims, hasten_heads]
         return [*(partial(self._run_old, step) for step in large), *(partial(self._run, step) for step in steps)]
 

@@ -24,7 +24,8 @@ from webhooks.models.columns import (
     json_parts,
 )
 from webhooks.models.ids import new_id
-from webhooks.text import NAME_LENGTH, dumps, short_json
+from webhooks.text import NAME_LENGTH
+from webhooks.text.json_text import dumps, short_json
 
 # Characters of the JSON text of one value in ``Skip.detail``.
 VALUE_LENGTH = 200

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from webhooks.error_kinds import ErrorKind, kind_of_status
 from webhooks.outcome import StoredRequest
-from webhooks.text import REDACTED, clean
+from webhooks.text import clean
+from webhooks.text.redaction import REDACTED
 
 # Headers with credentials or signatures. Their values are never stored.
 SECRET_NAMES = {"authorization", "cookie", "x-hook-signature", "webhook-signature"}

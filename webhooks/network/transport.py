@@ -24,7 +24,8 @@ from webhooks.network.attempt import REASON_LENGTH, Refused, Request, explain, i
 from webhooks.network.loop import Limits, Loop, Socket, Steps, usable_descriptors
 from webhooks.network.url_policy import PORTS
 from webhooks.outcome import Outcome
-from webhooks.text import clean, redact
+from webhooks.text import clean
+from webhooks.text.redaction import redact
 
 # The stored part of the headers of an answer, as in GitLab.
 _HEADERS_KEPT = 50

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any
 
 from webhooks.operations.manifest import InvalidFile
-from webhooks.text import MAX_JSON_DEPTH, clean
+from webhooks.text import clean
+from webhooks.text.json_text import MAX_JSON_DEPTH
 
 try:
     import yaml

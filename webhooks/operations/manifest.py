@@ -27,7 +27,8 @@ from webhooks.operations import edits
 from webhooks.operations.webhooks import StaleSettings, check_webhook, delete_webhooks, save_webhook
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
-from webhooks.text import clean, json_equal
+from webhooks.text import clean
+from webhooks.text.json_text import json_equal
 
 WEBHOOKS = "webhooks"
 """The only key of a file: the list of its webhooks."""

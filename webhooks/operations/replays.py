@@ -38,7 +38,8 @@ from webhooks.insight import history
 from webhooks.models import Action, Event, Run
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import EACH, few_failed, filters_of, without_options
-from webhooks.text import dumps, last_line
+from webhooks.text import last_line
+from webhooks.text.json_text import dumps
 
 # The columns that a replay copies from the original event.
 KEPT_COLUMNS = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")

@@ -43,7 +43,8 @@ from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
-from webhooks.text import dumps, last_line
+from webhooks.text import last_line
+from webhooks.text.json_text import dumps
 
 # The longest time (seconds) that a user waits for the answer to a test.
 MAX_SECONDS = 10

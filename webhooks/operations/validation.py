@@ -23,7 +23,7 @@ from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.registry import label_of
 from webhooks.security import signing
 from webhooks.security.encryption import Secret
-from webhooks.text import MAX_JSON_DEPTH, json_depth
+from webhooks.text.json_text import MAX_JSON_DEPTH, json_depth
 
 logger = get_logger(__name__)
 

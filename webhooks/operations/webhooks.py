@@ -39,7 +39,8 @@ from webhooks.permissions import is_partial, may, may_view_all, of_viewable_obje
 from webhooks.registry import label_of
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
-from webhooks.text import clean, dumps, username_of
+from webhooks.text import clean, username_of
+from webhooks.text.json_text import dumps
 
 FORGET = "forget_previous_secret"
 

@@ -28,7 +28,7 @@ from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.pages.event import Change
 from webhooks.pages.links import acts_on
 from webhooks.permissions.redaction import WHO_SEES_ALL, Redaction, explain
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 # The timeline shows this many attempts, the newest.
 MAX_ATTEMPTS = 50

@@ -25,7 +25,7 @@ from webhooks.models.queue import ENDED_STATES
 from webhooks.pages.links import Link
 from webhooks.payloads import SendableEvent
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
-from webhooks.text import json_equal
+from webhooks.text.json_text import json_equal
 
 # The page of an event shows this many deliveries, and this many skips.
 MAX_DELIVERIES = 100

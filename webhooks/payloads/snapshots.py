@@ -26,7 +26,7 @@ from webhooks.registry.framework import framework
 from webhooks.registry.keys import source_field, with_pks
 from webhooks.registry.registration import Registration
 from webhooks.registry.sources import is_hidden, output_of, serializer_fields, source_names
-from webhooks.text import json_equal
+from webhooks.text.json_text import json_equal
 
 Snapshot = dict[str, Any]
 Fields = dict[str, "models.Field[Any, Any]"]

@@ -12,7 +12,7 @@ from rest_framework.serializers import BaseSerializer, Field
 from rest_framework.utils.serializer_helpers import BindingDict
 
 from webhooks.registry.registration import Registration, sensitive_names
-from webhooks.text import TOO_DEEP, NotJSONSerializable
+from webhooks.text.json_text import TOO_DEEP, NotJSONSerializable
 
 _SCALARS = (str, int, float, type(None))
 _OF_MANAGERS = ("all", "first", "last")  # these lead to the objects of the relation before them

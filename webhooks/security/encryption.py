@@ -24,7 +24,7 @@ from django.utils.translation import gettext, gettext_lazy
 
 from webhooks.conf import conf
 from webhooks.errors import why_failed
-from webhooks.text import REDACTED
+from webhooks.text.redaction import REDACTED
 
 # Encrypted texts begin with this.
 PREFIX = "fernet:"

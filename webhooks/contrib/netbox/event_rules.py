@@ -36,7 +36,8 @@ from webhooks.models import Event, Webhook
 from webhooks.operations.webhooks import ChangedMeanwhile, check_webhook, save_webhook, set_enabled
 from webhooks.payloads import snapshots, snapshots_json
 from webhooks.permissions import Operator
-from webhooks.text import NAME_LENGTH, NotJSONSerializable, clean, dumps, one_line, username_of
+from webhooks.text import NAME_LENGTH, clean, one_line, username_of
+from webhooks.text.json_text import NotJSONSerializable, dumps
 
 logger = get_logger(__name__)
 

@@ -45,7 +45,8 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.skip import Rule
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
-from webhooks.text import clean, json_equal, last_line
+from webhooks.text import clean, last_line
+from webhooks.text.json_text import json_equal
 
 # How objects change without being captured. The second text is for models with ``webhooks.WebhookManager``.
 DELETED = gettext_lazy("raw SQL, a data migration or a cascade in the database")

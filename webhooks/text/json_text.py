@@ -1,84 +1,17 @@
-"""Text and JSON from outside: storable in every database, free of deceptive characters, and with secrets redacted."""
+"""JSON: what may be sent and stored as it, and its text."""
 
 from __future__ import annotations
 
 import decimal
-import html
 import json
 import re
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import accumulate
 from typing import Any
 
 from rest_framework.utils.encoders import JSONEncoder
-
-# Invisible characters, which can deceive a reader: control characters, and characters that change the direction of a
-# text. Line breaks and tabs are apart: some texts may contain them.
-_CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
-_INVISIBLE = re.compile(f"[{_CONTROLS}]")
-_INVISIBLE_OR_BREAK = re.compile(f"[{_CONTROLS}\t\n\r\u061c\u200e\u200f]")
-
-NAME_LENGTH = 200  # characters of the name of an object
-
-# A name of a header, as a pattern. RFC 9110, 5.6.2.
-HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-
-
-def clean(text: str, length: int | None = None) -> str:
-    """Remove NUL and lone surrogates, which PostgreSQL refuses, and cut the text to ``length`` characters."""
-    if not text.isascii():  # nearly all headers of responses are
-        text = text.encode("utf-8", "replace").decode()
-    return text.replace("\0", "")[:length]
-
-
-def as_uuid(term: str) -> uuid.UUID | None:
-    """The UUID in a request. None if it is not one."""
-    try:
-        return uuid.UUID(term)
-    except ValueError:
-        return None
-
-
-def as_key(term: str) -> int:
-    """The primary key in a request. Returns 0, which no row has, if it is not a number that the database accepts."""
-    return int(term) if term.isdecimal() and len(term) < 19 else 0
-
-
-def short_repr(value: Any) -> str:
-    """The ``repr`` of a value, at most 60 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def username_of(user: Any) -> str:
-    """The name of a user as text, empty if there is none. ``get_username()`` of a host's user may return anything."""
-    name = user.get_username() if hasattr(user, "get_username") else user
-    return "" if name is None else str(name)
-
-
-def last_line(text: str) -> str:
-    """The last line of a traceback: the error itself."""
-    return text.strip().rpartition("\n")[2]
-
-
-def escape_invisible(text: str) -> str:
-    """Replace each invisible character by its escape, such as ``\\u202e``."""
-    return _INVISIBLE.sub(_escape, text)
-
-
-def one_line(text: str) -> str:
-    """As ``escape_invisible``, line breaks and tabs included."""
-    return _INVISIBLE_OR_BREAK.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
-
-
-# JSON
 
 # Lists and objects may be nested this deep. Some parsers give up at a hundred levels.
 MAX_JSON_DEPTH = 100
@@ -293,85 +226,3 @@ def _leaf_problems(path: str, value: Any) -> Iterator[str]:
             yield f"{short} is a number with more digits than can be read again"
         else:
             yield f"{short}: {error}"
-
-
-# Redaction
-
-REDACTED = "********"
-
-# If a text was cut off within a secret, the beginning of that secret is redacted from this many characters on.
-MIN_PREFIX = 4
-
-# The most that ``redact`` searches: the length of the text times the length of all secrets. 8 KB by 8 KB is 67 million.
-MAX_SEARCHED = 100_000_000
-
-
-def redact(text: str, secrets: Collection[str]) -> str:
-    """Replace each secret by asterisks, also if JSON, URL or HTML escapes spell it, or several of these.
-
-    A text that takes too long to search becomes asterisks as a whole.
-    """
-    secrets = [secret for secret in secrets if secret]
-    if not secrets:
-        return text
-    if len(text) * sum(map(len, secrets)) > MAX_SEARCHED:
-        return REDACTED
-    spans = sorted(span for decoded in _decodings(text) for secret in secrets for span in _spans_of(secret, *decoded))
-    parts, end = [], 0
-    for first, last in spans:
-        if first >= end:
-            parts += [text[end:first], REDACTED]
-        end = max(end, last)
-    return "".join([*parts, text[end:]])
-
-
-def _spans_of(secret: str, text: str, places: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The spans of a secret, as places in the original text; and of its beginning, if the text ends with that."""
-    start = text.find(secret)
-    while start >= 0:
-        yield places[start], places[start + len(secret)]
-        start = text.find(secret, start + len(secret))
-    text, end = text.rstrip(CUT_OFF), places[len(text)]
-    start = text.find(secret[0], max(0, len(text) - len(secret) + 1))
-    while start >= 0 and not secret.startswith(text[start:]):
-        start = text.find(secret[0], start + 1)
-    if start >= 0 and end - places[start] >= MIN_PREFIX:
-        yield places[start], end
-
-
-# Marks an escape that is cut off at the end of the text; ``clean`` leaves no other NUL.
-CUT_OFF = "\0"
-
-_JSON_CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-
-# The escapes of JSON, HTML and URLs, each with its decoder. Every repetition is bounded: receivers write these texts.
-_ESCAPES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
-    (
-        re.compile(r"\\u([0-9a-fA-F]{4})|\\([^u])|\\(?:u[0-9a-fA-F]{0,3})?\Z", re.DOTALL),
-        lambda found: chr(int(found[1], 16)) if found[1] else _JSON_CONTROLS.get(found[2], found[2] or CUT_OFF),
-    ),
-    (
-        re.compile(r"&(?:#[0-9]{1,10}|#[xX][0-9a-fA-F]{1,10}|amp|lt|gt|quot|apos);|&[#0-9A-Za-z]{0,12}\Z"),
-        lambda found: html.unescape(found[0]) if found[0].endswith(";") else CUT_OFF,
-    ),
-    (
-        re.compile(r"%([0-9a-fA-F]{2})|(\+)|%[0-9a-fA-F]?\Z"),
-        lambda found: chr(int(found[1], 16)) if found[1] else " " if found[2] else CUT_OFF,
-    ),
-]
-
-
-def _decodings(text: str) -> list[tuple[str, Sequence[int]]]:
-    """The text as it is, and with every combination of the three kinds of escapes decoded. Each with the place in the
-    text where each of its characters begins, and the end."""
-    decodings: list[tuple[str, Sequence[int]]] = [(text, range(len(text) + 1))]
-    for escapes, meaning in _ESCAPES:
-        for encoded, places in [one for one in decodings if escapes.search(one[0])]:
-            parts, found_places, last = [], list[int](), 0
-            for found in escapes.finditer(encoded):
-                start, character = found.start(), meaning(found)
-                parts += [encoded[last:start], character]
-                found_places += [*places[last:start], *[places[start]] * len(character)]
-                last = found.end()
-            decodings.append(("".join([*parts, encoded[last:]]), [*found_places, *places[last:]]))
-    return decodings
