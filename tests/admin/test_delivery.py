@@ -61,6 +61,7 @@ class TestList:
         Webhook.objects.update(enabled=False)
         assert "webhook is disabled" in page(admin_client, DELIVERIES)
 
+    @pytest.mark.cost
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2)
         page(admin_client, DELIVERIES)
@@ -376,6 +377,7 @@ class TestOneDelivery:
         assert "#2+: this delivery" in page(admin_client, change_of(waiting[-1]))
         assert "#2: this delivery" in page(admin_client, change_of(waiting[0]))
 
+    @pytest.mark.cost
     def test_attempts_and_lane_do_not_add_queries(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, State.PENDING)
         make_attempt(delivery)

@@ -98,6 +98,7 @@ class TestEvents:
         for listed in (shown, page(admin_client, EVENTS)):
             assert f'wh-failed">{pill}</span>' in listed
 
+    @pytest.mark.cost
     def test_the_list_shows_the_kind_of_failure_without_more_queries(self, admin_client: Client) -> None:
         make_site_event(1, error="KeyError")
         few = statements(admin_client, EVENTS)
@@ -114,6 +115,7 @@ class TestEvents:
         assert "broken" in shown
         assert "in order" not in shown
 
+    @pytest.mark.cost
     def test_the_list_has_a_fixed_number_of_capped_queries(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_event()
         page(admin_client, EVENTS)
@@ -283,6 +285,7 @@ def test_the_value_that_a_condition_found_requires_the_permission_to_view_payloa
     assert staff("read_payload_event").get(SKIPS).status_code == 403
 
 
+@pytest.mark.cost
 def test_the_number_of_queries_does_not_grow_with_the_rows(admin_client: Client, webhook: Webhook) -> None:
     make_site_skip(webhook)
     few = len(statements(admin_client, SKIPS))

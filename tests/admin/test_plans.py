@@ -78,6 +78,7 @@ def client(down: Webhook) -> Client:
     return browser(boss)
 
 
+@pytest.mark.cost
 def test_no_page_reads_the_finished_deliveries(down: Webhook, client: Client) -> None:
     pages = [STATUS, f"{STATUS}parts/", reverse("admin:index"), WEBHOOKS, change_of(down)]
     queue = QueuedDelivery.objects.order_by()

@@ -65,6 +65,7 @@ def test_the_list_and_the_page_show_what_a_run_does_and_how_far_it_is(admin_clie
         assert text in page
 
 
+@pytest.mark.cost
 def test_the_list_takes_as_many_queries_for_many_runs_as_for_one(admin_client: Client) -> None:
     def statements() -> int:
         with CaptureQueriesContext(connection) as captured:
@@ -455,6 +456,7 @@ def test_the_question_has_a_number_before_all_are_counted_and_then_the_true_one(
     assert "hx-get" not in counted
 
 
+@pytest.mark.cost
 def test_the_page_of_a_recovery_takes_as_many_queries_whatever_the_number_of_rows_webhooks_and_models(
     admin_client: Client,
 ) -> None:

@@ -121,6 +121,7 @@ class TestPage:
         assert "webhooks OwnWorker" in shown
         assert "webhooks rq's stock worker" in shown
 
+    @pytest.mark.cost
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
         page(admin_client, STATUS)
@@ -140,6 +141,7 @@ class TestPage:
         for name in SECRET_FIELDS:
             assert f'"rq_webhooks_webhook"."{name}",' not in read
 
+    @pytest.mark.cost
     def test_counts_have_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
         counting = [sql for sql in self.statements(admin_client) if "COUNT(" in sql]
         assert all(sql.count("COUNT(") <= sql.count("LIMIT 501") + sql.count("LIMIT 10001") for sql in counting)
@@ -553,6 +555,7 @@ class TestNotice:
         assert named
         assert said == " · ".join(["Webhooks: see what is wrong", *named, "Why didn't it fire?"])
 
+    @pytest.mark.cost
     def test_it_is_read_once_in_some_seconds(
         self, admin_client: Client, webhook: Webhook, serving: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -346,6 +346,7 @@ class TestList:
         assert "failing" in shown
         assert "HTTP 500" in shown
 
+    @pytest.mark.cost
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         add_unregistered(webhook)
         page(admin_client, WEBHOOKS)
@@ -475,6 +476,7 @@ class TestDeletion:
         messages_after(admin_client, WEBHOOKS, **chosen, post="yes")
         assert not Webhook.objects.exists()
 
+    @pytest.mark.cost
     def test_deletion_does_not_load_deliveries(self, admin_client: Client, webhook: Webhook) -> None:
         other = make_site_delivery(make_webhook(Site))
         for delivery in make_site_deliveries(webhook, 30):

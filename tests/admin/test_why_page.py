@@ -130,6 +130,7 @@ def test_it_shows_only_what_the_user_may_view(active_only: Webhook) -> None:
     assert "planned" not in shown, "the value is data of the object"
 
 
+@pytest.mark.cost
 def test_the_number_of_queries_does_not_grow(admin_client: Client, active_only: Webhook) -> None:
     site = Site.objects.create(name="Berlin", slug="berlin", status="planned")
     ContentType.objects.get_for_models(Site, Device)

@@ -104,6 +104,7 @@ def test_a_page_without_a_match_may_have_a_next_page(api: APIClient, monkeypatch
     assert pages == [[], [oldest]]
 
 
+@pytest.mark.cost
 def test_a_page_is_read_without_counting(api: APIClient) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
     with CaptureQueriesContext(connection) as queries:
@@ -111,6 +112,7 @@ def test_a_page_is_read_without_counting(api: APIClient) -> None:
     assert not [sql for sql in selects(queries) if "COUNT" in sql]
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize(
     ("url", "most"),
     [(WEBHOOKS, 2), (DELIVERIES, 5), (EVENTS, 2)],
@@ -132,6 +134,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: 
     assert count() == few <= most
 
 
+@pytest.mark.cost
 def test_lists_do_not_load_columns_that_they_do_not_show(api: APIClient) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
     for url in (DELIVERIES, EVENTS):

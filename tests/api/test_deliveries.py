@@ -144,6 +144,7 @@ def test_a_time_before_or_after_all_ids_finds_all_rows_or_none(
         assert len(api.get(f"{url}?created_before={time}").json()["results"]) == before
 
 
+@pytest.mark.cost
 def test_one_delivery_takes_three_queries_and_shows_a_hundred_attempts(api: APIClient) -> None:
     delivery = make_delivery(make_webhook(Thing), State.FAILED)
     for number in range(105):

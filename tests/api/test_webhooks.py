@@ -290,6 +290,7 @@ def test_fields_that_workers_write_are_read_only(api: APIClient) -> None:
     assert (webhook.disabled_reason, webhook.last_failure, webhook.is_paused) == ("", "", False)
 
 
+@pytest.mark.cost
 def test_deleting_a_webhook_deletes_its_deliveries_in_a_fixed_number_of_queries(api: APIClient) -> None:
     others = make_delivery(make_webhook(Thing))
     costs = []

@@ -198,6 +198,7 @@ def test_an_error_of_the_present_object_needs_the_permission_to_view_events() ->
     assert "its data cannot be written. RuntimeError: this serializer is broken." in verdict["text"]
 
 
+@pytest.mark.cost
 def test_the_queries_for_a_user_do_not_grow_with_the_webhooks() -> None:
     counts = []
     for _ in range(2):
@@ -213,6 +214,7 @@ def test_the_queries_for_a_user_do_not_grow_with_the_webhooks() -> None:
     assert counts[0] == counts[1]
 
 
+@pytest.mark.cost
 def test_a_superuser_costs_no_query_more_than_code_that_sees_everything(admin_user: Any) -> None:
     make_webhook(Thing)
     thing, counts = Thing.objects.create(name="a"), []

@@ -109,6 +109,7 @@ def test_without_atomic_requests_nothing_is_put_together(client: Client, monkeyp
     assert client.post("/change/").content == b"1"
 
 
+@pytest.mark.cost
 def test_a_request_that_only_reads_costs_nothing(client: Client, webhooks_settings: Callable[..., None]) -> None:
     costs = []
     for is_on in (False, True):
@@ -180,6 +181,7 @@ def test_middleware_around_the_view_cannot_take_back_what_the_view_committed(cli
     assert not connection.in_atomic_block
 
 
+@pytest.mark.cost
 def test_the_view_pays_no_savepoint_for_the_batch(client: Client, webhooks_settings: Callable[..., None]) -> None:
     make_webhook(Label)
     client.post("/change/")

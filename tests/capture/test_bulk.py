@@ -101,6 +101,7 @@ def test_rows_that_are_created_with_ignored_conflicts_are_no_events() -> None:
     assert events() == []
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize(
     "work",
     [
@@ -122,6 +123,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(work: Callable[[list[
     assert cost(3) == cost(90)  # Django itself deletes a hundred at a time
 
 
+@pytest.mark.cost
 def test_without_subscribers_bulk_work_costs_one_query_more() -> None:
     make(3)
     assert len(statements_of(lambda: Tracked.objects.all().update(status="retired"))) == 2
@@ -434,6 +436,7 @@ def test_a_random_filter_chooses_the_rows_once(choose: Callable[[Any], Any]) -> 
             transaction.set_rollback(True)
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize(
     ("filters", "values"),
     [
@@ -553,6 +556,7 @@ def test_a_key_that_is_taken_is_refused_and_nothing_is_recorded() -> None:
     assert events() == []
 
 
+@pytest.mark.cost
 def test_many_new_keys_take_as_few_queries_as_one() -> None:
     make_webhook(Counter)
 

@@ -238,6 +238,7 @@ def test_in_a_batch_it_keeps_its_place_among_the_changes() -> None:
     assert actions() == ["created", CHECKED, "created", CHECKED]
 
 
+@pytest.mark.cost
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("others", [0, 50])
 def test_without_subscribers_it_costs_one_query_for_each_transaction(others: int) -> None:
@@ -451,6 +452,7 @@ def test_conditions_do_not_match_data_that_have_no_fields(data: Any) -> None:
     assert negated.pk not in events()[0].webhook_ids
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("database")
 def test_an_event_without_an_object_costs_one_round_trip() -> None:

@@ -96,6 +96,7 @@ def test_a_related_object_is_locked_before_the_row_that_points_to_it(change: Cal
     assert actions() == ["updated"]
 
 
+@pytest.mark.cost
 @pytest.mark.usefixtures("of_parts")
 @pytest.mark.parametrize("prechange", [False, True])
 def test_the_locks_take_no_round_trip(prechange: bool) -> None:
@@ -116,11 +117,12 @@ def test_the_locks_take_no_round_trip(prechange: bool) -> None:
     assert not connection.execute_wrappers
 
 
+@pytest.mark.cost
 @pytest.mark.usefixtures("of_parts")
 def test_the_parts_of_many_things_are_deleted_with_one_statement_for_the_locks() -> None:
+    things = Thing.objects.bulk_create(Thing(name=str(number)) for number in range(1200))
+    Part.objects.bulk_create(Part(thing=thing, name="a") for thing in things)
     make_webhook(Thing)
-    for number in range(1200):
-        Part.objects.create(thing=Thing.objects.create(name=str(number)), name="a")
     with webhooks.batch():
         statements = statements_of(Part.objects.all().delete)
     assert sum("FOR NO KEY UPDATE" in one for one in statements) == (1 if are_merged() else 1200)

@@ -703,6 +703,7 @@ def in_transaction(work: Callable[[], Any]) -> list[str]:
         return statements_of(work)
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("webhooks", [0, 20])
 def test_a_change_without_subscribers_costs_one_query_for_its_transaction(webhooks: int) -> None:
     for _ in range(webhooks):
@@ -717,6 +718,7 @@ def test_a_change_without_subscribers_costs_one_query_for_its_transaction(webhoo
     assert len(second) == bare, second
 
 
+@pytest.mark.cost
 def test_without_a_transaction_a_change_without_subscribers_costs_one_query() -> None:
     subscriptions.current("default")  # as an earlier change has asked
     bare = len(statements_of(lambda: Unregistered.objects.create(name="a")))
@@ -733,6 +735,7 @@ def test_without_subscribers_nothing_is_serialized(monkeypatch: pytest.MonkeyPat
     assert events() == []
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("webhooks", [1, 20])
 @pytest.mark.parametrize("change", ["save", "delete", "add"])
 def test_a_change_costs_two_round_trips_more_than_the_serializer(webhooks: int, change: str) -> None:
@@ -760,6 +763,7 @@ def test_a_change_costs_two_round_trips_more_than_the_serializer(webhooks: int, 
     assert len(events()[-1].webhook_ids) == webhooks
 
 
+@pytest.mark.cost
 def test_each_of_many_saves_without_a_transaction_costs_as_little() -> None:
     things = [Thing.objects.create(name=f"thing {number}") for number in range(51)]
     serializing = statements_of(lambda: [ThingSerializer(thing).data for thing in things[1:]])
@@ -772,6 +776,7 @@ def test_each_of_many_saves_without_a_transaction_costs_as_little() -> None:
     assert len(watched) == 50 + more, "\n".join(watched[:16])
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("webhooks", [1, 20])
 def test_the_first_change_of_a_transaction_looks_the_webhooks_up_once(webhooks: int) -> None:
     for _ in range(webhooks):

@@ -163,6 +163,7 @@ def test_one_condition_gets_the_time_that_the_others_leave(webhooks_settings: Ca
     assert event.webhook_ids == [needs_some.pk, *(webhook.pk for webhook in others)]
 
 
+@pytest.mark.cost
 def test_the_changes_of_a_batch_take_little_more_than_one_change(figures: Figures) -> None:
     # First, because on a busy machine the slow ones can use up more than the time of a later change.
     active = make_webhook(Thing, conditions=ACTIVE)

@@ -468,6 +468,7 @@ def test_a_key_to_a_proxy_is_known_before_its_deletion(delete: Callable[[Any], A
     assert (changed(), sides()[0]["thing"], sides()[1]["thing"]) == (["thing"], key, None)
 
 
+@pytest.mark.cost
 def test_a_deletion_reads_nothing_that_points_to_it_for_webhooks_that_need_no_previous_state() -> None:
     def reads(gadget: Gadget) -> int:
         found = statements_of(gadget.delete)

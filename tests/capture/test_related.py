@@ -200,6 +200,7 @@ def reads_of(table: str, queries: Any) -> int:
     return sum(f'FROM "{table}"' in query["sql"] for query in queries)
 
 
+@pytest.mark.cost
 def test_a_save_takes_one_query_for_the_parent_and_a_new_row_none(thing: Thing) -> None:
     with CaptureQueriesContext(connection) as queries, transaction.atomic():
         part = Part.objects.create(thing=thing, name="fan")
@@ -213,6 +214,7 @@ def test_a_save_takes_one_query_for_the_parent_and_a_new_row_none(thing: Thing) 
     assert reads_of("testapp_part", queries) == 2  # Django reads its spares
 
 
+@pytest.mark.cost
 def test_rows_that_django_reads_to_delete_them_are_not_read_again(thing: Thing) -> None:
     for number in range(3):
         Part.objects.create(thing=thing, name=str(number))
@@ -227,6 +229,7 @@ def test_rows_that_django_reads_to_delete_them_are_not_read_again(thing: Thing) 
     assert reads_of("testapp_part", queries) == deleted
 
 
+@pytest.mark.cost
 def test_a_foreign_key_to_another_field_takes_one_more_query(database: str) -> None:
     webhooks.register(Course, also_on=[Enrolment])
     make_webhook(Course)
@@ -308,6 +311,7 @@ def test_a_rolled_back_change_leaves_nothing(thing: Thing) -> None:
     assert found() == []
 
 
+@pytest.mark.cost
 def test_without_a_webhook_for_the_thing_a_part_costs_no_query_of_it(
     database: str, django_assert_num_queries: Any
 ) -> None:

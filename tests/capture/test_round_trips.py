@@ -36,6 +36,7 @@ def in_open_transaction(change: Callable[[], Any]) -> list[str]:
         return statements_of(change)
 
 
+@pytest.mark.cost
 def test_a_save_reads_the_previous_state_in_the_round_trip_of_its_update(thing: Thing) -> None:
     webhook = make_webhook(Thing)
     plain = in_open_transaction(lambda: rename(thing))
@@ -142,6 +143,7 @@ def test_the_previous_state_is_what_another_transaction_committed_meanwhile(thin
     assert (sides()[0]["name"], sides()[0]["status"]) == ("old", "retired")
 
 
+@pytest.mark.cost
 def test_a_lock_and_a_read_with_annotations_take_one_round_trip(thing: Thing, own_registrations: None) -> None:
     def costs() -> int:
         one = Thing.objects.create(name="one")
@@ -158,6 +160,7 @@ def test_a_lock_and_a_read_with_annotations_take_one_round_trip(thing: Thing, ow
     assert last_data()["name"] == "one"
 
 
+@pytest.mark.cost
 def test_the_members_of_relations_are_read_in_the_round_trip_of_the_row(thing: Thing) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
     other = Thing.objects.create(name="other")

@@ -694,6 +694,7 @@ def test_a_change_on_another_database_is_not_recorded(app_log: pytest.LogCapture
 # What an edit from the other side costs
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("prechange", [False, True])
 def test_an_edit_from_the_other_side_takes_as_many_queries_for_many_objects_as_for_two(
     label: Label, prechange: bool
@@ -731,6 +732,7 @@ def sites_of(tag: Tag) -> Any:
     return getattr(tag, Site.tags.rel.get_accessor_name())
 
 
+@pytest.mark.cost
 def test_where_no_webhook_wants_the_objects_a_relation_is_cleared_without_reading_them(label: Label) -> None:
     make_webhook(Label, prechange=True)
     subscriptions.current("default")  # as an earlier transaction has asked

@@ -141,6 +141,7 @@ def test_the_block_of_a_generator_may_end_in_another_context(block: Callable[[],
     assert copy_context().run(list, found) == []
 
 
+@pytest.mark.cost
 def test_a_deletion_in_the_block_costs_no_query_more(either: Any) -> None:
     def deletion() -> int:
         part = Part.objects.create(thing=Thing.objects.create(name="router"), name="fan")

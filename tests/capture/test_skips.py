@@ -356,6 +356,7 @@ def test_an_object_that_cannot_be_serialized_does_not_keep_the_others_skips(monk
 # Cost
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("kind", ["condition", "ignored user", "disabled", "both"])
 @pytest.mark.parametrize("count", [1, 20])
 def test_skips_cost_one_statement_for_a_change_and_for_a_batch(
@@ -388,6 +389,7 @@ def test_skips_cost_one_statement_for_a_change_and_for_a_batch(
     assert Skip.objects.count() == 4 * count * len(fields[kind])
 
 
+@pytest.mark.cost
 def test_a_second_skip_of_an_object_costs_one_statement_too(thing: Thing) -> None:
     make_webhook(Thing, conditions=RETIRED)
     with transaction.atomic():
@@ -396,6 +398,7 @@ def test_a_second_skip_of_an_object_costs_one_statement_too(thing: Thing) -> Non
     assert (len(first), len(second)) == (1, 1)
 
 
+@pytest.mark.cost
 def test_without_a_rule_no_skip_is_looked_for(thing: Thing) -> None:
     make_webhook(Thing)
     make_webhook(Label, conditions=RETIRED)

@@ -144,6 +144,7 @@ def test_edits_that_are_committed_in_another_order_than_they_began_are_both_seen
 # What a process knows counts for as long as the database says that it is still so
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("webhooks", [0, 1, 100])
 def test_cached_subscriptions_are_not_read_again_until_they_change(
     webhooks: int, monkeypatch: pytest.MonkeyPatch
@@ -229,6 +230,7 @@ def test_a_model_that_a_migration_renames_meanwhile_is_found() -> None:
         assert wanting() == [webhook.pk]
 
 
+@pytest.mark.cost
 def test_a_model_that_is_not_registered_costs_no_more_queries(own_registrations: None) -> None:
     make_webhook(Thing, Label)
     registry.unregister(Label)

@@ -86,6 +86,7 @@ def test_a_change_through_a_view_that_cannot_be_locked_is_sent(
     assert not Thing.objects.exists()
 
 
+@pytest.mark.cost
 def test_the_kind_of_a_view_is_looked_up_once(model: Any) -> None:
     make_webhook(model, prechange=True)
     Thing.objects.create(name="first")
@@ -101,6 +102,7 @@ def test_a_table_that_another_program_manages_is_locked(table: Any) -> None:
     assert sum("FOR NO KEY UPDATE" in one for one in statements_of(lambda: table.objects.update(name="a"))) >= 1
 
 
+@pytest.mark.cost
 def test_nothing_is_looked_up_for_a_model_that_django_manages() -> None:
     make_webhook(Thing, prechange=True)
     thing = Thing.objects.create(name="first")

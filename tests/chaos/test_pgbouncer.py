@@ -164,6 +164,7 @@ def test_saves_batches_retries_and_pages_work_and_leave_nothing_in_the_sessions(
     assert pooler.traces() == []
 
 
+@pytest.mark.storm  # besides the test above, and test_storm.py
 def test_the_storm_goes_on_through_a_pooler_that_is_killed_too(
     crew: Crew,
     pooler: PgBouncer,

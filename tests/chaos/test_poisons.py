@@ -126,7 +126,7 @@ def poisoned_names(is_long: bool) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.one_database
-@pytest.mark.parametrize("begin", [replay, recover, backfill])
+@pytest.mark.parametrize("begin", [replay, pytest.param(recover, marks=pytest.mark.storm), backfill])
 def test_poisoned_events_of_a_run_fail_alone_and_live_changes_are_sent(
     begin: Begin, workers: Workers, inbox: Inbox, figures: Figures, is_long: bool
 ) -> None:

@@ -35,6 +35,7 @@ def valkey(crew: Crew) -> Iterator[Valkey]:
     server.stop()
 
 
+@pytest.mark.storm  # besides the tests below, and test_storm.py
 def test_the_storm_goes_on_while_redis_is_killed_and_emptied(
     crew: Crew,
     writers: Callable[[Plan], Writer],

@@ -20,7 +20,7 @@ from webhooks.models import Delivery, Webhook
 from webhooks.models.statistic import DAY
 from webhooks.operations.webhooks import delete_webhooks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.storm]  # besides test_storm.py and tests/delivery/test_retention.py
 
 # Seconds that a delivery is stored, and between two webhooks that come and go.
 RETENTION, REPLACED_EVERY = 0.5, 1.0

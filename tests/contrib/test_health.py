@@ -86,6 +86,7 @@ def test_no_login_is_needed_where_all_else_needs_one(settings: Any) -> None:
     assert ask(DELIVERY) == ask(RECORDING) == healthy()
 
 
+@pytest.mark.cost
 @pytest.mark.usefixtures("live_worker")
 def test_what_a_request_asks_for_cannot_make_it_read_again(settings: Any) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]

@@ -218,6 +218,7 @@ def test_the_endpoint_writes_what_the_library_would_write(accept: str, inbox: In
     assert parsed(response.content) == parsed(encode(registry))
 
 
+@pytest.mark.cost
 def test_the_number_of_queries_does_not_depend_on_the_number_of_webhooks() -> None:
     def count() -> int:
         with CaptureQueriesContext(connection) as queries:
@@ -261,6 +262,7 @@ def test_an_outage_ends_with_a_line_in_the_log(
     assert app_log.messages[-1] == "Prometheus gets the metrics again"
 
 
+@pytest.mark.cost
 def test_a_collector_asks_the_database_only_when_it_is_scraped() -> None:
     with CaptureQueriesContext(connection) as queries:
         CollectorRegistry(auto_describe=True).register(WebhooksCollector())

@@ -56,6 +56,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     return {"dispatch": dispatching, "claim": claiming, "load": loading, "record": recording}
 
 
+@pytest.mark.cost
 def test_a_batch_of_any_size_takes_the_same_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "SUCCESS_NOTED_EVERY", 3600)  # in two queries; the larger batch may take some seconds
     of_one = queries_of_a_batch(1)

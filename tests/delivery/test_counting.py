@@ -131,6 +131,7 @@ def test_deliveries_are_counted_as_their_attempts_are_recorded(inbox: Inbox, web
     assert totals()["duration_total"] == sum(Attempt.objects.values_list("duration_ms", flat=True))
 
 
+@pytest.mark.cost
 def test_a_record_of_any_size_takes_one_statement_and_one_row(webhook: Webhook) -> None:
     attempts = [attempt(one, status=200) for one in (webhook, make_webhook(Thing)) for _ in range(50)]
     with CaptureQueriesContext(connection) as captured:
@@ -347,6 +348,7 @@ def test_skips_that_another_worker_counts_are_left_out(webhook: Webhook) -> None
     assert sweep_step(rollup.count_skips, 1000) == 1
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 def test_uncounted_skips_are_found_by_their_index(webhook: Webhook) -> None:
     Skip.objects.bulk_create(Skip(webhook=webhook, counted=number > 3) for number in range(5000))

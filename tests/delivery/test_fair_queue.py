@@ -265,6 +265,7 @@ def seconds_of_ready(webhooks: int) -> float:
     return min(timeit.repeat(queue.ready, timer=time.thread_time, number=1000, repeat=5))
 
 
+@pytest.mark.cost
 def test_counting_what_is_ready_takes_no_longer_with_a_thousand_webhooks() -> None:
     assert seconds_of_ready(1000) < 20 * seconds_of_ready(1)
 

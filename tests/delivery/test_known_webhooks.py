@@ -34,6 +34,7 @@ def test_webhooks_are_as_their_rows() -> None:
             assert {**vars(found[webhook.pk]), "_state": None} == {**vars(read), "_state": None}
 
 
+@pytest.mark.cost
 def test_rows_that_have_not_changed_are_not_read_again() -> None:
     ids = [make_webhook(Thing).pk, make_webhook(Thing).pk]
     first = webhooks_by_id(USING, ids[:1])

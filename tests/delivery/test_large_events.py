@@ -153,6 +153,7 @@ def test_a_dispatch_that_was_stopped_takes_fewer_events_the_next_time(
         assert not Undispatched.objects.exists()
 
 
+@pytest.mark.cost
 def test_a_small_event_takes_no_statement_more(inbox: Inbox, runner: DeliveryRunner) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     make_event(webhook)

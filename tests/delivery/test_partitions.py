@@ -415,6 +415,7 @@ def test_the_user_of_the_database_must_own_all_tables_of_the_history() -> None:
         execute("default", "DROP ROLE site")
 
 
+@pytest.mark.cost
 def test_a_day_of_many_deliveries_goes_at_once_and_leaves_no_dead_rows(
     webhook: Webhook, old: datetime, figures: Callable[[str], None]
 ) -> None:
@@ -710,6 +711,7 @@ def test_a_dispatch_sees_what_is_ahead_in_its_lane_however_old_it_is(
     assert found[second.pk] == found[after.pk] == State.WAITING
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize(("name", "objects"), [("another", 20_000), ("0", 1)])
 def test_a_dispatch_reads_no_events_before_its_window(
     webhook: Webhook, name: str, objects: int, monkeypatch: pytest.MonkeyPatch

@@ -401,6 +401,7 @@ def test_the_first_success_after_a_resume_is_noted_soon_after_the_last_one() -> 
     assert webhook.last_success_at > webhook.last_failure_at
 
 
+@pytest.mark.cost
 def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
     database: str, django_assert_max_num_queries: Any
 ) -> None:

@@ -68,6 +68,7 @@ def greedy(executed: list[Executed]) -> str:
     return "\n".join(sorted({str(one)[:500] for one in found}))
 
 
+@pytest.mark.cost
 def test_no_statement_of_a_worker_reads_what_waits_behind_a_receiver_that_is_down(
     incident: tuple[Webhook, Webhook], inbox: Inbox
 ) -> None:
@@ -92,6 +93,7 @@ def _run(runner: DeliveryRunner) -> None:
     runner.finish()
 
 
+@pytest.mark.cost
 def test_the_purge_reads_what_it_deletes(incident: tuple[Webhook, Webhook]) -> None:
     down, _ = incident
     ago = timezone.now() - timedelta(days=1000)

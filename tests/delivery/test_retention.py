@@ -123,6 +123,7 @@ def test_the_last_state_that_a_webhook_got_stays_while_an_earlier_one_is_failed(
     assert Delivery.objects.get() == failed
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 def test_however_many_succeeded_deliveries_stay_a_step_looks_at_few(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch

@@ -385,6 +385,7 @@ def test_a_worker_with_live_traffic_reads_fewer_rows_with_a_query(
     assert asked == [most]
 
 
+@pytest.mark.cost
 def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +405,7 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     assert counts[3] == counts[2] <= 12
 
 
+@pytest.mark.cost
 @pytest.mark.usefixtures("one_batch_in_a_step")
 def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
     inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -587,6 +589,7 @@ def test_a_replay_run_goes_on_where_a_killed_worker_left_off(inbox: Inbox, small
     assert sorted(replayed) == list(Event.objects.filter(replay_of=None).order_by("pk").values_list("pk", flat=True))
 
 
+@pytest.mark.cost
 @pytest.mark.sqlite
 @pytest.mark.parametrize("kind", ["retry", "resend", "discard"])
 @pytest.mark.parametrize("filters", [{"webhook": 1}, {"error_kind": "http_503"}, {"state": ["failed"]}])

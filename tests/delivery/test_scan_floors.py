@@ -140,6 +140,7 @@ def assert_only_the_first_is_expensive(rounds: list[list[Executed]], *looks: str
         assert max(others) < 30, begin
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("snapshot")
 def test_a_worker_passes_dead_rows_once(inbox: Inbox) -> None:
@@ -164,6 +165,7 @@ def test_a_worker_passes_dead_rows_once(inbox: Inbox) -> None:
     assert_only_the_first_is_expensive(rounds, "SELECT event_id", "SELECT id, probe_at")
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("snapshot")
 def test_a_sweep_passes_dead_rows_once() -> None:
@@ -184,6 +186,7 @@ def test_a_sweep_passes_dead_rows_once() -> None:
     )
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("snapshot")
 def test_the_purge_passes_dead_rows_once() -> None:

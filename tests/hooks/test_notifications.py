@@ -519,6 +519,7 @@ def test_a_hook_may_use_the_database_and_leaves_no_connection(webhook: Webhook, 
     assert called("read") == ["one"]
 
 
+@pytest.mark.cost
 def test_hooks_that_nothing_overrides_cost_no_query_and_no_thread(
     webhook: Webhook, listed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

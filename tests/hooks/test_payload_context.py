@@ -236,6 +236,7 @@ def test_a_trial_shows_the_context(listed: Any) -> None:
     assert json.loads(tried.request.body)["context"] == {"named": "updated testapp.thing one one"}
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 def test_a_hook_that_asks_the_database_nothing_costs_no_round_trip(listed: Any) -> None:
     make_webhook(Thing)

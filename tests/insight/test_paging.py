@@ -218,6 +218,7 @@ def generic_page(user: User, number: int = 1, **filters: Any) -> tuple[Any, list
 
 
 class TestGenericViews:
+    @pytest.mark.cost
     def test_django_pages_a_list_and_reads_few_rows(
         self, admin_user: User, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -237,6 +238,7 @@ class TestGenericViews:
         assert seen == newest_first
         assert not context["page_obj"].has_next()
 
+    @pytest.mark.cost
     def test_a_count_and_the_pages_stop_at_the_cap(
         self, admin_user: User, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:

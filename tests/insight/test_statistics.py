@@ -150,6 +150,7 @@ def test_a_series_has_the_minutes_or_hours_with_attempts_in_order(webhook: Webho
         assert (total.attempted, total.failed) == (15, 4)
 
 
+@pytest.mark.cost
 def test_each_answer_takes_one_query(webhook: Webhook) -> None:
     write(1, *(row(make_webhook(Thing), attempted=1) for _ in range(20)))
     ids = list(Webhook.objects.values_list("pk", flat=True))
@@ -159,6 +160,7 @@ def test_each_answer_takes_one_query(webhook: Webhook) -> None:
         assert len(captured) == 1
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 def test_recent_attempts_are_found_by_an_index(webhook: Webhook) -> None:
     with connection.cursor() as cursor:

@@ -864,6 +864,7 @@ def test_a_request_without_an_event_is_searched_in_the_newest_skips(monkeypatch:
 # Cost
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_queries_do_not_grow_with_the_webhooks_and_nothing_is_changed(world: World, count: int) -> None:
     for _ in range(count):

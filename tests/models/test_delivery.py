@@ -487,6 +487,7 @@ def test_concurrent_retries_and_sends_never_create_two_heads(webhook: Webhook) -
     assert states() == [State.SUCCEEDED] * 30
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 def test_error_kinds_are_found_by_an_index(database: str) -> None:
     webhook = make_webhook(Thing)

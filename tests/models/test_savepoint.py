@@ -29,6 +29,7 @@ def read_and_write() -> None:
             Thing.objects.create(name="inside")
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("merged")
 def test_savepoint_and_release_go_with_the_first_and_the_last_statement() -> None:
@@ -63,6 +64,7 @@ def read() -> None:
         names()
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("merged")
 def test_a_block_without_a_last_statement_is_released_with_the_next_statement() -> None:
@@ -73,6 +75,7 @@ def test_a_block_without_a_last_statement_is_released_with_the_next_statement() 
     assert not connection.execute_wrappers
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("merged")
 def test_the_next_block_releases_the_one_before() -> None:
@@ -126,6 +129,7 @@ def test_a_first_statement_that_fails_ends_no_block_around_its_own() -> None:
     assert names() == ["after", "inside"]
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 def test_the_next_transaction_releases_nothing() -> None:
     with transaction.atomic():
@@ -136,6 +140,7 @@ def test_the_next_transaction_releases_nothing() -> None:
     assert not connection.execute_wrappers
 
 
+@pytest.mark.cost
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("merged")
 def test_a_block_without_statements_sends_none() -> None:

@@ -55,6 +55,7 @@ def test_packed_headers_come_back_as_they_were_sent(headers: dict[str, str]) -> 
     assert list(found.items()) == list(headers.items())
 
 
+@pytest.mark.cost
 def test_the_usual_headers_take_a_few_bytes() -> None:
     assert len(pack_headers(USUAL, str(PK))) == 23
 
@@ -98,6 +99,7 @@ def test_the_data_of_a_usual_event_shrink_to_a_third() -> None:
     assert size < len(data) / 3
 
 
+@pytest.mark.cost
 def test_a_success_at_once_changes_no_row_of_the_history(inbox: Inbox) -> None:
     make_event(make_webhook(Thing, url=inbox.url()))
     with CaptureQueriesContext(connection) as captured:

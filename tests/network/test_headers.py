@@ -85,6 +85,7 @@ def test_secrets_that_a_receiver_repeats_are_hidden(text: str, shown: str) -> No
     assert redact(text, HIDDEN) == shown
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize(
     ("value", "answer"),
     [

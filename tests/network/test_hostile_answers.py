@@ -364,6 +364,7 @@ def test_an_answer_in_chunks_of_one_byte_is_given_up(transport: Transport, inbox
     assert 0 < outcome.cost < 1, "it took 5 seconds"
 
 
+@pytest.mark.cost
 def test_a_status_line_in_packets_of_one_byte_costs_little(transport: Transport) -> None:
     def serve(connection: socket.socket, number: int) -> None:
         for byte in b"HTTP/1.1 200 " + b"x" * 60_000 + GOOD[15:]:

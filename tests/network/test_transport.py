@@ -225,6 +225,7 @@ def send_once(url: str, **fields: object) -> Outcome:
         return transport.send(request(url, **fields))  # type: ignore[arg-type]
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -509,6 +510,7 @@ def test_secrets_in_a_head_are_hidden(transport: Transport, inbox: Inbox, code: 
     assert SECRET not in str(outcome)
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("value", [b"-" * 1200, b"&#0" + b"0" * 1200], ids=["-", "&#0"])
 def test_hiding_secrets_in_long_headers_is_quick(transport: Transport, inbox: Inbox, value: bytes) -> None:
     secrets = "\n".join(f"X-{number}: {'-' * (30 + number)}x" for number in range(5))

@@ -278,6 +278,7 @@ def test_events_that_cannot_be_replayed_do_not_block_others(client: Client, webh
     assert len(shown) == 7
 
 
+@pytest.mark.cost
 def test_the_queries_of_a_replay_read_each_event_once(client: Client, webhook: Webhook) -> None:
     make_failed(webhook, *new_things(10))
     with CaptureQueriesContext(connection) as queries:

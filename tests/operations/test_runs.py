@@ -138,6 +138,7 @@ def test_a_dry_run_without_time_says_how_many_rows_it_found_so_far(
     assert [one.name for one in found.sample] == [f"testapp.thing {key} updated → CMDB sync" for key in (0, 1, 2, 0)]
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("kind", list(RUN_KINDS))
 def test_a_preview_takes_as_many_queries_for_many_webhooks_as_for_two(kind: str) -> None:
     counts = []
@@ -153,6 +154,7 @@ def test_a_preview_takes_as_many_queries_for_many_webhooks_as_for_two(kind: str)
     assert counts[0] == counts[1]
 
 
+@pytest.mark.cost
 def test_a_preview_takes_few_queries_for_each_range_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     webhook, counts = make_webhook(Thing), []
     for number in range(8):
@@ -375,6 +377,7 @@ def test_a_backfill_judges_the_data_of_custom_events(inbox: Inbox, own_registrat
     assert sorted(one.json["data"]["count"] for one in inbox.received("ok/new")) == [2, 3]
 
 
+@pytest.mark.cost
 def test_a_preview_of_a_backfill_takes_as_many_statements_for_many_events_as_for_one() -> None:
     old, counts = make_webhook(Thing), []
     new = make_webhook(Thing, conditions={"attr": "name", "value": "a"})

@@ -377,6 +377,7 @@ def test_another_column_under_an_excluded_or_sensitive_name_is_not_sent() -> Non
         assert sent == {"id": 1, "name": "Ann"}
 
 
+@pytest.mark.cost
 def test_classes_that_rest_framework_makes_for_each_serializer_do_not_stay_in_memory() -> None:
     class Deep(serializers.ModelSerializer):
         class Meta:

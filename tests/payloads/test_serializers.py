@@ -164,6 +164,7 @@ def test_bulk_operations_and_deletions_use_named_serializers() -> None:
     assert snapshots == {"prechange": {"name": "row 2"}, "postchange": None}
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("named", [1, 30])
 def test_the_cost_does_not_grow_with_the_webhooks(named: int) -> None:
     make_webhook(Tracked)

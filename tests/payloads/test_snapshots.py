@@ -399,6 +399,7 @@ def test_conditions_can_use_the_previous_state(thing: Thing) -> None:
 # Bulk operations and costs
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("count", [2, 50])
 def test_bulk_operations_read_all_old_rows_in_one_query(count: int) -> None:
     rows = Tracked.objects.bulk_create([Tracked(name=f"old {number}") for number in range(count)])
@@ -424,6 +425,7 @@ def test_bulk_operations_read_all_old_rows_in_one_query(count: int) -> None:
     assert sides()[0]["name"].startswith("old")
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("webhooks", [1, 50])
 def test_the_previous_state_costs_at_most_one_query_for_each_object(webhooks: int) -> None:
     label = Label.objects.create(name="red")
@@ -457,6 +459,7 @@ def test_the_previous_state_costs_at_most_one_query_for_each_object(webhooks: in
     assert [ours - one for ours, one in zip(alone(), plain_alone, strict=True)] == [1, 0]
 
 
+@pytest.mark.cost
 def test_the_previous_state_of_a_relation_costs_three_round_trips(thing: Thing) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
     course, ship = Course.objects.create(code="b2"), Ship.objects.create(code="a")

@@ -908,6 +908,7 @@ def test_a_recovery_takes_only_rows_within_the_permissions(user: User, mine: Web
     assert Event.objects.failed().count() == 2
 
 
+@pytest.mark.cost
 @pytest.mark.one_database
 @pytest.mark.parametrize(("most", "statements"), [(10, 1), (1, 3)])
 def test_a_request_reads_the_keys_of_few_visible_objects_once(

@@ -440,6 +440,7 @@ def test_no_page_or_response_shows_an_event_that_a_restriction_hides(
     assert f"named {user.email}" in shown[f"{API}/deliveries/"]
 
 
+@pytest.mark.cost
 @pytest.mark.parametrize("policy", ["by_model", "by_restriction"])
 def test_queries_do_not_grow_with_rows(
     webhook: Webhook, policy: str, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any

@@ -65,6 +65,7 @@ def test_other_names_are_not_sensitive(name: str) -> None:
     assert not is_sensitive(name)
 
 
+@pytest.mark.cost
 def test_long_names_are_checked_and_not_cached() -> None:
     tracemalloc.start()
     try:

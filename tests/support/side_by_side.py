@@ -15,8 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.figures import MEASURED
 
-# Tests that measure a duration run while no other test does.
-ALONE = ("alone", "timing")
+ALONE = "timing"  # tests that measure a duration run while no other test does
 # The tests of such a folder or module run one after another: in browser they share a Chromium, and the last ones share
 # the receivers and the packages that they build.
 ONE_BY_ONE = ("tests/browser/", "tests/project/test_docs_receivers.py", "tests/project/test_packaging.py")
@@ -44,7 +43,7 @@ class Hall:
 
 
 def is_alone(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in ALONE)
+    return item.get_closest_marker(ALONE) is not None
 
 
 class Process:
@@ -104,13 +103,18 @@ class Controller:
         self._directory.cleanup()
 
 
+def is_whole(config: pytest.Config) -> bool:
+    """Whether a run is of the whole suite, perhaps without a part that it names."""
+    option = config.option
+    excludes = not option.markexpr or option.markexpr.startswith("not ")
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.lf) and excludes
+
+
 def processes(config: pytest.Config) -> int:
     """How many processes run the tests. 0, only this one, if they are not the whole suite."""
     option = config.option
-    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.lf)
-    excludes = not option.markexpr or option.markexpr.startswith("not ")
     is_watched = option.maxfail or option.collectonly or option.capture == "no"
-    wanted = is_whole and excludes and not is_watched
+    wanted = is_whole(config) and not is_watched
     return min((os.cpu_count() or 1) + 2, 4) if wanted else 0  # more than there are processors: tests wait a lot
 
 

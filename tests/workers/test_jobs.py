@@ -103,6 +103,7 @@ def test_a_lost_wake_up_prevents_others_for_at_most_five_seconds(redis: Any) -> 
     assert redis.llen(QUEUE) == 1
 
 
+@pytest.mark.cost
 def test_a_wake_up_takes_two_round_trips_and_one_if_another_is_queued(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +219,7 @@ def test_a_job_rests_before_it_wakes_the_next_if_all_that_is_due_is_locked(redis
     assert redis.llen(QUEUE) == 1
 
 
-@pytest.mark.alone
+@pytest.mark.timing
 @pytest.mark.one_database
 def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(
     burst: Any, inbox: Inbox, webhooks_settings: Any
