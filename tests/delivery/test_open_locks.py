@@ -20,6 +20,7 @@ from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE, until
 from tests.testapp.models import Thing
+from webhooks.db import elapsed
 from webhooks.delivery.dispatch import PASSED_EVERY
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import Sweeper
@@ -165,14 +166,16 @@ def test_an_open_retry_of_an_object_with_many_changes_delays_no_other(inbox: Inb
     assert [pk for pk in sequences if pk in ids] == ids
 
 
-def test_a_worker_does_not_rest_before_it_has_dispatched_all_that_was_locked(runner: DeliveryRunner) -> None:
+def test_a_worker_does_not_rest_before_it_has_dispatched_all_that_was_locked(
+    runner: DeliveryRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     webhook = make_webhook(Thing, enabled=False)  # nothing is sent meanwhile
     for _ in range(5 * MANY):
         make_event(webhook, object_id="1")
     with object_locked("1"):
         runner.run(1)
         assert Undispatched.objects.count() == 5 * MANY
-    time.sleep(PASSED_EVERY)
+    monkeypatch.setattr("webhooks.delivery.dispatch.elapsed", lambda: elapsed() + PASSED_EVERY)
     runner.run(60)
     assert not Undispatched.objects.exists()
 

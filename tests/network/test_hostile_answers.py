@@ -7,13 +7,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
+from tests.support.connection_receiver import request_receiver
 from tests.support.inbox import Inbox
 from tests.support.sending import Transport
 from tests.support.waiting import until
@@ -24,39 +25,9 @@ from webhooks.network.attempt import Request
 from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
 from webhooks.outcome import Outcome
 
-Serve = Callable[[socket.socket, int], None]
-
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 EVIL = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nevil"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\nX-Trailer: 1\r\n\r\n"
-
-
-@contextmanager
-def receiver(serve: Serve) -> Iterator[str]:
-    """The URL of a receiver that calls ``serve`` with each request's connection, and the number of the connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            number = 0
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                number += 1
-                threading.Thread(target=converse, args=(connection, number), daemon=True).start()
-
-        def converse(connection: socket.socket, number: int) -> None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                with connection:
-                    while connection.recv(65536):
-                        serve(connection, number)
-            except OSError:
-                return  # the worker has closed it
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
 
 
 def send(transport: Transport, url: str, body: bytes = b"{}", timeout: float = 10) -> Outcome:
@@ -82,7 +53,7 @@ def test_an_answer_that_ends_at_any_byte_is_a_failure(
 
     # Some servers leave out the line breaks after the last chunk. A trailer may be cut off.
     whole = answer.index(b"\n0\r\n") + 2 if answer is CHUNKED else len(answer)
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         for sent in range(whole):  # serve reads it
             outcome = send(transport, url)
             assert (outcome.succeeded, outcome.kind) == (False, ErrorKind.CLOSED), (sent, outcome)
@@ -94,7 +65,7 @@ def test_an_answer_that_ends_at_any_byte_is_a_failure(
 def test_too_many_headers_are_refused_although_no_more_follows(
     transport: Transport, count: int, timeout: float, reason: str
 ) -> None:
-    with receiver(lambda connection, number: connection.sendall(GOOD[:17] + b"X: y\r\n" * count)) as url:
+    with request_receiver(lambda connection, number: connection.sendall(GOOD[:17] + b"X: y\r\n" * count)) as url:
         assert reason in send(transport, url, timeout=timeout).reason
 
 
@@ -104,7 +75,7 @@ def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer:
         for byte in answer:
             connection.sendall(bytes([byte]))
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert [send(transport, url).body for _ in range(2)] == ["good"] * 2
 
 
@@ -162,7 +133,7 @@ def test_a_connection_whose_answer_could_end_elsewhere_is_not_used_again(
         if b"folded" in first or first.endswith(b"40\r\n\r\n"):
             connection.close()
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert send(transport, url).status == status
         second = send(transport, url)
     assert (second.status, second.body, second.has_connected) == (200, "good", True)
@@ -177,7 +148,7 @@ def test_a_connection_whose_answer_could_end_elsewhere_is_not_used_again(
     ],
 )
 def test_an_ambiguous_answer_is_refused(transport: Transport, answer: bytes, reason: str) -> None:
-    with receiver(lambda connection, number: connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)) as url:
+    with request_receiver(lambda connection, number: connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)) as url:
         outcome = send(transport, url)
     assert not outcome.succeeded
     assert outcome.reason.endswith(reason)
@@ -193,7 +164,7 @@ def test_bytes_that_come_while_a_connection_is_kept_close_it(transport: Transpor
             connection.sendall(EVIL)
             came.set()
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert send(transport, url).succeeded
         assert came.wait(20)
         second = send(transport, url)
@@ -221,7 +192,7 @@ def test_an_answer_without_a_body_keeps_its_connection(transport: Transport, ans
         connections.append(number)
         connection.sendall(answer)
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         statuses = {send(transport, url).status for _ in range(3)}
     assert (len(statuses), connections) == (1, [1] * 3)
 
@@ -241,7 +212,7 @@ def test_late_bytes_after_an_answer_without_a_body_close_its_connection(
             came.set()
 
     outcomes: list[Outcome] = []
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert send(transport, url).status == 204
         assert came.wait(20)
         if polls:
@@ -268,7 +239,7 @@ def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(
         else:
             connection.sendall(GOOD)
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert send(transport, url).succeeded
         second = send(transport, url)
     assert (second.succeeded, requests) == (not part, 2 if part else 3)
@@ -290,7 +261,7 @@ def test_a_request_is_not_sent_again_if_a_kept_connection_ends_later(
             connection.sendall(GOOD)
 
     clock = SimpleNamespace(now=time.monotonic())
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert send(transport, url).succeeded
         # Its own time: however long the round trip took, the end comes later.
         monkeypatch.setattr(transport_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
@@ -305,7 +276,7 @@ def test_an_answer_before_the_end_of_a_large_body_counts(transport: Transport) -
         while connection.recv(65536):
             pass
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         outcome = send(transport, url, body=bytes(5_000_000))
     assert (outcome.status, outcome.kind) == (413, ErrorKind.HTTP_413)
 
@@ -317,7 +288,7 @@ def test_chunks_that_are_cut_behind_the_wanted_bytes_do_not_matter(transport: Tr
         connection.sendall(answer)
         connection.close()
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         assert send(transport, url).body == "x" * 8192
 
 
@@ -344,7 +315,7 @@ def test_an_answer_that_drips_anywhere_ends_at_its_deadline(transport: Transport
                     connection.sendall(drop)
                     time.sleep(0.05)
 
-            url = stack.enter_context(receiver(drip))
+            url = stack.enter_context(request_receiver(drip))
             transport.start(Request(url, {}, b"{}", 2), partial(ends.__setitem__, title))
         while len(ends) < len(DRIPS):
             transport.poll()
@@ -370,7 +341,7 @@ def test_a_status_line_in_packets_of_one_byte_costs_little(transport: Transport)
         for byte in b"HTTP/1.1 200 " + b"x" * 60_000 + GOOD[15:]:
             connection.send(bytes([byte]))
 
-    with receiver(serve) as url:
+    with request_receiver(serve) as url:
         outcome = send(transport, url, timeout=60)
     assert (outcome.succeeded, outcome.body) == (True, "good"), outcome.reason
     assert outcome.cost < 1, "it took 3.5 seconds"
@@ -429,7 +400,7 @@ def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(t
         connection.sendall(GOOD)
 
     outcomes: list[Outcome] = []
-    with receiver(say_nothing) as silent, receiver(answer) as good:
+    with request_receiver(say_nothing) as silent, request_receiver(answer) as good:
         for _ in range(20):
             transport.start(Request(silent, {}, b"{}", 1), outcomes.append)
             transport.start(Request(good, {}, b"{}", 60), outcomes.append)

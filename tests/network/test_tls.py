@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import Certificate, make_certificate
+from tests.support.connection_receiver import receiver
 from tests.support.sending import Transport
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.attempt import Request
@@ -80,29 +80,6 @@ class Peer:
                     self._arrived.write_eof()
 
 
-@contextmanager
-def receiver(serve: Callable[[socket.socket, int], None]) -> Iterator[str]:
-    """The URL of a receiver that calls ``serve`` in a thread with each connection and its number."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            number = 0
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                number += 1
-                threading.Thread(target=converse, args=(connection, number), daemon=True).start()
-
-        def converse(connection: socket.socket, number: int) -> None:
-            with connection, suppress(OSError):  # the worker has closed it
-                serve(connection, number)
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"https://127.0.0.1:{server.getsockname()[1]}/"
-
-
 def start(transport: Transport, url: str, certificate: Certificate, timeout: float = 20) -> list[Outcome]:
     outcomes: list[Outcome] = []
     transport.start(Request(url, {}, b"{}", timeout, verify=certificate.authority), outcomes.append)
@@ -139,7 +116,7 @@ def test_a_flood_of_tls_messages_ends_and_holds_up_nothing_else(
                 flooded += len(HELLO_REQUESTS)
         peer.shake_hands()
 
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         outcomes, longest = start(transport, url, certificate, timeout=60), 0.0
         while not outcomes:
             begin = time.thread_time()
@@ -151,7 +128,7 @@ def test_a_flood_of_tls_messages_ends_and_holds_up_nothing_else(
 
 
 def test_a_handshake_that_stalls_is_no_late_answer(transport: Transport, certificate: Certificate) -> None:
-    with receiver(lambda connection, number: time.sleep(20)) as url:
+    with receiver(lambda connection, number: time.sleep(20), "https") as url:
         outcomes = start(transport, url, certificate, timeout=0.5)
         while not outcomes:
             transport.poll()
@@ -170,7 +147,7 @@ def test_the_first_answer_needs_no_delayed_acknowledgement(transport: Transport,
         peer.send(peer.encrypted(GOOD))
         peer.receive()
 
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         outcomes = [
             transport.send(Request(url, {}, b"{}", 20, verify=certificate.authority, connects=True)) for _ in range(10)
         ]
@@ -201,7 +178,7 @@ def test_what_follows_an_answer_in_its_packet_is_never_the_next_answer(
             connections.append(number)
             peer.send(peer.encrypted(answer) + (rest(peer) if number == 1 else b""))
 
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         outcomes = [send(transport, url, certificate) for _ in range(2)]
     assert [outcome.reason for outcome in outcomes] == [""] * 2
     assert {outcome.status for outcome in outcomes} <= {200, 204}
@@ -221,7 +198,7 @@ def test_an_answer_that_arrives_with_the_end_of_the_handshake_is_read(
             connection.shutdown(socket.SHUT_WR)
         time.sleep(20)
 
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         outcome = transport.send(Request(url, {}, b"{}", 5, verify=certificate.authority))
     assert (outcome.status, outcome.body) == (503, "busy"), outcome.reason
 
@@ -239,7 +216,7 @@ def test_bodies_of_every_size_arrive(transport: Transport, certificate: Certific
         peer.receive()
 
     body = b"x" * (size - 1) + b"."
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         outcome = transport.send(Request(url, {}, body, 60, verify=certificate.authority))
     assert (outcome.body, arrived.partition(b"\r\n\r\n")[2] == body) == ("good", True)
 
@@ -255,7 +232,7 @@ def test_records_of_every_size_are_read(transport: Transport, certificate: Certi
             pieces = [answer[begin : begin + size] for begin in range(0, len(answer), size)]
             peer.send(b"".join(map(peer.encrypted, pieces)))
 
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         outcomes = [send(transport, url, certificate) for _ in range(2)]
     assert [(outcome.reason, len(outcome.body)) for outcome in outcomes] == [("", 8192)] * 2
     assert [outcome.has_connected for outcome in outcomes] == [True, False]
@@ -275,7 +252,7 @@ def test_the_log_of_the_receiver_says_that_its_certificate_is_refused(
             errors.append(error.reason)
 
     other = make_certificate(tmp_path)
-    with receiver(serve) as url:
+    with receiver(serve, "https") as url:
         assert send(transport, url, other).kind == ErrorKind.TLS_CERTIFICATE
         deadline = time.monotonic() + 20
         while not errors and time.monotonic() < deadline:

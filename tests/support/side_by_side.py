@@ -94,7 +94,7 @@ class Controller:
         return Scheduling(config, log)
 
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["hall"] = self._directory.name
+        node.workerinput |= {"hall": self._directory.name, "is_short": is_short(node.config)}
 
     def pytest_testnodedown(self, node: Any) -> None:
         MEASURED.extend(getattr(node, "workeroutput", {}).get("measured", ()))
@@ -108,6 +108,13 @@ def is_whole(config: pytest.Config) -> bool:
     option = config.option
     excludes = not option.markexpr or option.markexpr.startswith("not ")
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.lf) and excludes
+
+
+def is_short(config: pytest.Config) -> bool:
+    """Whether a run of the whole suite leaves out what only .ci/run needs."""
+    if hasattr(config, "workerinput"):
+        return bool(config.workerinput["is_short"])
+    return is_whole(config) and not config.option.full and not config.option.long
 
 
 def processes(config: pytest.Config) -> int:
