@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
+from itertools import groupby
 from types import FrameType
 from typing import Any
 from unittest import mock
@@ -40,6 +41,11 @@ from webhooks.payloads import snapshots, templates
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
 MINUTES, FULL_MINUTES = 5, 12  # what a run of the whole suite usually takes on two cores
 LEFT_OUT = ("cost", "storm")
+CASES = 4  # of a test with a database, in a whole run without --full: more of them found no mutant
+ALL_CASES = (  # but each case of these is another way to leak
+    *("tests/permissions", "tests/acceptance/test_planted_secrets.py", "tests/admin/test_hostile_pages.py"),
+    *("tests/payloads/test_hidden_fields.py", "tests/insight/test_why.py", "tests/management/test_doctor.py"),
+)
 
 # The code that these test differs by the kind of database.
 BY_DATABASE = (
@@ -64,7 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--full",
         action="store_true",
         help="Run all tests, and those that use a database on both kinds, as .ci/run does. Without it, a run of the"
-        " whole suite leaves out the tests marked cost or storm.",
+        " whole suite leaves out tests marked cost or storm, and most cases of tests with many cases and a database.",
     )
     parser.addoption(
         "--long",
@@ -115,9 +121,23 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what only .ci/run needs, unless somebody asks for a part of the suite."""
     if side_by_side.is_short(config):
-        left_out = [item for item in items if any(map(item.get_closest_marker, LEFT_OUT))]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
+        kept = set(few_cases([item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]))
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+
+
+def few_cases(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """The items with ``CASES`` of each test with a database, the first and the last among them."""
+    for _, same in groupby(items, lambda item: (item.nodeid.partition("[")[0], vendor_of(item))):
+        cases = list(same)
+        step = (len(cases) - 1) / (CASES - 1)
+        is_whole = not vendor_of(cases[0]) or cases[0].nodeid.startswith(ALL_CASES) or step <= 1
+        yield from cases if is_whole else (cases[round(number * step)] for number in range(CASES))
+
+
+def vendor_of(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("django_db_setup", "")) if callspec else ""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
