@@ -168,7 +168,10 @@ def test_the_keyboard_starts_an_act(page: Page) -> None:
     expect(page.locator(".messagelist .success")).to_contain_text("1 delivery")
 
 
-@pytest.fixture(params=list(IN_THEME))
+# tests/admin/test_status.py reads the pages in a theme, too.
+@pytest.fixture(
+    params=["unfold", *(pytest.param(theme, marks=pytest.mark.storm) for theme in ("jazzmin", "grappelli"))]
+)
 def themed(
     request: pytest.FixtureRequest, django_db_setup: str, redis_url: str, tmp_path: Path
 ) -> Iterator[tuple[str, Site]]:
