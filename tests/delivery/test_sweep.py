@@ -176,6 +176,23 @@ def test_all_failed_heads_are_due_after_a_resume_however_many_there_are(webhook:
     assert set(Webhook.objects.values_list("hastened_to", flat=True)) == {None}
 
 
+def test_one_step_makes_few_heads_of_all_resumed_webhooks_due(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.models.queue.MOST_HASTENED", 3)
+    later = timezone.now() + timedelta(days=1)
+    webhooks = [webhook, make_webhook(Thing), make_webhook(Thing)]
+    for number in range(6):
+        make_delivery(webhooks[number // 2], object_id=str(number), failures=3, failing_since=AGO, due_at=later)
+    Webhook.objects.update(resumed_at=timezone.now())
+    with transaction.atomic():
+        assert QueuedDelivery.objects.hasten_heads([one.pk for one in webhooks]) == 3
+    counts = [sweep_step(sweep.hasten_heads) for _ in range(4)]
+    assert max(counts) <= 3
+    assert not QueuedDelivery.objects.filter(due_at=later).exists()
+    assert set(Webhook.objects.values_list("hastened_to", flat=True)) == {None}
+
+
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}, {"paused_at": AGO}])
 def test_no_more_heads_are_due_while_their_webhook_is_stopped_again(webhook: Webhook, stopped: dict[str, Any]) -> None:
     make_delivery(webhook, failures=3, failing_since=AGO, due_at=timezone.now() + timedelta(days=1))

@@ -14,7 +14,8 @@ from django.db import connections
 from django.db.models import Func, TextField
 
 from webhooks.db import QueryByKeys, is_postgresql
-from webhooks.models.webhook_states import WebhookState, active_webhooks
+from webhooks.models.columns import webhook_model
+from webhooks.models.webhook_states import WebhookState
 from webhooks.models.worker import keep_webhooks
 
 if TYPE_CHECKING:
@@ -33,18 +34,18 @@ class Version(Func):
     output_field = TextField()
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        table = connection.ops.quote_name(active_webhooks().model._meta.db_table)
+        table = connection.ops.quote_name(webhook_model()._meta.db_table)
         parts = (f"{table}.{column}::text" for column in ("xmin", "ctid", "last_updated"))
         return self.as_sql(compiler, connection, template=" || ".join(parts), **context)
 
 
 @cache
 def _columns() -> list[str]:
-    return [field.attname for field in active_webhooks().model._meta.concrete_fields]
+    return [field.attname for field in webhook_model()._meta.concrete_fields]
 
 
-_rows = QueryByKeys(lambda: active_webhooks().annotate(version=Version()).values_list(*_columns(), "version"))
-_versions = QueryByKeys(lambda: active_webhooks().annotate(version=Version()).values_list("pk", "version"))
+_rows = QueryByKeys(lambda: webhook_model().objects.annotate(version=Version()).values_list(*_columns(), "version"))
+_versions = QueryByKeys(lambda: webhook_model().objects.annotate(version=Version()).values_list("pk", "version"))
 
 # A worker changes these columns itself, and no request depends on them.
 _STATE = {"created", "last_updated", *(field.attname for field in WebhookState._meta.concrete_fields)}
@@ -72,7 +73,7 @@ def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dic
     found = {pk: known[pk][1] for pk, version in versions.items() if known[pk][0] == version}
     if unknown := [pk for pk in ids if pk not in found]:
         for *row, version in _rows.fetch(using, unknown, keeps):
-            webhook = active_webhooks().model.from_db(using, _columns(), row)
+            webhook = webhook_model().from_db(using, _columns(), row)
             found[webhook.pk] = webhook
             if version:
                 known[webhook.pk] = version, webhook

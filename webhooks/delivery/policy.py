@@ -39,8 +39,9 @@ from webhooks import hooks
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, PreparedRead, as_sql, fetch_each, is_postgresql
 from webhooks.errors import about, get_logger
+from webhooks.models.columns import webhook_model
 from webhooks.models.queue import QueuedDelivery
-from webhooks.models.webhook_states import DisabledReason, active_webhooks
+from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
 from webhooks.outcome import Outcome
 
@@ -127,26 +128,26 @@ def begin_probe(webhook_id: int) -> bool:
     row, such as an open transaction of an admin, that can wait, and the worker cannot."""
 
     def begin() -> int:
-        due = active_webhooks().probed().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
+        due = webhook_model().objects.probed().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
         locked = list(due.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-        begun = active_webhooks().filter(pk__in=locked)
+        begun = webhook_model().objects.filter(pk__in=locked)
         return int(begun.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1))
 
-    return bool(in_worker_transaction(active_webhooks().db, begin))
+    return bool(in_worker_transaction(webhook_model().objects.db, begin))
 
 
 def cancel_probes(webhook_ids: Collection[int]) -> None:
     """Undo ``begin_probe`` for webhooks without a delivery that could be claimed."""
     if webhook_ids:
-        begun = active_webhooks().probed().filter(pk__in=webhook_ids, probes__gt=0)
+        begun = webhook_model().objects.probed().filter(pk__in=webhook_ids, probes__gt=0)
         cancelled = {"probe_at": DatabaseNow(), "probes": F("probes") - 1}
 
         def cancel() -> None:
             # One that is locked gets its next probe after ``PROBE_SECONDS``.
             free = list(begun.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-            active_webhooks().filter(pk__in=free).update(**cancelled)
+            webhook_model().objects.filter(pk__in=free).update(**cancelled)
 
-        in_worker_transaction(active_webhooks().db, cancel)
+        in_worker_transaction(webhook_model().objects.db, cancel)
 
 
 class Lockable(NamedTuple):
@@ -167,15 +168,15 @@ def lock_changing(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> Lockable:
     succeeding = {webhook.pk for webhook, found in outcomes.items() if _may_change(webhook, found)} - failing
     if not (failing or succeeding):
         return Lockable({}, set())
-    using = active_webhooks().db
+    using = webhook_model().objects.db
     stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
     changes = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
     changes |= Q(last_failure_at__gte=F("last_success_at"))  # a user has cleared the failures
-    chosen = active_webhooks().filter(Q(pk__in=failing) | changes & Q(pk__in=succeeding))
+    chosen = webhook_model().objects.filter(Q(pk__in=failing) | changes & Q(pk__in=succeeding))
     lock = PreparedRead(chosen.select_for_update(skip_locked=True, no_key=True).annotate(now=DatabaseNow()))
     if not is_postgresql(using):  # it has one writer
         return Lockable({webhook.pk: webhook for webhook in lock.rows}, set())
-    needed = active_webhooks().filter(Q(pk__in=failing) | Q(pk__in=succeeding, failures_in_a_row__gt=0))
+    needed = webhook_model().objects.filter(Q(pk__in=failing) | Q(pk__in=succeeding, failures_in_a_row__gt=0))
     found, there = fetch_each(using, lock.statement, as_sql(needed.order_by().values_list("pk")))
     locked = {webhook.pk: webhook for webhook in lock.objects(found)}
     return Lockable(locked, {pk for (pk,) in there} - locked.keys())
@@ -190,7 +191,7 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]], rows: Mapping[int,
     succeeded = {webhook.pk for webhook, found in outcomes.items() if is_healthy(found)}
     failed = {webhook.pk: found for webhook, found in outcomes.items() if not is_healthy(found)}
     if recovered := succeeded & rows.keys():
-        active_webhooks().filter(pk__in=recovered).record_success()
+        webhook_model().objects.filter(pk__in=recovered).record_success()
         if resumed := [pk for pk in recovered if rows[pk].probe_at and _is_started(rows[pk])]:
             QueuedDelivery.objects.hasten_heads(resumed)
             _announce_resumed(*(rows[pk] for pk in resumed))
@@ -227,7 +228,7 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     switched = {"resumed_at": DatabaseNow()} if webhook.probe_at and not health.probe_at else {}
     if health.disabled_reason:
         switched["disabled_at"] = DatabaseNow()
-    active_webhooks().filter(pk=webhook.pk).update(
+    webhook_model().objects.filter(pk=webhook.pk).update(
         **vars(health),
         enabled=not health.disabled_reason,
         last_failure_at=DatabaseNow(),
@@ -260,4 +261,4 @@ def _announce_resumed(*webhooks: Webhook) -> None:
 
 def _announce(name: str, *webhooks: Webhook) -> None:
     """Call the hooks of this name for webhooks that this worker has changed."""
-    hooks.announce(name, active_webhooks().db, lambda: [webhook.as_changed() for webhook in webhooks])
+    hooks.announce(name, webhook_model().objects.db, lambda: [webhook.as_changed() for webhook in webhooks])

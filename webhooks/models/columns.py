@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
+from django.apps import apps
 from django.db import connections, models, router
 
 M = TypeVar("M", bound=models.Model)
@@ -37,6 +38,12 @@ def alters_data(method: F) -> F:
     """Mark a method that writes. Templates of a host do not call it: Django's, and those in Jinja's sandbox."""
     method.alters_data = True  # type: ignore[attr-defined]
     return method
+
+
+def webhook_model() -> Any:
+    """The model ``Webhook``, by its label: what orders and records deliveries loads no code that validates or sends a
+    webhook."""
+    return apps.get_model("rq_webhooks", "Webhook")
 
 
 def secret_fields(model: type[models.Model]) -> list[str]:

@@ -33,7 +33,7 @@ from webhooks.db import (
     value_by_id_sql,
 )
 from webhooks.models import lanes
-from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default, secret_fields
+from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default, secret_fields, webhook_model
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
@@ -46,7 +46,6 @@ from webhooks.models.queue import (
     QueuedDelivery,
     State,
     Transition,
-    webhook_model,
 )
 
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())

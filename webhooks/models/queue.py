@@ -46,7 +46,7 @@ from webhooks.db import (
     uuid_sql,
     value_by_id_sql,
 )
-from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default, webhook_model
 from webhooks.models.event import Event
 from webhooks.models.ids import first_id
 from webhooks.models.worker import begin_transaction
@@ -97,11 +97,6 @@ MOST_HASTENED = 1000
 # claims them as it creates them, and then writes no entry of this index.
 NOT_DUE = Q(waited=True, due_at__isnull=True, failed_at__isnull=True)
 HAS_FAILED = Q(failed_at__isnull=False)
-
-
-def webhook_model() -> Any:
-    """By its label: the queue needs no code that validates or sends a webhook."""
-    return QueuedDelivery._meta.get_field("webhook").related_model
 
 
 class ClaimedRow(NamedTuple):
@@ -189,8 +184,8 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
     @alters_data
     def hasten_heads(self, webhook_ids: Collection[int], goes_on: bool = False) -> int:
         """Let failed heads of lanes be due now, as the receivers of these webhooks work again: later deliveries wait
-        behind them. Up to ``MOST_HASTENED`` of each webhook, the longest failing first. ``hastened_to`` of a webhook
-        says that more are left. With ``goes_on``, take the next ones that have failed since before it was resumed.
+        behind them. Up to ``MOST_HASTENED`` in all, of each webhook the longest failing first. ``hastened_to`` of a
+        webhook says that more are left. With ``goes_on``, take the next ones that have failed since before the resume.
 
         Call it in a transaction that has locked the webhooks."""
         count = 0
@@ -199,10 +194,14 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
             later = self.filter(webhook=webhook, failing_since__isnull=False, due_at__gt=DatabaseNow())
             if goes_on:
                 later = later.filter(failing_since__range=(last, resumed_at))
-            heads = later.filter(state=State.PENDING).order_by("failing_since").select_for_update(skip_locked=True)
-            chosen = dict(heads.values_list("pk", "failing_since")[:MOST_HASTENED])
+            heads = later.filter(state=State.PENDING).order_by("failing_since")
+            free = MOST_HASTENED - count
+            locked = heads.select_for_update(skip_locked=True)
+            chosen = dict(locked.values_list("pk", "failing_since")[:free]) if free else {}
             self.filter(pk__in=chosen).update(due_at=DatabaseNow())
-            left = max(chosen.values()) if len(chosen) == MOST_HASTENED else None
+            left = None
+            if len(chosen) == free:
+                left = max(chosen.values()) if chosen else heads.values_list("failing_since", flat=True).first()
             if left or last:
                 webhook_model().objects.filter(pk=webhook).update(hastened_to=left)
             count += len(chosen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from django.apps import apps
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Cast, Concat, Substr
@@ -174,12 +173,6 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
 
 WithDeletedManager = WriteDBManager.from_queryset(WebhookQuerySet)
-
-
-def active_webhooks() -> Any:
-    """The manager of webhooks that are not being deleted. What orders and records deliveries finds it by its label, and
-    loads no code that validates or sends a webhook."""
-    return apps.get_model("rq_webhooks", "Webhook").objects
 
 
 class ActiveManager(WithDeletedManager):
