@@ -213,7 +213,7 @@ def main() -> int:
     files = [file for path in options.modules for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     allowed = set(ALLOWED.read_text().splitlines()) if ALLOWED.exists() else set()
     every = [mutant for path in files for mutant in mutants(path) if str(mutant) not in allowed]
-    wanted = random.Random(options.seed).sample(every, min(options.count, len(every)))  # noqa: S311 # no secret
+    wanted = random.Random(options.seed).sample(every, min(options.count, len(every)))  # noqa: S311 # nosec B311 # no secret
     plugin = Mutating(wanted)
     arguments = ["-n0", "-q", "--no-header", "--no-summary", "-pno:randomly", f"--timeout={TEST_LIMIT}"]
     return int(pytest.main([*arguments, *options.tests], plugins=[plugin]))
