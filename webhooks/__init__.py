@@ -10,7 +10,7 @@ A change takes one way through these packages, from top to bottom::
         subscriptions  which enabled webhooks want this model and action? If none: stop here
         serialize      the row is read again, through the project's serializer, as JSON. ``watch`` bounds it
         matching       which of these webhooks want it, by their conditions?
-    (commit)       one wake-up for the transaction, pushed by workers.jobs
+    (commit)       one wake-up for the transaction (delivery.wake_up), pushed by workers.jobs
                    ---- process boundary ----
     workers        an rqworker runs the wake-up, or looks by itself
     delivery       the Event goes to the webhooks

@@ -7,7 +7,7 @@ Fewer round trips:
 ``prepare_members``                  the members of many-to-many relations, read with their object
 ``merges_statements``                whether they do so: only with a Django that they were tested with
 
-What Django calls nobody for:
+Places where Django sends no signal:
 
 ``call_before_commits``              call a function before each commit
 ``delete_within``                    run each deletion in a block
