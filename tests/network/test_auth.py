@@ -93,6 +93,8 @@ def test_the_classes_of_requests_work(auth: Any) -> None:
         ("hooks.example.com", "https://hooks.example.com/a?b=c", True),
         ("Hooks.Example.com", "HTTPS://hooks.example.COM:443", True),
         ("*.example.com", "https://hooks.example.com./a", True),
+        ("hooks.example.com.", "https://hooks.example.com/", True),
+        ("https://hooks.example.com./", "https://hooks.example.com/", True),
         ("example.com", "https://hooks.example.com/", False),
         ("*.example.org", "https://hooks.example.com/", False),
         ("hooks.example.com", "http://hooks.example.com/", False),

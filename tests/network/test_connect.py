@@ -590,6 +590,15 @@ def test_only_the_proxy_gets_its_credentials(webhooks_settings: Callable[..., No
     assert "proxy-authorization" not in inbox.received()[0].headers
 
 
+def test_a_proxy_that_repeats_its_credentials_does_not_get_them_stored(
+    webhooks_settings: Callable[..., None], inbox: Inbox
+) -> None:
+    echo = b"HTTP/1.1 407 Not bWU6cEBzcw== nor p@ss\r\n\r\n"
+    with proxy(lambda client: client.sendall(echo)) as server:
+        webhooks_settings(PROXY=f"http://me:p%40ss@127.0.0.1:{server.port}/")
+        assert send_once(inbox.url()).reason.endswith("it answers: HTTP/1.1 407 Not ******** nor ********")
+
+
 @pytest.mark.parametrize(
     ("answer", "actual"),
     [

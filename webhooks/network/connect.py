@@ -29,6 +29,7 @@ from webhooks.network.lookups import in_thread
 from webhooks.network.loop import WRITE, Limits, Socket, Steps, run
 from webhooks.network.tls import start_tls, tls_context
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
+from webhooks.text.redaction import redact
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server
 _MAX_PROXY_ANSWER = 16_384  # bytes
@@ -209,10 +210,12 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
     name = f"{proxy_host}:{proxy_port}"
     host, port, *_ = address[1]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    authorization = ""
+    authorization, hidden = "", list[str]()
     if parts.username is not None:
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        authorization = f"Proxy-Authorization: Basic {base64.b64encode(credentials).decode()}\r\n"
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+        authorization = f"Proxy-Authorization: Basic {credentials}\r\n"
+        hidden = [credentials, password or user]
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode()
     try:
         proxy = yield from _resolve(proxy_host, proxy_port)
@@ -230,7 +233,7 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
         # Bytes after the empty line are not from the destination, which has not been asked yet.
         if status[:1] == b"2" and head and head.end() == len(answer):
             return connection
-        line = answer.partition(b"\n")[0][:200].decode("latin-1").strip() or "nothing"
+        line = redact(answer.partition(b"\n")[0].decode("latin-1"), hidden)[:200].strip() or "nothing"
         if status in (b"401", b"407"):
             raise Refused(f"the proxy {name} refuses the worker, it answers: {line}", ErrorKind.PROXY)
         # Any other answer may be about the destination alone.

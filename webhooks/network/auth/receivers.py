@@ -34,9 +34,10 @@ class Receiver:
     @classmethod
     def of(cls, key: str) -> Self:
         if "://" not in key:
-            return cls(key, "https", key, PORTS["https"], "")
+            return cls(key, "https", key.removesuffix("."), PORTS["https"], "")
         parts = urlsplit(key)
-        return cls(key, parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme], parts.path.rstrip("/"))
+        host = (parts.hostname or "").removesuffix(".")
+        return cls(key, parts.scheme, host, parts.port or PORTS[parts.scheme], parts.path.rstrip("/"))
 
     @property
     def is_private(self) -> bool:
