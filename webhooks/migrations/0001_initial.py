@@ -480,7 +480,7 @@ class Migration(migrations.Migration):
                 ('counts', models.JSONField(db_default={}, default=dict, help_text='Rows that it found, by webhook. 0: of events.')),
                 ('cursors', models.JSONField(db_default={}, default=dict, help_text='The last event that it has taken, by webhook. 0: of events.')),
                 ('note', models.JSONField(db_default={}, default=dict, help_text='The step that a worker is in, see delivery.runs.risky.')),
-                ('late', models.JSONField(db_default={}, default=dict, help_text='The open transactions that it waits for, see delivery.runs.late.')),
+                ('late', models.JSONField(db_default={}, default=dict, help_text='The open transactions that it waits for.')),
                 ('look_at', models.DateTimeField(blank=True, help_text='When it looks for open transactions again.', null=True)),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, verbose_name='created')),
                 ('resumed_at', models.DateTimeField(blank=True, help_text='Empty: it was never resumed.', null=True)),
