@@ -36,12 +36,11 @@ from webhooks.capture import subscriptions
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.capture.transaction import TransactionState, current_state, set_current
 from webhooks.conf import conf
-from webhooks.delivery import receiver_rate, sweep
+from webhooks.delivery import receiver_rate, sweep, wake_up
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.network.receiver import LOOPBACK, Receive, ReceivedRequest, serving
 from webhooks.text import short_repr
-from webhooks.workers import jobs
 
 # ``capture_webhooks`` subscribes with this webhook id. No row has it, so nothing is delivered.
 CAPTURE_ID = 0
@@ -135,7 +134,7 @@ def capture_webhooks(subscribe: Iterable[str] | None = None, prechange: bool = F
     labels = _labels(subscribe)
     captured = CapturedEvents()
     custom_events = list(registry.custom_events()) if subscribe is None else []
-    with _subscribed(labels, custom_events, prechange), mock.patch.object(jobs, "wake_up"), _own_state():
+    with _subscribed(labels, custom_events, prechange), mock.patch.object(wake_up.wanted, "send"), _own_state():
         yield captured
     captured._end()
 

@@ -30,7 +30,7 @@ READERS = {
     "Webhook.refresh_from_db",
     "WebhookQuerySet.being_deleted", "WebhookQuerySet.pausable", "WebhookQuerySet.paused", "WebhookQuerySet.probed",
     "WebhookQuerySet.stopped", "ActiveManager.get_queryset", "WriteDBManager.get_queryset",
-    "Event.as_recorded", "EventQuerySet.failed", "EventQuerySet.first_since", "EventQuerySet.for_list",
+    "EventQuerySet.failed", "EventQuerySet.first_since", "EventQuerySet.for_list",
     "EventQuerySet.matched_by", "EventQuerySet.not_matched_by", "EventQuerySet.replayable", "EventQuerySet.replayed",
     "EventQuerySet.still_undispatched", "EventQuerySet.to_send", "EventQuerySet.undispatched",
     "EventQuerySet.with_waits_for",

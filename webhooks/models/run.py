@@ -125,9 +125,7 @@ class Run(models.Model):
     note = models.JSONField(
         default=dict, db_default={}, help_text=_("The step that a worker is in, see delivery.runs.risky.")
     )
-    late = models.JSONField(
-        default=dict, db_default={}, help_text=_("The open transactions that it waits for.")
-    )
+    late = models.JSONField(default=dict, db_default={}, help_text=_("The open transactions that it waits for."))
     look_at = models.DateTimeField(null=True, blank=True, help_text=_("When it looks for open transactions again."))
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
     resumed_at = models.DateTimeField(null=True, blank=True, help_text=_("Empty: it was never resumed."))
