@@ -56,7 +56,7 @@ class ClaimedDelivery:
     token: uuid.UUID
     webhook: Webhook
     bodies: Any
-    """What its request is composed of, see ``MakeBodies``."""
+    """What its request is composed of, see ``MakeBodies``. Here only its ``timestamp`` counts, that of the event."""
     message_id: str
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 from json.encoder import encode_basestring_ascii
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -192,12 +192,8 @@ def bodies_by_webhook(event: Any) -> Callable[[int], Bodies]:
     """What gives the bodies of an Event for a webhook, by its id. Webhooks that chose the same serializer share them,
     for the texts may be large."""
     names = serializers_by_webhook(event)
-
-    @cache
-    def bodies(serializer: str) -> Bodies:
-        return Bodies(as_serialized_by(event, serializer))
-
-    return lambda webhook_id: bodies(names.get(webhook_id, ""))
+    bodies = {name: Bodies(as_serialized_by(event, name)) for name in {"", *names.values()}}
+    return lambda webhook_id: bodies[names.get(webhook_id, "")]
 
 
 def _serializers(event: Any) -> dict[str, dict[str, Any]]:
