@@ -119,7 +119,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only .ci/run needs, unless somebody asks for a part of the suite."""
+    """Leave out what only .ci/run needs, unless a part of the suite is asked for."""
     if side_by_side.is_short(config):
         kept = set(few_cases([item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]))
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
