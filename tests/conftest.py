@@ -31,12 +31,13 @@ from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
 from tests.support.waiting import OverTime
 from tests.support.workers import LOGS, Workers
-from webhooks import hooks, registry
+from webhooks import hooks
 from webhooks.capture import events
-from webhooks.db import django_internals
+from webhooks.ground import registry
+from webhooks.ground.db import django_internals
+from webhooks.ground.payloads import snapshots, templates
 from webhooks.insight import status
 from webhooks.pages import run_start
-from webhooks.payloads import snapshots, templates
 
 LONG_TIMEOUT = 1800  # seconds for one test, with --long
 MINUTES, FULL_MINUTES = 7, 12  # what a run of the whole suite usually takes on two cores

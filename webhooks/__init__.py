@@ -12,20 +12,21 @@ A change takes one way through these packages, from top to bottom::
         matching       which of these webhooks want it, by their conditions?
     (commit)       one wake-up for the transaction (delivery.wake_up), pushed by workers.jobs
                    ---- process boundary ----
-    workers        an rqworker runs the wake-up, or looks by itself
-    delivery       the Event goes to the webhooks
+    workers        an rqworker runs the wake-up, or looks by itself. runner is its loop; it asks ``delivery``
+    delivery       the rows, and what is decided about them
       dispatch       new Events, in order: a Delivery for each webhook that matched
       claims         due Deliveries, each under a short lease
-      compose        the request: the body, plain or from a template (payloads), and its signatures (security)
+    workers
+      compose        the request: the body, plain or from a template (ground.payloads), and its signatures
       sender         a thread that only does HTTP
-    network        one request to a checked address: an Outcome (``outcome``)
+      network        one request to a checked address: an Outcome (ground.outcome)
     delivery
       outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next module
       policy         when to send again, or give up; pauses, probes, resumes or disables the webhook, as after a 410
 
 At named places of this way, ``hooks`` calls code of the host. The admin, the REST API and the management commands ask
 ``insight`` what they show, and act through ``operations``. ``pages`` has what the pages of the admin and of other
-frameworks show, and ``forms`` the form of a webhook for both.
+frameworks show, and their forms. ``ground`` is what everything else stands on.
 ``docs/how-it-works.md`` explains why.
 """
 
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
     from webhooks.capture.context import actor, silenced
     from webhooks.capture.custom_events import send
+    from webhooks.ground.registry import register, register_event, unregister, unregister_event
+    from webhooks.ground.security.signing import ReplayWindow, VerificationError, verify
     from webhooks.insight.why import why
-    from webhooks.registry import register, register_event, unregister, unregister_event
-    from webhooks.security.signing import ReplayWindow, VerificationError, verify
 
 __version__ = "0.1.0"
 
@@ -56,8 +57,8 @@ _NAMES = {
     "webhooks.capture.context": ("actor", "silenced"),
     "webhooks.capture.custom_events": ("send",),
     "webhooks.insight.why": ("why",),
-    "webhooks.registry": ("register", "register_event", "unregister", "unregister_event"),
-    "webhooks.security.signing": ("ReplayWindow", "VerificationError", "verify"),
+    "webhooks.ground.registry": ("register", "register_event", "unregister", "unregister_event"),
+    "webhooks.ground.security.signing": ("ReplayWindow", "VerificationError", "verify"),
 }
 
 

@@ -11,26 +11,28 @@ class WebhooksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from webhooks import checks, hooks, registry  # noqa: F401 - importing checks registers them
+        from webhooks import hooks
         from webhooks.capture import signals
-        from webhooks.conf import conf
-        from webhooks.db.django_internals import route_reads
-        from webhooks.delivery import mails, sweep, wake_up
+        from webhooks.delivery import sweep, wake_up
         from webhooks.delivery.runs.steps import run_ended
-        from webhooks.errors import log_with_time
+        from webhooks.ground import registry
+        from webhooks.ground.conf import conf
+        from webhooks.ground.db.django_internals import route_reads
+        from webhooks.ground.errors import log_with_time
         from webhooks.insight import problems
+        from webhooks.management import checks  # noqa: F401 - importing checks registers them
         from webhooks.models.run import run_kinds
         from webhooks.models.webhook import find_errors
         from webhooks.operations import runs, validation
         from webhooks.operations.kinds import RUN_KINDS
-        from webhooks.workers import jobs, redis
+        from webhooks.workers import jobs, mails, redis
 
         log_with_time()
         run_kinds.update(RUN_KINDS)
         find_errors.append(validation.find_errors)
         run_ended.connect(runs.record_end)
         redis.complete_queue_settings(conf.queue)
-        hooks.own["webhook_disabled"] = [hooks.Hook("webhooks.delivery.mails.mail_disabled", mails.mail_disabled)]
+        hooks.own["webhook_disabled"] = [hooks.Hook("webhooks.workers.mails.mail_disabled", mails.mail_disabled)]
         hooks.import_listed()
         route_reads()
         wake_up.wanted.connect(jobs.wake_up)

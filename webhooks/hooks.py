@@ -31,9 +31,9 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from webhooks.conf import conf
-from webhooks.db import on_commit
-from webhooks.errors import about, get_logger, reraise_job_timeout, why_failed
+from webhooks.ground.conf import conf
+from webhooks.ground.db import on_commit
+from webhooks.ground.errors import about, get_logger, reraise_job_timeout, why_failed
 
 logger = get_logger(__name__)
 

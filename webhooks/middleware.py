@@ -16,8 +16,8 @@ from django.utils.decorators import sync_and_async_middleware
 
 from webhooks.capture.context import RequestActor, acting
 from webhooks.capture.transaction import transactions_as_batches
-from webhooks.conf import conf
-from webhooks.errors import OWN_TABLE, RUN_MIGRATE, is_missing_table
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import OWN_TABLE, RUN_MIGRATE, is_missing_table
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 

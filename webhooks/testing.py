@@ -31,16 +31,17 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
 
-from webhooks import registry
 from webhooks.capture import subscriptions
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.capture.transaction import TransactionState, current_state, set_current
-from webhooks.conf import conf
-from webhooks.delivery import receiver_rate, sweep, wake_up
-from webhooks.delivery.runner import DeliveryRunner, has_more
+from webhooks.delivery import sweep, wake_up
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.text import short_repr
 from webhooks.models import Action, Attempt, Event, Webhook
-from webhooks.network.receiver import LOOPBACK, Receive, ReceivedRequest, serving
-from webhooks.text import short_repr
+from webhooks.workers import receiver_rate
+from webhooks.workers.network.receiver import LOOPBACK, Receive, ReceivedRequest, serving
+from webhooks.workers.runner import DeliveryRunner, has_more
 
 # ``capture_webhooks`` subscribes with this webhook id. No row has it, so nothing is delivered.
 CAPTURE_ID = 0

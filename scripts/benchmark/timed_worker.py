@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from webhooks.delivery import claims, dispatch, runner
-from webhooks.workers import WebhookWorker
+from webhooks.delivery import claims, dispatch
+from webhooks.workers import WebhookWorker, runner
 
 PATH = f"{__name__}.TimedWorker"
 VARIABLE = "BENCH_TRANSACTIONS"

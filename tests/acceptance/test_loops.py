@@ -21,9 +21,9 @@ from tests.support.makers import make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from users.models import User
+from webhooks.ground.headers import DEPTH
 from webhooks.models import Delivery, Event, State
 from webhooks.models.queue import OPEN_STATES
-from webhooks.network.headers import DEPTH
 from webhooks.operations import replays
 
 MAX_DEPTH = 3

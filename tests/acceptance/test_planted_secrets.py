@@ -216,7 +216,7 @@ def provoke(search: Search, browser: Client, api: APIClient, monkeypatch: pytest
             broken.append(browser.post(change, form(**secrets)))
             broken += [api.patch(address, secrets, format=kind) for kind in ("json", "multipart")]
     with monkeypatch.context() as patched:
-        patched.setattr("webhooks.forms.webhook.registered_object_types", breaks)
+        patched.setattr("webhooks.pages.forms.webhook.registered_object_types", breaks)
         broken.append(browser.post(change, form(**secrets)))
     assert {answer.status_code for answer in broken} == {500}
     for answer in answers + broken:

@@ -30,16 +30,16 @@ from tests.support.admin_pages import (
 )
 from tests.support.draining import STATE
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
-from webhooks import payloads
-from webhooks.db import to_utc
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground import payloads
+from webhooks.ground.db import to_utc
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.insight import counts
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.ids import first_id, new_id
 from webhooks.pages import delivery as delivery_page
-from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.one_database
 

@@ -19,8 +19,8 @@ from tests.support.makers import make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
 from users.models import User
+from webhooks.ground.text import escape_invisible, one_line
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.text import escape_invisible, one_line
 
 
 class Page(HTMLParser):

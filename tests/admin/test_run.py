@@ -20,12 +20,12 @@ from django.utils import timezone
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Label, Thing
 from users.models import User
-from webhooks.db import to_utc
 from webhooks.delivery.runs import kinds as run_kinds
-from webhooks.forms import runs as run_forms
+from webhooks.ground.db import to_utc
 from webhooks.models import Delivery, Event, Run, RunState, State, Webhook
 from webhooks.operations import runs
 from webhooks.pages import run_start
+from webhooks.pages.forms import runs as run_forms
 
 pytestmark = [pytest.mark.one_database, pytest.mark.django_db]
 

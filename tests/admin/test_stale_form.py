@@ -14,11 +14,11 @@ from dcim.models import Device, Site
 from tests.support.admin_pages import change_of, page, staff
 from tests.support.html_forms import fields_of
 from tests.support.makers import make_webhook
-from webhooks.forms import WebhookForm
+from webhooks.ground.registry import registered_object_types
+from webhooks.ground.security.encryption import Secret
 from webhooks.models import Webhook
 from webhooks.operations.edits import READABLE_SETTINGS
-from webhooks.registry import registered_object_types
-from webhooks.security.encryption import Secret
+from webhooks.pages.forms import WebhookForm
 
 pytestmark = pytest.mark.one_database
 

@@ -28,8 +28,7 @@ from tests.support.servers import free_port
 from tests.support.sessions import session
 from users.models import User
 from webhooks.admin import base
-from webhooks.delivery.breaker import Fault
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.insight import counts, overview
 from webhooks.insight import status as backend
 from webhooks.insight.statistics import Recent, Times
@@ -41,6 +40,7 @@ from webhooks.operations import runs
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.pages import status as status_page
 from webhooks.templatetags.webhooks_display import EMPTY, duration, rate
+from webhooks.workers.breaker import Fault
 from webhooks.workers.status import CLASS_FIELD, FAULTS_FIELD, faults_as_json
 
 pytestmark = pytest.mark.one_database

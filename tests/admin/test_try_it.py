@@ -23,9 +23,8 @@ from tests.support.admin_pages import change_of, form, staff
 from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
 from tests.support.users import browser, make_user
-from webhooks import permissions
-from webhooks.models import Delivery, Event, Webhook
-from webhooks.network.url_policy import redacted
+from webhooks.ground.security.url_policy import redacted
+from webhooks.models import Delivery, Event, Webhook, permissions
 
 NEW = reverse("admin:rq_webhooks_webhook_try_new")
 

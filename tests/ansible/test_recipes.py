@@ -20,8 +20,8 @@ from tests.support.recipes import block, command, define, statuses
 from tests.support.servers import free_port
 from tests.support.waiting import until
 from users.models import User
+from webhooks.ground.security.encryption import Secret
 from webhooks.models import Webhook
-from webhooks.security.encryption import Secret
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("redis")]
 

@@ -28,7 +28,7 @@ from tests.support.rest import (
     selects,
 )
 from tests.testapp.models import Label, Thing
-from webhooks.db import to_utc
+from webhooks.ground.db import to_utc
 from webhooks.insight import paging
 from webhooks.models import Delivery, Event, State
 from webhooks.models.ids import first_id

@@ -13,9 +13,9 @@ from rest_framework.test import APIClient
 from dcim.models import Rack, Site
 from tests.support.makers import make_webhook
 from tests.support.rest import WEBHOOKS, define, detail, wanted
+from webhooks.ground.registry import registered_object_types
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.registry import registered_object_types
 
 pytestmark = pytest.mark.one_database
 

@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.makers import make_webhook
 from tests.support.rest import WEBHOOKS, client_of, define, detail, wanted
-from webhooks import registry
+from webhooks.ground import registry
 from webhooks.models import Webhook
 
 CMDB = detail(WEBHOOKS, "cmdb-sync")

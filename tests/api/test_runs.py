@@ -15,7 +15,7 @@ from tests.support.makers import make_attempt, make_delivery, make_event, make_w
 from tests.support.rest import client_of
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models import Event, Run, RunState, State
 from webhooks.operations import runs
 from webhooks.operations.retries import DeliveryKind

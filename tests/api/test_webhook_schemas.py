@@ -20,11 +20,11 @@ from rest_framework.test import APIClient
 from dcim.models import Device
 from tests.support.makers import make_webhook
 from tests.testapp.models import Label, Member, Note, Part, Thing
-from webhooks import payloads, registry
 from webhooks.capture.serialize import serialize
+from webhooks.ground import payloads, registry
+from webhooks.ground.payloads.schema import json_schema
+from webhooks.ground.registry.registration import Registration
 from webhooks.models import Event
-from webhooks.payloads.schema import json_schema
-from webhooks.registry.registration import Registration
 from webhooks.testing import capture_webhooks
 
 pytestmark = [pytest.mark.one_database, pytest.mark.django_db]

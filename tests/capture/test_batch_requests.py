@@ -22,7 +22,7 @@ from tests.support.statements import statements_of
 from tests.support.threads import aside
 from tests.testapp.models import Country, Label, Thing
 from webhooks.capture.transaction import transactions_as_batches
-from webhooks.db import django_internals
+from webhooks.ground.db import django_internals
 from webhooks.middleware import WebhooksMiddleware
 
 pytestmark = pytest.mark.usefixtures("database", "batched")

@@ -44,7 +44,7 @@ from tests.testapp.models import (
     TrackedPart,
 )
 from webhooks.capture import subscriptions
-from webhooks.db import execute, host_rows, to_db_time
+from webhooks.ground.db import execute, host_rows, to_db_time
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")

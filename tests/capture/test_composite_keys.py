@@ -27,13 +27,13 @@ from tests.support.makers import actions, changed, events, last_data, make_webho
 from tests.support.modes import MODES
 from tests.support.statements import statements_of
 from tests.testapp.models import Album, AlbumLabel, Gadget, Label, Seat, Sounding, Thing
-from webhooks import permissions, registry
-from webhooks.db import to_db_time
+from webhooks.ground import registry
+from webhooks.ground.db import to_db_time
+from webhooks.ground.registry.keys import key_text, key_text_sql
 from webhooks.insight.why.causes import Cause
-from webhooks.models import Event
+from webhooks.models import Event, permissions
 from webhooks.models.lanes import lane_of
 from webhooks.operations import replays
-from webhooks.registry.keys import key_text, key_text_sql
 
 pytestmark = pytest.mark.usefixtures("database")
 

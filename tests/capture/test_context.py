@@ -28,9 +28,9 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks.capture.context import RequestActor, acting, current_actor
-from webhooks.db import fetch_all
+from webhooks.ground.db import fetch_all
+from webhooks.ground.headers import DEPTH
 from webhooks.middleware import WebhooksMiddleware
-from webhooks.network.headers import DEPTH
 
 
 def test_without_a_request_the_actor_has_no_name() -> None:

@@ -20,9 +20,10 @@ from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import are_merged, statements_of
 from tests.support.threads import Beside
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
-from webhooks import payloads, registry, testing
+from webhooks import testing
 from webhooks.capture import context, subscriptions
-from webhooks.db import execute
+from webhooks.ground import payloads, registry
+from webhooks.ground.db import execute
 from webhooks.models import Event, Webhook
 
 AUDITED = "dcim.rack_audited"

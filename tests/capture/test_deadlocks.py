@@ -16,7 +16,7 @@ from tests.support.receivers import host_receiver
 from tests.support.statements import are_merged, statements_of
 from tests.support.threads import Beside
 from tests.testapp.models import Diner, Label, Part, Place, Restaurant, Thing
-from webhooks.db import execute
+from webhooks.ground.db import execute
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 

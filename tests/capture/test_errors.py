@@ -18,9 +18,10 @@ from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Essay, Label, Thing, Tracked
-from webhooks import registry, send
+from webhooks import send
 from webhooks.capture import subscriptions
-from webhooks.db import execute, fetch_all
+from webhooks.ground import registry
+from webhooks.ground.db import execute, fetch_all
 from webhooks.models import Event
 from webhooks.operations import replays
 

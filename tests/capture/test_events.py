@@ -36,7 +36,7 @@ from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thi
 from webhooks.capture import subscriptions
 from webhooks.capture.batch import batch
 from webhooks.capture.transaction import current_state
-from webhooks.db import execute, fetch_all
+from webhooks.ground.db import execute, fetch_all
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")

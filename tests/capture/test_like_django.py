@@ -17,7 +17,7 @@ from django.db.models.functions import Coalesce, Concat, Length, RowNumber, Uppe
 import webhooks
 from tests.support.makers import make_webhook
 from tests.testapp.models import Counter, Diner, Place, Seat, Thing
-from webhooks.errors import is_aborted as may_only_roll_back
+from webhooks.ground.errors import is_aborted as may_only_roll_back
 
 pytestmark = pytest.mark.usefixtures("database")
 

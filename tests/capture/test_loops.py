@@ -22,11 +22,11 @@ from tests.support.inbox import Inbox
 from tests.support.makers import events, make_webhook
 from users.models import User
 from webhooks.capture.context import RequestActor, acting, parse_depth
-from webhooks.db import fetch_all
+from webhooks.ground import headers
+from webhooks.ground.db import fetch_all
+from webhooks.ground.headers import DEPTH
 from webhooks.models import Event, Webhook
 from webhooks.models.validators import MAX_USERNAMES, check_usernames
-from webhooks.network import headers
-from webhooks.network.headers import DEPTH
 from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database", "redis")

@@ -15,10 +15,11 @@ from tests.support.figures import Figures
 from tests.support.makers import actions, events, make_webhook
 from tests.support.modes import MODES
 from tests.testapp.models import Label, Thing
-from webhooks import batch, conditions
+from webhooks import batch
+from webhooks.capture import conditions
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext
-from webhooks.conf import conf
+from webhooks.ground.conf import conf
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -48,13 +48,14 @@ from tests.testapp.models import (
     Thing,
     ThingProxy,
 )
-from webhooks import TrackedQuerySet, registry
+from webhooks import TrackedQuerySet
 from webhooks.capture import prechange, subscriptions
 from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import PrechangeStates, SavepointLog
-from webhooks.db import django_internals, execute
+from webhooks.ground import registry
+from webhooks.ground.db import django_internals, execute
+from webhooks.ground.payloads import snapshots
 from webhooks.models import Event
-from webhooks.payloads import snapshots
 
 pytestmark = pytest.mark.usefixtures("database")
 

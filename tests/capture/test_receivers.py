@@ -19,7 +19,7 @@ from tests.testapp.models import Gadget, Label, Part, Place, Restaurant, Thing, 
 from webhooks import actor, batch
 from webhooks.capture import batch as batch_module
 from webhooks.capture import events as recording
-from webhooks.db import execute
+from webhooks.ground.db import execute
 from webhooks.models import Event
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -34,8 +34,8 @@ from tests.testapp.models import (
     Tracked,
     TrackedPart,
 )
-from webhooks import registry
 from webhooks.capture import related
+from webhooks.ground import registry
 from webhooks.models import Event, Webhook
 
 SIGNALS = (signals.pre_save, signals.post_save, signals.pre_delete, signals.post_delete)

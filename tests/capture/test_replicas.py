@@ -15,7 +15,7 @@ from tenancy.models import Tenant
 from tests.support.makers import actions, changed, events, last_data, make_webhook, sides
 from tests.support.replicated import Replicated
 from tests.testapp.models import Label, Part, Thing
-from webhooks import registry
+from webhooks.ground import registry
 from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database", "replica")

@@ -18,8 +18,8 @@ from tests.support.statements import are_merged, statements_of
 from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Label, Thing
-from webhooks import registry
-from webhooks.db.django_internals import savepoint
+from webhooks.ground import registry
+from webhooks.ground.db.django_internals import savepoint
 
 pytestmark = pytest.mark.usefixtures("database")
 

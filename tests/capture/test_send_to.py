@@ -11,9 +11,9 @@ from django.db import DatabaseError, transaction
 import webhooks
 from tests.support.makers import events, make_webhook
 from tests.testapp.models import Thing
-from webhooks import payloads
 from webhooks.capture import events as recording
 from webhooks.capture.custom_events import send_to
+from webhooks.ground import payloads
 from webhooks.models import Event, Skip, Webhook
 from webhooks.models.skip import Rule
 

@@ -20,15 +20,15 @@ from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
-from webhooks.db import to_utc
 from webhooks.delivery import policy, retention, rollup, sweep
+from webhooks.ground.db import to_utc
+from webhooks.ground.outcome import Outcome
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import delivery_id
 from webhooks.models.skip import VALUE_LENGTH, Refusal, Rule
 from webhooks.models.statistic import Period
 from webhooks.operations.webhooks import delete_webhooks
-from webhooks.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 

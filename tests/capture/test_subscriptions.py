@@ -16,9 +16,9 @@ from tests.support.makers import make_webhook
 from tests.support.statements import statements_of
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Place, Thing
-from webhooks import registry
 from webhooks.capture import subscriptions
 from webhooks.capture.subscriptions import Filters
+from webhooks.ground import registry
 from webhooks.models import Action, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -17,9 +17,9 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.delivery import SUCCEEDED
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 

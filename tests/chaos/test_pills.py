@@ -13,7 +13,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]

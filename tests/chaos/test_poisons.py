@@ -19,7 +19,7 @@ from tests.support.pills import POISONS
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Worker, Workers
 from tests.testapp.models import Label, Thing
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
 from webhooks.models.delivery import FINISHED
 from webhooks.operations import runs

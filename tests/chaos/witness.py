@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connection
 
 from tests.support.inbox import Received
-from webhooks.db import fetch_all
+from webhooks.ground.db import fetch_all
 
 State = dict[str, Any]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conditions import OPERATORS, ConditionError, facts, parse, parse_stored
+from webhooks.capture.conditions import OPERATORS, ConditionError, facts, parse, parse_stored
 
 CAPTURED = Path(__file__).parents[1] / "captured"
 JUDGED = json.loads((CAPTURED / "netbox_conditions.json").read_text())

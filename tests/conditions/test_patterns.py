@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conditions.patterns import MAX_LENGTH, Deadline, Pattern, PatternError, TooSlow
+from webhooks.capture.conditions.patterns import MAX_LENGTH, Deadline, Pattern, PatternError, TooSlow
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -18,17 +18,18 @@ from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_site_delivery, make_webhook
 from tests.testapp.models import Thing
-from webhooks import hooks, registry
-from webhooks.conf import conf
+from webhooks import hooks
 from webhooks.contrib.alerts import emails
-from webhooks.delivery import mails
 from webhooks.delivery.sweep import Sweeper
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
 from webhooks.insight import problems
 from webhooks.insight.alarms import Alarm, Level, Problem
 from webhooks.models import Delivery, State, Sweep, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations.webhooks import pause, resume, set_enabled
-from webhooks.permissions import Operator
 from webhooks.testing import deliver
+from webhooks.workers import mails
 
 pytestmark = pytest.mark.usefixtures("database", "live_worker")
 

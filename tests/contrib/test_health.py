@@ -14,8 +14,8 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.sessions import session
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
-from webhooks import registry
 from webhooks.contrib import health
+from webhooks.ground import registry
 from webhooks.models import State
 
 pytestmark = [pytest.mark.usefixtures("database", "redis"), pytest.mark.urls("tests.contrib.urls")]

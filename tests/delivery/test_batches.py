@@ -16,16 +16,16 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
-from webhooks.conf import conf
 from webhooks.delivery import policy, scan_floors
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.delivery.sender import Sender
+from webhooks.ground.conf import conf
+from webhooks.ground.outcome import Outcome, StoredRequest
+from webhooks.ground.payloads import bodies_by_webhook
 from webhooks.models import Attempt, BodyKind, QueuedDelivery, State, Undispatched, Worker
-from webhooks.outcome import Outcome, StoredRequest
-from webhooks.payloads import bodies_by_webhook
+from webhooks.workers.runner import DeliveryRunner
+from webhooks.workers.sender import Sender
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -23,16 +23,16 @@ from tests.support.proxy import Proxy
 from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.db import to_utc
-from webhooks.delivery import breaker as breaking
-from webhooks.delivery import runner as running
-from webhooks.delivery.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.error_kinds import ErrorKind, FaultOf
+from webhooks.ground.db import to_utc
+from webhooks.ground.error_kinds import ErrorKind, FaultOf
+from webhooks.ground.outcome import Outcome
 from webhooks.models import Attempt, QueuedDelivery, State, Webhook
-from webhooks.network.attempt import Request
-from webhooks.network.transport import Transport
-from webhooks.outcome import Outcome
+from webhooks.workers import breaker as breaking
+from webhooks.workers import runner as running
+from webhooks.workers.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.transport import Transport
+from webhooks.workers.runner import DeliveryRunner
 
 START = datetime(2026, 11, 24, 12, 4, tzinfo=UTC)
 

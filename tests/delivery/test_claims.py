@@ -19,13 +19,13 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_delivery, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.conf import conf
-from webhooks.db import to_utc
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -18,10 +18,10 @@ from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.db import clock, to_utc
-from webhooks.db.clock import COMPARE_EVERY, DatabaseClock
+from webhooks.ground.db import clock, to_utc
+from webhooks.ground.db.clock import COMPARE_EVERY, DatabaseClock
+from webhooks.ground.security import signing
 from webhooks.models import Attempt
-from webhooks.security import signing
 from webhooks.workers import jobs
 from webhooks.workers.status import read_backend
 

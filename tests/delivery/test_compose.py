@@ -18,14 +18,14 @@ from tests.support.json_values import ARRIVES, REFUSED
 from tests.support.makers import events, make_event, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Thing
-from webhooks.db import to_utc
-from webhooks.delivery import compose
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.db import to_utc
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.payloads import Bodies, templates
+from webhooks.ground.payloads.templates import Renderer
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
-from webhooks.network.attempt import Refused
 from webhooks.operations import replays
-from webhooks.payloads import Bodies, templates
-from webhooks.payloads.templates import Renderer
+from webhooks.workers import compose
+from webhooks.workers.network.attempt import Refused
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -22,16 +22,16 @@ from tests.support.makers import make_event, make_site_skip, make_webhook
 from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import atomically, execute, fetch_all
 from webhooks.delivery import counting, retention, rollup, sweep
 from webhooks.delivery.claims import ClaimedDelivery
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.db import atomically, execute, fetch_all
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.payloads import Bodies
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, StatisticTotal, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period
 from webhooks.operations.webhooks import delete_webhooks
-from webhooks.outcome import Outcome
-from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")
 

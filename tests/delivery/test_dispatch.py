@@ -17,13 +17,13 @@ from tests.support.replicated import Replicated
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.db import execute, fetch_all
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery.dispatch import dispatch, insert_for
-from webhooks.delivery.runner import DeliveryRunner
+from webhooks.ground.db import execute, fetch_all
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Undispatched, Webhook, lanes
 from webhooks.models.ids import delivery_id
 from webhooks.models.worker import begin_transaction, in_worker_transaction
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.delivery.fair_queue import FairQueue
+from webhooks.workers.fair_queue import FairQueue
 
 
 def take_all(queue: FairQueue[str]) -> list[str]:

@@ -23,9 +23,9 @@ from tests.support.waiting import PATIENCE
 from tests.testapp.models import Thing
 from webhooks.delivery import claims
 from webhooks.delivery.claims import Room
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Event, QueuedDelivery, State, Undispatched, Webhook
 from webhooks.models.event import SMALL, size_of
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

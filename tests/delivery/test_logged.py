@@ -12,11 +12,12 @@ from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery import runner, sweep
-from webhooks.delivery.breaker import AvoidedWebhooks
-from webhooks.error_kinds import ErrorKind
+from webhooks.delivery import sweep
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
 from webhooks.models import State, Webhook
-from webhooks.outcome import Outcome
+from webhooks.workers import runner
+from webhooks.workers.breaker import AvoidedWebhooks
 
 pytestmark = pytest.mark.usefixtures("database")
 

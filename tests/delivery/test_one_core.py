@@ -15,11 +15,11 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.delivery import one_core
-from webhooks.delivery.one_core import OneCore, allow_cores, allowed_cores
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.delivery.sender import _Composers
 from webhooks.models import State
+from webhooks.workers import one_core
+from webhooks.workers.one_core import OneCore, allow_cores, allowed_cores
+from webhooks.workers.runner import DeliveryRunner
+from webhooks.workers.sender import _Composers
 
 ALL = allowed_cores()
 

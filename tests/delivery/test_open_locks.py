@@ -20,14 +20,14 @@ from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE, until
 from tests.testapp.models import Thing
-from webhooks.db import elapsed
 from webhooks.delivery.dispatch import PASSED_EVERY
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import Sweeper
+from webhooks.ground.db import elapsed
 from webhooks.models import Attempt, QueuedDelivery, State, StatisticDelta, StatisticTotal, Undispatched, Webhook
 from webhooks.models.lanes import lane_of
 from webhooks.operations import runs
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 

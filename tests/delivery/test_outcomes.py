@@ -21,17 +21,17 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Thing
-from webhooks import db
-from webhooks.db import atomically
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import ClaimedDelivery
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground import db
+from webhooks.ground.db import atomically
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.payloads import Bodies
 from webhooks.models import Attempt, Delivery, Event, MediaType, QueuedDelivery, State, Webhook
 from webhooks.models.queue import ClaimedRow
-from webhooks.outcome import Outcome
-from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")
 

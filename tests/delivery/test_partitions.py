@@ -31,10 +31,10 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.support.workers import ROOT, Workers
 from tests.testapp.models import Thing
-from webhooks.db import execute, fetch_all
 from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.scan_floors import ScanFloors
+from webhooks.ground.db import execute, fetch_all
 from webhooks.models import (
     Attempt,
     Body,

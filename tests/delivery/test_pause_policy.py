@@ -21,14 +21,14 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.db import atomically, execute
 from webhooks.delivery import policy
 from webhooks.delivery.policy import Health, after_failures, is_healthy, next_wait
-from webhooks.delivery.runner import DeliveryRunner
+from webhooks.ground.db import atomically, execute
+from webhooks.ground.outcome import Outcome
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.models.webhook_states import DisabledReason, WebhookQuerySet
 from webhooks.operations import webhooks as webhook_operations
-from webhooks.outcome import Outcome
+from webhooks.workers.runner import DeliveryRunner
 
 NOW = timezone.now()
 FINE = Health(0, None, None, 0)

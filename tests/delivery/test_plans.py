@@ -18,13 +18,13 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.plans import Executed, executed_plans
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.conf import conf
-from webhooks.db import fetch_all
 from webhooks.delivery import sweep
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import Sweeper
+from webhooks.ground.conf import conf
+from webhooks.ground.db import fetch_all
 from webhooks.models import State, Sweep, Webhook, partitions
 from webhooks.models.partitions import PART
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 

@@ -20,14 +20,14 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Thing
-from webhooks.conf import conf
 from webhooks.delivery import sweep
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import kinds, steps
 from webhooks.delivery.runs.kinds import Key
 from webhooks.delivery.runs.risky import Note
+from webhooks.ground.conf import conf
 from webhooks.models import Delivery, Event, Run, RunState, State, Worker
 from webhooks.operations import runs
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from webhooks.delivery.receiver_rate import LONGEST_REST, NO_LIMIT, ReceiverRate
+from webhooks.workers.receiver_rate import LONGEST_REST, NO_LIMIT, ReceiverRate
 
 
 class Limited:

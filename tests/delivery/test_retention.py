@@ -16,13 +16,13 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.plans import executed_plans
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import execute
 from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch, insert_for
-from webhooks.delivery.runner import DeliveryRunner
+from webhooks.ground.db import execute
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Sweep, Webhook
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

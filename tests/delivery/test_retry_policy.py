@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conf import RETRY_SCHEDULE
 from webhooks.delivery.policy import next_wait
+from webhooks.ground.conf import RETRY_SCHEDULE
 
 
 @pytest.mark.parametrize(

@@ -27,22 +27,23 @@ from tests.support.tables import empty_all_tables
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.conf import conf
-from webhooks.db import elapsed
-from webhooks.delivery import claims, sender, sweep
+from webhooks.delivery import claims, sweep
 from webhooks.delivery import outcomes as delivering
-from webhooks.delivery import runner as runner_module
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.conf import conf
+from webhooks.ground.db import elapsed
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
 from webhooks.operations import kinds
-from webhooks.outcome import Outcome
 from webhooks.testing import deliver
+from webhooks.workers import runner as runner_module
+from webhooks.workers import sender
+from webhooks.workers.fair_queue import FairQueue
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -21,19 +21,19 @@ from tests.support.statements import statements_of
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks.db import atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import kinds as run_kinds
 from webhooks.delivery.runs import late, steps
 from webhooks.delivery.runs.kinds import Key, Portion, TimeLeft
 from webhooks.delivery.runs.steps import Runs
-from webhooks.delivery.sender import Sender
+from webhooks.ground.db import atomically, fetch_all
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunState, State, Webhook
 from webhooks.operations import kinds, runs
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
 from webhooks.operations.webhooks import pause, resume
+from webhooks.workers.runner import DeliveryRunner
+from webhooks.workers.sender import Sender
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -16,15 +16,15 @@ from tests.support.makers import make_delivery, make_event, make_site_skip, make
 from tests.support.plans import Executed, executed_plans
 from tests.support.sessions import session
 from tests.testapp.models import Thing
-from webhooks.db import execute
 from webhooks.delivery import scan_floors
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.scan_floors import COST_FACTOR, LAG, LONGEST, ScanFloors
 from webhooks.delivery.sweep import Sweeper
+from webhooks.ground.db import execute
 from webhooks.models import State, Statistic, Undispatched
 from webhooks.models.lanes import lane_of
 from webhooks.models.statistic import Period
+from webhooks.workers.runner import DeliveryRunner
 
 DEAD = 20_000
 

@@ -13,15 +13,15 @@ import pytest
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
-from webhooks.db import elapsed
-from webhooks.delivery import receiver_rate
-from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.receiver_rate import ReceiverRate
-from webhooks.delivery.sender import HELD_SECONDS, MOST_STUCK, STARTED_AT_ONCE, Sender
-from webhooks.error_kinds import ErrorKind
-from webhooks.network.attempt import Refused, Request
-from webhooks.network.transport import Transport
-from webhooks.outcome import Outcome
+from webhooks.ground.db import elapsed
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers import receiver_rate
+from webhooks.workers.fair_queue import FairQueue
+from webhooks.workers.network.attempt import Refused, Request
+from webhooks.workers.network.transport import Transport
+from webhooks.workers.receiver_rate import ReceiverRate
+from webhooks.workers.sender import HELD_SECONDS, MOST_STUCK, STARTED_AT_ONCE, Sender
 
 # Seconds that no test waits: longer than its time limit.
 HOUR = 3600
@@ -279,7 +279,7 @@ def test_an_item_with_credentials_of_the_host_is_not_sent_after_the_lease_has_en
         return replace(REQUEST, converse=lambda request, conversation: None)
 
     sent: list[Request] = []
-    monkeypatch.setattr("webhooks.delivery.sender.exchange", lambda request, now: sent.append(request))
+    monkeypatch.setattr("webhooks.workers.sender.exchange", lambda request, now: sent.append(request))
     with open_sender(1, compose, {"auth": 1}) as sender:
         sender.add([(1, "auth")])
         assert collect(sender, 1) == [("auth", None)]

@@ -22,10 +22,10 @@ from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery import retention
+from webhooks.ground.security.encryption import Secret
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.models import Attempt, Body, Delivery, Event, Method, State, Webhook
 from webhooks.operations.webhooks import rotate_keys
-from webhooks.security.encryption import Secret
-from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -17,11 +17,11 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from users.models import User
+from webhooks.ground.payloads import Bodies
 from webhooks.insight.bodies import sent_bodies
 from webhooks.models import Attempt, Webhook
 from webhooks.models.attempt import BodyKind
 from webhooks.operations.trial import Sample, try_out
-from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")
 

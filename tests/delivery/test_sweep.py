@@ -18,14 +18,14 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import execute
 from webhooks.delivery import policy, retention, sweep
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs.risky import Note
 from webhooks.delivery.sweep import LaneCheck, Sweeper
+from webhooks.ground.db import execute
+from webhooks.ground.outcome import Outcome
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker
 from webhooks.models.lanes import lane_of
-from webhooks.outcome import Outcome
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -14,12 +14,12 @@ from tests.support.html_forms import fields_of
 from tests.support.makers import make_webhook
 from tests.support.own_pages import DUTIES, errors_of, fence, own_pages, page_of, stored
 from tests.support.users import browser, make_user
-from webhooks import registry
-from webhooks.forms import WebhookForm
+from webhooks.ground import registry
 from webhooks.models import Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations import edits
 from webhooks.operations.webhooks import OutsidePermission, StaleSettings, save_webhook
-from webhooks.permissions import Operator
+from webhooks.pages.forms import WebhookForm
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database", "redis")]
 

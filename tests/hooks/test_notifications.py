@@ -25,20 +25,21 @@ from tests.support.statements import statements_of
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks import hooks, registry, send
-from webhooks.db import atomically
+from webhooks import hooks, send
 from webhooks.delivery import policy
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
-from webhooks.delivery.runner import DeliveryRunner
+from webhooks.ground import registry
+from webhooks.ground.db import atomically
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.payloads import bodies_by_webhook
 from webhooks.hooks import CapturedChange, FinishedAttempt, FinishedRun, Hooks, RecordedEvent, Veto, WebhookChange
 from webhooks.models import Event, QueuedDelivery, State, Webhook
 from webhooks.models.queue import CLAIMED_COLUMNS, ClaimedRow
 from webhooks.operations import replays, runs
 from webhooks.operations import webhooks as operations
-from webhooks.outcome import Outcome
-from webhooks.payloads import bodies_by_webhook
 from webhooks.workers import jobs
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database")
 

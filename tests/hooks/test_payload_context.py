@@ -18,8 +18,9 @@ from tests.support.modes import MODES
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks import actor, registry, send
+from webhooks import actor, send
 from webhooks.capture import serialize, watch
+from webhooks.ground import registry
 from webhooks.hooks import CapturedChange, Hooks
 from webhooks.models import Event, Webhook
 from webhooks.operations import replays, runs, trial

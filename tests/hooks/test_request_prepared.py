@@ -17,12 +17,13 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.db import fetch_all
-from webhooks.delivery import runner, sweep
-from webhooks.error_kinds import ErrorKind
+from webhooks.delivery import sweep
+from webhooks.ground.db import fetch_all
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.hooks import Hooks, PreparedRequest, Veto
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.operations import kinds, runs
+from webhooks.workers import runner
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("database")]
 

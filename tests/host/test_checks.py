@@ -30,11 +30,13 @@ from tests.support.inbox import ROOT
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing, TrackedPart, Unregistered
 from tests.testapp.object_permissions import RestrictedQuerySet, restricting
-from webhooks import checks, hooks, registry
+from webhooks import hooks
 from webhooks.contrib.alerts.checks import EMAILS
+from webhooks.ground import registry
+from webhooks.ground.registry.registration import Registration
 from webhooks.insight.silence import Silence
+from webhooks.management import checks
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.worker import WebhookWorker
 
@@ -663,7 +665,7 @@ def test_a_webhook_of_a_model_that_is_not_registered_is_an_error(monkeypatch: py
     [
         ("nowhere.to.be_found", "which cannot be imported"),
         ("tests.support.unconfigured.auth", "which cannot be imported: KeyError: 'CMDB_PASSWORD'"),
-        ("webhooks.permissions.BY_MODEL", "which cannot be called"),
+        ("webhooks.models.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
 @pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL", "HISTORY"])

@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 from tests.support.inbox import ROOT
-from webhooks.conf import conf
+from webhooks.ground.conf import conf
 
 DEFAULTS = {
     "enabled": False, "queue": "webhooks", "timeout": 10, "lease": 15, "lane_wait": 3600, "redis_timeout": 0.1,

@@ -18,11 +18,12 @@ from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Workers
 from tests.testapp.models import Thing
 from users.models import User
-from webhooks import checks, db
 from webhooks.capture import subscriptions
-from webhooks.db import execute
-from webhooks.db.session import index_plans
-from webhooks.errors import describe_error, is_statement_timeout
+from webhooks.ground import db
+from webhooks.ground.db import execute
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.errors import describe_error, is_statement_timeout
+from webhooks.management import checks
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery, Webhook
 

@@ -13,9 +13,9 @@ from tests.support.proxy import proxy
 from tests.support.sending import Transport
 from tests.support.servers import free_port
 from tests.support.threads import Beside
-from webhooks.error_kinds import KINDS, ErrorKind, kind_of_status
-from webhooks.network.attempt import Request
-from webhooks.network.loop import Socket
+from webhooks.ground.error_kinds import KINDS, ErrorKind, kind_of_status
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.loop import Socket
 
 
 def kind_of(url: str, timeout: float = 5, **fields: Any) -> str:

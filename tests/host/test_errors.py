@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support.inbox import ROOT
-from webhooks import errors
-from webhooks.errors import about, get_logger
-from webhooks.text import one_line
+from webhooks.ground import errors
+from webhooks.ground.errors import about, get_logger
+from webhooks.ground.text import one_line
 
 HOSTILE = [
     "a\nERROR root: an error", "a\r\nb", "\x1b[2J\x1b[31mred", "\x9b31m", "a\x85b", "a\u2028b\u2029c", "a\x0bb\x0cc",

@@ -20,9 +20,8 @@ from tests.support.inbox import ROOT, Inbox
 from tests.support.makers import make_webhook
 from tests.support.own_pages import DUTIES
 from tests.support.waiting import PATIENCE
-from webhooks import permissions
 from webhooks.middleware import WebhooksMiddleware
-from webhooks.models import Event, Webhook
+from webhooks.models import Event, Webhook, permissions
 
 
 def run(package: str, *arguments: str, **environment: str) -> str:

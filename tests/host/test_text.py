@@ -13,8 +13,8 @@ from rest_framework.renderers import JSONRenderer
 
 from tests.support.figures import Figures
 from tests.support.json_values import ARRIVES, REFUSED
-from webhooks.text import json_text as text_module
-from webhooks.text.json_text import (
+from webhooks.ground.text import json_text as text_module
+from webhooks.ground.text.json_text import (
     MAX_JSON_DEPTH,
     NotJSONSerializable,
     Room,

@@ -28,7 +28,7 @@ from tests.support.makers import make_webhook
 from tests.support.users import api_client
 from tests.testapp.object_permissions import restricting
 from users.models import User
-from webhooks import registry
+from webhooks.ground import registry
 from webhooks.models import Event, Webhook
 
 SIGNALS = {
@@ -195,7 +195,7 @@ class Theatre:
                 self._choose_webhooks(program.webhooks)
             else:
                 stack.enter_context(override_settings(WEBHOOKS={**settings.WEBHOOKS, "ENABLED": False}))
-            stack.enter_context(patch("webhooks.db.host_rows.MAX_KEYS", 2))
+            stack.enter_context(patch("webhooks.ground.db.host_rows.MAX_KEYS", 2))
             self._set_receivers(self._chosen(program, with_webhooks))
             stack.callback(self._set_receivers, self._chosen(Program(()), with_webhooks=False))
             judge, world = Judge([self.hooks[name] for name in program.webhooks]), truth.World()

@@ -18,7 +18,7 @@ from django.db import connection, models
 from django.db.models import signals
 
 from tests.hosts.models import KINDS, TABLES
-from webhooks.errors import is_aborted
+from webhooks.ground.errors import is_aborted
 
 Row = dict[str, Any]
 Key = tuple[str, str]

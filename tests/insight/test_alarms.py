@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from django.utils import timezone, translation
 
-from webhooks.delivery.breaker import Fault
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.security.encryption import PREFIX, Secret
 from webhooks.insight.alarms import Alarm, Level, find_alarms
 from webhooks.insight.counts import FailedGroup
 from webhooks.insight.overview import Overview
 from webhooks.insight.wording import clock_time
 from webhooks.models import State, Webhook
-from webhooks.security.encryption import PREFIX, Secret
+from webhooks.workers.breaker import Fault
 from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 
 NOW = timezone.now()

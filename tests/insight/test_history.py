@@ -22,9 +22,9 @@ from tests.support.makers import make_site_delivery, make_site_event, make_webho
 from users.models import User
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.permissions import Operator, find_user
 from webhooks.operations import kinds, retries
 from webhooks.operations.webhooks import pause, set_enabled
-from webhooks.permissions import Operator, find_user
 
 pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.one_database]
 

@@ -14,8 +14,8 @@ from tests.support.makers import make_site_delivery, make_webhook
 from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks import hooks
-from webhooks.db import DatabaseNow
 from webhooks.delivery.sweep import Sweeper
+from webhooks.ground.db import DatabaseNow
 from webhooks.hooks import Hooks, NoticedProblem
 from webhooks.insight import problems
 from webhooks.insight.alarms import Alarm, Level, Problem

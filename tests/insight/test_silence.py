@@ -21,17 +21,18 @@ from tests.support.makers import make_webhook
 from tests.support.users import make_user
 from tests.testapp.models import Label, Thing, Unregistered
 from users.models import User
-from webhooks import checks, registry
+from webhooks.ground import registry
 from webhooks.insight import history
 from webhooks.insight.alarms import Alarm, Level
 from webhooks.insight.silence import is_surprising
 from webhooks.insight.status import read_status
 from webhooks.insight.why import Cause, why
 from webhooks.insight.wording import clock_time
+from webhooks.management import checks
 from webhooks.models import Skip, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.models.skip import Rule
 from webhooks.operations.webhooks import ping
-from webhooks.permissions import Operator
 
 pytestmark = pytest.mark.usefixtures("database", "redis", "own_registrations")
 

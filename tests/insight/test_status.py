@@ -22,7 +22,7 @@ from tests.support.makers import make_site_delivery, make_site_event, make_webho
 from tests.support.sessions import session
 from tests.support.users import api_client, make_user
 from users.models import User
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.insight import history, status
 from webhooks.insight.alarms import Alarm, Level, Problem
 from webhooks.management.commands import webhooks_status

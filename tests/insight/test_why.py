@@ -37,9 +37,9 @@ from tests.testapp.models import (
     Tracked,
     Unregistered,
 )
-from webhooks import registry
 from webhooks.delivery import sweep
 from webhooks.delivery.dispatch import dispatch
+from webhooks.ground import registry
 from webhooks.insight.why import Cause, Target, UnknownObject, Verdict, rows, why
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.operations import kinds, replays

@@ -14,12 +14,13 @@ from django.db import OperationalError, connection
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.workers import Workers
 from tests.testapp.models import Thing, Unregistered
-from webhooks import checks, registry
-from webhooks.db import clock
+from webhooks.ground import registry
+from webhooks.ground.db import clock
+from webhooks.ground.security.encryption import Secret
+from webhooks.management import checks
 from webhooks.management.commands import webhooks_doctor
 from webhooks.models import State, Webhook
-from webhooks.network import connect
-from webhooks.security.encryption import Secret
+from webhooks.workers.network import connect
 
 pytestmark = pytest.mark.usefixtures("database", "own_registrations")
 

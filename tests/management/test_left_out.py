@@ -9,8 +9,8 @@ import pytest
 from rest_framework import serializers
 
 from dcim.models import Site
+from webhooks.ground.registry.registration import Registration
 from webhooks.management.left_out import left_out, read_by_conditions, read_by_template
-from webhooks.registry.registration import Registration
 
 pytestmark = pytest.mark.django_db
 

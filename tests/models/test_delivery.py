@@ -18,15 +18,15 @@ from tests.support.draining import states, sweep_step
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import DatabaseNow, atomically, execute, fetch_all, to_uuid
 from webhooks.delivery import outcomes, sweep
 from webhooks.delivery.claims import load_claimed
+from webhooks.ground.db import DatabaseNow, atomically, execute, fetch_all, to_uuid
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.payloads import bodies_by_webhook
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow, Transition
 from webhooks.models.worker import begin_transaction
-from webhooks.outcome import Outcome
-from webhooks.payloads import bodies_by_webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.db import to_db_time, to_utc
+from webhooks.ground.db import to_db_time, to_utc
 from webhooks.models import Event
 from webhooks.models.event import TIME
 from webhooks.models.filters import events_in_order

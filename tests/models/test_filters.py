@@ -11,11 +11,11 @@ from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters, SkipFilters
-from webhooks.forms import filters as lists
 from webhooks.models.filters import FILTERS, OPTIONS, Filter, Rows, filters_of, select
 from webhooks.operations import run_filters
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
 from webhooks.operations.run_filters import filters_in_words
+from webhooks.pages.forms import filters as lists
 
 MOMENT = "2026-05-04T13:00:00+00:00"
 

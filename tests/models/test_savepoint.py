@@ -12,8 +12,8 @@ from django.db import DatabaseError, connection, transaction
 from tests.support.rollbacks import bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
-from webhooks.db import django_internals, execute
-from webhooks.db.django_internals import MergedSavepoint
+from webhooks.ground.db import django_internals, execute
+from webhooks.ground.db.django_internals import MergedSavepoint
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -20,8 +20,8 @@ from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from users.models import User
+from webhooks.ground.security.encryption import Secret
 from webhooks.models import Attempt, MediaType, State, Webhook
-from webhooks.security.encryption import Secret
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from webhooks.api.webhooks import WebhookSerializer
-from webhooks.forms import WebhookForm, initial_values
-from webhooks.forms.webhook import unused_fields
 from webhooks.models import Webhook
+from webhooks.models.permissions import Operator
 from webhooks.models.webhook import SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
 from webhooks.operations.edits import secret_tags, settings_of
-from webhooks.permissions import Operator
+from webhooks.pages.forms import WebhookForm, initial_values
+from webhooks.pages.forms.webhook import unused_fields
 
 SECRET = "one of the secrets"
 

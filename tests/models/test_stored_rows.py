@@ -16,15 +16,15 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import fetch_all, to_utc
 from webhooks.delivery import retention
 from webhooks.delivery.dispatch import insert_for
+from webhooks.ground.db import fetch_all, to_utc
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.models import Attempt, Delivery, Event, State, Undispatched
 from webhooks.models.attempt import pack_headers, unpack_headers
 from webhooks.models.ids import delivery_id
 from webhooks.models.worker import in_worker_transaction
 from webhooks.operations import kinds
-from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.usefixtures("database")
 

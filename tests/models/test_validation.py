@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Device, Site
 from tests.support.makers import make_webhook
-from webhooks import registry
+from webhooks.ground import registry
 from webhooks.models import Webhook
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -25,12 +25,12 @@ from tests.support.threads import Beside
 from users.models import User
 from webhooks.delivery import policy, sweep
 from webhooks.delivery.claims import webhooks_by_id
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
 from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.models.webhook import CONTENT_FIELDS, SETTINGS
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys, set_enabled
-from webhooks.outcome import Outcome
-from webhooks.permissions import Operator
 
 GONE = Outcome(datetime.now(UTC), 1, reason="HTTP 410 Gone", status=410, kind=ErrorKind.HTTP_410)
 REFUSED = Outcome(datetime.now(UTC), 1, reason="HTTP 500", status=500, kind=ErrorKind.HTTP_5XX)

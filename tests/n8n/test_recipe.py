@@ -20,8 +20,8 @@ from tests.support.draining import drain
 from tests.support.recipes import define, statuses
 from tests.support.servers import free_port
 from tests.support.waiting import until
+from webhooks.ground.security.encryption import Secret
 from webhooks.models import Attempt, Delivery, QueuedDelivery
-from webhooks.security.encryption import Secret
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("redis", "transactional_db")]
 

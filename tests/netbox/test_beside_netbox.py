@@ -25,8 +25,8 @@ from rq.registry import FailedJobRegistry
 from tests.netbox.databases import copied_database
 from tests.netbox.program import STEPS, Hands, models_of_event_rules, superuser
 from tests.support.inbox import Inbox, ReceiverProcess
+from webhooks.ground.registry import registered_models
 from webhooks.models import Delivery, Event, State, Webhook
-from webhooks.registry import registered_models
 
 DOCS = Path(__file__).parents[2] / "docs" / "netbox.md"
 # So that there is a test database. The tests use a copy of it.

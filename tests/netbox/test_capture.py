@@ -17,7 +17,7 @@ from tenancy.models import Tenant
 from tests.support.netbox import IS_OLDER, NETBOX, OwnRule, admin, api_client, as_sent, watch
 from users.models import ObjectPermission, User
 from webhooks.models import Event
-from webhooks.permissions import visible_events
+from webhooks.models.permissions import visible_events
 from webhooks.testing import capture_webhooks
 
 pytestmark = pytest.mark.django_db

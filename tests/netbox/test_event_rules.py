@@ -31,14 +31,15 @@ from tests.support.netbox import api_client
 from tests.support.netbox_rules import make_original, make_rule
 from tests.support.netbox_users import browser, make_user
 from users.models import ObjectPermission, User
-from webhooks import payloads, why
+from webhooks import why
 from webhooks.contrib.netbox import event_rules
 from webhooks.contrib.netbox.event_rules import EVENT, DeliverDurably, find_copy, follow
+from webhooks.ground import payloads
 from webhooks.insight.silence import read_unregistered
 from webhooks.models import Event, Skip, Webhook
+from webhooks.models.permissions import visible_events
 from webhooks.operations.replays import replay
 from webhooks.pages.event import EventPage
-from webhooks.permissions import visible_events
 from webhooks.testing import deliver
 from webhooks.workers import jobs
 

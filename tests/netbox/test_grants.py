@@ -15,8 +15,7 @@ from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_webhook
 from tests.support.netbox_users import make_user
 from users.models import ObjectPermission
-from webhooks import permissions
-from webhooks.models import Attempt, Delivery, Event, Run, Skip, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, Run, Skip, State, Webhook, permissions
 
 pytestmark = pytest.mark.django_db
 

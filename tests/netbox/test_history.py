@@ -20,10 +20,10 @@ from tests.support.makers import make_delivery
 from users.models import User
 from webhooks.insight import history
 from webhooks.models import State, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations import runs
 from webhooks.operations.kinds import RETRY
 from webhooks.operations.webhooks import delete_webhooks, pause, save_webhook, set_enabled
-from webhooks.permissions import Operator
 
 pytestmark = pytest.mark.django_db
 

@@ -16,11 +16,11 @@ from dcim.models import Device
 from ipam.models import FHRPGroup
 from tests.support.netbox import IS_OLDER
 from tests.support.netbox_rules import make_original, make_rule
-from webhooks import registry
 from webhooks.capture.serialize import serialize
+from webhooks.ground import registry
+from webhooks.ground.registry import label_of, register, registration_of
 from webhooks.management.imports import DURABLY
 from webhooks.models import Webhook
-from webhooks.registry import label_of, register, registration_of
 
 pytestmark = pytest.mark.django_db
 

@@ -22,8 +22,8 @@ from tests.support.makers import make_site_delivery, make_site_event, make_site_
 from tests.support.netbox_users import browser, grant, make_user
 from webhooks import register, unregister
 from webhooks.contrib.netbox.pages.object_tab import TAB
+from webhooks.ground.registry import registered_models
 from webhooks.models import QueuedDelivery, State, Webhook
-from webhooks.registry import registered_models
 
 pytestmark = pytest.mark.django_db
 

@@ -6,8 +6,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.urls import reverse
 
-from webhooks.conf import conf
-from webhooks.registry import registered_models
+from webhooks.ground.conf import conf
+from webhooks.ground.registry import registered_models
 
 
 def test_checks_find_nothing_to_correct() -> None:

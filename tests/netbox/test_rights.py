@@ -29,9 +29,9 @@ from tests.support.makers import make_attempt, make_delivery, make_event, make_s
 from tests.support.netbox_api import client_of
 from tests.support.netbox_users import browser, grant, make_user
 from users.models import ObjectPermission, Token, User
-from webhooks import registry
+from webhooks.ground import registry
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
-from webhooks.text.redaction import REDACTED
 
 pytestmark = pytest.mark.django_db
 

@@ -21,11 +21,11 @@ from dcim.models import Device, Site
 from tests.support.html_forms import fields_of
 from tests.support.netbox import IS_OLDER
 from users.models import ObjectPermission
+from webhooks.ground.registry import registrations
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.webhooks import save_webhook
-from webhooks.registry import registrations
 
 pytestmark = pytest.mark.django_db
 

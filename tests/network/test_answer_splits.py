@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from webhooks.error_kinds import ErrorKind
-from webhooks.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, PARTS_AT_ONCE, Answer
-from webhooks.network.attempt import Request
-from webhooks.network.loop import MOST_AT_ONCE, PAUSE, READ, Limits, Socket, Steps
-from webhooks.network.transport import limits_of, outcome_of
-from webhooks.outcome import Outcome
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, PARTS_AT_ONCE, Answer
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.loop import MOST_AT_ONCE, PAUSE, READ, Limits, Socket, Steps
+from webhooks.workers.network.transport import limits_of, outcome_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SENT = Request("http://hooks.example/", {}, b"{}", 60)

@@ -16,11 +16,11 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery.compose import credentials
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models import Attempt
-from webhooks.network.attempt import Refused, Request
-from webhooks.network.auth import Credentials, authenticate, waits
+from webhooks.workers.compose import credentials
+from webhooks.workers.network.attempt import Refused, Request
+from webhooks.workers.network.auth import Credentials, authenticate, waits
 
 TOKEN = "token-of-the-project-1"
 REQUEST = Request("https://hooks.example.com/a?b=c", {"X-A": "1", "Authorization": "Bearer old"}, b"{}", 5)

@@ -27,16 +27,16 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.servers import free_port
 from tests.testapp.models import Thing
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.models import Attempt, Event, Webhook
-from webhooks.network import loop
-from webhooks.network.answer import Answer
-from webhooks.network.attempt import Request
-from webhooks.network.auth import STRATEGIES, Credentials, authenticate, exchange, strategies
-from webhooks.network.auth.strategies import Strategy, with_secrets
 from webhooks.operations import trial
-from webhooks.outcome import Outcome
-from webhooks.text.redaction import REDACTED
+from webhooks.workers.network import loop
+from webhooks.workers.network.answer import Answer
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.auth import STRATEGIES, Credentials, authenticate, exchange, strategies
+from webhooks.workers.network.auth.strategies import Strategy, with_secrets
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 EXAMPLE = re.compile(r"^```python\n([^`]*HTTPDigestAuth[^`]*)^```", re.MULTILINE)

@@ -24,11 +24,11 @@ from tests.support.json_process import run_module
 from tests.support.proxy import Proxy, proxy
 from tests.support.sending import Transport
 from tests.support.servers import free_port
-from webhooks.error_kinds import ErrorKind
-from webhooks.network import connect
-from webhooks.network.attempt import Request
-from webhooks.network.loop import Socket
-from webhooks.outcome import Outcome
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network import connect
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.loop import Socket
 
 Change = Callable[..., None]
 Names = dict[str, Any]

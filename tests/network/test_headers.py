@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from webhooks.network import headers
-from webhooks.text.redaction import redact
+from webhooks.ground import headers
+from webhooks.ground.text.redaction import redact
 
 
 def test_lines_are_parsed_in_order() -> None:

@@ -18,12 +18,12 @@ from tests.support.connection_receiver import request_receiver
 from tests.support.inbox import Inbox
 from tests.support.sending import Transport
 from tests.support.waiting import until
-from webhooks.error_kinds import ErrorKind
-from webhooks.network import loop
-from webhooks.network import transport as transport_module
-from webhooks.network.attempt import Request
-from webhooks.network.loop import ALLOWANCE, SUSPECT, Limits
-from webhooks.outcome import Outcome
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network import loop
+from webhooks.workers.network import transport as transport_module
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.loop import ALLOWANCE, SUSPECT, Limits
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 EVIL = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nevil"
@@ -227,7 +227,7 @@ def test_late_bytes_after_an_answer_without_a_body_close_its_connection(
 def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(
     transport: Transport, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
-    monkeypatch.setattr("webhooks.network.transport.SOON", 600)  # the thread of the receiver may have to wait
+    monkeypatch.setattr("webhooks.workers.network.transport.SOON", 600)  # the thread of the receiver may have to wait
     requests = 0
 
     def serve(connection: socket.socket, number: int) -> None:

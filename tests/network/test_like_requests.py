@@ -26,10 +26,10 @@ from urllib3.exceptions import DecodeError, HTTPError
 
 from tests.support.figures import Figures
 from tests.support.sending import Transport
-from webhooks.error_kinds import ErrorKind
-from webhooks.network.attempt import Request, explain
-from webhooks.network.auth.strategies import Adapter, Conversation, Received
-from webhooks.text import clean
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.text import clean
+from webhooks.workers.network.attempt import Request, explain
+from webhooks.workers.network.auth.strategies import Adapter, Conversation, Received
 
 KEEP = 8192
 FOREVER = 100_000  # seconds

@@ -19,12 +19,12 @@ from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.json_process import run_module
 from tests.support.sending import Transport
 from tests.support.waiting import until
-from webhooks.error_kinds import ErrorKind
-from webhooks.network import connect, lookups
-from webhooks.network.attempt import Request
-from webhooks.network.lookups import MOST_THREADS, in_thread
-from webhooks.network.loop import Limits, run
-from webhooks.outcome import Outcome
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network import connect, lookups
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.lookups import MOST_THREADS, in_thread
+from webhooks.workers.network.loop import Limits, run
 
 Names = dict[str, Any]
 

@@ -16,9 +16,9 @@ import pytest
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.connection_receiver import receiver
 from tests.support.sending import Transport
-from webhooks.error_kinds import ErrorKind
-from webhooks.network.attempt import Request
-from webhooks.outcome import Outcome
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network.attempt import Request
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 EVIL = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nevil"

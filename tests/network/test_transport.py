@@ -30,10 +30,10 @@ from tests.support.inbox import Inbox, ReceiverProcess, flood, raw
 from tests.support.json_process import run_module
 from tests.support.sending import Transport
 from tests.support.servers import free_port
-from webhooks.error_kinds import ErrorKind
-from webhooks.network import headers
-from webhooks.network.attempt import Request, retry_after
-from webhooks.outcome import Outcome
+from webhooks.ground import headers
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network.attempt import Request, retry_after
 
 
 def request(url: str, timeout: float = 10, **fields: object) -> Request:
@@ -345,7 +345,7 @@ def test_a_connection_is_reused_if_its_body_had_at_most_64_kb(transport: Transpo
 def test_the_rest_of_a_body_that_does_not_come_ends_no_success(
     transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, head: bytes
 ) -> None:
-    monkeypatch.setattr("webhooks.network.answer.REST_SECONDS", 0.1)
+    monkeypatch.setattr("webhooks.workers.network.answer.REST_SECONDS", 0.1)
     outcome = transport.send(request(inbox.url(raw(OK + head + b"x" * 9000)), timeout=60))
     assert (outcome.succeeded, len(outcome.body), outcome.timed_out) == (True, 8192, False)
     assert outcome.duration_ms < 30_000
@@ -374,7 +374,7 @@ def test_an_old_connection_is_closed(transport: Transport, monkeypatch: pytest.M
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         assert transport.send(request(url)).succeeded
-        monkeypatch.setattr("webhooks.network.transport.MAX_AGE", 0)
+        monkeypatch.setattr("webhooks.workers.network.transport.MAX_AGE", 0)
         assert [transport.send(request(url)).succeeded for _ in range(2)] == [True, True]
     assert connections[0].recv(1) == connections[1].recv(1) == b"", "what is not used again is closed"
     for connection in connections:
@@ -390,7 +390,7 @@ def test_a_connection_that_is_old_is_not_used_again(
     assert [transport.send(request(url)).has_connected for _ in range(2)] == [True, False]
     names["hooks.example"] = ["127.9.9.9"]
     assert transport.send(request(url)).succeeded, "it is used until it is old"
-    monkeypatch.setattr("webhooks.network.transport.MAX_AGE", 0)
+    monkeypatch.setattr("webhooks.workers.network.transport.MAX_AGE", 0)
     assert transport.send(request(url)).kind == ErrorKind.REFUSED
 
 

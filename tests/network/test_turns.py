@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from webhooks.network import loop
-from webhooks.network.loop import (
+from webhooks.workers.network import loop
+from webhooks.workers.network.loop import (
     ALLOWANCE,
     MAX_PARTS,
     MIN_REST,

@@ -16,11 +16,11 @@ from requests.adapters import HTTPAdapter
 from tests.support.addresses import ADDRESSES, is_forbidden
 from tests.support.figures import Figures
 from tests.support.sending import Transport
-from webhooks.network import url_policy
-from webhooks.network.attempt import Request
-from webhooks.network.loop import Socket
-from webhooks.network.transport import _target
-from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks, parse, targets_of
+from webhooks.ground.security import url_policy
+from webhooks.ground.security.url_policy import BadURL, Destination, Policy, address_of, networks, parse, targets_of
+from webhooks.workers.network.attempt import Request
+from webhooks.workers.network.loop import Socket
+from webhooks.workers.network.transport import _target
 
 # Spellings
 

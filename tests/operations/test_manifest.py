@@ -16,12 +16,12 @@ from django.core.management import CommandError, call_command
 from dcim.models import Site
 from tests.support.makers import make_webhook
 from users.models import User
-from webhooks import registry
+from webhooks.ground import registry
 from webhooks.models import Webhook
+from webhooks.models.permissions import Operator
 from webhooks.models.webhook import SETTINGS
 from webhooks.operations import manifest, webhooks
 from webhooks.operations.files import dump, parse
-from webhooks.permissions import Operator
 
 pytestmark = pytest.mark.django_db
 

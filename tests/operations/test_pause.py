@@ -20,12 +20,12 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.users import api_client, make_user
 from webhooks.delivery import policy
-from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import unblock_lanes
+from webhooks.ground.outcome import Outcome
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.operations import kinds
 from webhooks.operations.webhooks import pause, ping, resume
-from webhooks.outcome import Outcome
+from webhooks.workers.runner import DeliveryRunner
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
 

@@ -29,11 +29,11 @@ from webhooks.delivery.runs import kinds as run_kinds
 from webhooks.models import Attempt, Delivery, Event, Run, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.filters import filter_time
+from webhooks.models.permissions import Operator
 from webhooks.operations import backfills, runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.pages.run import RunPage
-from webhooks.permissions import Operator
 
 pytestmark = pytest.mark.usefixtures("database")
 

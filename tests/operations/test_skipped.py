@@ -21,8 +21,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook, rename
 from tests.support.users import api_client, make_user
 from tests.testapp.models import Thing
-from webhooks.db import to_db_time
 from webhooks.delivery.runs.kinds import TimeLeft
+from webhooks.ground.db import to_db_time
 from webhooks.management import base
 from webhooks.models import Event, Run, RunState, Skip, Webhook
 from webhooks.models.ids import first_at, new_id, position_of

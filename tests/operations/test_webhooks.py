@@ -31,10 +31,10 @@ from tests.testapp.models import Thing
 from users.models import User
 from webhooks.capture import subscriptions
 from webhooks.delivery import retention, sweep
+from webhooks.ground.security import encryption
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, State, Undispatched, Webhook
 from webhooks.operations import webhooks as operations
 from webhooks.operations.webhooks import ping
-from webhooks.security import encryption
 
 pytestmark = pytest.mark.usefixtures("database")
 

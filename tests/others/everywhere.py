@@ -102,7 +102,7 @@ def register_all() -> None:
     from django.core.exceptions import ImproperlyConfigured
 
     import webhooks
-    from webhooks import registry
+    from webhooks.ground import registry
 
     for model in apps.get_models():
         if model._meta.app_label != "rq_webhooks" and not model._meta.proxy and not registry.registration_of(model):
@@ -127,7 +127,7 @@ def on_migrated(sender: Any, app_config: Any, using: str, **kwargs: Any) -> None
     from django.apps import apps
     from django.contrib.contenttypes.models import ContentType
 
-    from webhooks import registry
+    from webhooks.ground import registry
     from webhooks.models import Event, Webhook
 
     last = [one for one in apps.get_app_configs() if one.models_module is not None][-1]

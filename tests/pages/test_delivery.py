@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.pages.delivery import BODY_FILE, MAX_ARGUMENT, curl
-from webhooks.text.redaction import REDACTED
 
 # Stands in for curl, and prints its arguments.
 PRINT = f"curl() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"; }}"

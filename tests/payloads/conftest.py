@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.fork_server import START
-from webhooks.payloads import templates
+from webhooks.ground.payloads import templates
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,9 @@ from dcim.models import Site
 from ipam.models import Prefix
 from tests.support.makers import events, make_webhook
 from tests.testapp.models import Label, Thing
-from webhooks import payloads, registry
+from webhooks.ground import payloads, registry
+from webhooks.ground.text.json_text import dumps
 from webhooks.models import Event
-from webhooks.text.json_text import dumps
 
 WHEN = datetime(2026, 11, 24, 13, 19, 33, 120456, tzinfo=UTC)
 

@@ -21,10 +21,10 @@ from core.models import Tag
 from dcim.models import Site
 from tests.support.makers import actions, changed, events, make_webhook, sides
 from tests.testapp.models import Country, Specimen, Thing
-from webhooks import payloads, registry
 from webhooks.capture.serialize import serialize
-from webhooks.payloads import snapshots
-from webhooks.registry.registration import Registration
+from webhooks.ground import payloads, registry
+from webhooks.ground.payloads import snapshots
+from webhooks.ground.registry.registration import Registration
 
 SECRET = "s3cret"
 

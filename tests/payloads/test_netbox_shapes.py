@@ -21,8 +21,8 @@ from tenancy.models import Tenant, TenantGroup
 from tests.support.makers import events, make_webhook
 from users.models import User
 from virtualization.models import Cluster, VirtualMachine
-from webhooks import payloads
 from webhooks.capture import context
+from webhooks.ground import payloads
 
 CAPTURED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "captured" / "netbox_payloads.json").read_text())
 

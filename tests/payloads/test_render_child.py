@@ -22,10 +22,10 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
+from webhooks.ground.payloads import templates
+from webhooks.ground.payloads.render_child import Answer
+from webhooks.ground.payloads.templates import NEW, QUICK, SLOW, Renderer, TemplateError
 from webhooks.models import Attempt, Delivery, State
-from webhooks.payloads import templates
-from webhooks.payloads.render_child import Answer
-from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, TemplateError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 
@@ -221,7 +221,7 @@ WORKER = """
 import os, threading, time
 import django
 django.setup()
-from webhooks.payloads import templates
+from webhooks.ground.payloads import templates
 templates.CPU_SECONDS = 2.0
 idle, busy = templates.Renderer(), templates.Renderer()
 idle.body("{{ 1 }}", "{}")

@@ -18,12 +18,13 @@ from dcim.models import Device, Rack, Site
 from tests.support.makers import events, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Tracked
-from webhooks import payloads, testing
+from webhooks import testing
 from webhooks.delivery.claims import load_claimed
+from webhooks.ground import payloads
+from webhooks.ground.payloads import bodies_by_webhook
 from webhooks.models import Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.operations import replays
-from webhooks.payloads import bodies_by_webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -75,7 +76,7 @@ def test_a_claim_of_many_deliveries_of_an_event_reads_the_texts_of_each_serializ
     [event] = events()
     rows = [ClaimedRow(uuid.uuid4(), webhook.pk, event.pk, None, False) for webhook in webhooks_]
     texts, read = list[str](), json.loads
-    monkeypatch.setattr("webhooks.payloads.json.loads", lambda text: texts.append(text) or read(text))
+    monkeypatch.setattr("webhooks.ground.payloads.json.loads", lambda text: texts.append(text) or read(text))
     held = load_claimed(rows, uuid.uuid4(), bodies_by_webhook, {webhook.pk: webhook for webhook in webhooks_}, [event])
     assert texts.count(event.serializers) == 2, "for the names, and for the serializer with a name"
     bodies = [read(one.bodies.body(as_form=False))["data"].keys() for one in held]

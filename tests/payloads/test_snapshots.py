@@ -35,9 +35,10 @@ from tests.testapp.models import (
     ThingProxy,
     Tracked,
 )
-from webhooks import TrackedQuerySet, registry
+from webhooks import TrackedQuerySet
+from webhooks.ground import registry
+from webhooks.ground.payloads import snapshots
 from webhooks.models import Event
-from webhooks.payloads import snapshots
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -559,7 +560,7 @@ def test_a_save_succeeds_if_the_previous_state_cannot_be_read(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("a field of it cannot be read")
 
-    monkeypatch.setattr("webhooks.payloads.snapshots.rows_query", refuse)
+    monkeypatch.setattr("webhooks.ground.payloads.snapshots.rows_query", refuse)
     mode(lambda: rename(thing))
     assert Thing.objects.get().name == "new"
     assert (actions(), sides()[0], changed()) == (["updated"], None, None)

@@ -20,9 +20,9 @@ from jinja2.defaults import DEFAULT_FILTERS
 from tests.support.fork_server import ForkServer
 from tests.support.hostile_templates import BOMBS, ENDLESS, INTO_PYTHON
 from tests.support.waiting import PATIENCE
-from webhooks.conf import conf
-from webhooks.payloads import templates
-from webhooks.payloads.templates import Renderer, TemplateError
+from webhooks.ground.conf import conf
+from webhooks.ground.payloads import templates
+from webhooks.ground.payloads.templates import Renderer, TemplateError
 
 CAPTURED = json.loads((Path(__file__).parents[1] / "captured" / "netbox_templates.json").read_text())
 CONTEXTS = CAPTURED["contexts"]

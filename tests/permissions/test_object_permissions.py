@@ -33,13 +33,12 @@ from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf, Thing, ThingProxy
 from tests.testapp.object_permissions import RestrictedQuerySet, restricting
 from users.models import User
-from webhooks import permissions
-from webhooks.models import Delivery, Event, Run, State, Webhook
+from webhooks.models import Delivery, Event, Run, State, Webhook, permissions
+from webhooks.models.permissions.viewable import viewable
 from webhooks.operations import runs
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.webhooks import resume, set_enabled
-from webhooks.permissions.viewable import viewable
 
 API = "/api/webhooks"
 STATUS = reverse("webhooks_backend_status")
@@ -363,7 +362,7 @@ def test_a_model_may_be_sent_only_by_a_user_who_may_view_all_its_objects(author:
 
 @pytest.mark.parametrize("may_view", ["by_model", "by_restriction"])
 def test_the_host_may_allow_a_model_to_be_sent(author: User, webhooks_settings: Any, may_view: str) -> None:
-    webhooks_settings(MAY_VIEW=f"webhooks.permissions.{may_view}")
+    webhooks_settings(MAY_VIEW=f"webhooks.models.permissions.{may_view}")
     assert permissions.may_view_all(author, Shelf) is (may_view == "by_model")
     webhooks_settings(MAY_VIEW_ALL="tests.permissions.test_object_permissions.is_carol")
     assert permissions.may_view_all(author, Shelf)

@@ -25,14 +25,14 @@ from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from users.models import User
 from webhooks.api.deliveries import DeliveryFilters
 from webhooks.api.events import EventFilters, SkipFilters
-from webhooks.error_kinds import ErrorKind
-from webhooks.forms.filters import DeliveryFilterForm, EventFilterForm, SkipFilterForm
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.security.encryption import unveil
 from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
 from webhooks.models.ids import first_id
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.retries import name_of
-from webhooks.security.encryption import unveil
+from webhooks.pages.forms.filters import DeliveryFilterForm, EventFilterForm, SkipFilterForm
 
 API = "/api/webhooks"
 NAME, KEY, REQUEST, USER = "xyzzy", "77", "r-hidden", "bob-hidden"

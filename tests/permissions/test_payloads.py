@@ -15,7 +15,7 @@ from tests.support.admin_pages import page
 from tests.support.answers import API, answers
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
-from webhooks import payloads
+from webhooks.ground import payloads
 from webhooks.models import Body, BodyKind, Delivery
 
 pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("db", "redis")]

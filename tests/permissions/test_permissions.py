@@ -26,10 +26,9 @@ from tests.support.makers import make_attempt, make_site_delivery, make_site_eve
 from tests.support.users import ALL_PERMISSIONS, api_client, browser, make_user
 from tests.testapp.models import Gadget, Thing
 from users.models import User
-from webhooks import permissions
 from webhooks.insight.alarms import find_alarms
 from webhooks.insight.overview import Overview
-from webhooks.models import Delivery, Event, Run, State, Webhook
+from webhooks.models import Delivery, Event, Run, State, Webhook, permissions
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations.webhooks import ping, refusals
 from webhooks.workers.status import Backend, RegisteredWorker
@@ -404,7 +403,7 @@ def restrict(monkeypatch: pytest.MonkeyPatch, *restricted: type[models.Model]) -
 def test_the_restriction_of_a_model_applies_to_its_events(
     webhook: Webhook, model: Any, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
 ) -> None:
-    webhooks_settings(MAY_VIEW="webhooks.permissions.by_restriction")
+    webhooks_settings(MAY_VIEW="webhooks.models.permissions.by_restriction")
     restrict(monkeypatch, Thing, Gadget)
     user = user_with("view_thing", "view_gadget", "view_site")
     mine, other, gone = (model.objects.create(name=name) for name in (user.email, "other", "gone"))
@@ -428,7 +427,7 @@ def test_the_restriction_of_a_model_applies_to_its_events(
 def test_no_page_or_response_shows_an_event_that_a_restriction_hides(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
 ) -> None:
-    webhooks_settings(MAY_VIEW="webhooks.permissions.by_restriction")
+    webhooks_settings(MAY_VIEW="webhooks.models.permissions.by_restriction")
     restrict(monkeypatch, Thing)
     user = user_with("view_thing")
     mine, other = (Thing.objects.create(name=name) for name in (user.email, "other"))
@@ -445,7 +444,7 @@ def test_no_page_or_response_shows_an_event_that_a_restriction_hides(
 def test_queries_do_not_grow_with_rows(
     webhook: Webhook, policy: str, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
 ) -> None:
-    webhooks_settings(MAY_VIEW=f"webhooks.permissions.{policy}")
+    webhooks_settings(MAY_VIEW=f"webhooks.models.permissions.{policy}")
     restrict(monkeypatch, Thing)
     user = user_with("view_site", "view_thing")
     counts: list[list[int]] = []
@@ -512,7 +511,7 @@ def test_events_of_deleted_objects_are_visible_only_on_request(webhook: Webhook,
 def test_an_object_without_an_event_is_viewed_with_the_permission_for_its_model(
     policy: str, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
 ) -> None:
-    webhooks_settings(MAY_VIEW=f"webhooks.permissions.{policy}")
+    webhooks_settings(MAY_VIEW=f"webhooks.models.permissions.{policy}")
     restrict(monkeypatch, Thing)
     viewer, other = user_with("view_thing"), user_with("view_site")
     mine, hidden, gone = (Thing.objects.create(name=name) for name in (viewer.email, "other", "gone"))

@@ -19,10 +19,10 @@ from tests.support.answers import API, answers
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.users import api_client, browser, make_user
 from users.models import User
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, State
-from webhooks.network.attempt import explain as explain_error
-from webhooks.permissions.redaction import Explanation, Redaction, explain
+from webhooks.models.permissions.redaction import Explanation, Redaction, explain
+from webhooks.workers.network.attempt import explain as explain_error
 
 URL = "https://hooks.example:8443/services/T0ps3cret/a%2Fb?key=an+other1"
 

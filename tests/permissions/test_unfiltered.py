@@ -10,7 +10,7 @@ from django.db.models import Count, F, Q
 
 from dcim.models import Site
 from tests.testapp.models import Annex, Country, Label, Part, Restaurant, Thing, ThingProxy
-from webhooks.permissions.unfiltered import is_unfiltered
+from webhooks.models.permissions.unfiltered import is_unfiltered
 
 ALL = Thing.objects.all
 

@@ -32,10 +32,10 @@ from tests.support.makers import make_webhook
 from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.conf import conf
+from webhooks.ground.conf import conf
+from webhooks.ground.security import signing
+from webhooks.ground.security.encryption import Secret
 from webhooks.models import State, Webhook
-from webhooks.security import signing
-from webhooks.security.encryption import Secret
 
 SECRET_FIELDS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a plain one, ümlaut included"]
 BODY = b'{"event": "updated", "object_type": "dcim.site", "data": {"id": 7}}'

@@ -12,13 +12,13 @@ from django.contrib.contenttypes.models import ContentType
 
 from dcim.models import Site
 from tests.support.inbox import ROOT
-from webhooks import registry
+from webhooks.ground import registry
+from webhooks.ground.payloads.templates import Renderer
 from webhooks.models import Action, Webhook
-from webhooks.network.attempt import Request
+from webhooks.models.permissions import Operator
 from webhooks.operations import manifest
 from webhooks.operations.trial import Sample, try_out
-from webhooks.payloads.templates import Renderer
-from webhooks.permissions import Operator
+from webhooks.workers.network.attempt import Request
 
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
 BLOCKS = re.findall(r"^```yaml\n(webhooks:\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

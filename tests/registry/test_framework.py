@@ -17,10 +17,10 @@ from rest_framework import serializers
 
 from tests.support.makers import actions, changed, events, last_data, make_webhook, rename, sides
 from tests.testapp.models import Label, Part, Thing
-from webhooks import registry
-from webhooks.payloads import snapshots
-from webhooks.registry import framework
-from webhooks.registry.framework import Framework, set_framework
+from webhooks.ground import registry
+from webhooks.ground.payloads import snapshots
+from webhooks.ground.registry import framework
+from webhooks.ground.registry.framework import Framework, set_framework
 
 pytestmark = pytest.mark.usefixtures("database", "own_registrations")
 

@@ -27,10 +27,10 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.modes import MODES
 from tests.testapp.models import ApiToken, Country, Edition, Essay, Gadget, Shelf, Shout, Tide
 from users.models import User
-from webhooks import registry
-from webhooks.registry.keys import normalize_pk
-from webhooks.registry.registration import is_sensitive, sensitive_fields
-from webhooks.text.json_text import drop_keys, dumps
+from webhooks.ground import registry
+from webhooks.ground.registry.keys import normalize_pk
+from webhooks.ground.registry.registration import is_sensitive, sensitive_fields
+from webhooks.ground.text.json_text import drop_keys, dumps
 
 # Sensitive fields
 

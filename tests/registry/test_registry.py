@@ -18,8 +18,8 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.testapp.api.serializers import LabelSerializer, ThingSerializer
 from tests.testapp.models import Diner, Label, Place, Restaurant, Thing, ThingProxy, Unregistered
 from users.models import User
-from webhooks import registry
-from webhooks.registry.registration import Registration
+from webhooks.ground import registry
+from webhooks.ground.registry.registration import Registration
 
 pytestmark = pytest.mark.usefixtures("own_registrations")
 

@@ -18,8 +18,8 @@ from core.api.fields import related_count
 from dcim.models import Rack, Site
 from tenancy.models import Tenant
 from tests.support.makers import events, last_data, make_webhook
-from webhooks.conf import conf
-from webhooks.registry.registration import serializer_context
+from webhooks.ground.conf import conf
+from webhooks.ground.registry.registration import serializer_context
 
 BASE = "https://netbox.example.org"
 

@@ -20,9 +20,9 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from dcim.models import Site
 from tests.support.makers import make_webhook
+from webhooks.ground.security import encryption
+from webhooks.ground.security.encryption import Secret, Unreadable
 from webhooks.models import Webhook
-from webhooks.security import encryption
-from webhooks.security.encryption import Secret, Unreadable
 
 A, B = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 

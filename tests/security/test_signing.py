@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 import webhooks
 from tests.support.inbox import ROOT
-from webhooks.security import signing
-from webhooks.security.signing import ReplayWindow, VerificationError, verify
+from webhooks.ground.security import signing
+from webhooks.ground.security.signing import ReplayWindow, VerificationError, verify
 
 # From the specification of Standard Webhooks and its reference libraries' tests.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

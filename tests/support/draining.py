@@ -10,10 +10,10 @@ from django.db.models.functions import Coalesce
 
 from tests.support.makers import make_event
 from tests.support.waiting import PATIENCE
-from webhooks.db import elapsed
-from webhooks.delivery.runner import DeliveryRunner, has_more
+from webhooks.ground.db import elapsed
 from webhooks.models import Delivery, Run, Webhook
 from webhooks.models.worker import in_worker_transaction
+from webhooks.workers.runner import DeliveryRunner, has_more
 
 
 def drain(seconds: float = 20 * PATIENCE) -> None:

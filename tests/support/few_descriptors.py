@@ -21,7 +21,7 @@ _getaddrinfo = socket.getaddrinfo
 
 def main() -> None:
     from tests.support.sending import Transport
-    from webhooks.network.attempt import Request
+    from webhooks.workers.network.attempt import Request
 
     urls = json.load(sys.stdin)
     socket.getaddrinfo = local_address

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from tests.support.forked import Forked
-from webhooks.payloads import templates
+from webhooks.ground.payloads import templates
 
 # For each request, forks a process that waits for the render process and reports its id and its exit status.
 SERVER = """

@@ -24,7 +24,7 @@ _getaddrinfo = socket.getaddrinfo
 
 def main() -> None:
     from tests.support.sending import Transport
-    from webhooks.network.attempt import Request
+    from webhooks.workers.network.attempt import Request
 
     healthy_url = json.load(sys.stdin)
     socket.getaddrinfo = hang

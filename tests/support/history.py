@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
-from webhooks.db import execute, fetch_all
+from webhooks.ground.db import execute, fetch_all
 from webhooks.models import Sweep, Webhook, partitions
 
 TABLES = (partitions.EVENT, *partitions.BY_TIME)

@@ -10,7 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from tests.support.makers import make_delivery
-from webhooks.db import execute, fetch_all
+from webhooks.ground.db import execute, fetch_all
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
 from webhooks.models.lanes import lane_of
 

@@ -152,7 +152,7 @@ def run(server: NameServer, case: dict[str, Any]) -> dict[str, Any]:
     from django.test import override_settings
 
     from tests.support.sending import Transport
-    from webhooks.network.attempt import Request
+    from webhooks.workers.network.attempt import Request
 
     server.zone = case["zone"]
     server.questions.clear()

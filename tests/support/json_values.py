@@ -6,7 +6,7 @@ import datetime
 import uuid
 from typing import Any
 
-from webhooks.text.json_text import MAX_JSON_DEPTH
+from webhooks.ground.text.json_text import MAX_JSON_DEPTH
 
 
 def nested(levels: int) -> Any:

@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
 
-from webhooks.db import to_db_time, to_utc
+from webhooks.ground.db import to_db_time, to_utc
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Skip, State, Undispatched, Webhook, Worker
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import lane_of

@@ -18,8 +18,8 @@ from rest_framework.utils.encoders import JSONEncoder
 from users.constants import TOKEN_PREFIX
 
 from users.models import Token, User
+from webhooks.ground.registry import registered_models
 from webhooks.models import Webhook
-from webhooks.registry import registered_models
 
 NETBOX = Version(settings.RELEASE.version)
 IS_OLDER = Version("4.7") > NETBOX

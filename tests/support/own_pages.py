@@ -26,9 +26,9 @@ from django.views.generic import UpdateView
 
 from tests.support.html_forms import fields_of
 from tests.support.makers import make_delivery, make_event
-from webhooks.forms import initial_values
 from webhooks.models import Delivery, State, Webhook
-from webhooks.permissions import Operator
+from webhooks.models.permissions import Operator
+from webhooks.pages.forms import initial_values
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-pages.md"
 FORM = 'method="post"'

@@ -12,8 +12,8 @@ from typing import Any
 import requests
 
 from tests.testapp.api.serializers import LabelSerializer
-from webhooks.delivery import compose, runner
-from webhooks.network.attempt import Request
+from webhooks.workers import compose, runner
+from webhooks.workers.network.attempt import Request
 from webhooks.workers.worker import WebhookWorker
 
 PILL = '"pill"'

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import connection
 
-from webhooks.db import execute
+from webhooks.ground.db import execute
 
 OPTIONS = {
     "log_min_duration": "0",

@@ -9,8 +9,8 @@ import yaml
 
 from tests.support.inbox import ROOT
 from webhooks.models import Attempt, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations import manifest
-from webhooks.permissions import Operator
 
 
 def block(page: str, head: str) -> str:

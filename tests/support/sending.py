@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from webhooks.network import transport
-from webhooks.network.attempt import Request
-from webhooks.outcome import Outcome
+from webhooks.ground.outcome import Outcome
+from webhooks.workers.network import transport
+from webhooks.workers.network.attempt import Request
 
 
 class Transport(transport.Transport):

@@ -8,7 +8,7 @@ from typing import Any
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from webhooks.db.django_internals import merges_statements
+from webhooks.ground.db.django_internals import merges_statements
 
 
 def statements_of(work: Callable[[], Any]) -> list[str]:

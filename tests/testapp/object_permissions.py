@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
 from django.db.models import Model, Q, QuerySet, prefetch_related_objects
 
-from webhooks.permissions.restriction import found_restrictions
+from webhooks.models.permissions.restriction import found_restrictions
 
 
 def constraints_of(user: Any, permission: str) -> list[Q]:

@@ -20,7 +20,7 @@ if len(sys.argv) == 1:
     theirs.objects.create(name="older than the app")
     sys.exit()
 
-from webhooks import registry  # noqa: E402
+from webhooks.ground import registry  # noqa: E402
 
 assert registry.registered_models() == {"webhooks.webhook": theirs}  # and no draft
 call_command("check", deploy=True, databases=["default"], fail_level="ERROR")

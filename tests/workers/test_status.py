@@ -16,10 +16,10 @@ from tests.support.redis_outages import note_dials
 from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
-from webhooks.db import to_utc
-from webhooks.delivery.breaker import Fault
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.db import to_utc
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.workers import WebhookWorker
+from webhooks.workers.breaker import Fault
 from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, SETTINGS_KEY, faults_as_json, read_backend
 

@@ -23,11 +23,11 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Process, Workers
 from tests.testapp.models import Thing
-from webhooks.errors import Outage
+from webhooks.ground.errors import Outage
 from webhooks.insight.alarms import Problem
 from webhooks.insight.status import read_status
 from webhooks.models import Delivery, QueuedDelivery, State, Worker
-from webhooks.permissions import Operator
+from webhooks.models.permissions import Operator
 from webhooks.workers import jobs
 from webhooks.workers.database import DatabaseWorker
 from webhooks.workers.status import read_backend

@@ -36,11 +36,11 @@ from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks import models
-from webhooks.delivery import runner as delivery_runner
 from webhooks.delivery import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
-from webhooks.network.transport import Transport
 from webhooks.workers import jobs, slices
+from webhooks.workers import runner as delivery_runner
+from webhooks.workers.network.transport import Transport
 from webhooks.workers.slices import WARM_SECONDS, ErrorLog
 from webhooks.workers.status import read_backend
 from webhooks.workers.worker import WebhookWorker

@@ -33,14 +33,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from webhooks import permissions, registry
-from webhooks import text as texts
-from webhooks.forms.filters import ListForm
+from webhooks.ground import registry
+from webhooks.ground import text as texts
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.paging import Found, LongList
 from webhooks.insight.wording import count_of
-from webhooks.models import Action, Event, Webhook
+from webhooks.models import Action, Event, Webhook, permissions
 from webhooks.pages.acts import Message
+from webhooks.pages.forms.filters import ListForm
 from webhooks.pages.links import Link
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.

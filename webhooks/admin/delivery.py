@@ -13,24 +13,23 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions
 from webhooks.admin.base import Act, ReadOnlyAdmin, object_url, show
 from webhooks.admin.run_start import question_page
-from webhooks.forms.filters import DeliveryFilterForm
+from webhooks.ground.text import as_key
 from webhooks.insight.paging import LongList, search_deliveries
 from webhooks.insight.wording import number
-from webhooks.models import Delivery
+from webhooks.models import Delivery, permissions
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import label_of_action
+from webhooks.models.permissions import redaction
 from webhooks.operations.kinds import OF_DELIVERIES, RETRY
 from webhooks.operations.retries import DeliveryKind
 from webhooks.pages.acts import change_deliveries
 from webhooks.pages.delivery import DeliveryPage
+from webhooks.pages.forms.filters import DeliveryFilterForm
 from webhooks.pages.run import ask_about
 from webhooks.pages.run_start import list_context
-from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
-from webhooks.text import as_key
 
 # Retry, resend, discard and what else changes deliveries
 

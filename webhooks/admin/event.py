@@ -13,15 +13,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions
 from webhooks.admin.base import Act, ReadOnlyAdmin, address, object_url, show
-from webhooks.forms.filters import EventFilterForm, SkipFilterForm
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import skip_reason
-from webhooks.models import Event, Skip
+from webhooks.models import Event, Skip, permissions
 from webhooks.models.event import label_of_action
 from webhooks.pages import acts
 from webhooks.pages.event import EventPage, count_outcomes
+from webhooks.pages.forms.filters import EventFilterForm, SkipFilterForm
 from webhooks.pages.links import recover_skipped
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 

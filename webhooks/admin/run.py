@@ -15,14 +15,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions
 from webhooks.admin.base import Act, ReadOnlyAdmin, page, show
 from webhooks.admin.run_start import start_view
-from webhooks.forms.filters import RunFilterForm
 from webhooks.insight.paging import LongList, list_runs
-from webhooks.models import Run
+from webhooks.models import Run, permissions
 from webhooks.operations import runs
 from webhooks.pages.acts import STEERINGS, Steering
+from webhooks.pages.forms.filters import RunFilterForm
 from webhooks.pages.run import RunPage, progress_text, title_of
 from webhooks.templatetags.webhooks_display import run_bar, run_state, when
 

@@ -18,11 +18,11 @@ from django.utils.translation import gettext as _
 
 from webhooks.admin.base import page, redirect_back, row_url, show
 from webhooks.delivery.runs.kinds import RunKind
-from webhooks.forms.runs import read_run, since_form
 from webhooks.models import Run, Webhook
 from webhooks.operations import runs
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.pages import run_start
+from webhooks.pages.forms.runs import read_run, since_form
 from webhooks.templatetags.webhooks_display import run_begun
 
 # The rows of a list

@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from webhooks import permissions
 from webhooks.admin.base import page
+from webhooks.models import permissions
 from webhooks.pages.status import StatusPage
 from webhooks.pages.why import WhyPage
 

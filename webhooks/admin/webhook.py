@@ -27,21 +27,20 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from webhooks import permissions
 from webhooks.admin.base import Act, ActingAdmin, list_url, page_url, part, redirect_back, row_url, show
 from webhooks.admin.run_start import recover_view
-from webhooks.db.session import index_plans
-from webhooks.forms import WebhookForm, initial_values
-from webhooks.forms.sections import BOXES, FORM
-from webhooks.forms.webhook import unused_fields
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry import label_of
+from webhooks.ground.security import url_policy
+from webhooks.ground.text import as_key
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.wording import count_of, number
-from webhooks.models import Webhook
+from webhooks.models import Webhook, permissions
+from webhooks.models.permissions import redaction
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.webhook import ACTION_FIELDS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
-from webhooks.network import url_policy
 from webhooks.operations import files, manifest
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.webhooks import (
@@ -55,11 +54,11 @@ from webhooks.operations.webhooks import (
 )
 from webhooks.pages import try_it
 from webhooks.pages.acts import SWITCHES, Switch
+from webhooks.pages.forms import WebhookForm, initial_values
+from webhooks.pages.forms.sections import BOXES, FORM
+from webhooks.pages.forms.webhook import unused_fields
 from webhooks.pages.webhook import WebhookPage
-from webhooks.permissions import redaction
-from webhooks.registry import label_of
 from webhooks.templatetags.webhooks_display import EMPTY, first_names, last_result, listed_state, short
-from webhooks.text import as_key
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}

@@ -27,15 +27,14 @@ from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import GenericViewSet
 
-from webhooks import permissions
 from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField, header, refuse_unknown
-from webhooks.db.session import index_plans
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.text.json_text import replace_half_surrogates
 from webhooks.insight.paging import Found, LongList
-from webhooks.models import Event, Run
+from webhooks.models import Event, Run, permissions
 from webhooks.models.filters import Filter, Rows, filter_time, filters_of, incomplete
+from webhooks.models.permissions.redaction import Redaction
 from webhooks.operations import runs
-from webhooks.permissions.redaction import Redaction
-from webhooks.text.json_text import replace_half_surrogates
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
 KEY: Any = {"min_value": 1, "max_value": 2**63 - 1, "required": False}  # of a filter by a primary key

@@ -14,7 +14,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
-from webhooks import payloads, permissions
 from webhooks.api.base import (
     IDEMPOTENCY_KEY,
     Conflict,
@@ -37,14 +36,15 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
+from webhooks.ground import payloads
 from webhooks.insight.bodies import sent_bodies
 from webhooks.insight.paging import LongList, list_deliveries
-from webhooks.models import Attempt, BodyKind, Delivery, Run, State
+from webhooks.models import Attempt, BodyKind, Delivery, Run, State, permissions
+from webhooks.models.permissions.redaction import explain
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES
 from webhooks.operations.retries import DeliveryKind
 from webhooks.operations.run_filters import RefusedFilter
-from webhooks.permissions.redaction import explain
 
 MAX_ATTEMPTS = 100  # shown of a delivery, the newest
 

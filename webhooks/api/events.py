@@ -17,16 +17,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
-from webhooks import permissions
 from webhooks.api.base import Conflict, LongListViewSet, query_filters, refuse_body, sees_payload
 from webhooks.api.fields import ReadOnlySerializer, RuleField, extend_schema, extend_schema_view
+from webhooks.ground.text.json_text import replace_half_surrogates
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import skip_reason
-from webhooks.models import Event, Skip
+from webhooks.models import Event, Skip, permissions
 from webhooks.models.filters import ACTOR_FILTERS
 from webhooks.operations import replays
 from webhooks.operations.run_filters import needs_permission
-from webhooks.text.json_text import replace_half_surrogates
 
 
 class EventSummarySerializer(ReadOnlySerializer[Event]):

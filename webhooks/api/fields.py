@@ -16,8 +16,10 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from webhooks import registry
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground import registry
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.registry import label_of
+from webhooks.ground.security.encryption import Secret, refuse_encrypted
 from webhooks.insight.alarms import Level, Problem
 from webhooks.insight.why import Cause, Target
 from webhooks.models import RunState, State
@@ -25,8 +27,6 @@ from webhooks.models.skip import Rule
 from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.kinds import RUN_KINDS
-from webhooks.registry import label_of
-from webhooks.security.encryption import Secret, refuse_encrypted
 
 if apps.is_installed("drf_spectacular"):  # a host that only happens to have it need not wait for it
     from drf_spectacular.utils import OpenApiParameter, extend_schema_field

@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from drf_spectacular.drainage import warn
 
-from webhooks import registry
-from webhooks.payloads.schema import payload_schema
+from webhooks.ground import registry
+from webhooks.ground.payloads.schema import payload_schema
 
 DESCRIPTION = "An admin defines webhooks. A change of this model is sent to their URLs."
 

@@ -11,7 +11,6 @@ from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webhooks import permissions
 from webhooks.api.base import KEY, QueryFilters, StrictViewSet, field_of
 from webhooks.api.fields import (
     CauseField,
@@ -26,13 +25,13 @@ from webhooks.api.fields import (
     extend_schema,
 )
 from webhooks.api.webhooks import WebhookSummarySerializer
-from webhooks.conf import conf
-from webhooks.db import to_utc
 from webhooks.delivery.rollup import MINUTE_DAYS
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
 from webhooks.insight import statistics
 from webhooks.insight.status import read_status
 from webhooks.insight.why import UnknownObject, why
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Delivery, Webhook, permissions
 from webhooks.models.filters import FILTERS
 from webhooks.models.statistic import Period
 

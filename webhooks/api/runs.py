@@ -18,7 +18,6 @@ from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from webhooks import permissions
 from webhooks.api.base import (
     IDEMPOTENCY_KEY,
     Conflict,
@@ -44,7 +43,7 @@ from webhooks.api.fields import (
     refuse_unknown,
 )
 from webhooks.delivery.runs.kinds import SINCE_FILTERS, RunKind
-from webhooks.models import Run, RunState
+from webhooks.models import Run, RunState, permissions
 from webhooks.models.filters import FILTERS, OPTIONS
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS

@@ -28,7 +28,6 @@ from rest_framework.settings import api_settings
 from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import ModelViewSet
 
-from webhooks import permissions, registry
 from webhooks.api.base import Conflict, PreconditionFailed, QueryFilters, StrictViewSet, redaction_of, refuse_body
 from webhooks.api.fields import (
     ChoiceField,
@@ -47,7 +46,9 @@ from webhooks.api.fields import (
     header,
     refuse_unknown,
 )
-from webhooks.models import Event, Webhook
+from webhooks.ground import registry
+from webhooks.ground.security.encryption import Secret
+from webhooks.models import Event, Webhook, permissions
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
 from webhooks.models.webhook_states import IS_PAUSED
@@ -65,7 +66,6 @@ from webhooks.operations.webhooks import (
     save_webhook,
     why_not_started,
 )
-from webhooks.security.encryption import Secret
 
 DELETED = _("The webhook was deleted meanwhile.")
 

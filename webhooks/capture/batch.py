@@ -22,11 +22,11 @@ from webhooks.capture.transaction import (
     known_state,
     transactions_as_batches,
 )
-from webhooks.db.django_internals import reading_from
-from webhooks.errors import log_errors
+from webhooks.ground.db.django_internals import reading_from
+from webhooks.ground.errors import log_errors
+from webhooks.ground.text import short_repr
 from webhooks.models.event import Action, Event
 from webhooks.models.skip import Skip
-from webhooks.text import short_repr
 
 
 def batch(using: str | None = None) -> Block:

@@ -11,19 +11,19 @@ from django.db import connections, models, transaction
 from django.db.models import sql
 from django.db.models.deletion import Collector
 
-from webhooks import registry
 from webhooks.capture import events, serialize
 from webhooks.capture.batch import batch
 from webhooks.capture.prechange import read_prechange
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
-from webhooks.conf import conf
-from webhooks.db.django_internals import reading_from
-from webhooks.db.host_rows import AmongKeys, can_lock, in_chunks, written_keys
-from webhooks.errors import is_aborted, log_errors
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db.django_internals import reading_from
+from webhooks.ground.db.host_rows import AmongKeys, can_lock, in_chunks, written_keys
+from webhooks.ground.errors import is_aborted, log_errors
+from webhooks.ground.registry.keys import is_same_pk, key_text, with_pks
+from webhooks.ground.registry.registration import Registration
 from webhooks.models.event import Action, Event
-from webhooks.registry.keys import is_same_pk, key_text, with_pks
-from webhooks.registry.registration import Registration
 
 M = TypeVar("M", bound=models.Model)
 

@@ -16,14 +16,14 @@ from django.db import router, transaction
 from django.http.request import HttpHeaders
 from django.utils.functional import SimpleLazyObject, empty
 
-from webhooks.conf import conf
-from webhooks.errors import get_logger, log_errors, reraise_job_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import get_logger, log_errors, reraise_job_timeout
+from webhooks.ground.headers import DEPTH
+from webhooks.ground.registry.framework import framework
+from webhooks.ground.registry.registration import is_sensitive
+from webhooks.ground.text import clean, short_repr, username_of
+from webhooks.ground.text.json_text import drop_keys, dumps
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
-from webhooks.network.headers import DEPTH
-from webhooks.registry.framework import framework
-from webhooks.registry.registration import is_sensitive
-from webhooks.text import clean, short_repr, username_of
-from webhooks.text.json_text import drop_keys, dumps
 
 logger = get_logger(__name__)
 

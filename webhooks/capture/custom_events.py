@@ -9,24 +9,24 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models, router
 
-from webhooks import payloads, registry
 from webhooks.capture import events
 from webhooks.capture.context import current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.subscriptions import refusal_of_disabled
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
-from webhooks.conf import conf
-from webhooks.db.django_internals import MergedSavepoint, reading_from
-from webhooks.errors import log_errors
+from webhooks.ground import payloads, registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db.django_internals import MergedSavepoint, reading_from
+from webhooks.ground.errors import log_errors
+from webhooks.ground.payloads import Unsendable, snapshots
+from webhooks.ground.registry.keys import has_key
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.text import NAME_LENGTH, clean
+from webhooks.ground.text.json_text import NotJSONSerializable, dumps
 from webhooks.models.event import Event
 from webhooks.models.skip import Refusal
 from webhooks.models.webhook import Webhook
-from webhooks.payloads import Unsendable, snapshots
-from webhooks.registry.keys import has_key
-from webhooks.registry.registration import Registration
-from webhooks.text import NAME_LENGTH, clean
-from webhooks.text.json_text import NotJSONSerializable, dumps
 
 # The columns of an event that the caller determines.
 COLUMNS = ("object_type", "object_id", "object_repr", "data", "snapshots", "changed")

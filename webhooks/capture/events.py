@@ -17,7 +17,6 @@ from typing import Any
 from django.db import DataError, transaction
 from django.utils import timezone
 
-from webhooks import payloads
 from webhooks.capture import serialize
 from webhooks.capture.context import Actor, acting, actor_columns, current_actor, is_silenced
 from webhooks.capture.matching import EventContext, Match, match
@@ -34,15 +33,16 @@ from webhooks.capture.transaction import (
     in_block,
     is_batched,
 )
-from webhooks.conf import conf
-from webhooks.db.django_internals import MergedSavepoint, reading_from
-from webhooks.db.host_rows import in_chunks
-from webhooks.errors import get_logger, log_errors, reraise_job_timeout
+from webhooks.ground import payloads
+from webhooks.ground.conf import conf
+from webhooks.ground.db.django_internals import MergedSavepoint, reading_from
+from webhooks.ground.db.host_rows import in_chunks
+from webhooks.ground.errors import get_logger, log_errors, reraise_job_timeout
+from webhooks.ground.registry.keys import key_text
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.text import clean, last_line
 from webhooks.models.event import LOOP_PROTECTION, Action, Event
 from webhooks.models.skip import Refusal, Rule
-from webhooks.registry.keys import key_text
-from webhooks.registry.registration import Registration
-from webhooks.text import clean, last_line
 
 logger = get_logger(__name__)
 

@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from webhooks import conditions, payloads
+from webhooks.capture import conditions
+from webhooks.capture.conditions import MISSING, SIDES, Judgement, actual_value, lookup
 from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Filters, Subscriptions
-from webhooks.conditions import MISSING, SIDES, Judgement, actual_value, lookup
-from webhooks.conf import conf
-from webhooks.errors import reraise_job_timeout
+from webhooks.ground import payloads
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import reraise_job_timeout
+from webhooks.ground.text import clean
+from webhooks.ground.text.json_text import json_equal
 from webhooks.models.event import Action, Event
 from webhooks.models.skip import Refusal, Rule
-from webhooks.text import clean
-from webhooks.text.json_text import json_equal
 
 
 class FilterError(Exception):

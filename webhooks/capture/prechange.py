@@ -15,20 +15,20 @@ from django.apps import apps
 from django.db import models, transaction
 from django.db.models.deletion import Collector
 
-from webhooks import registry
 from webhooks.capture.context import is_silenced
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state
-from webhooks.conf import conf
-from webhooks.db import PreparedRead
-from webhooks.db.django_internals import ReadWithNext, reading_from, savepoint
-from webhooks.db.host_rows import in_chunks
-from webhooks.errors import is_aborted, log_errors
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import PreparedRead
+from webhooks.ground.db.django_internals import ReadWithNext, reading_from, savepoint
+from webhooks.ground.db.host_rows import in_chunks
+from webhooks.ground.errors import is_aborted, log_errors
+from webhooks.ground.payloads import snapshots
+from webhooks.ground.payloads.snapshots import PrechangeState
+from webhooks.ground.registry.framework import framework
+from webhooks.ground.registry.keys import key_text
+from webhooks.ground.registry.registration import Registration
 from webhooks.models.event import Event
-from webhooks.payloads import snapshots
-from webhooks.payloads.snapshots import PrechangeState
-from webhooks.registry.framework import framework
-from webhooks.registry.keys import key_text
-from webhooks.registry.registration import Registration
 
 ForeignKey = models.ForeignKey[Any, Any]
 

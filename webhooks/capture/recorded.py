@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from webhooks import hooks
-from webhooks.db import to_utc
+from webhooks.ground.db import to_utc
 from webhooks.models.event import Event
 
 

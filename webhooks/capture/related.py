@@ -16,15 +16,15 @@ from django.core.exceptions import ValidationError
 from django.db import models, router
 from django.db.models import signals
 
-from webhooks import registry
 from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
 from webhooks.capture.transaction import Key, TransactionState, current_state, may_be_wanted
-from webhooks.db.django_internals import savepoint
-from webhooks.errors import log_errors
+from webhooks.ground import registry
+from webhooks.ground.db.django_internals import savepoint
+from webhooks.ground.errors import log_errors
+from webhooks.ground.registry.keys import has_key, is_inserted, key_text
+from webhooks.ground.registry.registration import Registration
 from webhooks.models.event import Action, Event
-from webhooks.registry.keys import has_key, is_inserted, key_text
-from webhooks.registry.registration import Registration
 
 # An attribute of an instance between two signals: what the first one noted, by the foreign key and the kind of change.
 BEFORE = "_webhooks_parents"

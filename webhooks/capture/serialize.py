@@ -16,23 +16,30 @@ from django.db import models, transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
-from webhooks import hooks, registry
+from webhooks import hooks
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.capture.watch import Watch, log_if_slow
-from webhooks.conf import conf
-from webhooks.db import PreparedRead, Statement, as_sql, fetch_each
-from webhooks.db.django_internals import MergedSavepoint, PreparedMembers, prepare_members, reading_from, savepoint
-from webhooks.db.host_rows import can_lock, in_chunks
-from webhooks.errors import get_logger, log_errors, reraise_job_timeout
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import PreparedRead, Statement, as_sql, fetch_each
+from webhooks.ground.db.django_internals import (
+    MergedSavepoint,
+    PreparedMembers,
+    prepare_members,
+    reading_from,
+    savepoint,
+)
+from webhooks.ground.db.host_rows import can_lock, in_chunks
+from webhooks.ground.errors import get_logger, log_errors, reraise_job_timeout
+from webhooks.ground.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
+from webhooks.ground.payloads.snapshots import PrechangeState
+from webhooks.ground.registry.keys import key_text, with_pks
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.registry.sources import without_hidden
+from webhooks.ground.text import clean, last_line
+from webhooks.ground.text.json_text import NotJSONSerializable, TooLong, dumps
 from webhooks.models.columns import TRACE_LENGTH
 from webhooks.models.event import Action, Event
-from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json, too_large
-from webhooks.payloads.snapshots import PrechangeState
-from webhooks.registry.keys import key_text, with_pks
-from webhooks.registry.registration import Registration
-from webhooks.registry.sources import without_hidden
-from webhooks.text import clean, last_line
-from webhooks.text.json_text import NotJSONSerializable, TooLong, dumps
 
 logger = get_logger(__name__)
 

@@ -21,22 +21,22 @@ from django.core.serializers.base import DeserializedObject
 from django.db import models, router
 from django.db.models import Q, signals
 
-from webhooks import registry
 from webhooks.capture import related
 from webhooks.capture.batch import batch, end_transaction
 from webhooks.capture.context import is_silenced
 from webhooks.capture.events import announce, finish_deletion, record, records_later
 from webhooks.capture.prechange import forget_models, read_before_deletion, read_prechange
 from webhooks.capture.transaction import TransactionState, current_state, may_be_wanted
-from webhooks.conf import conf
-from webhooks.db.django_internals import call_before_commits, delete_within, savepoint
-from webhooks.errors import log_errors
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db.django_internals import call_before_commits, delete_within, savepoint
+from webhooks.ground.errors import log_errors
+from webhooks.ground.registry.framework import framework
+from webhooks.ground.registry.keys import has_key, is_inserted, is_same_pk
+from webhooks.ground.registry.registration import Registration
 from webhooks.models import webhook_states
 from webhooks.models.event import Action, Event
 from webhooks.models.webhook import Webhook
-from webhooks.registry.framework import framework
-from webhooks.registry.keys import has_key, is_inserted, is_same_pk
-from webhooks.registry.registration import Registration
 
 Model = type[models.Model]
 

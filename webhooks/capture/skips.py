@@ -13,15 +13,15 @@ from functools import partial
 
 from webhooks.capture.context import Actor
 from webhooks.capture.transaction import Change, TransactionState
-from webhooks.conf import conf
-from webhooks.db.django_internals import savepoint
-from webhooks.errors import log_errors
+from webhooks.ground.conf import conf
+from webhooks.ground.db.django_internals import savepoint
+from webhooks.ground.errors import log_errors
+from webhooks.ground.text import clean
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.models.event import Action, Event
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Skip
 from webhooks.models.statistic import StatisticDelta, minute_of
-from webhooks.text import clean
 
 
 class Skips:

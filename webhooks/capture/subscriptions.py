@@ -13,12 +13,13 @@ from typing import Any
 
 from django.db import Error, connections, models, transaction
 
-from webhooks import conditions, registry
+from webhooks.capture import conditions
+from webhooks.capture.conditions import ConditionError
 from webhooks.capture.context import Actor
-from webhooks.conditions import ConditionError
-from webhooks.conf import conf
-from webhooks.db import execute, fetch_all, fetch_each, fingerprint_sql, is_postgresql, to_utc
-from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import execute, fetch_all, fetch_each, fingerprint_sql, is_postgresql, to_utc
+from webhooks.ground.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models.event import Action
 from webhooks.models.skip import Refusal, Rule
 from webhooks.models.webhook import ACTION_FIELDS, SECTIONS, TEMPLATE_FIELDS, Webhook

@@ -27,16 +27,16 @@ from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
 from webhooks.capture.recorded import as_recorded
-from webhooks.db import Statement, as_sql
-from webhooks.db.django_internals import LockWithNext, ReadWithNext, locking_errors
-from webhooks.db.host_rows import can_lock
 from webhooks.delivery.wake_up import wake_up
-from webhooks.errors import is_aborted, log_errors
+from webhooks.ground.db import Statement, as_sql
+from webhooks.ground.db.django_internals import LockWithNext, ReadWithNext, locking_errors
+from webhooks.ground.db.host_rows import can_lock
+from webhooks.ground.errors import is_aborted, log_errors
+from webhooks.ground.payloads.snapshots import PrechangeState
+from webhooks.ground.registry.keys import key_text, with_pks
+from webhooks.ground.registry.registration import Registration
 from webhooks.models.event import Action, Event
 from webhooks.models.skip import Skip
-from webhooks.payloads.snapshots import PrechangeState
-from webhooks.registry.keys import key_text, with_pks
-from webhooks.registry.registration import Registration
 
 if TYPE_CHECKING:
     from webhooks.capture.serialize import SerializedObject

@@ -13,13 +13,13 @@ from rest_framework.fields import ListField
 from rest_framework.relations import ManyRelatedField
 from rest_framework.serializers import BaseSerializer, ListSerializer
 
-from webhooks.conf import conf
-from webhooks.errors import get_logger
-from webhooks.payloads import Unsendable, too_large
-from webhooks.payloads.snapshots import is_stock
-from webhooks.registry.registration import Registration
-from webhooks.registry.sources import is_hidden, serializer_fields
-from webhooks.text.json_text import LEAST_OF_ITEM, Room, TooLong
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import get_logger
+from webhooks.ground.payloads import Unsendable, too_large
+from webhooks.ground.payloads.snapshots import is_stock
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.registry.sources import is_hidden, serializer_fields
+from webhooks.ground.text.json_text import LEAST_OF_ITEM, Room, TooLong
 
 logger = get_logger(__name__)
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db import OperationalError
 
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
 from webhooks.delivery import policy
 from webhooks.delivery.known_webhooks import may_go_on, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.errors import is_statement_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.db import DatabaseNow, QueryByKeys, atomically, elapsed
+from webhooks.ground.errors import is_statement_timeout
 from webhooks.models.delivery import Delivery
 from webhooks.models.event import SENT_COLUMNS, TEXTS, Event
 from webhooks.models.queue import ClaimedRow, DueWebhook, QueuedDelivery
@@ -64,12 +64,12 @@ class ClaimedDelivery:
         return self.row.id
 
 
-# Takes an event, and returns what gives its bodies for each webhook, by its id: ``payloads.bodies_by_webhook``.
+# Takes an event, and returns what gives its bodies for each webhook, by its id: ``ground.payloads.bodies_by_webhook``.
 MakeBodies = Callable[[Any], Callable[[int], Any]]
 
 
 class Sender(Protocol):
-    """What claims need of the part that sends: ``delivery.sender`` has the real one."""
+    """What claims need of the part that sends: ``workers.sender`` has the real one."""
 
     send_until: float
     """Nothing is sent after this time (``elapsed``)."""

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from webhooks.db import to_utc
+from webhooks.ground.db import to_utc
+from webhooks.ground.outcome import Outcome
 from webhooks.models.statistic import DELAY, DURATION
-from webhooks.outcome import Outcome
 
 if TYPE_CHECKING:
     from webhooks.delivery.claims import ClaimedDelivery

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import IntegrityError, OperationalError
 
-from webhooks.conf import conf
-from webhooks.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.known_webhooks import keep_locked, webhooks_by_id
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.errors import is_statement_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
+from webhooks.ground.errors import is_statement_timeout
 from webhooks.models import lanes
 from webhooks.models.delivery import Delivery, NewDelivery
 from webhooks.models.event import SENT_COLUMNS, Event, Undispatched

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections
 from django.db.models import Func, TextField
 
-from webhooks.db import QueryByKeys, is_postgresql
+from webhooks.ground.db import QueryByKeys, is_postgresql
 from webhooks.models.columns import webhook_model
 from webhooks.models.webhook_states import WebhookState
 from webhooks.models.worker import keep_webhooks

@@ -12,11 +12,12 @@ from django.db import IntegrityError
 from django.db.models import Max
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.db import time_as_text
 from webhooks.delivery import counting, policy
 from webhooks.delivery.claims import ClaimedDelivery
-from webhooks.error_kinds import ErrorKind, FaultOf
+from webhooks.ground.conf import conf
+from webhooks.ground.db import time_as_text
+from webhooks.ground.error_kinds import ErrorKind, FaultOf
+from webhooks.ground.outcome import Outcome, StoredRequest
 from webhooks.models import lanes
 from webhooks.models.attempt import URL_LENGTH, Attempt, Body, pack_headers
 from webhooks.models.columns import hex_as_json
@@ -24,7 +25,6 @@ from webhooks.models.delivery import Delivery
 from webhooks.models.queue import ClaimedRow, State, Transition
 from webhooks.models.statistic import StatisticDelta
 from webhooks.models.worker import begin_transaction
-from webhooks.outcome import Outcome, StoredRequest
 
 if TYPE_CHECKING:
     from webhooks.models import Webhook

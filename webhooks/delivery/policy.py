@@ -36,14 +36,14 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow, PreparedRead, as_sql, fetch_each, is_postgresql
-from webhooks.errors import about, get_logger
+from webhooks.ground.conf import conf
+from webhooks.ground.db import DatabaseNow, PreparedRead, as_sql, fetch_each, is_postgresql
+from webhooks.ground.errors import about, get_logger
+from webhooks.ground.outcome import Outcome
 from webhooks.models.columns import webhook_model
 from webhooks.models.queue import QueuedDelivery
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.models.worker import in_worker_transaction
-from webhooks.outcome import Outcome
 
 if TYPE_CHECKING:
     from webhooks.models import Webhook

@@ -15,12 +15,12 @@ from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow
-from webhooks.db.django_internals import savepoint
 from webhooks.delivery import rollup
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.errors import about, get_logger
+from webhooks.ground.conf import conf
+from webhooks.ground.db import DatabaseNow
+from webhooks.ground.db.django_internals import savepoint
+from webhooks.ground.errors import about, get_logger
 from webhooks.models import (
     Attempt,
     Body,

@@ -21,21 +21,21 @@ from django.db.models.functions import Least
 from django.dispatch import Signal
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow, elapsed, to_utc
 from webhooks.delivery import retention, rollup
 from webhooks.delivery.claims import load_claimed
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.retention import More
 from webhooks.delivery.scan_floors import ScanFloors
-from webhooks.error_kinds import ErrorKind
-from webhooks.errors import about, get_logger, is_statement_timeout, reraise_job_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.db import DatabaseNow, elapsed, to_utc
+from webhooks.ground.error_kinds import ErrorKind
+from webhooks.ground.errors import about, get_logger, is_statement_timeout, reraise_job_timeout
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.payloads import bodies_by_webhook
 from webhooks.models import Attempt, Delivery, QueuedDelivery, Run, State, Sweep, Webhook, Worker, lanes, partitions
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow, QueuedDeliveryQuerySet
 from webhooks.models.worker import EndedLease, in_worker_transaction
-from webhooks.outcome import Outcome
-from webhooks.payloads import bodies_by_webhook
 
 logger = get_logger(__name__)
 

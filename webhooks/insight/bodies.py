@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Collection
 
-from webhooks import payloads
+from webhooks.ground import payloads
 from webhooks.models import Attempt, Body, BodyKind, Delivery
 from webhooks.models.attempt import STORED_BODIES
 

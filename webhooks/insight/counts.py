@@ -12,9 +12,8 @@ from typing import Any
 
 from django.db.models import BooleanField, Case, Exists, IntegerField, OuterRef, QuerySet, Subquery, UUIDField, When
 
-from webhooks import permissions
-from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
-from webhooks.models import Delivery, State, Webhook
+from webhooks.ground.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
+from webhooks.models import Delivery, State, Webhook, permissions
 from webhooks.models.delivery import IS_SUPERSEDED
 from webhooks.models.queue import QueuedDeliveryQuerySet
 

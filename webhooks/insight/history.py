@@ -21,14 +21,14 @@ from django.utils import translation
 from django.utils.module_loading import import_string
 from django.utils.text import capfirst, get_text_list
 
-from webhooks.conf import conf
-from webhooks.errors import about, get_logger, reraise_job_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import about, get_logger, reraise_job_timeout
+from webhooks.ground.security import url_policy
+from webhooks.ground.text import username_of
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.permissions import find_user
 from webhooks.models.webhook import SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
-from webhooks.network import url_policy
-from webhooks.permissions import find_user
-from webhooks.text import username_of
 
 logger = get_logger(__name__)
 if logger.level == logging.NOTSET:

@@ -15,10 +15,10 @@ from typing import Any
 
 from django.db.models import Case, OuterRef, Prefetch, Q, QuerySet, When
 
-from webhooks import permissions, registry
-from webhooks.conf import conf
-from webhooks.db import Among, DatabaseNow, Statement, aggregate_sql, as_sql, fetch_all, is_postgresql
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import Among, DatabaseNow, Statement, aggregate_sql, as_sql, fetch_all, is_postgresql
+from webhooks.ground.db.session import index_plans
 from webhooks.insight import statistics
 from webhooks.insight.counts import (
     EACH_CAP,
@@ -33,7 +33,18 @@ from webhooks.insight.counts import (
 )
 from webhooks.insight.silence import Silence, read_silences
 from webhooks.insight.statistics import Hours, Recent
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook, partitions
+from webhooks.models import (
+    Delivery,
+    Event,
+    QueuedDelivery,
+    Run,
+    State,
+    Sweep,
+    Undispatched,
+    Webhook,
+    partitions,
+    permissions,
+)
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES

@@ -17,11 +17,13 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet, UUIDField
 
-from webhooks import permissions, registry
-from webhooks.db import Among
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.db import Among
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.security.encryption import Unreadable, unveil, veil
+from webhooks.ground.text import as_uuid
 from webhooks.insight.counts import TOTAL_CAP, capped
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip, permissions
 from webhooks.models.filters import (
     EVENT_FILTERS,
     TIMES,
@@ -35,8 +37,6 @@ from webhooks.models.filters import (
     select,
     skips_in_order,
 )
-from webhooks.security.encryption import Unreadable, unveil, veil
-from webhooks.text import as_uuid
 
 M = TypeVar("M", bound=Model)
 

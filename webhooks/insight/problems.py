@@ -15,16 +15,16 @@ from typing import Any
 from django.utils import timezone
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.db import atomically, to_utc
-from webhooks.db.session import statement_limit
+from webhooks.ground.conf import conf
+from webhooks.ground.db import atomically, to_utc
+from webhooks.ground.db.session import statement_limit
 from webhooks.hooks import NoticedProblem
 from webhooks.insight.alarms import Alarm, find_alarms
 from webhooks.insight.alarms.causes import MAX_ALARMS
 from webhooks.insight.overview import read_for_alarms
 from webhooks.insight.status import problems_of
 from webhooks.models import Sweep
-from webhooks.permissions import Operator
+from webhooks.models.permissions import Operator
 from webhooks.workers.redis import REDIS_TIMEOUT
 from webhooks.workers.status import read_backend
 

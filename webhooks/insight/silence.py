@@ -17,8 +17,8 @@ from typing import Any
 from django.db.models import Case, CharField, F, OuterRef, Q, QuerySet, Subquery, UUIDField, Value, When
 from django.db.models.functions import Concat
 
-from webhooks import registry
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.db.session import index_plans
 from webhooks.insight import history
 from webhooks.insight.counts import Capped
 from webhooks.insight.wording import clock_time

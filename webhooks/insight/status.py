@@ -19,10 +19,10 @@ from django.utils import timezone
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
-from webhooks.conf import conf
-from webhooks.db import elapsed
-from webhooks.db.session import statement_limit
-from webhooks.errors import describe_error
+from webhooks.ground.conf import conf
+from webhooks.ground.db import elapsed
+from webhooks.ground.db.session import statement_limit
+from webhooks.ground.errors import describe_error
 from webhooks.insight import history
 from webhooks.insight.alarms import Alarm, Level, Problem, find_alarms
 from webhooks.insight.counts import TOTAL_CAP

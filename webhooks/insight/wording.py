@@ -13,14 +13,14 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy, pgettext
 
-from webhooks import registry
-from webhooks.conditions import WITHOUT_VALUE
-from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.capture.conditions import WITHOUT_VALUE
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
 from webhooks.models import Skip, Webhook
+from webhooks.models.permissions.redaction import last_failure
 from webhooks.models.skip import Rule
 from webhooks.models.webhook_states import DisabledReason
-from webhooks.permissions.redaction import last_failure
 
 # The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.

@@ -17,17 +17,17 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.utils import translation
 
-from webhooks.db import to_utc
-from webhooks.errors import describe_error
+from webhooks.ground.db import to_utc
+from webhooks.ground.errors import describe_error
+from webhooks.ground.text import clean, one_line
 from webhooks.insight.alarms import Level
 from webhooks.insight.wording import count_of, sentence
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.filters import FILTERS, Filter, filter_time, without_options
+from webhooks.models.permissions import Operator
 from webhooks.operations import retries, runs, webhooks
 from webhooks.operations.kinds import RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
-from webhooks.permissions import Operator
-from webhooks.text import clean, one_line
 
 wait = time.sleep
 

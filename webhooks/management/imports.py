@@ -21,21 +21,21 @@ import requests
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from webhooks import registry
-from webhooks.conf import MAX_TIMEOUT
-from webhooks.errors import about, get_logger, reraise_job_timeout
+from webhooks.ground import headers, registry
+from webhooks.ground.conf import MAX_TIMEOUT
+from webhooks.ground.errors import about, get_logger, reraise_job_timeout
+from webhooks.ground.payloads import templates
+from webhooks.ground.registry import label_of
+from webhooks.ground.registry.registration import is_sensitive
+from webhooks.ground.security import url_policy
+from webhooks.ground.text import clean
 from webhooks.management.left_out import Path as FieldPath
 from webhooks.management.left_out import left_out, read_by_conditions, read_by_template
 from webhooks.models import Webhook
+from webhooks.models.permissions import Operator
 from webhooks.models.webhook import SETTINGS
-from webhooks.network import headers, url_policy
-from webhooks.network.attempt import explain
 from webhooks.operations.webhooks import check_webhook, save_webhook
-from webhooks.payloads import templates
-from webhooks.permissions import Operator
-from webhooks.registry import label_of
-from webhooks.registry.registration import is_sensitive
-from webhooks.text import clean
+from webhooks.workers.network.attempt import explain
 
 T = TypeVar("T")
 

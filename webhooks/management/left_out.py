@@ -12,11 +12,11 @@ from typing import Any
 from django.db import models
 from django.db.models.functions import Cast
 
+from webhooks.ground.payloads.snapshots import has_json_keys
+from webhooks.ground.registry.framework import framework
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.registry.sources import written_fields
 from webhooks.models import Event
-from webhooks.payloads.snapshots import has_json_keys
-from webhooks.registry.framework import framework
-from webhooks.registry.registration import Registration
-from webhooks.registry.sources import written_fields
 
 Path = tuple[str, ...]
 """The names that lead to a field of the data, such as ("custom_fields", "api_key")."""

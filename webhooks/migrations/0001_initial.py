@@ -9,7 +9,7 @@ import webhooks.models.columns
 import webhooks.models.ids
 import webhooks.models.run
 import webhooks.models.validators
-import webhooks.security.encryption
+import webhooks.ground.security.encryption
 from django.db import migrations, models
 
 
@@ -335,10 +335,10 @@ class Migration(migrations.Migration):
                 ('content_type', models.CharField(db_default='application/json', default='application/json', help_text='Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.', max_length=100, validators=[django.core.validators.RegexValidator("\\A[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+([ \\t]*;[ \\t]*[\\x21-\\x7e][\\x20-\\x7e]*)?\\Z", 'Enter a content type, such as application/json.')], verbose_name='content type')),
                 ('additional_headers', models.TextField(blank=True, db_default='', default='', help_text='A template with one “Name: value” a line.', verbose_name='additional headers')),
                 ('body_template', models.TextField(blank=True, db_default='', default='', help_text='A template for another body. Empty: the whole payload, as JSON or as a form.', verbose_name='body template')),
-                ('secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255)], verbose_name='secret')),
-                ('previous_secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
+                ('secret', webhooks.ground.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255)], verbose_name='secret')),
+                ('previous_secret', webhooks.ground.security.encryption.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
                 ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the previous secret signs, too.', null=True, verbose_name='previous secret until')),
-                ('secret_headers', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192)], verbose_name='secret headers')),
+                ('secret_headers', webhooks.ground.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192)], verbose_name='secret headers')),
                 ('static_data', models.JSONField(blank=True, help_text='Keys that each payload gets in its data, unless the data has them: a JSON object. Empty: none.', null=True, verbose_name='static data')),
                 ('ssl_verification', models.BooleanField(db_default=True, default=True, help_text='Refuse a receiver without a trusted certificate.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, db_default='', default='', help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.", max_length=4096, verbose_name='CA file')),

@@ -14,6 +14,7 @@ statistic                counts and times by minute and hour, and totals
 validators               the rules for single columns of a webhook
 ids                      ids that begin with a time
 columns                  options and managers that the tables share
+permissions              who may see and change which rows
 
 The SQL of a table is in the module of its model. ``lanes`` has the SQL that keeps deliveries in order.
 """

@@ -11,10 +11,10 @@ from typing import Any
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute_safely, insert_rows_sql
+from webhooks.ground.db import execute_safely, insert_rows_sql
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, HexField, WriteDBManager, alters_data
 from webhooks.models.delivery import Delivery
-from webhooks.text.redaction import REDACTED
 
 URL_LENGTH = 2000  # characters of a URL that are stored: a template can make longer ones
 

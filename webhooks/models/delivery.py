@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import (
+from webhooks.ground.db import (
     Among,
     DatabaseNow,
     Statement,

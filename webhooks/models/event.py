@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import (
+from webhooks.ground.db import (
     Statement,
     delete_sql,
     execute,
@@ -25,6 +25,7 @@ from webhooks.db import (
     to_db_time,
     with_new_sql,
 )
+from webhooks.ground.text import NAME_LENGTH
 from webhooks.models.columns import (
     EMPTY,
     REQUEST_ID_LENGTH,
@@ -36,7 +37,6 @@ from webhooks.models.columns import (
     default,
     json_parts,
 )
-from webhooks.text import NAME_LENGTH
 
 # The action and the object type of the event that ``operations.webhooks.ping`` sends.
 PING = "ping"
@@ -48,7 +48,7 @@ LOOP_PROTECTION = "Loop protection: "
 # Columns that may hold much text. Lists do not load them.
 LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "context", "request", "webhook_ids")
 
-# The columns that a request body is made of, except for the time: see ``payloads.SendableEvent``.
+# The columns that a request body is made of, except for the time: see ``ground.payloads.SendableEvent``.
 SENT_COLUMNS = (
     "pk", "action", "object_type", "username", "request_id", "request", "depth", "replay_of", "data", "snapshots",
     "changed", "context", "serializers", "trace",

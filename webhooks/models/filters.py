@@ -20,10 +20,10 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import registry
-from webhooks.db import Among, to_db_time, to_utc
-from webhooks.db.session import index_plans
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground import registry
+from webhooks.ground.db import Among, to_db_time, to_utc
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models.attempt import Attempt
 from webhooks.models.delivery import Delivery, DeliveryQuerySet
 from webhooks.models.event import OVERLAP, PING, Action, Event, EventQuerySet

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from webhooks.db import (
+from webhooks.ground.db import (
     Statement,
     among_sql,
     fetch_all,

@@ -20,9 +20,9 @@ from itertools import takewhile
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
-from webhooks.conf import conf
-from webhooks.db import database_time, execute, fetch_all, is_postgresql, now_sql
-from webhooks.errors import get_logger, is_lock_refused, is_statement_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.db import database_time, execute, fetch_all, is_postgresql, now_sql
+from webhooks.ground.errors import get_logger, is_lock_refused, is_statement_timeout
 from webhooks.models.delivery import Delivery, is_state_sql
 from webhooks.models.event import OVERLAP
 from webhooks.models.ids import id_at

@@ -24,8 +24,8 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf import conf
-from webhooks.db import (
+from webhooks.ground.conf import conf
+from webhooks.ground.db import (
     DatabaseNow,
     Statement,
     aggregate_sql,

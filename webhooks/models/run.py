@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import hooks
-from webhooks.db import DatabaseNow
+from webhooks.ground.db import DatabaseNow
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import delete_sql, execute_safely, insert_rows_sql
+from webhooks.ground.db import delete_sql, execute_safely, insert_rows_sql
+from webhooks.ground.text import NAME_LENGTH
+from webhooks.ground.text.json_text import dumps, short_json
 from webhooks.models.columns import (
     EMPTY,
     REQUEST_ID_LENGTH,
@@ -24,8 +26,6 @@ from webhooks.models.columns import (
     json_parts,
 )
 from webhooks.models.ids import new_id
-from webhooks.text import NAME_LENGTH
-from webhooks.text.json_text import dumps, short_json
 
 # Characters of the JSON text of one value in ``Skip.detail``.
 VALUE_LENGTH = 200

@@ -17,7 +17,7 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from webhooks.db import among_sql, distinct_values, execute, fetch_all, is_postgresql, to_utc
+from webhooks.ground.db import among_sql, distinct_values, execute, fetch_all, is_postgresql, to_utc
 from webhooks.models.columns import EMPTY, WriteDBManager, alters_data, default
 
 

@@ -9,8 +9,8 @@ from django.core.validators import RegexValidator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from webhooks.ground.text import HEADER_NAME, one_line
 from webhooks.models.columns import USERNAME_LENGTH
-from webhooks.text import HEADER_NAME, one_line
 
 MAX_USERNAMES = 100
 

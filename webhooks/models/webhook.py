@@ -19,16 +19,16 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import hooks
-from webhooks.conf import MAX_TIMEOUT
-from webhooks.db import DatabaseNow
+from webhooks.ground.conf import MAX_TIMEOUT
+from webhooks.ground.db import DatabaseNow
+from webhooks.ground.security import url_policy
+from webhooks.ground.security.encryption import Secret
+from webhooks.ground.text import clean, username_of
 from webhooks.models import validators
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, alters_data, default
 from webhooks.models.event import Action
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SENT_CREDENTIALS, WebhookSecrets
 from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
-from webhooks.network import url_policy
-from webhooks.security.encryption import Secret
-from webhooks.text import clean, username_of
 
 if TYPE_CHECKING:
     from typing import Self

@@ -10,10 +10,10 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
+from webhooks.ground.security.encryption import EncryptedTextField, Secret
 from webhooks.models.columns import EMPTY, alters_data, secret_fields
-from webhooks.security.encryption import EncryptedTextField, Secret
 
 # The secrets that users enter, each with the label and the help of the box that clears it. The form, the REST API, the
 # history, the import and copies follow this list: a new secret needs a column below, and its place in

@@ -11,9 +11,9 @@ from django.db.models.functions import Cast, Concat, Substr
 from django.dispatch import Signal
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import DatabaseNow, atomically
+from webhooks.ground.db import DatabaseNow, atomically
+from webhooks.ground.text import clean, username_of
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, alters_data, default
-from webhooks.text import clean, username_of
 
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook  # noqa: F401 - a string below names it

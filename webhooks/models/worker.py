@@ -11,8 +11,16 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from webhooks.conf import conf
-from webhooks.db import WHOLE_TABLE_PLANS, DatabaseNow, Statement, among_sql, atomically, fetch_all, is_postgresql
+from webhooks.ground.conf import conf
+from webhooks.ground.db import (
+    WHOLE_TABLE_PLANS,
+    DatabaseNow,
+    Statement,
+    among_sql,
+    atomically,
+    fetch_all,
+    is_postgresql,
+)
 from webhooks.models.columns import WriteDBManager, alters_data
 
 T = TypeVar("T")

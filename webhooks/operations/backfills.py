@@ -24,13 +24,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.recorded import notify_hooks
 from webhooks.capture.subscriptions import Filters
-from webhooks.conf import conf
-from webhooks.db import to_db_time
 from webhooks.delivery.dispatch import IsLocked, insert_for
 from webhooks.delivery.runs.kinds import (
     EVENTS,
@@ -48,15 +45,18 @@ from webhooks.delivery.runs.kinds import (
     user_of,
     webhook_of,
 )
-from webhooks.errors import reraise_job_timeout
-from webhooks.models import Action, Delivery, Event, Run, Skip, Webhook
+from webhooks.ground import payloads, registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_db_time
+from webhooks.ground.errors import reraise_job_timeout
+from webhooks.ground.registry import label_of
+from webhooks.ground.registry.keys import with_pks
+from webhooks.ground.text import last_line
+from webhooks.models import Action, Delivery, Event, Run, Skip, Webhook, permissions
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import select
 from webhooks.models.ids import first_at, first_id, position_of
 from webhooks.models.skip import Rule
-from webhooks.registry import label_of
-from webhooks.registry.keys import with_pks
-from webhooks.text import last_line
 
 NOT_INCLUDED = "the permission %s does not include it"
 

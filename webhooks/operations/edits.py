@@ -9,11 +9,11 @@ from typing import Any
 from django.db.models import QuerySet
 from django.utils.crypto import salted_hmac
 
+from webhooks.ground.security.encryption import Secret
+from webhooks.ground.text.json_text import json_equal
 from webhooks.models import Webhook
 from webhooks.models.webhook import SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS
-from webhooks.security.encryption import Secret
-from webhooks.text.json_text import json_equal
 
 # The settings that a user can read. Workers write other columns, and ``enabled``.
 READABLE_SETTINGS = [name for name in SETTINGS if name not in CREDENTIAL_FIELDS]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from webhooks.ground.text import clean
+from webhooks.ground.text.json_text import MAX_JSON_DEPTH
 from webhooks.operations.manifest import InvalidFile
-from webhooks.text import clean
-from webhooks.text.json_text import MAX_JSON_DEPTH
 
 try:
     import yaml

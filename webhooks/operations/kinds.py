@@ -15,7 +15,6 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import to_db_time
 from webhooks.delivery.runs.kinds import (
     EVENTS,
     NEEDED_SINCE,
@@ -28,6 +27,7 @@ from webhooks.delivery.runs.kinds import (
     RunKind,
     TimeLeft,
 )
+from webhooks.ground.db import to_db_time
 from webhooks.models import Delivery, Event, Run, State, delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet

@@ -19,16 +19,16 @@ from django.db import models, transaction
 from django.utils import translation
 from django.utils.text import slugify
 
-from webhooks import registry
+from webhooks.ground import registry
+from webhooks.ground.registry import label_of
+from webhooks.ground.security.encryption import Secret
+from webhooks.ground.text import clean
+from webhooks.ground.text.json_text import json_equal
 from webhooks.models import Webhook
 from webhooks.models.webhook import CONFLICT, SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations import edits
 from webhooks.operations.webhooks import StaleSettings, check_webhook, delete_webhooks, save_webhook
-from webhooks.registry import label_of
-from webhooks.security.encryption import Secret
-from webhooks.text import clean
-from webhooks.text.json_text import json_equal
 
 WEBHOOKS = "webhooks"
 """The only key of a file: the list of its webhooks."""

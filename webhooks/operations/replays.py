@@ -15,11 +15,9 @@ from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy
 
-from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize, subscriptions
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
 from webhooks.capture.recorded import notify_hooks
-from webhooks.db import Among, DatabaseNow
 from webhooks.delivery.runs.kinds import (
     EVENTS,
     Applied,
@@ -33,13 +31,15 @@ from webhooks.delivery.runs.kinds import (
     user_of,
 )
 from webhooks.delivery.wake_up import wake_on_commit
-from webhooks.errors import reraise_job_timeout
+from webhooks.ground import payloads, registry
+from webhooks.ground.db import Among, DatabaseNow
+from webhooks.ground.errors import reraise_job_timeout
+from webhooks.ground.text import last_line
+from webhooks.ground.text.json_text import dumps
 from webhooks.insight import history
-from webhooks.models import Action, Event, Run
+from webhooks.models import Action, Event, Run, permissions
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import EACH, few_failed, filters_of, without_options
-from webhooks.text import last_line
-from webhooks.text.json_text import dumps
 
 # The columns that a replay copies from the original event.
 KEPT_COLUMNS = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")

@@ -15,8 +15,6 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
-from webhooks import permissions
-from webhooks.db import Among, DatabaseNow, to_db_time
 from webhooks.delivery.runs.kinds import (
     LEFT_OUT,
     Applied,
@@ -30,14 +28,15 @@ from webhooks.delivery.runs.kinds import (
     user_of,
 )
 from webhooks.delivery.wake_up import wake_on_commit
+from webhooks.ground.db import Among, DatabaseNow, to_db_time
+from webhooks.ground.text import clean, username_of
 from webhooks.insight import history
 from webhooks.insight.wording import number
-from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes
+from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes, permissions
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet, Resent, superseded_column
 from webhooks.models.filters import SUPERSEDED, TIMES, are_queued, filters_of, select, without_options
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
-from webhooks.text import clean, username_of
 
 # Deliveries that one call changes at most, more than a page shows: workers wait for these rows. Runs change more.
 MAX_CHANGED = 1000

@@ -12,13 +12,13 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 
+from webhooks.ground.security.encryption import Secret
+from webhooks.ground.security.signing import VerificationError, verify
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.network import connect
-from webhooks.network.receiver import LOOPBACK, ReceivedRequest, serving
 from webhooks.operations.webhooks import delete_webhooks, ping, save_webhook
-from webhooks.security.encryption import Secret
-from webhooks.security.signing import VerificationError, verify
+from webhooks.workers.network import connect
+from webhooks.workers.network.receiver import LOOPBACK, ReceivedRequest, serving
 
 LOOK_EVERY = 0.1  # seconds
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from webhooks import permissions, registry
-from webhooks.db import to_utc
 from webhooks.delivery.runs.kinds import RunKind
+from webhooks.ground import registry
+from webhooks.ground.db import to_utc
 from webhooks.insight.wording import exact_time
-from webhooks.models import Delivery, Event
+from webhooks.models import Delivery, Event, permissions
 from webhooks.models.filters import FILTERS, Filter, incomplete, without_options
 
 

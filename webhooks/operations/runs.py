@@ -20,16 +20,15 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
-from webhooks import permissions
-from webhooks.db import DatabaseNow
-from webhooks.db.django_internals import savepoint
-from webhooks.db.session import index_plans
 from webhooks.delivery.runs.kinds import ADD_RUN, EVENTS, Look, Pace, RunKind, TimeLeft, kind_of
 from webhooks.delivery.runs.late import Late, is_waiting
 from webhooks.delivery.wake_up import wake_on_commit
+from webhooks.ground.db import DatabaseNow
+from webhooks.ground.db.django_internals import savepoint
+from webhooks.ground.db.session import index_plans
 from webhooks.insight import history
 from webhooks.insight.wording import count_of, in_english, listed, number, span
-from webhooks.models import Event, Run, RunState, Webhook
+from webhooks.models import Event, Run, RunState, Webhook, permissions
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.filters import TIMES, filter_time, without_options
 from webhooks.models.run import OPEN_RUN_STATES, RunQuerySet

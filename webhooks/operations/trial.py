@@ -18,33 +18,33 @@ from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks import payloads, permissions, registry
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.capture.matching import Budget, EventContext, match, wants
 from webhooks.capture.serialize import context_columns, serialize_or_error
 from webhooks.capture.subscriptions import Filters, Subscriptions
-from webhooks.conf import conf
-from webhooks.delivery import compose
+from webhooks.ground import payloads, registry
+from webhooks.ground.conf import conf
+from webhooks.ground.outcome import Outcome
+from webhooks.ground.payloads import Bodies
+from webhooks.ground.payloads.snapshots import PrechangeState
+from webhooks.ground.payloads.templates import Renderer
+from webhooks.ground.registry import label_of
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.security import url_policy
+from webhooks.ground.text import last_line
+from webhooks.ground.text.json_text import dumps
 from webhooks.insight import history
 from webhooks.insight.why import not_chosen
 from webhooks.insight.wording import number, skip_reason
-from webhooks.models import Action, Event, Skip, Webhook
+from webhooks.models import Action, Event, Skip, Webhook, permissions
 from webhooks.models.event import PING
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
-from webhooks.network import url_policy
-from webhooks.network.attempt import Refused, Request
-from webhooks.network.auth import exchange
-from webhooks.network.transport import utc_now
 from webhooks.operations.webhooks import new_ping
-from webhooks.outcome import Outcome
-from webhooks.payloads import Bodies
-from webhooks.payloads.snapshots import PrechangeState
-from webhooks.payloads.templates import Renderer
-from webhooks.registry import label_of
-from webhooks.registry.registration import Registration
-from webhooks.text import last_line
-from webhooks.text.json_text import dumps
+from webhooks.workers import compose
+from webhooks.workers.network.attempt import Refused, Request
+from webhooks.workers.network.auth import exchange
+from webhooks.workers.network.transport import utc_now
 
 # The longest time (seconds) that a user waits for the answer to a test.
 MAX_SECONDS = 10

@@ -12,18 +12,19 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import conditions, registry
-from webhooks.conditions import ConditionError
-from webhooks.errors import get_logger
+from webhooks.capture import conditions
+from webhooks.capture.conditions import ConditionError
+from webhooks.ground import headers, registry
+from webhooks.ground.errors import get_logger
+from webhooks.ground.payloads import snapshots, templates
+from webhooks.ground.payloads.templates import Renderer, TemplateError
+from webhooks.ground.registry import label_of
+from webhooks.ground.security import signing, url_policy
+from webhooks.ground.security.encryption import Secret
+from webhooks.ground.text.json_text import MAX_JSON_DEPTH, json_depth
 from webhooks.models import Webhook
 from webhooks.models.validators import is_list_of_names
-from webhooks.network import connect, headers, url_policy
-from webhooks.payloads import snapshots, templates
-from webhooks.payloads.templates import Renderer, TemplateError
-from webhooks.registry import label_of
-from webhooks.security import signing
-from webhooks.security.encryption import Secret
-from webhooks.text.json_text import MAX_JSON_DEPTH, json_depth
+from webhooks.workers.network import connect
 
 logger = get_logger(__name__)
 

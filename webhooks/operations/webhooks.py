@@ -14,16 +14,23 @@ from django.db.models import prefetch_related_objects
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import hooks, registry
+from webhooks import hooks
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.delivery.retention import purge_webhooks
 from webhooks.delivery.wake_up import wake_on_commit
+from webhooks.ground import registry
+from webhooks.ground.registry import label_of
+from webhooks.ground.security import encryption
+from webhooks.ground.security.encryption import Secret, Unreadable
+from webhooks.ground.text import clean, username_of
+from webhooks.ground.text.json_text import dumps
 from webhooks.insight import history
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import SUCCEEDED
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
+from webhooks.models.permissions import is_partial, may, may_view_all, of_viewable_objects
 from webhooks.models.webhook import (
     CONFLICT,
     CONTENT_FIELDS,
@@ -35,12 +42,6 @@ from webhooks.models.webhook import (
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS, SECRET_FIELDS, SENT_CREDENTIALS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import edits
-from webhooks.permissions import is_partial, may, may_view_all, of_viewable_objects
-from webhooks.registry import label_of
-from webhooks.security import encryption
-from webhooks.security.encryption import Secret, Unreadable
-from webhooks.text import clean, username_of
-from webhooks.text.json_text import dumps
 
 FORGET = "forget_previous_secret"
 

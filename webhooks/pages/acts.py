@@ -16,10 +16,9 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
-from webhooks import permissions
-from webhooks.db import to_db_time, to_utc
+from webhooks.ground.db import to_db_time, to_utc
 from webhooks.insight.wording import number
-from webhooks.models import Delivery, Event, Run, Webhook
+from webhooks.models import Delivery, Event, Run, Webhook, permissions
 from webhooks.models.filters import SUPERSEDED
 from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations import replays, runs, webhooks

@@ -17,18 +17,18 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks import payloads, permissions
-from webhooks.db.session import index_plans
+from webhooks.ground import payloads
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.text.redaction import REDACTED
 from webhooks.insight.bodies import sent_bodies
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.wording import number
-from webhooks.models import Attempt, BodyKind, Delivery, Event
+from webhooks.models import Attempt, BodyKind, Delivery, Event, permissions
 from webhooks.models.event import LARGE_FIELDS
+from webhooks.models.permissions.redaction import WHO_SEES_ALL, Redaction, explain
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.pages.event import Change
 from webhooks.pages.links import acts_on
-from webhooks.permissions.redaction import WHO_SEES_ALL, Redaction, explain
-from webhooks.text.redaction import REDACTED
 
 # The timeline shows this many attempts, the newest.
 MAX_ATTEMPTS = 50

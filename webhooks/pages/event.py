@@ -14,18 +14,18 @@ from typing import Any, ClassVar
 from django.db.models import Count
 from django.utils.translation import gettext as _
 
-from webhooks import payloads, permissions
-from webhooks.db.session import index_plans
+from webhooks.ground import payloads
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.payloads import SendableEvent
+from webhooks.ground.text.json_text import json_equal
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.why.rows import near, skip_ids_around
 from webhooks.insight.wording import skip_reason
-from webhooks.models import Action, Delivery, Event, Skip, State
+from webhooks.models import Action, Delivery, Event, Skip, State, permissions
 from webhooks.models.delivery import ENDED_STATE
+from webhooks.models.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.models.queue import ENDED_STATES
 from webhooks.pages.links import Link
-from webhooks.payloads import SendableEvent
-from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
-from webhooks.text.json_text import json_equal
 
 # The page of an event shows this many deliveries, and this many skips.
 MAX_DELIVERIES = 100

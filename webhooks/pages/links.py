@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from webhooks import permissions
-from webhooks.models import Delivery
+from webhooks.models import Delivery, permissions
 from webhooks.operations.kinds import OF_DELIVERIES, RUN_KINDS
 from webhooks.operations.runs import may_begin
 

@@ -10,10 +10,9 @@ from typing import Any
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-from webhooks import permissions
 from webhooks.delivery.runs.kinds import ADD_RUN, RunKind, kind_of
 from webhooks.insight.wording import count_of, number
-from webhooks.models import Delivery, Run, RunState, Webhook
+from webhooks.models import Delivery, Run, RunState, Webhook, permissions
 from webhooks.models.filters import ACTOR_FILTERS, without_options
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_DELIVERIES

@@ -16,20 +16,19 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks import permissions
-from webhooks.error_kinds import KINDS
+from webhooks.ground.error_kinds import KINDS
+from webhooks.ground.text import last_line
 from webhooks.insight.alarms import Alarm, Problem
 from webhooks.insight.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
 from webhooks.insight.overview import Overview
 from webhooks.insight.statistics import Recent
 from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import number
-from webhooks.models import Event, QueuedDelivery, State
+from webhooks.models import Event, QueuedDelivery, State, permissions
+from webhooks.models.permissions.redaction import Redaction, label_of_kind
 from webhooks.operations import runs
 from webhooks.operations.kinds import RETRY
 from webhooks.pages.links import RECOVER_SKIPPED, Link, retry_failed
-from webhooks.permissions.redaction import Redaction, label_of_kind
-from webhooks.text import last_line
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
 MAX_BOXES, MAX_FOLDED = 15, 10

@@ -12,21 +12,21 @@ from django.db.models import QuerySet
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-from webhooks import permissions, registry
-from webhooks.conf import conf
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry import label_of
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.text import clean
 from webhooks.insight.paging import read_page
-from webhooks.models import Action, Event, Webhook
+from webhooks.models import Action, Event, Webhook, permissions
+from webhooks.models.permissions.redaction import explain
 from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
 from webhooks.operations import trial
 from webhooks.operations.trial import NoSample, Sample
-from webhooks.permissions.redaction import explain
-from webhooks.registry import label_of
-from webhooks.registry.registration import Registration
-from webhooks.text import clean
 
 if TYPE_CHECKING:
-    from webhooks.forms import WebhookForm
+    from webhooks.pages.forms import WebhookForm
 
 TEMPLATE = "rq_webhooks/parts/webhook/try_it.html"
 """The controls and the result, with the classes of the admin. It needs htmx, and ``try_it.js``."""

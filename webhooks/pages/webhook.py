@@ -7,13 +7,12 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from webhooks import permissions
-from webhooks.db.session import index_plans
+from webhooks.ground.db.session import index_plans
 from webhooks.insight import statistics
 from webhooks.insight.alarms import Problem, silent_alarms, webhook_alarms
 from webhooks.insight.counts import open_count
 from webhooks.insight.silence import read_silences
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Delivery, Webhook, permissions
 from webhooks.models.filters import rows_in_order
 from webhooks.operations.kinds import OF_WEBHOOK, RETRY, RUN_KINDS
 from webhooks.operations.runs import may_begin

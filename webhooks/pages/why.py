@@ -12,16 +12,16 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 from django.utils.translation import gettext as _
 
-from webhooks import permissions, registry
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.text import as_key, as_uuid, clean
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
-from webhooks.models import Delivery, Event
+from webhooks.models import Delivery, Event, permissions
 from webhooks.models.skip import Rule
 from webhooks.operations.kinds import RETRY
 from webhooks.pages.links import Link
-from webhooks.registry.registration import Registration
-from webhooks.text import as_key, as_uuid, clean
 
 # These verdicts need nothing to be done, so they come last.
 LAST = (Cause.SENT, Cause.NOT_CHOSEN)

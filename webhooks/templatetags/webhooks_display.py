@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
-from webhooks import text as texts
+from webhooks.ground import text as texts
 from webhooks.insight import counts
 from webhooks.insight.alarms import silent_alarms
 from webhooks.insight.statistics import Times
@@ -29,11 +29,11 @@ from webhooks.insight.why import Cause
 from webhooks.insight.wording import clock_time, count_of, exact_time, number, span
 from webhooks.models import Delivery, Event, Run, RunState, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE, label_of_action
+from webhooks.models.permissions.redaction import label_of_kind, last_failure
 from webhooks.operations import runs
 from webhooks.pages import delivery as delivery_page
 from webhooks.pages.event import outcomes_in_order
 from webhooks.pages.links import Link
-from webhooks.permissions.redaction import label_of_kind, last_failure
 
 register = template.Library()
 for function in (

@@ -7,8 +7,8 @@ from typing import Any
 from django import template
 from django.urls import NoReverseMatch, reverse
 
-from webhooks import permissions
 from webhooks.insight.status import problems_to_show
+from webhooks.models import permissions
 
 # The index names so many problems, the worst ones.
 MAX_NAMED = 3

@@ -15,8 +15,8 @@ from typing import Any
 from django.db import Error, connections
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow, is_postgresql
+from webhooks.ground.conf import conf
+from webhooks.ground.db import DatabaseNow, is_postgresql
 from webhooks.models import Event
 from webhooks.models import Worker as Lease
 from webhooks.workers.jobs import CHANNEL

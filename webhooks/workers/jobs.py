@@ -24,13 +24,13 @@ from rq import Queue
 from rq.job import Job
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.db import is_postgresql
-from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.errors import Outage, describe_error, get_logger, reraise_job_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.db import is_postgresql
+from webhooks.ground.errors import Outage, describe_error, get_logger, reraise_job_timeout
 from webhooks.models import Event
-from webhooks.network.loop import call_in_thread
+from webhooks.workers.network.loop import call_in_thread
 from webhooks.workers.redis import Backoff, connect_with_timeout, looks_up_names
+from webhooks.workers.runner import DeliveryRunner, has_more
 
 logger = get_logger(__name__)
 

@@ -23,9 +23,9 @@ from redis.exceptions import (
 from redis.retry import Retry
 from rq import Worker
 
-from webhooks.conf import conf
-from webhooks.errors import Outage, get_logger, why_failed
-from webhooks.network.url_policy import address_of
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import Outage, get_logger, why_failed
+from webhooks.ground.security.url_policy import address_of
 
 logger = get_logger(__name__)
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from django.db import Error, connections
 
-from webhooks.conf import conf
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.errors import describe_error, get_logger
+from webhooks.ground.conf import conf
+from webhooks.ground.errors import describe_error, get_logger
+from webhooks.workers.runner import DeliveryRunner
 
 # Seconds for requests to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12

@@ -21,14 +21,14 @@ from rq.utils import decode_redis_hash, utcparse
 from rq.worker import WorkerStatus
 from rq.worker_registration import get_keys
 
-from webhooks.conf import conf
-from webhooks.db import to_db_time
-from webhooks.delivery.breaker import Fault
-from webhooks.error_kinds import KINDS
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_db_time
+from webhooks.ground.error_kinds import KINDS
+from webhooks.ground.registry.framework import framework
 from webhooks.models import Worker as Lease
-from webhooks.network.attempt import Refused
-from webhooks.network.loop import call_in_thread
-from webhooks.registry.framework import framework
+from webhooks.workers.breaker import Fault
+from webhooks.workers.network.attempt import Refused
+from webhooks.workers.network.loop import call_in_thread
 from webhooks.workers.redis import connect_with_timeout, looks_up_names, queue_problem, sentinels
 
 # Seconds that the page waits for Redis to connect, and for each answer.

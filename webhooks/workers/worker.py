@@ -20,9 +20,9 @@ from rq.job import Job
 from rq.worker import WorkerStatus
 
 from webhooks import hooks
-from webhooks.conf import conf
-from webhooks.delivery.breaker import Fault
+from webhooks.ground.conf import conf
 from webhooks.workers import jobs
+from webhooks.workers.breaker import Fault
 from webhooks.workers.redis import LastingWorker
 from webhooks.workers.slices import (
     BUSY_POLL,

@@ -22,7 +22,7 @@ from scripts.benchmark import sample_data
 from scripts.benchmark.measure import Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
-from webhooks.permissions.restriction import found_restrictions
+from webhooks.models.permissions.restriction import found_restrictions
 
 MODELS, VISIBLE, WEBHOOKS, FAILED = 141, 20, 20, 2000
 CONSTRAINED, UNCONSTRAINED = "constrained", "unconstrained"

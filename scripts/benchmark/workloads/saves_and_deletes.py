@@ -22,7 +22,7 @@ from scripts.benchmark.measure import Condition, Work, median_seconds, without_w
 from scripts.benchmark.sample_data import make_devices, make_interfaces
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, Workload, difference_at_most, ratio_at_most
-from webhooks.db import django_internals
+from webhooks.ground.db import django_internals
 from webhooks.models import Event, Skip, Webhook
 
 DEVICES = 100

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 
-from webhooks.conf import conf
+from webhooks.ground.conf import conf
 
 EMAILS = "webhooks.contrib.alerts.emails.Emails"
 

@@ -17,14 +17,14 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks.conf import conf
 from webhooks.contrib.alerts.checks import check_addresses
-from webhooks.db import atomically, database_time, to_utc
-from webhooks.delivery.mails import mail_operators
+from webhooks.ground.conf import conf
+from webhooks.ground.db import atomically, database_time, to_utc
 from webhooks.hooks import Hooks, NoticedProblem
 from webhooks.insight.alarms import Problem
 from webhooks.insight.wording import exact_time, span
 from webhooks.models import Sweep
+from webhooks.workers.mails import mail_operators
 
 register(check_addresses, "webhooks")  # only a project that names this module is checked
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from webhooks import registry
 from webhooks.capture.custom_events import record
+from webhooks.ground import registry
 from webhooks.hooks import Hooks, NoticedProblem, WebhookChange
 from webhooks.insight.alarms import Problem
 from webhooks.models import Webhook

@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from django.db import Error
 
-from webhooks.conf import conf
-from webhooks.db import fetch_all, is_postgresql
-from webhooks.db.session import statement_limit
+from webhooks.ground.conf import conf
+from webhooks.ground.db import fetch_all, is_postgresql
+from webhooks.ground.db.session import statement_limit
 from webhooks.insight.alarms import Level, Problem
 from webhooks.insight.status import latest_problems
 from webhooks.insight.wording import in_english
 from webhooks.models import Undispatched
-from webhooks.permissions import Operator
+from webhooks.models.permissions import Operator
 
 OPERATOR = Operator("health")
 

@@ -8,7 +8,7 @@ from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
 from webhooks.contrib.health import problems_of_delivery
-from webhooks.db.session import closing_new_connections
+from webhooks.ground.db.session import closing_new_connections
 
 
 @dataclasses.dataclass

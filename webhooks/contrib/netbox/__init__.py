@@ -58,8 +58,8 @@ class NetBoxConfig(WebhooksConfig, PluginConfig):
             worker,
         )
         from webhooks.contrib.netbox.pages import object_tab
+        from webhooks.ground.registry.framework import set_framework
         from webhooks.management import imports
-        from webhooks.registry.framework import set_framework
 
         settings.WEBHOOKS = settings.PLUGINS_CONFIG[PLUGIN]
         notifications.register_event_types()

@@ -18,8 +18,8 @@ from netbox.registry import registry
 
 from webhooks.capture.context import Actor, RequestActor, acting
 from webhooks.capture.transaction import transactions_as_batches
-from webhooks.conf import conf
-from webhooks.text import username_of
+from webhooks.ground.conf import conf
+from webhooks.ground.text import username_of
 
 # The request that the app was given. NetBox and its plugins may act for others meanwhile.
 _known: ContextVar[Any] = ContextVar("webhooks_netbox_request", default=None)

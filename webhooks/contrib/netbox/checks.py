@@ -10,9 +10,9 @@ from core.management.commands.rqworker import DEFAULT_QUEUES
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning, register
 
-from webhooks import checks
-from webhooks.conf import conf
 from webhooks.contrib.netbox.worker import NETBOX_WORKER, WORKER
+from webhooks.ground.conf import conf
+from webhooks.management import checks
 
 SETTINGS = 'PLUGINS_CONFIG["rq_webhooks"]'
 

@@ -11,9 +11,9 @@ from django.utils.translation import gettext as _
 from extras.dashboard.utils import register_widget
 from extras.dashboard.widgets import DashboardWidget
 
-from webhooks import permissions
-from webhooks import text as texts
+from webhooks.ground import text as texts
 from webhooks.insight.status import problems_to_show
+from webhooks.models import permissions
 
 # The widget names so many problems, the worst ones.
 MAX_NAMED = 5

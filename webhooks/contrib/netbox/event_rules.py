@@ -26,18 +26,18 @@ from extras.models import EventRule
 from extras.models import Webhook as Original
 from netbox.event_rules import EventRuleAction
 
-from webhooks import registry
 from webhooks.capture.context import actor
 from webhooks.capture.custom_events import send_to
 from webhooks.contrib.netbox.originals import settings_of
-from webhooks.errors import get_logger, log_errors
+from webhooks.ground import registry
+from webhooks.ground.errors import get_logger, log_errors
+from webhooks.ground.payloads import snapshots, snapshots_json
+from webhooks.ground.text import NAME_LENGTH, clean, one_line, username_of
+from webhooks.ground.text.json_text import NotJSONSerializable, dumps
 from webhooks.management.imports import DURABLY
 from webhooks.models import Event, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations.webhooks import ChangedMeanwhile, check_webhook, save_webhook, set_enabled
-from webhooks.payloads import snapshots, snapshots_json
-from webhooks.permissions import Operator
-from webhooks.text import NAME_LENGTH, clean, one_line, username_of
-from webhooks.text.json_text import NotJSONSerializable, dumps
 
 logger = get_logger(__name__)
 

@@ -17,9 +17,9 @@ from netbox.context import current_request
 
 from core.models import ObjectChange
 from webhooks.capture.context import current_actor
+from webhooks.ground.text import as_uuid
 from webhooks.insight.history import HistoryEntry
 from webhooks.models import Webhook
-from webhooks.text import as_uuid
 
 ACTIONS = {
     "added": ObjectChangeActionChoices.ACTION_CREATE,

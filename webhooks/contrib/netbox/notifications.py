@@ -18,8 +18,8 @@ from django.utils.translation import gettext as _
 from extras.models import Notification, NotificationGroup
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
 
-from webhooks.conf import Setting, Settings, names
-from webhooks.errors import get_logger
+from webhooks.ground.conf import Setting, Settings, names
+from webhooks.ground.errors import get_logger
 from webhooks.hooks import Hooks, NoticedProblem
 from webhooks.insight.alarms import Level, Problem
 from webhooks.models import Sweep, Webhook

@@ -27,13 +27,13 @@ from dcim.models import Cable, CableTermination
 from webhooks.capture.prechange import read_prechange
 from webhooks.contrib.netbox.actors import other_request
 from webhooks.contrib.netbox.worker import WORKER
-from webhooks.db.django_internals import MergedSavepoint
-from webhooks.errors import get_logger, log_errors
+from webhooks.ground.db.django_internals import MergedSavepoint
+from webhooks.ground.errors import get_logger, log_errors
+from webhooks.ground.registry import registration_of
+from webhooks.ground.registry.framework import Framework
+from webhooks.ground.registry.registration import conventional_serializer
 from webhooks.hooks import CapturedChange, Hooks
 from webhooks.models import Action, Event
-from webhooks.registry import registration_of
-from webhooks.registry.framework import Framework
-from webhooks.registry.registration import conventional_serializer
 
 logger = get_logger(__name__)
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from netbox.search import SearchIndex
 
-from webhooks import permissions
-from webhooks.models import Webhook
+from webhooks.ground.security import url_policy
+from webhooks.models import Webhook, permissions
 from webhooks.models.webhook_states import WebhookQuerySet
-from webhooks.network import url_policy
 
 
 class WebhookIndex(SearchIndex):

@@ -6,8 +6,8 @@ from typing import Any
 
 from netbox.plugins import PluginTemplateExtension
 
-from webhooks import permissions
 from webhooks.insight.status import problems_to_show
+from webhooks.models import permissions
 
 
 class Alarm(PluginTemplateExtension):

@@ -24,15 +24,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from webhooks.conf import conf
-from webhooks.db.session import closing_new_connections, statement_limit
-from webhooks.errors import describe_error, get_logger
+from webhooks.ground.conf import conf
+from webhooks.ground.db.session import closing_new_connections, statement_limit
+from webhooks.ground.errors import describe_error, get_logger
 from webhooks.insight.alarms import Problem, find_alarms
 from webhooks.insight.overview import Overview, read_for_alarms
 from webhooks.insight.status import problems_of
 from webhooks.models import State, StatisticTotal, Sweep, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram
-from webhooks.permissions import Operator
 from webhooks.workers.status import Backend, read_backend
 
 logger = get_logger(__name__)

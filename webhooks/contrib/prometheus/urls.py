@@ -11,10 +11,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from prometheus_client.exposition import choose_encoder
 
-from webhooks import permissions
-from webhooks.conf import conf
 from webhooks.contrib.prometheus import WebhooksCollector
 from webhooks.contrib.prometheus.exposition import as_text
+from webhooks.ground.conf import conf
+from webhooks.models import permissions
 
 collector = WebhooksCollector(closes_connections=False)
 

@@ -18,10 +18,9 @@ from django.db import OperationalError
 from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
-from webhooks import permissions
-from webhooks.db import elapsed
-from webhooks.errors import is_statement_timeout
-from webhooks.models import Delivery, Event, Run, Webhook
+from webhooks.ground.db import elapsed
+from webhooks.ground.errors import is_statement_timeout
+from webhooks.models import Delivery, Event, Run, Webhook, permissions
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import TIMES, Filters, select
 from webhooks.models.queue import ClaimedRow

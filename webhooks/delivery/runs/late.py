@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from webhooks.db import DatabaseNow, fetch_all, is_postgresql
 from webhooks.delivery.runs.kinds import kind_of
+from webhooks.ground.db import DatabaseNow, fetch_all, is_postgresql
 from webhooks.models import Run
 from webhooks.models.worker import in_worker_transaction
 

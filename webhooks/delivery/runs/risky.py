@@ -21,9 +21,9 @@ from typing import Any
 
 from django.db import Error, connections
 
-from webhooks.db import atomically
 from webhooks.delivery.runs.kinds import Key
-from webhooks.errors import get_logger
+from webhooks.ground.db import atomically
+from webhooks.ground.errors import get_logger
 from webhooks.models import Run, Worker
 
 logger = get_logger(__name__)

@@ -20,8 +20,6 @@ from django.db import Error, OperationalError
 from django.dispatch import Signal
 from django.utils import translation
 
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, elapsed, fetch_all, is_postgresql
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.known_webhooks import webhooks_by_id
 from webhooks.delivery.runs.kinds import (
@@ -44,11 +42,13 @@ from webhooks.delivery.runs.risky import (
     counting_loss,
     time_limit,
 )
-from webhooks.errors import describe_error, get_logger, is_missing_table, reraise_job_timeout
+from webhooks.ground.conf import conf
+from webhooks.ground.db import DatabaseNow, atomically, elapsed, fetch_all, is_postgresql
+from webhooks.ground.errors import describe_error, get_logger, is_missing_table, reraise_job_timeout
+from webhooks.ground.text import clean
 from webhooks.models import Run, RunState, Webhook
 from webhooks.models.queue import ClaimedRow
 from webhooks.models.worker import begin_transaction, in_worker_transaction
-from webhooks.text import clean
 
 logger = get_logger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks.error_kinds import ErrorKind
+from webhooks.ground.error_kinds import ErrorKind
 from webhooks.insight.alarms import site
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.alarms.webhook import failed, overdue, silent_alarms, webhook_alarms

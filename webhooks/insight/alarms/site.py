@@ -8,16 +8,16 @@ from datetime import datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks.conf import conf
-from webhooks.db.clock import CLOCK_TOLERANCE
+from webhooks.ground.conf import conf
+from webhooks.ground.db.clock import CLOCK_TOLERANCE
+from webhooks.ground.registry.framework import framework
+from webhooks.ground.text import last_line
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.overview import Overview
 from webhooks.insight.wording import listed, number, span
 from webhooks.models import State
 from webhooks.models.statistic import DAY
-from webhooks.registry.framework import framework
-from webhooks.text import last_line
 from webhooks.workers.status import Backend, RegisteredWorker
 
 # Seconds that something may be due before it is a problem.

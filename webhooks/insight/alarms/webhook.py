@@ -9,16 +9,16 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
+from webhooks.ground.security import url_policy
 from webhooks.insight.alarms.alarm import Alarm, Level, Problem
 from webhooks.insight.alarms.site import PATIENCE
 from webhooks.insight.counts import EACH_CAP, FailedGroup, open_count
 from webhooks.insight.silence import Silence
 from webhooks.insight.wording import number, registration_remedy, sentence, span, why_disabled
+from webhooks.models.permissions.redaction import explain, label_of_kind, last_failure
 from webhooks.models.skip import Rule
-from webhooks.network import url_policy
-from webhooks.permissions.redaction import explain, label_of_kind, last_failure
 
 
 def webhook_alarms(webhook: Any) -> Iterator[Alarm]:

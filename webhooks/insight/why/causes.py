@@ -13,8 +13,8 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
 from webhooks.insight.why.rows import StoredChange
 from webhooks.insight.wording import exact_time, was_disabled, why_disabled
 from webhooks.models import Action, Webhook

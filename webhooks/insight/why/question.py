@@ -14,8 +14,10 @@ from django.db import models, router
 from django.db.models import Case, Q, QuerySet, When
 from django.utils.translation import gettext as _
 
-from webhooks import permissions, registry
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry.keys import has_key, key_text
+from webhooks.ground.registry.registration import Registration
 from webhooks.insight.why import rows, stored, unstored
 from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,
@@ -29,11 +31,9 @@ from webhooks.insight.why.causes import (
 )
 from webhooks.insight.why.rows import StoredChange, Viewer
 from webhooks.insight.wording import how_to_register, registration_remedy
-from webhooks.models import Action, Event, Skip, Webhook
+from webhooks.models import Action, Event, Skip, Webhook, permissions
 from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.webhook_secrets import SECRET_FIELDS
-from webhooks.registry.keys import has_key, key_text
-from webhooks.registry.registration import Registration
 
 # Events of an object that are read, and objects of a request that are answered.
 RECENT_EVENTS, MAX_OBJECTS = 20, 100

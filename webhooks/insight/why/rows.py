@@ -10,15 +10,14 @@ from typing import Any
 
 from django.db.models import OuterRef, Q, Subquery
 
-from webhooks import permissions
-from webhooks.conf import conf
-from webhooks.db import to_utc
-from webhooks.db.session import index_plans
-from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry import label_of
+from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook, permissions
 from webhooks.models.ids import first_id
+from webhooks.models.permissions.redaction import Redaction
 from webhooks.models.queue import HEAD_STATES
-from webhooks.permissions.redaction import Redaction
-from webhooks.registry import label_of
 
 # The times of the rows of one change differ by less than this.
 TOGETHER = timedelta(seconds=2)

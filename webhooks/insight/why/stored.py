@@ -9,8 +9,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from webhooks.conf import conf
-from webhooks.db import to_db_time, to_utc
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_db_time, to_utc
+from webhooks.ground.text import last_line
 from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
@@ -32,9 +33,8 @@ from webhooks.insight.why.rows import Deliveries, StoredChange, Viewer, models_o
 from webhooks.insight.wording import exact_time, sentence, skip_reason
 from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
 from webhooks.models.event import PING
+from webhooks.models.permissions.redaction import explain, last_failure
 from webhooks.models.skip import Rule
-from webhooks.permissions.redaction import explain, last_failure
-from webhooks.text import last_line
 
 GONE = gettext_lazy("The object is deleted and cannot be saved again: correct the receiver by hand.")
 

@@ -13,14 +13,18 @@ from django.db import models
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import payloads, registry
 from webhooks.capture.bulk import TrackedQuerySet
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, match
 from webhooks.capture.serialize import Payload, serialize_or_error, stored_snapshot
 from webhooks.capture.subscriptions import Filters, Subscriptions
-from webhooks.conf import conf
-from webhooks.db import to_utc
+from webhooks.ground import payloads, registry
+from webhooks.ground.conf import conf
+from webhooks.ground.db import to_utc
+from webhooks.ground.payloads import snapshots
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.text import clean, last_line
+from webhooks.ground.text.json_text import json_equal
 from webhooks.insight.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
@@ -43,10 +47,6 @@ from webhooks.insight.why.stored import rule_remedy
 from webhooks.insight.wording import exact_time, registration_remedy, sentence, skip_reason
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.skip import Rule
-from webhooks.payloads import snapshots
-from webhooks.registry.registration import Registration
-from webhooks.text import clean, last_line
-from webhooks.text.json_text import json_equal
 
 # How objects change without being captured. The second text is for models with ``webhooks.WebhookManager``.
 DELETED = gettext_lazy("raw SQL, a data migration or a cascade in the database")

@@ -6,14 +6,14 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from webhooks.ground.text import one_line
 from webhooks.insight.wording import count_of
 from webhooks.management.base import DatabaseCommand, check_utf8
 from webhooks.models import Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations import manifest
 from webhooks.operations.files import parse
 from webhooks.operations.webhooks import ChangedMeanwhile
-from webhooks.permissions import Operator
-from webhooks.text import one_line
 
 STANDARD_INPUT = "-"
 

@@ -9,20 +9,21 @@ from django.core import checks
 from django.core.management.base import CommandParser
 from django.db import Error
 
-from webhooks.conf import conf
-from webhooks.db.clock import CLOCK_TOLERANCE, DatabaseClock
-from webhooks.errors import describe_error
+from webhooks.ground.conf import conf
+from webhooks.ground.db.clock import CLOCK_TOLERANCE, DatabaseClock
+from webhooks.ground.errors import describe_error
+from webhooks.ground.security import url_policy
+from webhooks.ground.text import one_line
 from webhooks.insight.alarms import Alarm, Level, Problem
 from webhooks.insight.alarms.causes import NO_WORKERS
 from webhooks.insight.status import read_status
 from webhooks.insight.wording import count_of
 from webhooks.management.base import EXIT_STATUS, LABELS, DatabaseCommand
 from webhooks.models import Event, Webhook
-from webhooks.network import connect, url_policy
+from webhooks.models.permissions import Operator
 from webhooks.operations.round_trip import NotAllowed, make_round_trip, own_address
 from webhooks.operations.validation import fixed_part
-from webhooks.permissions import Operator
-from webhooks.text import one_line
+from webhooks.workers.network import connect
 
 # Checks that say that the tables cannot be used.
 NO_DATABASE = "webhooks.W015"

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks import registry
+from webhooks.ground import registry
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import Webhook
 from webhooks.operations import manifest

@@ -8,15 +8,15 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
+from webhooks.ground.security import url_policy
+from webhooks.ground.text import one_line
 from webhooks.insight.wording import count_of
 from webhooks.management import imports
 from webhooks.management.base import DatabaseCommand
 from webhooks.management.imports import ImportPreview, LocalSource, Plan
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.network import url_policy
 from webhooks.operations.webhooks import ChangedMeanwhile
-from webhooks.text import one_line
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
 

@@ -14,16 +14,16 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks import registry
-from webhooks.conf import conf
+from webhooks.ground import registry
+from webhooks.ground.conf import conf
+from webhooks.ground.security.signing import VerificationError, verify
+from webhooks.ground.text import one_line
 from webhooks.insight.alarms.causes import NO_WORKERS
 from webhooks.insight.status import read_status
 from webhooks.management.base import DatabaseCommand
-from webhooks.network.receiver import LOOPBACK, ReceivedRequest, serving
+from webhooks.models.permissions import Operator
 from webhooks.operations.round_trip import temporary_webhook
-from webhooks.permissions import Operator
-from webhooks.security.signing import VerificationError, verify
-from webhooks.text import one_line
+from webhooks.workers.network.receiver import LOOPBACK, ReceivedRequest, serving
 
 PORT = 9000
 MAX_DELAY = 3600

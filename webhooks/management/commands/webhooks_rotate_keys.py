@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from webhooks.ground.security.encryption import Unreadable
 from webhooks.management.base import DatabaseCommand
 from webhooks.operations.webhooks import rotate_keys
-from webhooks.security.encryption import Unreadable
 
 
 class Command(DatabaseCommand):

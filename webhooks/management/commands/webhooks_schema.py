@@ -8,14 +8,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks import registry
+from webhooks.ground import registry
+from webhooks.ground.payloads.schema import json_schema, misfits
+from webhooks.ground.registry.registration import Registration
+from webhooks.ground.text import one_line
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import Action, Event, Webhook
+from webhooks.models.permissions import Operator
 from webhooks.operations.trial import Sample, try_out
-from webhooks.payloads.schema import json_schema, misfits
-from webhooks.permissions import Operator
-from webhooks.registry.registration import Registration
-from webhooks.text import one_line
 
 MISFIT = (
     "The example does not fit the schema: the serializer does not describe what it writes. Use type hints, or "

@@ -8,16 +8,16 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.db.session import statement_limit
-from webhooks.errors import describe_error
+from webhooks.ground.db.session import statement_limit
+from webhooks.ground.errors import describe_error
+from webhooks.ground.text import one_line
 from webhooks.insight.alarms import Alarm, Level
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.status import Status, read_status
 from webhooks.insight.wording import count_of, exact_time, number, sentence
 from webhooks.management.base import EXIT_STATUS, LABELS, DatabaseCommand
 from webhooks.models import State, Webhook
-from webhooks.permissions import Operator
-from webhooks.text import one_line
+from webhooks.models.permissions import Operator
 
 # Seconds that PostgreSQL may take for one statement: a table may be locked, and cron starts the next command.
 STATEMENT_SECONDS = 30

@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from webhooks.ground.text import one_line
 from webhooks.insight.why import Cause, StoredChange, UnknownObject, Verdict, why
 from webhooks.insight.wording import exact_time
 from webhooks.management.base import DatabaseCommand, check_utf8, webhook_named
-from webhooks.text import one_line
 
 NO_CHANGE = "No recent change of its models is stored. Ask about an object: then it is judged as it is now."
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from webhooks.conf import conf
+from webhooks.ground.conf import conf
 from webhooks.management.base import DatabaseCommand
 from webhooks.workers.database import DatabaseWorker
 

@@ -15,9 +15,8 @@ from netbox.api.serializers.fields import NetBoxURLHyperlinkedIdentityField
 from rest_framework import serializers
 from utilities.api import get_related_object_by_attrs
 
-from webhooks import permissions
 from webhooks.api import deliveries, events, runs, webhooks
-from webhooks.models import Attempt, Event, Webhook
+from webhooks.models import Attempt, Event, Webhook, permissions
 
 OBJECT_FIELDS = ("id", "url", "display_url", "display")
 BRIEF_FIELDS = ("id", "url", "display")

@@ -19,7 +19,6 @@ from rest_framework.mixins import RetrieveModelMixin
 from rest_framework.request import Request
 from rest_framework.routers import APIRootView
 
-from webhooks import permissions
 from webhooks.api import deliveries, events, reports, runs, webhooks
 from webhooks.api.base import query_filters
 from webhooks.contrib.netbox.api.base import SEARCH, LongListMixin, ReportMixin, ShortListMixin
@@ -34,11 +33,11 @@ from webhooks.contrib.netbox.api.serializers import (
     WebhookSerializer,
 )
 from webhooks.contrib.netbox.older import BulkCreateModelMixin
+from webhooks.ground.text import clean
 from webhooks.insight import history
 from webhooks.insight.paging import LongList, list_skips
-from webhooks.models import Skip, Webhook
+from webhooks.models import Skip, Webhook, permissions
 from webhooks.operations.kinds import OF_WEBHOOK
-from webhooks.text import clean
 
 
 class WebhooksRootView(APIRootView):

@@ -6,11 +6,11 @@ from typing import Any
 
 from utilities.permissions import resolve_permission
 
-from webhooks import permissions
+from webhooks.models import permissions
 
 
 class PermittedRows:
-    """For NetBox's generic views of models of this app: the rows that ``webhooks.permissions`` gives the user.
+    """For NetBox's generic views of models of this app: the rows that ``webhooks.models.permissions`` gives the user.
 
     NetBox asks the queryset for ``restrict()``, which only models of NetBox have.
     """

@@ -14,7 +14,6 @@ from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import page, refreshing_page
@@ -29,19 +28,19 @@ from webhooks.contrib.netbox.pages.long_lists import (
     redirect_back,
     register_acts,
 )
-from webhooks.forms.filters import DeliveryFilterForm
+from webhooks.ground.text import as_key
 from webhooks.insight.paging import LongList, search_deliveries
 from webhooks.insight.wording import number
-from webhooks.models import Delivery
+from webhooks.models import Delivery, permissions
 from webhooks.models.event import label_of_action
+from webhooks.models.permissions import redaction
 from webhooks.operations.kinds import OF_DELIVERIES, RETRY
 from webhooks.pages.acts import Message, change_deliveries
 from webhooks.pages.delivery import DeliveryPage
+from webhooks.pages.forms.filters import DeliveryFilterForm
 from webhooks.pages.run import ask_about
 from webhooks.pages.run_start import list_context
-from webhooks.permissions import redaction
 from webhooks.templatetags.webhooks_display import delivery_state, next_attempt, object_name, when
-from webhooks.text import as_key
 
 ACTS = {
     kind.name: Act(kind.name, kind.action_label, kind.permissions[0], kind.name, kind.is_dangerous)

@@ -11,8 +11,8 @@ from django.shortcuts import render
 from utilities.htmx import htmx_partial
 
 from webhooks.contrib.netbox.pages.links import address
+from webhooks.ground.text import escape_invisible
 from webhooks.pages.acts import Message
-from webhooks.text import escape_invisible
 
 
 def page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:

@@ -27,12 +27,12 @@ from webhooks.contrib.netbox.pages.long_lists import (
     paths_of,
     register_acts,
 )
-from webhooks.forms.filters import EventFilterForm
 from webhooks.insight.paging import LongList, list_events
 from webhooks.models import Event
 from webhooks.models.event import label_of_action
 from webhooks.pages.acts import Message, replay
 from webhooks.pages.event import EventPage, count_outcomes
+from webhooks.pages.forms.filters import EventFilterForm
 from webhooks.templatetags.webhooks_display import event_state, object_name, short, when
 
 REPLAY = Act(

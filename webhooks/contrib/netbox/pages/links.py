@@ -14,9 +14,9 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 from utilities.views import get_action_url
 
-from webhooks import permissions, registry
 from webhooks.contrib.netbox import PLUGIN
-from webhooks.models import Action, Event
+from webhooks.ground import registry
+from webhooks.models import Action, Event, permissions
 from webhooks.pages.links import Link
 
 register = template.Library()

@@ -38,16 +38,16 @@ from utilities.urls import get_model_urls
 from utilities.views import register_model_view
 
 from core.models import ObjectType
-from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import page, show
 from webhooks.contrib.netbox.pages.links import page_url
-from webhooks.forms.filters import ListForm, PlainSelect
 from webhooks.insight.counts import TOTAL_CAP
 from webhooks.insight.paging import Found, LongList
 from webhooks.insight.wording import count_of
+from webhooks.models import permissions
 from webhooks.pages.acts import Message
+from webhooks.pages.forms.filters import ListForm, PlainSelect
 
 # The parameters of a list that are no filters: the cursor, and what NetBox's tables take.
 OTHERS = {

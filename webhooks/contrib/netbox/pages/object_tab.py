@@ -23,21 +23,21 @@ from netbox.context import current_request
 from netbox.registry import registry as netbox_registry
 from utilities.views import ConditionalLoginRequiredMixin, ViewTab, get_default_template, register_model_view
 
-from webhooks import permissions, registry
 from webhooks.contrib.netbox.pages.display import refreshing_page
 from webhooks.contrib.netbox.pages.links import page_url
-from webhooks.db.session import index_plans
+from webhooks.ground import registry
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry.registration import Registration
 from webhooks.insight.counts import EACH_CAP, capped
 from webhooks.insight.paging import list_deliveries, list_skips
 from webhooks.insight.wording import number, skip_reason
-from webhooks.models import Action, Delivery, Event, Webhook
+from webhooks.models import Action, Delivery, Event, Webhook, permissions
 from webhooks.models.lanes import lane_of
+from webhooks.models.permissions.redaction import Redaction
 from webhooks.models.webhook_secrets import SECRET_FIELDS
 from webhooks.operations.kinds import RETRY
 from webhooks.pages.delivery import refresh_after, seconds_to_refresh
 from webhooks.pages.links import Link
-from webhooks.permissions.redaction import Redaction
-from webhooks.registry.registration import Registration
 
 NAME = "webhooks"
 

@@ -21,7 +21,6 @@ from netbox.tables import BaseTable
 from netbox.views import generic
 from utilities.views import ConditionalLoginRequiredMixin, register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import page, refreshing_page, show
@@ -37,16 +36,16 @@ from webhooks.contrib.netbox.pages.long_lists import (
     register_acts,
 )
 from webhooks.delivery.runs.kinds import ADD_RUN, RunKind
-from webhooks.forms.filters import RunFilterForm
-from webhooks.forms.runs import read_run, since_form
 from webhooks.insight.paging import LongList, list_runs
-from webhooks.models import Run, Webhook
+from webhooks.models import Run, Webhook, permissions
 from webhooks.operations import runs
 from webhooks.operations.kinds import OF_WEBHOOK, RUN_KINDS
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.runs import may_begin
 from webhooks.pages import run_start
 from webhooks.pages.acts import STEERINGS, Message
+from webhooks.pages.forms.filters import RunFilterForm
+from webhooks.pages.forms.runs import read_run, since_form
 from webhooks.pages.run import RunPage, progress_text, title_of
 from webhooks.templatetags.webhooks_display import run_bar, run_begun, run_state, when
 

@@ -13,14 +13,13 @@ from django.utils.translation import gettext_lazy
 from netbox.tables import BaseTable
 from utilities.views import register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox import PLUGIN
 from webhooks.contrib.netbox.pages.long_lists import LongListView, LongTable, ShownColumn, paths_of
-from webhooks.forms.filters import ListForm, SkipFilterForm
 from webhooks.insight.paging import LongList, list_skips
 from webhooks.insight.wording import skip_reason
-from webhooks.models import Skip
+from webhooks.models import Skip, permissions
 from webhooks.models.event import label_of_action
+from webhooks.pages.forms.filters import ListForm, SkipFilterForm
 from webhooks.pages.links import recover_skipped
 from webhooks.templatetags.webhooks_display import object_name, short, when
 

@@ -17,23 +17,22 @@ from netbox.object_actions import CloneObject, DeleteObject, EditObject, ObjectA
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox.older import CountOnly
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address, page_url
 from webhooks.contrib.netbox.pages.webhook_form import DUPLICATE
 from webhooks.contrib.netbox.pages.webhooks import listed
-from webhooks.db.session import index_plans
-from webhooks.forms.sections import FORM
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry import label_of
 from webhooks.insight import history
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Delivery, Webhook, permissions
+from webhooks.models.permissions.redaction import WHO_SEES_ALL, Redaction
 from webhooks.models.webhook import SECTIONS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.pages.forms.sections import FORM
 from webhooks.pages.webhook import WebhookPage
-from webhooks.permissions.redaction import WHO_SEES_ALL, Redaction
-from webhooks.registry import label_of
 
 FEW_MODELS = 10  # of a webhook: the page shows them without folding
 

@@ -27,11 +27,11 @@ from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.webhook import delete_as
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhooks import WebhookTable, listed
+from webhooks.ground.registry import registered_object_types
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, Method
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, check_webhook, save_webhook
-from webhooks.registry import registered_object_types
 
 
 def save_or_abort(webhook: Webhook, values: dict[str, Any], object_types: Any, user: Any, **options: Any) -> Webhook:

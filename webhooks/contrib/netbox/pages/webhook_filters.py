@@ -16,11 +16,10 @@ from utilities.forms.constants import BOOLEAN_WITH_BLANK_CHOICES
 from utilities.forms.fields import ContentTypeMultipleChoiceField
 from utilities.forms.rendering import FieldSet
 
-from webhooks import permissions
-from webhooks.models import Webhook
+from webhooks.ground.registry import registered_object_types
+from webhooks.models import Webhook, permissions
 from webhooks.models.webhook import Method
 from webhooks.models.webhook_states import IS_PAUSED
-from webhooks.registry import registered_object_types
 
 
 @register_filterset

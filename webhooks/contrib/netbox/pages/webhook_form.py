@@ -24,17 +24,16 @@ from utilities.forms.rendering import FieldSet, InlineFields
 from utilities.permissions import get_permission_for_model
 from utilities.views import register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.links import page_url
-from webhooks.forms import WebhookForm, initial_values
-from webhooks.forms.sections import FORM
-from webhooks.models import Webhook
+from webhooks.ground.text import as_key, escape_invisible
+from webhooks.models import Webhook, permissions
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission
 from webhooks.pages import try_it
-from webhooks.text import as_key, escape_invisible
+from webhooks.pages.forms import WebhookForm, initial_values
+from webhooks.pages.forms.sections import FORM
 
 # The parameter of the form for a new webhook: the key of the one to copy.
 DUPLICATE = "duplicate"

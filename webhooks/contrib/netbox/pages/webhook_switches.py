@@ -12,12 +12,11 @@ from netbox.views.generic.base import BaseMultiObjectView, BaseObjectView
 from utilities.permissions import get_permission_for_model
 from utilities.views import GetReturnURLMixin, register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import show
 from webhooks.contrib.netbox.pages.long_lists import keys_of
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
-from webhooks.models import Webhook
+from webhooks.models import Webhook, permissions
 from webhooks.operations.webhooks import PING_REFUSED, PING_WAITS, PINGED, ping
 from webhooks.pages.acts import SWITCHES, Switch
 

@@ -19,23 +19,22 @@ from netbox.tables import NetBoxTable, columns
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from webhooks import permissions
 from webhooks.contrib.netbox.pages.base import PermittedRows
 from webhooks.contrib.netbox.pages.display import VisibleCharacters
 from webhooks.contrib.netbox.pages.links import address
 from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterForm, WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhook_switches import SWITCH_ACTIONS
-from webhooks.db.session import index_plans
+from webhooks.ground.db.session import index_plans
+from webhooks.ground.registry import label_of
+from webhooks.ground.security import url_policy
 from webhooks.insight.counts import EACH_CAP, open_count, with_counts
 from webhooks.insight.silence import read_unregistered
 from webhooks.insight.wording import number
-from webhooks.models import State, Webhook
+from webhooks.models import State, Webhook, permissions
+from webhooks.models.permissions.redaction import Redaction
 from webhooks.models.webhook import SETTINGS, TOKEN_FIELDS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
-from webhooks.network import url_policy
 from webhooks.pages.links import Link
-from webhooks.permissions.redaction import Redaction
-from webhooks.registry import label_of
 from webhooks.templatetags.webhooks_display import EMPTY, first_names, last_result, listed_state
 
 # Columns with counts of deliveries.

@@ -12,8 +12,9 @@ from django.views.generic import View
 from utilities.forms.fields import DynamicModelChoiceField
 from utilities.views import ContentTypePermissionRequiredMixin, get_action_url
 
-from webhooks import permissions, registry
 from webhooks.contrib.netbox.pages.display import page
+from webhooks.ground import registry
+from webhooks.models import permissions
 from webhooks.pages.why import WhyPage
 
 
