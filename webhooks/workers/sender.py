@@ -79,8 +79,8 @@ class Sender(Generic[T]):
     ``compose`` makes the request of an item. It is called in the thread that sends. For an item with a group it is
     called in another thread, because it may wait for the process that renders, or for code of the project. If that
     takes more than ``longest(item)`` seconds, the attempt fails. ``now`` is the clock of outcomes. ``describe`` gives
-    what the log says of an item, see ``ground.errors.about``. ``receiver`` is where it goes: what was learned of one webhook
-    counts for as long as that stays the same.
+    what the log says of an item (``ground.errors.about``). ``receiver`` is where it goes: what was learned of one
+    webhook counts for as long as that stays the same.
     """
 
     def __init__(
