@@ -134,7 +134,7 @@ class ActingAdmin(ModelAdmin):
         located = {} if action_location is None else {"action_location": action_location}  # from Django 6.1 on
         offered: Any = super().get_actions(request, **located)
         refused = {act.__name__ for act in self.actions if not self.may_act(request, act)}
-        return {name: found for name, found in offered.items() if name not in refused}
+        return {name: action for name, action in offered.items() if name not in refused}
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.button_view))
@@ -250,15 +250,15 @@ class ReadOnlyAdmin(ActingAdmin):
 
     def describe_list(self, request: HttpRequest, context: dict[str, Any]) -> None:
         """Add the filters of the list, its length and its pages to the context of the template."""
-        found: Found = context["cl"].found
+        page: Found = context["cl"].found
         form: ListForm = context["cl"].form
         context |= {
             "title": capfirst(str(self.opts.verbose_name_plural)),
             "active_filters": list(form.active()),
-            "counted": count_of(found.count, self.noun, TOTAL_CAP) if found.count is not None else "",
+            "counted": count_of(page.count, self.noun, TOTAL_CAP) if page.count is not None else "",
             "is_later_page": "before" in form.data,
             "newest_address": form.address(),
-            "older_address": form.address(before=found.older),
+            "older_address": form.address(before=page.older),
             "may_run": any(act.run_kind for act in self.actions),
         }
 
@@ -301,8 +301,8 @@ class ReadOnlyAdmin(ActingAdmin):
 
 def show(request: HttpRequest, *results: Message) -> None:
     """Show the results of an act."""
-    for one in results:
-        messages.add_message(request, DEFAULT_LEVELS[one.level.upper()], one.text)
+    for result in results:
+        messages.add_message(request, DEFAULT_LEVELS[result.level.upper()], result.text)
 
 
 # Addresses

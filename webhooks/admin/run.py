@@ -38,7 +38,7 @@ class RunAdmin(ReadOnlyAdmin):
     filter_form = RunFilterForm
     noun = "run"
     change_form_template = "rq_webhooks/admin/run/page.html"
-    actions = tuple(Act(name, one.label, partial(steer, one), "add") for name, one in STEERINGS.items())
+    actions = tuple(Act(name, steering.label, partial(steer, steering), "add") for name, steering in STEERINGS.items())
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view

@@ -52,8 +52,8 @@ def question_page(request: HttpRequest, kind: RunKind, context: dict[str, Any]) 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
     try:
         result = run_start.begin(kind, filters, request.user, request.POST, is_elsewhere="next" in request.POST)
-    except runs.RunExists as found:
-        return _show_existing(request, found)
+    except runs.RunExists as existing:
+        return _show_existing(request, existing)
     if result is None:
         return redirect(request.get_full_path())
     if isinstance(result, Run):
@@ -95,8 +95,8 @@ def recover_view(request: HttpRequest, webhook: Webhook, kind: RunKind) -> HttpR
 def _begin(request: HttpRequest, webhook: Webhook, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
     try:
         run = run_start.begin_of_webhook(kind, filters, request.user, request.POST)
-    except runs.RunExists as found:
-        return _show_existing(request, found)
+    except runs.RunExists as existing:
+        return _show_existing(request, existing)
     _show_run(request, run)
     return redirect("admin:rq_webhooks_webhook_change", webhook.pk)
 
@@ -110,7 +110,7 @@ def _show_run(request: HttpRequest, run: Run) -> None:
     messages.success(request, run_begun(run, row_url("run", run.pk)))
 
 
-def _show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
+def _show_existing(request: HttpRequest, existing: runs.RunExists) -> HttpResponse:
     """Lead to the run that was begun before."""
-    messages.warning(request, str(found))
-    return redirect("admin:rq_webhooks_run_change", found.run.pk)
+    messages.warning(request, str(existing))
+    return redirect("admin:rq_webhooks_run_change", existing.run.pk)

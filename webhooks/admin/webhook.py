@@ -124,7 +124,10 @@ class WebhookAdmin(ActingAdmin):
     readonly_fields = ("redacted_url",)
     change_list_template = "rq_webhooks/admin/webhook/list.html"
     actions = (
-        *(Act(one.name, one.action_label, partial(press, one), "change", suffix="") for one in SWITCHES.values()),
+        *(
+            Act(switch.name, switch.action_label, partial(press, switch), "change", suffix="")
+            for switch in SWITCHES.values()
+        ),
         Act("export", gettext_lazy("Export the selected webhooks to a file"), export, "change", suffix=""),
     )
     sortable_by = ("name_and_url", "state")
@@ -227,8 +230,8 @@ class WebhookAdmin(ActingAdmin):
 
     def _original(self, request: HttpRequest) -> Webhook | None:
         """The webhook to copy. Its headers and templates need permission to change it."""
-        found = Webhook.objects.filter(pk=as_key(request.GET.get(DUPLICATE, ""))).first()
-        return found if found and self.has_change_permission(request, found) else None
+        original = Webhook.objects.filter(pk=as_key(request.GET.get(DUPLICATE, ""))).first()
+        return original if original and self.has_change_permission(request, original) else None
 
     @admin.display(description=gettext_lazy("payload URL"))
     def redacted_url(self, webhook: Webhook) -> str:
@@ -251,7 +254,7 @@ class WebhookAdmin(ActingAdmin):
             page = WebhookPage(webhook, request.user)
             top = {
                 "shown": page,
-                "buttons": [(page_url(one.act, webhook), one.label, one.hint) for one in page.acts],
+                "buttons": [(page_url(button.act, webhook), button.label, button.hint) for button in page.acts],
                 "links": links(page, may_copy),
             }
             # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
@@ -390,8 +393,9 @@ def _searcher(request: HttpRequest) -> Any:
             return rows.none()
         if not own_admin.get_search_fields(request):
             return rows.none()
-        found, _may_repeat = own_admin.get_search_results(request, rows, term)
-        return rows.filter(pk__in=found.values("pk"))  # a host's own search may add objects that the user may not view
+        matches, _may_repeat = own_admin.get_search_results(request, rows, term)
+        # A host's own search may add objects that the user may not view.
+        return rows.filter(pk__in=matches.values("pk"))
 
     return search
 
@@ -428,12 +432,12 @@ def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | l
 def links(shown: WebhookPage, may_copy: bool) -> list[tuple[str, str]]:
     """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
     webhook = shown.webhook
-    found = [(page_url(one.act, webhook), one.label) for one in shown.runs]
+    links = [(page_url(button.act, webhook), button.label) for button in shown.runs]
     if may_copy:
-        found.append((f"{reverse('admin:rq_webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
+        links.append((f"{reverse('admin:rq_webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
     with suppress(NoReverseMatch):  # the site may leave out webhooks.urls
-        found.append((f"{reverse('webhooks_why')}?webhook={webhook.pk}", _("Why didn't it fire?")))
-    return found
+        links.append((f"{reverse('webhooks_why')}?webhook={webhook.pk}", _("Why didn't it fire?")))
+    return links
 
 
 # The sections of the form
@@ -442,20 +446,20 @@ def links(shown: WebhookPage, may_copy: bool) -> list[tuple[str, str]]:
 def fieldsets(left_out: Collection[str], url: str) -> list[Fieldset]:
     """All sections, closed, without the fields of ``left_out``. ``url`` is the field that shows the URL."""
     in_line = dict.fromkeys(ACTION_FIELDS, tuple(ACTION_FIELDS))
-    found: list[Fieldset] = []
+    fieldsets: list[Fieldset] = []
     for section in FORM:
         names = [name for name in section.fields if name not in left_out]
         shown = dict.fromkeys(url if name == "payload_url" else in_line.get(name, name) for name in names)
         options = {"fields": list(shown), "classes": ["collapse"] if section.summary else []}
-        found.append((section.title or None, options))
-    return found
+        fieldsets.append((section.title or None, options))
+    return fieldsets
 
 
 def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
     """The sections with a line about the values of the webhook in each title. A section with a value that is not the
     default is open."""
     by_title = {section.title: section for section in FORM if section.summary}
-    found: list[Fieldset] = []
+    fieldsets: list[Fieldset] = []
     for title, options in sections:
         if section := by_title.get(title):
             shown = capfirst(", ".join(part for part in section.summary(webhook) if part))  # type: ignore[misc]
@@ -463,8 +467,8 @@ def describe(sections: Sequence[Fieldset], webhook: Webhook) -> list[Fieldset]:
                 options = options | {"classes": []}
             changed = _("Changed and not saved yet")
             title = format_html('{} <span class="wh-summary" data-changed="{}">{}</span>', title, changed, shown)
-        found.append((title, options))
-    return found
+        fieldsets.append((title, options))
+    return fieldsets
 
 
 def _is_changed(webhook: Webhook, name: str | tuple[str, ...]) -> bool:

@@ -54,7 +54,7 @@ class QueryFilters(serializers.Serializer[Any]):
     def repeatable(cls) -> set[str]:
         """The parameters that may be given several times."""
         fields: dict[str, Any] = cls._declared_fields
-        return {name for name, one in fields.items() if isinstance(one, MultipleChoiceField)}
+        return {name for name, field in fields.items() if isinstance(field, MultipleChoiceField)}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if problems := incomplete(attrs):
@@ -93,20 +93,20 @@ FIELDS: dict[str, Any] = {
 }
 
 
-def field_of(one: Filter) -> Any:
+def field_of(filter_: Filter) -> Any:
     """The query parameter for a filter."""
-    declared: dict[str, Any] = {"required": False, "help_text": one.help}
-    match one.type:
+    declared: dict[str, Any] = {"required": False, "help_text": filter_.help}
+    match filter_.type:
         case "number" | "webhook":
-            declared |= {"min_value": one.bounds[0], "max_value": one.bounds[1]}
+            declared |= {"min_value": filter_.bounds[0], "max_value": filter_.bounds[1]}
         case "choice" | "choices":
-            declared |= {"choices": one.choices()}
-    return FIELDS.get(one.type, serializers.CharField)(**declared)
+            declared |= {"choices": filter_.choices()}
+    return FIELDS.get(filter_.type, serializers.CharField)(**declared)
 
 
 def query_filters(rows: Rows, *but: str) -> type[QueryFilters]:
     """The query parameters for all filters of these rows, except some."""
-    fields = {name: field_of(one) for name, one in filters_of(rows).items() if name not in but}
+    fields = {name: field_of(declared) for name, declared in filters_of(rows).items() if name not in but}
     return type(f"{rows.capitalize()}Filters", (QueryFilters,), fields)
 
 
@@ -141,11 +141,11 @@ class LongPages(NewestFirst):
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         self.url, size, filters = request.build_absolute_uri(), self.get_page_size(request), view.read_filters().chosen
         try:
-            found: Found = view.long_list(filters).page(size, request.query_params.get("cursor", ""), counts=False)
+            page: Found = view.long_list(filters).page(size, request.query_params.get("cursor", ""), counts=False)
         except ValueError as error:
             raise NotFound(self.invalid_cursor_message) from error
-        self.older = found.older
-        return found.rows
+        self.older = page.older
+        return page.rows
 
     def get_next_link(self) -> str | None:
         return replace_query_param(self.url, "cursor", self.older) if self.older else None
@@ -163,16 +163,18 @@ class ModelPermissions(DjangoModelPermissions):
         # A user model may lack has_perms().
         needed = self.get_required_permissions(str(request.method), view.queryset.model)
         user: Any = request.user
-        return bool(user and user.is_authenticated) and all(permissions.has_perm(user, one) for one in needed)
+        return bool(user and user.is_authenticated) and all(
+            permissions.has_perm(user, permission) for permission in needed
+        )
 
 
-def _model_permissions(found: list[Any]) -> Iterator[DjangoModelPermissions]:
+def _model_permissions(classes: list[Any]) -> Iterator[DjangoModelPermissions]:
     """The instances of DjangoModelPermissions, also inside of ``A & B``."""
-    for one in found:
-        if isinstance(one, DjangoModelPermissions):
-            yield one
-        elif not isinstance(one, BasePermission):
-            yield from _model_permissions([inner for name, inner in vars(one).items() if name in ("op1", "op2")])
+    for permission in classes:
+        if isinstance(permission, DjangoModelPermissions):
+            yield permission
+        elif not isinstance(permission, BasePermission):
+            yield from _model_permissions([inner for name, inner in vars(permission).items() if name in ("op1", "op2")])
 
 
 class Conflict(APIException):
@@ -199,11 +201,14 @@ class StrictViewSet(GenericViewSet[Any]):
     def get_permissions(self) -> list[Any]:
         """The host's ``DEFAULT_PERMISSION_CLASSES`` and ours: all of them must agree."""
         classes: list[Any] = [*api_settings.DEFAULT_PERMISSION_CLASSES, ModelPermissions]
-        found = [one() for one in classes]
+        instances = [permission_class() for permission_class in classes]
         if self.operation:  # otherwise a POST requires the permission to add a row
-            for one in _model_permissions(found):
-                one.perms_map = {**one.perms_map, "POST": [*VIEW, f"%(app_label)s.{self.operation}_%(model_name)s"]}
-        return found
+            for permission in _model_permissions(instances):
+                permission.perms_map = {
+                    **permission.perms_map,
+                    "POST": [*VIEW, f"%(app_label)s.{self.operation}_%(model_name)s"],
+                }
+        return instances
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -266,8 +271,8 @@ def redaction_of(serializer: serializers.BaseSerializer[Any]) -> Redaction:
     context: Any = serializer.context
     if "webhooks_redaction" not in context:
         context["webhooks_redaction"] = Redaction(getattr(context.get("request"), "user", None))
-    found: Redaction = context["webhooks_redaction"]
-    return found
+    redaction: Redaction = context["webhooks_redaction"]
+    return redaction
 
 
 def sees_payload(serializer: serializers.BaseSerializer[Any], event: Event) -> bool:
@@ -297,12 +302,12 @@ def request_key_of(request: Request) -> str:
     return key
 
 
-def repeated_run(found: runs.RunExists, kind: str, filters: Mapping[str, Any]) -> Run:
+def repeated_run(existing: runs.RunExists, kind: str, filters: Mapping[str, Any]) -> Run:
     """The run that a request with the same ``Idempotency-Key`` has begun. Raises Conflict if this one asks for another
     run, or if another request has begun the same run."""
-    if not found.is_repeated:
-        raise Conflict(str(found))
-    if not runs.is_same(found.run, kind, filters):
+    if not existing.is_repeated:
+        raise Conflict(str(existing))
+    if not runs.is_same(existing.run, kind, filters):
         refusal = _("The Idempotency-Key of this request has begun run %(id)s, which does something else.")
-        raise Conflict(refusal % {"id": found.run.pk})
-    return found.run
+        raise Conflict(refusal % {"id": existing.run.pk})
+    return existing.run

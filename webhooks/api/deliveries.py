@@ -241,8 +241,8 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery], Operation
             raise ValidationError({refused.filter: [str(refused)]}) from None
         except NotPermitted as refused:
             raise PermissionDenied(str(refused)) from None
-        except runs.RunExists as found:
-            done = repeated_run(found, "retry", filters.chosen)
+        except runs.RunExists as existing:
+            done = repeated_run(existing, "retry", filters.chosen)
         if isinstance(done, Run):
             shown = RetriedSerializer({"retried": 0, "run": done.pk, "superseded": superseded}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)

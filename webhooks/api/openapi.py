@@ -25,20 +25,21 @@ def add_webhooks(result: dict[str, Any], generator: Any, request: Any, public: b
     webhooks = dict(_webhooks(generator.registry))
     appended = getattr(settings, "SPECTACULAR_SETTINGS", {}).get("APPEND_COMPONENTS", {})
     components = {**result.get("components", {})}
-    for kind, found in generator.registry.build(appended).items():
-        described = {name: one for name, one in found.items() if one is not None}  # None: its serializer failed
+    for kind, schemas in generator.registry.build(appended).items():
+        # None: its serializer failed.
+        described = {name: schema for name, schema in schemas.items() if schema is not None}
         components[kind] = {**described, **components.get(kind, {})}  # another hook may have changed them
     return {**result, "components": components, "webhooks": {**result.get("webhooks", {}), **webhooks}}
 
 
 def _webhooks(components: Any) -> Iterator[tuple[str, Any]]:
-    for one in registry.registrations():
+    for registration in registry.registrations():
         try:
-            schema = payload_schema(one, components)
+            schema = payload_schema(registration, components)
         except Exception as error:  # the host's serializer may raise anything, and its document is worth more
-            warn(f"{one.label} has no webhook in the document: {type(error).__name__}: {error}")
+            warn(f"{registration.label} has no webhook in the document: {type(error).__name__}: {error}")
         else:
-            yield one.label, {"post": _operation(one.label, schema)}
+            yield registration.label, {"post": _operation(registration.label, schema)}
 
 
 def _operation(label: str, schema: dict[str, Any]) -> dict[str, Any]:

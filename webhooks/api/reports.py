@@ -164,7 +164,7 @@ class StatisticFilters(QueryFilters):
 
     @property
     def asked_period(self) -> Period:
-        return next(one for one in Period if one.label == self.validated_data.get("period", Period.HOUR.label))
+        return next(period for period in Period if period.label == self.validated_data.get("period", Period.HOUR.label))
 
     @property
     def asked_since(self) -> datetime:

@@ -187,9 +187,9 @@ def beginning_of(kind: RunKind) -> Any:
     def begin(self: RunViewSet, request: Request, webhook: str, **kwargs: Any) -> Response:
         given = serializer_class(data=request.data)
         given.is_valid(raise_exception=True)
-        found: Any = get_object_or_404(permissions.visible_webhooks(request.user), pk=webhook)
+        chosen_webhook: Any = get_object_or_404(permissions.visible_webhooks(request.user), pk=webhook)
         chosen = {name: value for name, value in given.validated_data.items() if value and name in kind.filters}
-        return self._start(kind.name, runs.since_filters(found, given.validated_data["since"]) | chosen, given)
+        return self._start(kind.name, runs.since_filters(chosen_webhook, given.validated_data["since"]) | chosen, given)
 
     return begin
 
@@ -226,14 +226,14 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin, RunsOfWebhoo
         takes_all = given.validated_data.get("all", False)
         try:
             if given.validated_data["dry_run"]:
-                found = runs.preview(kind, filters, user, takes_all, seconds=runs.PREVIEW_SECONDS)
-                return Response(RunPreviewSerializer(found).data)
+                preview = runs.preview(kind, filters, user, takes_all, seconds=runs.PREVIEW_SECONDS)
+                return Response(RunPreviewSerializer(preview).data)
             run = runs.start(kind, filters, user, takes_all=takes_all, request_key=request_key_of(self.request))
         except RefusedFilter as refused:
             problem = [str(refused)]
             raise ValidationError({"filters": {refused.filter: problem} if refused.filter else problem}) from None
-        except runs.RunExists as found:
-            run = repeated_run(found, kind, filters)
+        except runs.RunExists as existing:
+            run = repeated_run(existing, kind, filters)
         return Response(self.get_serializer(run).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=None)

@@ -113,9 +113,9 @@ class WebhookSerializer(RowSerializer[Webhook]):
 
     def get_unregistered(self, webhook: Webhook) -> list[str]:
         unknown = [
-            one
-            for one in webhook.custom_events
-            if one not in registry.custom_events(registry.reserved_for(webhook.identifier))
+            custom_event
+            for custom_event in webhook.custom_events
+            if custom_event not in registry.custom_events(registry.reserved_for(webhook.identifier))
         ]
         return [*registry.unregistered(map(registry.label_of, webhook.object_types.all())), *unknown]
 

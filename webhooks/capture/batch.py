@@ -120,7 +120,7 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
                 if not serialized:
                     continue  # the object was deleted without a signal
                 planned, refused = events.plan_events(state, merged, serialized)
-                new += [(one.ids, Event(**one.columns)) for one in planned if one.columns]
+                new += [(plan.ids, Event(**plan.columns)) for plan in planned if plan.columns]
                 name, refusals = serialized.object_repr, refusals | refused
             elif (merged.history.event_ids or merged.history.failed_ids) and events.is_gone(change, state.using):
                 continue

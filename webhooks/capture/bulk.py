@@ -80,18 +80,18 @@ class TrackedQuerySet(models.QuerySet[M]):
                 return count
             objects = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
             columns = {self.model._meta.get_field(name) for name in kwargs}
-            moved = [one for one in objects if not columns.isdisjoint(one.model._meta.pk_fields)]
-            deleted = {registration: objects.pop(registration) for registration in moved}
+            moved = [registered for registered in objects if not columns.isdisjoint(registered.model._meta.pk_fields)]
+            deleted = {registered: objects.pop(registered) for registered in moved}
             read_prechange(objects, self.db, in_savepoint=not registry.save_locks_row(self.model))
-            with _serialized_together(((one, pk) for one, pks in deleted.items() for pk in pks), self.db):
+            with _serialized_together(((registered, pk) for registered, pks in deleted.items() for pk in pks), self.db):
                 events.record(deleted, Action.DELETED, self.db)
-            with written_keys([one.model for one in moved], self.db) as written:
+            with written_keys([registered.model for registered in moved], self.db) as written:
                 count = super(TrackedQuerySet, self._by_keys(pks)).update(**kwargs)
             for registration, keys in deleted.items():
                 for pk in keys:
                     events.finish_deletion(registration, pk, self.db)
             # An object that kept its key was deleted and created in one transaction: it was updated.
-            events.record({one: written[one.model] for one in moved}, Action.CREATED, self.db)
+            events.record({registered: written[registered.model] for registered in moved}, Action.CREATED, self.db)
             events.record(objects, Action.UPDATED, self.db)
         self._result_cache = None
         return count
@@ -156,8 +156,8 @@ class TrackedQuerySet(models.QuerySet[M]):
         query.clear_where()
         query.reset_refcounts({query.get_initial_alias(): 1})
         query.group_by = None
-        found: TrackedQuerySet[M] = chosen.filter(AmongKeys(pks))
-        return found
+        rows: TrackedQuerySet[M] = chosen.filter(AmongKeys(pks))
+        return rows
 
     def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
         """The keys of the same objects in a parent's table, which may differ from the keys of the child."""
@@ -192,13 +192,13 @@ class TrackedQuerySet(models.QuerySet[M]):
             names = [field.attname for field in fields]
             values = [{name: getattr(instance, name) for name in names} for instance in objs]
             is_null_equal = any(
-                isinstance(one, models.UniqueConstraint)
-                and one.nulls_distinct is False
-                and {*one.fields} == {field.name for field in fields}
-                for one in meta.constraints
+                isinstance(constraint, models.UniqueConstraint)
+                and constraint.nulls_distinct is False
+                and {*constraint.fields} == {field.name for field in fields}
+                for constraint in meta.constraints
             )
             # Elsewhere, null conflicts with nothing.
-            known = [models.Q(**one) for one in values if is_null_equal or None not in one.values()]
+            known = [models.Q(**lookup) for lookup in values if is_null_equal or None not in lookup.values()]
             with transaction.atomic(self.db):
                 for start in range(0, len(known), MAX_COMPARED):
                     condition = models.Q(*known[start : start + MAX_COMPARED], _connector=models.Q.OR)
@@ -241,7 +241,7 @@ def _wanted_deletions(collector: Collector, using: str) -> list[tuple[Registrati
 @contextmanager
 def _serialized_together(objects: Iterable[tuple[Registration, Any]], using: str) -> Iterator[None]:
     """Serialize the objects that this block deletes together. If that fails, the deletion of each serializes it."""
-    state, found = current_state(using), dict[Key, SerializedObject | None]()
+    state, serialized = current_state(using), dict[Key, SerializedObject | None]()
     changes = [Change(registration, pk, Action.DELETED, needs_lock=True) for registration, pk in objects]
     if state and state.batch is not None and changes:
         with (
@@ -249,10 +249,10 @@ def _serialized_together(objects: Iterable[tuple[Registration, Any]], using: str
             transaction.atomic(using),
             reading_from(using),
         ):
-            found = serialize.serialize_all(state, changes)
-            state.serialized_for_deletion.update({key: one for key, one in found.items() if one})
+            serialized = serialize.serialize_all(state, changes)
+            state.serialized_for_deletion.update({key: item for key, item in serialized.items() if item})
     yield
-    for key in found:  # the block did not delete these
+    for key in serialized:  # the block did not delete these
         state.serialized_for_deletion.pop(key, None)  # type: ignore[union-attr]
 
 

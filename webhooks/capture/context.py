@@ -107,8 +107,8 @@ class RequestActor:
 
     def _headers(self) -> Mapping[str, str]:
         # A copy of a request may have its META alone.
-        found = getattr(self.http, "headers", None)
-        return HttpHeaders(getattr(self.http, "META", {})) if found is None else found
+        headers = getattr(self.http, "headers", None)
+        return HttpHeaders(getattr(self.http, "META", {})) if headers is None else headers
 
     def _depth_before(self, user: Any, username: str) -> int:
         """The depth in the header, if the user may send it. Without a header this costs no query."""

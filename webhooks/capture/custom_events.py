@@ -136,23 +136,23 @@ def _store(state: TransactionState, event: Event, candidates: list[int], refusal
     if candidates:
         context = EventContext(event.action, event.data, event.snapshots, event.changed, actor)
         # An event that is too large fails for all of them.
-        found = Match(candidates) if event.error else match(candidates, state.subscriptions, context, state.budget)
-        problem = event.error or events.stop_loop(state, found, actor)
+        matched = Match(candidates) if event.error else match(candidates, state.subscriptions, context, state.budget)
+        problem = event.error or events.stop_loop(state, matched, actor)
         same = {name: getattr(event, name) for name in COLUMNS}
-        for webhook_ids, error in ((found.matched, problem), (found.errored, found.error)):
+        for webhook_ids, error in ((matched.matched, problem), (matched.errored, matched.error)):
             if webhook_ids:
                 columns = events.complete_columns(state, same, event.action, webhook_ids, error, actor)
                 new.append(Event(**columns))
-        refusals |= found.refusals
+        refusals |= matched.refusals
     skips = skips_of(event, actor, refusals)
     if state.batch is not None:
         entries: list[Entry] = [*new, *skips]
         for entry in entries:
             state.defer(state.batch, entry)
         return
-    for one in new:
+    for new_event in new:
         with MergedSavepoint(state.using) as savepoint, savepoint.last():
-            state.insert_event(one)
+            state.insert_event(new_event)
     Skips(state, skips).store()
 
 

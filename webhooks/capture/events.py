@@ -180,8 +180,8 @@ def _record_deletion(state: TransactionState, change: Change, history: ObjectHis
     state.begin_deletion(change)
     if state.batch is not None and state.subscriptions.has_subscribers(change.registration.model):
         prepared = state.serialized_for_deletion.pop(change.key, None)
-        found = prepared or serialize.serialize_or_failed(state, change)
-        state.edit(history, deleted=found or history.deleted)
+        serialized = prepared or serialize.serialize_or_failed(state, change)
+        state.edit(history, deleted=serialized or history.deleted)
     _record_or_defer(state, change)
 
 
@@ -305,15 +305,15 @@ def plan_events(
 
     One Event is for the webhooks that match, a second one for the webhooks with filters that failed.
     """
-    found, planned = _match_candidates(state, merged, serialized), list[PlannedEvent]()
+    matched, planned = _match_candidates(state, merged, serialized), list[PlannedEvent]()
     label, pk = merged.change.key
-    if found.errored:
-        reason = last_line(found.error)
-        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, merged.change, reason)
-    problem = serialized.error or stop_loop(state, found, merged.actor)
+    if matched.errored:
+        reason = last_line(matched.error)
+        logger.error("The filters of webhooks %s failed for %s: %s", matched.errored, merged.change, reason)
+    problem = serialized.error or stop_loop(state, matched, merged.actor)
     for ids, webhook_ids, error in (
-        (merged.history.event_ids, found.matched, problem),
-        (merged.history.failed_ids, found.errored, found.error),
+        (merged.history.event_ids, matched.matched, problem),
+        (merged.history.failed_ids, matched.errored, matched.error),
     ):
         columns: dict[str, Any] = {}
         if webhook_ids:
@@ -323,22 +323,22 @@ def plan_events(
             columns = complete_columns(state, columns, merged.action, webhook_ids, error, merged.actor)
         if ids or columns:
             planned.append(PlannedEvent(ids, columns))
-    return planned, found.refusals
+    return planned, matched.refusals
 
 
 def _match_candidates(state: TransactionState, merged: MergedChange, serialized: SerializedObject) -> Match:
     """Which candidates want the Event. Without a payload, filters cannot be applied: it fails for all of them."""
     if serialized.error:
         return Match(sorted(pk for webhook_ids in merged.candidates.values() for pk in webhook_ids))
-    found, columns_by_serializer = Match(), serialized.columns(merged.action)
+    judged, columns_by_serializer = Match(), serialized.columns(merged.action)
     for serializer, webhook_ids in merged.candidates.items():
         if columns := columns_by_serializer.get(serializer):
             context = EventContext(merged.action, **columns, actor=merged.actor)
-            found.add(match(webhook_ids, state.subscriptions, context, state.budget))
+            judged.add(match(webhook_ids, state.subscriptions, context, state.budget))
         else:  # it failed, or a webhook began to use it after the object was read
             missing = f"Serializer {serializer} was not run.\n"
-            found.add_error(webhook_ids, serialized.errors.get(serializer, missing))
-    return found
+            judged.add_error(webhook_ids, serialized.errors.get(serializer, missing))
+    return judged
 
 
 def complete_columns(
@@ -351,14 +351,14 @@ def complete_columns(
     return columns | serialize.context_columns(columns, state.using) | serialize.trace_columns(columns)
 
 
-def stop_loop(state: TransactionState, found: Match, actor: Actor) -> str:
+def stop_loop(state: TransactionState, matched: Match, actor: Actor) -> str:
     """Why loop protection stops the Event of this actor; empty if it does not. Adds that to the refusals."""
     if actor.depth <= (most := conf.max_depth):
         return ""
     # Receivers that write back would go on for ever.
     if state.subscriptions.keeps_skips:
         refusal = Refusal.because(Rule.LOOP_PROTECTION, depth=actor.depth, limit=most)
-        found.refusals |= dict.fromkeys(found.matched, refusal)
+        matched.refusals |= dict.fromkeys(matched.matched, refusal)
     return (
         f"{LOOP_PROTECTION}depth {actor.depth} of a chain of changes that webhooks caused; MAX_DEPTH allows {most}. "
         "Replay it to send it as the first of a new chain."
@@ -372,8 +372,8 @@ def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:
     pending = Event.objects.using(state.using)
     for chunk in in_chunks(state.using, [pk for pk, *_ in ours]):
         # SQLite reuses ids, as above.
-        found = pending.filter(pk__in=chunk).values_list("pk", "object_type", "object_id")
-        pending.filter(pk__in=[row[0] for row in found if row in ours]).delete_undispatched()
+        rows = pending.filter(pk__in=chunk).values_list("pk", "object_type", "object_id")
+        pending.filter(pk__in=[row[0] for row in rows if row in ours]).delete_undispatched()
     state.forget_recorded(pk for pk, *_ in ours)
 
 
@@ -428,5 +428,5 @@ def _insert_fitting(events: list[Event], using: str) -> list[Event]:
         return events
     except DataError:
         if len(events) > 1:
-            return [one for event in events for one in _insert_fitting([event], using)]
+            return [event_id for event in events for event_id in _insert_fitting([event], using)]
         return []  # it was logged when it was missed

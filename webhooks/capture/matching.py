@@ -57,8 +57,8 @@ class EventContext:
     @classmethod
     def of_stored(cls, event: Event, serializer: str) -> EventContext:
         """A stored Event, with the data of this serializer."""
-        found, actor = payloads.as_serialized_by(event, serializer), Actor(event.username, event.request_id)
-        return cls(event.action, found.data, found.snapshots, found.changed, actor)
+        sent, actor = payloads.as_serialized_by(event, serializer), Actor(event.username, event.request_id)
+        return cls(event.action, sent.data, sent.snapshots, sent.changed, actor)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -116,11 +116,11 @@ class EventContext:
         if text not in self.explanations:
             judgement = self.judgements[text]
             detail: dict[str, Any] = {"problem": judgement.problem} if judgement.problem else {}
-            if one := judgement.decided_by:
-                detail |= {"path": one.attr, "operator": one.op, "expected": one.value}
-                detail |= {"place": one.place} if one.place else {}
-                detail |= {"negate": True} if one.negate else {}
-                actual = actual_value(one, self.facts)
+            if condition := judgement.decided_by:
+                detail |= {"path": condition.attr, "operator": condition.op, "expected": condition.value}
+                detail |= {"place": condition.place} if condition.place else {}
+                detail |= {"negate": True} if condition.negate else {}
+                actual = actual_value(condition, self.facts)
                 detail |= {} if actual is MISSING else {"actual": actual}
             self.explanations[text] = Refusal.because(Rule.CONDITION, **detail)
         return self.explanations[text]
@@ -155,21 +155,21 @@ def match(candidates: list[int], subscriptions: Subscriptions, event: EventConte
     filters = {pk: known[pk] for pk in candidates if pk in known and known[pk].needs_data}
     if not filters:
         return Match(candidates)
-    found = Match()
-    judged = (one.conditions for one in filters.values() if one.conditions and _changes_enough(one, event))
+    matched = Match()
+    judged = (wanted.conditions for wanted in filters.values() if wanted.conditions and _changes_enough(wanted, event))
     event.judge(judged, budget)
     for webhook_id in candidates:
         try:
             if webhook_id not in filters or wants(filters[webhook_id], event):
-                found.matched.append(webhook_id)
+                matched.matched.append(webhook_id)
             elif subscriptions.keeps_skips:
-                found.refusals[webhook_id] = _refusal(filters[webhook_id], event)
+                matched.refusals[webhook_id] = _refusal(filters[webhook_id], event)
         except Exception as error:
             reraise_job_timeout(error)
             advice = "Correct its conditions, then replay this event to send it with the data of today."
             problem = f"The filters of webhook {webhook_id} failed, so nothing was sent to it. {advice}"
-            found.add_error([webhook_id], f"{problem}\n{''.join(traceback.format_exception(error))}\n")
-    return found
+            matched.add_error([webhook_id], f"{problem}\n{''.join(traceback.format_exception(error))}\n")
+    return matched
 
 
 def wants(filters: Filters, event: EventContext) -> bool:

@@ -106,9 +106,9 @@ def _read_with_next(state: TransactionState, registration: Registration, key: Ke
     state.prechange.keep(key, prechange)
     prepared = PreparedRead(snapshots.rows_query(registration.model, [pk], state.using, lock=True))
 
-    def use(found: list[tuple[Any, ...]]) -> None:
+    def use(rows: list[tuple[Any, ...]]) -> None:
         with log_errors(state.using, "The state before a change cannot be read: %s %s", *key):
-            for row in prepared.objects(found):
+            for row in prepared.objects(rows):
                 prechange.row = None if state.prechange.may_be_nulled(registration.label, row) else row
 
     def is_wanted() -> bool:
@@ -147,12 +147,12 @@ def read_before_deletion(collector: Collector) -> Iterator[None]:
             with log_errors(using, "The %s that point to deleted objects cannot be read", label):
                 for target, field in nulled:
                     if issubclass(model, field.model):
-                        keys = {getattr(one, field.target_field.attname) for one in collector.data[target]}
+                        keys = {getattr(row, field.target_field.attname) for row in collector.data[target]}
                         _read_pointing(state, registration, field, keys if target is origin else ())
-                for one in model._meta.many_to_many:
-                    if one.remote_field.through in between and _may_lose_members(one, model, deleted, origin):
+                for relation in model._meta.many_to_many:
+                    if relation.remote_field.through in between and _may_lose_members(relation, model, deleted, origin):
                         gone = {registration.key_of(row) for row in collector.data.get(model, ())}
-                        cuts.append((label, one.name, gone))
+                        cuts.append((label, relation.name, gone))
         yield
         if state is not None:  # afterwards: a receiver of pre_delete may still read the members and take them out
             for cut in cuts:
@@ -172,7 +172,7 @@ def _may_lose_members(
         return False  # the members of an object that is deleted go with it
     through: Any = relation.remote_field.through
     pointed_to = {field.related_model for field in through._meta.fields if field.related_model}
-    if any(issubclass(model, one) for one in pointed_to) or origin is through or origin not in deleted:
+    if any(issubclass(model, target) for target in pointed_to) or origin is through or origin not in deleted:
         return True
     # Rows of django-taggit point to their objects by type and key. So they go with those, or with their tag.
     return not deleted.isdisjoint(pointed_to)
@@ -197,17 +197,17 @@ def _read_pointing(
 @cache
 def _nulled_fields(model: type[models.Model]) -> tuple[ForeignKey, ...]:
     """The foreign keys to a concrete model that a deletion changes. A parent's rows have their own."""
-    found: list[Any] = [one for one in model._meta.get_fields(include_hidden=True) if one.auto_created]
-    keys = [one for one in found if not one.concrete and (one.one_to_many or one.one_to_one)]
-    own = [one for one in keys if one.model._meta.concrete_model is model]  # or a proxy of it
-    return tuple(one.field for one in own if one.on_delete not in _UNCHANGED)
+    reverse: list[Any] = [field for field in model._meta.get_fields(include_hidden=True) if field.auto_created]
+    keys = [relation for relation in reverse if not relation.concrete and (relation.one_to_many or relation.one_to_one)]
+    own = [relation for relation in keys if relation.model._meta.concrete_model is model]  # or a proxy of it
+    return tuple(relation.field for relation in own if relation.on_delete not in _UNCHANGED)
 
 
 @cache
 def _models_between() -> frozenset[Any]:
     """The models of the rows that many-to-many relations consist of."""
-    relations = [one for model in apps.get_models() for one in model._meta.many_to_many]
-    return frozenset(one.remote_field.through for one in relations if one.remote_field.through is not None)
+    relations = [relation for model in apps.get_models() for relation in model._meta.many_to_many]
+    return frozenset(field.remote_field.through for field in relations if field.remote_field.through is not None)
 
 
 def forget_models() -> None:
@@ -233,6 +233,6 @@ def _read_relations(prechanges: Iterable[PrechangeState], relations: Collection[
     known = list(prechanges)
     for relation in relations:
         lacking = [prechange for prechange in known if prechange.lacks(relation)]
-        models.prefetch_related_objects([one.row for one in lacking if one.row is not None], relation)
+        models.prefetch_related_objects([state.row for state in lacking if state.row is not None], relation)
         for prechange in lacking:
             prechange.known.add(relation)

@@ -89,7 +89,7 @@ class Receivers:
         if raw or not self._is_wanted(using):
             return
         # A receiver of the project may have assigned another one meanwhile.
-        values = [one for one in self._assigned(instance, save.get("update_fields")) if one not in noted.values]
+        values = [value for value in self._assigned(instance, save.get("update_fields")) if value not in noted.values]
         self._record(noted.keys | self._keys(values, using), using, noted.state)
 
     def before_deletion(

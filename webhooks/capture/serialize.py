@@ -91,7 +91,7 @@ def reread_all(
     many-to-many ``relations`` of a single object are read in the same round trip, if the driver can do that.
     """
     model = registration.model
-    found: dict[str, models.Model] = {}
+    instances: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
         rows, first = registration.rows(using), list[Statement]()
         if lock and can_lock(using, model):
@@ -111,13 +111,13 @@ def reread_all(
         has_own = registration.queryset or model._meta.base_manager_name
         members = prepare_members(model, chunk[0], using, relations) if is_single and not has_own else []
         if first or members:
-            found |= registration.by_pk(_read_together(using, first, rows, members))
+            instances |= registration.by_pk(_read_together(using, first, rows, members))
         else:
-            found |= registration.by_pk(rows)
+            instances |= registration.by_pk(rows)
         if model._meta.base_manager_name and not registration.queryset:
-            hidden = [pk for pk in chunk if key_text(pk) not in found]  # by that manager, or deleted
-            found |= registration.by_pk(snapshots.rows_query(model, hidden, using, lock) if hidden else ())
-    return found
+            hidden = [pk for pk in chunk if key_text(pk) not in instances]  # by that manager, or deleted
+            instances |= registration.by_pk(snapshots.rows_query(model, hidden, using, lock) if hidden else ())
+    return instances
 
 
 def _read_together(
@@ -125,12 +125,12 @@ def _read_together(
 ) -> list[models.Model]:
     """Execute some statements, and read rows. If they are one row, read the members of its relations, too."""
     prepared = PreparedRead(rows)
-    statements = [*first, prepared.statement, *(one.prepared.statement for one in members)]
-    found = fetch_each(using, *statements)[len(first) :]
-    objects = prepared.objects(found[0])
+    statements = [*first, prepared.statement, *(member.prepared.statement for member in members)]
+    results = fetch_each(using, *statements)[len(first) :]
+    objects = prepared.objects(results[0])
     for instance in objects:
-        for one, given in zip(members, found[1:], strict=True):
-            one.keep(instance, given)
+        for member, given in zip(members, results[1:], strict=True):
+            member.keep(instance, given)
     return objects
 
 
@@ -143,8 +143,8 @@ def reread_stored(label: str, object_id: str) -> tuple[Registration, models.Mode
     registration = registry.registration_by_label(label)
     if registration is None:
         raise NotRegistered(_("%(model)s is not registered any more") % {"model": label})
-    found = reread_all(registration, [registration.normalize_pk(object_id)], Event.objects.db, lock=True)
-    return registration, next(iter(found.values()), None)
+    instances = reread_all(registration, [registration.normalize_pk(object_id)], Event.objects.db, lock=True)
+    return registration, next(iter(instances.values()), None)
 
 
 def exists(change: Change, using: str) -> bool:
@@ -212,12 +212,12 @@ def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
     A hook that fails, takes longer than ``SERIALIZE_TIMEOUT`` or returns too much is logged, and its keys are left out:
     they are an extra, and the change must reach the receiver all the same.
     """
-    if not (found := hooks.listed("payload_context")):
+    if not (listed := hooks.listed("payload_context")):
         return {}
     change = hooks.CapturedChange(*(columns.get(name, "") for name in OF_CHANGE))
     room = conf.payload_bytes - len(change.data_json) - len(columns.get("snapshots", ""))
     first, context, text = monotonic(), dict[str, Any](), ""
-    for hook in found:
+    for hook in listed:
         began = monotonic()
         message = "The hook %s failed, so the payload of %s %s goes without its context"
         with log_errors(using, message, hook.name, change.object_type, change.object_id), MergedSavepoint(using):
@@ -234,10 +234,10 @@ def context_columns(columns: Mapping[str, Any], using: str) -> dict[str, str]:
 
 def trace_columns(columns: Mapping[str, Any]) -> dict[str, str | None]:
     """The column ``trace`` of a new Event with these columns, from the hooks. Empty if there is no such hook."""
-    if not (found := hooks.listed("trace_context")):
+    if not (listed := hooks.listed("trace_context")):
         return {}
     change = hooks.CapturedChange(*(columns.get(name, "") for name in OF_CHANGE))
-    traces = (clean(str(hook.call(change) or ""), TRACE_LENGTH) for hook in found)
+    traces = (clean(str(hook.call(change) or ""), TRACE_LENGTH) for hook in listed)
     return {"trace": next(filter(None, traces), None)}
 
 
@@ -260,10 +260,10 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
     fail.
     """
     relations = _relations_shown(change.registration, serializers)
-    found = reread_all(change.registration, [change.pk], state.using, change.needs_lock, relations)
-    if not found:
+    instances = reread_all(change.registration, [change.pk], state.using, change.needs_lock, relations)
+    if not instances:
         return None
-    [instance] = found.values()  # under the key as its field spells it
+    [instance] = instances.values()  # under the key as its field spells it
     serialized = SerializedObject(change.registration.name_of(instance))
     for name in serializers:
         try:
@@ -281,13 +281,13 @@ def serialize_object(state: TransactionState, change: Change, serializers: Seque
 
 def _relations_shown(registration: Registration, serializers: Sequence[str]) -> list[str]:
     """The many-to-many relations that any of these serializers shows. A serializer that fails adds none."""
-    found = set[str]()
+    relations = set[str]()
     for name in serializers:
         try:
-            found.update(snapshots.relations_shown(registration, name))
+            relations.update(snapshots.relations_shown(registration, name))
         except Exception as error:
             reraise_job_timeout(error)  # it is reported when it serializes the object
-    return sorted(found)
+    return sorted(relations)
 
 
 def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:
@@ -298,7 +298,7 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
     by_model: dict[Registration, list[Change]] = defaultdict(list)
     for change in changes:
         by_model[change.registration].append(change)
-    found: dict[Key, SerializedObject | None] = {}
+    serialized: dict[Key, SerializedObject | None] = {}
     for registration, group in by_model.items():
         lock = any(change.needs_lock for change in group)
         instances = reread_all(registration, [change.pk for change in group], state.using, lock)
@@ -309,11 +309,11 @@ def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Ke
         for change in group:
             if instance := instances.get(key_text(change.pk)):
                 payloads = {name: _serialize(state, change, instance, name) for name in names}
-                found[change.key] = SerializedObject(registration.name_of(instance), payloads)
+                serialized[change.key] = SerializedObject(registration.name_of(instance), payloads)
             else:
                 # Deleted, unless the field of its key spells it in another way.
-                found[change.key] = None if is_complete else serialize_object(state, change, names)
-    return found
+                serialized[change.key] = None if is_complete else serialize_object(state, change, names)
+    return serialized
 
 
 def serialize_or_failed(state: TransactionState, change: Change) -> SerializedObject | None:

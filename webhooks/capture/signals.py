@@ -197,8 +197,8 @@ def _record_saved(
 
 def _saved(sender: Model, instance: models.Model) -> dict[Registration, list[Any]]:
     """The key of the instance and of each row that it inherits. None if a receiver has deleted the instance itself."""
-    keys = {one: _key(one, instance) for one in registry.registrations_touched(sender)}
-    return {one: [key] for one, key in keys.items() if has_key(key)}
+    keys = {registration: _key(registration, instance) for registration in registry.registrations_touched(sender)}
+    return {registration: [key] for registration, key in keys.items() if has_key(key)}
 
 
 def _action_of(created: bool) -> Action:
@@ -302,7 +302,7 @@ class RelationEdit:
         self, through: Any, holders: type[models.Model], instance: models.Model, reverse: bool, using: str
     ) -> None:
         # Several only if fields share their ``through``: Django does not say which of them is edited.
-        self._fields: list[Any] = [one for one in holders._meta.many_to_many if one.remote_field.through is through]
+        self._fields: list[Any] = [m2m for m2m in holders._meta.many_to_many if m2m.remote_field.through is through]
         self._declared_by = self._fields[0].model
         self._holders = holders
         self._instance = instance
@@ -312,7 +312,7 @@ class RelationEdit:
 
     def changed(self, action: str, pk_set: set[Any] | None) -> dict[Registration, list[Any]]:
         """The primary keys of the changed objects by registration."""
-        touched = [one for one in registry.registrations_touched(self._holders) if self.names(one)]
+        touched = [registered for registered in registry.registrations_touched(self._holders) if self.names(registered)]
         is_empty = pk_set is not None and not pk_set  # None: all are cleared, or a sender by hand does not say which
         if not touched or is_empty:
             return {}
@@ -322,7 +322,7 @@ class RelationEdit:
 
     def names(self, registration: Registration) -> list[str]:
         """The names of the relation's fields on a registered model. A parent may lack a field of its child."""
-        held = {one.name for one in registration.model._meta.many_to_many}
+        held = {relation.name for relation in registration.model._meta.many_to_many}
         return [field.name for field in self._fields if field.name in held]
 
     def mirror(self, pks: set[Any]) -> None:
@@ -370,8 +370,8 @@ class RelationEdit:
 
     def _read_pks(self, model: type[models.Model], condition: Q) -> list[Any]:
         with savepoint(self._using):
-            found: models.QuerySet[Any] = models.QuerySet(model, using=self._using).filter(condition).order_by()
-            return list(found.values_list("pk", flat=True))
+            rows: models.QuerySet[Any] = models.QuerySet(model, using=self._using).filter(condition).order_by()
+            return list(rows.values_list("pk", flat=True))
 
 
 def _joins_both_ends(field: models.ManyToManyField[Any, Any]) -> bool:

@@ -78,7 +78,7 @@ class Filters:
 
     def ignores_all(self, usernames: Collection[str]) -> bool:
         """Whether the webhook ignores the changes of all these users."""
-        return bool(self.excluded_usernames) and all(one in self.excluded_usernames for one in usernames)
+        return bool(self.excluded_usernames) and all(username in self.excluded_usernames for username in usernames)
 
     @cached_property
     def needs_prechange(self) -> bool:
@@ -118,14 +118,14 @@ class Subscriptions:
 
     def concerns(self, model: type[models.Model]) -> bool:
         """Whether a webhook wants changes of a model, or would want them if it were enabled."""
-        found = self._concerns.get(model)
-        if found is None:
+        is_concerned = self._concerns.get(model)
+        if is_concerned is None:
             disabled = {object_type for object_type, _ in self.disabled or ()}
             touched = {registration.label for registration in registry.registrations_touched(model)}
-            found = not touched.isdisjoint(self.object_types | disabled)
+            is_concerned = not touched.isdisjoint(self.object_types | disabled)
             if touched:  # else the model may be registered later
-                self._concerns[model] = found
-        return found
+                self._concerns[model] = is_concerned
+        return is_concerned
 
     def has_subscribers(self, model: type[models.Model]) -> bool:
         """Whether a webhook wants changes of a model, or of the models that it inherits rows from."""
@@ -166,10 +166,10 @@ class Subscriptions:
 
     def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
         """These webhooks by the names of their serializers; the default one is empty, and first."""
-        found: dict[str, list[int]] = defaultdict(list)
+        by_name: dict[str, list[int]] = defaultdict(list)
         for webhook_id in webhook_ids:
-            found[self.filters[webhook_id].serializer if webhook_id in self.filters else ""].append(webhook_id)
-        return dict(sorted(found.items()))
+            by_name[self.filters[webhook_id].serializer if webhook_id in self.filters else ""].append(webhook_id)
+        return dict(sorted(by_name.items()))
 
     def serializers(self, object_type: str) -> list[str]:
         """The names of the serializers that webhooks use for any change of "dcim.site"."""
@@ -227,7 +227,7 @@ def current(using: str) -> Subscriptions:
 
 def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
     """Read the subscriptions, without the cache. ``fingerprint`` was read before them, ``with_names`` or without."""
-    found = Subscriptions(disabled={} if conf.keeps_skips else None)
+    subscriptions = Subscriptions(disabled={} if conf.keeps_skips else None)
     labels_by_pk: dict[int, list[str]] = defaultdict(list)
     has_locks = is_postgresql(using)
     with transaction.atomic(using) if has_locks else nullcontext():
@@ -245,20 +245,20 @@ def read(using: str, fingerprint: str, with_names: bool) -> Subscriptions:
     for webhook in webhooks:
         filters = Filters.of(webhook)
         if filters != Filters(webhook.pk):
-            found.filters[webhook.pk] = filters
+            subscriptions.filters[webhook.pk] = filters
         labels = labels_by_pk[webhook.pk]
         wanted: list[Wanted] = [(label, action) for label in labels for action in webhook.actions]
         wanted += [("", name) for name in dict.fromkeys(_names(webhook.custom_events))]
         if webhook.enabled:
             for change in wanted:
-                found.by_change.setdefault(change, []).append(webhook.pk)
-        elif found.disabled is not None:
+                subscriptions.by_change.setdefault(change, []).append(webhook.pk)
+        elif subscriptions.disabled is not None:
             refusal = refusal_of_disabled(webhook)
             for change in wanted:
-                found.disabled.setdefault(change, {})[webhook.pk] = refusal
-    has_unknown_model = not all(map(registry.registration_by_label, found.object_types))
+                subscriptions.disabled.setdefault(change, {})[webhook.pk] = refusal
+    has_unknown_model = not all(map(registry.registration_by_label, subscriptions.object_types))
     is_final = is_same and has_unknown_model == with_names
-    return replace(found, has_unknown_model=has_unknown_model, fingerprint=fingerprint if is_final else None)
+    return replace(subscriptions, has_unknown_model=has_unknown_model, fingerprint=fingerprint if is_final else None)
 
 
 def refusal_of_disabled(webhook: Webhook) -> Refusal:

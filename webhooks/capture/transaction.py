@@ -273,8 +273,8 @@ class TransactionState:
     def is_open(self) -> bool:
         """Whether it is registered, and Django neither called it nor dropped it yet."""
         # A loop, because each change asks several times. Few callbacks are older than this one.
-        for callback in self.connection.run_on_commit:  # noqa: SIM110
-            if callback[1] is self:
+        for entry in self.connection.run_on_commit:  # noqa: SIM110
+            if entry[1] is self:
                 return True
         return False
 
@@ -301,7 +301,7 @@ class TransactionState:
             actor = self._last_actor  # a request may be large, and a transaction may have many objects
         self._last_actor = actor
         if history.actors:
-            actors = (*(one for one in history.actors if one != actor), actor)
+            actors = (*(earlier for earlier in history.actors if earlier != actor), actor)
             self.edit(history, action=change.action, actors=actors)
         else:
             history.actors = (actor,)
@@ -460,9 +460,9 @@ def _block_by_hand(connection: BaseDatabaseWrapper) -> object:
 def _drop_ended_states(callbacks: list[Any]) -> None:
     """Keep one wake-up in place of the states of ended blocks. After ``set_autocommit(False)``, Django keeps callbacks
     until autocommit is on again."""
-    ended = [one for one in callbacks if isinstance(one[1], TransactionState) and not one[1].has_calls]
-    callbacks[:] = [one for one in callbacks if one not in ended]
-    if any(state.has_events for _, state, _ in ended) and not any(one[1] is wake_up for one in callbacks):
+    ended = [entry for entry in callbacks if isinstance(entry[1], TransactionState) and not entry[1].has_calls]
+    callbacks[:] = [entry for entry in callbacks if entry not in ended]
+    if any(state.has_events for _, state, _ in ended) and not any(entry[1] is wake_up for entry in callbacks):
         callbacks.append((set(), wake_up, False))
 
 

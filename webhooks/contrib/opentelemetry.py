@@ -91,7 +91,7 @@ def _traceparent(context: Context | None) -> str | None:
 
 def _attributes(request: PreparedRequest) -> Mapping[str, str | int]:
     """No URL: its path and query may hold a secret."""
-    found: dict[str, str | int] = {
+    attributes: dict[str, str | int] = {
         "messaging.system": "webhooks",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
@@ -101,4 +101,4 @@ def _attributes(request: PreparedRequest) -> Mapping[str, str | int]:
         "http.request.method": request.method,
         "server.address": urlsplit(request.url).hostname or "",
     }
-    return found | ({"server.port": port} if (port := urlsplit(request.url).port) else {})
+    return attributes | ({"server.port": port} if (port := urlsplit(request.url).port) else {})

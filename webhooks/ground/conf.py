@@ -336,7 +336,7 @@ class Settings:
         if not isinstance(value, Mapping):
             return [("", f"must be a dictionary, not a {type(value).__name__}")]  # its content may hold secrets
         invalid = [setting for key, setting in self.by_key.items() if not self.is_valid(key)]
-        return [(one.key, one.phrase if one.is_secret else f"{one.phrase}, not {value[one.key]!r}") for one in invalid]
+        return [(key.key, key.phrase if key.is_secret else f"{key.phrase}, not {value[key.key]!r}") for key in invalid]
 
     def is_valid(self, key: str) -> bool:
         """Whether the setting is valid as it is, or not given."""

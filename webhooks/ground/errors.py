@@ -42,14 +42,14 @@ def about(*, webhook: object = "", delivery: object = "", event: int | None = No
 
     Under a name that no project has: ``logging`` raises KeyError for an attribute that a project's factory of records
     has set."""
-    found = {"webhook": one_line(str(webhook)), "delivery": str(delivery), "event": event, "kind": str(kind)}
-    return {ABOUT: found}
+    shown = {"webhook": one_line(str(webhook)), "delivery": str(delivery), "event": event, "kind": str(kind)}
+    return {ABOUT: shown}
 
 
 def get_logger(name: str) -> logging.Logger:
     """The logger of a module, with each message on one line: a line break in a name could imitate another record."""
     logger = logging.getLogger(name)
-    if not any(isinstance(one, OneLine) for one in logger.filters):
+    if not any(isinstance(listed, OneLine) for listed in logger.filters):
         logger.addFilter(OneLine())
     return logger
 
@@ -61,7 +61,7 @@ class OneLine(logging.Filter):
         given = vars(record).pop(ABOUT, {})
         vars(record).update(NOTHING | vars(record) | given)
         if isinstance(record.args, tuple):
-            record.args = tuple(one if isinstance(one, int | float) else one_line(str(one)) for one in record.args)
+            record.args = tuple(arg if isinstance(arg, int | float) else one_line(str(arg)) for arg in record.args)
         if record.exc_info and not record.exc_text:
             trace = logging.Formatter().formatException(record.exc_info)
             record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))

@@ -58,7 +58,7 @@ def parse(text: str) -> dict[str, str]:
     if len(lines) > MAX_HEADERS:
         too_many = gettext("There are %(count)d headers; %(most)d are the most.")
         raise ValueError(too_many % {"count": len(lines), "most": MAX_HEADERS})
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     names = set()
     for number, line in lines:
         name, colon, value = (part.strip(_SPACE) for part in line.partition(":"))
@@ -77,8 +77,8 @@ def parse(text: str) -> dict[str, str]:
         if name.lower() in names:
             raise ValueError(gettext("Line %(number)d: %(name)s is there twice.") % {"number": number, "name": name})
         names.add(name.lower())
-        found[name] = value
-    return found
+        headers[name] = value
+    return headers
 
 
 def merged(fields: Mapping[str, str], lines: str) -> dict[str, str]:

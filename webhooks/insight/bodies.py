@@ -18,8 +18,8 @@ def sent_bodies(delivery: Delivery, attempts: Collection[Attempt]) -> dict[str, 
     """
     plain = payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
     kinds = {attempt.body_kind for attempt in attempts}
-    found = [plain.body(kind == BodyKind.FORM) for kind in kinds & {BodyKind.PAYLOAD, BodyKind.FORM}]
+    made = [plain.body(kind == BodyKind.FORM) for kind in kinds & {BodyKind.PAYLOAD, BodyKind.FORM}]
     if stored := {attempt.body_sha256 for attempt in attempts if attempt.body_kind in STORED_BODIES}:
         bodies = Body.objects.filter(delivery=delivery, sha256__in=stored)
-        found += map(zlib.decompress, bodies.values_list("content", flat=True))
-    return {hashlib.sha256(body).hexdigest(): body for body in found}
+        made += map(zlib.decompress, bodies.values_list("content", flat=True))
+    return {hashlib.sha256(body).hexdigest(): body for body in made}

@@ -113,10 +113,10 @@ def failed_groups(webhooks: Collection[int], statement: Statement) -> list[Faile
     """The failed deliveries of these webhooks by webhook and reason, the most first. Read it with ``index_plans``."""
     using = Delivery.objects.db
     _, chosen_param = among_sql(using, webhooks)
-    found = fetch_all(using, statement[0], [chosen_param, *statement[1]])
+    rows = fetch_all(using, statement[0], [chosen_param, *statement[1]])
     groups = [
         FailedGroup(webhook, kind, count, stored_time(since), stored_time(last), bool(is_current))
-        for webhook, kind, count, since, last, is_current in found
+        for webhook, kind, count, since, last, is_current in rows
         if count and since and last
     ]
     return sorted(groups, key=lambda group: -group.count)

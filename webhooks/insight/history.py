@@ -142,9 +142,17 @@ def _publish(entries: Iterable[HistoryEntry], is_stored: bool) -> None:
             logger.exception('WEBHOOKS["HISTORY"]: %s failed', conf.history)
     elif is_stored:
         return
-    for one in entries:
-        kind, details = one.model._meta.verbose_name_raw, f": {one.message}" if one.message else ""
-        logger.info("History: %s %s %s “%s”%s", one.username, one.verb, kind, one.name, details, extra=_about(one))
+    for change in entries:
+        kind, details = change.model._meta.verbose_name_raw, f": {change.message}" if change.message else ""
+        logger.info(
+            "History: %s %s %s “%s”%s",
+            change.username,
+            change.verb,
+            kind,
+            change.name,
+            details,
+            extra=_about(change),
+        )
 
 
 def _about(entry: HistoryEntry) -> dict[str, Any]:
@@ -161,8 +169,8 @@ def newest_of_webhooks(webhooks: Collection[int]) -> Any:
     entries = _all_log_entries()
     if not webhooks or not entries:
         return []
-    found = entries.filter(content_type=ContentType.objects.get_for_model(Webhook), object_id__in=map(str, webhooks))
-    return found.select_related("user").order_by("-action_time")[:50]
+    logged = entries.filter(content_type=ContentType.objects.get_for_model(Webhook), object_id__in=map(str, webhooks))
+    return logged.select_related("user").order_by("-action_time")[:50]
 
 
 def user_named(username: str) -> Any:
@@ -186,7 +194,9 @@ def _all_log_entries() -> Any:
 def field_values(row: models.Model) -> dict[str, Any]:
     """The values of a row's fields, many-to-many fields included."""
     values = {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields}
-    related = {field.name: sorted(one.pk for one in getattr(row, field.name).all()) for field in row._meta.many_to_many}
+    related = {
+        field.name: sorted(item.pk for item in getattr(row, field.name).all()) for field in row._meta.many_to_many
+    }
     return values | related
 
 

@@ -110,25 +110,25 @@ class Overview:
 
 def read_overview(user: Any) -> Overview:
     """Read the overview as far as the user may see it."""
-    found = read_for_alarms(user)
-    keys = [row.pk for row in found.webhooks]
-    if found.has_more_webhooks:
+    overview = read_for_alarms(user)
+    keys = [row.pk for row in overview.webhooks]
+    if overview.has_more_webhooks:
         keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
-    found.recent, found.recent_by_webhook = statistics.recent(keys)
-    found.hours = statistics.by_hour(keys)
+    overview.recent, overview.recent_by_webhook = statistics.recent(keys)
+    overview.hours = statistics.by_hour(keys)
     with index_plans(Delivery.objects.db):
-        found.newest_failed = _newest_failed(permissions.visible_queue(user))
+        overview.newest_failed = _newest_failed(permissions.visible_queue(user))
     open_runs = Run.objects.filter(state__in=OPEN_RUN_STATES)
-    found.runs = tuple(permissions.allowed(user, "view", open_runs)[:MAX_RUNS])
-    return found
+    overview.runs = tuple(permissions.allowed(user, "view", open_runs)[:MAX_RUNS])
+    return overview
 
 
 def read_for_alarms(user: Any) -> Overview:
     """Read what alarms need, as far as the user may see it: no statistics, runs and newest deliveries."""
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
-    found = Overview(hidden=tuple(what for what, may_see in sees.items() if not may_see))
-    found.hides_some_webhooks = permissions.is_restricted(user) and not permissions.may_all(user, "view", Webhook)
-    found.undispatched, found.undispatched_since = _undispatched(user)
+    overview = Overview(hidden=tuple(what for what, may_see in sees.items() if not may_see))
+    overview.hides_some_webhooks = permissions.is_restricted(user) and not permissions.may_all(user, "view", Webhook)
+    overview.undispatched, overview.undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
         rows = _webhooks(user)
         if len(rows) > MAX_WEBHOOKS:
@@ -139,16 +139,16 @@ def read_for_alarms(user: Any) -> Overview:
             failed[group.webhook_id] += group.count
         for row in rows:
             row.failed = failed[row.pk]
-        found.counts, found.failed_events, found.being_deleted = _counts(user, failed.total())
+        overview.counts, overview.failed_events, overview.being_deleted = _counts(user, failed.total())
         events = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
-        found.newest_failed_events = tuple(events.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
-    found.webhooks, found.has_more_webhooks = rows[:MAX_WEBHOOKS], len(rows) > MAX_WEBHOOKS
-    found.failed_groups = tuple(groups)
-    found.last_sweep, found.backlog = Sweep.objects.values_list("swept_at", "backlog").first() or (None, 0)
-    found.obstacle = partitions.obstacle(Delivery.objects.db) if found.backlog else ""
-    found.silences = read_silences(found.webhooks)
-    found.labels_without_models = tuple(registry.labels_without_models(conf.models))
-    return found
+        overview.newest_failed_events = tuple(events.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
+    overview.webhooks, overview.has_more_webhooks = rows[:MAX_WEBHOOKS], len(rows) > MAX_WEBHOOKS
+    overview.failed_groups = tuple(groups)
+    overview.last_sweep, overview.backlog = Sweep.objects.values_list("swept_at", "backlog").first() or (None, 0)
+    overview.obstacle = partitions.obstacle(Delivery.objects.db) if overview.backlog else ""
+    overview.silences = read_silences(overview.webhooks)
+    overview.labels_without_models = tuple(registry.labels_without_models(conf.models))
+    return overview
 
 
 def _undispatched(user: Any) -> tuple[int, datetime | None]:
@@ -189,8 +189,8 @@ def _counts(user: Any, known_failed: int) -> tuple[dict[State, int], int, int]:
     ``known_failed`` deliveries are counted already.
     """
     states = COUNTED if known_failed <= TOTAL_CAP else COUNTED[:-1]
-    [found] = fetch_all(Delivery.objects.db, *_built(_counts_sql, user, states))
-    *counted, events, webhooks, sending = map(int, found)
+    [row] = fetch_all(Delivery.objects.db, *_built(_counts_sql, user, states))
+    *counted, events, webhooks, sending = map(int, row)
     known = {State.FAILED: known_failed, State.SENDING: sending}
     return known | dict(zip(states, counted, strict=True)), events, webhooks
 

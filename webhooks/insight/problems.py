@@ -73,7 +73,7 @@ def look(**kwargs: Any) -> None:
         now |= _away(now, row.problems, began_at)
         if len(alarms) >= MAX_ALARMS:
             now = row.problems | now  # others may still be there
-        announced = [key for key, one in now.items() if one["is_announced"]]
+        announced = [key for key, known_problem in now.items() if known_problem["is_announced"]]
         began = [key for key in announced if not _is_announced(row.problems, key)]
         ended = [key for key in row.problems if _is_announced(row.problems, key) and not _is_announced(now, key)]
         hooks.announce("problem_began", using, lambda: [_noticed(now[key]) for key in began])
@@ -88,11 +88,11 @@ def look(**kwargs: Any) -> None:
 
 def _known(alarms: Iterable[Alarm], before: Known) -> Known:
     """These alarms and what follows from them, as they are now."""
-    found: Known = {}
+    noticed: Known = {}
     for root in alarms:
         family = (root, *problems_of(root.consequences))
         is_news = root.webhook_id is None or not any(
-            one.problem == root.problem and _is_announced(before, _key(one)) for one in family
+            member.problem == root.problem and _is_announced(before, _key(member)) for member in family
         )  # of webhooks that fail alike, another one may become the first
         for alarm in family:
             key = _key(alarm)
@@ -101,22 +101,22 @@ def _known(alarms: Iterable[Alarm], before: Known) -> Known:
             seen_since = known["since"] if goes_on else to_utc(timezone.now()).isoformat()
             since = to_utc(alarm.since).isoformat() if alarm.since else seen_since
             new = NoticedProblem(alarm.problem, alarm.level, alarm.text, alarm.remedy, alarm.webhook_id, since, key)
-            is_announced = (alarm is root and is_news) or _is_announced(before, key) or _is_announced(found, key)
+            is_announced = (alarm is root and is_news) or _is_announced(before, key) or _is_announced(noticed, key)
             returns = known["returns"] + bool(known["away_since"]) if known else 0
-            found[key] = asdict(new) | {"is_announced": is_announced, "away_since": None, "returns": returns}
-    return found
+            noticed[key] = asdict(new) | {"is_announced": is_announced, "away_since": None, "returns": returns}
+    return noticed
 
 
 def _away(now: Known, before: Known, at: datetime) -> Known:
     """The announced problems that are not there now, but were so in the last ``QUIET`` seconds."""
-    found: Known = {}
-    for key, one in before.items():
-        since = one["away_since"] or at.isoformat()
-        is_kept = one["is_announced"] or one["away_since"]
+    still_known: Known = {}
+    for key, known_problem in before.items():
+        since = known_problem["away_since"] or at.isoformat()
+        is_kept = known_problem["is_announced"] or known_problem["away_since"]
         if key not in now and is_kept and (at - datetime.fromisoformat(since)).total_seconds() < QUIET:
-            is_announced = one["is_announced"] and one["returns"] > 1
-            found[key] = one | {"away_since": since, "is_announced": is_announced}
-    return found
+            is_announced = known_problem["is_announced"] and known_problem["returns"] > 1
+            still_known[key] = known_problem | {"away_since": since, "is_announced": is_announced}
+    return still_known
 
 
 def _key(alarm: Alarm) -> str:
@@ -129,4 +129,4 @@ def _is_announced(known: Known, key: str) -> bool:
 
 
 def _noticed(stored: dict[str, Any]) -> NoticedProblem:
-    return NoticedProblem(**{one.name: stored[one.name] for one in fields(NoticedProblem)})
+    return NoticedProblem(**{field.name: stored[field.name] for field in fields(NoticedProblem)})

@@ -69,7 +69,7 @@ class Silence:
 def read_silences(webhooks: Collection[Any]) -> dict[int, Silence]:
     """The silences of these webhooks by id, of the enabled ones that have any."""
     silences = read_unregistered(webhooks)
-    judged = [one for one in webhooks if one.enabled and one.has_filters and one.last_success_at]
+    judged = [webhook for webhook in webhooks if webhook.enabled and webhook.has_filters and webhook.last_success_at]
     for pk, skipping in _skipping(judged).items():
         silences[pk] = replace(silences.get(pk, Silence()), skipping=skipping)
     return silences
@@ -82,13 +82,13 @@ def read_unregistered(webhooks: Collection[Any]) -> dict[int, Silence]:
         return {}
     models = _unregistered_models([webhook.pk for webhook in enabled])
     events = {webhook.pk: _unregistered_events(webhook) for webhook in enabled}
-    found = {pk: Silence(tuple(models.get(pk, ())), events[pk]) for pk in events}
-    return {pk: silence for pk, silence in found.items() if silence != Silence()}
+    silences = {pk: Silence(tuple(models.get(pk, ())), events[pk]) for pk in events}
+    return {pk: silence for pk, silence in silences.items() if silence != Silence()}
 
 
 def _unregistered_events(webhook: Any) -> tuple[str, ...]:
     known = registry.custom_events(registry.reserved_for(webhook.identifier)) if webhook.custom_events else {}
-    return tuple(one for one in webhook.custom_events if one not in known)
+    return tuple(custom_event for custom_event in webhook.custom_events if custom_event not in known)
 
 
 def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:
@@ -97,11 +97,11 @@ def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:
     chosen = chosen.annotate(label=Concat("contenttype__app_label", Value("."), "contenttype__model"))
     # All webhooks together may have thousands of models, and mostly none is missing.
     missing = set(chosen.order_by().values_list("label", flat=True).distinct()) - registry.registered_models().keys()
-    found = defaultdict[int, list[str]](list)
+    unregistered = defaultdict[int, list[str]](list)
     if missing:
         for pk, label in chosen.filter(label__in=missing).order_by("label").values_list("webhook_id", "label"):
-            found[pk].append(label)
-    return dict(found)
+            unregistered[pk].append(label)
+    return dict(unregistered)
 
 
 # Skips
@@ -115,15 +115,15 @@ def _skipping(webhooks: Sequence[Webhook]) -> dict[int, Skipping]:
         sent = _last_sent(looked_at) if looked_at else {}
         rows = list(_since_last_sent(looked_at, sent)) if looked_at else []
     filters = Rule.filters()
-    found = {
+    silences = {
         row.pk: Skipping(row.rule, row.since, row.skipped)
         for row in rows
         if row.rule == row.other_rule
         and row.rule in filters
         and is_surprising(row.skipped, min(WINDOW, sent[row.pk].sent), row.before)
     }
-    edits = _edits({pk: one.since for pk, one in found.items()})
-    return {pk: replace(one, edit=edits.get(pk, "")) for pk, one in found.items()}
+    edits = _edits({pk: silence.since for pk, silence in silences.items()})
+    return {pk: replace(silence, edit=edits.get(pk, "")) for pk, silence in silences.items()}
 
 
 def is_surprising(skipped: int, sent: int, skipped_before: int) -> bool:
@@ -137,7 +137,9 @@ def _skipped_last(webhooks: Sequence[int]) -> list[int]:
     """The webhooks with a skip that is newer than their last delivery: all of them if they skip everything."""
     if not webhooks:
         return []
-    skips, deliveries = (one.filter(webhook=OuterRef("pk")).order_by("-pk") for one in (Skip.objects, Delivery.objects))
+    skips, deliveries = (
+        rows.filter(webhook=OuterRef("pk")).order_by("-pk") for rows in (Skip.objects, Delivery.objects)
+    )
     newest = Webhook.objects.filter(pk__in=webhooks).annotate(
         skip=Subquery(skips.values("pk")[:1]), delivery=Subquery(deliveries.values("pk")[:1])
     )
@@ -187,10 +189,10 @@ def _since_last_sent(webhooks: Sequence[int], sent: Mapping[int, Any]) -> QueryS
 
 def _edits(begun: Mapping[int, datetime]) -> dict[int, str]:
     """The last edit of each webhook before it began to skip, such as "02:11 jstretch: Changed Conditions."."""
-    found = dict[int, str]()
+    edits = dict[int, str]()
     for entry in history.newest_of_webhooks(set(begun)):
         pk = int(entry.object_id)
         # Tests and pauses have a text, and edits a list of fields.
-        if pk not in found and entry.action_time <= begun[pk] + CLOCKS and entry.change_message.startswith("["):
-            found[pk] = f"{clock_time(entry.action_time)} {entry.user}: {entry.get_change_message()}"
-    return found
+        if pk not in edits and entry.action_time <= begun[pk] + CLOCKS and entry.change_message.startswith("["):
+            edits[pk] = f"{clock_time(entry.action_time)} {entry.user}: {entry.get_change_message()}"
+    return edits

@@ -125,8 +125,8 @@ def recent(webhooks: Collection[int]) -> tuple[Recent, dict[int, Recent]]:
     """The recent attempts of these webhooks in all, and of each."""
     together, by_webhook = Recent(), defaultdict[int, Recent](Recent)
     for (webhook, period, kind), counts in Statistic.objects.recent(webhooks, RATE_MINUTES):
-        for one in (together, by_webhook[webhook]):
-            (one.day if period == Period.HOUR else one.minutes).add(kind, counts)
+        for total in (together, by_webhook[webhook]):
+            (total.day if period == Period.HOUR else total.minutes).add(kind, counts)
     return together, by_webhook
 
 
@@ -178,6 +178,6 @@ def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[
     condition = f"period = {period} AND start >= {first}"
     for (start, kind), counts in Statistic.objects.sums(("start", "error_kind"), webhooks, condition):
         by_start[start].start = datetime.fromtimestamp(start, UTC)
-        for one in (total, by_start[start]):
-            one.add(kind, counts)
+        for bucket in (total, by_start[start]):
+            bucket.add(kind, counts)
     return total, [figures for _, figures in sorted(by_start.items())]

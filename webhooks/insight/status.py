@@ -150,7 +150,7 @@ def with_surroundings(alarms: Sequence[Alarm], backend: Backend) -> list[Alarm]:
     if not any(alarm.since for alarm in alarms):
         return list(alarms)
     webhooks = {alarm.webhook_id for alarm in alarms if alarm.webhook_id and alarm.since}
-    happened = sorted([*_changes(webhooks), *_workers(backend)], key=lambda one: one.at)
+    happened = sorted([*_changes(webhooks), *_workers(backend)], key=lambda happening: happening.at)
     return [replace(alarm, around=_around(alarm, happened)) for alarm in alarms]
 
 
@@ -158,15 +158,19 @@ def _around(alarm: Alarm, happened: Iterable[Happening]) -> tuple[str, ...]:
     if not alarm.since:
         return ()
     first, last = alarm.since - BEFORE, alarm.since + AFTER
-    near = [one for one in happened if first <= one.at <= last + one.noted_after and _concerns(alarm, one)]
-    return tuple(f"{clock_time(one.at)} {one.text}" for one in near[-MAX_NAMED:])
+    near = [
+        happening
+        for happening in happened
+        if first <= happening.at <= last + happening.noted_after and _concerns(alarm, happening)
+    ]
+    return tuple(f"{clock_time(happening.at)} {happening.text}" for happening in near[-MAX_NAMED:])
 
 
-def _concerns(alarm: Alarm, one: Happening) -> bool:
+def _concerns(alarm: Alarm, happening: Happening) -> bool:
     """A deploy restarts the workers, with other settings: that may be why a receiver refuses them."""
-    if one.webhook_id is None:
+    if happening.webhook_id is None:
         return alarm.problem in OF_WORKERS or bool(alarm.error_kind)
-    return alarm.webhook_id == one.webhook_id
+    return alarm.webhook_id == happening.webhook_id
 
 
 def _changes(webhooks: set[int]) -> Iterator[Happening]:

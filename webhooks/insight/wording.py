@@ -173,12 +173,12 @@ def _describe_condition(detail: dict[str, Any]) -> str:
     text = _("The condition wants %(path)s %(wanted)s.")
     if "place" in detail:
         text = _("The condition at %(place)s wants %(path)s %(wanted)s.")
-    found = ""
+    words = ""
     if "problem" in detail:
-        found = sentence(capfirst(detail["problem"]))
+        words = sentence(capfirst(detail["problem"]))
     elif "actual" in detail:
-        found = _("It was %(value)s.") % {"value": _json(detail["actual"])}
-    return f"{text % values} {found}".strip()
+        words = _("It was %(value)s.") % {"value": _json(detail["actual"])}
+    return f"{text % values} {words}".strip()
 
 
 def _json(value: Any) -> str:

@@ -126,8 +126,8 @@ def webhook_named(given: str) -> Webhook:
 
 def moment(text: str) -> str:
     """A time as ``2h`` ago, or in ISO format. Returns the ISO format in UTC."""
-    if found := re.fullmatch(r"(\d{1,5})([mhd])", text):
-        return filter_time(datetime.now(UTC) - timedelta(**{UNITS[found[2]]: int(found[1])}))
+    if match := re.fullmatch(r"(\d{1,5})([mhd])", text):
+        return filter_time(datetime.now(UTC) - timedelta(**{UNITS[match[2]]: int(match[1])}))
     try:
         return filter_time(datetime.fromisoformat(text))
     except ValueError:
@@ -138,9 +138,9 @@ def moment(text: str) -> str:
 ALSO = {"webhook": "Its name will do, too.", "moment": "Write 30m, 2h or 7d for a time ago, or the ISO format."}
 
 
-def help_of(one: Filter) -> str:
+def help_of(declared: Filter) -> str:
     with translation.override("en"):
-        return f"{one.help} {ALSO.get(one.type, '')}".strip()
+        return f"{declared.help} {ALSO.get(declared.type, '')}".strip()
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -152,14 +152,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def add_filter(parser: CommandParser, one: Filter, required: bool) -> None:
+def add_filter(parser: CommandParser, filter_: Filter, required: bool) -> None:
     """Add the option for a filter of a run."""
-    declared = {"dest": one.name, "required": required, "help": help_of(one), **ARGUMENTS.get(one.type, {})}
-    if one.type in ("choice", "choices"):
-        declared["choices"] = [value for value, _label in one.choices()]
-    if one.metavar:
-        declared["metavar"] = one.metavar
-    parser.add_argument(one.command_option, **declared)
+    declared = {"dest": filter_.name, "required": required, "help": help_of(filter_), **ARGUMENTS.get(filter_.type, {})}
+    if filter_.type in ("choice", "choices"):
+        declared["choices"] = [value for value, _label in filter_.choices()]
+    if filter_.metavar:
+        declared["metavar"] = filter_.metavar
+    parser.add_argument(filter_.command_option, **declared)
 
 
 class RunCommand(DatabaseCommand):
@@ -174,9 +174,9 @@ class RunCommand(DatabaseCommand):
         self.help = f"{self._kind.meaning} Workers do it in the background; the command shows their progress."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        for name, one in FILTERS.items():
+        for name, declared in FILTERS.items():
             if name in self._kind.filters:
-                add_filter(parser, one, required=name in self._kind.needed)
+                add_filter(parser, declared, required=name in self._kind.needed)
         if not self._kind.needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
         if self._kind.takes_pending:
@@ -196,8 +196,8 @@ class RunCommand(DatabaseCommand):
                 chosen = Webhook.objects.filter(pk=filters["webhook"])
                 for webhook in webhooks.resume(chosen, self._operator):
                     self.stdout.write(f"Resumed the webhook {one_line(webhook.name)}.")
-        except runs.RunExists as found:
-            raise CommandError(str(found)) from None
+        except runs.RunExists as existing:
+            raise CommandError(str(existing)) from None
         except RefusedFilter as refused:
             option = f"{FILTERS[refused.filter].command_option}: " if refused.filter else ""
             raise CommandError(f"{option}{refused}") from None
@@ -205,35 +205,35 @@ class RunCommand(DatabaseCommand):
         if not options["no_wait"]:
             self._wait(run)
 
-    def _show_preview(self, found: runs.Preview) -> None:
+    def _show_preview(self, preview: runs.Preview) -> None:
         # Such as "12 deliveries and 1 event" for a run that takes both.
-        counts = (found.deliveries, found.events) if len(self._kind.nouns) > 1 else (found.count,)
+        counts = (preview.deliveries, preview.events) if len(self._kind.nouns) > 1 else (preview.count,)
         numbers = " and ".join(map(count_of, counts, self._kind.nouns))
-        if not found.is_complete:
+        if not preview.is_complete:
             numbers = f"At least {numbers}"
-        if found.is_stopped:
+        if preview.is_stopped:
             numbers = f"{numbers}: the count was stopped after {COUNT_SECONDS} s"
-        self.stdout.write(one_line(f"{numbers}. Nothing was changed: this was a dry run. {found.note}".rstrip()))
-        for pk, name in found.sample:
+        self.stdout.write(one_line(f"{numbers}. Nothing was changed: this was a dry run. {preview.note}".rstrip()))
+        for pk, name in preview.sample:
             # A name comes from elsewhere, and would control the terminal.
             self.stdout.write(one_line(f"  {pk}  {name}"))
-        if found.count > len(found.sample):
-            at_least = "" if found.is_complete else "at least "
-            self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")
+        if preview.count > len(preview.sample):
+            at_least = "" if preview.is_complete else "at least "
+            self.stdout.write(f"  and {at_least}{preview.count - len(preview.sample):,} more")
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
-        found = {name: options[name] for name in self._kind.filters if options.get(name) is not None}
-        check_utf8(*found.values())
-        chosen = without_options(found)
+        filters = {name: options[name] for name in self._kind.filters if options.get(name) is not None}
+        check_utf8(*filters.values())
+        chosen = without_options(filters)
         if chosen and options.get("all"):
             raise CommandError("Give either filters or --all.")
         if not chosen and not options.get("all"):
             raise CommandError("Give at least one filter, or --all.")
-        if options.get("resume") and "webhook" not in found:
+        if options.get("resume") and "webhook" not in filters:
             raise CommandError("--resume: give --webhook as well.")
-        if "webhook" in found:
-            found["webhook"] = webhook_named(found["webhook"]).pk
-        return found
+        if "webhook" in filters:
+            filters["webhook"] = webhook_named(filters["webhook"]).pk
+        return filters
 
     def _wait(self, run: Run) -> None:
         has_bar, moved, taken, is_warned = self.stdout.isatty(), time.monotonic(), 0, False

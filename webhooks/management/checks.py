@@ -72,7 +72,7 @@ def _adapted(messages: Callable[..., Iterator[CheckMessage]]) -> Callable[..., l
     @wraps(messages)
     def check(*args: Any, **kwargs: Any) -> list[CheckMessage]:
         with in_english():
-            return [found for message in messages(*args, **kwargs) if (found := _adapt(message)) is not None]
+            return [adapted for message in messages(*args, **kwargs) if (adapted := _adapt(message)) is not None]
 
     return check
 
@@ -94,7 +94,7 @@ def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def _check_setting() -> Iterator[CheckMessage]:
     if unknown := conf.unknown_keys:
         close = {key: get_close_matches(key.upper(), conf.by_key, n=1) for key in unknown}
-        meant = "".join(f"Did you mean {found[0]} instead of {key}? " for key, found in close.items() if found)
+        meant = "".join(f"Did you mean {matches[0]} instead of {key}? " for key, matches in close.items() if matches)
         yield Error(
             f"The setting WEBHOOKS has unknown keys: {', '.join(unknown)}.",
             hint=f"{meant}See the documentation's page on settings for the keys.",
@@ -211,10 +211,10 @@ def _check_queue() -> Iterator[CheckMessage]:
 
 def _is_shipped(worker_class: Any) -> bool:
     try:
-        found = import_string(worker_class) if isinstance(worker_class, str) else worker_class
+        resolved = import_string(worker_class) if isinstance(worker_class, str) else worker_class
     except ImportError:
         return False  # rqworker reports it
-    return isinstance(found, type) and issubclass(found, WebhookWorker)
+    return isinstance(resolved, type) and issubclass(resolved, WebhookWorker)
 
 
 def _check_models(own: str) -> Iterator[CheckMessage]:
@@ -274,7 +274,7 @@ def _check_registration(registration: Registration, own: str) -> Iterator[CheckM
     model, label = registration.model, registration.label
     try:
         classes = [registration.serializer_class(name) for name in ("", *registration.serializers)]
-        fields = [serializer_fields(one()) for one in classes] if registration.exclude else []
+        fields = [serializer_fields(serializer_class()) for serializer_class in classes] if registration.exclude else []
     except ImproperlyConfigured as error:
         yield Error(str(error), hint=UNSENDABLE, obj=model, id="webhooks.E004")
     except Exception as error:
@@ -296,7 +296,7 @@ def _check_exclude(registration: Registration, fields: list[Mapping[str, Any]]) 
     """``fields`` has the fields of each serializer. Empty for one that only shows its keys in its output."""
     model = registration.model
     known = {field.name for field in model._meta.get_fields()}.union(attributes(model).keys() - {"pk"}, *fields)
-    known.update(name for each in fields for one in each.values() for name in source_names(one))
+    known.update(name for each in fields for field in each.values() for name in source_names(field))
     unknown = sorted(set(registration.exclude) - known)
     if unknown and all(fields):
         yield Warning(
@@ -358,10 +358,10 @@ def _check_admin() -> Iterator[CheckMessage]:
 def _has_default_site(site: Any) -> bool:
     """Whether the URLs of the default site are there. A site that has registered all of its models does as well."""
     try:
-        for one in (model._meta for model in site._registry):
-            reverse("admin:app_list", args=[one.app_label], current_app=site.name)  # as each_context() does
-            if one.app_label == Webhook._meta.app_label:
-                reverse(f"admin:{one.app_label}_{one.model_name}_changelist", current_app=site.name)
+        for options in (model._meta for model in site._registry):
+            reverse("admin:app_list", args=[options.app_label], current_app=site.name)  # as each_context() does
+            if options.app_label == Webhook._meta.app_label:
+                reverse(f"admin:{options.app_label}_{options.model_name}_changelist", current_app=site.name)
     except NoReverseMatch:
         return False
     return True
@@ -501,9 +501,9 @@ def _webhooks_without_credentials() -> Iterator[tuple[str, str, str]]:
 
 def _check_restriction() -> Iterator[CheckMessage]:
     """Say which ``restrict()`` of the host applies to the rows of this app, and whether it can."""
-    if framework().restriction() or not (found := found_restrictions()):
+    if framework().restriction() or not (restrictions := found_restrictions()):
         return
-    chosen, *others = found
+    chosen, *others = restrictions
     if problem := _restriction_problem(chosen.function):
         yield Warning(
             f"{chosen.path} cannot filter the rows of webhooks, so most pages answer 500 to users who are no "
@@ -512,7 +512,7 @@ def _check_restriction() -> Iterator[CheckMessage]:
             "that they have.",
             id="webhooks.W020",
         )
-    rest = f" Not so {', '.join(one.path for one in others)}." if others else ""
+    rest = f" Not so {', '.join(restriction.path for restriction in others)}." if others else ""
     yield Info(
         f"{chosen.path} of {chosen.count} models also decides which rows of webhooks a user may view and change.{rest}",
         hint='If that is right, add "webhooks.I002" to SILENCED_SYSTEM_CHECKS.',

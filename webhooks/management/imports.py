@@ -87,7 +87,7 @@ class Item(dict[str, Any]):
         return clean(self.typed(key, "").strip())
 
     def texts(self, key: str) -> list[str]:
-        return [one for one in self.typed(key, list[Any]()) if isinstance(one, str)]
+        return [item for item in self.typed(key, list[Any]()) if isinstance(item, str)]
 
     def choice(self, key: str) -> str:
         """The value of a choice. Some versions write it with its label."""
@@ -114,21 +114,21 @@ class Responses:
     def missing(self) -> list[str]:
         """A sentence for each list with missing pages."""
         return [
-            f"only {len(found)} of {self.counts[kind]} {kind} were given: give the files of the other pages too"
-            for kind, found in ((WEBHOOKS, self.webhooks), (RULES, self.rules))
-            if len(found) < self.counts.get(kind, 0)
+            f"only {len(items)} of {self.counts[kind]} {kind} were given: give the files of the other pages too"
+            for kind, items in ((WEBHOOKS, self.webhooks), (RULES, self.rules))
+            if len(items) < self.counts.get(kind, 0)
         ]
 
     def add(self, response: Any, source: str) -> None:
         """Add one response, a list of responses, or a list of items. Raises UnreadableSource."""
-        for one in response if isinstance(response, list) else [response]:
-            if isinstance(one, dict) and isinstance(one.get("results"), list):
-                kinds = {self._add_item(item, source) for item in one["results"]}
-                count = one.get("count")
+        for part in response if isinstance(response, list) else [response]:
+            if isinstance(part, dict) and isinstance(part.get("results"), list):
+                kinds = {self._add_item(item, source) for item in part["results"]}
+                count = part.get("count")
                 if isinstance(count, int):
                     self.counts |= dict.fromkeys(kinds, count)
             else:
-                self._add_item(one, source)
+                self._add_item(part, source)
 
     def _add_item(self, item: Any, source: str) -> str:
         keys = item.keys() if isinstance(item, dict) else ()
@@ -138,8 +138,8 @@ class Responses:
                 f"{source} is no response of {WEBHOOKS_PATH} or {RULES_PATH}: it contains something that is neither a "
                 "webhook nor an event rule"
             )
-        found = self.webhooks if kind == WEBHOOKS else self.rules
-        known = found.setdefault(item["id"], Item(item))
+        items = self.webhooks if kind == WEBHOOKS else self.rules
+        known = items.setdefault(item["id"], Item(item))
         if known.get("name") != item.get("name"):
             raise UnreadableSource(f"two {kind} have the id {item['id']}: import from one server at a time")
         return kind
@@ -475,7 +475,10 @@ def _object_types(rule: Item, registered: Collection[str], differences: list[str
     labels = sorted({label.lower() for label in rule.texts("object_types") or rule.texts("content_types")})
     if not labels:
         raise _NoEquivalent("it names no models")
-    known, unknown = [one for one in labels if one in registered], [one for one in labels if one not in registered]
+    known, unknown = (
+        [label for label in labels if label in registered],
+        [label for label in labels if label not in registered],
+    )
     if not known:
         raise _NoEquivalent(f"none of its models is registered here: {', '.join(unknown)}")
     if unknown:
@@ -527,11 +530,11 @@ def request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
 
 def _without_user(url: str) -> tuple[str, str]:
     """A URL without user and password, and these encoded for Basic authentication, as ``requests`` sends them."""
-    found = _USER.match(url)
-    if not found:
+    match = _USER.match(url)
+    if not match:
         return url, ""
-    credentials = base64.b64encode(unquote_to_bytes(found[2] if ":" in found[2] else f"{found[2]}:")).decode()
-    return found[1] + url[found.end() :], credentials
+    credentials = base64.b64encode(unquote_to_bytes(match[2] if ":" in match[2] else f"{match[2]}:")).decode()
+    return match[1] + url[match.end() :], credentials
 
 
 def _split_headers(lines: Sequence[str], credentials: str, differences: list[str]) -> tuple[str, str]:

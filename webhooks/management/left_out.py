@@ -39,27 +39,27 @@ def left_out(registration: Registration) -> list[Path]:
 
     Keys in JSON are among them if a stored row has them. Raises what the serializer raises.
     """
-    model, found = registration.model, set[Path]()
+    model, paths = registration.model, set[Path]()
     shown = framework().json_shown(model)
     for path, is_hidden, column in written_fields(registration, registration.build_serializer(""), model):
         if is_hidden:
-            found.add(path)
+            paths.add(path)
             continue
         if len(path) == 1:
-            found.update(_sensitive_keys(registration, shown.get(path[0], ()), path))
+            paths.update(_sensitive_keys(registration, shown.get(path[0], ()), path))
         if column is not None and column.concrete and has_json_keys(column):
-            found.update(_sensitive_keys(registration, _suspicious_values(column), path))
+            paths.update(_sensitive_keys(registration, _suspicious_values(column), path))
     columns = framework().snapshot_columns(model)
-    return sorted(found.union((name,) for name in columns if not registration.sends(name, name)))
+    return sorted(paths.union((name,) for name in columns if not registration.sends(name, name)))
 
 
 def _suspicious_values(column: models.Field[Any, Any]) -> Iterable[Any]:
     """The JSON of the newest rows that may have a sensitive key."""
     rows = column.model._base_manager.using(Event.objects.db).alias(text=Cast(column.name, models.TextField()))
-    found: Iterable[Any] = (
+    places: Iterable[Any] = (
         rows.filter(text__iregex=_SUSPICIOUS).order_by("-pk").values_list(column.name, flat=True)[:ROWS]
     )
-    return found
+    return places
 
 
 def _sensitive_keys(registration: Registration, value: Any, path: Path) -> Iterator[Path]:
@@ -102,8 +102,8 @@ def _attributes(conditions: Any) -> Iterator[str]:
             yield conditions["attr"]
         conditions = list(conditions.values())
     if isinstance(conditions, list):
-        for one in conditions:
-            yield from _attributes(one)
+        for condition in conditions:
+            yield from _attributes(condition)
 
 
 def _data_path(attr: str) -> Path:

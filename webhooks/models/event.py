@@ -382,8 +382,8 @@ class UndispatchedManager(WriteDBManager["Undispatched"]):
 
     def lowest(self, begin: int) -> int | None:
         """The id of the first one that is not below ``begin``."""
-        found = fetch_all(self.db, f"{self._FROM} LIMIT 1", [begin])
-        return int(found[0][0]) if found else None
+        rows = fetch_all(self.db, f"{self._FROM} LIMIT 1", [begin])
+        return int(rows[0][0]) if rows else None
 
     def lock_sql(self, begin: int, most: int) -> Statement:
         """Lock up to ``most`` ids that are not below ``begin``, in order, without those that other workers have

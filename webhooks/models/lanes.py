@@ -42,15 +42,19 @@ class Place(NamedTuple):
 
 def places(deliveries: Iterable[Any]) -> list[Place]:
     """The places of those that have a lane."""
-    return [Place(one.webhook_id, one.lane, one.event_id) for one in deliveries if one.lane is not None]
+    return [
+        Place(delivery.webhook_id, delivery.lane, delivery.event_id)
+        for delivery in deliveries
+        if delivery.lane is not None
+    ]
 
 
 def firsts(deliveries: Iterable[Any]) -> dict[Lane, Place]:
     """The first place in each lane."""
-    found: dict[Lane, Place] = {}
-    for place in sorted(places(deliveries), key=lambda one: one.event_id):
-        found.setdefault((place.webhook_id, place.lane), place)
-    return found
+    heads: dict[Lane, Place] = {}
+    for place in sorted(places(deliveries), key=lambda place: place.event_id):
+        heads.setdefault((place.webhook_id, place.lane), place)
+    return heads
 
 
 def lane_of(object_type: str, object_id: str) -> int:
@@ -180,10 +184,10 @@ class Marks(NamedTuple):
         return [(statement, [])] if is_postgresql(using) else []
 
     @classmethod
-    def read(cls, *found: Sequence[Any]) -> Marks:
-        [[text]] = found[0] if found else [(None,)]
-        known = [Mark(*one) for one in json.loads(text or "[]")]
-        return cls(known, id_at(max((one.end for one in known), default=0)))
+    def read(cls, *rows: Sequence[Any]) -> Marks:
+        [[text]] = rows[0] if rows else [(None,)]
+        known = [Mark(*mark) for mark in json.loads(text or "[]")]
+        return cls(known, id_at(max((mark.end for mark in known), default=0)))
 
     def window(self, first: int) -> Window | None:
         """The deliveries among which those may be that are ahead of the ones of events from ``first`` on. None: all,
@@ -197,7 +201,7 @@ class Marks(NamedTuple):
         return mark is None or id_at(mark.milliseconds) <= delivery.id < self.end
 
     def _mark(self, event_id: int) -> Mark | None:
-        return max((one for one in self.known if one.event_id <= event_id), default=None)
+        return max((mark for mark in self.known if mark.event_id <= event_id), default=None)
 
 
 class Ahead(NamedTuple):
@@ -220,9 +224,9 @@ def try_look_ahead(using: str, places: Collection[Place], window: Window | None)
     if not places or not is_postgresql(using):
         return look_ahead(using, places)  # SQLite has one writer
     try_lock_all = _try_lock_sql({place.lane for place in places})
-    locked, found = fetch_each(using, try_lock_all, _look_ahead_sql(using, places, window))
+    locked, rows = fetch_each(using, try_lock_all, _look_ahead_sql(using, places, window))
     free = {lane for (lane,) in locked}
-    return _ahead(using, [row for row in found if row[1] in free])
+    return _ahead(using, [row for row in rows if row[1] in free])
 
 
 def _look_ahead_sql(using: str, places: Collection[Place], window: Window | None) -> Statement:
@@ -251,16 +255,16 @@ def _look_ahead_sql(using: str, places: Collection[Place], window: Window | None
     )
 
 
-def _ahead(using: str, found: Collection[tuple[Any, ...]]) -> dict[Lane, Ahead]:
+def _ahead(using: str, rows: Collection[tuple[Any, ...]]) -> dict[Lane, Ahead]:
     unclear = [
         Place(webhook_id, lane, 0)
-        for webhook_id, lane, has_overtaken, is_busy, is_discarded, is_late in found
+        for webhook_id, lane, has_overtaken, is_busy, is_discarded, is_late in rows
         if not is_busy and (has_overtaken or is_discarded or is_late)
     ]
     busy = {lane for lane, is_open in ordered(using, unclear, "true").items() if is_open}
     return {
         (webhook_id, lane): Ahead(bool(is_busy) or (webhook_id, lane) in busy, bool(is_late))
-        for webhook_id, lane, _, is_busy, _, is_late in found
+        for webhook_id, lane, _, is_busy, _, is_late in rows
     }
 
 
@@ -270,8 +274,8 @@ def ordered(using: str, places: Collection[Place], is_ordered: str = _ORDERED) -
         return {}
     given, given_param = _given(using, places)
     statement = f"SELECT given.webhook_id, given.lane, {_has(_OPEN)} FROM {given} WHERE {is_ordered}"
-    found = fetch_all(using, statement, [given_param])
-    return {(webhook_id, lane): bool(is_open) for webhook_id, lane, is_open in found}
+    rows = fetch_all(using, statement, [given_param])
+    return {(webhook_id, lane): bool(is_open) for webhook_id, lane, is_open in rows}
 
 
 def step_back(using: str, places: Collection[Place]) -> list[Place]:
@@ -284,7 +288,7 @@ def step_back(using: str, places: Collection[Place]) -> list[Place]:
     if not places:
         return []
     given, given_param = _given(using, places)
-    found = fetch_all(
+    rows = fetch_all(
         using,
         f"""
         UPDATE rq_webhooks_queue SET
@@ -303,7 +307,7 @@ def step_back(using: str, places: Collection[Place]) -> list[Place]:
         """,
         [given_param],
     )
-    return [Place(webhook_id, lane, 0) for webhook_id, lane in {*found}]
+    return [Place(webhook_id, lane, 0) for webhook_id, lane in {*rows}]
 
 
 def give_way(using: str, places: Collection[Place]) -> None:
@@ -313,8 +317,8 @@ def give_way(using: str, places: Collection[Place]) -> None:
         return
     given, given_param = _given(using, places)
     is_behind = _has("queued.overtaken AND queued.state = 'waiting' AND queued.event_id < given.event_id")
-    found = fetch_all(using, f"SELECT webhook_id, lane, event_id FROM {given} WHERE {is_behind}", [given_param])
-    behind = [Place(webhook_id, lane, event_id - 1) for webhook_id, lane, event_id in found]
+    rows = fetch_all(using, f"SELECT webhook_id, lane, event_id FROM {given} WHERE {is_behind}", [given_param])
+    behind = [Place(webhook_id, lane, event_id - 1) for webhook_id, lane, event_id in rows]
     repair(using, step_back(using, behind))
 
 
@@ -328,7 +332,7 @@ def promote(using: str, ended: Collection[Place], token: uuid.UUID | None = None
         return []
     given, given_param = _given(using, ended)
     # The next one may be an earlier one: a user may have retried it, or its event was committed late.
-    found = fetch_all(
+    rows = fetch_all(
         using,
         f"""
         WITH ended AS MATERIALIZED (
@@ -342,8 +346,8 @@ def promote(using: str, ended: Collection[Place], token: uuid.UUID | None = None
         """,
         [given_param],
     )
-    heads = [pk for pk, *_ in found if pk is not None]
-    claimable = {webhook_id for _, webhook_id, is_sent in found if is_sent} if token else set()
+    heads = [pk for pk, *_ in rows if pk is not None]
+    claimable = {webhook_id for _, webhook_id, is_sent in rows if is_sent} if token else set()
     return _make_heads(using, heads, claimable, token)
 
 
@@ -356,8 +360,8 @@ def repair(using: str, places: Collection[Place]) -> int:
         return 0
     given, given_param = _given(using, places)
     has_head = _has("queued.in_lane AND queued.state IN ('pending', 'sending')")
-    found = fetch_all(using, f"SELECT {_FIRST_WAITING} FROM {given} WHERE NOT {has_head}", [given_param])
-    heads = [pk for (pk,) in found if pk is not None]
+    rows = fetch_all(using, f"SELECT {_FIRST_WAITING} FROM {given} WHERE NOT {has_head}", [given_param])
+    heads = [pk for (pk,) in rows if pk is not None]
     _make_heads(using, heads, (), None)
     return len(heads)
 
@@ -371,7 +375,7 @@ def _make_heads(
     is_claimed, claimable_param = among_sql(using, claimable)
     is_claimed = f"webhook_id {is_claimed}"
     # Claimed ones get no due time: its index then stays as it is, and PostgreSQL can reuse the space of the row.
-    found = fetch_all(
+    rows = fetch_all(
         using,
         f"""
         UPDATE rq_webhooks_queue SET
@@ -382,7 +386,7 @@ def _make_heads(
         """,
         [claimable_param, claimable_param, token.hex if token else None, claimable_param, chosen_param],
     )
-    return claimed_rows(row[:-1] for row in found if row[-1] == "sending")
+    return claimed_rows(row[:-1] for row in rows if row[-1] == "sending")
 
 
 # For the sweep
@@ -403,15 +407,15 @@ def blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Pla
         statement = f"SELECT found.* FROM rq_webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
     else:
         statement = f"{rows} JOIN rq_webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
-    found = fetch_all(using, f"{statement} LIMIT {most:d}")
-    return {to_uuid(pk): Place(*place) for pk, *place in found}
+    stuck = fetch_all(using, f"{statement} LIMIT {most:d}")
+    return {to_uuid(pk): Place(*place) for pk, *place in stuck}
 
 
 def headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:
     """Look at up to ``most`` lanes of a webhook, from the lane ``first`` on. Returns them, and the lanes that may
     have no head: the first delivery in order is waiting. Behind one that was retried, there may be a head."""
     following = "SELECT lane FROM rq_webhooks_queue WHERE webhook_id = %s AND lane {} ORDER BY lane LIMIT 1"
-    found = fetch_all(
+    rows = fetch_all(
         using,
         f"""
         WITH RECURSIVE lanes (lane) AS (
@@ -427,4 +431,4 @@ def headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[
         """,
         [webhook_id, first, webhook_id, webhook_id, most],
     )
-    return [lane for lane, _ in found], [lane for lane, state in found if state == "waiting"]
+    return [lane for lane, _ in rows], [lane for lane, state in rows if state == "waiting"]

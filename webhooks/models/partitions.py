@@ -110,24 +110,24 @@ def obstacle(using: str) -> str:
 
 def read_partitions(using: str, table: str) -> list[Partition]:
     """The partitions that ``make_ahead`` has made, in order."""
-    found = fetch_all(
+    rows = fetch_all(
         using,
         "SELECT relname, pg_get_expr(relpartbound, oid), obj_description(oid, 'pg_class') "
         "FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = to_regclass(%s)",
         [table],
     )
     partitions = []
-    for name, bound, comment in found:
+    for name, bound, comment in rows:
         borders = re.fullmatch(r"FOR VALUES FROM \('([^']+)'\) TO \('([^']+)'\)", bound or "")  # just dropped
         if borders and name.startswith(f"{table}_p"):
             begin, end = (int(text) if table == EVENT else uuid.UUID(text).int >> 80 for text in borders.groups())
             partitions.append(Partition(name.removeprefix(f"{table}_p"), begin, end, comment == EMPTIED))
-    return sorted(partitions, key=lambda one: one.begin)
+    return sorted(partitions, key=lambda part: part.begin)
 
 
 def _whole(using: str, table: str) -> list[Partition]:
     """The partitions that are not emptied, in order."""
-    return [one for one in read_partitions(using, table) if not one.is_emptied]
+    return [part for part in read_partitions(using, table) if not part.is_emptied]
 
 
 def first_emptied_later(using: str) -> int | None:
@@ -139,8 +139,8 @@ def first_emptied_later(using: str) -> int | None:
     due = _due(using)
     longest = 2 * seconds * 1000 / PART
     whole = _whole(using, DELIVERY)
-    chosen = (one for one in whole if one.end - one.begin <= longest and not one.has_long_begun(due))
-    return next((one.begin for one in chosen), None)
+    chosen = (part for part in whole if part.end - part.begin <= longest and not part.has_long_begun(due))
+    return next((part.begin for part in chosen), None)
 
 
 # Made ahead
@@ -167,7 +167,7 @@ def _make_by_time(using: str) -> bool:
         if end - begin < period / 2:
             end += period
         # The clock was far ahead, and made one that begins later.
-        end = min([end, *(one.begin for one in known if one.begin > begin)])
+        end = min([end, *(part.begin for part in known if part.begin > begin)])
         stamp = f"{datetime.fromtimestamp(begin / 1000, UTC):%Y%m%d%H%M%S}"
         for table, column in BY_TIME.items():
             _make(using, table, column, stamp, id_at(begin), id_at(end))
@@ -178,12 +178,12 @@ def _make_by_time(using: str) -> bool:
 
 def _first_gap(known: list[Partition], now: int) -> int:
     """The first time from now on that is in no partition: soon, or where the ones of the present end."""
-    ordered = sorted(known, key=lambda one: one.begin)
-    is_covered = any(one.begin <= now < one.end for one in ordered)
+    ordered = sorted(known, key=lambda part: part.begin)
+    is_covered = any(part.begin <= now < part.end for part in ordered)
     gap = now if is_covered else (now // 1000 + MARGIN) * 1000
-    for one in ordered:
-        if one.begin <= gap < one.end:
-            gap = one.end
+    for part in ordered:
+        if part.begin <= gap < part.end:
+            gap = part.end
     return gap
 
 
@@ -205,24 +205,24 @@ def _make_of_events(using: str) -> bool:
 def _make_mark(using: str) -> None:
     """Make a mark when a new partition has begun, so that dispatches look into few partitions."""
     now, known = _now(using), Sweep.get_or_begin()[0].marks
-    known = [Mark(*one) for one in known]
-    latest = max((one.end for one in known), default=0)
-    marks = [one for one in known if one.milliseconds <= now]  # the clock was ahead, and was set back
+    known = [Mark(*mark) for mark in known]
+    latest = max((mark.end for mark in known), default=0)
+    marks = [mark for mark in known if mark.milliseconds <= now]  # the clock was ahead, and was set back
     if marks != known:
         # What was created meanwhile must stay in the windows.
         marks = [*marks[:-1], (marks[-1] if marks else Mark(0, 0))._replace(end=latest)]
         Sweep.objects.filter(pk=1).update(marks=marks)
     partitions = read_partitions(using, DELIVERY)
-    begun = next((one for one in partitions if one.begin <= now < one.end), None)
+    begun = next((part for part in partitions if part.begin <= now < part.end), None)
     if begun is None or (marks and marks[-1].milliseconds >= begun.begin):
         return
     if now >= begun.begin + min(SETTLED * 1000, (begun.end - begun.begin) // 4):
         border = _last_event(using) + MIN_MARGIN_IDS
         # An event below the mark may be committed later. So the look begins where the mark before was made.
         least = marks[-1].event_id if marks else 0
-        partition = max((one.begin for one in read_partitions(using, EVENT) if one.begin <= least), default=0)
+        partition = max((part.begin for part in read_partitions(using, EVENT) if part.begin <= least), default=0)
         # The next mark comes soon after the begin of the next partition.
-        end = next((one.end for one in partitions if one.begin == begun.end), begun.end)
+        end = next((part.end for part in partitions if part.begin == begun.end), begun.end)
         mark = Mark(border, begun.begin, partition, max(end, latest))
         Sweep.objects.filter(pk=1).update(marks=[*marks[-1:], mark])
 
@@ -265,7 +265,7 @@ def _ahead(period: int) -> int:
 def _rate(using: str) -> float:
     """How many attempts workers make a second: in the last ten minutes, or in the last day if that is more."""
     now = unix_time_sql(using)
-    found = fetch_all(
+    rows = fetch_all(
         using,
         f"""
         SELECT COALESCE(SUM(attempted) FILTER (WHERE period = {Period.MINUTE}), 0) / 600.0,
@@ -275,7 +275,7 @@ def _rate(using: str) -> float:
             OR period = {Period.HOUR} AND start >= {now} - {DAY}
         """,
     )
-    return float(max(found[0]))
+    return float(max(rows[0]))
 
 
 # Emptied and dropped
@@ -294,17 +294,17 @@ def drop_old() -> bool:
     if _is_in_hosts_transaction(using) or obstacle(using):
         return False
     due, whole = _due(using), _whole(using, DELIVERY)
-    old = [one for one in whole if one.end <= due]
+    old = [part for part in whole if part.end <= due]
     is_emptied = bool(old) and _empty(using, DELIVERY, old[0])
     border = _border(due, whole[1:] if is_emptied else whole)
     # At a high rate, many partitions of events have the events of one of deliveries.
-    over = list(takewhile(lambda one: _is_over(using, one, border), _whole(using, EVENT)[:2]))
+    over = list(takewhile(lambda partition: _is_over(using, partition, border), _whole(using, EVENT)[:2]))
     may_empty = bool(over) and may_delete_events(using)
     are_events_emptied = may_empty and _empty(using, EVENT, over[0])
     for tables in (tuple(BY_TIME), (EVENT,)):
-        left = [one for one in read_partitions(using, tables[0]) if one.is_emptied]
+        left = [part for part in read_partitions(using, tables[0]) if part.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
-        if few := next((one for one in left if _has_few(using, tables, one)), None):
+        if few := next((part for part in left if _has_few(using, tables, part)), None):
             _change(using, partial(_fold, using, tables, few), wait)
     return (is_emptied and len(old) > 1) or (are_events_emptied and len(over) > 1)
 
@@ -317,8 +317,8 @@ def old_in_default(using: str, after: int, most: int) -> list[tuple[int, bool]]:
     name, border = _name(using, EVENT, "_default"), _border(_due(using), _whole(using, DELIVERY))
     columns = f"id, EXTRACT(EPOCH FROM timestamp) * 1000 < %s, {_is_ahead_sql(using)}"
     statement = f"SELECT {columns} FROM {name} WHERE id > %s ORDER BY id LIMIT %s"
-    found = fetch_all(using, statement, [border, after, most])
-    return [(pk, is_old) for pk, is_old, _ in takewhile(lambda row: row[1] or row[2], found)]
+    rows = fetch_all(using, statement, [border, after, most])
+    return [(pk, is_old) for pk, is_old, _ in takewhile(lambda row: row[1] or row[2], rows)]
 
 
 def _is_ahead_sql(using: str) -> str:
@@ -493,13 +493,13 @@ def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool
 
 def _name(using: str, table: str, end: str = "") -> str:
     """The quoted name of a partition, in the schema of its table."""
-    found = fetch_all(
+    rows = fetch_all(
         using,
         "SELECT format('%%I.%%I', nspname, relname::text || %s) FROM pg_class "
         "JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass(%s)",
         [end, table],
     )
-    return str(found[0][0])
+    return str(rows[0][0])
 
 
 def _now(using: str) -> int:

@@ -286,7 +286,7 @@ class Webhook(WebhookSecrets, WebhookState):
         """The settings of this instance, JSON as text: code may change a list in place."""
         names = [name for name in SETTINGS if name in self.__dict__ and (fields is None or name in fields)]
         values = {name: self.__dict__[name] for name in names}
-        return {name: [json.dumps(one)] if isinstance(one, list | dict) else one for name, one in values.items()}
+        return {name: [json.dumps(item)] if isinstance(item, list | dict) else item for name, item in values.items()}
 
     def _remember(self, settings: Mapping[str, Any]) -> None:
         self._loaded = {**self._loaded, **settings}
@@ -381,7 +381,7 @@ class Webhook(WebhookSecrets, WebhookState):
             is_used = getattr(self if name in changed else stored, name)
             if not is_used or together.isdisjoint(changed):
                 continue
-            if any(getattr(self, one) != getattr(stored, one) for one in together.difference(changed)):
+            if any(getattr(self, column) != getattr(stored, column) for column in together.difference(changed)):
                 raise IntegrityError(CONFLICT)
 
     def as_changed(self, user: object = "") -> hooks.WebhookChange:

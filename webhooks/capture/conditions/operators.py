@@ -93,25 +93,25 @@ _NUMBER: Any = {"types": (int, float), "wanted": _("a number")}
 # fmt: off
 OPERATORS = {
     "eq": Operator(
-        _("is"), lambda found, value, deadline: found == value, knows_null=True,
+        _("is"), lambda actual, value, deadline: actual == value, knows_null=True,
         types=(str, int, float, bool, list, type(None)), wanted=_("text, a number, true, false, null or a list"),
     ),
     "in": Operator(
-        _("is one of"), lambda found, value, deadline: found in value, knows_null=True,
+        _("is one of"), lambda actual, value, deadline: actual in value, knows_null=True,
         types=(list,), wanted=_("a list"),
     ),
     "contains": Operator(
-        _("contains"), lambda found, value, deadline: value in found,
+        _("contains"), lambda actual, value, deadline: value in actual,
         types=(str, int, float, bool, list), wanted=_("text, a number, true, false or a list"),
     ),
     "regex": Operator(
-        _("starts with pattern"), lambda found, pattern, deadline: pattern.matches(found, deadline), is_pattern=True,
+        _("starts with pattern"), lambda actual, pattern, deadline: pattern.matches(actual, deadline), is_pattern=True,
         types=(str,), wanted=_("text, a regular expression"),
     ),
-    "gt": Operator(_("is more than"), lambda found, value, deadline: found > value, **_NUMBER),
-    "gte": Operator(_("is at least"), lambda found, value, deadline: found >= value, **_NUMBER),
-    "lt": Operator(_("is less than"), lambda found, value, deadline: found < value, **_NUMBER),
-    "lte": Operator(_("is at most"), lambda found, value, deadline: found <= value, **_NUMBER),
+    "gt": Operator(_("is more than"), lambda actual, value, deadline: actual > value, **_NUMBER),
+    "gte": Operator(_("is at least"), lambda actual, value, deadline: actual >= value, **_NUMBER),
+    "lt": Operator(_("is less than"), lambda actual, value, deadline: actual < value, **_NUMBER),
+    "lte": Operator(_("is at most"), lambda actual, value, deadline: actual <= value, **_NUMBER),
     "changed": Operator(
         pgettext_lazy("operator", "changed"), lambda differs, value, deadline: differs, compares_snapshots=True,
     ),
@@ -130,15 +130,15 @@ def judge_of(single: Single, value: Any) -> Judge:
 
     def judge(values: Values) -> bool:
         values.last = single
-        found = values.get(find, attr)
-        if found is _NO_SNAPSHOT:
+        actual = values.get(find, attr)
+        if actual is _NO_SNAPSHOT:
             if not operator.knows_null:
                 return False
-            found = None
+            actual = None
         try:
-            return bool(operator.holds(found, value, values.deadline))
+            return bool(operator.holds(actual, value, values.deadline))
         except TypeError:
-            raise Unanswerable(f"{single.op!r} cannot judge {attr!r}, which is {kind(found)} there") from None
+            raise Unanswerable(f"{single.op!r} cannot judge {attr!r}, which is {kind(actual)} there") from None
 
     return judge
 
@@ -157,10 +157,10 @@ def actual_value(single: Single, facts: Mapping[str, Any]) -> Any:
     """The value that a condition found; of a change, the values before and after it. ``MISSING`` without one."""
     try:
         if not OPERATORS[single.op].compares_snapshots:
-            found = _value_at(facts, single.attr)
-            return None if found is _NO_SNAPSHOT else found
+            actual = _value_at(facts, single.attr)
+            return None if actual is _NO_SNAPSHOT else actual
         sides = (lookup(facts["snapshots"][side], single.attr.split(".")) for side in SIDES)
-        return [None if one is MISSING else one for one in sides]
+        return [None if side is MISSING else side for side in sides]
     except (Unanswerable, TypeError, KeyError):
         return MISSING
 
@@ -202,7 +202,7 @@ def _value_at(facts: Mapping[str, Any], attr: str) -> Any:
             return _NO_SNAPSHOT
     value: Any = facts
     for step in steps:
-        value = [_step(one, step, attr) for one in value] if isinstance(value, list) else _step(value, step, attr)
+        value = [_step(item, step, attr) for item in value] if isinstance(value, list) else _step(value, step, attr)
     return value
 
 

@@ -113,6 +113,6 @@ def _as_re_reads_it(piece: re.Match[str]) -> str:
         case "brace":
             return r"\{"
         case "set":
-            return "[" + _BRACKETS.sub(lambda found: r"\[" if found[0] == "[" else found[0], piece[0][1:])
+            return "[" + _BRACKETS.sub(lambda part: r"\[" if part[0] == "[" else part[0], piece[0][1:])
         case _:
             return piece[0]

@@ -56,7 +56,7 @@ class Emails(Hooks):
 
     def problems_seen(self, problems: Sequence[NoticedProblem]) -> None:
         at = database_time(Sweep.objects.db)
-        now = {one.key: asdict(one) | {"percent": _percent(one, at)} for one in problems}
+        now = {noticed.key: asdict(noticed) | {"percent": _percent(noticed, at)} for noticed in problems}
         if (report := _begin(at, now)) is None:
             return
         # If that fails, hangs, or its worker is killed, the next e-mail has it all.
@@ -68,7 +68,7 @@ def _percent(problem: NoticedProblem, at: float) -> int:
     if problem.problem != Problem.PAUSED:
         return 0
     seconds = at - datetime.fromisoformat(problem.since).timestamp()
-    return next((one for one in WARNED_AT if seconds >= conf.disable_after * one / 100), 0)
+    return next((percent for percent in WARNED_AT if seconds >= conf.disable_after * percent / 100), 0)
 
 
 def _begin(at: float, now: Known) -> Report | None:
@@ -112,16 +112,20 @@ class Report:
     def of(cls, before: Known, now: Known, at: float) -> Report:
         """Compare the problems of the last e-mail with those of now."""
         report = cls(at)
-        for key, one in now.items():
+        for key, problem in now.items():
             if key not in before:
-                report.new.append(one)
-            elif one["percent"] > _percent_before(before[key], one):
-                report.closer.append(one)
+                report.new.append(problem)
+            elif problem["percent"] > _percent_before(before[key], problem):
+                report.closer.append(problem)
             else:
-                report.same.append(one)
-        replaced = {(one["webhook_id"], earlier) for one in report.new for earlier in REPLACED.get(one["problem"], ())}
-        gone = [one for key, one in before.items() if key not in now]
-        report.over += [one for one in gone if (one["webhook_id"], one["problem"]) not in replaced]
+                report.same.append(problem)
+        replaced = {
+            (problem["webhook_id"], earlier)
+            for problem in report.new
+            for earlier in REPLACED.get(problem["problem"], ())
+        }
+        gone = [problem for key, problem in before.items() if key not in now]
+        report.over += [problem for problem in gone if (problem["webhook_id"], problem["problem"]) not in replaced]
         return report
 
     @property
@@ -147,11 +151,11 @@ class Report:
         sections: list[tuple[str, list[Mapping[str, Any]], Callable[[Mapping[str, Any]], str]]] = [
             (_("New:"), self.new, self._whole),
             (_("Will be disabled if no attempt succeeds:"), self.closer, self._whole),
-            (_("Over:"), self.over, lambda one: str(one["text"])),
-            (_("Not over:"), self.same, lambda one: str(one["text"])),
+            (_("Over:"), self.over, lambda problem: str(problem["text"])),
+            (_("Not over:"), self.same, lambda problem: str(problem["text"])),
         ]
-        found = [part for title, rows, show in sections if rows for part in (title, *map(show, rows))]
-        return [*found, *filter(None, [_address(STATUS_PAGES)])]
+        lines = [part for title, rows, show in sections if rows for part in (title, *map(show, rows))]
+        return [*lines, *filter(None, [_address(STATUS_PAGES)])]
 
     def _whole(self, problem: Mapping[str, Any]) -> str:
         """The problem, its remedy, since when, the address of the webhook, and when that will be disabled."""

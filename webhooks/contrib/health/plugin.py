@@ -17,5 +17,5 @@ class Webhooks(HealthCheck):  # type: ignore[misc] # the library has no annotati
 
     def run(self) -> None:
         with closing_new_connections():  # the library starts a thread for it
-            if found := problems_of_delivery():
-                raise ServiceUnavailable(", ".join(found))
+            if problems := problems_of_delivery():
+                raise ServiceUnavailable(", ".join(problems))

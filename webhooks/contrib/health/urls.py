@@ -26,9 +26,9 @@ def endpoint(find: Callable[[], list[str]]) -> Any:
     @require_safe
     @transaction.non_atomic_requests  # with ATOMIC_REQUESTS, Django would fail before it, if the database is away
     def health(request: HttpRequest) -> JsonResponse:
-        found = find()
-        status = "unhealthy" if found else "healthy"
-        return JsonResponse({"status": status, "problems": found}, status=503 if found else 200)
+        problems = find()
+        status = "unhealthy" if problems else "healthy"
+        return JsonResponse({"status": status, "problems": problems}, status=503 if problems else 200)
 
     return health
 

@@ -51,8 +51,8 @@ def act(request: Any) -> Iterator[None]:
 def other_request() -> Any | None:
     """The request that NetBox records changes for, if it is another one than the processors got: a merge of a branch
     repeats each change as the request that it was made by."""
-    found = current_request.get()
-    return None if found is _known.get() else found
+    http_request = current_request.get()
+    return None if http_request is _known.get() else http_request
 
 
 @contextmanager

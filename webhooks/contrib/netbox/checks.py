@@ -38,9 +38,9 @@ def adapt(message: CheckMessage) -> CheckMessage | None:
     """A message of the app for an admin of NetBox. None if it says nothing to them."""
     if message.id in LEFT_OUT:
         return None
-    found = copy(message)
-    found.msg, found.hint = _in_netbox(message.msg), HINTS.get(str(message.id), _in_netbox(message.hint))
-    return found
+    adapted = copy(message)
+    adapted.msg, adapted.hint = _in_netbox(message.msg), HINTS.get(str(message.id), _in_netbox(message.hint))
+    return adapted
 
 
 def _in_netbox(text: Any) -> str:

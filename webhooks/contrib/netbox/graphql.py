@@ -66,7 +66,7 @@ def instance_of(serializer: Any, shown: Any) -> Any:
     """What a serializer shows as an object of its type."""
     match serializer:
         case serializers.ListSerializer():
-            return [instance_of(serializer.child, one) for one in shown]
+            return [instance_of(serializer.child, row) for row in shown]
         case serializers.Serializer() if shown is not None:
             values = {name: instance_of(serializer.fields[name], value) for name, value in shown.items()}
             return type_of(type(serializer))(**values)
@@ -75,7 +75,7 @@ def instance_of(serializer: Any, shown: Any) -> Any:
 
 def input_of(name: str, filters: type[QueryFilters]) -> Any:
     """The filters of a list."""
-    annotations = {one: scalar_of(field) | None for one, field in filters().fields.items()}
+    annotations = {name: scalar_of(field) | None for name, field in filters().fields.items()}
     body = {"__annotations__": annotations, **dict.fromkeys(annotations, strawberry.UNSET)}
     return strawberry.input(type(name, (), body))
 
@@ -115,8 +115,8 @@ def list_of(viewset: Any, serializer_class: Any, filters_type: Any) -> Any:
         parameters = (given(filters) if filters else {}) | {
             name: pages[name] for name in pages if pages[name] or name != "offset"
         }
-        found = read(info.context.request, viewset, parameters)
-        return [instance_of(serializer_class(), one) for one in found["results"]] if found else []
+        page = read(info.context.request, viewset, parameters)
+        return [instance_of(serializer_class(), row) for row in page["results"]] if page else []
 
     resolve.__annotations__ |= {"filters": filters_type | None, "return": list[type_of(serializer_class)]}
     return strawberry.field(resolver=resolve)

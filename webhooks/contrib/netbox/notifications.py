@@ -50,8 +50,8 @@ BEGAN = {
 
 
 def register_event_types() -> None:
-    for one in (*BEGAN.values(), OVER):
-        one.register()
+    for event_type in (*BEGAN.values(), OVER):
+        event_type.register()
 
 
 def list_hook(config: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def webhook_item(original: Original) -> Item:
 
 def rule_item(rule: EventRule) -> Item:
     """An event rule, as the REST API writes it, and with its static data."""
-    labels = [f"{one.app_label}.{one.model}" for one in rule.object_types.all()]
+    labels = [f"{object_type.app_label}.{object_type.model}" for object_type in rule.object_types.all()]
     return _item(rule, RULE, object_types=labels)
 
 
@@ -45,9 +45,11 @@ def _item(row: Any, names: Collection[str], **more: Any) -> Item:
 def read() -> Responses:
     """All event rules, and all webhooks. A webhook that no rule uses is among them."""
     responses = Responses()
-    responses.add([webhook_item(one) for one in Original.objects.order_by("name")], "NetBox's table of webhooks")
+    responses.add(
+        [webhook_item(original) for original in Original.objects.order_by("name")], "NetBox's table of webhooks"
+    )
     rules = EventRule.objects.order_by("name").prefetch_related("object_types")
-    responses.add([rule_item(one) for one in rules], "NetBox's table of event rules")
+    responses.add([rule_item(rule) for rule in rules], "NetBox's table of event rules")
     return responses
 
 

@@ -58,12 +58,12 @@ class NetBoxContext(Hooks):
         request = current_request.get()
         if request is not None and hasattr(request, "META"):
             request = copy_safe_request(request, include_files=False)
-        event_type, using, found = EVENT_TYPES.get(change.action, change.action), Event.objects.db, dict[str, Any]()
+        event_type, using, snapshot = EVENT_TYPES.get(change.action, change.action), Event.objects.db, dict[str, Any]()
         for callback in callbacks:
             message = "The webhook callback %s failed, so its context is left out"
             with log_errors(using, message, callback.__qualname__), MergedSavepoint(using):
-                found |= callback(object_type, event_type, change.data, request) or {}
-        return found
+                snapshot |= callback(object_type, event_type, change.data, request) or {}
+        return snapshot
 
 
 class NetBox(Framework):
@@ -78,8 +78,8 @@ class NetBox(Framework):
     def serializer(self, model: Model) -> type[Any] | None:
         """The serializer that the plugin of the model makes at run time, if it does."""
         resolve = registry["serializer_resolvers"].get(model._meta.app_label)
-        found = resolve(model, prefix="") if resolve else None
-        return found if isinstance(found, type) and issubclass(found, Serializer) else None
+        resolved = resolve(model, prefix="") if resolve else None
+        return resolved if isinstance(resolved, type) and issubclass(resolved, Serializer) else None
 
     def queryset(self, model: Model) -> models.QuerySet[Any]:
         """The rows with the counts that the serializer shows, and the objects that their foreign keys refer to."""
@@ -93,16 +93,16 @@ class NetBox(Framework):
 
     def json_shown(self, model: Model) -> Mapping[str, Iterable[Any]]:
         """The custom fields of the model, and all config contexts if its objects have one."""
-        found: dict[str, Iterable[Any]] = {}
+        fetched: dict[str, Iterable[Any]] = {}
         if issubclass(model, CustomFieldsMixin):
-            found["custom_fields"] = [{one.name: None for one in CustomField.objects.get_for_model(model)}]
+            fetched["custom_fields"] = [{field.name: None for field in CustomField.objects.get_for_model(model)}]
         if issubclass(model, ConfigContextModel):
             local = model._base_manager.filter(local_context_data__isnull=False)
-            found["config_context"] = chain(
+            fetched["config_context"] = chain(
                 ConfigContext.objects.values_list("data", flat=True),
                 local.values_list("local_context_data", flat=True).iterator(),
             )
-        return found
+        return fetched
 
     def creates(self, model: Model) -> bool:
         plugin = apps.app_configs.get(model._meta.app_label)
@@ -121,13 +121,13 @@ class NetBox(Framework):
 
 @cache
 def _queryset(model: Model) -> models.QuerySet[Any]:
-    found = model._base_manager.all()
+    rows = model._base_manager.all()
     serializer: Any = conventional_serializer(model)
     if not isinstance(getattr(getattr(serializer, "Meta", None), "fields", None), list | tuple):
-        return found
+        return rows
     if paths := [path for path in get_prefetches_for_serializer(serializer) if _is_single(model, path)]:
-        found = found.select_related(*paths)
-    return found.annotate(**get_annotations_for_serializer(serializer))
+        rows = rows.select_related(*paths)
+    return rows.annotate(**get_annotations_for_serializer(serializer))
 
 
 def _is_single(model: Any, path: str) -> bool:
@@ -148,11 +148,11 @@ def _snapshot_columns(model: Model) -> Collection[str]:
     """The columns of NetBox's own snapshots, without private ones."""
     if not hasattr(model, "serialize_object"):
         return ()
-    columns = [one for one in model._meta.concrete_fields if one.serialize and not one.primary_key]
+    columns = [column for column in model._meta.concrete_fields if column.serialize and not column.primary_key]
     return [
-        one.name
-        for one in columns
-        if not (one.name.startswith("_") or one.name == "custom_field_data" or getattr(one, "auto_now", False))
+        column.name
+        for column in columns
+        if not (column.name.startswith("_") or column.name == "custom_field_data" or getattr(column, "auto_now", False))
     ]
 
 
@@ -173,8 +173,8 @@ def on_termination_changing(sender: Model, instance: Any, using: str, **kwargs: 
 
 def terminations(cable: Any) -> dict[str, list[int]]:
     """The ends of a cable, as NetBox's snapshots show them."""
-    found: dict[str, list[int]] = {"a_terminations": [], "b_terminations": []}
+    terminations: dict[str, list[int]] = {"a_terminations": [], "b_terminations": []}
     ends = CableTermination.objects.using(cable._state.db).filter(cable=cable.pk).order_by("pk")
     for end, pk in ends.values_list("cable_end", "pk"):
-        found[f"{end.lower()}_terminations"].append(pk)
-    return found
+        terminations[f"{end.lower()}_terminations"].append(pk)
+    return terminations

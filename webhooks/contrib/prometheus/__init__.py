@@ -157,13 +157,16 @@ class Metrics:
             self.deliveries.add_metric([state.value], overview.counts.get(state, 0))
         self.undispatched.add_metric([], overview.undispatched)
         self.failed_events.add_metric([], overview.failed_events)
-        due = [overview.undispatched_since, *(one.due_since for one in overview.webhooks if one.is_sendable)]
+        due = [
+            overview.undispatched_since,
+            *(webhook.due_since for webhook in overview.webhooks if webhook.is_sendable),
+        ]
         oldest = min(filter(None, due), default=now)
         self.oldest_due.add_metric([], max(0.0, (now - oldest).total_seconds()))
         if not backend.error and backend.start_command:
             self.workers.add_metric([], len(backend.serving))
-        found = problems_of(find_alarms(overview, backend, conf.enabled, now))
-        counts = Counter(alarm.problem for alarm in found)
+        problems = problems_of(find_alarms(overview, backend, conf.enabled, now))
+        counts = Counter(alarm.problem for alarm in problems)
         for problem in Problem:
             if problem != Problem.NONE:
                 self.problems.add_metric([problem.value], counts[problem])

@@ -38,8 +38,8 @@ def fetch_all(using: str, statement: str, parameters: Sequence[Any] = ()) -> lis
     """Run a statement and return its rows."""
     with connections[using].cursor() as cursor:
         cursor.execute(statement, parameters)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return found
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> None:
@@ -54,15 +54,15 @@ def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]
         if sends_several(using, cursor.connection):
             parameters = [value for _, values in statements for value in values]
             cursor.execute("; ".join(statement for statement, _ in statements), parameters)
-            found = [rows_of(cursor)]
+            results = [rows_of(cursor)]
             while cursor.nextset():
-                found.append(rows_of(cursor))
+                results.append(rows_of(cursor))
         else:
-            found = []
+            results = []
             for statement in statements:
                 cursor.execute(*statement)
-                found.append(rows_of(cursor))
-    return found
+                results.append(rows_of(cursor))
+    return results
 
 
 def sends_several(using: str, driver: Any) -> bool:
@@ -108,7 +108,7 @@ def among_sql(using: str, ids: Collection[Any], column_type: Literal["bigint", "
 
     The parameter is one text: psycopg takes longer to adapt an array than PostgreSQL to run the statement.
     """
-    plain = [one.hex if isinstance(one, uuid.UUID) else one for one in ids]
+    plain = [pk.hex if isinstance(pk, uuid.UUID) else pk for pk in ids]
     if is_postgresql(using):
         return f"= ANY (string_to_array(%s, ',')::{column_type}[])", ",".join(map(str, plain))
     return "IN (SELECT value FROM json_each(%s))", json.dumps(plain)
@@ -154,8 +154,8 @@ class QueryByKeys:
             self._built = compiler, compiler.as_sql()[0]
         compiler, statement = self._built
         lock = " FOR KEY SHARE SKIP LOCKED" if keeps and is_postgresql(using) else ""
-        found = fetch_all(using, statement + lock, [*given, among_sql(using, keys)[1]])
-        return list(compiler.results_iter([found], tuple_expected=True))
+        rows = fetch_all(using, statement + lock, [*given, among_sql(using, keys)[1]])
+        return list(compiler.results_iter([rows], tuple_expected=True))
 
 
 def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
@@ -250,10 +250,10 @@ class PreparedRead:
         except EmptyResultSet:
             self.statement, self._is_empty = as_sql(rows), True
 
-    def objects(self, found: list[tuple[Any, ...]]) -> list[Any]:
+    def objects(self, rows: list[tuple[Any, ...]]) -> list[Any]:
         """The objects, as the queryset would have made them of these rows."""
         query, compiler = self.rows.query, self._compiler
-        compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else found]
+        compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else rows]
         query.get_compiler = lambda *args, **kwargs: compiler  # type: ignore[method-assign]
         return list(self.rows)
 

@@ -172,7 +172,7 @@ class MergedSavepoint(Atomic):
             self._earlier = ReleaseWithNext.take(connection)
             wrappers = connection.execute_wrappers
             # Before those of the savepoints around it, which then write their SAVEPOINT before its own.
-            around = (place for place, one in enumerate(wrappers) if _begins_savepoint(one))
+            around = (place for place, wrapper in enumerate(wrappers) if _begins_savepoint(wrapper))
             wrappers.insert(next(around, len(wrappers)), self._merge)
         return self
 
@@ -183,7 +183,7 @@ class MergedSavepoint(Atomic):
             if not self._is_begun and (error or connection.needs_rollback):
                 # Nothing reached the database, but Django must forget the callbacks.
                 connection.needs_rollback = False
-                connection.run_on_commit = [one for one in connection.run_on_commit if self._sid not in one[0]]
+                connection.run_on_commit = [call for call in connection.run_on_commit if self._sid not in call[0]]
             if self._earlier:  # no statement of the block took it along
                 ReleaseWithNext(connection, self._earlier)
             elif self._is_begun and not (self._is_released or error or connection.needs_rollback):
@@ -220,7 +220,7 @@ class MergedSavepoint(Atomic):
         if self._earlier and _is_in_transaction(self._connection):
             first.insert(0, release_sql(self._connection, self._earlier))
         self._earlier = ""
-        begin = "".join(f"{one}; " for one in first)
+        begin = "".join(f"{statement}; " for statement in first)
         end = f"\n; RELEASE SAVEPOINT {name}" if self._is_last else ""
         try:
             result = execute(f"{begin}{statement}{end}", parameters, many, context)
@@ -250,10 +250,10 @@ class ReleaseWithNext:
     @classmethod
     def take(cls, connection: Any) -> str:
         """The savepoint that is still to be released. The caller releases it. Empty if there is none."""
-        for one in connection.execute_wrappers:
-            if isinstance(one, cls):
-                connection.execute_wrappers.remove(one)
-                return one.sid if one._is_of_open_transaction else ""
+        for wrapper in connection.execute_wrappers:
+            if isinstance(wrapper, cls):
+                connection.execute_wrappers.remove(wrapper)
+                return wrapper.sid if wrapper._is_of_open_transaction else ""
         return ""
 
     def __call__(self, execute: Any, statement: Any, parameters: Any, many: bool, context: Any) -> Any:
@@ -353,9 +353,9 @@ class ReadWithNext:
         cursor = context["cursor"]
         text, values = self._statement
         result = execute(f"{text}; {statement}", [*values, *parameters], many, context)
-        found = rows_of(cursor)
+        rows = rows_of(cursor)
         cursor.nextset()
-        self._use(found)
+        self._use(rows)
         return result
 
     def _is_taken(self) -> bool:
@@ -385,7 +385,7 @@ class LockWithNext(ReadWithNext):
 
     def _join(self) -> None:
         # After the reads, so that its locks come before theirs in the text.
-        reads = next((n for n, one in enumerate(self._wrappers) if not isinstance(one, ReadWithNext)), None)
+        reads = next((n for n, wrapper in enumerate(self._wrappers) if not isinstance(wrapper, ReadWithNext)), None)
         self._wrappers.insert(len(self._wrappers) if reads is None else reads, self)
 
     def _goes_with(self, wrapper: Any) -> bool:
@@ -437,18 +437,18 @@ class PreparedMembers:
         rows, _, _, _, self._cache_name, _ = getattr(instance, relation).get_prefetch_querysets([instance])
         self.prepared = PreparedRead(rows.using(using))
 
-    def keep(self, instance: Any, found: list[tuple[Any, ...]]) -> None:
+    def keep(self, instance: Any, rows: list[tuple[Any, ...]]) -> None:
         """Let the object know its members, as ``prefetch_related`` does."""
         members: Any = getattr(instance, self._relation).get_queryset()
-        members._result_cache = self.prepared.objects(found)
+        members._result_cache = self.prepared.objects(rows)
         members._prefetch_done = True
         instance.__dict__.setdefault("_prefetched_objects_cache", {})[self._cache_name] = members
 
 
 def prepare_members(model: type[Model], pk: Any, using: str, relations: Sequence[str]) -> list[PreparedMembers]:
     """The members of these relations of one object, unless Django can only read them with the object."""
-    found = []
+    prepared = []
     for relation in relations if merges_statements() else ():
         with suppress(AttributeError, TypeError, ValueError):
-            found.append(PreparedMembers(model, pk, using, relation))
-    return found
+            prepared.append(PreparedMembers(model, pk, using, relation))
+    return prepared

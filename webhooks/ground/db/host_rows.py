@@ -32,8 +32,8 @@ def can_lock(using: str, model: type[Model]) -> bool:
     an unmanaged model may have such a view. An unmanaged table can be locked. Takes one query for each such table and
     process."""
     concrete: Any = model._meta.concrete_model
-    unmanaged = [one for one in (concrete, *concrete._meta.all_parents) if not one._meta.managed]
-    return not any(_is_view(using, one._meta.db_table) for one in unmanaged)
+    unmanaged = [ancestor for ancestor in (concrete, *concrete._meta.all_parents) if not ancestor._meta.managed]
+    return not any(_is_view(using, ancestor._meta.db_table) for ancestor in unmanaged)
 
 
 @cache
@@ -70,7 +70,7 @@ class AmongKeys(Lookup):
             given = json.dumps(list(zip(*values, strict=True)))
             return f"{columns} IN (SELECT {read} FROM json_each(%s))", (*parameters, given)
         row = f"({', '.join(['%s'] * len(fields))})"
-        given_rows = [value for one in zip(*values, strict=True) for value in one]
+        given_rows = [value for row_values in zip(*values, strict=True) for value in row_values]
         return f"{columns} IN (VALUES {', '.join([row] * len(rows))})", (*parameters, *given_rows)
 
 
@@ -82,7 +82,7 @@ def _is_exact_in_json(value: Any) -> bool:
 @contextmanager
 def written_keys(chosen: Collection[type[Model]], using: str) -> Iterator[defaultdict[type[Model], list[Any]]]:
     """The primary keys that the UPDATE statements of this block write into the tables of these models."""
-    found: defaultdict[type[Model], list[Any]] = defaultdict(list)
+    written: defaultdict[type[Model], list[Any]] = defaultdict(list)
     connection = connections[using]
     quote = connection.ops.quote_name
     starts = {f"UPDATE {quote(model._meta.db_table)} SET ": model for model in chosen}
@@ -97,11 +97,11 @@ def written_keys(chosen: Collection[type[Model]], using: str) -> Iterator[defaul
         compiler = rows.query.get_compiler(using)
         compiler.as_sql()  # it chooses the converters
         keys = compiler.results_iter([context["cursor"].fetchall()], tuple_expected=True)
-        found[model] += keys if model._meta.is_composite_pk else (pk for (pk,) in keys)
+        written[model] += keys if model._meta.is_composite_pk else (pk for (pk,) in keys)
         return result
 
     if not chosen:
-        yield found
+        yield written
         return
     with connection.execute_wrapper(add_returning):
-        yield found
+        yield written

@@ -49,11 +49,11 @@ def _set_for_block(using: str, settings: Mapping[str, str], seconds: float | Non
     with transaction.atomic(using, savepoint=seconds is not None):
         before = ", ".join(f"current_setting('{name}')" for name in settings)
         change = ", ".join(f"set_config('{name}', {value}, true)" for name, value in settings.items())
-        [found] = fetch_all(using, f"SELECT {before}, {change}")
+        [row] = fetch_all(using, f"SELECT {before}, {change}")
         yield
         if is_nested:
             change = ", ".join(f"set_config('{name}', %s, true)" for name in settings)
-            fetch_all(using, f"SELECT {change}", found[: len(settings)])
+            fetch_all(using, f"SELECT {change}", row[: len(settings)])
 
 
 @contextmanager
@@ -62,13 +62,13 @@ def closing_new_connections() -> Iterator[None]:
 
     For code that may run outside of requests, in a thread that ends or in one that stays: Django does it for requests.
     """
-    for one in connections.all(initialized_only=True):
-        if one.errors_occurred:
-            one.close_if_unusable_or_obsolete()
-    kept = {one.alias for one in connections.all(initialized_only=True) if one.connection is not None}
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()
+    kept = {db.alias for db in connections.all(initialized_only=True) if db.connection is not None}
     try:
         yield
     finally:
-        for one in connections.all(initialized_only=True):
-            if one.alias not in kept:
-                one.close()
+        for connection in connections.all(initialized_only=True):
+            if connection.alias not in kept:
+                connection.close()

@@ -159,13 +159,13 @@ def webhooks_by_serializer(event: Any) -> dict[str, list[int]]:
 
 def serializers_by_webhook(event: Any) -> dict[int, str]:
     """The names of the serializers that webhooks had chosen when the Event happened. The others had the default one."""
-    return {webhook_id: name for name, one in _serializers(event).items() for webhook_id in one["webhooks"]}
+    return {webhook_id: name for name, part in _serializers(event).items() for webhook_id in part["webhooks"]}
 
 
 def has_serializer(event: Any, name: str) -> bool:
     """Whether the Event has the data of this serializer."""
     serializers = _serializers(event)
-    first = next((other for other, one in serializers.items() if "data" not in one), "")
+    first = next((other for other, part in serializers.items() if "data" not in part), "")
     return name == first or "data" in serializers.get(name, {})
 
 
@@ -197,8 +197,8 @@ def bodies_by_webhook(event: Any) -> Callable[[int], Bodies]:
 
 
 def _serializers(event: Any) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads(event.serializers) if event.serializers else {}
-    return found
+    serialized: dict[str, dict[str, Any]] = json.loads(event.serializers) if event.serializers else {}
+    return serialized
 
 
 class _Replaced:

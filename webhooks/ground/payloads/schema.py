@@ -102,8 +102,8 @@ def _sent_schema(registration: Registration, inspector: Any, serializer: Any, mo
         if name in sent or name not in known:
             shown[name] = _sent_part(registration, inspector, schema, *sent.get(name, (None, None)))
     if shown == written:
-        found: dict[str, Any] = component.ref
-        return found
+        referred: dict[str, Any] = component.ref
+        return referred
     required = [name for name in component.schema.get("required", ()) if name in shown]
     return {**component.schema, "properties": shown, "required": required}
 
@@ -135,12 +135,12 @@ def _is_described(field: Any) -> bool:
 def _replaced(schema: Any, reference: str, new: dict[str, Any]) -> Any:
     """The schema with another one in the place of each reference."""
     if isinstance(schema, list):
-        return [_replaced(one, reference, new) for one in schema]
+        return [_replaced(item, reference, new) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("$ref") == reference:
-        return {**new, **{name: one for name, one in schema.items() if name != "$ref"}}
-    return {name: _replaced(one, reference, new) for name, one in schema.items()}
+        return {**new, **{name: item for name, item in schema.items() if name != "$ref"}}
+    return {name: _replaced(item, reference, new) for name, item in schema.items()}
 
 
 class _Encoder(DjangoJSONEncoder):
@@ -162,11 +162,11 @@ def json_schema(registration: Registration) -> dict[str, Any]:
     text = json.dumps(whole, cls=_Encoder)
     # drf-spectacular adds null where it is already: null would be both, and so neither.
     text = text.replace(COMPONENTS, "#/$defs/").replace('"oneOf": [', '"anyOf": [')
-    found: dict[str, Any] = json.loads(text)
-    return found
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
 
 
 def misfits(payload: Any, schema: dict[str, Any]) -> list[str]:
     """Where a payload does not fit its schema, such as "data.count: 7 is not of type 'string'"."""
     errors = Draft202012Validator(schema).iter_errors(payload)
-    return [f"{'.'.join(map(str, one.absolute_path))}: {one.message}" for one in errors]
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]

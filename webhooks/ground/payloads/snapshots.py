@@ -70,27 +70,27 @@ def rows_query(
 ) -> models.QuerySet[models.Model]:
     """The rows of these primary keys, as ``read_rows`` reads them."""
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
-    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(with_pks(model, pks)).order_by()
+    rows: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(with_pks(model, pks)).order_by()
     if lock and can_lock(using, model):
-        found = found.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
-    return found
+        rows = rows.order_by("pk").select_for_update(no_key=True, of=(*_parent_links(model), "self"))
+    return rows
 
 
 def related_snapshot(registration: Registration, row: models.Model) -> Snapshot:
     """What the framework shows of an object in its snapshots, from other tables."""
     read = framework().related_snapshot(registration.model)
-    found = read(row) if read else {}
-    return {name: value for name, value in found.items() if registration.sends(name, name)}
+    values = read(row) if read else {}
+    return {name: value for name, value in values.items() if registration.sends(name, name)}
 
 
 def _parent_links(model: type[models.Model], path: str = "") -> list[str]:
     """The lookups of the parent rows of a model, the farthest first."""
-    found: list[str] = []
+    names: list[str] = []
     for parent, link in model._meta.concrete_model._meta.parents.items():  # type: ignore[union-attr]
         if link is not None and link.model is model:
             lookup = f"{path}{link.name}"
-            found += [*_parent_links(parent, f"{lookup}__"), lookup]
-    return found
+            names += [*_parent_links(parent, f"{lookup}__"), lookup]
+    return names
 
 
 def relations_shown(registration: Registration, name: str, instance: models.Model | None = None) -> Collection[str]:
@@ -99,8 +99,8 @@ def relations_shown(registration: Registration, name: str, instance: models.Mode
     if name not in known:
         # To build a serializer takes long, and its relations hardly depend on the object.
         fields = serializer_fields(registration.build_serializer(name, instance))
-        sources = {one.source for one in fields.values()}
-        known[name] = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
+        sources = {field.source for field in fields.values()}
+        known[name] = sorted(sources.intersection(relation.name for relation in registration.model._meta.many_to_many))
     return known[name]
 
 
@@ -122,7 +122,7 @@ def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
     if not fields:
         return _in_payload(registration, {}, _model_fields(registration.model))
     # Code of the project may write what is for requests, too.
-    written = {name for name, one in fields.items() if not one.write_only or not is_stock(_class_of(built), *_OUTPUT)}
+    written = {name for name, part in fields.items() if not part.write_only or not is_stock(_class_of(built), *_OUTPUT)}
     names = {name for name in written if not is_hidden(registration, fields[name])}
     shown = _in_payload(registration, fields, names)
     return shown | _kept_columns(registration, fields, shown)
@@ -136,35 +136,35 @@ def has_json_keys(field: models.Field[Any, Any]) -> bool:
 @cache
 def _model_fields(model: type[models.Model]) -> Fields:
     """The columns and many-to-many relations of a model by name, without columns that change with every save."""
-    found = [one for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)]
-    return {one.name: one for one in (*found, *model._meta.many_to_many)}
+    columns = [column for column in model._meta.concrete_fields if not getattr(column, "auto_now", False)]
+    return {field.name: field for field in (*columns, *model._meta.many_to_many)}
 
 
 def _in_payload(registration: Registration, fields: Mapping[str, Any], data: Collection[str]) -> Fields:
     """The model's fields that are in the data, by their names there: ``custom_fields`` shows ``custom_field_data``."""
     of_model = _model_fields(registration.model)
-    found = {name: one for name, one in of_model.items() if name in data}
+    shown = {name: field for name, field in of_model.items() if name in data}
     # A field may have the name of one column and show another.
-    found |= {name: of_model[one.source] for name, one in fields.items() if name in data and one.source in of_model}
-    return {name: one for name, one in found.items() if registration.sends(name, one.name)}
+    shown |= {name: of_model[part.source] for name, part in fields.items() if name in data and part.source in of_model}
+    return {name: field for name, field in shown.items() if registration.sends(name, field.name)}
 
 
 def _kept_columns(registration: Registration, names: Collection[str], shown: Fields) -> Fields:
     """The columns that only snapshots show. ``names`` has the fields of the serializer, or the keys of its data."""
-    sources = {one.name for one in shown.values()}
-    kept = {one: _model_fields(registration.model)[one] for one in framework().snapshot_columns(registration.model)}
+    sources = {field.name for field in shown.values()}
+    kept = {name: _model_fields(registration.model)[name] for name in framework().snapshot_columns(registration.model)}
     return {
-        name: one
-        for name, one in kept.items()
+        name: column
+        for name, column in kept.items()
         if name not in names and name not in sources and registration.sends(name, name)
     }
 
 
-def _inside(registration: Registration, fields: Mapping[str, Any], data: Collection[str], found: Fields) -> Fields:
+def _inside(registration: Registration, fields: Mapping[str, Any], data: Collection[str], shown: Fields) -> Fields:
     """The model's fields that code of the project may have written deeper into the data, by their names."""
     if not fields:
-        return {} if found else _in_payload(registration, {}, _model_fields(registration.model))
-    names = {name for name, one in fields.items() if name not in data and not is_hidden(registration, one)}
+        return {} if shown else _in_payload(registration, {}, _model_fields(registration.model))
+    names = {name for name, part in fields.items() if name not in data and not is_hidden(registration, part)}
     return _in_payload(registration, fields, names)
 
 
@@ -179,13 +179,13 @@ def is_stock(kind: Hashable, *methods: str) -> bool:
     """Whether fields or serializers of a class have these methods and properties from REST framework.
 
     Without names: the methods of a field that write its value."""
-    found = (getattr(kind, name, None) for name in methods or ("get_attribute", "to_representation"))
-    modules = (getattr(getattr(one, "fget", one), "__module__", "") for one in found)
+    methods_found = (getattr(kind, name, None) for name in methods or ("get_attribute", "to_representation"))
+    modules = (getattr(getattr(method, "fget", method), "__module__", "") for method in methods_found)
     return all(module.startswith("rest_framework.") for module in modules)
 
 
-def _class_of(one: Any) -> Any:
-    return one.__class__
+def _class_of(value: Any) -> Any:
+    return value.__class__
 
 
 def _writes_all(field: Any, column: Any) -> bool:
@@ -207,18 +207,20 @@ class _Shown:
         self._old: Mapping[str, Any] | None = None
         self._fields, self.is_stock = serializer_fields(serializer), is_stock(_class_of(serializer), *_OUTPUT)
         self._data, self._row = (data if isinstance(data, Mapping) else {}), row
-        found = _in_payload(registration, self._fields, self._data)
-        self.columns = {name: one for name, one in found.items() if not one.many_to_many}
-        self.relations = {name: one.name for name, one in found.items() if one.many_to_many}
-        self._kept = _kept_columns(registration, {*self._fields, *self._data}, found)
+        shown_fields = _in_payload(registration, self._fields, self._data)
+        self.columns = {name: field for name, field in shown_fields.items() if not field.many_to_many}
+        self.relations = {name: field.name for name, field in shown_fields.items() if field.many_to_many}
+        self._kept = _kept_columns(registration, {*self._fields, *self._data}, shown_fields)
         self.stored = _stored_values(self.columns, row)
-        self.inside = _inside(registration, self._fields, self._data, found) if not self.is_stock else {}
+        self.inside = _inside(registration, self._fields, self._data, shown_fields) if not self.is_stock else {}
         """The columns and relations that the serializer may have written into an envelope, so not by their names."""
         # The columns of which the data show every value. A foreign key shows which object it is.
-        self._certain = {name for name, one in self.columns.items() if one.remote_field and _is_number(one)}
+        self._certain = {name for name, field in self.columns.items() if field.remote_field and _is_number(field)}
         if self.is_stock:
             shown = ((name, self._fields.get(name), column) for name, column in self.columns.items())
-            self._certain.update(name for name, one, column in shown if one is not None and _writes_all(one, column))
+            self._certain.update(
+                name for name, field, column in shown if field is not None and _writes_all(field, column)
+            )
 
     def kept(self, row: models.Model, related: Snapshot) -> Snapshot:
         """What only the snapshots of a row show. ``related`` is from other tables."""
@@ -226,41 +228,41 @@ class _Shown:
 
     def changed_inside(self, old_row: models.Model, edited: Collection[str]) -> list[str]:
         """The names of the columns in an envelope that changed, and of the relations that were edited."""
-        columns = {name: one for name, one in self.inside.items() if not one.many_to_many}
+        columns = {name: field for name, field in self.inside.items() if not field.many_to_many}
         old, new = _stored_values(columns, old_row), _stored_values(columns, self._row)
         changed = [name for name in columns if not json_equal(old[name], new[name])]
-        return changed + [name for name, one in self.inside.items() if one.name in edited]
+        return changed + [name for name, field in self.inside.items() if field.name in edited]
 
     def relation_field(self, name: str) -> Any:
         """The field of the serializer that shows the members of a relation. None for a method and for another source:
         they may query the new state, and leave out members."""
-        one = self._fields.get(name)
-        return None if one is None or source_names(one)[:1] != [self.relations[name]] else one
+        field = self._fields.get(name)
+        return None if field is None or source_names(field)[:1] != [self.relations[name]] else field
 
     def shows(self, name: str) -> bool:
         """Whether the data show the stored value of a column. A masked or a computed field does not."""
-        one, column = self._fields.get(name), self.columns[name]
-        if one is not None and one.source != column.name:
+        field, column = self._fields.get(name), self.columns[name]
+        if field is not None and field.source != column.name:
             return False
         if name in self._certain or _reveals(self._data[name], self.stored[name]):
             return True
         # The serializer may have replaced what its field wrote.
-        is_whole = one is not None and _writes_all(one, column)
-        return is_whole and bool(self._data[name] == _representation(one, self._row))
+        is_whole = field is not None and _writes_all(field, column)
+        return is_whole and bool(self._data[name] == _representation(field, self._row))
 
     def showed(self, name: str, old: Any, row: models.Model | None) -> bool:
         """Whether the data showed the ``old`` stored value of a column, if they show the new one. ``row`` has it."""
         if old == self.stored[name] or name in self._certain:
             return True
-        one = self._fields.get(name)
-        if row is not None and self.is_stock and one is not None and is_stock(_class_of(one), "get_attribute"):
-            return _reveals(_representation(one, row), old)
+        field = self._fields.get(name)
+        if row is not None and self.is_stock and field is not None and is_stock(_class_of(field), "get_attribute"):
+            return _reveals(_representation(field, row), old)
         # The host's code writes the data, and may mask one value and show another.
         return row is not None and _reveals(self._written(row).get(name, _MISSING), old)
 
     def earlier_row(self, known: Snapshot) -> models.Model | None:
         """The row with the values of an earlier snapshot. None if they do not fit into its columns any more."""
-        values = {one.attname: getattr(self._row, one.attname) for one in self._row._meta.concrete_fields}
+        values = {column.attname: getattr(self._row, column.attname) for column in self._row._meta.concrete_fields}
         try:
             for name in self.columns.keys() & known.keys():
                 values[self.columns[name].attname] = self.columns[name].to_python(known[name])
@@ -282,11 +284,11 @@ class _Shown:
 
     def shows_members(self, name: str) -> bool:
         """Whether the data show the members of a relation as its field writes them. May read them again."""
-        one, shown = self.relation_field(name), self._data[name]
-        if self.is_stock or one is None:
+        field, shown = self.relation_field(name), self._data[name]
+        if self.is_stock or field is None:
             return True
         # The serializer may have replaced what its field wrote. No members do not prove that it does not.
-        return bool(shown) and bool(shown == output_of(self._registration, one, _representation(one, self._row)))
+        return bool(shown) and bool(shown == output_of(self._registration, field, _representation(field, self._row)))
 
 
 @cache
@@ -305,12 +307,12 @@ def _reveals(shown: Any, stored: Any) -> bool:
     if stored in _EMPTY or shown == stored:
         return True
     if isinstance(stored, Mapping):
-        return isinstance(shown, Mapping) and all(_reveals(shown.get(key), one) for key, one in stored.items())
+        return isinstance(shown, Mapping) and all(_reveals(shown.get(key), value) for key, value in stored.items())
     if isinstance(stored, list | tuple):
         is_list = isinstance(shown, list | tuple) and len(shown) == len(stored)
         return is_list and all(map(_reveals, shown, stored))
     if isinstance(shown, Mapping):
-        return any(_reveals(one, stored) for one in shown.values() if not isinstance(one, Mapping))
+        return any(_reveals(member, stored) for member in shown.values() if not isinstance(member, Mapping))
     if isinstance(stored, datetime.date | datetime.time) and isinstance(shown, str):
         shown = shown.replace("T", " ").replace("Z", "+00:00")
     return str(shown) == str(stored)
@@ -362,10 +364,10 @@ def snapshots_of(
     before = after | old | shown.kept(prechange.row, prechange.related)
     for name, relation in edited.items():
         # The old members, which the row has prefetched, in the same shape.
-        if (one := shown.relation_field(name)) is None:
+        if (field := shown.relation_field(name)) is None:
             before[name] = _members(relation, prechange.row)
             continue
-        before[name] = _simplified(relation, output_of(registration, one, _representation(one, prechange.row)))
+        before[name] = _simplified(relation, output_of(registration, field, _representation(field, prechange.row)))
         if before[name] != after[name] and not shown.shows_members(name):
             hidden.add(name)
             unshown.append(name)
@@ -401,20 +403,22 @@ def _without(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
 
 def stored_columns(registration: Registration, row: models.Model) -> Snapshot:
     """The columns of a row as they are stored, by their names, without the ones that are not sent."""
-    columns = {name: one for name, one in _model_fields(registration.model).items() if not one.many_to_many}
-    return _stored_values({name: one for name, one in columns.items() if registration.sends(name, name)}, row)
+    columns = {name: field for name, field in _model_fields(registration.model).items() if not field.many_to_many}
+    return _stored_values({name: column for name, column in columns.items() if registration.sends(name, name)}, row)
 
 
 def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
     values = {name: column.value_from_object(row) for name, column in columns.items()}
     # As in Django's serializers: fields of files, networks and the like write their values themselves.
-    written = {name: columns[name].value_to_string(row) for name, one in values.items() if not isinstance(one, _PLAIN)}
+    written = {
+        name: columns[name].value_to_string(row) for name, value in values.items() if not isinstance(value, _PLAIN)
+    }
     return values | written
 
 
 def _members(relation: str, row: models.Model) -> list[Any]:
     """The keys of the members. The data may hide the names of some."""
-    return _sorted([one.pk for one in getattr(row, relation).all()])
+    return _sorted([member.pk for member in getattr(row, relation).all()])
 
 
 def _simplified(relation: str, value: Any) -> Any:
@@ -422,7 +426,7 @@ def _simplified(relation: str, value: Any) -> Any:
     if not isinstance(value, list | tuple):
         return value
     key = "name" if relation == "tags" else "id"
-    return _sorted([one.get(key, one) if isinstance(one, Mapping) else one for one in value])
+    return _sorted([member.get(key, member) if isinstance(member, Mapping) else member for member in value])
 
 
 def _sorted(members: list[Any]) -> list[Any]:

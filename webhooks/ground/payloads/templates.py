@@ -54,7 +54,7 @@ TOO_LONG: dict[Kind, str] = {
 
 # The child imports only from these directories: without ``site`` and without the environment.
 _BOOT = "import sys; sys.path += sys.argv[3:]; import render_child; render_child.main()"
-_PATHS = [str(Path(str(found)).parents[1]) for found in (jinja2.__file__, markupsafe.__file__)]
+_PATHS = [str(Path(str(module)).parents[1]) for module in (jinja2.__file__, markupsafe.__file__)]
 _PATHS.append(str(Path(__file__).parent))
 
 

@@ -190,12 +190,12 @@ def _chosen_models(pattern: str) -> Iterator[type[models.Model]]:
 
 def registrations() -> list[Registration]:
     """All registrations, sorted by label."""
-    return sorted(_registrations.values(), key=lambda registration: registration.label)
+    return sorted(_registrations.values(), key=lambda known: known.label)
 
 
 def registered_models() -> dict[str, type[models.Model]]:
     """The registered models by their labels, sorted."""
-    return {registration.label: registration.model for registration in registrations()}
+    return {known.label: known.model for known in registrations()}
 
 
 def registration_of(model: type[models.Model]) -> Registration | None:
@@ -249,14 +249,14 @@ def _tables(model: type[models.Model]) -> tuple[type[models.Model], ...]:
 def unlocked_before(model: type[models.Model], update_fields: Collection[str] | None) -> list[Registration]:
     """The registrations of parents whose rows a save locks too late for Django's order, or not at all: it writes none
     of their columns, and those of a later table."""
-    found = []
+    touched = []
     for table in _tables(model)[:-1]:
-        own = [one for one in table._meta.local_concrete_fields if not one.primary_key and not one.generated]
-        if own and (update_fields is None or any({one.name, one.attname} & {*update_fields} for one in own)):
+        own = [field for field in table._meta.local_concrete_fields if not field.primary_key and not field.generated]
+        if own and (update_fields is None or any({field.name, field.attname} & {*update_fields} for field in own)):
             break
         if table in _registrations:
-            found.append(_registrations[table])
-    return found
+            touched.append(_registrations[table])
+    return touched
 
 
 @cache
@@ -275,8 +275,8 @@ def serializer_names() -> list[str]:
 
 def models_without_serializer(name: str, labels: Iterable[str]) -> list[str]:
     """The labels of the registered models among ``labels`` that have no serializer of this name."""
-    found = [registration_by_label(label) for label in sorted(labels)]
-    return [one.label for one in found if one is not None and name and name not in one.serializers]
+    registrations = [registration_by_label(label) for label in sorted(labels)]
+    return [known.label for known in registrations if known is not None and name and name not in known.serializers]
 
 
 # Content types: the models of a webhook
@@ -301,7 +301,7 @@ def object_types_of(labels: Collection[str], kept: Iterable[ContentType] = ()) -
     from django.contrib.contenttypes.models import ContentType  # importable only once all apps are loaded
 
     registered, missing = registered_models(), unregistered(labels)
-    own = {label_of(one): one for one in kept} if missing else {}
+    own = {label_of(model): model for model in kept} if missing else {}
     if refused := [label for label in missing if label not in own]:
         raise Unregistered(refused)
     known = ContentType.objects.get_for_models(*(registered[label] for label in labels if label in registered))
@@ -312,8 +312,8 @@ def registered_object_types() -> models.QuerySet[ContentType]:
     """The content types of the registered models, for an admin to choose from."""
     from django.contrib.contenttypes.models import ContentType
 
-    found = ContentType.objects.get_for_models(*registered_models().values())
-    return ContentType.objects.filter(pk__in=[one.pk for one in found.values()]).order_by("app_label", "model")
+    content_types = ContentType.objects.get_for_models(*registered_models().values())
+    return ContentType.objects.filter(pk__in=[row.pk for row in content_types.values()]).order_by("app_label", "model")
 
 
 def refuse_unregistered(pks: set[int]) -> None:
@@ -345,8 +345,8 @@ def register_event(name: str, label: str = "") -> None:
     ``name`` has the label of an app, a dot and a name, "dcim.rack_audited", in up to 100 characters. ``label`` is
     the text that admins choose, "Rack audited". Raises ImproperlyConfigured for an invalid name.
     """
-    found = _EVENT_NAME.fullmatch(str(name)) if len(str(name)) <= EVENT_NAME_LENGTH else None
-    if not found or (apps.ready and found[1] not in {*apps.app_configs, "webhooks"}):
+    matched = _EVENT_NAME.fullmatch(str(name)) if len(str(name)) <= EVENT_NAME_LENGTH else None
+    if not matched or (apps.ready and matched[1] not in {*apps.app_configs, "webhooks"}):
         raise ImproperlyConfigured(
             f"An event cannot be called {name!r}: it needs the label of an installed app, a dot and a name, such as "
             f'"dcim.rack_audited", and {EVENT_NAME_LENGTH} characters at the most.'
@@ -410,4 +410,4 @@ def reserve_identifiers(reserved: Reserved) -> None:
 
 def reserved_for(identifier: str | None) -> Reserved | None:
     """The webhooks that this identifier is reserved for. None if a user can choose it."""
-    return next((one for one in _reserved.values() if (identifier or "").startswith(one.prefix)), None)
+    return next((reserved for reserved in _reserved.values() if (identifier or "").startswith(reserved.prefix)), None)

@@ -81,27 +81,27 @@ class Registration:
     def parents_of(self) -> list[models.ForeignKey[Any, Any]]:
         """The foreign keys to this model from the models in ``also_on``. Raises ImproperlyConfigured for one that has
         none, or several, and LookupError for an unknown label."""
-        return [self._foreign_key(one) for one in self.also_on]
+        return [self._foreign_key(label) for label in self.also_on]
 
     def _foreign_key(self, given: Any) -> models.ForeignKey[Any, Any]:
         other, _, name = given.partition(":") if isinstance(given, str) else (given, "", "")
         model = apps.get_model(other) if isinstance(other, str) else other
-        found = [
-            one
-            for one in model._meta.concrete_fields
-            if isinstance(one, models.ForeignKey)
-            and issubclass(self.model, one.related_model._meta.concrete_model or ())  # of a proxy
-            and name in ("", one.name)
+        fields = [
+            field
+            for field in model._meta.concrete_fields
+            if isinstance(field, models.ForeignKey)
+            and issubclass(self.model, field.related_model._meta.concrete_model or ())  # of a proxy
+            and name in ("", field.name)
         ]
-        if len(found) != 1:
+        if len(fields) != 1:
             label = model._meta.label
             problem = (
-                f"{label} has no foreign key {name}".rstrip() if not found else f"{label} has several foreign keys"
+                f"{label} has no foreign key {name}".rstrip() if not fields else f"{label} has several foreign keys"
             )
             raise ImproperlyConfigured(
                 f'also_on of {self.label}: {problem} to it. Name one as "{label}:device", or leave the model out.'
             )
-        return found[0]
+        return fields[0]
 
     @cached_property
     def label(self) -> str:
@@ -116,8 +116,8 @@ class Registration:
 
     def rows(self, using: str) -> models.QuerySet[Any]:
         """All objects, with the annotations that the serializer needs."""
-        found = self.queryset() if self.queryset else framework().queryset(self.model)
-        return found.using(using)
+        rows = self.queryset() if self.queryset else framework().queryset(self.model)
+        return rows.using(using)
 
     @property
     def reads_one_table(self) -> bool:
@@ -156,14 +156,14 @@ class Registration:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
         given: Any = self.serializers[name] if name else self.serializer
         try:
-            found = conventional_serializer(self.model) if given is None else given
-            if isinstance(found, str):
-                found = import_string(found)
+            serializer = conventional_serializer(self.model) if given is None else given
+            if isinstance(serializer, str):
+                serializer = import_string(serializer)
         except ImportError as error:
             problem = f"importing {given} failed ({error})" if given else str(error)
         else:
-            if isinstance(found, type):
-                return found
+            if isinstance(serializer, type):
+                return serializer
             paths = " and no ".join(conventional_paths(self.model))
             problem = f"there is no {paths}" if given is None else f"{given!r} is no class"
         raise ImproperlyConfigured(
@@ -173,8 +173,8 @@ class Registration:
     @cached_property
     def _sensitive_fields(self) -> frozenset[str]:
         meta = self.model._meta
-        secret = [one for one in (*meta.concrete_fields, *meta.many_to_many) if self.is_secret(one)]
-        names = {name for one in secret for name in (one.name, one.attname)}
+        secret = [field for field in (*meta.concrete_fields, *meta.many_to_many) if self.is_secret(field)]
+        names = {name for field in secret for name in (field.name, field.attname)}
         return (sensitive_names(self.model) | names) - self.include_sensitive
 
     @property
@@ -203,7 +203,7 @@ class Registration:
         """The name of the field that makes the primary key a secret; empty if none does."""
         key = self.model._meta.pk
         parts = key.fields if isinstance(key, models.CompositePrimaryKey) else [key]
-        return next((one.name for one in parts if one.name in self._sensitive_fields or self.is_secret(one)), "")
+        return next((part.name for part in parts if part.name in self._sensitive_fields or self.is_secret(part)), "")
 
     def is_secret(self, field: Any) -> bool:
         """Whether a field or relation of any model holds a secret: a sensitive value, or the key of a row with a secret
@@ -272,19 +272,19 @@ def conventional_paths(model: type[models.Model]) -> list[str]:
 def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
     """Return the class of the framework, or the first one at the conventional paths. Raises ImportError if a module
     exists and fails."""
-    if (found := framework().serializer(model)) is not None:
-        return found
+    if (serializer := framework().serializer(model)) is not None:
+        return serializer
     for path in conventional_paths(model):
         module, _, name = path.rpartition(".")
         try:
-            found = getattr(import_module(module), name, None)
+            serializer = getattr(import_module(module), name, None)
         except ModuleNotFoundError as error:
             # Only a missing module of the app means "no": an import that fails inside it must be seen.
             if not error.name or not f"{module}.".startswith(f"{error.name}."):
                 raise
         else:
-            if isinstance(found, type):
-                return found
+            if isinstance(serializer, type):
+                return serializer
     return None
 
 
@@ -345,9 +345,9 @@ def sensitive_names(model: type[models.Model]) -> frozenset[str]:
     """The fields of a model that are sensitive despite their names, and the names that serializers make of ``str()``.
 
     A child has the names of its parents, too."""
-    fields = [(one.name, kind.__name__) for one in model._meta.get_fields() for kind in type(one).__mro__]
-    found = sensitive_fields(model.__name__, fields)
-    return found.union(*map(sensitive_names, model._meta.get_parent_list()))
+    fields = [(field.name, kind.__name__) for field in model._meta.get_fields() for kind in type(field).__mro__]
+    sensitive = sensitive_fields(model.__name__, fields)
+    return sensitive.union(*map(sensitive_names, model._meta.get_parent_list()))
 
 
 def _keys_held(field: Any) -> Sequence[Any]:

@@ -46,7 +46,7 @@ def serializer_fields(serializer: Any) -> Mapping[str, Any]:
     fields = getattr(serializer, "fields", None)
     if isinstance(fields, BindingDict):
         return fields
-    is_mapping = isinstance(fields, Mapping) and all(isinstance(one, Field) for one in fields.values())
+    is_mapping = isinstance(fields, Mapping) and all(isinstance(field, Field) for field in fields.values())
     return fields if is_mapping else {}  # type: ignore[return-value]
 
 
@@ -71,10 +71,10 @@ def _without_hidden(registration: Registration, value: Any, field: Any, model: M
         shown = {}
         for key, item in value.items():
             # A key that is no field may hold the fields: a serializer may write an envelope.
-            one = fields.get(key)
-            is_hidden, related = (False, model) if one is None else _rule(registration, model, one)
+            known_field = fields.get(key)
+            is_hidden, related = (False, model) if known_field is None else _rule(registration, model, known_field)
             if not is_hidden:
-                is_plain, nested = isinstance(item, _SCALARS), inner if one is None else one
+                is_plain, nested = isinstance(item, _SCALARS), inner if known_field is None else known_field
                 shown[key] = item if is_plain else _without_hidden(registration, item, nested, related)
         return shown
     if isinstance(value, list | tuple | Iterator | ValuesView):
@@ -216,12 +216,12 @@ def _spellings(name: str, column: Any) -> set[str]:
 @cache
 def attributes(model: Model) -> dict[str, Any]:
     """The fields and relations of a model by every attribute that reads them."""
-    found: dict[str, Any] = {}
-    one: Any
-    for one in model._meta.get_fields():
-        if one.auto_created and not one.concrete:
-            found[one.get_accessor_name() or one.name] = one
+    readers: dict[str, Any] = {}
+    field: Any
+    for field in model._meta.get_fields():
+        if field.auto_created and not field.concrete:
+            readers[field.get_accessor_name() or field.name] = field
         else:
-            names = (one.name, getattr(one, "attname", one.name), f"get_{one.name}_display")
-            found |= dict.fromkeys(names, one)
-    return found | {"pk": model._meta.pk}
+            names = (field.name, getattr(field, "attname", field.name), f"get_{field.name}_display")
+            readers |= dict.fromkeys(names, field)
+    return readers | {"pk": model._meta.pk}

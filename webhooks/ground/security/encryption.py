@@ -108,14 +108,14 @@ def _decrypt(keys: Sequence[str | bytes], stored: str) -> str:
 
 @lru_cache(maxsize=16)
 def _fernet(keys: Sequence[str | bytes]) -> MultiFernet:
-    found = []
+    ciphers = []
     for key in keys:
         if isinstance(key, bytes):
             # HKDF is fast, which is safe here: Django requires a long and random SECRET_KEY.
             info = b"django-rq-webhooks: what is encrypted at rest"
             key = base64.urlsafe_b64encode(HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(key))
-        found.append(Fernet(key))
-    return MultiFernet(found)
+        ciphers.append(Fernet(key))
+    return MultiFernet(ciphers)
 
 
 class Secret:

@@ -80,7 +80,7 @@ def headers(secret: str, message_id: str, timestamp: int, body: bytes, *, previo
     secrets = [secret, previous] if previous else [secret]
     return {
         **identified,
-        "webhook-signature": " ".join(standard_signature(one, message_id, timestamp, body) for one in secrets),
+        "webhook-signature": " ".join(standard_signature(secret, message_id, timestamp, body) for secret in secrets),
         "X-Hook-Signature": netbox_signature(secret, body),
     }
 
@@ -127,10 +127,10 @@ def verify(
     timestamp = int(given["webhook-timestamp"])
     if abs(time.time() - timestamp) > tolerance:
         raise VerificationError(f"the timestamp is more than {tolerance:g} s off: an old request, or a wrong clock")
-    expected = [standard_signature(one, message_id, timestamp, bytes(body)).encode() for one in secrets]
-    signatures = [one.encode("utf-8", "replace") for one in given["webhook-signature"].split(" ")]
+    expected = [standard_signature(secret, message_id, timestamp, bytes(body)).encode() for secret in secrets]
+    signatures = [signature.encode("utf-8", "replace") for signature in given["webhook-signature"].split(" ")]
     # Compare all of them, each in constant time, so that the duration reveals nothing.
-    if not sum(hmac.compare_digest(one, other) for one in expected for other in signatures):
+    if not sum(hmac.compare_digest(candidate, other) for candidate in expected for other in signatures):
         raise VerificationError("no signature matches: the secret differs, or the body was changed")
     # A sender's clock may be ahead: until the timestamp is too old, twice the tolerance may pass.
     if remember and not remember(f"webhook:{message_id}:{timestamp}", 2 * tolerance + 1):

@@ -189,12 +189,12 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 def parse(url: str) -> Destination:
     """Take a URL apart. Raises BadURL for every spelling but the plain one."""
-    found = _URL.match(url)
-    if not found:
+    parts = _URL.match(url)
+    if not parts:
         raise BadURL(gettext("Enter an http:// or https:// URL."))
     if "\\" in url or any(unicodedata.category(character) in _INVISIBLE for character in url):
         raise BadURL(gettext("The URL has a space, a backslash or an invisible character in it."))
-    scheme, authority = found[1].lower(), found[2]
+    scheme, authority = parts[1].lower(), parts[2]
     if "@" in authority:
         raise BadURL(gettext("The URL has a user name or a password in it, which everybody would see: leave them out."))
     if bracketed := _BRACKETED.fullmatch(authority):
@@ -220,10 +220,10 @@ def problem(url: str) -> str:
 def redacted(url: str) -> str:
     """The scheme, host and port of a URL; the rest may be a secret. Only "…" if the URL is invalid or a template
     renders its host."""
-    found = _URL.match(url)
-    if not found or problem(found[0]):
+    parts = _URL.match(url)
+    if not parts or problem(parts[0]):
         return "…" if url else ""
-    return f"{found[0]}/…" if url[found.end() :].strip("/") else url
+    return f"{parts[0]}/…" if url[parts.end() :].strip("/") else url
 
 
 def _host(text: str) -> str:

@@ -65,5 +65,5 @@ def one_line(text: str) -> str:
     return _INVISIBLE_OR_BREAK.sub(_escape, text)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escape(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()

@@ -174,22 +174,22 @@ def drop_keys(value: Any, is_excluded: Callable[[str], bool], room: Room | None 
     return value
 
 
-def json_equal(one: Any, other: Any) -> bool:
+def json_equal(left: Any, other: Any) -> bool:
     """Whether two parsed values are equal in JSON: unlike in Python, ``true`` is not 1. But 1 is 1.0."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(json_equal(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(json_equal, one, other))
-    return bool(one == other)
+    if isinstance(left, bool) or isinstance(other, bool):
+        return left is other
+    if isinstance(left, dict) and isinstance(other, dict):
+        return left.keys() == other.keys() and all(json_equal(value, other[key]) for key, value in left.items())
+    if isinstance(left, list) and isinstance(other, list):
+        return len(left) == len(other) and all(map(json_equal, left, other))
+    return bool(left == other)
 
 
 def json_depth(text: str) -> int:
     """How many levels of lists and objects a JSON text has. 0 if its few brackets cannot exceed the limit."""
     if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
         return 0
-    steps = (1 if found[0] in "[{" else -1 for found in _BRACKET.finditer(text) if found[0][0] != '"')
+    steps = (1 if bracket[0] in "[{" else -1 for bracket in _BRACKET.finditer(text) if bracket[0][0] != '"')
     return max(accumulate(steps), default=0)
 
 
@@ -197,7 +197,7 @@ def replace_half_surrogates(text: str) -> str:
     """Replace each half of a surrogate pair in a JSON text by the escape of U+FFFD."""
     if "\\ud" not in text and "\\uD" not in text:
         return text
-    return _JSON_ESCAPE.sub(lambda found: r"\ufffd" if len(found[0]) == 6 and found[0][2] in "dD" else found[0], text)
+    return _JSON_ESCAPE.sub(lambda code: r"\ufffd" if len(code[0]) == 6 and code[0][2] in "dD" else code[0], text)
 
 
 def _json_problems(path: str, value: Any, level: int = 0) -> Iterator[str]:

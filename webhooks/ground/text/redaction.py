@@ -57,15 +57,15 @@ _JSON_CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ESCAPES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (
         re.compile(r"\\u([0-9a-fA-F]{4})|\\([^u])|\\(?:u[0-9a-fA-F]{0,3})?\Z", re.DOTALL),
-        lambda found: chr(int(found[1], 16)) if found[1] else _JSON_CONTROLS.get(found[2], found[2] or CUT_OFF),
+        lambda escape: chr(int(escape[1], 16)) if escape[1] else _JSON_CONTROLS.get(escape[2], escape[2] or CUT_OFF),
     ),
     (
         re.compile(r"&(?:#[0-9]{1,10}|#[xX][0-9a-fA-F]{1,10}|amp|lt|gt|quot|apos);|&[#0-9A-Za-z]{0,12}\Z"),
-        lambda found: html.unescape(found[0]) if found[0].endswith(";") else CUT_OFF,
+        lambda escape: html.unescape(escape[0]) if escape[0].endswith(";") else CUT_OFF,
     ),
     (
         re.compile(r"%([0-9a-fA-F]{2})|(\+)|%[0-9a-fA-F]?\Z"),
-        lambda found: chr(int(found[1], 16)) if found[1] else " " if found[2] else CUT_OFF,
+        lambda escape: chr(int(escape[1], 16)) if escape[1] else " " if escape[2] else CUT_OFF,
     ),
 ]
 
@@ -75,12 +75,12 @@ def _decodings(text: str) -> list[tuple[str, Sequence[int]]]:
     text where each of its characters begins, and the end."""
     decodings: list[tuple[str, Sequence[int]]] = [(text, range(len(text) + 1))]
     for escapes, meaning in _ESCAPES:
-        for encoded, places in [one for one in decodings if escapes.search(one[0])]:
+        for encoded, places in [decoding for decoding in decodings if escapes.search(decoding[0])]:
             parts, found_places, last = [], list[int](), 0
-            for found in escapes.finditer(encoded):
-                start, character = found.start(), meaning(found)
+            for escape in escapes.finditer(encoded):
+                start, character = escape.start(), meaning(escape)
                 parts += [encoded[last:start], character]
                 found_places += [*places[last:start], *[places[start]] * len(character)]
-                last = found.end()
+                last = escape.end()
             decodings.append(("".join([*parts, encoded[last:]]), [*found_places, *places[last:]]))
     return decodings

@@ -115,5 +115,5 @@ class Alarm:
             "waiting": min(self.waiting, self._cap),
             "next_probe_at": self.probe_at,
             "around": list(self.around),
-            "consequences": [one.figures() for one in self.consequences],
+            "consequences": [consequence.figures() for consequence in self.consequences],
         }

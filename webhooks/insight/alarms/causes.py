@@ -36,14 +36,14 @@ OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
     """The causes of all problems of the site, the worst first. If there are none, one that says that all is well."""
     general = [*site.stopped(overview, backend, is_enabled), *site.workers(backend), *site.faults(overview, backend)]
-    late = [alarm for one in overview.webhooks for alarm in overdue(one, now, bool(backend.serving))]
+    late = [alarm for webhook in overview.webhooks for alarm in overdue(webhook, now, bool(backend.serving))]
     general, late = _explain_lateness(general, [*site.undispatched(overview, backend, now), *late])
     general, chains = _explain_failures(general, _chains(overview, late))
     failed, roots = _split((_under(*alarms) for alarms in chains), Problem.FAILED_DELIVERIES)
     # Webhooks with one of these problems most likely have it from the same cause.
     unreadable, roots = _split(roots, Problem.UNREADABLE)
     unregistered, silent = _split(
-        (alarm for one in overview.webhooks for alarm in silent_alarms(one, overview.silences.get(one.pk))),
+        (alarm for webhook in overview.webhooks for alarm in silent_alarms(webhook, overview.silences.get(webhook.pk))),
         Problem.NOT_REGISTERED,
     )
     unreadable = _of_one_cause(
@@ -53,7 +53,7 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
         unregistered, _("Nothing is sent of what is not registered, although %(count)s webhooks want it.")
     )
     general, unreadable = _explain_secrets(general, unreadable)
-    found = [
+    of_parts = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.configuration(overview),
@@ -64,19 +64,21 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
         *_failed(failed, overview),
         *site.tables(overview),
     ]
-    found.sort(key=lambda alarm: (list(Level).index(alarm.level), -alarm.waiting))
-    return found[:MAX_ALARMS] or [_all_well(overview)]
+    of_parts.sort(key=lambda alarm: (list(Level).index(alarm.level), -alarm.waiting))
+    return of_parts[:MAX_ALARMS] or [_all_well(overview)]
 
 
 def _split(alarms: Iterable[Alarm], problem: Problem) -> tuple[list[Alarm], list[Alarm]]:
     """The alarms with this problem, and the others."""
     alarms = list(alarms)
-    return [one for one in alarms if one.problem == problem], [one for one in alarms if one.problem != problem]
+    return [alarm for alarm in alarms if alarm.problem == problem], [
+        alarm for alarm in alarms if alarm.problem != problem
+    ]
 
 
 def _under(cause: Alarm, *alarms: Alarm) -> Alarm:
     """The cause with these alarms folded under it, and with what follows from each."""
-    flat = ((replace(one, consequences=()), *one.consequences) for one in alarms)
+    flat = ((replace(alarm, consequences=()), *alarm.consequences) for alarm in alarms)
     return replace(cause, consequences=(*cause.consequences, *chain.from_iterable(flat)))
 
 
@@ -85,15 +87,15 @@ def _explain_lateness(general: list[Alarm], late: list[Alarm]) -> tuple[list[Ala
 
     A worker that went silent belongs to "no worker", too.
     """
-    stop = next((one for one in general if one.problem in STOPS and one.level == Level.ERROR), None)
-    cause = stop or next((one for one in general if one.problem == Problem.FAULT), None)
+    stop = next((alarm for alarm in general if alarm.problem in STOPS and alarm.level == Level.ERROR), None)
+    cause = stop or next((alarm for alarm in general if alarm.problem == Problem.FAULT), None)
     if cause is None:
         return general, late
     # With a fault of our own, changes are dispatched all the same.
     explained = late if stop else [alarm for alarm in late if alarm.problem == Problem.OVERDUE]
-    silent = [one for one in general if one.problem == Problem.SILENT_WORKER and cause.problem in NO_WORKERS]
+    silent = [alarm for alarm in general if alarm.problem == Problem.SILENT_WORKER and cause.problem in NO_WORKERS]
     folded = _under(cause, *silent, *explained)
-    general = [folded if one is cause else one for one in general if one not in silent]
+    general = [folded if alarm is cause else alarm for alarm in general if alarm not in silent]
     return general, [alarm for alarm in late if alarm not in explained]
 
 
@@ -104,7 +106,10 @@ def _chains(overview: Overview, late: Iterable[Alarm]) -> list[list[Alarm]]:
         late_of[alarm.webhook_id].append(alarm)
     for group in overview.failed_groups:
         groups_of[group.webhook_id].append(group)
-    chains = [[*webhook_alarms(one), *late_of[one.pk], *failed(one, groups_of[one.pk])] for one in overview.webhooks]
+    chains = [
+        [*webhook_alarms(webhook), *late_of[webhook.pk], *failed(webhook, groups_of[webhook.pk])]
+        for webhook in overview.webhooks
+    ]
     return [alarms for alarms in chains if alarms]
 
 
@@ -118,7 +123,7 @@ def _explain_failures(general: list[Alarm], chains: list[list[Alarm]]) -> tuple[
             failing[alarms[0].error_kind] += alarms
         else:
             others.append(alarms)
-    return [_under(one, *failing.pop(one.error_kind, ())) for one in general], others
+    return [_under(alarm, *failing.pop(alarm.error_kind, ())) for alarm in general], others
 
 
 def _explain_secrets(general: list[Alarm], unreadable: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
@@ -126,11 +131,11 @@ def _explain_secrets(general: list[Alarm], unreadable: list[Alarm]) -> tuple[lis
 
     Both lack the same key. Returns the other causes, and the secrets.
     """
-    faults = [one for one in general if (one.problem, one.error_kind) == (Problem.FAULT, ErrorKind.SECRET)]
+    faults = [alarm for alarm in general if (alarm.problem, alarm.error_kind) == (Problem.FAULT, ErrorKind.SECRET)]
     if not (faults and unreadable):
         return general, unreadable
     first = replace(unreadable[0], since=faults[0].since, error_kind=ErrorKind.SECRET.value)
-    return [one for one in general if one not in faults], [_under(first, *faults), *unreadable[1:]]
+    return [alarm for alarm in general if alarm not in faults], [_under(first, *faults), *unreadable[1:]]
 
 
 def _of_one_cause(alarms: Sequence[Alarm], text: str) -> list[Alarm]:
@@ -163,7 +168,7 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
     if leftover:
         failing = {alarm.webhook_id for alarm in leftover}
         failed = [webhook.failed for webhook in overview.webhooks if webhook.pk in failing]
-        count, cap = sum(failed), min(cap, sum(min(one, EACH_CAP) for one in failed))
+        count, cap = sum(failed), min(cap, sum(min(number, EACH_CAP) for number in failed))
     elif (overview.webhooks and not overview.has_more_webhooks) or count <= _known_failed(overview):
         return []
     text = ngettext(

@@ -149,7 +149,7 @@ def configuration(overview: Overview) -> Iterator[Alarm]:
         yield Alarm(Problem.NO_MODEL, text % {"label": label}, remedy, Level.ERROR, "python manage.py check")
     if "webhooks" in overview.hidden or overview.hides_some_webhooks or overview.has_more_webhooks:
         return
-    if any(one.enabled for one in overview.webhooks):
+    if any(webhook.enabled for webhook in overview.webhooks):
         return
     if overview.webhooks:
         text = _("Every webhook is disabled, so changes are not recorded.")

@@ -50,16 +50,16 @@ def silent_alarms(webhook: Any, silence: Silence | None) -> Iterator[Alarm]:
         ) % {"name": webhook.name, "models": ", ".join(names)}
         remedy = registration_remedy(silence.models, silence.events)
         yield _alarm(webhook, Problem.NOT_REGISTERED, text, remedy, level=Level.ERROR, waiting=0)
-    if one := silence.skipping:
+    if skip := silence.skipping:
         text = _("“%(name)s” has skipped each of the last %(count)s changes, by one rule: %(rule)s.")
-        text %= {"name": webhook.name, "count": number(one.count, EACH_CAP), "rule": Rule(one.rule).label}
-        if one.edit:
-            text += " " + _("The last edit before: %(edit)s") % {"edit": sentence(one.edit)}
+        text %= {"name": webhook.name, "count": number(skip.count, EACH_CAP), "rule": Rule(skip.rule).label}
+        if skip.edit:
+            text += " " + _("The last edit before: %(edit)s") % {"edit": sentence(skip.edit)}
         remedy = _(
             "See in its skipped changes what the rule wanted and found. If the rule is wrong, correct it. Then “Recover"
             " skipped…” sends the objects as they are now."
         )
-        yield _alarm(webhook, Problem.SKIPS_ALL, text, remedy, since=one.since, waiting=0)
+        yield _alarm(webhook, Problem.SKIPS_ALL, text, remedy, since=skip.since, waiting=0)
 
 
 def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:

@@ -166,7 +166,7 @@ def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str
         return text % {"model": label, "wanted": ", ".join(sorted(labels)) or gettext("none")}
     if action not in webhook.actions:
         text = gettext("The webhook does not send objects that are %(action)s. Its actions: %(wanted)s.")
-        wanted = ", ".join(str(one.label) for one in webhook.actions)
+        wanted = ", ".join(str(action.label) for action in webhook.actions)
         return text % {"action": Action(action).label, "wanted": wanted or gettext("none")}
     return ""
 
@@ -217,4 +217,4 @@ def retention_days() -> float:
 
 def join(*sentences: Any) -> str:
     """Whole sentences, one after the other. Leaves out empty ones."""
-    return " ".join(str(one) for one in sentences if one)
+    return " ".join(str(sentence) for sentence in sentences if sentence)

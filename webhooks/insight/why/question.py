@@ -85,7 +85,7 @@ class _Question:
             pk = webhook.pk if isinstance(webhook, Webhook) else webhook
             visible = visible.filter(pk=pk)
         seen = set(visible.values_list("pk", flat=True))
-        self._webhooks = [one for one in self._every if one.pk in seen]
+        self._webhooks = [webhook for webhook in self._every if webhook.pk in seen]
         if webhook is not None and not seen:
             raise UnknownObject(_("There is no webhook %(id)s.") % {"id": pk})
 
@@ -113,18 +113,18 @@ class _Question:
             return self._not_registered(label)
         # Custom events say nothing about the state of the object.
         captured = rows.latest(
-            [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
+            [event for event in events if event.action in Action], [skip for skip in skips if skip.action in Action]
         )
         present = unstored.Present(registration, pk, captured)
         if change is None:
             return unstored.never_stored(self._webhooks, present, self._viewer, knows_model)
         verdicts = self._verdicts([change])
         if not is_registered:
-            return [unstored.not_registered(one, present) for one in verdicts]
+            return [unstored.not_registered(verdict, present) for verdict in verdicts]
         if captured is None or present.lost_action is None:
             return unstored.with_outlooks(verdicts, present, self._viewer)
         since = rows.watched_since(self._every, label, present.lost_action)
-        return [unstored.changed_again(one, present, present.lost_action, since) for one in verdicts]
+        return [unstored.changed_again(verdict, present, present.lost_action, since) for verdict in verdicts]
 
     def _without_events(self, obj: models.Model) -> list[Verdict]:
         """The verdicts about an instance that no Event can be about; empty if there may be one."""
@@ -141,7 +141,7 @@ class _Question:
 
     def _not_registered(self, label: str) -> list[Verdict]:
         text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
-        return [self._of_unregistered(one, label, text % {"model": label}) for one in self._webhooks]
+        return [self._of_unregistered(webhook, label, text % {"model": label}) for webhook in self._webhooks]
 
     def _of_unregistered(self, webhook: Webhook, label: str, text: str) -> Verdict:
         chosen = rows.models_of(webhook)
@@ -152,7 +152,7 @@ class _Question:
         return Cause.NOT_CHOSEN.verdict(webhook, text, remedy, target=Target.CAPTURE)
 
     def _same(self, cause: Cause, text: str, remedy: str, **more: Any) -> list[Verdict]:
-        return [cause.verdict(one, text, remedy, **more) for one in self._webhooks]
+        return [cause.verdict(webhook, text, remedy, **more) for webhook in self._webhooks]
 
     # An Event
 
@@ -166,11 +166,11 @@ class _Question:
         with index_plans(Event.objects.db):
             events = list(self._events(rows.near(asked) | replayed))
             skips = list(self._skips(rows.near(asked) & rows.skip_ids_around([asked])))
-        replays = [one for one in events if one.replay_of == pk]
-        others = [one for one in events if one.replay_of != pk and one.pk != pk]
+        replays = [event for event in events if event.replay_of == pk]
+        others = [event for event in events if event.replay_of != pk and event.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids
-        skips = [one for one in skips if one.webhook_id not in wanted_by]
-        skips.sort(key=lambda one: abs(one.timestamp - asked.timestamp))
+        skips = [skip for skip in skips if skip.webhook_id not in wanted_by]
+        skips.sort(key=lambda skip: abs(skip.timestamp - asked.timestamp))
         return self._verdicts([StoredChange.from_rows(asked, [*replays, asked, *others], skips)])
 
     # A request
@@ -187,8 +187,8 @@ class _Question:
             near = rows.skip_ids_around(events) if events else rows.newest_skips()
             if self._viewer.sees_skips:
                 skips = list(permissions.allowed(user, "view", self._skips(of_request & near))[:MAX_REQUEST_ROWS])
-        if found := rows.latest_of_each(events, skips):
-            return self._verdicts(found[:MAX_OBJECTS])
+        if latest := rows.latest_of_each(events, skips):
+            return self._verdicts(latest[:MAX_OBJECTS])
         text = _(
             "No event and no recent skipped change of the request %(request)s is stored. Perhaps it changed nothing "
             "that a webhook wants, or its transaction was rolled back."
@@ -208,8 +208,8 @@ class _Question:
             if self._viewer.sees_events:
                 newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
                 last = self._events(Q(pk__gt=newest - MAX_LAST_EVENTS) & (is_wanted | Q(action=PING)))
-                found = permissions.allowed(self._viewer.user, "view", last.order_by("-pk"))
-                events = [one for one in found if one.action != PING or webhook.pk in one.webhook_ids]
+                visible = permissions.allowed(self._viewer.user, "view", last.order_by("-pk"))
+                events = [event for event in visible if event.action != PING or webhook.pk in event.webhook_ids]
             if self._viewer.sees_skips:
                 own = self._skips(Q(webhook=webhook.pk)).order_by("-pk")
                 skips = list(permissions.allowed(self._viewer.user, "view", own)[: 5 * MAX_CHANGES])
@@ -229,8 +229,10 @@ class _Question:
         """Without large columns, the newest first."""
         large = [name for name in LARGE_FIELDS if name != "webhook_ids"]
         has_data = Case(When(data="", then=False), default=True, output_field=models.BooleanField())
-        found = Event.objects.filter(chosen).annotate(has_data=has_data).defer(*large).select_related("undispatched")
-        return permissions.of_viewable_objects(self._viewer.user, found)
+        chosen_events = (
+            Event.objects.filter(chosen).annotate(has_data=has_data).defer(*large).select_related("undispatched")
+        )
+        return permissions.of_viewable_objects(self._viewer.user, chosen_events)
 
     def _skips(self, chosen: Q) -> QuerySet[Skip]:
         return permissions.of_viewable_objects(self._viewer.user, Skip.objects.filter(chosen))
@@ -239,9 +241,11 @@ class _Question:
         """The verdicts for each of these changes and each webhook."""
         events = [event for change in asked for event in change.events]
         skips = [skip for change in asked for skip in change.skips]
-        found = rows.read_deliveries({one.pk for one in self._webhooks}, [one.pk for one in events])
-        self._viewer.look_up([*events, *skips, *found.by_event.values(), *found.heads.values()])
-        return [stored.judge(one, change, found, self._viewer) for change in asked for one in self._webhooks]
+        deliveries = rows.read_deliveries({webhook.pk for webhook in self._webhooks}, [event.pk for event in events])
+        self._viewer.look_up([*events, *skips, *deliveries.by_event.values(), *deliveries.heads.values()])
+        return [
+            stored.judge(webhook, change, deliveries, self._viewer) for change in asked for webhook in self._webhooks
+        ]
 
 
 # The object that is asked about

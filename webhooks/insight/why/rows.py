@@ -47,7 +47,7 @@ class StoredChange:
     def from_rows(cls, of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange:
         """The change of these rows, described by one of them. For each webhook, its first Event and skip count."""
         values = {name: getattr(of, name) for name in OF_CHANGE}
-        values["object_repr"] = next((one.object_repr for one in (of, *events, *skips) if one.object_repr), "")
+        values["object_repr"] = next((row.object_repr for row in (of, *events, *skips) if row.object_repr), "")
         return cls(**values, events=tuple(events), skips=tuple(skips))
 
     def figures(self) -> dict[str, Any]:
@@ -60,11 +60,11 @@ def latest(events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange | Non
     rows: list[Event | Skip] = [*events, *skips]
     if not rows:
         return None
-    newest = max(rows, key=lambda one: one.timestamp)
-    same = [one for one in events if _is_same(newest, one)]
-    replayed = {one.replay_of for one in same} - {None}
-    same += [one for one in events if one.pk in replayed and one not in same]
-    return StoredChange.from_rows(same[0] if same else newest, same, [one for one in skips if _is_same(newest, one)])
+    newest = max(rows, key=lambda row: row.timestamp)
+    same = [event for event in events if _is_same(newest, event)]
+    replayed = {event.replay_of for event in same} - {None}
+    same += [event for event in events if event.pk in replayed and event not in same]
+    return StoredChange.from_rows(same[0] if same else newest, same, [skip for skip in skips if _is_same(newest, skip)])
 
 
 def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[StoredChange]:
@@ -74,8 +74,8 @@ def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[Store
         by_object[event.object_type, event.object_id][0].append(event)
     for skip in skips:
         by_object[skip.object_type, skip.object_id][1].append(skip)
-    found = (latest(*rows) for rows in by_object.values())
-    return sorted((change for change in found if change), key=lambda one: one.timestamp)
+    changes = (latest(*rows) for rows in by_object.values())
+    return sorted((change for change in changes if change), key=lambda change: change.timestamp)
 
 
 def with_known_data(change: StoredChange) -> Event | None:
@@ -83,14 +83,14 @@ def with_known_data(change: StoredChange) -> Event | None:
     and two quick changes may look like one."""
     for event in change.events:
         if event.has_data:  # type: ignore[attr-defined]  # an annotation
-            later = [one for one in change.skips if one.webhook_id in event.webhook_ids]
-            return None if any(one.timestamp >= event.timestamp for one in later) else event
+            later = [skip for skip in change.skips if skip.webhook_id in event.webhook_ids]
+            return None if any(skip.timestamp >= event.timestamp for skip in later) else event
     return None
 
 
-def _is_same(one: Event | Skip, other: Event | Skip) -> bool:
-    is_near = abs(one.timestamp - other.timestamp) < TOGETHER
-    return is_near and (one.action, one.request_id) == (other.action, other.request_id)
+def _is_same(row: Event | Skip, other: Event | Skip) -> bool:
+    is_near = abs(row.timestamp - other.timestamp) < TOGETHER
+    return is_near and (row.action, row.request_id) == (other.action, other.request_id)
 
 
 def near(event: Event) -> Q:
@@ -107,7 +107,7 @@ def near(event: Event) -> Q:
 
 def skip_ids_around(events: Sequence[Event]) -> Q:
     """The ids of skips of the same changes. A skip has its id since the first change of its transaction."""
-    hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
+    hour, times = timedelta(hours=1), [to_utc(event.timestamp) for event in events]
     return Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
 
 
@@ -131,22 +131,22 @@ def read_deliveries(webhooks: Collection[int], events: Collection[int]) -> Deliv
 
     Uses the index of events alone, without a join or an order: with old statistics, PostgreSQL plans these badly.
     """
-    found = Delivery.objects.order_by().prefetch_related("queued")
+    deliveries = Delivery.objects.order_by().prefetch_related("queued")
     with index_plans(Delivery.objects.db):
-        of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
-        by_event = {(one.event_id, one.webhook_id): one for one in of_events}
-        waiting = [one for one in by_event.values() if one.state == State.WAITING]
+        of_events = (delivery for delivery in deliveries.filter(event__in=events) if delivery.webhook_id in webhooks)
+        by_event = {(delivery.event_id, delivery.webhook_id): delivery for delivery in of_events}
+        waiting = [delivery for delivery in by_event.values() if delivery.state == State.WAITING]
         if not waiting:
             return Deliveries(by_event, {})
-        lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
+        lanes, pks = {delivery.lane for delivery in waiting}, {delivery.webhook_id for delivery in waiting}
         queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
-        heads = list(found.filter(pk__in=list(queued.order_by().values_list("pk", flat=True))))
-    return Deliveries(by_event, {(one.webhook_id, one.lane): one for one in heads})
+        heads = list(deliveries.filter(pk__in=list(queued.order_by().values_list("pk", flat=True))))
+    return Deliveries(by_event, {(head.webhook_id, head.lane): head for head in heads})
 
 
 def models_of(webhook: Webhook) -> set[str]:
     """The labels of its models. Prefetch them."""
-    return {label_of(one) for one in webhook.object_types.all()}
+    return {label_of(object_type) for object_type in webhook.object_types.all()}
 
 
 def watched_since(webhooks: Iterable[Webhook], label: str, action: Action) -> datetime | None:
@@ -155,11 +155,11 @@ def watched_since(webhooks: Iterable[Webhook], label: str, action: Action) -> da
     A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
     """
     times, filtered = list[datetime](), dict[int, datetime]()
-    for one in webhooks:
-        if one.enabled and label in models_of(one) and action in one.actions:
-            begun = max(to_utc(one.created), to_utc(one.last_updated))
-            if one.has_filters:
-                filtered[one.pk] = begun
+    for webhook in webhooks:
+        if webhook.enabled and label in models_of(webhook) and action in webhook.actions:
+            begun = max(to_utc(webhook.created), to_utc(webhook.last_updated))
+            if webhook.has_filters:
+                filtered[webhook.pk] = begun
             else:
                 times.append(begun)
     if filtered and conf.keeps_skips:
@@ -172,8 +172,8 @@ def _skips_since(webhooks: Collection[int]) -> list[tuple[int, datetime]]:
     since = datetime.now(UTC) - timedelta(days=conf.skip_days)
     most = conf.skips_per_webhook
     newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("timestamp")
-    found = Webhook.objects.filter(pk__in=webhooks).values_list("pk", Subquery(newest[most - 1 : most]))
-    return [(pk, max(since, to_utc(oldest)) if oldest else since) for pk, oldest in found]
+    limits = Webhook.objects.filter(pk__in=webhooks).values_list("pk", Subquery(newest[most - 1 : most]))
+    return [(pk, max(since, to_utc(oldest)) if oldest else since) for pk, oldest in limits]
 
 
 class Viewer:

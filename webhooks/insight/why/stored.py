@@ -41,13 +41,13 @@ GONE = gettext_lazy("The object is deleted and cannot be saved again: correct th
 
 def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer: Viewer) -> Verdict:
     """The verdict for a stored change. Without permission for the row behind it, the user gets the cause alone."""
-    wanted = [one for one in change.events if webhook.pk in one.webhook_ids]
-    others = [one for one in change.events if one not in wanted]
+    wanted = [event for event in change.events if webhook.pk in event.webhook_ids]
+    others = [event for event in change.events if event not in wanted]
     # A backfill sent the webhook an Event that it did not want when it happened.
-    backfilled = next((one for one in others if (one.pk, webhook.pk) in deliveries.by_event), None)
+    backfilled = next((event for event in others if (event.pk, webhook.pk) in deliveries.by_event), None)
     event = backfilled or next(iter(wanted), None)
     delivery = deliveries.by_event.get((event.pk, webhook.pk)) if event else None
-    skip = next((one for one in change.skips if one.webhook_id == webhook.pk), None)
+    skip = next((skip for skip in change.skips if skip.webhook_id == webhook.pk), None)
     seen: Event | Skip | Delivery | None
     if skip and not backfilled and (event is None or event.error or event.timestamp <= skip.timestamp):
         verdict, seen = _of_skip(webhook, skip, viewer), skip
@@ -77,7 +77,7 @@ def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, v
                 count,
             )
             remedy = _("If the receiver does not have it, search its log for the webhook-id %(id)s.")
-            found = Cause.SENT.verdict(webhook, text % values, remedy % values)
+            verdict = Cause.SENT.verdict(webhook, text % values, remedy % values)
         case State.FAILED:
             text = ngettext(
                 "It was given up at %(time)s, after %(count)d attempt: %(reason)s",
@@ -85,16 +85,16 @@ def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, v
                 count,
             )
             then = _("It is not sent again by itself: retry the delivery.")
-            found = Cause.FAILED.verdict(webhook, text % values, _remedy(webhook, delivery.error_kind, then))
+            verdict = Cause.FAILED.verdict(webhook, text % values, _remedy(webhook, delivery.error_kind, then))
         case State.DISCARDED:
             text = _("It was discarded at %(time)s, and is not sent.") % values
-            found = Cause.DISCARDED.verdict(webhook, text, _("To send it, retry the delivery."))
+            verdict = Cause.DISCARDED.verdict(webhook, text, _("To send it, retry the delivery."))
         case State.SENDING:
             remedy = _("If this lasts for more than a minute, look at the workers on the status page.")
-            found = Cause.SENDING.verdict(webhook, _("A worker is sending it now."), remedy)
+            verdict = Cause.SENDING.verdict(webhook, _("A worker is sending it now."), remedy)
         case _:
-            found = _of_open_delivery(webhook, delivery, deliveries, viewer)
-    return replace(found, delivery=delivery.pk, state=state.value)
+            verdict = _of_open_delivery(webhook, delivery, deliveries, viewer)
+    return replace(verdict, delivery=delivery.pk, state=state.value)
 
 
 def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
@@ -256,8 +256,8 @@ def _without_rows(webhook: Webhook, change: StoredChange) -> Verdict:
         text = _("The change came later, at %(time)s.") % {"time": exact_time(change.timestamp)}
         text, remedy = join(disabled(webhook), text), join(ENABLE, again)
         return Cause.SKIPPED.verdict(webhook, text, remedy, rule=Rule.DISABLED.value)
-    if found := later(webhook, change.timestamp):
-        cause, text = found
+    if edited := later(webhook, change.timestamp):
+        cause, text = edited
         return cause.verdict(webhook, text, again)
     text = _("The webhook wants such changes, and nothing is stored of this one.")
     return Cause.UNKNOWN.verdict(webhook, join(text, _why_no_skip()), again)

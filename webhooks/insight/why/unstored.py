@@ -87,9 +87,9 @@ class Present:
     def last_saved(self) -> datetime | None:
         """By its ``auto_now`` fields. None if it has none."""
         columns = self.registration.model._meta.concrete_fields
-        names = [one.attname for one in columns if isinstance(one, models.DateTimeField) and one.auto_now]
+        names = [column.attname for column in columns if isinstance(column, models.DateTimeField) and column.auto_now]
         times = [getattr(self.instance, name, None) for name in names]
-        return max((one for one in times if isinstance(one, datetime)), default=None)
+        return max((moment for moment in times if isinstance(moment, datetime)), default=None)
 
     @cached_property
     def lost_action(self) -> Action | None:
@@ -187,7 +187,7 @@ def not_registered(verdict: Verdict, present: Present) -> Verdict:
 def _doubt(present: Present, since: datetime | None) -> tuple[Cause, str] | None:
     """Why a change that left nothing may still have been captured, or unwanted; None if it was neither."""
     captured_at = present.last.timestamp if present.last else None
-    newest = max(to_utc(one) for one in (present.last_saved, captured_at) if one)
+    newest = max(to_utc(moment) for moment in (present.last_saved, captured_at) if moment)
     if _is_past_retention(newest):
         text = _("Perhaps its event was deleted, or no enabled webhook wanted it.")
         return Cause.UNKNOWN, join(text, retention())
@@ -239,8 +239,8 @@ def _by_last_save(webhook: Webhook, present: Present, knows_model: bool) -> tupl
         ) % (values | {"time": exact_time(webhook.last_updated)})
         return Cause.NO_TRACE, join(nothing, "" if knows_model else others % values, reasons)
     last = join(nothing, _("It was last saved at %(time)s.") % {"time": exact_time(saved)})
-    if found := later(webhook, saved):
-        cause, text = found
+    if edited := later(webhook, saved):
+        cause, text = edited
         return cause, join(last, text)
     if _is_past_retention(saved):
         return Cause.DELETED, join(last, retention())
@@ -254,12 +254,16 @@ def _by_last_save(webhook: Webhook, present: Present, knows_model: bool) -> tupl
 def with_outlooks(verdicts: Sequence[Verdict], present: Present, viewer: Viewer) -> list[Verdict]:
     """The verdicts, and which conditions that refused the last change accept the object now. A skip has no data to
     compare: so a bulk update after it is seen in no other way."""
-    asked = [one.webhook for one in verdicts if one.rule == Rule.CONDITION and Action.UPDATED in one.webhook.actions]
+    asked = [
+        verdict.webhook
+        for verdict in verdicts
+        if verdict.rule == Rule.CONDITION and Action.UPDATED in verdict.webhook.actions
+    ]
     if not asked or present.instance is None:
         return list(verdicts)
     refused = _outlooks(asked, present, viewer)
-    accepting = {one.pk for one in asked} - refused.keys()
-    return [_with_outlook(one, present) if one.webhook.pk in accepting else one for one in verdicts]
+    accepting = {webhook.pk for webhook in asked} - refused.keys()
+    return [_with_outlook(verdict, present) if verdict.webhook.pk in accepting else verdict for verdict in verdicts]
 
 
 def _with_outlook(verdict: Verdict, present: Present) -> Verdict:
@@ -272,39 +276,43 @@ def _with_outlook(verdict: Verdict, present: Present) -> Verdict:
 
 def _outlooks(webhooks: Sequence[Webhook], present: Present, viewer: Viewer) -> dict[int, tuple[str, str]]:
     """Why webhooks that want updates of the model would not get one of this object, each with the remedy."""
-    found = dict[int, tuple[str, str]]()
-    wanting = {one.pk: one for one in webhooks if Action.UPDATED in one.actions and present.label in models_of(one)}
+    outlooks = dict[int, tuple[str, str]]()
+    wanting = {
+        webhook.pk: webhook
+        for webhook in webhooks
+        if Action.UPDATED in webhook.actions and present.label in models_of(webhook)
+    }
     # With a place for skips: without one, there would be no reasons.
-    chosen = Subscriptions(filters={pk: Filters.of(one) for pk, one in wanting.items()}, disabled={})
+    chosen = Subscriptions(filters={pk: Filters.of(webhook) for pk, webhook in wanting.items()}, disabled={})
     for serializer, ids in chosen.by_serializer(wanting).items():
         payload = present.payload(serializer)
         if isinstance(payload, str):
             text = _("Judged by the object as it is now: its data cannot be written.")
             remedy = join(_("Correct the serializer."), SAVE_AGAIN)
-            found |= dict.fromkeys(ids, (_with_error(text, payload, viewer), remedy))
+            outlooks |= dict.fromkeys(ids, (_with_error(text, payload, viewer), remedy))
         else:
-            found |= _refusals([wanting[pk] for pk in ids], chosen, payload, viewer)
-    return found
+            outlooks |= _refusals([wanting[pk] for pk in ids], chosen, payload, viewer)
+    return outlooks
 
 
 def _refusals(
     webhooks: Sequence[Webhook], chosen: Subscriptions, payload: Payload, viewer: Viewer
 ) -> dict[int, tuple[str, str]]:
     """Which filters refuse an update with this payload, each with the remedy."""
-    found = dict[int, tuple[str, str]]()
+    reasons = dict[int, tuple[str, str]]()
     context = EventContext(Action.UPDATED, payload.data, payload.columns()["snapshots"], "", Actor())
-    matched = match([one.pk for one in webhooks], chosen, context, Budget())
+    matched = match([webhook.pk for webhook in webhooks], chosen, context, Budget())
     for webhook in webhooks:
         if refusal := matched.refusals.get(webhook.pk):
             skip = Skip(action=Action.UPDATED, rule=refusal.rule, detail=refusal.detail)
             text = _("Judged by the object as it is now: an update would be skipped.")
-            found[webhook.pk] = join(text, skip_reason(skip, viewer.shows_actual)), rule_remedy(webhook, skip)
+            reasons[webhook.pk] = join(text, skip_reason(skip, viewer.shows_actual)), rule_remedy(webhook, skip)
         elif webhook.pk in matched.errored:
             error = context.errors[chosen.filters[webhook.pk].conditions]
             text = _("Judged by the object as it is now: the conditions of the webhook fail.")
             text = _with_error(text, clean(last_line(f"{type(error).__name__}: {error}")), viewer)
-            found[webhook.pk] = text, join(_("Correct the conditions of the webhook."), SAVE_AGAIN)
-    return found
+            reasons[webhook.pk] = text, join(_("Correct the conditions of the webhook."), SAVE_AGAIN)
+    return reasons
 
 
 def _with_error(text: str, error: str, viewer: Viewer) -> str:
@@ -319,7 +327,7 @@ def _as_it_is_now(webhook: Webhook, present: Present) -> tuple[str, str]:
         text = _(
             "Judged by the object as it is now: an update would not be sent. The actions of the webhook: %(wanted)s."
         )
-        wanted = ", ".join(str(one.label) for one in webhook.actions) or _("none")
+        wanted = ", ".join(str(action.label) for action in webhook.actions) or _("none")
         remedy = join(_("To send updates, choose the action in the webhook."), SAVE_AGAIN)
         return text % {"wanted": wanted}, remedy
     if not webhook.enabled:

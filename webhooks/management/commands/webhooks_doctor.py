@@ -77,15 +77,15 @@ class Command(DatabaseCommand):
     def _findings(self, options: dict[str, Any]) -> Iterator[Finding]:
         alias, operator = Event.objects.db, Operator("webhooks_doctor")
         messages = checks.run_checks(tags=["webhooks"], include_deployment_checks=True, databases=[alias])
-        found = [one for one in messages if not one.is_silenced()]
-        yield from map(_of_check, sorted(found, key=lambda one: -one.level))
-        if not found and conf.enabled:  # while webhooks are off, most checks do not run
+        shown = [message for message in messages if not message.is_silenced()]
+        yield from map(_of_check, sorted(shown, key=lambda message: -message.level))
+        if not shown and conf.enabled:  # while webhooks are off, most checks do not run
             checked = "the URLs, the tables and Redis" if conf.wake_up == "rq" else "the URLs and the tables"
             yield Level.GOOD, f"The settings, the models, {checked} are as they must be.", ""
         if not conf.enabled:
             remedy = 'Set WEBHOOKS = {"ENABLED": True, …} once all else is well, and restart the site and the workers.'
             yield Level.ERROR, "Webhooks are off: no change is recorded, and nothing is sent.", remedy
-        if any(one.id in NO_TABLES for one in found):
+        if any(message.id in NO_TABLES for message in shown):
             return
         try:
             problems = read_status(operator).problems
@@ -95,7 +95,7 @@ class Command(DatabaseCommand):
         except Error as error:
             yield Level.ERROR, f"The database cannot be used: {describe_error(error)}", "Start it, then try again."
             return
-        can_send = conf.enabled and conf.is_valid("WAKE_UP") and not any(one.id in NO_QUEUE for one in found)
+        can_send = conf.enabled and conf.is_valid("WAKE_UP") and not any(message.id in NO_QUEUE for message in shown)
         if can_send and not options["no_send"]:
             knows_worker = not any(alarm.problem in NO_WORKERS for alarm in problems)
             yield _of_round_trip(options["host"] or own_address(), options["seconds"], operator, knows_worker)
@@ -109,12 +109,12 @@ def _of_check(message: checks.CheckMessage) -> Finding:
 
 
 def _of_status(problems: Iterable[Alarm]) -> Iterator[Finding]:
-    found = [alarm for alarm in problems if alarm.problem != Problem.TURNED_OFF]  # found already
+    alarms = [alarm for alarm in problems if alarm.problem != Problem.TURNED_OFF]  # found already
     if not conf.is_valid("WAKE_UP"):  # a check reports it, and nothing is known of workers until it is corrected
-        found = [alarm for alarm in found if alarm.problem not in OF_RQ]
-    for alarm in found:
+        alarms = [alarm for alarm in alarms if alarm.problem not in OF_RQ]
+    for alarm in alarms:
         yield alarm.level, str(alarm.text), f"{alarm.remedy} {alarm.command}".strip()
-    if not found and conf.enabled and conf.is_valid("WAKE_UP"):
+    if not alarms and conf.enabled and conf.is_valid("WAKE_UP"):
         yield Level.GOOD, "The status page shows no problem: workers run, and no webhook is in trouble.", ""
 
 

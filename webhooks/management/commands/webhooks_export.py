@@ -28,12 +28,18 @@ class Command(DatabaseCommand):
             self.stdout.write(json.dumps(manifest.schema(), ensure_ascii=False, indent=2))
             return
         webhooks = Webhook.objects.prefetch_related("object_types").order_by("name")
-        chosen = [one for one in webhooks if not options["names"] or {one.identifier, one.name} & {*options["names"]}]
-        if unknown := sorted({*options["names"]} - {text for one in chosen for text in (one.identifier, one.name)}):
+        chosen = [
+            webhook
+            for webhook in webhooks
+            if not options["names"] or {webhook.identifier, webhook.name} & {*options["names"]}
+        ]
+        if unknown := sorted(
+            {*options["names"]} - {text for webhook in chosen for text in (webhook.identifier, webhook.name)}
+        ):
             raise CommandError(f"There is no webhook “{unknown[0]}”.")
-        for one in chosen:
-            if options["names"] and (reserved := registry.reserved_for(one.identifier)):
-                raise CommandError(f"No file can have the webhook “{one.name}”. {reserved.problem}")
+        for webhook in chosen:
+            if options["names"] and (reserved := registry.reserved_for(webhook.identifier)):
+                raise CommandError(f"No file can have the webhook “{webhook.name}”. {reserved.problem}")
         try:
             self.stdout.write(dump(manifest.document(chosen), options["json"]), ending="")
         except manifest.InvalidFile as error:

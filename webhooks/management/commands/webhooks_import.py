@@ -90,7 +90,7 @@ class Command(DatabaseCommand):
 
     def _show_originals(self, preview: ImportPreview, replaced: list[Plan]) -> None:
         plans = [*((plan, list[str]()) for plan in preview.new), *preview.existing]
-        kept = [one for one in plans if one[0] not in replaced]
+        kept = [plan for plan in plans if plan[0] not in replaced]
         self._show_lists(
             ("Originals to disable", [plan.origin for plan in replaced]),
             ("Originals that are disabled already", [plan.origin for plan, _ in kept if not plan.fields["enabled"]]),
@@ -107,7 +107,7 @@ class Command(DatabaseCommand):
         self._show_lists(
             ("New", [line for plan in preview.new for line in _description(plan)]),
             ("Existing, unchanged", existing),
-            ("Skipped", [f"{one.origin}: {one.reason}" for one in preview.skipped]),
+            ("Skipped", [f"{item.origin}: {item.reason}" for item in preview.skipped]),
             ("Missing", missing),
         )
         self._print(
@@ -130,7 +130,7 @@ def _local_source(options: dict[str, Any]) -> LocalSource | None:
     together."""
     chosen = options.get("local") or []
     if bool(chosen) == bool(options["sources"]):
-        names = " or ".join(["at least one SOURCE", *(one.option for one in imports.local_sources)])
+        names = " or ".join(["at least one SOURCE", *(source.option for source in imports.local_sources)])
         raise CommandError(f"Give {names}{', not both' if chosen else ''}.")
     if options.get("disable_originals"):
         if not chosen:

@@ -47,8 +47,8 @@ class Command(DatabaseCommand):
         self.write_json(schema | ({"examples": [example]} if example else {}))
         if wrong := misfits(example, schema) if example else []:
             self.stderr.write(MISFIT)
-            for one in wrong:
-                self.stderr.write(f"  {shorten(one_line(one), MAX_LENGTH, placeholder='…')}")
+            for difference in wrong:
+                self.stderr.write(f"  {shorten(one_line(difference), MAX_LENGTH, placeholder='…')}")
 
 
 def _example(registration: Registration) -> Any:

@@ -39,7 +39,7 @@ class Command(DatabaseCommand):
         bodies = sent_bodies(delivery, attempts)
         return self.write_json(
             _row(delivery)
-            | {"state": delivery.state, "attempts": [_attempt(one, bodies) for one in attempts]}
+            | {"state": delivery.state, "attempts": [_attempt(attempt, bodies) for attempt in attempts]}
             | {"event": _row(delivery.event)}
         )
 

@@ -69,8 +69,8 @@ class Command(DatabaseCommand):
 def _summary(status: Status) -> str:
     """One line for a monitor: "ERROR: 1 error, 2 warnings"."""
     counts = Counter(alarm.level for alarm in status.alarms)
-    found = [count_of(counts[level], str(level)) for level in (Level.ERROR, Level.WARNING) if counts[level]]
-    return f"{LABELS[status.level]}: {', '.join(found) or 'no errors and no warnings'}"
+    counted = [count_of(counts[level], str(level)) for level in (Level.ERROR, Level.WARNING) if counts[level]]
+    return f"{LABELS[status.level]}: {', '.join(counted) or 'no errors and no warnings'}"
 
 
 def _lines(alarm: Alarm, now: datetime) -> str:
@@ -81,6 +81,6 @@ def _lines(alarm: Alarm, now: datetime) -> str:
         alarm.remedy,
         alarm.command,
         f"Around that time: {' · '.join(alarm.around)}" if alarm.around else "",
-        *(f"- {one.text}" for one in alarm.consequences),
+        *(f"- {consequence.text}" for consequence in alarm.consequences),
     ]
     return "\n    ".join(one_line(line) for line in lines if line)

@@ -35,7 +35,7 @@ class Command(DatabaseCommand):
             "event": options["event"],
             "request_id": options["request"],
         }
-        given = sum(one not in (None, "") for one in asked.values())
+        given = sum(value not in (None, "") for value in asked.values())
         if len(options["object"]) not in (0, 2) or given > 1 or not (given or options["webhook"]):
             raise CommandError(
                 "Give one of these: MODEL KEY, such as dcim.site 5; --event ID; --request ID; --webhook WEBHOOK alone."
@@ -46,7 +46,7 @@ class Command(DatabaseCommand):
         except UnknownObject as error:
             raise CommandError(str(error)) from None
         if options["json"]:
-            self.write_json({"verdicts": [one.figures() for one in verdicts]})
+            self.write_json({"verdicts": [verdict.figures() for verdict in verdicts]})
             return
         if not verdicts:
             self.stdout.write(NO_CHANGE if webhook else "There is no webhook.")
@@ -59,7 +59,7 @@ def _lines(verdicts: list[Verdict]) -> Iterator[str]:
     for change, group in groupby(verdicts, key=attrgetter("change")):
         yield _title(change)
         about = list(group)
-        shown = [one for one in about if one.cause != Cause.NOT_CHOSEN] or about
+        shown = [verdict for verdict in about if verdict.cause != Cause.NOT_CHOSEN] or about
         for verdict in shown:
             yield f"{verdict.webhook.name}: {verdict.cause.label}"
             yield f"  {verdict.text}"
@@ -67,7 +67,7 @@ def _lines(verdicts: list[Verdict]) -> Iterator[str]:
                 yield f"  → {verdict.remedy}"
             if earlier := verdict.earlier:
                 yield f"  Before that: {earlier.text}"
-        if others := [one.webhook.name for one in about if one not in shown]:
+        if others := [verdict.webhook.name for verdict in about if verdict not in shown]:
             yield f"{', '.join(others)}: {Cause.NOT_CHOSEN.label}"
 
 

@@ -130,10 +130,10 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
 
 def found_deliveries(user: Any, deliveries: QuerySet[Delivery], filters: Collection[str]) -> QuerySet[Delivery]:
     """The Deliveries that the user may view and find by these filters, which name columns."""
-    found = visible_deliveries(user, deliveries)
+    visible = visible_deliveries(user, deliveries)
     if ACTOR_FILTERS.isdisjoint(filters) or (may_view_events(user) and not is_restricted(user)):
-        return found
-    return found.filter(event__in=visible_events(user, Event.objects.order_by()))
+        return visible
+    return visible.filter(event__in=visible_events(user, Event.objects.order_by()))
 
 
 def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
@@ -180,8 +180,8 @@ def visible(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
         Delivery: visible_deliveries,
         Skip: visible_skips,
     }
-    found = of_model.get(rows.model)
-    return found(user, rows) if found else allowed(user, "view", rows)
+    rule = of_model.get(rows.model)
+    return rule(user, rows) if rule else allowed(user, "view", rows)
 
 
 def of_viewable_objects(user: Any, rows: QuerySet[M]) -> QuerySet[M]:

@@ -37,8 +37,8 @@ def restriction() -> Restrict | None:
     """The ``restrict()`` for the rows of this app. None if the host restricts no rows."""
     if of_framework := framework().restriction():
         return of_framework
-    found = found_restrictions()
-    return found[0].function if found else None
+    restrictions = found_restrictions()
+    return restrictions[0].function if restrictions else None
 
 
 @cache
@@ -49,7 +49,7 @@ def found_restrictions() -> tuple[Restriction, ...]:
         manager = model._default_manager
         if model._meta.app_label != "rq_webhooks" and hasattr(manager, "restrict"):
             counts.update(_function_of(manager))
-    return tuple(Restriction(*one) for one in counts.most_common())
+    return tuple(Restriction(*counted) for counted in counts.most_common())
 
 
 def _function_of(manager: Any) -> list[Restrict]:
@@ -58,8 +58,8 @@ def _function_of(manager: Any) -> list[Restrict]:
     of_class: type[QuerySet[Any]] = manager._queryset_class
     if not hasattr(of_class, "restrict"):
         of_class = type(manager.get_queryset())
-    found = next((vars(one)["restrict"] for one in reversed(of_class.__mro__) if "restrict" in vars(one)), None)
-    return [found] if callable(found) and _takes_user_and_action(found) else []
+    restrict = next((vars(base)["restrict"] for base in reversed(of_class.__mro__) if "restrict" in vars(base)), None)
+    return [restrict] if callable(restrict) and _takes_user_and_action(restrict) else []
 
 
 def _takes_user_and_action(function: Callable[..., Any]) -> bool:

@@ -24,7 +24,7 @@ def is_unfiltered(rows: Any) -> bool:
 
 def _returns_all(query: Query) -> bool:
     is_cut = query.is_sliced or query.combinator or query.distinct_fields or query.extra_tables
-    joined = [one.join_type for alias, one in query.alias_map.items() if query.alias_refcount[alias]]
+    joined = [join.join_type for alias, join in query.alias_map.items() if query.alias_refcount[alias]]
     return not is_cut and INNER not in joined and _is_always_true(query.where, query)
 
 

@@ -124,8 +124,8 @@ class Viewable:
         model. Also models that are not registered: a custom event may be about any object, and Events outlast a
         registration."""
         if self._models is None:
-            concrete = (one for one in apps.get_models() if not one._meta.proxy)
-            self._models = {one._meta.label_lower: one for one in concrete if may_view_model(self._user, one)}
+            concrete = (model for model in apps.get_models() if not model._meta.proxy)
+            self._models = {model._meta.label_lower: model for model in concrete if may_view_model(self._user, model)}
         return self._models
 
     @property
@@ -169,7 +169,7 @@ class Viewable:
             return _Conditions(whole, partly)
         few = _read_few_keys(using, partly)
         known = [f"{label} {key}" for label, keys in few.items() for key in keys]
-        return _Conditions(whole, [one for one in partly if one[0] not in few], known)
+        return _Conditions(whole, [condition for condition in partly if condition[0] not in few], known)
 
     def _sees_whole(self, model: Model) -> bool:
         # Not by the default of MAY_VIEW_ALL: it asks MAY_VIEW, and a callable of the host may ask for this filter.
@@ -195,10 +195,10 @@ def _read_few_keys(using: str, partly: Sequence[tuple[str, Statement]]) -> dict[
     """The keys by label, for the labels that have at most ``FEW_KEYS``. In one statement."""
     selects = [f"(SELECT %s, * FROM ({keys}) AS k (key) LIMIT {FEW_KEYS + 1})" for _label, (keys, _of_keys) in partly]
     parameters = [value for label, (_keys, of_keys) in partly for value in (label, *of_keys)]
-    found: dict[str, list[str]] = {label: [] for label, _keys in partly}
+    readable: dict[str, list[str]] = {label: [] for label, _keys in partly}
     for label, key in fetch_all(using, " UNION ALL ".join(selects), parameters):
-        found[label].append(key)
-    return {label: keys for label, keys in found.items() if len(keys) <= FEW_KEYS}
+        readable[label].append(key)
+    return {label: keys for label, keys in readable.items() if len(keys) <= FEW_KEYS}
 
 
 class _Conditions:

@@ -84,8 +84,8 @@ class ShortListMixin(RowsMixin):
         return (*super().other_parameters(), *listing)
 
     def filter_queryset(self, queryset: Any) -> Any:
-        found = super().filter_queryset(queryset)
-        return found if self.detail else KnownOrder().filter_queryset(self.request, found, self)
+        rows = super().filter_queryset(queryset)
+        return rows if self.detail else KnownOrder().filter_queryset(self.request, rows, self)
 
 
 class LongListPages(NetBoxPagination):
@@ -106,23 +106,23 @@ class LongListPages(NetBoxPagination):
         self._refuse_two_positions()
         if self.has_cursor:
             try:
-                found = rows.page(self.limit, cursor, counts=False)
+                page = rows.page(self.limit, cursor, counts=False)
             except ValueError as error:
                 raise NotFound(_("Invalid cursor")) from error
         elif self.offset < TOTAL_CAP:
-            found = rows.page(self.limit, offset=self.offset)
-            self.count = self._count(found, rows)
+            page = rows.page(self.limit, offset=self.offset)
+            self.count = self._count(page, rows)
         else:
             self.count = rows.count()
             return []
-        self.older = found.older
-        return found.rows
+        self.older = page.older
+        return page.rows
 
-    def _count(self, found: Found, rows: LongList[Any]) -> int:
-        if found.count is not None:
-            return min(found.count, TOTAL_CAP)
-        if found.is_cut and (found.keys or not self.offset):
-            return self.offset + len(found.keys)  # the matches among the rows that it looked through
+    def _count(self, page: Found, rows: LongList[Any]) -> int:
+        if page.count is not None:
+            return min(page.count, TOTAL_CAP)
+        if page.is_cut and (page.keys or not self.offset):
+            return self.offset + len(page.keys)  # the matches among the rows that it looked through
         return rows.count()
 
     def _refuse_two_positions(self) -> None:

@@ -24,8 +24,8 @@ def page(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpRe
 
 def show(request: HttpRequest, *results: Message) -> None:
     """Show the results of an act."""
-    for one in results:
-        messages.add_message(request, DEFAULT_LEVELS[one.level.upper()], one.text)
+    for result in results:
+        messages.add_message(request, DEFAULT_LEVELS[result.level.upper()], result.text)
 
 
 def refreshing_page(request: HttpRequest, template: str, context: dict[str, Any], *, goes_on: bool) -> HttpResponse:

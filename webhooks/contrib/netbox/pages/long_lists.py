@@ -126,9 +126,9 @@ class LongListView(PermittedRows, generic.ObjectListView):
             return HttpResponseRedirect(known)
         form = _styled(self.filter_form(request, OTHERS))
         size = EnhancedPaginator([], get_paginate_count(request)).per_page
-        found, acts = self._read(form, size), self.permitted_acts()
-        self.prepare(found.rows)
-        table = self.table(found.rows)
+        rows_page, acts = self._read(form, size), self.permitted_acts()
+        self.prepare(rows_page.rows)
+        table = self.table(rows_page.rows)
         if acts:
             table.columns.show("pk")
         table.configure(request)
@@ -137,7 +137,7 @@ class LongListView(PermittedRows, generic.ObjectListView):
             delimiter = request.user.config.get("csv_delimiter") if request.user.is_authenticated else None
             return self.export_table(table, chosen, delimiter=delimiter)
         is_part = htmx_partial(request) and not request.htmx.history_restore_request
-        context = self._describe(form, found, size) | {"table": table, "is_part": is_part} | self._offer(acts)
+        context = self._describe(form, rows_page, size) | {"table": table, "is_part": is_part} | self._offer(acts)
         if is_part:
             return page(request, "rq_webhooks/netbox/list/rows.html", context)
         context |= {
@@ -157,20 +157,20 @@ class LongListView(PermittedRows, generic.ObjectListView):
         except ValueError:
             raise Http404("This page of the list is unknown.") from None
 
-    def _describe(self, form: ListForm, found: Found, size: int) -> dict[str, Any]:
+    def _describe(self, form: ListForm, page: Found, size: int) -> dict[str, Any]:
         return {
             "model": self.queryset.model,
             "filter_form": form,
             "active_filters": list(form.active()) if form.is_valid() else [],
-            "found": found,
-            "counted": count_of(found.count, self.noun, TOTAL_CAP) if found.count is not None else "",
+            "found": page,
+            "counted": count_of(page.count, self.noun, TOTAL_CAP) if page.count is not None else "",
             "is_later_page": "before" in form.data,
             "newest_address": form.address(),
-            "older_address": form.address(before=found.older),
+            "older_address": form.address(before=page.older),
             "export_address": f"?{urlencode({**self.request.GET.dict(), 'export': 'table'})}",
             "sizes": [
-                (one, form.address("per_page", per_page=str(one)))
-                for one in EnhancedPaginator([], size).get_page_lengths()
+                (length, form.address("per_page", per_page=str(length)))
+                for length in EnhancedPaginator([], size).get_page_lengths()
             ],
             "chosen": urlencode({name: value for name, value in form.data.items() if name in form.fields and value}),
         }
@@ -186,9 +186,9 @@ class LongListView(PermittedRows, generic.ObjectListView):
 def _saved_filters(user: Any, model: type[Model]) -> list[tuple[str, str]]:
     """The name and the address of each filter of the model that NetBox has saved, and that the user may use."""
     mine = Q(shared=True) | Q(user=user if user.is_authenticated else None)
-    found = SavedFilter.objects.restrict(user, "view").filter(mine, enabled=True)
-    found = found.filter(object_types=ObjectType.objects.get_for_model(model))
-    return [(one.name, f"?{one.url_params}") for one in found]
+    saved = SavedFilter.objects.restrict(user, "view").filter(mine, enabled=True)
+    saved = saved.filter(object_types=ObjectType.objects.get_for_model(model))
+    return [(saved_filter.name, f"?{saved_filter.url_params}") for saved_filter in saved]
 
 
 def _address_to_save(user: Any, model: type[Model], form: ListForm) -> str:
@@ -208,7 +208,7 @@ def _known_address(request: HttpRequest, form: type[ListForm]) -> str | None:
     if unknown:
         text = _("This list has no filter “%(names)s”, so the address was changed.")
         messages.warning(request, text % {"names": ", ".join(sorted(unknown))})
-    given = [(name, one) for name, values in request.GET.lists() for one in values if one and name not in unknown]
+    given = [(name, value) for name, values in request.GET.lists() for value in values if value and name not in unknown]
     return f"{request.path}?{urlencode(given)}"
 
 
@@ -305,7 +305,7 @@ def paths_of(model: type[Model], folder: str, key: str = "") -> list[Any]:
     """The views that are registered for the model. ``key`` is the type of the key in addresses; "" without pages of
     rows."""
     name = model._meta.model_name
-    found = [path(f"{folder}/", include(get_model_urls(PLUGIN, name, detail=False)))]
+    patterns = [path(f"{folder}/", include(get_model_urls(PLUGIN, name, detail=False)))]
     if key:
-        found.append(path(f"{folder}/<{key}:pk>/", include(get_model_urls(PLUGIN, name))))
-    return found
+        patterns.append(path(f"{folder}/<{key}:pk>/", include(get_model_urls(PLUGIN, name))))
+    return patterns

@@ -119,13 +119,17 @@ class ObjectPage:
         self.may_view_skips = permissions.may_view_skips(user)
         content_type = ContentType.objects.get_for_model(registration.model)
         webhooks = permissions.visible_webhooks(user).filter(object_types=content_type).defer(*SECRET_FIELDS)
-        self.webhooks = [(one, redacted.url(one.pk, one.payload_url)) for one in webhooks]
+        self.webhooks = [(webhook, redacted.url(webhook.pk, webhook.payload_url)) for webhook in webhooks]
         """The webhooks of its model, with their URLs."""
         deliveries = list_deliveries(of_object, user).page(MAX_DELIVERIES, counts=False)
         retriable = _retriable(deliveries.rows, user)
         self.deliveries = [
-            (one, redacted.error(one.webhook_id, one.reason, one.error_kind), retriable.get(one.pk))
-            for one in deliveries.rows
+            (
+                delivery,
+                redacted.error(delivery.webhook_id, delivery.reason, delivery.error_kind),
+                retriable.get(delivery.pk),
+            )
+            for delivery in deliveries.rows
         ]
         """The newest ones, each with the reason of its last failure and the button to retry it."""
         seconds = [*map(refresh_after, deliveries.rows), _dispatched_after(of_object)]
@@ -133,7 +137,7 @@ class ObjectPage:
         """The seconds until the deliveries refresh themselves. None if nothing happens to them in a few seconds."""
         shows_actual = permissions.may_view_payloads(user)
         skips = list_skips(of_object, user).page(MAX_SKIPS, counts=False)
-        self.skips = [(one, skip_reason(one, shows_actual)) for one in skips.rows]
+        self.skips = [(skip, skip_reason(skip, shows_actual)) for skip in skips.rows]
         """The newest changes that a webhook did not want, and why."""
         self.replay = _replay(of_object, user)
         """The button that sends the object as it is now. None if the user may not, or nothing of it is stored."""
@@ -150,17 +154,19 @@ def _dispatched_after(of_object: dict[str, str]) -> int | None:
 
 
 def _retriable(deliveries: list[Delivery], user: Any) -> dict[Any, Link]:
-    found = [one for one in deliveries if one.is_retriable]
-    if not found or RETRY.missing_permissions(user):
+    retriable = [delivery for delivery in deliveries if delivery.is_retriable]
+    if not retriable or RETRY.missing_permissions(user):
         return {}
     permitted: Any = permissions.allowed(
-        user, RETRY.operation, Delivery.objects.filter(pk__in=[one.pk for one in found])
+        user, RETRY.operation, Delivery.objects.filter(pk__in=[delivery.pk for delivery in retriable])
     )
     keys = set(permitted.retriable().order_by().values_list("pk", flat=True))
     return {
-        one.pk: Link(RETRY.button_in(one.state), "delivery", one.pk, RETRY.name, about=str(one), posts=True)
-        for one in found
-        if one.pk in keys
+        delivery.pk: Link(
+            RETRY.button_in(delivery.state), "delivery", delivery.pk, RETRY.name, about=str(delivery), posts=True
+        )
+        for delivery in retriable
+        if delivery.pk in keys
     }
 
 

@@ -49,7 +49,7 @@ from webhooks.pages.forms.runs import read_run, since_form
 from webhooks.pages.run import RunPage, progress_text, title_of
 from webhooks.templatetags.webhooks_display import run_bar, run_begun, run_state, when
 
-ACTS = {name: Act(name, one.label, ADD_RUN) for name, one in STEERINGS.items()}
+ACTS = {name: Act(name, steering.label, ADD_RUN) for name, steering in STEERINGS.items()}
 
 
 # The list
@@ -151,8 +151,8 @@ class RunAddView(ConditionalLoginRequiredMixin, View):
             result = run_start.begin(kind, filters, request.user, request.POST, is_elsewhere=is_elsewhere)
         except RefusedFilter as refused:
             return _refuse(request, kind, refused)
-        except runs.RunExists as found:
-            return _show_existing(request, found)
+        except runs.RunExists as existing:
+            return _show_existing(request, existing)
         if result is None:
             return redirect(request.get_full_path())
         if isinstance(result, Run):
@@ -195,8 +195,8 @@ class WebhookRunView(ConditionalLoginRequiredMixin, View):
             return page(request, "rq_webhooks/netbox/run/recover.html", context)
         try:
             run = run_start.begin_of_webhook(run_kind, form.filters(webhook), request.user, request.POST)
-        except runs.RunExists as found:
-            return _show_existing(request, found)
+        except runs.RunExists as existing:
+            return _show_existing(request, existing)
         _show_run(request, run)
         return redirect(page_url("webhook", webhook.pk))
 
@@ -216,10 +216,10 @@ def _show_run(request: HttpRequest, run: Run) -> None:
     messages.success(request, run_begun(run, page_url("run", run.pk)))
 
 
-def _show_existing(request: HttpRequest, found: runs.RunExists) -> HttpResponse:
+def _show_existing(request: HttpRequest, existing: runs.RunExists) -> HttpResponse:
     """Lead to the run that was begun before."""
-    messages.warning(request, str(found))
-    return redirect(page_url("run", found.run.pk))
+    messages.warning(request, str(existing))
+    return redirect(page_url("run", existing.run.pk))
 
 
 urlpatterns = [

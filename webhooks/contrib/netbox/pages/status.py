@@ -33,7 +33,7 @@ class StatusView(ContentTypePermissionRequiredMixin, View):
             "shown": shown,
             "overview": overview,
             "backend": shown.status.backend,
-            "runs": [(one, run.acts_on(one, request.user)) for one in overview.runs],
+            "runs": [(shown_run, run.acts_on(shown_run, request.user)) for shown_run in overview.runs],
             "refresh_every": REFRESH_EVERY,
             "return_url": page_url("status"),
         }

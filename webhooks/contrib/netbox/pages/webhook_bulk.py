@@ -121,7 +121,7 @@ class WebhookBulkEditView(PermittedRows, generic.BulkEditView):
     def _update_objects(self, form: WebhookBulkEditForm, request: HttpRequest) -> list[Webhook]:
         values = form.values(request.POST.getlist("_nullify"))
         chosen = self.queryset.filter(pk__in=form.cleaned_data["pk"])
-        return [save_or_abort(one, dict(values), form.models_of(one), request.user) for one in chosen]
+        return [save_or_abort(webhook, dict(values), form.models_of(webhook), request.user) for webhook in chosen]
 
 
 # Delete
@@ -163,20 +163,24 @@ class ModelLabelsField(forms.ModelMultipleChoiceField):
         super().__init__(ContentType.objects.none(), **options)
 
     def clean(self, value: Any) -> QuerySet[ContentType]:
-        labels = value if isinstance(value, list) else [one.strip() for one in str(value or "").split(",")]
+        labels = value if isinstance(value, list) else [label.strip() for label in str(value or "").split(",")]
         wanted = {str(label).lower() for label in labels if label}
-        found = {f"{one.app_label}.{one.model}": one.pk for one in self.queryset}
-        if unknown := sorted(wanted - found.keys()):
+        pks = {f"{object_type.app_label}.{object_type.model}": object_type.pk for object_type in self.queryset}
+        if unknown := sorted(wanted - pks.keys()):
             text = _("These models are not registered: %(models)s.")
             raise ValidationError(text % {"models": ", ".join(unknown)})
-        return self.queryset.filter(pk__in=[found[label] for label in wanted])
+        return self.queryset.filter(pk__in=[pks[label] for label in wanted])
 
 
 class NamesField(forms.JSONField):
     """A list of names: a list, or text with commas between them."""
 
     def to_python(self, value: Any) -> Any:
-        return value if isinstance(value, list) else [one.strip() for one in str(value or "").split(",") if one.strip()]
+        return (
+            value
+            if isinstance(value, list)
+            else [label.strip() for label in str(value or "").split(",") if label.strip()]
+        )
 
 
 NAMES = ("custom_events", "changed_fields", "excluded_usernames")

@@ -42,10 +42,10 @@ class WebhookFilterSet(ChangeLoggedModelFilterSet):
         )  # fmt: skip
 
     def search(self, queryset: QuerySet[Webhook], name: str, value: str) -> QuerySet[Webhook]:
-        found = Q(name__icontains=value.strip())
+        condition = Q(name__icontains=value.strip())
         if self.request is not None and permissions.may_search_urls(self.request.user):
-            found |= Q(payload_url__icontains=value.strip())
-        return queryset.filter(found) if value.strip() else queryset
+            condition |= Q(payload_url__icontains=value.strip())
+        return queryset.filter(condition) if value.strip() else queryset
 
     def filter_object_types(self, queryset: QuerySet[Webhook], name: str, value: Any) -> QuerySet[Webhook]:
         chosen = Webhook.object_types.through.objects.filter(contenttype__in=value)

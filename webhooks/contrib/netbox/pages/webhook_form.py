@@ -63,7 +63,7 @@ class NetBoxWebhookForm(WebhookForm):
     @property
     def hidden_initials(self) -> list[SafeString]:
         """The inputs with values as they were when the form was opened: NetBox's markup leaves them out."""
-        return [one.as_hidden(only_initial=True) for one in self if one.field.show_hidden_initial]
+        return [field.as_hidden(only_initial=True) for field in self if field.field.show_hidden_initial]
 
     def save(self, commit: bool = True) -> Webhook:
         try:
