@@ -99,6 +99,70 @@ def test_an_object_that_is_created_again_is_compared_with_all_of_its_snapshot(th
     assert (actions(), changed()) == (["updated"], ["status"])
 
 
+class MaskingSerializer(BriefSerializer):
+    """Shows the status of a thing and its labels, unless its name says that it is a secret."""
+
+    class Meta(BriefSerializer.Meta):
+        fields = ("id", "name", "status", "labels")
+
+    def to_representation(self, instance: Thing) -> dict[str, Any]:
+        data = super().to_representation(instance)
+        match instance.name:
+            case "masked":
+                return {"id": data["id"], "name": data["name"], "status": "***"}
+            case "removed":
+                return {"id": data["id"], "name": data["name"]}
+        return data
+
+
+class ComputingSerializer(BriefSerializer):
+    """Does not show the status, with code of its own."""
+
+    def to_representation(self, instance: Thing) -> dict[str, Any]:
+        return dict(super().to_representation(instance))
+
+
+class RenamingSerializer(BriefSerializer):
+    state = serializers.CharField(source="status")
+
+    class Meta(BriefSerializer.Meta):
+        fields = ("id", "name", "state")
+
+
+@pytest.mark.parametrize(
+    ("serializer", "again", "expected"),
+    [
+        (MaskingSerializer, {"name": "masked", "status": "retired"}, ["name", "status"]),
+        (MaskingSerializer, {"name": "masked", "status": "active"}, ["name"]),
+        (ComputingSerializer, {"name": "old", "status": "retired"}, ["status"]),  # the snapshots alone show it
+    ],
+)
+def test_an_object_that_is_created_again_has_changed_what_its_serializer_hides(
+    thing: Thing, serializer: type[Any], again: dict[str, str], expected: list[str]
+) -> None:
+    registry.register(Thing, serializer)
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        pk = thing.pk
+        thing.delete()
+        Thing.objects.create(pk=pk, **again)
+    assert (actions(), changed()) == (["updated"], expected)
+
+
+@pytest.mark.parametrize(
+    ("serializer", "name", "shown"),
+    [(MaskingSerializer, "removed", set()), (RenamingSerializer, "new", {"state"})],
+)
+def test_snapshots_keep_no_column_that_the_serializer_decides_about(
+    thing: Thing, serializer: type[Any], name: str, shown: set[str]
+) -> None:
+    registry.register(Thing, serializer)
+    make_webhook(Thing, prechange=True)
+    thing.name = name
+    thing.save()
+    assert sides()[1].keys() == {"id", "name", "parts", *shown}
+
+
 def test_what_is_excluded_stays_out_of_its_snapshots(thing: Thing) -> None:
     registry.register(Thing, exclude=["status", "parts"])
     make_webhook(Thing, prechange=True)
