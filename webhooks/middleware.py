@@ -17,7 +17,7 @@ from django.utils.decorators import sync_and_async_middleware
 from webhooks.capture.context import RequestActor, acting
 from webhooks.capture.transaction import transactions_as_batches
 from webhooks.ground.conf import conf
-from webhooks.ground.errors import OWN_TABLE, RUN_MIGRATE, is_missing_table
+from webhooks.ground.errors import RUN_MIGRATE, names_missing_table
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
@@ -79,7 +79,7 @@ async def _async_parts(actor: RequestActor, parts: AsyncIterator[bytes]) -> Asyn
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """Answer 503 with the command to run if a table of the app is not migrated."""
-    if not is_missing_table(exception) or not OWN_TABLE.search(str(exception)):
+    if not names_missing_table(exception):
         return None
     message = f"{RUN_MIGRATE}."
     if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:

@@ -22,7 +22,7 @@ from webhooks.capture import subscriptions
 from webhooks.ground import db
 from webhooks.ground.db import execute
 from webhooks.ground.db.session import index_plans
-from webhooks.ground.errors import describe_error, is_statement_timeout
+from webhooks.ground.errors import describe_error, log_errors, is_statement_timeout
 from webhooks.management import checks
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery, Webhook
@@ -91,6 +91,9 @@ def test_an_error_about_a_table_of_the_host_is_not_handled(table: str) -> None:
     with pytest.raises(DatabaseError) as raised:
         execute("default", f"SELECT 1 FROM {table}")
     assert process_exception(RequestFactory().get("/"), raised.value) is None
+    with log_errors("default", "It cannot be read"):
+        raise raised.value
+    assert not hasattr(raised.value, "__notes__")
 
 
 @pytest.mark.usefixtures("database")

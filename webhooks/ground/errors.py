@@ -141,7 +141,7 @@ class log_errors(AbstractContextManager["log_errors", bool]):  # reads as a func
         if not isinstance(error, Exception):
             return False
         reraise_job_timeout(error)
-        if is_missing_table(error):
+        if names_missing_table(error):
             error.add_note(f"{RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
         return not is_aborted(self._using)
@@ -187,6 +187,11 @@ def is_missing_table(error: BaseException) -> bool:
     """Whether a statement failed because a table or a column does not exist: the app is not migrated."""
     is_undefined = _sqlstate(error) in UNDEFINED_CODES or UNDEFINED_WORDS.search(str(error))
     return isinstance(error, DatabaseError) and bool(is_undefined)
+
+
+def names_missing_table(error: BaseException) -> bool:
+    """Whether the message also names a table of the app. Code of the project may miss a table of the project."""
+    return is_missing_table(error) and bool(OWN_TABLE.search(str(error)))
 
 
 def describe_error(error: BaseException) -> str:
