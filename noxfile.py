@@ -1,5 +1,5 @@
-"""The oldest and the newest versions that are supported together, and a project without time zones: ``nox``, or ``nox
--s newest -- -k lanes``.
+"""The oldest, some middle and the newest versions that are supported together, and a project without time zones:
+``nox``, or ``nox -s newest -- -k lanes``.
 
 ``nox -s others`` runs the test suites of other projects, with a webhook on every model, ``nox -s netbox`` tests the
 plugin in the real NetBox, and ``nox -s ansible`` and ``nox -s n8n`` run the recipes for these receivers."""
@@ -27,12 +27,18 @@ OLDEST = (
     *("cryptography~=42.0.0", "django~=5.2.0", "django-rq~=4.0.0", "djangorestframework~=3.16.0", "idna~=3.7.0"),
     *("jinja2==3.1.6", "redis~=5.2.0", "regex==2024.11.6", "requests~=2.32.0", "rq~=2.8.0"),
 )
+MIDDLE = ("django~=6.0.0",)
 NEWEST = ("django~=6.1.0", "rq~=3.0", "django-rq>=4.2")
 
 
 @nox.session(python="3.11")
 def oldest(session: nox.Session) -> None:
     run_tests(session, OLDEST)
+
+
+@nox.session(python="3.12")
+def middle(session: nox.Session) -> None:
+    run_tests(session, MIDDLE)
 
 
 @nox.session(python=["3.13", "3.14"])
