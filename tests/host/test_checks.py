@@ -354,6 +354,18 @@ def test_a_missing_django_rq_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
+def test_the_other_package_of_the_same_name_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "webhooks-0.4.2.dist-info").mkdir()
+    (tmp_path / "webhooks-0.4.2.dist-info" / "METADATA").write_text("Name: webhooks\nVersion: 0.4.2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    [message] = found().values()
+    assert (message.id, message.hint) == (
+        "webhooks.E020",
+        "Uninstall both, then install django-rq-webhooks again.",
+    )
+    assert "webhooks 0.4.2 from PyPI" in message.msg
+
+
 def test_an_invalid_value_is_an_error(webhooks_settings: Change) -> None:
     webhooks_settings(RETRY_SCHEDULE=[5, -1])
     error = found()["webhooks.E007"]

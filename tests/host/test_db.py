@@ -22,7 +22,7 @@ from webhooks.capture import subscriptions
 from webhooks.ground import db
 from webhooks.ground.db import execute
 from webhooks.ground.db.session import index_plans
-from webhooks.ground.errors import describe_error, log_errors, is_statement_timeout
+from webhooks.ground.errors import describe_error, is_statement_timeout, log_errors
 from webhooks.management import checks
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery, Webhook

@@ -8,6 +8,7 @@ from contextlib import suppress
 from copy import copy
 from difflib import get_close_matches
 from functools import wraps
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import django
@@ -314,6 +315,14 @@ def _check_host() -> Iterator[CheckMessage]:
             "Payloads have no user and no request: the middleware of webhooks is missing.",
             hint=f'Add "{MIDDLEWARE}" to MIDDLEWARE, after AuthenticationMiddleware.',
             id="webhooks.W001",
+        )
+    with suppress(PackageNotFoundError):
+        version = distribution("webhooks").version
+        yield Error(
+            f"The package webhooks {version} from PyPI is installed, too. Both have files in the same folder, and one "
+            "has replaced files of the other.",
+            hint="Uninstall both, then install django-rq-webhooks again.",
+            id="webhooks.E020",
         )
     if apps.is_installed("django.contrib.admin"):
         yield from _check_admin()
