@@ -296,11 +296,11 @@ def _about(value: Any) -> dict[str, Any]:
 def load(path: str) -> dict[str, Hook]:
     """The methods that this class overrides, by their names. Raises what the import and the class raise, and TypeError
     for anything but a subclass of ``Hooks``, and for an asynchronous method: nothing would await it."""
-    found = import_string(path)
-    if not (isinstance(found, type) and issubclass(found, Hooks)):
+    listed = import_string(path)
+    if not (isinstance(listed, type) and issubclass(listed, Hooks)):
         raise TypeError("it must be a subclass of webhooks.hooks.Hooks")
-    hooks = found()
-    methods = {name: getattr(hooks, name) for name, one in vars(Hooks).items() if inspect.isfunction(one)}
+    hooks = listed()
+    methods = {name: getattr(hooks, name) for name, member in vars(Hooks).items() if inspect.isfunction(member)}
     overridden = {
         name: method for name, method in methods.items() if getattr(method, "__func__", None) is not vars(Hooks)[name]
     }
@@ -318,14 +318,14 @@ own: dict[str, list[Hook]] = {}
 
 def _overridden(paths: Sequence[str]) -> dict[str, list[Hook]]:
     """The methods that these classes override, by their names."""
-    found: dict[str, list[Hook]] = {}
+    by_place: dict[str, list[Hook]] = {}
     for path in dict.fromkeys(paths):  # one that is listed twice is called once
         try:
             for name, hook in load(path).items():
-                found.setdefault(name, []).append(hook)
+                by_place.setdefault(name, []).append(hook)
         except Exception:
             logger.exception('WEBHOOKS["HOOKS"]: %s cannot be used', path)
-    return found
+    return by_place
 
 
 def listed(name: str) -> Sequence[Hook]:
@@ -345,8 +345,8 @@ def import_listed() -> None:
 def mails_problems() -> bool:
     """Whether a listed class notifies the operators of disabled webhooks."""
     listed("webhook_disabled")  # loads all
-    found = [hook.method for hooks in _loaded[tuple(conf.hooks)].values() for hook in hooks]
-    return any(getattr(getattr(method, "__self__", None), "mails_problems", False) for method in found)
+    calls = [hook.method for hooks in _loaded[tuple(conf.hooks)].values() for hook in hooks]
+    return any(getattr(getattr(method, "__self__", None), "mails_problems", False) for method in calls)
 
 
 def announce(name: str, using: str, values: Callable[[], Iterable[Any]]) -> None:
