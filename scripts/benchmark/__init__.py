@@ -13,8 +13,7 @@ steady       a steady load, and how it arrives before, during and after some tro
 unused_host  a host that uses nothing optional, in a process of its own
 timed_worker the worker of such a load, which also writes how long its transactions take
 pinned       two busy workers in turn, with and without a pinned snapshot
-pinned_plot  the same over time, as line charts
 rates_plot   one worker and its baselines as bars, from the JSON of a run
-plot         line charts and bar charts as SVG
+plot         bar charts as SVG
 measure      seconds, CPU and memory
 """

@@ -55,10 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
         options.retention,
         options.endurance,
     )
-    for name, path in (("pinned", options.plot), ("retention", options.plot_retention)):
-        if path:
-            path.write_text(runner.run_plot(name, size))
-            return 0
     machine, results = runner.run_all(selected, size)
     print(report.table(results, judged=not options.quick))
     if options.json:
@@ -99,20 +95,11 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         help="measure nothing: draw the rates of one worker from the JSON of an earlier run",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="instead draw a worker over time, with and without a pinned snapshot"
-    )
-    parser.add_argument(
-        "--plot-retention",
-        type=Path,
-        metavar="FILE",
-        help="instead draw what is stored over time, while the sweep deletes as much as a worker sends",
-    )
-    parser.add_argument(
         "--retention",
         type=int,
         default=RETENTION_SECONDS,
         metavar="SECONDS",
-        help="how long the figures retention, and --plot-retention, keep up a rate. The retention is a sixth of that. "
+        help="how long the figures retention keep up a rate. The retention is a sixth of that. "
         "The figures are measured only if they are named; default: %(default)s",
     )
     parser.add_argument(
@@ -127,7 +114,7 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         type=int,
         default=PINNED_SECONDS,
         metavar="SECONDS",
-        help="how long the figures pinned and steady, and --plot, keep a snapshot; default: %(default)s",
+        help="how long the figures pinned and steady keep a snapshot; default: %(default)s",
     )
     parser.add_argument(
         "--rows",

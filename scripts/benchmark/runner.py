@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from scripts.benchmark.pinned_plot import draw_pinned
 from scripts.benchmark.report import describe_machine, one_line
-from scripts.benchmark.retention_plot import draw_retention
 from scripts.benchmark.servers import Bench, Size, open_bench
 from scripts.benchmark.targets import Measurements, Result, Workload, results_of
 
@@ -24,15 +22,6 @@ def run_all(workloads: Sequence[Workload], size: Size) -> tuple[dict[str, Any], 
         results = [result for workload in workloads for result in run_workload(workload, bench)]
         _print_progress(f"all of them: {(time.monotonic() - began) / 60:.1f} min")
     return machine, results
-
-
-PLOTS = {"pinned": draw_pinned, "retention": draw_retention}
-
-
-def run_plot(name: str, size: Size) -> str:
-    """Start the servers and measure a worker over time. Returns the plot as SVG."""
-    with open_bench(size) as bench:
-        return PLOTS[name](bench, describe_machine())
 
 
 def run_workload(workload: Workload, bench: Bench) -> list[Result]:

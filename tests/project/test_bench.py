@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from scripts.benchmark.deliveries import ROOT, database_cpu_seconds
-from scripts.benchmark.plot import PANEL_HEIGHT, WIDTH, Panel, draw_bars, draw_lines, ticks
+from scripts.benchmark.plot import draw_bars
 from scripts.benchmark.rates_plot import draw_rates
 from scripts.benchmark.receiver import body_start, header_value
 from scripts.benchmark.report import as_json, format_number, table
@@ -258,17 +258,6 @@ def test_a_load_commits_at_its_rate_and_passes_errors_on() -> None:
 
 
 class TestPlot:
-    def test_each_line_has_its_points_within_the_axes_and_its_name(self) -> None:
-        lines = {"with": [(3.0, 900.0), (6.0, 1100.0)], "with <out>": [(3.0, 1000.0), (6.0, 1050.0)]}
-        svg = ElementTree.fromstring(draw_lines([Panel("Rate", lines), Panel("Cost", lines)], "s", "how & where"))
-        drawn = [line.attrib["points"] for line in svg.iter() if line.tag.endswith("polyline")]
-        assert len(drawn) == 4
-        first, second = (tuple(map(float, point.split(","))) for point in drawn[0].split())
-        assert 0 < first[0] < second[0] < WIDTH
-        assert 0 < second[1] < first[1] < PANEL_HEIGHT, "more is higher"
-        texts = [text.text for text in svg.iter() if text.text]
-        assert {"Rate", "Cost", "with <out>", "how & where"} <= set(texts)
-
     def test_bars_are_as_long_as_their_values_and_have_their_names_and_numbers(self) -> None:
         svg = ElementTree.fromstring(draw_bars("Rates", {"fast": {"ours": 2000.0, "a <loop>": 500.0}}, "how"))
         ours, loop = (float(bar.attrib["width"]) for bar in svg.iter() if bar.tag.endswith("rect"))
@@ -285,10 +274,3 @@ class TestPlot:
     def test_a_run_without_rates_cannot_be_drawn(self) -> None:
         with pytest.raises(NotMeasured, match="deliveries a second"):
             draw_rates(as_json({}, [Result(RATE, SLOWED_DOWN)], judged=True))
-
-    @pytest.mark.parametrize(
-        ("highest", "expected"),
-        [(1100, [0, 250, 500, 750, 1000, 1250]), (0.17, [0, 0.05, 0.1, 0.15, 0.2]), (90, [0, 20, 40, 60, 80, 100])],
-    )
-    def test_ticks_are_round_and_reach_the_highest_value(self, highest: float, expected: list[float]) -> None:
-        assert ticks(highest) == pytest.approx(expected)
