@@ -21,7 +21,7 @@ from users.models import User
 from webhooks.capture import subscriptions
 from webhooks.ground import db
 from webhooks.ground.db import execute
-from webhooks.ground.db.session import index_plans
+from webhooks.ground.db.session import index_plans, statement_limit
 from webhooks.ground.errors import describe_error, is_statement_timeout, log_errors
 from webhooks.management import checks
 from webhooks.middleware import process_exception
@@ -208,6 +208,22 @@ def test_a_command_without_a_database_says_that_it_cannot_be_used(tmp_path: Path
     assert status == 1
     assert said.startswith("CommandError: The database cannot be used: ")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.postgresql
+def test_a_commit_has_the_time_limit_of_the_host(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, limits = "SELECT current_setting('statement_timeout')", []
+    connection, commit = connections["default"], connections["default"]._commit
+
+    def commit_with_limit() -> None:
+        limits.extend(db.fetch_all("default", limit))
+        commit()
+
+    monkeypatch.setattr(connection, "_commit", commit_with_limit)
+    before = db.fetch_all("default", limit)
+    with statement_limit("default", seconds=2):
+        assert db.fetch_all("default", limit) == [("2s",)]
+    assert limits == before
 
 
 @pytest.mark.postgresql

@@ -51,7 +51,7 @@ def _set_for_block(using: str, settings: Mapping[str, str], seconds: float | Non
         change = ", ".join(f"set_config('{name}', {value}, true)" for name, value in settings.items())
         [row] = fetch_all(using, f"SELECT {before}, {change}")
         yield
-        if is_nested:
+        if is_nested or seconds is not None:  # the limit is for the statements, not for the COMMIT
             change = ", ".join(f"set_config('{name}', %s, true)" for name in settings)
             fetch_all(using, f"SELECT {change}", row[: len(settings)])
 
