@@ -242,6 +242,14 @@ def test_each_rule_is_shown_in_words(
         assert text in shown
 
 
+@pytest.mark.parametrize(("rule", "detail"), [("rule_of_tomorrow", "{}"), (Rule.CONDITION, '{"path":"a"}')])
+def test_a_skip_of_a_newer_version_is_shown(admin_client: Client, webhook: Webhook, rule: str, detail: str) -> None:
+    make_site_skip(webhook, rule=rule, detail=detail)
+    why = f"{reverse('webhooks_why')}?object_type=dcim.site&object_id=1&webhook={webhook.pk}"
+    for shown in (page(admin_client, SKIPS), page(admin_client, why)):
+        assert f"Another version of the app stored the reason: {rule}." in shown
+
+
 def test_a_reason_has_its_time_in_the_language_and_the_time_zone_of_the_reader(webhook: Webhook) -> None:
     skip = make_site_skip(webhook, rule=Rule.DISABLED, detail='{"since":"2026-11-26T23:30:00+00:00","by":"root"}')
     with translation.override("de"), timezone.override("Europe/Berlin"):

@@ -107,7 +107,13 @@ def sentence(text: str) -> str:
 
 def skip_reason(skip: Skip, shows_actual: bool) -> str:
     """The reason as a sentence. ``shows_actual`` adds the value that a condition found, which is data of the object."""
-    detail = skip.shown_detail(shows_actual)
+    try:
+        return _reason(skip, skip.shown_detail(shows_actual))
+    except (KeyError, ValueError):  # a newer version stored it
+        return _("Another version of the app stored the reason: %(rule)s.") % {"rule": skip.rule}
+
+
+def _reason(skip: Skip, detail: dict[str, Any]) -> str:
     match skip.rule:
         case Rule.CONDITION:
             return _describe_condition(detail)

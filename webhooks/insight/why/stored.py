@@ -228,7 +228,7 @@ def rule_remedy(webhook: Webhook, skip: Skip, again: Any = "") -> str:
     """How to get a change that a rule skips. ``again`` says how to send the object of a skip that is stored."""
     if skip.rule == Rule.LOOP_PROTECTION:
         return _("Let the webhook ignore the user of the receiver that writes back. To send this change, replay it.")
-    if edit := str(Rule(skip.rule).edit):
+    if edit := str(Rule(skip.rule).edit) if skip.rule in Rule else "":
         first = edit % {"user": skip.username}
     else:
         first = _("The webhook is enabled now.") if webhook.enabled else str(ENABLE)
