@@ -223,8 +223,8 @@ def test_a_pattern_that_registers_nothing_is_an_error_that_says_where_it_looked(
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.E016", True)
     assert message.msg == (
-        'WEBHOOKS["MODELS"] lists "taggit.*", which registers nothing: taggit.Tag has no '
-        "taggit.api.serializers.TagSerializer and no taggit.serializers.TagSerializer; taggit.TaggedItem has no "
+        'WEBHOOKS["MODELS"] lists "taggit.*", which registers nothing:\n  taggit.Tag has no '
+        "taggit.api.serializers.TagSerializer and no taggit.serializers.TagSerializer\n  taggit.TaggedItem has no "
         "taggit.api.serializers.TaggedItemSerializer and no taggit.serializers.TaggedItemSerializer."
     )
     assert message.hint.startswith("Define a serializer at one of these paths, or name one in webhooks.register(")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+from rest_framework.serializers import ModelSerializer
 
 import webhooks
 from dcim.api.serializers import SiteSerializer
@@ -19,7 +20,7 @@ from tests.testapp.api.serializers import LabelSerializer, ThingSerializer
 from tests.testapp.models import Diner, Label, Place, Restaurant, Thing, ThingProxy, Unregistered
 from users.models import User
 from webhooks.ground import registry
-from webhooks.ground.registry.registration import Registration
+from webhooks.ground.registry.registration import Registration, conventional_serializer
 
 pytestmark = pytest.mark.usefixtures("own_registrations")
 
@@ -33,6 +34,27 @@ def registration(model: type[models.Model]) -> Registration:
 def test_netboxs_convention_finds_the_serializer() -> None:
     assert registration(Site).serializer_class("") is SiteSerializer
     assert registration(Thing).serializer_class("") is ThingSerializer
+
+
+def test_a_module_of_the_project_may_have_serializers_of_all_apps(
+    monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
+) -> None:
+    class UnregisteredSerializer(ModelSerializer):
+        class Meta:
+            model = Unregistered
+            fields = ("id",)
+
+    class DinerSerializer(ModelSerializer):
+        class Meta:
+            model = Thing  # of the same name in another app
+            fields = ("id",)
+
+    module = ModuleType("project_serializers")
+    vars(module).update(UnregisteredSerializer=UnregisteredSerializer, DinerSerializer=DinerSerializer)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    webhooks_settings(SERIALIZERS=[module.__name__])
+    assert conventional_serializer(Unregistered) is UnregisteredSerializer
+    assert conventional_serializer(Diner) is not DinerSerializer
 
 
 def test_all_models_of_the_example_with_a_serializer_are_registered() -> None:

@@ -255,16 +255,16 @@ def _check_pattern(pattern: str) -> Iterator[CheckMessage]:
     registered = [model for model in meant if registry.registration_of(model)]
     known = {model._meta.app_label for model in registered or meant}
     missing = [model for model in meant if model not in registered and model._meta.app_label in known]
-    paths = "; ".join(f"{model._meta.label} has no {' and no '.join(conventional_paths(model))}" for model in missing)
+    paths = "".join(f"\n  {model._meta.label} has no {' and no '.join(conventional_paths(model))}" for model in missing)
     if not registered:
         yield Error(
-            f'WEBHOOKS["MODELS"] lists "{pattern}", which registers nothing: {paths or "no models"}.',
+            f'WEBHOOKS["MODELS"] lists "{pattern}", which registers nothing:{paths or " no models"}.',
             hint=f"{DEFINE} If the models are in another app, name that one.",
             id="webhooks.E016",
         )
     elif missing:
         yield Info(
-            f'WEBHOOKS["MODELS"] lists "{pattern}", which does not register all models: {paths}.',
+            f'WEBHOOKS["MODELS"] lists "{pattern}", which does not register all models:{paths}.',
             hint=f"{DEFINE} If these need no webhooks, list the others one by one, or add "
             '"webhooks.I001" to SILENCED_SYSTEM_CHECKS.',
             id="webhooks.I001",

@@ -266,7 +266,8 @@ class Registration:
 def conventional_paths(model: type[models.Model]) -> list[str]:
     """The paths where the serializer of a model may be by convention, in the order of the search."""
     app = apps.get_app_config(model._meta.app_label).name
-    return [f"{app}.{module}.{model.__name__}Serializer" for module in _SERIALIZER_MODULES]
+    modules = [*(f"{app}.{module}" for module in _SERIALIZER_MODULES), *conf.serializers]
+    return [f"{module}.{model.__name__}Serializer" for module in modules]
 
 
 def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
@@ -283,7 +284,9 @@ def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
             if not error.name or not f"{module}.".startswith(f"{error.name}."):
                 raise
         else:
-            if isinstance(serializer, type):
+            # A module of several apps may have the serializer of another model with the same name.
+            its_model = getattr(getattr(serializer, "Meta", None), "model", None)
+            if isinstance(serializer, type) and (module not in conf.serializers or its_model is model):
                 return serializer
     return None
 
