@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -99,8 +100,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(post.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        with suppress(ConnectionError):  # the sender has gone: it was killed, or its timeout is over
+            self.end_headers()
+            self.wfile.write(answer)
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 

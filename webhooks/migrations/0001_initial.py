@@ -318,7 +318,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(help_text='A name for lists and messages, such as “CMDB sync”.', max_length=150, unique=True, validators=[webhooks.models.validators.check_visible], verbose_name='name')),
                 ('identifier', models.CharField(blank=True, help_text='A name that does not change, for files and scripts, such as “cmdb-sync”. It may be empty.', max_length=100, null=True, unique=True, validators=[django.core.validators.RegexValidator('\\A[a-z][a-z0-9_-]*\\Z', 'Begin with a small letter, and go on with small letters, digits, “-” and “_”.')], verbose_name='identifier')),
                 ('description', models.TextField(blank=True, db_default='', default='', help_text='What the receiver does, and whom to ask about it.', verbose_name='description')),
-                ('enabled', models.BooleanField(db_default=True, default=True, help_text='While this is off, new changes are not recorded, and what is not sent yet waits.', verbose_name='enabled')),
+                ('enabled', models.BooleanField(db_default=True, default=True, help_text='While this is off, changes are skipped. “Recover skipped…” sends their objects later. What is not sent yet waits.', verbose_name='enabled')),
                 ('on_created', models.BooleanField(db_default=False, default=False, help_text='Send when an object is created.', verbose_name='created')),
                 ('on_updated', models.BooleanField(db_default=False, default=False, help_text='Send when an object is updated.', verbose_name='updated')),
                 ('on_deleted', models.BooleanField(db_default=False, default=False, help_text='Send when an object is deleted.', verbose_name='deleted')),

@@ -128,7 +128,10 @@ class Webhook(WebhookSecrets, WebhookState):
     enabled = models.BooleanField(
         _("enabled"),
         **default(True),
-        help_text=_("While this is off, new changes are not recorded, and what is not sent yet waits."),
+        help_text=_(
+            "While this is off, changes are skipped. “Recover skipped…” sends their objects later. "
+            "What is not sent yet waits."
+        ),
     )
     object_types = models.ManyToManyField(
         ContentType,
