@@ -48,6 +48,7 @@ HEALTHY = {
 }
 BROKEN = {
     "WebhooksDatabase": ("webhooks_up", "0x30"),
+    "WebhooksNotScraped": ("webhooks_up", "_x30"),
     "WebhooksNoWorker": ("webhooks_workers", "0x30"),
     "WebhooksRedis": ('webhooks_problems{problem="redis"}', "1x30"),
     "WebhooksOldestDue": ("webhooks_oldest_due_seconds", "0+60x30"),
