@@ -196,6 +196,27 @@ def test_rows_that_are_stored_for_longer_stay(webhook: Webhook, old: datetime) -
     assert Undispatched.objects.get() == undispatched.undispatched
 
 
+def test_emptied_neighbours_with_many_rows_left_become_one(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "FOLDED", 0)
+    divide(timezone.now() - timedelta(days=60), least=12)
+    first, *_, last = read_partitions("default", DELIVERY)[:4]
+    insert_history(webhook, 400, moment(first.begin), 4 * PERIOD, outcome="failed")
+    rows = set(Delivery.objects.values_list("pk", "event_id")), set(Attempt.objects.values_list("delivery", "number"))
+    for _ in range(10):
+        drop_old()
+    of_both = read_partitions("default", DELIVERY)[0]
+    assert (of_both.begin, of_both.end, of_both.is_emptied) == (first.begin, last.end, True)
+    assert partition_of("rq_webhooks_attempt", "delivery_id", min(rows[0])[0]).endswith(f"_p{first.stamp}")
+    assert rows == (
+        set(Delivery.objects.values_list("pk", "event_id")),
+        set(Attempt.objects.values_list("delivery", "number")),
+    )
+    monkeypatch.setattr(partitions, "JOINED_BYTES", 0)
+    events = names(EVENT)
+    drop_old()
+    assert names(EVENT) == events
+
+
 def test_the_last_state_of_an_object_stays_while_an_earlier_one_is_failed(webhook: Webhook, old: datetime) -> None:
     def deliver(state: State, hours: int, object_id: str = "1", **event: Any) -> Delivery:
         at = old + timedelta(hours=hours)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
@@ -67,6 +67,9 @@ MAX_DEFAULT_BYTES = 256 * 2**20
 
 # A partition with so few rows left goes: the rows move into the default partition.
 FOLDED = 1000
+
+# Two neighbours with so many bytes left become one: a dispatch looks into each partition of its window.
+JOINED_BYTES = 16 * 2**20
 
 # If more rows than this stay in a partition, they may be too many to copy.
 MANY_STAY = 10_000
@@ -239,14 +242,25 @@ def _make(using: str, table: str, column: str, stamp: str, begin: int | uuid.UUI
     if size > MAX_DEFAULT_BYTES:
         raise HistoryError(f"{default} has {size // 2**20} MB, too much to add another partition to its table")
     execute(using, f"LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE")
-    [[options]] = fetch_all(using, STORAGE, [default])
-    storage = f"WITH ({', '.join(options)})" if options else ""
-    root = _name(using, table)
-    execute(using, f"CREATE TABLE {name} (LIKE {root} INCLUDING ALL) {storage}")
+    _create(using, table, f"_p{stamp}")
     here = f"{column} >= '{begin}' AND {column} < '{end}'"
     # A clock that is ahead may have made some already.
     moved = f"WITH moved AS (DELETE FROM {default} WHERE {here} RETURNING *)"
     execute(using, f"{moved} INSERT INTO {name} SELECT * FROM moved")
+    _attach(using, table, name, begin, end)
+
+
+def _create(using: str, table: str, end: str) -> str:
+    """Create a table that can become a partition. Returns its quoted name."""
+    name = _name(using, table, end)
+    [[options]] = fetch_all(using, STORAGE, [_name(using, table, "_default")])
+    storage = f"WITH ({', '.join(options)})" if options else ""
+    execute(using, f"CREATE TABLE {name} (LIKE {_name(using, table)} INCLUDING ALL) {storage}")
+    return name
+
+
+def _attach(using: str, table: str, name: str, begin: int | uuid.UUID, end: int | uuid.UUID) -> None:
+    root = _name(using, table)
     execute(using, f"ALTER TABLE {root} ATTACH PARTITION {name} FOR VALUES FROM ('{begin}') TO ('{end}')")
 
 
@@ -304,8 +318,11 @@ def drop_old() -> bool:
     for tables in (tuple(BY_TIME), (EVENT,)):
         left = [part for part in read_partitions(using, tables[0]) if part.is_emptied]
         wait = LONG_LOCK_WAIT if len(left) > MANY_LEFT else LOCK_WAIT
+        pairs = ((one, other) for one, other in pairwise(left) if one.end == other.begin)
         if few := next((part for part in left if _has_few(using, tables, part)), None):
             _change(using, partial(_fold, using, tables, few), wait)
+        elif pair := next((pair for pair in pairs if _bytes_left(using, tables, pair) <= JOINED_BYTES), None):
+            _change(using, partial(_join, using, tables, *pair), wait)
     return (is_emptied and len(old) > 1) or (are_events_emptied and len(over) > 1)
 
 
@@ -433,6 +450,24 @@ def _fold(using: str, tables: tuple[str, ...], partition: Partition) -> None:
         execute(using, f"DROP TABLE kept_{number}")
 
 
+def _join(using: str, tables: tuple[str, ...], first: Partition, second: Partition) -> None:
+    """Make one emptied partition of two neighbours. The rows are copied before anything locks the whole tables."""
+    both = {table: [_name(using, table, f"_p{part.stamp}") for part in (first, second)] for table in tables}
+    for table, names in both.items():
+        execute(using, f"LOCK TABLE {', '.join(names)} IN SHARE ROW EXCLUSIVE MODE")
+        joined = _create(using, table, "_joined")
+        for name in names:
+            execute(using, f"INSERT INTO {joined} SELECT * FROM {name}")
+    execute(using, f"DROP TABLE {', '.join(name for names in both.values() for name in names)}")
+    for table, (name, _) in both.items():
+        execute(using, f"ALTER TABLE {_name(using, table, '_joined')} RENAME TO {table}_p{first.stamp}")
+        is_of_events = table == EVENT
+        begin, end = (first.begin, second.end) if is_of_events else (id_at(first.begin), id_at(second.end))
+        _attach(using, table, name, begin, end)
+        if table in (DELIVERY, EVENT):
+            _mark_emptied(using, name)
+
+
 def _lock(using: str, *names: str) -> None:
     execute(using, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
 
@@ -452,6 +487,13 @@ def _put_back(using: str, names: list[str]) -> None:
 
 def _mark_emptied(using: str, name: str) -> None:
     execute(using, f"COMMENT ON TABLE {name} IS '{EMPTIED}'")
+
+
+def _bytes_left(using: str, tables: tuple[str, ...], parts: tuple[Partition, ...]) -> int:
+    """Of partitions that were emptied, which have no dead rows to speak of."""
+    names = [f"'{_name(using, table, f'_p{part.stamp}')}'" for table in tables for part in parts]
+    sizes = ", ".join(f"(pg_table_size(to_regclass({name})))" for name in names)
+    return int(fetch_all(using, f"SELECT SUM(bytes) FROM (VALUES {sizes}) AS sizes (bytes)")[0][0])
 
 
 def _has_few(using: str, tables: tuple[str, ...], partition: Partition) -> bool:
