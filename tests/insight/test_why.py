@@ -637,6 +637,16 @@ def test_a_bulk_create_that_ignores_conflicts_is_a_way_even_for_such_a_model(wor
     assert "it came by bulk_create(ignore_conflicts=True), raw SQL, a data migration or loaddata," in verdict.text
 
 
+def test_a_manager_that_needs_a_scope_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:  # as django-scopes does outside of a scope
+        raise RuntimeError("A scope on dimension(s) tenant needs to be active for this query.")
+
+    monkeypatch.setattr(Thing._default_manager, "all", refuse)
+    webhook = make_webhook(Thing)
+    Thing.objects.bulk_create([Thing(pk=1, name="a")])
+    assert "bulk_create()" in the(("testapp.thing", 1), webhook).text
+
+
 def test_an_object_without_an_event_may_come_from_bulk_create() -> None:
     webhook = make_webhook(Thing, Tracked)
     Thing.objects.bulk_create([Thing(pk=1, name="a")])

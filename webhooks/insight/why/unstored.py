@@ -78,7 +78,7 @@ class Present:
         self.registration, self.label, self.last = registration, registration.label, last
         instance: Any = registration.find(registration.rows(Event.objects.db), pk)
         self.instance: models.Model | None = instance
-        self.is_tracked = isinstance(registration.model._default_manager.all(), TrackedQuerySet)
+        self.is_tracked = isinstance(registration.model._default_manager.get_queryset(), TrackedQuerySet)
         """Whether its manager captures bulk operations."""
         self.payload = cache(partial(serialize_or_error, registration, instance))
         """Its payload by the name of a serializer, or why that fails."""
