@@ -37,6 +37,7 @@ from webhooks.capture.transaction import TransactionState, current_state, set_cu
 from webhooks.delivery import sweep, wake_up
 from webhooks.ground import registry
 from webhooks.ground.conf import conf
+from webhooks.ground.db import in_block
 from webhooks.ground.text import short_repr
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.workers import receiver_rate
@@ -239,8 +240,7 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
 def _own_state() -> Iterator[None]:
     """Hide the earlier events of the open transaction from this block."""
     using = Event.objects.db
-    connection = connections[using]
-    if not connection.in_atomic_block:
+    if not in_block(using):
         yield
         return
     earlier = current_state(using)
@@ -248,6 +248,8 @@ def _own_state() -> Iterator[None]:
     try:
         yield
     finally:
+        # Django's run_on_commit: only a rollback removes callbacks, and the events of the block stay.
+        connection: Any = connections[using]
         connection.run_on_commit = [
             entry
             for entry in connection.run_on_commit

@@ -53,6 +53,7 @@ class QueryFilters(serializers.Serializer[Any]):
     @classmethod
     def repeatable(cls) -> set[str]:
         """The parameters that may be given several times."""
+        # DRF's _declared_fields: an instance has them in ``fields``, but the schema asks the class.
         fields: dict[str, Any] = cls._declared_fields
         return {name for name, field in fields.items() if isinstance(field, MultipleChoiceField)}
 

@@ -151,7 +151,7 @@ class WebhookSerializer(RowSerializer[Webhook]):
 
     def _defaults(self) -> dict[str, Any]:
         """The values of the settings that a PUT leaves out."""
-        optional = {field.field_name for field in self._writable_fields if not field.required}
+        optional = {name for name, field in self.fields.items() if not (field.read_only or field.required)}
         columns = [field for field in Webhook._meta.concrete_fields if field.name in optional - KEPT]
         return {field.name: field.get_default() for field in columns} | {"object_types": []}
 

@@ -60,7 +60,7 @@ def _batch(using: str | None) -> Generator[None]:
         finally:
             state.batch = None
             state.serialized_for_deletion.clear()
-        if not state.connection.needs_rollback:
+        if not transaction.get_rollback(using):
             with reading_from(using):
                 _record_batch(state, entries)
 

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import EmptyResultSet, FullResultSet, ValidationError
 from django.db import connections, models, transaction
-from django.db.models import sql
+
+# Django's Collector and sql: nothing documented says what a deletion or an UPDATE will change.
 from django.db.models.deletion import Collector
+from django.db.models.sql import UpdateQuery
 
 from webhooks.capture import events, serialize
 from webhooks.capture.batch import batch
@@ -18,6 +20,7 @@ from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.transaction import Change, Key, current_state, may_be_wanted
 from webhooks.ground import registry
 from webhooks.ground.conf import conf
+from webhooks.ground.db import in_block
 from webhooks.ground.db.django_internals import reading_from
 from webhooks.ground.db.host_rows import AmongKeys, can_lock, in_chunks, written_keys
 from webhooks.ground.errors import is_aborted, log_errors
@@ -48,7 +51,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         With ``update_conflicts``, the objects that had the same ``unique_fields`` were updated; without
         ``unique_fields`` all were. With ``ignore_conflicts`` nothing is recorded: the database does not say which rows
         are new."""
-        self._for_write = True  # as Django does: it decides which database ``self.db`` is
+        self._begin_writing()
         options = (batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
         if not self._registrations() or ignore_conflicts:
             return super().bulk_create(objs, *options)
@@ -68,7 +71,7 @@ class TrackedQuerySet(models.QuerySet[M]):
 
     def update(self, **kwargs: Any) -> int:
         """Also records that each row was updated. A row with a new primary key was deleted and created."""
-        self._for_write = True
+        self._begin_writing()
         if not self._has_subscribers():
             return super().update(**kwargs)
         # Here Django refuses what it cannot update. For no rows it runs no query.
@@ -93,19 +96,19 @@ class TrackedQuerySet(models.QuerySet[M]):
             # An object that kept its key was deleted and created in one transaction: it was updated.
             events.record({registered: written[registered.model] for registered in moved}, Action.CREATED, self.db)
             events.record(objects, Action.UPDATED, self.db)
-        self._result_cache = None
+        self._result_cache = None  # Django's _result_cache: its update() empties it, too
         return count
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Also serializes all objects together before they are deleted."""
-        self._for_write = True
+        self._begin_writing()
         is_refused = (
             self.query.is_sliced or self.query.combinator or self.query.distinct_fields or self._fields is not None  # type: ignore[attr-defined]
         )
         if is_refused or not self._has_subscribers():
             return super().delete()
         with _batch_like_django(self.db):
-            rows = self._chain()  # type: ignore[attr-defined]
+            rows = self.all()
             # A deletion ignores these.
             rows.query.select_for_update, rows.query.select_related = False, False
             rows.query.clear_ordering(force=True)
@@ -115,6 +118,9 @@ class TrackedQuerySet(models.QuerySet[M]):
                 return super().delete()
 
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's: a manager would delete every row
+
+    def _begin_writing(self) -> None:
+        self._for_write = True  # Django's _for_write: as in its own methods, it decides which database ``self.db`` is
 
     def _registrations(self) -> list[Registration]:
         is_here = conf.enabled and self.db == Event.objects.db
@@ -129,12 +135,13 @@ class TrackedQuerySet(models.QuerySet[M]):
 
         The statement has the very condition of Django's UPDATE. So it also waits for other transactions in the same
         way, and raises the same errors."""
-        update: Any = self.query.chain(sql.UpdateQuery)
+        # Django's UpdateQuery, get_compiler and pre_sql_setup: no documented name has the condition of an UPDATE.
+        update: Any = self.query.chain(UpdateQuery)
         update.add_update_values(values)
         if not update.values and not update.related_updates:
             return None
         update.clear_select_clause()
-        with transaction.mark_for_rollback_on_error(self.db):
+        with transaction.atomic(self.db, savepoint=False):  # an error dooms the open transaction, as in Django's update
             compiler = update.get_compiler(self.db)
             compiler.pre_sql_setup()
             rows: models.QuerySet[M] = models.QuerySet(self.model, using=self.db).order_by("pk")
@@ -151,13 +158,12 @@ class TrackedQuerySet(models.QuerySet[M]):
 
     def _by_keys(self, pks: list[Any]) -> TrackedQuerySet[M]:
         """These rows, with the annotations of this queryset, but without its filters and joins."""
-        chosen = self._chain()  # type: ignore[attr-defined]
-        query = chosen.query
+        chosen = self.all()
+        query: Any = chosen.query
         query.clear_where()
         query.reset_refcounts({query.get_initial_alias(): 1})
         query.group_by = None
-        rows: TrackedQuerySet[M] = chosen.filter(AmongKeys(pks))
-        return rows
+        return chosen.filter(AmongKeys(pks))
 
     def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
         """The keys of the same objects in a parent's table, which may differ from the keys of the child."""
@@ -213,7 +219,7 @@ def _batch_like_django(using: str) -> Iterator[None]:
     """A batch whose errors leave the open transaction as Django alone leaves it.
 
     Django mostly lets it do nothing but roll back. The savepoint of a batch would let it go on."""
-    connection, is_broken = connections[using], False
+    is_broken = False
     try:
         with batch(using):
             try:
@@ -222,8 +228,8 @@ def _batch_like_django(using: str) -> Iterator[None]:
                 is_broken = is_aborted(using)
                 raise
     except BaseException:
-        if is_broken and connection.in_atomic_block:
-            connection.needs_rollback = True
+        if is_broken and in_block(using):
+            transaction.set_rollback(True, using)
         raise
 
 

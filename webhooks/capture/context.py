@@ -91,6 +91,7 @@ class RequestActor:
         """The user who is logged in, and the name. None and an empty name if there is none."""
         user = self._part("user", lambda: getattr(self.http, "user", None))
         # Sessions and users are read here for the first time, and may be unavailable.
+        # Django's _wrapped: whatever else asks a lazy object reads it.
         is_unread = isinstance(user, SimpleLazyObject) and user._wrapped is empty
         if is_unread and self.is_reading_user:
             return None, ""  # the host saves something while it reads the user

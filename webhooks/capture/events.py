@@ -30,11 +30,11 @@ from webhooks.capture.transaction import (
     TransactionState,
     current_or_new_state,
     current_state,
-    in_block,
     is_batched,
 )
 from webhooks.ground import payloads
 from webhooks.ground.conf import conf
+from webhooks.ground.db import in_block
 from webhooks.ground.db.django_internals import MergedSavepoint, reading_from
 from webhooks.ground.db.host_rows import in_chunks
 from webhooks.ground.errors import get_logger, log_errors, reraise_job_timeout

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import models, transaction
-from django.db.models.deletion import Collector
+from django.db.models.deletion import Collector  # Django's Collector: see ``delete_within``
 
 from webhooks.capture.context import is_silenced
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state, current_state

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from django.db import Error, connections, models, transaction
+from django.db import Error, models, transaction
 
 from webhooks.capture import conditions
 from webhooks.capture.conditions import ConditionError
 from webhooks.capture.context import Actor
 from webhooks.ground import registry
 from webhooks.ground.conf import conf
-from webhooks.ground.db import execute, fetch_all, fetch_each, fingerprint_sql, is_postgresql, to_utc
+from webhooks.ground.db import execute, fetch_all, fetch_each, fingerprint_sql, in_block, is_postgresql, to_utc
 from webhooks.ground.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models.event import Action
 from webhooks.models.skip import Refusal, Rule
@@ -296,9 +296,8 @@ def read_fingerprint(using: str, with_names: bool) -> str:
     query = _fingerprint_sql(for_postgresql, with_names)
     if not for_postgresql:
         return str(fetch_all(using, query)[0][0])
-    connection = connections[using]
     begin, end = "BEGIN", [("ROLLBACK", ())]
-    if not connection.get_autocommit():
+    if not transaction.get_autocommit(using):
         begin = "SAVEPOINT webhooks_subscriptions"
         end = [(f"ROLLBACK TO {begin}", ()), (f"RELEASE {begin}", ())]
     try:
@@ -308,5 +307,6 @@ def read_fingerprint(using: str, with_names: bool) -> str:
         try:
             fetch_each(using, *end)
         except Error:
-            connection.needs_rollback = connection.in_atomic_block  # the connection is lost
+            if in_block(using):
+                transaction.set_rollback(True, using)  # the connection is lost
         raise

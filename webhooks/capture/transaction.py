@@ -20,7 +20,6 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections, models, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks import hooks
 from webhooks.capture import subscriptions
@@ -28,7 +27,7 @@ from webhooks.capture.context import Actor, current_actor, is_silenced
 from webhooks.capture.matching import Budget
 from webhooks.capture.recorded import as_recorded
 from webhooks.delivery.wake_up import wake_up
-from webhooks.ground.db import Statement, as_sql
+from webhooks.ground.db import Statement, as_sql, in_block
 from webhooks.ground.db.django_internals import LockWithNext, ReadWithNext, locking_errors
 from webhooks.ground.db.host_rows import can_lock
 from webhooks.ground.errors import is_aborted, log_errors
@@ -106,14 +105,14 @@ class SavepointLog:
     connection. So each step with this number or a higher one was inside the savepoint.
     """
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._begun_at = connection.savepoint_state
+        self._begun_at: int = connection.savepoint_state  # Django's savepoint_state: the number of its latest savepoint
         self._steps: list[tuple[int, Callable[[], object]]] = []
 
     def note(self, undo: Callable[[], object]) -> None:
         """Remember how to undo a step."""
-        self._steps.append((self._connection.savepoint_state, undo))
+        self._steps.append((self._connection.savepoint_state, undo))  # Django's savepoint_state, as above
 
     def remember(self, known: dict[K, V], key: K, value: V) -> None:
         """Set an entry of a dictionary, until a rollback."""
@@ -251,11 +250,12 @@ class TransactionState:
 
     def register(self) -> None:
         """Add it to the callbacks of the open transaction, and make it the current one."""
+        # Django's run_on_commit: on_commit() keeps ids, which lack savepoints of ``transaction.savepoint()``.
         callbacks: list[Any] = self.connection.run_on_commit
-        if not self.connection.commit_on_exit:
+        self._block = _block_by_hand(self.connection)
+        if self._block:
             _drop_ended_states(callbacks)
         callbacks.append((self._log, self, False))
-        self._block = _block_by_hand(self.connection)
         set_current(self.using, self)
 
     @property
@@ -266,6 +266,7 @@ class TransactionState:
     @property
     def is_current(self) -> bool:
         """Whether its transaction is the open one."""
+        # Django's atomic_blocks: ``in_block`` looks up the connection, and each row of a cascade asks.
         connection = self.connection
         return bool(connection.atomic_blocks) and _block_by_hand(connection) == self._block and self.is_open
 
@@ -273,6 +274,7 @@ class TransactionState:
     def is_open(self) -> bool:
         """Whether it is registered, and Django neither called it nor dropped it yet."""
         # A loop, because each change asks several times. Few callbacks are older than this one.
+        # Django's run_on_commit: a rollback to a savepoint drops callbacks without a signal.
         for entry in self.connection.run_on_commit:  # noqa: SIM110
             if entry[1] is self:
                 return True
@@ -432,29 +434,26 @@ def is_batched(using: str) -> bool:
 
 def _is_batch(using: str) -> bool:
     """Whether the open transaction is a batch. That of a ``TestCase`` is none: it never ends."""
-    blocks: list[Any] = connections[using].atomic_blocks
-    return _are_batches.get() and bool(blocks) and not blocks[-1]._from_testcase
+    if not (_are_batches.get() and in_block(using)):
+        return False
+    block: Any = connections[using].atomic_blocks[-1]  # Django's atomic_blocks: only a block knows that it is of a test
+    return not block._from_testcase  # Django's _from_testcase: its own checks of ``durable`` ask it
+
+
+def _block_by_hand(connection: Any) -> object:
+    """The outermost block after ``set_autocommit(False)``: the states of earlier ones are still open, because Django
+    does not say when a block ends. None in autocommit mode, where a state ends with its block."""
+    # Django's commit_on_exit, savepoint_ids and atomic_blocks: it does not say which block is open.
+    if connection.commit_on_exit:
+        return None
+    # A decorated function has the same block in each call, but another savepoint.
+    return connection.savepoint_ids[0] or connection.atomic_blocks[0]
 
 
 # The latest state of each database, by its alias. Only the transaction keeps it alive. Connections belong to threads.
 # ``connections[alias]`` takes longer than the rest of what a row without subscribers costs, and a deletion may cascade
 # to thousands of rows. So ``current_state`` avoids it.
 _local = threading.local()
-
-
-def in_block(using: str) -> bool:
-    """Whether a block of ``atomic()`` is open. Without one, each change is recorded by itself: Django commits it at
-    once, or does not say when that happens, after ``set_autocommit(False)``."""
-    return bool(connections[using].atomic_blocks)
-
-
-def _block_by_hand(connection: BaseDatabaseWrapper) -> object:
-    """The outermost block after ``set_autocommit(False)``: the states of earlier ones are still open, because Django
-    does not say when a block ends. None in autocommit mode, where a state ends with its block."""
-    if connection.commit_on_exit:
-        return None
-    # A decorated function has the same block in each call, but another savepoint.
-    return connection.savepoint_ids[0] or connection.atomic_blocks[0]
 
 
 def _drop_ended_states(callbacks: list[Any]) -> None:
@@ -524,4 +523,5 @@ def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) 
     if state is None:
         return True
     # Django refuses queries in a block that it will roll back.
+    # Django's needs_rollback: get_rollback() raises if no block is open.
     return not state.connection.needs_rollback and state.subscriptions.concerns(model)

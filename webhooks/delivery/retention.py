@@ -18,7 +18,7 @@ from django.utils import timezone
 from webhooks.delivery import rollup
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.ground.conf import conf
-from webhooks.ground.db import DatabaseNow
+from webhooks.ground.db import DatabaseNow, delete_rows
 from webhooks.ground.db.django_internals import savepoint
 from webhooks.ground.errors import about, get_logger
 from webhooks.models import (
@@ -141,8 +141,8 @@ def purge_failed_events() -> int:
     """Delete failed events after the retention of failed deliveries."""
     failed = Event.objects.failed().filter(timestamp__lt=DatabaseNow(-conf.retention_days["failed"] * DAY))
     ids = list(failed.order_by("timestamp").values_list("pk", flat=True)[:PIECE])
-    Undispatched.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
-    Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    delete_rows(Undispatched.objects.filter(pk__in=ids), Event.objects.db)
+    delete_rows(Event.objects.filter(pk__in=ids), Event.objects.db)
     return len(ids)
 
 
@@ -170,7 +170,7 @@ def purge_bare_events() -> int:
     bare = Event.objects.filter(~has_deliveries, pk__in=[*seen, *in_default], undispatched=None)
     # A failed one can be replayed until it is older than any retention.
     ids = list(bare.filter(Q(error="") | Q(pk__in=seen)).values_list("pk", flat=True))
-    Event.objects.filter(pk__in=ids)._raw_delete(using)
+    delete_rows(Event.objects.filter(pk__in=ids), using)
     return len(ids)
 
 
@@ -220,17 +220,17 @@ def purge(deliveries: DeliveryQuerySet, most: int) -> int:
     chosen = dict(unlocked[:most].values_list("pk", "event_id"))
     queued = QueuedDelivery.objects.using(using).filter(delivery__in=chosen)
     free = list(queued.select_for_update(skip_locked=True).values_list("delivery", flat=True))
-    QueuedDelivery.objects.filter(delivery__in=free)._raw_delete(using)
+    delete_rows(QueuedDelivery.objects.filter(delivery__in=free), using)
     for locked in queued.values_list("delivery", flat=True):
         del chosen[locked]
     for model in (Attempt, Body):
-        model.objects.filter(delivery__in=chosen)._raw_delete(using)
-    Delivery.objects.filter(pk__in=chosen)._raw_delete(using)
+        delete_rows(model.objects.filter(delivery__in=chosen), using)
+    delete_rows(Delivery.objects.filter(pk__in=chosen), using)
     events = Event.objects.filter(pk__in=set(chosen.values()))
     of_event = {"event": OuterRef("pk")}
     # A backfill may have made a delivery of an event that the dispatch has not reached.
     is_done = ~Exists(Delivery.objects.filter(**of_event)) & ~Exists(Undispatched.objects.filter(**of_event))
-    events.filter(is_done)._raw_delete(using)
+    delete_rows(events.filter(is_done), using)
     return len(chosen)
 
 
@@ -243,7 +243,7 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
     for pk in webhooks.order_by("pk").values_list("pk", flat=True)[:most]:
         gone += purge(Delivery.objects.filter(webhook=pk).order_by(), most - gone)
         skips = list(Skip.objects.filter(webhook=pk).values_list("pk", flat=True)[: most - gone])
-        Skip.objects.filter(pk__in=skips)._raw_delete(Skip.objects.db)
+        delete_rows(Skip.objects.filter(pk__in=skips), Skip.objects.db)
         gone += len(skips)
         if gone >= most:
             break
@@ -258,7 +258,7 @@ def _delete_row(webhook: Webhook, webhooks: WebhookQuerySet) -> bool:
     """Returns whether it could be deleted: a model of the project may refer to it, with ``PROTECT``."""
     try:
         with savepoint(webhooks.db):
-            Statistic.objects.filter(webhook=webhook.pk)._raw_delete(webhooks.db)
+            delete_rows(Statistic.objects.filter(webhook=webhook.pk), webhooks.db)
             webhooks.filter(pk=webhook.pk).delete_rows()
     except IntegrityError as error:  # so is ProtectedError
         reason, extra = error.args[0], about(webhook=webhook)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from django.db.models import QuerySet
 
 from webhooks.delivery.scan_floors import ScanFloors
+from webhooks.ground.db import delete_rows
 from webhooks.models.skip import Skip
 from webhooks.models.statistic import Statistic, StatisticDelta, minute_of
 
@@ -45,7 +46,7 @@ def delete_skips(ids: Collection[uuid.UUID]) -> None:
     """Delete skips, in a transaction of the caller. A skip that is not counted yet is counted first."""
     if ids:
         _count(Skip.objects.filter(pk__in=ids, counted=False).order_by("pk").select_for_update())
-        Skip.objects.filter(pk__in=ids)._raw_delete(Skip.objects.db)
+        delete_rows(Skip.objects.filter(pk__in=ids), Skip.objects.db)
 
 
 def _count(skips: QuerySet[Skip]) -> None:
@@ -63,5 +64,5 @@ def roll_up(most: int, floors: ScanFloors | None = None) -> int:
     ids = (floors or ScanFloors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
     if ids:
         Statistic.objects.add(ids)
-        StatisticDelta.objects.filter(pk__in=ids)._raw_delete(StatisticDelta.objects.db)
+        delete_rows(StatisticDelta.objects.filter(pk__in=ids), StatisticDelta.objects.db)
     return len(ids)

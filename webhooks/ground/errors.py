@@ -160,6 +160,7 @@ def is_aborted(using: str) -> bool:
     """Whether the open transaction can only be rolled back. Then its error must be raised again: the host's COMMIT
     would silently become a ROLLBACK."""
     connection = connections[using]
+    # Django's needs_rollback: get_rollback() raises outside of blocks.
     if connection.needs_rollback:
         return True  # the connection is lost, and with it every savepoint
     if connection.vendor != "postgresql" or connection.connection is None:

@@ -56,6 +56,7 @@ class DatabaseCommand(BaseCommand):
     """The exit status of each CommandError."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        # Django's _out: its OutputWrapper passes on attributes, but is no stream of io itself.
         for stream in (options.get("stdout"), options.get("stderr"), self.stdout._out, self.stderr._out):
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 has no “ and no →

@@ -367,6 +367,7 @@ def _check_admin() -> Iterator[CheckMessage]:
 def _has_default_site(site: Any) -> bool:
     """Whether the URLs of the default site are there. A site that has registered all of its models does as well."""
     try:
+        # Django's _registry: is_registered() asks for one model, and each app has pages.
         for options in (model._meta for model in site._registry):
             reverse("admin:app_list", args=[options.app_label], current_app=site.name)  # as each_context() does
             if options.app_label == Webhook._meta.app_label:

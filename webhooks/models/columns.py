@@ -56,6 +56,7 @@ class WriteDBManager(models.Manager[M]):
 
     @property
     def db(self) -> str:
+        # Django's _db: the alias of db_manager(), which ``using()`` of a queryset has no name for.
         return self._db or router.db_for_write(self.model)
 
     def get_queryset(self) -> models.QuerySet[M]:

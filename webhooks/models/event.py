@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.ground.db import (
     Statement,
+    delete_rows,
     delete_sql,
     execute,
     fetch_all,
@@ -189,8 +190,8 @@ class EventQuerySet(models.QuerySet["Event"]):
     def delete_undispatched(self) -> None:
         """Delete events that no worker has dispatched."""
         chosen = list(self.filter(undispatched__isnull=False).values_list("pk", flat=True))
-        Undispatched.objects.using(self.db).filter(pk__in=chosen)._raw_delete(self.db)
-        Event.objects.using(self.db).filter(pk__in=chosen)._raw_delete(self.db)
+        delete_rows(Undispatched.objects.filter(pk__in=chosen), self.db)
+        delete_rows(Event.objects.filter(pk__in=chosen), self.db)
 
     delete_undispatched.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
 

@@ -508,7 +508,7 @@ _LOCK = "2003333748, 2"
 
 def _is_in_hosts_transaction(using: str) -> bool:
     """Whether a test of the host called the worker. Its locks would last until the end of the test."""
-    return bool(connections[using].savepoint_ids)
+    return bool(connections[using].savepoint_ids)  # Django's savepoint_ids: no documented name says how deep a block is
 
 
 def _change(using: str, work: Callable[[], None], wait: int = LOCK_WAIT) -> bool:

@@ -227,7 +227,8 @@ def begin_sql(using: str, token: uuid.UUID | None) -> Statement:
         return "SELECT (SELECT 1 FROM rq_webhooks_worker WHERE token = %s)", parameters
     # The sweep that ends a lease waits for this lock, and then sees the claims.
     statement = "SELECT (SELECT true FROM rq_webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
-    if not connections[using].savepoint_ids:  # the settings would last until the end of a host's transaction
+    # Django's savepoint_ids: the settings would last until the end of a host's transaction.
+    if not connections[using].savepoint_ids:
         statement += "".join(f", set_config('{name}', 'off', true)" for name in PINNED)
         statement += ", set_config('statement_timeout', %s, true)"
         statement += ", set_config('idle_in_transaction_session_timeout', %s, true)"

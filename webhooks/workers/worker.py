@@ -78,7 +78,7 @@ class WebhookWorker(LastingWorker):
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Register with Redis. Until that succeeds, deliver without Redis."""
-        self._install_signal_handlers()
+        self._install_signal_handlers()  # rq's _install_signal_handlers: its bootstrap() calls it first, too
         collect_garbage_seldom()
         is_registered = False
         while not (is_registered or self._stop_requested):
@@ -173,6 +173,7 @@ class WebhookWorker(LastingWorker):
         with self.surviving_outages():
             self._send_heartbeat()
             with suppress(DequeueTimeout):
+                # rq's _ordered_queues: ``queues`` lacks the order of round-robin workers.
                 found = self.queue_class.dequeue_any(
                     self._ordered_queues,
                     wait or None,  # type: ignore[arg-type]  # Redis takes fractions

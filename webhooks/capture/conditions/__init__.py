@@ -118,7 +118,7 @@ class _Parser:
     def __init__(self, is_stored: bool = False) -> None:
         self._is_stored = is_stored
         self._deadline = Deadline(float("inf") if is_stored else _SECONDS)
-        self._conditions = self._values = self._pattern_size = 0
+        self._conditions = self._value_count = self._pattern_size = 0
         self.needs_prechange = False
 
     def parse(self, node: Any, place: str = "", depth: int = 0) -> Judge:
@@ -210,8 +210,8 @@ class _Parser:
             raise ConditionError(at_value, str(error)) from error
 
     def _count_values(self, value: Any, place: str, depth: int = 0) -> None:
-        self._values += 1
-        if self._values > _MAX_VALUES or depth > _MAX_DEPTH:
+        self._value_count += 1
+        if self._value_count > _MAX_VALUES or depth > _MAX_DEPTH:
             problem = gettext("a rule may hold %(values)s values, lists in lists %(depth)d deep; shorten it")
             raise ConditionError(place, problem % {"values": f"{_MAX_VALUES:,}", "depth": _MAX_DEPTH})
         for inner in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():

@@ -31,7 +31,7 @@ def register() -> None:
             register_model_actions(model, [ModelAction(name, text) for name, text in own.items()])
             texts |= own
         if not meta.default_permissions:
-            model._netbox_private = True
+            model._netbox_private = True  # NetBox's _netbox_private: it has no other way to leave out a model
     _describe_actions(texts)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from django.db import Error, connections
 
 from webhooks.delivery.runs.kinds import Key
-from webhooks.ground.db import atomically
+from webhooks.ground.db import atomically, in_block
 from webhooks.ground.errors import get_logger
 from webhooks.models import Run, Worker
 
@@ -128,7 +128,7 @@ def counting_loss(pk: int, token: str) -> Iterator[list[bool]]:
         logger.warning("A step of run %d took too long, and was rolled back", pk)
         stalled.append(True)
         for connection in connections.all(initialized_only=True):
-            if not connection.in_atomic_block:
+            if not in_block(connection.alias):
                 connection.close()  # it may have been interrupted within a statement
         atomically(lambda: _lose(pk, token), Run.objects.db)
     except (Error, SystemExit, KeyboardInterrupt):

@@ -150,11 +150,12 @@ class QueryByKeys:
         rows until the end of this one. Those that another transaction has locked are left out. ``given`` are the
         parameters of the columns."""
         if self._built is None or self._built[0].connection is not connections[using]:
-            compiler = self._build().using(using).filter(Among("pk", ())).query.get_compiler(using)
+            compiler = compiler_of(self._build().using(using).filter(Among("pk", ())))
             self._built = compiler, compiler.as_sql()[0]
         compiler, statement = self._built
         lock = " FOR KEY SHARE SKIP LOCKED" if keeps and is_postgresql(using) else ""
         rows = fetch_all(using, statement + lock, [*given, among_sql(using, keys)[1]])
+        # Django's results_iter converts values of a statement that the compiler has not run: this one has more clauses.
         return list(compiler.results_iter([rows], tuple_expected=True))
 
 
@@ -213,6 +214,11 @@ def delete_sql(
     return f"DELETE FROM {table} WHERE {column} {chosen}", [chosen_param]
 
 
+def delete_rows(rows: QuerySet[Any], using: str) -> None:
+    """Delete rows in one statement, without their cascades and signals."""
+    rows._raw_delete(using)  # Django's _raw_delete: its delete() reads the rows of models with receivers or cascades
+
+
 NOTHING = "SELECT NULL WHERE 1 = 0"
 
 
@@ -229,10 +235,15 @@ def distinct_values(using: str, table: str, column: str) -> list[Any]:
     return [value for (value,) in fetch_all(using, statement)]
 
 
+def compiler_of(rows: QuerySet[Any]) -> Any:
+    """What makes the statement of a queryset, and objects of its rows."""
+    return rows.query.get_compiler(rows.db)  # Django's get_compiler: str(query) has no parameters of the driver
+
+
 def as_sql(rows: QuerySet[Any]) -> Statement:
     """The statement of a queryset, as a part of a larger one, and its parameters."""
     try:
-        statement, parameters = rows.query.get_compiler(rows.db).as_sql()
+        statement, parameters = compiler_of(rows).as_sql()
     except EmptyResultSet:  # the user may view none
         return NOTHING, ()
     return statement, parameters
@@ -243,7 +254,7 @@ class PreparedRead:
 
     def __init__(self, rows: QuerySet[Any]) -> None:
         self.rows = rows
-        self._compiler = rows.query.get_compiler(rows.db)
+        self._compiler = compiler_of(rows)
         self.statement: Statement
         try:
             self.statement, self._is_empty = self._compiler.as_sql(), False
@@ -253,6 +264,7 @@ class PreparedRead:
     def objects(self, rows: list[tuple[Any, ...]]) -> list[Any]:
         """The objects, as the queryset would have made them of these rows."""
         query, compiler = self.rows.query, self._compiler
+        # Django's get_compiler and its execute_sql: iteration calls them for the rows, with every kind of queryset.
         compiler.execute_sql = lambda *args, **kwargs: [[] if self._is_empty else rows]
         query.get_compiler = lambda *args, **kwargs: compiler  # type: ignore[method-assign]
         return list(self.rows)
@@ -383,6 +395,11 @@ def atomically(work: Callable[[], T], using: str) -> T:
         return work()
 
 
+def in_block(using: str) -> bool:
+    """Whether a block of ``atomic()`` is open. After ``set_autocommit(False)``, a transaction may have none."""
+    return bool(connections[using].atomic_blocks)  # Django's atomic_blocks: nothing documented says so
+
+
 class _OpenSavepoints:
     """In place of the ids that Django keeps with a callback: these lack savepoints of ``transaction.savepoint()``."""
 
@@ -398,6 +415,7 @@ def on_commit(call: Callable[[], object], using: str) -> None:
     """As ``transaction.on_commit`` with ``robust``, and a rollback to any savepoint forgets the call."""
     transaction.on_commit(call, using, robust=True)
     connection: Any = connections[using]
-    if connection.in_atomic_block:
+    if in_block(using):
+        # Django's run_on_commit and savepoint_state: see above.
         _, *rest = connection.run_on_commit[-1]
         connection.run_on_commit[-1] = (_OpenSavepoints(connection.savepoint_state), *rest)

@@ -1,4 +1,4 @@
-"""Django's internals. This is the one module that builds on what Django does not promise.
+"""Django's internals. Elsewhere, a comment says at each name that Django does not document why the app needs it.
 
 Fewer round trips:
 

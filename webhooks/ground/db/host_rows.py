@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import CompositePrimaryKey, F, Lookup, Model, QuerySet
 
-from webhooks.ground.db import fetch_all, is_postgresql
+from webhooks.ground.db import compiler_of, fetch_all, is_postgresql
 
 # The most keys in one statement. SQLite takes 32,766 parameters by default, PostgreSQL 65,535 if the server binds them.
 MAX_KEYS = 10_000
@@ -94,8 +94,9 @@ def written_keys(chosen: Collection[type[Model]], using: str) -> Iterator[defaul
         columns = ", ".join(quote(str(field.column)) for field in model._meta.pk_fields)
         result = execute(f"{statement} RETURNING {columns}", parameters, many, context)
         rows: Any = QuerySet(model, using=using).values_list(*(field.attname for field in model._meta.pk_fields))
-        compiler = rows.query.get_compiler(using)
+        compiler = compiler_of(rows)
         compiler.as_sql()  # it chooses the converters
+        # Django's results_iter converts values of a statement that the compiler has not run.
         keys = compiler.results_iter([context["cursor"].fetchall()], tuple_expected=True)
         written[model] += keys if model._meta.is_composite_pk else (pk for (pk,) in keys)
         return result

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from django.db import connections, transaction
 
-from webhooks.ground.db import SCANS, WHOLE_TABLE_PLANS, fetch_all, is_postgresql
+from webhooks.ground.db import SCANS, WHOLE_TABLE_PLANS, fetch_all, in_block, is_postgresql
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def _set_for_block(using: str, settings: Mapping[str, str], seconds: float | Non
     if not is_postgresql(using):
         yield
         return
-    is_nested = connections[using].in_atomic_block
+    is_nested = in_block(using)
     if seconds is not None:
         limit = int(seconds * 1000)
         shorter = f"""(
@@ -63,6 +63,7 @@ def closing_new_connections() -> Iterator[None]:
     For code that may run outside of requests, in a thread that ends or in one that stays: Django does it for requests.
     """
     for connection in connections.all(initialized_only=True):
+        # Django's errors_occurred and close_if_unusable_or_obsolete: close_old_connections() closes good ones, too.
         if connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()
     kept = {db.alias for db in connections.all(initialized_only=True) if db.connection is not None}

@@ -193,6 +193,7 @@ def _writes_all(field: Any, column: Any) -> bool:
     and more than whether there is a text."""
     while is_stock(_class_of(field)) and (inner := getattr(field, "child", None)) is not None:
         field, column = inner, getattr(column, "base_field", column)
+    # DRF's _kwargs: a field with a format of the settings has it as an attribute, too.
     is_partial = isinstance(field, BooleanField | IntegerField | BaseSerializer) or "format" in field._kwargs
     places, stored = getattr(field, "decimal_places", None), getattr(column, "decimal_places", None)
     is_rounded = places is not None and (stored is None or places < stored)

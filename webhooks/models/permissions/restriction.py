@@ -55,6 +55,7 @@ def found_restrictions() -> tuple[Restriction, ...]:
 def _function_of(manager: Any) -> list[Restrict]:
     """The one of the base class, if a subclass overrides it. Empty if its querysets have none that takes a user and an
     action."""
+    # Django's _queryset_class: ``get_queryset()`` runs code of the host, which may need a request.
     of_class: type[QuerySet[Any]] = manager._queryset_class
     if not hasattr(of_class, "restrict"):
         of_class = type(manager.get_queryset())

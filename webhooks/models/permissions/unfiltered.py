@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db import models
 from django.db.models.lookups import In
+
+# Django's sql: no documented name says what a query filters.
 from django.db.models.sql import Query
 from django.db.models.sql.constants import INNER
 from django.db.models.sql.where import AND, WhereNode

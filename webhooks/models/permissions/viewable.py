@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 from asgiref.sync import SyncToAsync
 from django.apps import apps
 from django.contrib.auth import get_permission_codename
-from django.core.exceptions import EmptyResultSet
 from django.core.signals import request_finished, request_started
 from django.db import models, router
 from django.db.models import BooleanField, F, QuerySet
 from django.utils.module_loading import import_string
 
 from webhooks.ground.conf import conf
-from webhooks.ground.db import Statement, distinct_values, fetch_all, is_postgresql
+from webhooks.ground.db import NOTHING, Statement, as_sql, distinct_values, fetch_all, is_postgresql
 from webhooks.ground.registry.keys import key_text_sql
 from webhooks.models import Event
 from webhooks.models.event import PING_OBJECT_TYPE
@@ -184,11 +183,8 @@ class Viewable:
         if objects is None or router.db_for_write(model) != router.db_for_write(Event):
             return None
         keys = objects.order_by().annotate(webhooks_key=key_text_sql(model, using)).values("webhooks_key")
-        try:
-            statement, parameters = keys.query.get_compiler(using).as_sql()
-        except EmptyResultSet:
-            return None
-        return statement, parameters
+        statement, parameters = as_sql(keys.using(using))
+        return None if statement == NOTHING else (statement, parameters)
 
 
 def _read_few_keys(using: str, partly: Sequence[tuple[str, Statement]]) -> dict[str, list[str]]:
