@@ -28,7 +28,7 @@ from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.insight import paging
 from webhooks.models import Delivery, Event, Skip, State, Webhook
-from webhooks.models.filters import select
+from webhooks.models.filters import MODELS, Filters, Rows, select
 
 pytestmark = pytest.mark.usefixtures("few_rows_a_page")
 
@@ -194,6 +194,53 @@ def test_the_list_of_skips_has_every_match_once(reader: Reader, webhook: Webhook
     assert sorted(created) == sorted(mine[1::2])
     of_object = reader.pages(Skip, "?object_type=dcim.site&object_id=1&rule=condition")
     assert sum(map(len, of_object)) == 5
+
+
+SINCE = {"created_after": "2026-05-04T13:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "filters", "indexed"),
+    [
+        ("deliveries", {"status": 418}, set()),
+        ("deliveries", {"error_kind": "timeout", "webhook": 1, **SINCE}, {"error_kind", *SINCE}),
+        ("deliveries", {"state": ["failed"], "error_kind": "timeout"}, {"error_kind"}),
+        ("deliveries", {"state": ["discarded"], "error_kind": "timeout"}, {"state"}),
+        ("deliveries", {"state": ["failed"], "webhook": 1, **SINCE}, {"state", "webhook", *SINCE}),
+        ("deliveries", {"state": ["failed", "succeeded"], "webhook": 1}, {"webhook"}),
+        ("events", {"object_id": "3", "object_type": "dcim.site", "request_id": "r"}, {"request_id"}),
+        ("events", {"object_id": "3", "object_type": "dcim.site", "failed": True}, {"object_id", "object_type"}),
+        ("events", {"object_type": "dcim.site", "failed": True}, {"object_type"}),
+        ("events", {"failed": True, "action": "created"}, {"failed"}),
+        ("events", {"failed": False, **SINCE}, {*SINCE}),
+        ("skips", {"object_id": "3", "webhook": 1}, {"object_id"}),
+        ("skips", {"webhook": 1, "rule": "loop"}, {"webhook"}),
+    ],
+)
+def test_a_page_takes_the_index_that_leaves_the_fewest_rows(
+    kind: Rows, filters: Filters, indexed: set[str], webhook: Webhook
+) -> None:
+    rows, answered, _index = paging.in_order(kind, filters, MODELS[kind].objects.all())
+    assert (list(rows), answered) == ([], indexed)
+
+
+@pytest.mark.parametrize(
+    ("filters", "are_found"),
+    [
+        ({}, False),
+        ({"state": ["failed"]}, False),
+        ({"action": "created"}, True),
+        ({"action": "created", "webhook": 1}, False),
+        ({"name": "a", "webhook": 1}, True),
+        ({"name": "a", "webhook": 1, "state": ["failed"]}, False),
+        ({"request_id": "r", "state": ["failed"]}, True),
+        ({"object_type": "dcim.site", "state": ["failed"]}, True),  # there are few
+    ],
+)
+def test_deliveries_are_found_by_their_events_where_that_reads_less(
+    filters: Filters, are_found: bool, webhook: Webhook
+) -> None:
+    assert paging.are_found_by_events(filters) == are_found
 
 
 class Newest(ListView):  # type: ignore[type-arg]

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.ground.db import to_db_time, to_utc
+from webhooks.insight.paging import in_order
 from webhooks.models import Event
 from webhooks.models.event import TIME
-from webhooks.models.filters import events_in_order
 from webhooks.operations import runs
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -41,7 +41,7 @@ def minutes_ago(kind: str) -> list[float]:
 
 
 def events_since(moment: datetime) -> Any:
-    found, _names = events_in_order({"created_after": moment.isoformat()}, Event.objects.all())
+    found, *_ = in_order("events", {"created_after": moment.isoformat()}, Event.objects.all())
     return found
 
 
@@ -63,7 +63,7 @@ def test_events_since_a_time_are_found_although_clocks_differ(kind: str) -> None
     for begin in (*range(0, 400, 7), 100):
         moment = now - timedelta(minutes=begin, seconds=1)
         assert events_since(moment).count() == sum(ago <= begin for ago in minutes), begin
-        before, _names = events_in_order({"created_before": moment.isoformat()}, Event.objects.all())
+        before, *_ = in_order("events", {"created_before": moment.isoformat()}, Event.objects.all())
         assert before.count() == sum(ago > begin for ago in minutes), begin
         filters = {"object_id": "1", "object_type": "testapp.thing", "created_after": moment.isoformat(), "each": True}
         assert runs.preview("replay", filters).count == sum(ago <= begin for ago in minutes), begin

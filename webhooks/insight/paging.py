@@ -23,19 +23,16 @@ from webhooks.ground.db.session import index_plans
 from webhooks.ground.security.encryption import Unreadable, unveil, veil
 from webhooks.ground.text import as_uuid
 from webhooks.insight.counts import TOTAL_CAP, capped
-from webhooks.models import Delivery, Event, QueuedDelivery, Run, Skip, permissions
+from webhooks.models import Delivery, Event, Run, Skip, permissions
 from webhooks.models.filters import (
     EVENT_FILTERS,
-    TIMES,
+    FILTERS,
+    WITH_OTHERS,
     Filters,
-    are_found_by_events,
-    are_queued,
-    deliveries_in_order,
-    events_in_order,
-    queue_in_order,
+    Index,
+    Rows,
     rows_in_order,
     select,
-    skips_in_order,
 )
 
 M = TypeVar("M", bound=Model)
@@ -289,15 +286,41 @@ def _find_deliveries(filters: Filters, user: Any, before: str, size: int, *, cou
         return _find_by_events(filters, user, before, size)
     if not permissions.may_view_deliveries(user):
         return Found(count=0)
-    # The kind of an error leaves fewer rows than a state.
-    if "error_kind" not in filters and are_queued(filters):
-        ordered, indexed = queue_in_order(filters, QueuedDelivery.objects.all())
-    else:
-        ordered, indexed = deliveries_in_order(filters, Delivery.objects.all())
-    is_scattered = bool(indexed - TIMES) or "status" in filters
+    ordered, indexed, index = in_order("deliveries", filters, Delivery.objects.all())
+    is_scattered = index.is_scattered or any(FILTERS[name].cost == "lookup" for name in filters)
     with index_plans(Delivery.objects.db):
         rest = _rest_of(filters, indexed, user)
         return read_page(ordered, rest, before, size, is_scattered=is_scattered, counts=counts)
+
+
+# Stands for none: it chooses nothing.
+NO_INDEX = Index("events", 0, is_scattered=False)
+
+
+def in_order(kind: Rows, filters: Filters, rows: Any) -> tuple[Any, set[str], Index]:
+    """The rows that the best index for these filters finds, the newest first, the filters that it regards, and this
+    index. A page looks through the rows for the other filters."""
+    best, answered = NO_INDEX, set[str]()
+    indexes = [(index, name) for name in filters for index in FILTERS[name].indexes if index.kind == kind]
+    for index, name in sorted(indexes, key=lambda one: one[0].rank):
+        if best is NO_INDEX or index.rank == WITH_OTHERS:
+            chosen = (
+                index.find(rows, filters[name], filters) if index.find else select(kind, {name: filters[name]}, rows)
+            )
+            if chosen is not None:
+                rows, best = chosen, best if index.rank == WITH_OTHERS else index
+                answered |= {name, *index.also} & filters.keys()
+    return rows.order_by("-pk"), answered, best
+
+
+def are_found_by_events(filters: Filters) -> bool:
+    """Whether the events are the best way to the deliveries: an index finds the events, or they alone decide."""
+    of_events = {name: filters[name] for name in filters if name in EVENT_FILTERS}
+    if not of_events or of_events.keys() == filters.keys():
+        return bool(of_events)
+    if filters.keys() <= {*EVENT_FILTERS, "webhook"} and any(FILTERS[name].cost == "event" for name in of_events):
+        return True
+    return in_order("events", of_events, Event.objects.all())[2] is not NO_INDEX
 
 
 def _without(filters: Filters, names: Collection[str]) -> Filters:
@@ -330,7 +353,7 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
 
 def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
     of_events, rest = _split(filters)
-    ordered, indexed = events_in_order(of_events, Event.objects.all())
+    ordered, indexed, _index = in_order("events", of_events, Event.objects.all())
     matching: Any = select("events", of_events) if of_events.keys() - indexed else None
     deliveries = permissions.found_deliveries(user, select("deliveries", rest), filters)
     with index_plans(Delivery.objects.db, may_sort=True):
@@ -341,23 +364,22 @@ def _find_events(filters: Filters, user: Any, before: str, size: int, *, counts:
     events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
     if "webhook" in filters and not permissions.visible_webhooks(user).filter(pk=filters["webhook"]).exists():
         return Found(count=0)
-    ordered, indexed = events_in_order(filters, events)
+    ordered, indexed, index = in_order("events", filters, events)
     matching, rest = None, _without(filters, indexed)
     if rest or permissions.is_partial(user):
         matching = permissions.visible_events(user, select("events", rest))
-    is_scattered = bool(indexed - TIMES)
-    with index_plans(Event.objects.db, may_sort=is_scattered):
-        return read_page(ordered, matching, before, size, is_scattered=is_scattered, counts=counts)
+    with index_plans(Event.objects.db, may_sort=index.may_sort):
+        return read_page(ordered, matching, before, size, is_scattered=index.is_scattered, counts=counts)
 
 
 def _find_skips(filters: Filters, user: Any, before: str, size: int, *, counts: bool) -> Found:
     skips = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
-    ordered, indexed = skips_in_order(filters, skips)
+    ordered, indexed, index = in_order("skips", filters, skips)
     matching, rest = None, _without(filters, indexed)
     if rest or permissions.is_partial(user):
         matching = permissions.visible_skips(user, select("skips", rest, skips))
-    with index_plans(Skip.objects.db, may_sort="object_id" in filters):
-        return read_page(ordered, matching, before, size, counts=counts)
+    with index_plans(Skip.objects.db, may_sort=index.may_sort):
+        return read_page(ordered, matching, before, size, is_scattered=index.is_scattered, counts=counts)
 
 
 def search_filters(term: str, model: type[Event | Skip], user: Any) -> dict[str, Any]:

@@ -4,14 +4,14 @@ The lists of the admin, the REST API with its OpenAPI document, the options of c
 runs, and the tables in ``docs/`` are made from ``FILTERS``. A new filter is a new row here. The values of filters are
 plain JSON, so a run can store them.
 
-The functions below the table find rows in the order of their ids: by one index, and as pages read them.
+A filter also declares the indexes that find rows in the order of their ids, and what else it costs a page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet, Subquery
@@ -26,9 +26,9 @@ from webhooks.ground.db.session import index_plans
 from webhooks.ground.error_kinds import ErrorKind
 from webhooks.models.attempt import Attempt
 from webhooks.models.delivery import Delivery, DeliveryQuerySet
-from webhooks.models.event import OVERLAP, PING, Action, Event, EventQuerySet
+from webhooks.models.event import OVERLAP, PING, Action, Event
 from webhooks.models.ids import first_id
-from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
+from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
 from webhooks.models.skip import Rule, Skip
 
 M = TypeVar("M", bound=Model)
@@ -48,6 +48,31 @@ Query = Callable[[Any, Any], Any]
 """Takes rows and the value of a filter, and returns the rows that match."""
 
 
+Find = Callable[[Any, Any, Filters], Any]
+"""Takes rows, the value and all filters, and returns the rows that an index finds. None if it would find too many."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that finds rows with a filter in the order of their ids."""
+
+    kind: Rows
+    rank: int
+    """A page takes the index with the lowest one, and those of ``WITH_OTHERS`` as well."""
+    find: Find | None = None
+    """Default: as the filter chooses rows."""
+    also: tuple[str, ...] = ()
+    """The other filters that it regards."""
+    is_scattered: bool = True
+    """Whether its rows lie here and there in the table."""
+    may_sort: bool = False
+    """Whether it is in another order than the ids, and finds few rows."""
+
+
+WITH_OTHERS = 9
+"""The rank of indexes that go with each other index: ids begin with the time."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """A filter of rows, or an option of a run."""
@@ -61,6 +86,11 @@ class Filter:
     queries: Mapping[Rows, Query] = field(default_factory=dict)
     """The rows that have it. Empty for an option of runs, which chooses no rows."""
     _: KW_ONLY
+    indexes: Sequence[Index] = ()
+    """A page looks through the rows that one of them finds. It compares each row with the other filters."""
+    cost: Literal["column", "lookup", "event"] = "column"
+    """What it takes to compare a row: its column, a row of another table, or so much that each event is compared once
+    rather than with each of its deliveries."""
     is_of_event: bool = False
     """Whether the event alone decides, for deliveries too."""
     choices: Callable[[], Sequence[tuple[str, Any]]] = tuple
@@ -108,8 +138,9 @@ def _of_webhook(events: Any, webhook: int) -> Any:
     return events.filter(Exists(deliveries) | Exists(matched))
 
 
-def _by_time(comparison: str) -> Mapping[Rows, Query]:
-    """Ids of deliveries and skips begin with the time and have an index. Times have none."""
+def _by_time(comparison: str, late: timedelta) -> dict[str, Any]:
+    """Ids of deliveries and skips begin with the time and have an index. Times of events have none: another query finds
+    the ids that belong to them. Clocks may differ, so an event may have an id as if it had been ``late``."""
 
     def by_id(rows: Any, value: str) -> Any:
         return rows.filter(**{f"pk__{comparison}": first_id(datetime.fromisoformat(value))})
@@ -117,7 +148,12 @@ def _by_time(comparison: str) -> Mapping[Rows, Query]:
     def by_timestamp(events: Any, value: str) -> Any:
         return events.filter(**{f"timestamp__{comparison}": to_db_time(datetime.fromisoformat(value))})
 
-    return {"deliveries": by_id, "events": by_timestamp, "skips": by_id}
+    def by_both(events: Any, value: str, _filters: Filters) -> Any:
+        border = Event.objects.first_since(datetime.fromisoformat(value) + late)
+        return by_timestamp(events, value).filter(**{f"pk__{comparison}": border})
+
+    indexes = Index("deliveries", WITH_OTHERS), Index("events", WITH_OTHERS, by_both), Index("skips", WITH_OTHERS)
+    return {"queries": {"deliveries": by_id, "events": by_timestamp, "skips": by_id}, "indexes": indexes}
 
 
 def _actions() -> list[tuple[str, Any]]:
@@ -128,6 +164,70 @@ def _actions() -> list[tuple[str, Any]]:
 # sends deliveries again leaves out the superseded ones, unless it has ``superseded``.
 EACH, SUPERSEDED = "each", "superseded"
 
+# How indexes find rows
+
+
+# The index of each state that begins with the webhook, by the column that follows.
+OF_WEBHOOK = {State.FAILED: "failed_at", State.PENDING: "due_at", State.WAITING: "event_id"}
+
+# A page reads the keys first if at most this many events match, or rows of the queue.
+FEW_EVENTS, FEW_QUEUED = 10_000, 1000
+
+
+def _few(rows: QuerySet[Any], most: int) -> list[Any] | None:
+    """The keys of these rows, found by an index. None if there are more than ``most``."""
+    with index_plans(rows.db):
+        keys = list(rows.values_list("pk", flat=True)[: most + 1])
+    return keys if len(keys) <= most else None
+
+
+def few_failed() -> list[int] | None:
+    """The keys of all events that failed. None if there are many."""
+    return _few(Event.objects.failed().order_by("timestamp"), FEW_EVENTS)
+
+
+def _among(events: Any, keys: list[int] | None) -> Any:
+    return None if keys is None else events.filter(Among("id", keys))
+
+
+def _few_that_failed(events: Any, failed: bool, _filters: Filters) -> Any:
+    return _among(events, few_failed() if failed else None)
+
+
+def _few_of_model(events: Any, label: str, _filters: Filters) -> Any:
+    of_model = Event.objects.filter(object_type=label).order_by("object_type", "object_id")
+    return _among(events, _few(of_model, FEW_EVENTS))
+
+
+def _of_object(rows: Any, key: str, filters: Filters) -> Any:
+    """The rows of an object, with the model that their index needs: the one in the filters, or else any."""
+    chosen = [filters["object_type"]] if "object_type" in filters else [*registry.registered_models()]
+    return rows.filter(object_type__in=chosen, object_id=key)
+
+
+def _discarded(deliveries: Any, states: list[str], _filters: Filters) -> Any:
+    return deliveries.in_states(*states) if states == [State.DISCARDED] else None
+
+
+def are_queued(filters: Filters) -> bool:
+    """Whether the queue has all deliveries that match: it has none that succeeded or were discarded."""
+    states = filters.get("state", ())
+    return bool(states) and {*states} <= {*QUEUED_STATES}
+
+
+def _queued(_deliveries: Any, states: list[str], filters: Filters) -> Any:
+    """The rows of the queue for deliveries in some states, and of a webhook."""
+    if not are_queued(filters):
+        return None
+    queued = QueuedDelivery.objects.in_states(*states)
+    if "webhook" in filters:
+        queued = queued.filter(webhook=filters["webhook"])
+        if len(states) == 1 and (column := OF_WEBHOOK.get(State(states[0]))):
+            keys = _few(queued.order_by("webhook_id", column), FEW_QUEUED)
+            return queued if keys is None else QueuedDelivery.objects.filter(pk__in=keys)
+    return queued
+
+
 # fmt: off
 
 # In the order in which lists, commands and docs show them.
@@ -136,6 +236,7 @@ _DECLARED = [
         "state", "choices", _("state"), _("Its state. May be repeated."),
         {"deliveries": lambda rows, states: rows.in_states(*states)},
         choices=lambda: State.choices, needs="nothing",
+        indexes=(Index("deliveries", 1, _discarded), Index("deliveries", 3, _queued, ("webhook",))),
     ),
     Filter(
         "rule", "choice", _("reason"), _("The rule that refused the change."), {"skips": _by("rule")},
@@ -146,18 +247,21 @@ _DECLARED = [
         _("The id of a webhook. For events: it matched them, or has a delivery of them."),
         {"deliveries": _by("webhook"), "events": _of_webhook, "skips": _by("webhook")},
         bounds=(1, 2**63 - 1), metavar="NAME", needs="nothing",
+        indexes=(Index("deliveries", 4), Index("skips", 2, is_scattered=False)),
     ),
     Filter(
         "error_kind", "choice", _("error"), _("The kind of its last failure."), {"deliveries": _by("error_kind")},
         choices=lambda: [(kind.value, _(kind.english)) for kind in ErrorKind], metavar="KIND",
+        indexes=(Index("deliveries", 2),),
     ),
     Filter(
         "status", "number", _("HTTP status"), _("The HTTP status of its last answer."), {"deliveries": _have_status},
-        bounds=(100, 999),
+        bounds=(100, 999), cost="lookup",
     ),
     Filter(
         "failed", "flag", _("failed"), _("Whether it failed and was not replayed."),
         {"events": lambda rows, failed: rows.failed() if failed else rows.filter(error="")},
+        indexes=(Index("events", 4, _few_that_failed, may_sort=True),),
     ),
     Filter(
         "replayed", "flag", _("failed and replayed"), _("Whether it failed and was replayed."),
@@ -166,6 +270,7 @@ _DECLARED = [
     _of_event(
         "object_type", "object_type", "model", _("model"), _("The label of a model, such as dcim.site."),
         choices=lambda: [(label, label) for label in registry.registered_models()], metavar="LABEL",
+        indexes=(Index("events", 3, _few_of_model, may_sort=True),),
     ),
     _of_event(
         "action", "action", "text", _("action"), _("created, updated, deleted, or the name of an event."),
@@ -174,10 +279,15 @@ _DECLARED = [
     _of_event(
         "object_id", "object_id", "text", _("object's id"), _("The key of an object. Give its model as well."),
         metavar="KEY", needs_also="object_type",
+        indexes=(
+            Index("events", 2, _of_object, also=("object_type",), may_sort=True),
+            Index("skips", 1, _of_object, also=("object_type",), may_sort=True, is_scattered=False),
+        ),
     ),
     _of_event(
         "name", "object_repr__icontains", "text", _("name contains"),
-        _("A part of the name of the object, in capital or small letters."), option="--object-name", metavar="TEXT",
+        _("A part of the name of the object, in capital or small letters."),
+        option="--object-name", metavar="TEXT", cost="event",
     ),
     _of_event(
         "user", "username", "text", _("user"), _("The name of the user who made the change."),
@@ -185,15 +295,15 @@ _DECLARED = [
     ),
     _of_event(
         "request_id", "request_id", "text", _("request's id"), _("The id of the request that made the change."),
-        metavar="ID", needs="events",
+        metavar="ID", needs="events", indexes=(Index("events", 1, may_sort=True),),
     ),
     Filter(
-        "created_after", "moment", _("from"), _("The first time that is included."), _by_time("gte"),
-        words=_("since %(value)s"), option="--since", metavar="TIME", needs="nothing",
+        "created_after", "moment", _("from"), _("The first time that is included."),
+        words=_("since %(value)s"), option="--since", metavar="TIME", needs="nothing", **_by_time("gte", timedelta()),
     ),
     Filter(
-        "created_before", "moment", _("until"), _("The first time that is not included any more."), _by_time("lt"),
-        words=_("before %(value)s"), option="--until", metavar="TIME", needs="nothing",
+        "created_before", "moment", _("until"), _("The first time that is not included any more."),
+        words=_("before %(value)s"), option="--until", metavar="TIME", needs="nothing", **_by_time("lt", 2 * OVERLAP),
     ),
     Filter(
         EACH, "flag", _("each event of an object"),
@@ -254,115 +364,6 @@ def filter_time(moment: datetime) -> str:
 def without_options(filters: Filters) -> Filters:
     """Only what chooses rows."""
     return {name: value for name, value in filters.items() if name not in OPTIONS}
-
-
-def are_queued(filters: Filters) -> bool:
-    """Whether the queue has all deliveries that match: it has none that succeeded or were discarded."""
-    states = filters.get("state", ())
-    return bool(states) and {*states} <= {*QUEUED_STATES}
-
-
-# Rows in the order of their ids
-
-# Each of these functions narrows rows by the filters that one index finds in the order of the ids. It returns the rows,
-# the newest first, and the names of these filters. A page looks through the rows for the rest.
-
-
-def deliveries_in_order(filters: Filters, deliveries: DeliveryQuerySet) -> tuple[Any, set[str]]:
-    names = {"error_kind" if "error_kind" in filters else "webhook"}
-    if filters.get("state") == [State.DISCARDED]:
-        names = {"state"}
-    chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return select("deliveries", chosen, deliveries).order_by("-pk"), {*chosen}
-
-
-def queue_in_order(filters: Filters, queue: QueuedDeliveryQuerySet) -> tuple[Any, set[str]]:
-    """The rows of the queue for these deliveries."""
-    found, indexed = queue.in_states(*filters["state"]), filters.keys() & {"state", "webhook"}
-    if (keys := _few_queued(filters, found)) is not None:
-        return found.filter(pk__in=keys).order_by("-pk"), indexed
-    chosen = {name: filters[name] for name in filters.keys() & {"webhook", *TIMES}}
-    return select("deliveries", chosen, found).order_by("-pk"), indexed | chosen.keys()
-
-
-# The index of each state that begins with the webhook, by the column that follows.
-OF_WEBHOOK = {State.FAILED: "failed_at", State.PENDING: "due_at", State.WAITING: "event_id"}
-
-
-def _few_queued(filters: Filters, rows: QueuedDeliveryQuerySet) -> list[Any] | None:
-    """The keys of all rows of one webhook in one state. None if there are many, or if other filters are given."""
-    [state, *others] = filters["state"]
-    if others or "webhook" not in filters or state not in OF_WEBHOOK:
-        return None
-    return _few(rows.filter(webhook=filters["webhook"]).order_by("webhook_id", OF_WEBHOOK[state]), FEW_QUEUED)
-
-
-# A page reads the keys first if at most this many events match, or rows of the queue.
-FEW_EVENTS, FEW_QUEUED = 10_000, 1000
-
-
-def _few(rows: QuerySet[Any], most: int) -> list[Any] | None:
-    """The keys of these rows, found by an index. None if there are more than ``most``."""
-    with index_plans(rows.db):
-        keys = list(rows.values_list("pk", flat=True)[: most + 1])
-    return keys if len(keys) <= most else None
-
-
-def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[str]]:
-    """A model with few events, and few failed events, are found by their keys."""
-    found, indexed = events, {name for name in TIMES if name in filters}
-    if "request_id" in filters:
-        found = found.filter(request_id=filters["request_id"])
-        indexed.add("request_id")
-    elif "object_id" in filters:
-        found = found.filter(_of_object(filters))
-        indexed |= {"object_type", "object_id"}
-    elif (keys := _few_keys(filters)) is not None:
-        found = found.filter(Among("id", keys))
-        indexed.add("object_type" if "object_type" in filters else "failed")
-    found = select("events", {name: filters[name] for name in indexed & TIMES}, found)
-    # Times have no index: find the ids that belong to them first, by another query.
-    if "created_after" in filters:
-        found = found.filter(pk__gte=Event.objects.first_since(datetime.fromisoformat(filters["created_after"])))
-    if "created_before" in filters:
-        last = datetime.fromisoformat(filters["created_before"]) + 2 * OVERLAP
-        found = found.filter(pk__lt=Event.objects.first_since(last))
-    return found.order_by("-pk"), indexed & filters.keys()
-
-
-def skips_in_order(filters: Filters, skips: QuerySet[Skip]) -> tuple[Any, set[str]]:
-    names = {"object_type", "object_id"} if "object_id" in filters else {"webhook"}
-    found = skips.filter(_of_object(filters)) if "object_id" in filters else skips
-    chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
-    return select("skips", chosen, found).order_by("-pk"), {*chosen}
-
-
-def _of_object(filters: Filters) -> Q:
-    """The rows of an object, with the model that their index needs: the one in the filters, or else any."""
-    chosen = [filters["object_type"]] if "object_type" in filters else [*registry.registered_models()]
-    return Q(object_type__in=chosen, object_id=filters["object_id"])
-
-
-def _few_keys(filters: Filters) -> list[int] | None:
-    """The keys of all events of a model, or of all that failed. None if there are many."""
-    if "object_type" in filters:
-        of_model = Event.objects.filter(object_type=filters["object_type"])
-        return _few(of_model.order_by("object_type", "object_id"), FEW_EVENTS)
-    return few_failed() if filters.get("failed") else None
-
-
-def few_failed() -> list[int] | None:
-    """The keys of all events that failed. None if there are many."""
-    return _few(Event.objects.failed().order_by("timestamp"), FEW_EVENTS)
-
-
-def are_found_by_events(filters: Filters) -> bool:
-    """Whether the events are the best way to the deliveries: an index finds the events, or they alone decide."""
-    if filters.keys() & {"object_id", "request_id"} or (filters and filters.keys() <= EVENT_FILTERS):
-        return True
-    if "object_type" in filters:
-        return _few_keys(filters) is not None
-    return "name" in filters and filters.keys() <= {*EVENT_FILTERS, "webhook"}
 
 
 def rows_in_order(rows: QuerySet[M], keys: Sequence[Any]) -> list[M]:
