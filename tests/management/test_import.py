@@ -341,7 +341,10 @@ class TestCommand:
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
         assert "    created, updated, deleted: dcim.device, dcim.interface, dcim.rack\n" in shown
         assert "    PUT https://cmdb.example/…\n" in shown
-        assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions, with a timeout of 15 s\n" in shown  # fmt: skip  # noqa: E501
+        assert (
+            "    application/json, body template, additional headers, secret headers, include previous state, secret, "
+            "conditions, timeout: 15\n"
+        ) in shown
         assert "    ! headers that become secret ones, which are not shown again: Authorization\n" in shown
         assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: The template is not valid. Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
         assert "11 webhooks new, 0 existing, 9 skipped." in shown
@@ -416,8 +419,8 @@ class TestCommand:
         other = WEBHOOK | {"id": 2, "name": "other", "ca_file_path": "/etc/ca.pem"}
         file.write_text(json.dumps([hook, other, RULE, RULE | {"id": 2, "name": "second", "action_object_id": 2}]))
         shown = run(str(file), dry_run=True)
-        assert "    application/json, without TLS verification, with a timeout of 3 s\n" in shown
-        assert "    application/json, trusting /etc/ca.pem\n" in shown
+        assert "    application/json, include previous state, no TLS verification, timeout: 3\n" in shown
+        assert "    application/json, include previous state, CA file: /etc/ca.pem\n" in shown
 
     def test_nothing_is_created_if_another_user_takes_a_name_meanwhile(
         self, one_rule: str, monkeypatch: pytest.MonkeyPatch

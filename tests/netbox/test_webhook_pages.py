@@ -9,6 +9,7 @@ import yaml
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
+from django.db.models import BooleanField
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -24,6 +25,7 @@ from users.models import ObjectPermission
 from webhooks.ground.registry import registrations
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING
+from webhooks.models.webhook import SETTINGS
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.webhooks import save_webhook
 
@@ -386,6 +388,17 @@ def test_a_bulk_edit_changes_the_chosen_webhooks(admin_client) -> None:
     assert Webhook.objects.get(pk=two.pk).on_deleted
     admin_client.post(page("_bulk_edit"), {**chosen, "_nullify": "timeout", "_apply": ""})
     assert set(Webhook.objects.values_list("timeout", flat=True)) == {None}
+
+
+def test_a_bulk_edit_has_each_setting_that_webhooks_may_share(admin_client) -> None:
+    webhook = make()
+    shown = admin_client.post(page("_bulk_edit"), {"pk": [webhook.pk]}).text
+    switches = {one.name for one in Webhook._meta.fields if one.name in SETTINGS and isinstance(one, BooleanField)}
+    shared = switches | {"http_method", "timeout", "ca_file_path"}
+    assert {name for name in SETTINGS if f'name="{name}"' in shown} == shared
+    admin_client.post(page("_bulk_edit"), {"pk": [webhook.pk], "send_trace": "True", "_apply": ""})
+    webhook.refresh_from_db()
+    assert webhook.send_trace
 
 
 @pytest.mark.parametrize(("adds_a_model", "most"), [(False, 15), (True, 28)])

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
+from django.db.models import CharField, IntegerField
 
 from webhooks.ground.security import url_policy
 from webhooks.ground.text import one_line
@@ -15,7 +18,7 @@ from webhooks.management import imports
 from webhooks.management.base import DatabaseCommand
 from webhooks.management.imports import ImportPreview, LocalSource, Plan
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, SECTIONS
 from webhooks.operations.webhooks import ChangedMeanwhile
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
@@ -167,21 +170,23 @@ def _token(path: str | None) -> str:
 def _description(plan: Plan) -> list[str]:
     fields = plan.fields
     actions = [action for name, action in ACTION_FIELDS.items() if fields[name]]
-    details = {
-        "signed": fields["secret"],
-        "with headers": fields["additional_headers"],
-        "with secret headers": fields["secret_headers"],
-        "with a body template": fields["body_template"],
-        "with conditions": fields["conditions"],
-        "without TLS verification": not fields["ssl_verification"],
-        f"trusting {fields['ca_file_path']}": fields["ca_file_path"],
-        f"with a timeout of {fields['timeout']} s": fields["timeout"] is not None,
-    }
     return [
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
         f"  {', '.join(actions)}: {', '.join(plan.object_types)}",
         f"  {fields['http_method']} {url_policy.redacted(fields['payload_url'])}",
-        f"  {', '.join([fields['content_type'], *(text for text, applies in details.items() if applies)])}",
+        f"  {', '.join(_details(fields))}",
         *(f"  ! {difference}" for difference in plan.differences),
     ]
+
+
+def _details(fields: dict[str, Any]) -> Iterator[str]:
+    """The settings that differ from the defaults. Those that may be long or secret are without their values."""
+    for name in chain.from_iterable(SECTIONS[section] for section in ("request", "security", "filters", "delivery")):
+        column: Any = Webhook._meta.get_field(name)
+        value = fields.get(name, column.get_default())
+        if name == "content_type":
+            yield value
+        elif name != "http_method" and value != column.get_default():
+            is_short = isinstance(column, CharField | IntegerField)
+            yield f"{column.verbose_name}: {value}" if is_short else f"{'' if value else 'no '}{column.verbose_name}"

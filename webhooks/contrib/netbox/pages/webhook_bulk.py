@@ -8,7 +8,7 @@ from django import forms
 from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import models, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -29,9 +29,10 @@ from webhooks.contrib.netbox.pages.webhook_filters import WebhookFilterSet
 from webhooks.contrib.netbox.pages.webhooks import WebhookTable, listed
 from webhooks.ground.registry import registered_object_types
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, SETTINGS, Method
+from webhooks.models.webhook import SETTINGS
 from webhooks.models.webhook_secrets import CREDENTIAL_FIELDS
 from webhooks.operations.webhooks import ChangedMeanwhile, OutsidePermission, check_webhook, save_webhook
+from webhooks.pages.forms.sections import FORM
 
 
 def save_or_abort(webhook: Webhook, values: dict[str, Any], object_types: Any, user: Any, **options: Any) -> Webhook:
@@ -49,12 +50,15 @@ def save_or_abort(webhook: Webhook, values: dict[str, Any], object_types: Any, u
 # Edit
 
 
-def _choice(name: str) -> forms.NullBooleanField:
-    """A field that leaves the setting as it is, turns it on, or turns it off."""
+def _shared_field(name: str) -> Any:
+    """A field that leaves the setting as it is if it is empty. None if each webhook has its own value."""
     column: Any = Webhook._meta.get_field(name)
-    widget = forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES)
-    label = capfirst(column.verbose_name)
-    return forms.NullBooleanField(required=False, label=label, help_text=column.help_text, widget=widget)
+    about = {"required": False, "label": capfirst(column.verbose_name), "help_text": column.help_text}
+    if isinstance(column, models.BooleanField):
+        return forms.NullBooleanField(widget=forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES), **about)
+    if column.choices:
+        return forms.ChoiceField(choices=[("", "---------"), *column.choices], **about)
+    return column.formfield(**about) if isinstance(column, models.IntegerField) or name == "ca_file_path" else None
 
 
 class WebhookBulkEditForm(BulkEditForm):
@@ -62,34 +66,20 @@ class WebhookBulkEditForm(BulkEditForm):
 
     model = Webhook
     nullable_fields = ("timeout", "ca_file_path")
-    fieldsets = (
-        FieldSet("enabled", "add_object_types", "remove_object_types", *ACTION_FIELDS, name=gettext_lazy("Sends")),
-        FieldSet("http_method", "timeout", "ordered", "ssl_verification", "ca_file_path", name=gettext_lazy("Request")),
-        FieldSet("only_changes", "prechange", name=gettext_lazy("Filters")),
-    )
     pk = forms.ModelMultipleChoiceField(Webhook.objects.all(), widget=forms.MultipleHiddenInput)
-    enabled = _choice("enabled")
     add_object_types = ContentTypeMultipleChoiceField(
         ContentType.objects.none(), required=False, label=gettext_lazy("Add models")
     )
     remove_object_types = ContentTypeMultipleChoiceField(
         ContentType.objects.none(), required=False, label=gettext_lazy("Remove models")
     )
-    on_created = _choice("on_created")
-    on_updated = _choice("on_updated")
-    on_deleted = _choice("on_deleted")
-    http_method = forms.ChoiceField(
-        choices=[("", "---------"), *Method.choices], required=False, label=gettext_lazy("HTTP method")
-    )
-    timeout = Webhook._meta.get_field("timeout").formfield()
-    ordered = _choice("ordered")
-    ssl_verification = _choice("ssl_verification")
-    ca_file_path = forms.CharField(required=False, label=gettext_lazy("CA file"))
-    only_changes = _choice("only_changes")
-    prechange = _choice("prechange")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields |= {name: field for name in SETTINGS if (field := _shared_field(name))}
+        in_sections = [(section, [name for name in section.fields if name in self.fields]) for section in FORM]
+        in_sections[0][1].extend(("add_object_types", "remove_object_types"))
+        self.fieldsets = [FieldSet(*names, name=section.title or None) for section, names in in_sections if names]
         self.fields["add_object_types"].queryset = registered_object_types()
         self.fields["remove_object_types"].queryset = ContentType.objects.filter(
             pk__in=Webhook.object_types.through.objects.values("contenttype")
@@ -183,9 +173,6 @@ class NamesField(forms.JSONField):
         )
 
 
-NAMES = ("custom_events", "changed_fields", "excluded_usernames")
-
-
 class WebhookImportForm(CSVModelForm):
     """One webhook of an import. It has no secrets: enter them afterwards."""
 
@@ -196,7 +183,7 @@ class WebhookImportForm(CSVModelForm):
     class Meta:
         model = Webhook
         fields = [name for name in SETTINGS if name not in CREDENTIAL_FIELDS]
-        field_classes = dict.fromkeys(NAMES, NamesField)
+        field_classes = {one.name: NamesField for one in Webhook._meta.fields if one.get_default() == []}
 
     user: Any = None
 
@@ -204,7 +191,8 @@ class WebhookImportForm(CSVModelForm):
         super().__init__(*args, **kwargs)
         del self.fields["id"]
         for name, field in self.fields.items():
-            field.required = name in ("name", "payload_url")  # the others have defaults
+            column: Any = Webhook._meta.get_field(name)
+            field.required = not (column.blank or column.has_default())
         self.fields["object_types"].queryset = registered_object_types()
 
     def clean(self) -> dict[str, Any]:
