@@ -29,7 +29,7 @@ from webhooks.ground.outcome import Outcome
 from webhooks.models import Attempt, QueuedDelivery, State, Webhook
 from webhooks.workers import breaker as breaking
 from webhooks.workers import runner as running
-from webhooks.workers.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
+from webhooks.workers.breaker import AVOIDED_TEXTS, DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
 from webhooks.workers.network.attempt import Request
 from webhooks.workers.network.transport import Transport
 from webhooks.workers.runner import DeliveryRunner
@@ -114,6 +114,10 @@ def test_a_fault_has_a_sentence_and_a_beginning() -> None:
     fault = open_breaker().fault
     assert fault
     assert (fault.text, fault.since) == ("The proxy proxy:3128 refuses connections", START)
+
+
+def test_each_kind_that_makes_a_worker_avoid_a_webhook_has_a_sentence() -> None:
+    assert {kind for kind in ErrorKind if kind.fault == FaultOf.OURS_FOR_WEBHOOK} == AVOIDED_TEXTS.keys()
 
 
 def test_a_probe_may_be_sent_every_few_seconds() -> None:
