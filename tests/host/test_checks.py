@@ -675,9 +675,9 @@ def test_a_webhook_of_a_model_that_is_not_registered_is_an_error(monkeypatch: py
 @pytest.mark.parametrize(
     ("named", "problem"),
     [
-        ("nowhere.to.be_found", "which cannot be imported"),
-        ("tests.support.unconfigured.auth", "which cannot be imported: KeyError: 'CMDB_PASSWORD'"),
-        ("webhooks.models.permissions.BY_MODEL", "which cannot be called"),
+        ("nowhere.to.be_found", "which cannot be used: No module named"),
+        ("tests.support.unconfigured.auth", "which cannot be used: KeyError: 'CMDB_PASSWORD'"),
+        ("webhooks.models.permissions.BY_MODEL", "which cannot be used: it cannot be called"),
     ],
 )
 @pytest.mark.parametrize("key", ["MAY_VIEW", "MAY_VIEW_ALL", "HISTORY"])

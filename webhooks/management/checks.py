@@ -51,6 +51,8 @@ UNSENDABLE = (
     "same: it marks every event of such an object as failed, and nothing of it is sent."
 )
 
+AUTH_FAILS = "requests to its hosts fail and are retried"
+
 # Workers delete old rows of these by whole partitions, or by SQL.
 DELETED_IN_BULK = (Event, Delivery, Attempt, Body, Skip)
 
@@ -115,41 +117,21 @@ def _check_setting() -> Iterator[CheckMessage]:
 
 def _check_paths() -> Iterator[CheckMessage]:
     """The settings that name code of the project."""
-    for key, path, result in (
-        ("MAY_VIEW", conf.may_view, "no page or response shows events and deliveries"),
-        ("MAY_VIEW_ALL", conf.may_view_all, "only superusers can choose the models of a webhook"),
-        ("HISTORY", conf.history, "the log has the entries of the history"),
+    results = {
+        "MAY_VIEW": (conf.may_view, "no page or response shows events and deliveries"),
+        "MAY_VIEW_ALL": (conf.may_view_all, "only superusers can choose the models of a webhook"),
+        "HISTORY": (conf.history, "the log has the entries of the history"),
+    }
+    for key, path, use, result, number in (
+        *((key, path, _callable_at, result, "webhooks.E011") for key, (path, result) in results.items() if path),
+        *(("HOOKS", path, hooks.load, "its hooks are not called", "webhooks.E017") for path in conf.hooks),
+        *(("AUTH", path, load, AUTH_FAILS, "webhooks.E014") for path in conf.auth.values()),
     ):
-        if not path:
-            continue
         try:
-            problem = "" if callable(import_string(path)) else "which cannot be called"
+            use(path)
         except Exception as error:
-            problem = f"which cannot be imported: {_describe(error)}"
-        if problem:
-            yield Error(
-                f'WEBHOOKS["{key}"] names {path}, {problem}',
-                hint=f"Until it is corrected, {result}.",
-                id="webhooks.E011",
-            )
-    for path in conf.hooks:
-        try:
-            hooks.load(path)
-        except Exception as error:
-            yield Error(
-                f'WEBHOOKS["HOOKS"] names {path}, which cannot be used: {_describe(error)}',
-                hint="Until it is corrected, its hooks are not called.",
-                id="webhooks.E017",
-            )
-    for path in conf.auth.values():
-        try:
-            load(path)
-        except Exception as error:
-            yield Error(
-                f'WEBHOOKS["AUTH"] names {path}, which cannot be used: {_describe(error)}',
-                hint="Until it is corrected, requests to its hosts fail and are retried.",
-                id="webhooks.E014",
-            )
+            problem = f'WEBHOOKS["{key}"] names {path}, which cannot be used: {_describe(error)}'
+            yield Error(problem, hint=f"Until it is corrected, {result}.", id=number)
     for receiver in map(Receiver.of, conf.auth):
         if not receiver.is_private:
             where = "to every host" if receiver.host.strip("*.") == "" else "unencrypted"
@@ -159,6 +141,11 @@ def _check_paths() -> Iterator[CheckMessage]:
                 '"webhooks.W018" to SILENCED_SYSTEM_CHECKS.',
                 id="webhooks.W018",
             )
+
+
+def _callable_at(path: str) -> None:
+    if not callable(import_string(path)):
+        raise TypeError("it cannot be called")
 
 
 def _describe(error: Exception) -> str:
