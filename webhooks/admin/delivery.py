@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks.admin.base import Act, ReadOnlyAdmin, object_url, show
+from webhooks.admin.base import Act, ReadOnlyAdmin, column, object_url, show
 from webhooks.admin.run_start import question_page
 from webhooks.ground.text import as_key
 from webhooks.insight.paging import LongList, search_deliveries
@@ -76,21 +76,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def long_list(self, request: HttpRequest, filters: dict[str, Any]) -> LongList[Delivery]:
         return search_deliveries(filters, request.user, self.get_queryset(request))
 
-    @admin.display(description=gettext_lazy("state"))
-    def state_pill(self, delivery: Delivery) -> SafeString:
-        return delivery_state(delivery.state, delivery.superseded)
-
-    @admin.display(description=gettext_lazy("object"))
-    def object(self, delivery: Delivery) -> SafeString:
-        return object_name(delivery.event)
-
-    @admin.display(description=gettext_lazy("action"))
-    def action(self, delivery: Delivery) -> str:
-        return label_of_action(delivery.event.action)
-
-    @admin.display(description=gettext_lazy("webhook"))
-    def to(self, delivery: Delivery) -> SafeString | str:
-        return format_html('<span title="{0}">{0}</span>', delivery.webhook.name)
+    state_pill = column(gettext_lazy("state"), lambda one: delivery_state(one.state, one.superseded))
+    object = column(gettext_lazy("object"), lambda one: object_name(one.event))
+    action = column(gettext_lazy("action"), lambda one: label_of_action(one.event.action))
+    to = column(gettext_lazy("webhook"), lambda one: format_html('<span title="{0}">{0}</span>', one.webhook.name))
+    created_ago = column(gettext_lazy("created"), lambda one: when(one.created))
 
     @admin.display(description=gettext_lazy("attempts"))
     def result(self, delivery: Delivery) -> SafeString:
@@ -103,10 +93,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
             '<span title="{}"><span class="wh-count" data-wh-label="{}">{}</span>{}</span>',
             error, _("Attempts:"), count, texts,
         )  # fmt: skip
-
-    @admin.display(description=gettext_lazy("created"))
-    def created_ago(self, delivery: Delivery) -> SafeString | str:
-        return when(delivery.created)
 
     @admin.display(description="", empty_value="")
     def retry_button(self, delivery: Any) -> SafeString | str:

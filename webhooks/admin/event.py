@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from webhooks.admin.base import Act, ReadOnlyAdmin, address, object_url, show
+from webhooks.admin.base import Act, ReadOnlyAdmin, address, column, object_url, show
 from webhooks.insight.paging import LongList, list_events, list_skips
 from webhooks.insight.wording import skip_reason
 from webhooks.models import Event, Skip, permissions
@@ -28,21 +28,11 @@ from webhooks.templatetags.webhooks_display import event_state, object_name, sho
 class ChangeColumns:
     """The columns that lists of events and of skips share."""
 
-    @admin.display(description=gettext_lazy("object"))
-    def object(self, row: Event | Skip) -> SafeString:
-        return object_name(row)
-
-    @admin.display(description=gettext_lazy("action"))
-    def action_word(self, row: Event | Skip) -> str:  # "action" would be the stored value
-        return label_of_action(row.action)
-
-    @admin.display(description=gettext_lazy("user"), empty_value="")
-    def user(self, row: Event | Skip) -> SafeString | str | None:
-        return short(row.username, 24) if row.username else None
-
-    @admin.display(description=gettext_lazy("time"))
-    def time(self, row: Event | Skip) -> SafeString | str:
-        return when(row.timestamp)
+    object = column(gettext_lazy("object"), object_name)
+    # "action" would be the stored value.
+    action_word = column(gettext_lazy("action"), lambda row: label_of_action(row.action))
+    user = column(gettext_lazy("user"), lambda row: row.username and short(row.username, 24), empty_value="")
+    time = column(gettext_lazy("time"), lambda row: when(row.timestamp))
 
 
 def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
@@ -73,13 +63,10 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
         for event in rows:
             event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
 
-    @admin.display(description=gettext_lazy("request"), empty_value="")
-    def request_shown(self, event: Event) -> SafeString | str | None:
-        return short(event.request_id, 9) if event.request_id else None
-
-    @admin.display(description=gettext_lazy("state"))
-    def state(self, event: Any) -> SafeString:
-        return event_state(event, event.outcomes)
+    request_shown = column(
+        gettext_lazy("request"), lambda row: row.request_id and short(row.request_id, 9), empty_value=""
+    )
+    state = column(gettext_lazy("state"), lambda event: event_state(event, event.outcomes))
 
     def may_act(self, request: HttpRequest, act: Act, row: models.Model | None = None) -> bool:
         # Failed events are replayed once, so nothing can be done with a list of replayed ones.

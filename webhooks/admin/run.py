@@ -12,10 +12,9 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from webhooks.admin.base import Act, ReadOnlyAdmin, page, show
+from webhooks.admin.base import Act, ReadOnlyAdmin, column, page, show
 from webhooks.admin.run_start import start_view
 from webhooks.insight.paging import LongList, list_runs
 from webhooks.models import Run, permissions
@@ -65,25 +64,11 @@ class RunAdmin(ReadOnlyAdmin):
     def prepare(self, request: HttpRequest, rows: list[Run]) -> None:
         runs.name_webhooks(rows, request.user)
 
-    @admin.display(description=gettext_lazy("state"))
-    def state_pill(self, run: Run) -> SafeString:
-        return run_state(run)
-
-    @admin.display(description=gettext_lazy("run"))
-    def what(self, run: Run) -> str:
-        return title_of(run)
-
-    @admin.display(description=gettext_lazy("progress"))
-    def progress(self, run: Run) -> SafeString:
-        return format_html("{} {}", run_bar(run), progress_text(run))
-
-    @admin.display(description=gettext_lazy("begun"))
-    def begun(self, run: Run) -> SafeString | str:
-        return when(run.created)
-
-    @admin.display(description=gettext_lazy("ended"))
-    def ended(self, run: Run) -> SafeString | str:
-        return when(run.finished_at)
+    state_pill = column(gettext_lazy("state"), run_state)
+    what = column(gettext_lazy("run"), title_of)
+    progress = column(gettext_lazy("progress"), lambda run: format_html("{} {}", run_bar(run), progress_text(run)))
+    begun = column(gettext_lazy("begun"), lambda run: when(run.created))
+    ended = column(gettext_lazy("ended"), lambda run: when(run.finished_at))
 
     # One run
 

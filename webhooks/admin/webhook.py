@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from webhooks.admin.base import Act, ActingAdmin, list_url, page_url, part, redirect_back, row_url, show
+from webhooks.admin.base import Act, ActingAdmin, column, list_url, page_url, part, redirect_back, row_url, show
 from webhooks.admin.run_start import recover_view
 from webhooks.ground.db.session import index_plans
 from webhooks.ground.registry import label_of
@@ -164,9 +164,8 @@ class WebhookAdmin(ActingAdmin):
         url = short(url_policy.redacted(webhook.payload_url), 60)
         return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', webhook.name, url)
 
-    @admin.display(description=gettext_lazy("state"), ordering="enabled")
-    def state(self, webhook: Any) -> SafeString:
-        return listed_state(webhook)
+    state = column(gettext_lazy("state"), listed_state, ordering="enabled")
+    last_result = column(gettext_lazy("last result"), last_result)
 
     @admin.display(description=gettext_lazy("sends"))
     def sends(self, webhook: Webhook) -> SafeString:
@@ -181,10 +180,6 @@ class WebhookAdmin(ActingAdmin):
     @admin.display(description=gettext_lazy("failed"))
     def failed(self, webhook: Any) -> SafeString | str:
         return _count_link(webhook, State.FAILED, webhook.failed, _("failed"))
-
-    @admin.display(description=gettext_lazy("last result"))
-    def last_result(self, webhook: Webhook) -> SafeString | str:
-        return last_result(webhook)
 
     # Permissions
 
