@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db.models import QuerySet
@@ -35,6 +35,8 @@ from webhooks.models import Event, Run, permissions
 from webhooks.models.filters import Filter, Rows, filter_time, filters_of, incomplete
 from webhooks.models.permissions.redaction import Redaction
 from webhooks.operations import runs
+
+T = TypeVar("T")
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
 KEY: Any = {"min_value": 1, "max_value": 2**63 - 1, "required": False}  # of a filter by a primary key
@@ -267,22 +269,23 @@ def refuse_body(request: Request) -> None:
         raise ValidationError(_("This takes no body: the URL says all."))
 
 
+def once(serializer: serializers.BaseSerializer[Any], key: Hashable, read: Callable[[Any], T]) -> T:
+    """What ``read`` returns for the user of the request, or for None without a request. It is read once for each
+    response."""
+    context: Any = serializer.context
+    if ("webhooks", key) not in context:
+        context["webhooks", key] = read(getattr(context.get("request"), "user", None))
+    return context["webhooks", key]  # type: ignore[no-any-return]
+
+
 def redaction_of(serializer: serializers.BaseSerializer[Any]) -> Redaction:
     """What the user of the request sees, read once for each response. Without a request: an anonymous user."""
-    context: Any = serializer.context
-    if "webhooks_redaction" not in context:
-        context["webhooks_redaction"] = Redaction(getattr(context.get("request"), "user", None))
-    redaction: Redaction = context["webhooks_redaction"]
-    return redaction
+    return once(serializer, "redaction", Redaction)
 
 
 def sees_payload(serializer: serializers.BaseSerializer[Any], event: Event) -> bool:
     """Whether the user of the request may view the payload of this Event, read once for each response."""
-    context: Any = serializer.context
-    if ("webhooks_payload", event.pk) not in context:
-        user = getattr(context.get("request"), "user", None)
-        context["webhooks_payload", event.pk] = permissions.may_view_payloads(user, event)
-    return bool(context["webhooks_payload", event.pk])
+    return once(serializer, event.pk, lambda user: permissions.may_view_payloads(user, event))
 
 
 MAX_KEY_LENGTH = 255

@@ -243,7 +243,6 @@ class DeliveryViewSet(LongListViewSet, ReadOnlyModelViewSet[Delivery], Operation
             raise PermissionDenied(str(refused)) from None
         except runs.RunExists as existing:
             done = repeated_run(existing, "retry", filters.chosen)
-        if isinstance(done, Run):
-            shown = RetriedSerializer({"retried": 0, "run": done.pk, "superseded": superseded}).data
-            return Response(shown, status=status.HTTP_202_ACCEPTED)
-        return Response(RetriedSerializer({"retried": done, "run": None, "superseded": superseded}).data)
+        retried, run = (0, done.pk) if isinstance(done, Run) else (done, None)
+        shown = RetriedSerializer({"retried": retried, "run": run, "superseded": superseded}).data
+        return Response(shown, status=status.HTTP_202_ACCEPTED if run else status.HTTP_200_OK)

@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
-from webhooks.api.base import Conflict, LongListViewSet, query_filters, refuse_body, sees_payload
+from webhooks.api.base import Conflict, LongListViewSet, once, query_filters, refuse_body, sees_payload
 from webhooks.api.fields import ReadOnlySerializer, RuleField, extend_schema, extend_schema_view
 from webhooks.ground.text.json_text import replace_half_surrogates
 from webhooks.insight.paging import LongList, list_events, list_skips
@@ -105,11 +105,7 @@ class SkipSerializer(ReadOnlySerializer[Skip]):
         )  # fmt: skip
 
     def _shows_actual(self) -> bool:
-        """Read once for each response."""
-        context: Any = self.context
-        if "webhooks_shows_actual" not in context:
-            context["webhooks_shows_actual"] = permissions.may_view_payloads(context["request"].user)
-        return bool(context["webhooks_shows_actual"])
+        return once(self, "shows_actual", permissions.may_view_payloads)
 
     def get_detail(self, skip: Skip) -> dict[str, Any]:
         return skip.shown_detail(self._shows_actual())

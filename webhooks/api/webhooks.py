@@ -112,12 +112,8 @@ class WebhookSerializer(RowSerializer[Webhook]):
         return super().build_field(field_name, *args)
 
     def get_unregistered(self, webhook: Webhook) -> list[str]:
-        unknown = [
-            custom_event
-            for custom_event in webhook.custom_events
-            if custom_event not in registry.custom_events(registry.reserved_for(webhook.identifier))
-        ]
-        return [*registry.unregistered(map(registry.label_of, webhook.object_types.all())), *unknown]
+        events = registry.unregistered_events(webhook.custom_events, webhook.identifier)
+        return [*registry.unregistered(map(registry.label_of, webhook.object_types.all())), *events]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.instance!r}>"  # REST framework's own shows the request's data

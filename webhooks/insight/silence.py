@@ -81,14 +81,14 @@ def read_unregistered(webhooks: Collection[Any]) -> dict[int, Silence]:
     if not enabled:
         return {}
     models = _unregistered_models([webhook.pk for webhook in enabled])
-    events = {webhook.pk: _unregistered_events(webhook) for webhook in enabled}
-    silences = {pk: Silence(tuple(models.get(pk, ())), events[pk]) for pk in events}
+    silences = {
+        webhook.pk: Silence(
+            tuple(models.get(webhook.pk, ())),
+            tuple(registry.unregistered_events(webhook.custom_events, webhook.identifier)),
+        )
+        for webhook in enabled
+    }
     return {pk: silence for pk, silence in silences.items() if silence != Silence()}
-
-
-def _unregistered_events(webhook: Any) -> tuple[str, ...]:
-    known = registry.custom_events(registry.reserved_for(webhook.identifier)) if webhook.custom_events else {}
-    return tuple(custom_event for custom_event in webhook.custom_events if custom_event not in known)
 
 
 def _unregistered_models(webhooks: Collection[int]) -> dict[int, list[str]]:

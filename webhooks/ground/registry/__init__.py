@@ -408,6 +408,12 @@ def reserve_identifiers(reserved: Reserved) -> None:
     _reserved[reserved.prefix] = reserved
 
 
+def unregistered_events(names: Collection[str], identifier: str | None) -> list[str]:
+    """The custom events among these that are not registered for the webhook with this identifier."""
+    known = custom_events(reserved_for(identifier)) if names else {}
+    return [name for name in names if name not in known]
+
+
 def reserved_for(identifier: str | None) -> Reserved | None:
     """The webhooks that this identifier is reserved for. None if a user can choose it."""
     return next((reserved for reserved in _reserved.values() if (identifier or "").startswith(reserved.prefix)), None)
