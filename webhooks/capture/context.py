@@ -163,6 +163,16 @@ def block(function: Callable[P, Generator[None]]) -> Callable[P, Block]:
     return begin
 
 
+def set_for_block(variable: ContextVar[T], value: T) -> Generator[None]:
+    """Set a variable for the block of a context manager. Call it with ``yield from``."""
+    before = variable.get()
+    variable.set(value)
+    try:
+        yield
+    finally:
+        variable.set(before)  # not by a token: the block of a generator may end in another context
+
+
 _current: ContextVar[Actor | RequestActor | None] = ContextVar("webhooks_actor", default=None)
 
 
@@ -176,12 +186,7 @@ def silenced() -> Generator[None]:
 
     Put whole transactions into it. An Event of an earlier change of the same transaction stays as it is.
     """
-    before = _is_silenced.get()
-    _is_silenced.set(True)
-    try:
-        yield
-    finally:
-        _is_silenced.set(before)  # not by a token: the block of a generator may end in another context
+    yield from set_for_block(_is_silenced, True)
 
 
 def is_silenced() -> bool:
@@ -202,12 +207,7 @@ def current_actor() -> Actor:
 @block
 def acting(actor: Actor | RequestActor) -> Generator[None]:
     """Make this the current actor for the block, in this thread or task."""
-    before = _current.get()
-    _current.set(actor)
-    try:
-        yield
-    finally:
-        _current.set(before)  # as in ``silenced``
+    yield from set_for_block(_current, actor)
 
 
 def actor_columns(actor: Actor) -> dict[str, Any]:

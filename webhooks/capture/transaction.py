@@ -23,7 +23,7 @@ from django.db import connections, models, transaction
 
 from webhooks import hooks
 from webhooks.capture import subscriptions
-from webhooks.capture.context import Actor, current_actor, is_silenced
+from webhooks.capture.context import Actor, current_actor, is_silenced, set_for_block
 from webhooks.capture.matching import Budget
 from webhooks.capture.recorded import as_recorded
 from webhooks.delivery.wake_up import wake_up
@@ -418,12 +418,7 @@ def transactions_as_batches(is_on: bool = True) -> Iterator[None]:
     """Record the changes of each transaction in this block together at its end, as ``webhooks.batch()`` does.
 
     Opens no transaction: what the project commits is committed, whatever it does next."""
-    before = _are_batches.get()
-    _are_batches.set(is_on)
-    try:
-        yield
-    finally:
-        _are_batches.set(before)
+    yield from set_for_block(_are_batches, is_on)
 
 
 def is_batched(using: str) -> bool:
