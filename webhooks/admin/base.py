@@ -312,23 +312,20 @@ def show(request: HttpRequest, *results: Message) -> None:
 
 # Addresses
 
+# The pages that belong to no model.
+OWN_PAGES = {"status": "webhooks_backend_status", "why": "webhooks_why"}
+
 
 def address(link: Link) -> str:
     """The address that a link opens or posts to."""
-    match link.model:
-        case "status":
-            return reverse("webhooks_backend_status")
-        case "why":
-            url = reverse("webhooks_why")
-            return f"{url}?{urlencode(link.filters)}" if link.filters else url
-    act = link.act or ("changelist" if link.key is None else "change")
-    url = reverse(f"admin:rq_webhooks_{link.model}_{act}", args=[] if link.key is None else [link.key])
-    return f"{url}?{urlencode(link.filters)}" if link.filters else url
+    own, act = OWN_PAGES.get(link.model), link.act or ("changelist" if link.key is None else "change")
+    url = reverse(own or f"admin:rq_webhooks_{link.model}_{act}", args=[] if link.key is None else [link.key])
+    return f"{url}?{urlencode(link.filters, doseq=True)}" if link.filters else url
 
 
 def list_url(model: str, **filters: Any) -> str:
     """The address of the list of a model, such as "delivery", with these filters."""
-    return f"{reverse(f'admin:rq_webhooks_{model}_changelist')}?{urlencode(filters, doseq=True)}"
+    return address(Link("", model, filters=filters))
 
 
 def row_url(model: str, key: Any) -> str:

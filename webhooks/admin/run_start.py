@@ -12,11 +12,10 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
-from webhooks.admin.base import page, redirect_back, row_url, show
+from webhooks.admin.base import list_url, page, redirect_back, row_url, show
 from webhooks.delivery.runs.kinds import RunKind
 from webhooks.models import Run, Webhook
 from webhooks.operations import runs
@@ -40,12 +39,12 @@ def start_view(request: HttpRequest) -> HttpResponse:
         return question_page(request, kind, run_start.ask_about_list(kind, filters, request.user, request.GET))
     except RefusedFilter as refused:
         messages.error(request, str(refused))
-        return redirect(_list_url(kind))
+        return redirect(list_url(kind.listed))
 
 
 def question_page(request: HttpRequest, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
     """The page that asks before it acts on rows of a list."""
-    frame = admin.site.each_context(request) | {"title": context["question"].title, "list_url": _list_url(kind)}
+    frame = admin.site.each_context(request) | {"title": context["question"].title, "list_url": list_url(kind.listed)}
     return page(request, "rq_webhooks/admin/run/start.html", frame | context)
 
 
@@ -60,11 +59,7 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
         _show_run(request, result)
         return redirect("admin:rq_webhooks_run_change", result.pk)
     show(request, result)
-    return redirect_back(request, _list_url(kind))
-
-
-def _list_url(kind: RunKind) -> str:
-    return reverse(f"admin:rq_webhooks_{kind.listed}_changelist")
+    return redirect_back(request, list_url(kind.listed))
 
 
 # Recover, Backfill and Recover skipped
