@@ -133,7 +133,7 @@ class AttemptSerializer(ReadOnlySerializer[Attempt]):
     def to_representation(self, instance: Attempt) -> Any:
         redacted, webhook_id = redaction_of(self), instance.delivery.webhook_id
         shown = super().to_representation(instance) | {
-            "reason": redacted.error(webhook_id, instance.reason, instance.error_kind),
+            "reason": redacted.error(webhook_id, instance.reason, instance.error_kind)
         }
         if not redacted.may_change(webhook_id):
             return shown | {"response_headers": None, "response_body": None}

@@ -212,11 +212,7 @@ class StatisticViewSet(StrictViewSet):
     queryset = Webhook.objects.all()
     filters_class = StatisticFilters
 
-    @extend_schema(
-        operation_id="webhooks_statistics",
-        parameters=[StatisticFilters],
-        responses=StatisticsSerializer,
-    )
+    @extend_schema(operation_id="webhooks_statistics", parameters=[StatisticFilters], responses=StatisticsSerializer)
     def summary(self, request: Request, **kwargs: Any) -> Response:
         """Counts of attempts, and histograms of their times: in total, and by minute or hour."""
         filters = self.read_filters()

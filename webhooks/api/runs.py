@@ -171,10 +171,7 @@ class RunPreviewSerializer(NamedSerializer):
 
 
 # The description of an action that begins a run.
-BEGINS: dict[str, Any] = {
-    "responses": {201: RunSerializer, 200: RunPreviewSerializer},
-    "parameters": [IDEMPOTENCY_KEY],
-}
+BEGINS: dict[str, Any] = {"responses": {201: RunSerializer, 200: RunPreviewSerializer}, "parameters": [IDEMPOTENCY_KEY]}
 
 
 def beginning_of(kind: RunKind) -> Any:

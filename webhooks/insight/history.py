@@ -66,11 +66,7 @@ class HistoryEntry:
 
 
 def record(
-    user: Any,
-    rows: Iterable[models.Model],
-    flag: int,
-    message: Message = "",
-    before: Mapping[str, Any] | None = None,
+    user: Any, rows: Iterable[models.Model], flag: int, message: Message = "", before: Mapping[str, Any] | None = None
 ) -> None:
     """Add one entry for each of these rows, which are of one model. ``before`` has the former values of settings of the
     webhook, as ``field_values`` returns them, if the act changed some."""

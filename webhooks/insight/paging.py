@@ -24,16 +24,7 @@ from webhooks.ground.security.encryption import Unreadable, unveil, veil
 from webhooks.ground.text import as_uuid
 from webhooks.insight.counts import TOTAL_CAP, capped
 from webhooks.models import Delivery, Event, Run, Skip, permissions
-from webhooks.models.filters import (
-    EVENT_FILTERS,
-    FILTERS,
-    WITH_OTHERS,
-    Filters,
-    Index,
-    Rows,
-    rows_in_order,
-    select,
-)
+from webhooks.models.filters import EVENT_FILTERS, FILTERS, WITH_OTHERS, Filters, Index, Rows, rows_in_order, select
 
 M = TypeVar("M", bound=Model)
 

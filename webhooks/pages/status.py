@@ -44,13 +44,7 @@ STATES = (*ALWAYS, State.WAITING, State.SENDING, State.SUCCEEDED, State.DISCARDE
 FEWEST, MOST_ROWS = 8, 12
 
 # The page of the webhook is the way out of these.
-OPENED = (
-    Problem.PAUSED_BY_USER,
-    Problem.DISABLED,
-    Problem.UNREADABLE,
-    Problem.NOT_REGISTERED,
-    Problem.SKIPS_ALL,
-)
+OPENED = (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE, Problem.NOT_REGISTERED, Problem.SKIPS_ALL)
 
 
 # Groups of failed deliveries that are shown, and the newest deliveries in each group.

@@ -253,7 +253,7 @@ class WebhookForm(forms.ModelForm, ClearBoxes):  # type: ignore[misc,valid-type]
         help_texts = dict.fromkeys(ACTION_FIELDS, "") | {  # the boxes have one label for all three
             "excluded_usernames": gettext_lazy(
                 "Changes by these users are not sent. Enter the user of a receiver that writes back. One name a line."
-            ),
+            )
         }
 
     def __init__(
