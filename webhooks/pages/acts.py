@@ -113,27 +113,27 @@ class Steering:
         return changed(self.done, sum(results), len(results) - sum(results), self.why_left)
 
 
+# fmt: off
+
 STEERINGS = {
     "pause": Steering(
-        gettext_lazy("Pause the selected runs"),
-        runs.pause,
+        gettext_lazy("Pause the selected runs"), runs.pause,
         ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count"),
         gettext_lazy("only running ones can be paused"),
     ),
     "resume": Steering(
-        gettext_lazy("Resume the selected runs"),
-        runs.resume,
+        gettext_lazy("Resume the selected runs"), runs.resume,
         ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count"),
         gettext_lazy("only paused ones can be resumed"),
     ),
     "cancel": Steering(
-        gettext_lazy("Cancel the selected runs"),
-        runs.cancel,
+        gettext_lazy("Cancel the selected runs"), runs.cancel,
         ngettext_lazy("%(number)s run cancelled.", "%(number)s runs cancelled.", "count"),
         gettext_lazy("they have ended"),
     ),
 }
 
+# fmt: on
 
 # Enable, disable, pause and resume webhooks
 
@@ -186,49 +186,36 @@ def _without_refused(
 
 _SENDS = gettext_lazy("Sends what has waited.")
 
+# fmt: off
+
 _DECLARED = (
     Switch(
-        "enable",
-        gettext_lazy("Enable the selected webhooks"),
-        partial(webhooks.set_enabled, enabled=True),
+        "enable", gettext_lazy("Enable the selected webhooks"), partial(webhooks.set_enabled, enabled=True),
         ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count"),
-        gettext_lazy("already enabled"),
-        gettext_lazy("Enable"),
-        _SENDS,
-        starting=Q(enabled=False),
+        gettext_lazy("already enabled"), gettext_lazy("Enable"), _SENDS, starting=Q(enabled=False),
     ),
     Switch(
-        "disable",
-        gettext_lazy("Disable the selected webhooks"),
-        partial(webhooks.set_enabled, enabled=False),
+        "disable", gettext_lazy("Disable the selected webhooks"), partial(webhooks.set_enabled, enabled=False),
         ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count"),
-        gettext_lazy("already disabled"),
-        gettext_lazy("Disable"),
+        gettext_lazy("already disabled"), gettext_lazy("Disable"),
     ),
     Switch(
-        "pause",
-        gettext_lazy("Pause the selected webhooks"),
-        webhooks.pause,
+        "pause", gettext_lazy("Pause the selected webhooks"), webhooks.pause,
         ngettext_lazy(
             "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
-            "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
-            "count",
+            "%(number)s webhooks paused. Changes are still stored, and sent after you resume.", "count",
         ),
-        gettext_lazy("disabled, or paused by a user already"),
-        gettext_lazy("Pause"),
+        gettext_lazy("disabled, or paused by a user already"), gettext_lazy("Pause"),
         gettext_lazy("Changes are still stored, and sent after you resume."),
     ),
     Switch(
-        "resume",
-        gettext_lazy("Resume the selected webhooks now"),
-        webhooks.resume,
+        "resume", gettext_lazy("Resume the selected webhooks now"), webhooks.resume,
         ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count"),
-        gettext_lazy("not paused"),
-        gettext_lazy("Resume"),
-        _SENDS,
-        starting=IS_PAUSED,
+        gettext_lazy("not paused"), gettext_lazy("Resume"), _SENDS, starting=IS_PAUSED,
     ),
 )
+
+# fmt: on
 
 SWITCHES = {one.name: one for one in _DECLARED}
 """In the order of lists."""
