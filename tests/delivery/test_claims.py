@@ -21,6 +21,7 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.next_turn import Aim, Step
 from webhooks.ground.conf import conf
 from webhooks.ground.db import to_utc
 from webhooks.ground.error_kinds import ErrorKind
@@ -79,7 +80,9 @@ def test_a_delivery_is_sent_again_if_a_crash_has_lost_its_record(
     QueuedDelivery.objects.create(**sending | {"state": State.SENDING, "claim": worker.token})
     if notices == "an error":
         with monkeypatch.context() as patch, pytest.raises(OperationalError):
-            patch.setattr(runner, "_take_work", Mock(side_effect=OperationalError("the server closed the connection")))
+            patch.setattr(
+                runner._claims, "claim_due", Mock(side_effect=OperationalError("the server closed the connection"))
+            )
             runner._found_nothing = False
             runner.run(1)
     elif notices == "the worker stops":
@@ -258,7 +261,8 @@ def test_a_worker_holds_few_suspects_at_a_time_among_other_deliveries(
         claims.claim_due()
         claims.renew()
         seen.append(held_by(claims))
-        runner._collect(0.01, claim_next=True)
+        runner._wait(0.01)
+        runner._take_steps(Aim.WORK, Step.WAIT, until=Step.SWEEP)
         return set(states()) == {State.SUCCEEDED}
 
     until(all_succeed, 30, "all to succeed")

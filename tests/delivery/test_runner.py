@@ -31,6 +31,7 @@ from webhooks.delivery import claims, sweep
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery.claims import ClaimedDelivery
 from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.next_turn import Aim, Step
 from webhooks.ground.conf import conf
 from webhooks.ground.db import elapsed
 from webhooks.ground.error_kinds import ErrorKind
@@ -142,10 +143,10 @@ def test_a_worker_with_new_events_all_the_time_looks_for_due_deliveries_a_few_ti
     def looks_of_a_turn(is_behind: bool = True) -> int:
         looks.clear()
         hung_runner._is_behind = is_behind
-        hung_runner._take_work()
+        hung_runner._take_steps(Aim.WORK, Step.BEGIN, until=Step.WAIT)
         return len(looks)
 
-    hung_runner._take_work()
+    hung_runner._take_steps(Aim.WORK, Step.BEGIN, until=Step.WAIT)
     assert looks_of_a_turn() == 0, "nothing was due a moment ago"
     assert looks_of_a_turn(is_behind=False) == 1
     monkeypatch.setattr(claims, "LOOK_EVERY", 0.0)
@@ -405,7 +406,7 @@ class Requests:
     def __init__(self, most: int, sent: Callable[[ClaimedDelivery], None]) -> None:
         self._most, self._sent = most, sent
         self._queue: FairQueue[ClaimedDelivery] = FairQueue(most)
-        self.capacity, self.remove = self._queue.capacity, self._queue.remove
+        self.capacity, self.remove, self.ready = self._queue.capacity, self._queue.remove, self._queue.ready
         self.under_way: list[ClaimedDelivery] = []
         self._ended: list[tuple[ClaimedDelivery, Outcome | None]] = []
         self.send_until = 0.0
@@ -480,7 +481,8 @@ class Machine(RuleBasedStateMachine):
         worker._recorded = float("-inf")  # record now, however fast this machine is
         worker._claims.renew()
         worker._claims.claim_due()
-        worker._collect(wait=0, claim_next=True)
+        worker._wait(0)
+        worker._take_steps(Aim.WORK, Step.WAIT, until=Step.SWEEP)
 
     @rule(thing=st.integers(1, 2), wanted=st.sampled_from([[0], [1], [0, 1]]))
     def change(self, thing: int, wanted: list[int]) -> None:

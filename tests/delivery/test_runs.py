@@ -22,6 +22,7 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.next_turn import Aim, Step
 from webhooks.delivery.runs import kinds as run_kinds
 from webhooks.delivery.runs import late, steps
 from webhooks.delivery.runs.kinds import Key, Portion, TimeLeft
@@ -490,7 +491,7 @@ def test_a_new_event_waits_for_one_part_of_the_loop_only(
 
         return call
 
-    parts = {"claim": (DeliveryRunner, "_claim"), "step": (Runs, "step")}
+    parts = {"claim": (WorkerClaims, "claim_due"), "step": (Runs, "step")}
     parts |= {"wait": (Sender, "outcomes"), "record": (DeliveryRunner, "_record")}
     for name, (owner, method) in parts.items():
         monkeypatch.setattr(owner, method, watched(name, getattr(owner, method)))
@@ -611,7 +612,7 @@ def test_a_replay_does_not_take_its_own_events_for_live_traffic() -> None:
     run, runner, live = runs.start("replay", {"webhook": webhook.pk, "each": True}), DeliveryRunner("test"), []
     try:
         for _ in range(30):
-            runner._take_work()
+            runner._take_steps(Aim.WORK, Step.BEGIN, until=Step.WAIT)
             live.append(runner._runs.are_beside_live)
         make_event(webhook, object_id="live")
         run.refresh_from_db()

@@ -2,6 +2,7 @@
 
 These modules read and write rows, and decide. None knows how a request is sent: ``workers`` does.
 
+next_turn       what a worker does next
 dispatch        Events -> Deliveries
 claims          due Deliveries -> a worker, under a lease
 outcomes        the attempt is recorded, the lane goes on

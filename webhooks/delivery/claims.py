@@ -208,8 +208,8 @@ class WorkerClaims:
                 if self._large.pop(delivery.id, None):
                     self._without_room.clear()
 
-    def claim_due(self, only_free: bool = False, takes_early: bool = False) -> int:
-        """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many.
+    def claim_due(self, only_idle: bool = False, takes_early: bool = False) -> int:
+        """Claim due deliveries; with ``only_idle`` only of webhooks that have none here. Returns how many.
 
         With ``takes_early``, also probes before their time. Dispatch first: a new delivery, such as a test of a user,
         is a better probe. ``has_early`` says whether there are any.
@@ -223,7 +223,7 @@ class WorkerClaims:
             due = [webhook for webhook in due if not webhook.is_early]
         # A webhook that may claim nothing, such as one that hangs, leaves its share to the others.
         share = self._share(sum(self._capacity(webhook.id, conf.batch) > 0 for webhook in due))
-        if only_free:
+        if only_idle:
             busy = {delivery.webhook.pk for delivery in self.claimed.values()}
             due = [webhook for webhook in due if webhook.id not in busy]
         clean = [webhook for webhook in due if webhook.has[0]]

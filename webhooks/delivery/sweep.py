@@ -114,7 +114,7 @@ class Sweeper:
     def _delete_in_share(self, now: float, is_quiet: bool) -> None:
         """Go on with the deletion of old rows, if it has not had its share of the time."""
         rest = self._purge_cost * (1 / (QUIET_SHARE if is_quiet else PURGE_SHARE) - 1)
-        if now - self._purged >= rest:
+        if self._unfinished and now - self._purged >= rest:
             self.go_on(MOST // retention.PIECE if is_quiet else 1)
             self._purged = elapsed()
             self._purge_cost = self._purged - now

@@ -106,10 +106,10 @@ class Breaker(Generic[T]):
 
     def may_probe(self, now: float) -> bool:
         """Whether one delivery may be sent now, during a fault."""
-        if now < self._next_probe:
-            return False
+        return now >= self._next_probe
+
+    def begin_probe(self, now: float) -> None:
         self._next_probe = now + PROBE_EVERY
-        return True
 
     def judge(
         self, ended: Sequence[tuple[T, Outcome]], now: float, uses_proxy: bool = False

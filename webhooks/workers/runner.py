@@ -19,6 +19,7 @@ from django.db import DataError
 from webhooks import hooks
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.dispatch import Beyond, dispatch
+from webhooks.delivery.next_turn import Aim, Step, WorkerState, next_turn, skips_look
 from webhooks.delivery.outcomes import Recorded, record
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
@@ -90,7 +91,10 @@ class DeliveryRunner:
         self.attempted = 0
         """The attempts that it has recorded."""
         self._stopping = self._is_hurried = self._found_nothing = self._is_behind = False
+        self._is_woken = self._expects_new = False
         self._recorded = time.monotonic()
+        self._done = self._ended = 0
+        """What the steps of this turn have done, and the requests that ended in the last wait."""
 
     @property
     def is_busy(self) -> bool:
@@ -129,32 +133,80 @@ class DeliveryRunner:
         probably is a new event. Raises django.db.Error if the database is away; call it again later.
         """
         deadline = time.monotonic() + seconds
-        # A worker that was woken, or whose last look found nothing, sends new events at once. It looks for other work
-        # while the receiver answers.
-        new_first, self._found_nothing = self._found_nothing or is_woken, False
+        self._is_woken, self._expects_new = is_woken, is_woken or self._found_nothing
+        self._found_nothing, self._ended = False, 0
         with self._sender.core:
-            self._found_nothing = self._run_until(deadline, wait, is_woken, new_first)
+            while not self._stopping and not self._found_nothing and time.monotonic() < deadline:
+                has_worked = self._take_turn(Aim.WORK, wait)
+                self._sender.core.note(is_busy=has_worked)
+                self._found_nothing = not has_worked and not (wait and (self.is_busy or self.faults))
 
-    def _run_until(self, deadline: float, wait: bool, is_woken: bool, new_first: bool) -> bool:
-        """Returns whether it ended because there was nothing to do."""
-        done = ended = 0
-        while not self._stopping and time.monotonic() < deadline:
-            with self._claims.in_doubt():
-                self._clock.compare(Delivery.objects.db)
-                self._claims.renew()  # claims below are sent at once, so leases must be fresh
-                try:
-                    done = (self._dispatch(is_woken) if new_first else 0) or self._take_work()
-                    new_first = False
-                finally:  # a dispatch that fails must not stop recording and the sweep
-                    # If all that is in flight hangs, the caller had better wait: a wake-up then ends the wait.
-                    short = SHORT_WAIT if done or ended else 0
-                    ended = self._collect(RECORD_EVERY if wait else short, claim_next=True)
-                    idle = time.monotonic() - self._recorded
-                    self._sweeper.run_due(idle, is_busy=bool(done or ended))
-            self._sender.core.note(is_busy=bool(done or ended))
-            if not done and not ended and not (wait and (self.is_busy or self.faults)):
-                return True
-        return False
+    def _take_turn(self, aim: Aim, wait: bool = True) -> bool:
+        """Take the steps of a turn, see ``next_turn``. Returns whether there was something to do.
+
+        Without ``wait``, wait only if there was something to do a moment ago. If all that is in flight hangs, the
+        caller had better wait: a wake-up then ends the wait.
+        """
+        with self._claims.in_doubt():
+            self._clock.compare(Delivery.objects.db)
+            self._claims.renew()  # claims below are sent at once, so leases must be fresh
+            self._done = 0
+            try:
+                self._take_steps(aim, Step.BEGIN, until=Step.WAIT)
+            finally:  # a dispatch that fails must not stop recording and the sweep
+                self._ended = self._wait(RECORD_EVERY if wait else SHORT_WAIT if self._done or self._ended else 0)
+                self._take_steps(aim, Step.WAIT, until=Step.END)
+        return bool(self._done or self._ended)
+
+    def _take_steps(self, aim: Aim, last: Step, until: Step) -> None:
+        """Take the steps of a turn between these two."""
+        while True:
+            for step in next_turn(self._state(aim, last)):
+                if step is until:
+                    return
+                self._take(step)
+                last = step
+
+    def _state(self, aim: Aim, last: Step) -> WorkerState:
+        has_fault = self._breaker.fault is not None
+        is_late = time.monotonic() - self._recorded > RECORD_EVERY
+        return WorkerState(
+            last,
+            aim,
+            expects_new=self._expects_new,
+            has_dispatched=self._done > 0,
+            is_behind=self._is_behind,
+            has_room=self._sender.ready() < conf.batch,
+            expects_nothing=self._claims.expects_nothing,
+            has_early=self._claims.has_early,
+            has_fault=has_fault,
+            may_probe=has_fault and self._breaker.may_probe(elapsed()),
+            is_beside_live=self._runs.are_beside_live,
+            is_record_due=is_late or len(self._outcomes) >= MANY or not self._sender.is_busy,
+        )
+
+    def _take(self, step: Step) -> None:
+        match step:
+            case Step.CLAIM:
+                self._done += self._claims.claim_due()
+            case Step.CLAIM_IDLE:
+                self._done += self._claims.claim_due(only_idle=True)
+            case Step.CLAIM_ONE:
+                self._breaker.begin_probe(elapsed())
+                self._done += self._claims.claim_one()
+            case Step.CLAIM_EARLY:
+                self._done += self._claims.claim_due(takes_early=True)
+            case Step.STEP_RUN | Step.STEP_UNSENT_RUN:
+                self._done += self._runs.step(may_send=step is Step.STEP_RUN)
+            case Step.SEND_RUN:
+                self._runs.send()
+            case Step.RECORD | Step.RECORD_AND_CLAIM:
+                self._record(step is Step.RECORD_AND_CLAIM)
+            case Step.SWEEP:
+                idle = time.monotonic() - self._recorded
+                self._sweeper.run_due(idle, is_busy=bool(self._done or self._ended))
+            case _:
+                self._done += self._dispatch()
 
     def finish(self) -> None:
         """Wait for the requests in flight, and meanwhile serve webhooks that have none in flight.
@@ -166,10 +218,7 @@ class DeliveryRunner:
         self._claims.hand_back_waiting()
         in_flight = set(self._claims.claimed.values())
         while not self._stopping and not in_flight.isdisjoint(self._without_outcome):
-            self._claims.renew()
-            if not self._breaker.fault:
-                self._claims.claim_due(only_free=True)
-            self._collect(RECORD_EVERY)
+            self._take_turn(Aim.FINISH)
         self.pause(float("inf"))
         self._give_up_kept()
 
@@ -197,9 +246,7 @@ class DeliveryRunner:
 
     def poll(self) -> None:
         """Record the requests that have ended and renew the leases of the others. Claims nothing."""
-        with self._claims.in_doubt():
-            self._claims.renew()
-            self._collect(RECORD_EVERY)
+        self._take_turn(Aim.RECORD)
 
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""
@@ -217,9 +264,8 @@ class DeliveryRunner:
         try:
             self._claims.hand_back_waiting()
             deadline = time.monotonic() + grace
-            while self._sender.is_busy and not self._is_hurried and (left := deadline - time.monotonic()) > 0:
-                self._collect(left)
-                self._claims.renew()
+            while self._sender.is_busy and not self._is_hurried and time.monotonic() < deadline:
+                self.poll()
             self._record()
             self._give_up_kept()
             self._claims.close()
@@ -227,66 +273,28 @@ class DeliveryRunner:
             self._sender.close()
             self._renderer.close()
 
-    def _collect(self, wait: float, claim_next: bool = False) -> int:
-        """Wait up to ``wait`` seconds for requests in flight, and record them if it is time. Returns how many ended.
-
-        With ``claim_next``, also claim what comes next.
-        """
-        ended = self._wait_for_outcomes(wait)
-        self._judge([(delivery, outcome) for delivery, outcome in ended if outcome])
-        self._claims.hand_back([delivery for delivery, outcome in ended if not outcome])  # too late to be sent
-        if claim_next:
-            self._dispatch_during_run()
-        is_late = time.monotonic() - self._recorded > RECORD_EVERY
-        if is_late or len(self._outcomes) >= MANY or not self._sender.is_busy:
-            self._record(claim_next and not self._breaker.fault)
-        return len(ended)
-
-    def _wait_for_outcomes(self, wait: float) -> list[tuple[ClaimedDelivery, Outcome | None]]:
-        """The requests that ended within ``wait`` seconds, None for one that came too late to be sent."""
+    def _wait(self, seconds: float) -> int:
+        """Wait up to so many seconds for requests in flight, and judge those that ended. Returns how many ended."""
         if not self._sender.is_busy:
             if self.is_busy or self.faults:
-                time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
-            wait = 0
+                time.sleep(seconds)  # failures are in doubt, or a fault of our own stops the sending
+            seconds = 0
         is_hurried = self._runs.are_beside_live
         most = SHORT_WAIT if is_hurried else RECORD_EVERY
-        return self._sender.outcomes(min(wait, most), collects=not is_hurried, only_new=wait <= SHORT_WAIT)
+        ended = self._sender.outcomes(min(seconds, most), collects=not is_hurried, only_new=seconds <= SHORT_WAIT)
+        self._judge([(delivery, outcome) for delivery, outcome in ended if outcome])
+        self._claims.hand_back([delivery for delivery, outcome in ended if not outcome])  # too late to be sent
+        return len(ended)
 
-    def _take_work(self) -> int:
-        """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
-        count = self._dispatch_during_run()
-        # Early enough that the sender does not run dry. Earlier, a dispatch would create deliveries that it may
-        # not claim, and a later claim would read their events again.
-        has_room = self._sender.ready() < conf.batch
-        if has_room:
-            if not (self._is_behind and self._claims.expects_nothing):
-                count += self._claim()  # before new events: it has waited for longer
-            count += self._dispatch()
-            if self._claims.has_early:
-                count += self._claims.claim_due(takes_early=True)
-        count += self._runs.step(may_send=has_room and not self._breaker.fault)
-        count += self._dispatch_during_run()  # ahead of what the run sends
-        self._runs.send()
-        return count
-
-    def _claim(self) -> int:
-        self._claims.has_early = False
-        if not self._breaker.fault:
-            return self._claims.claim_due()
-        return self._claims.claim_one() if self._breaker.may_probe(elapsed()) else 0
-
-    def _dispatch(self, is_woken: bool = False) -> int:
-        skips_look = is_woken or (self._is_behind and not self._floors.is_full_look_due)
+    def _dispatch(self) -> int:
+        skips = skips_look(self._is_woken, self._is_behind, self._floors.is_full_look_due)
+        self._is_woken = self._expects_new = False
         most = self._claims.events_at_once
-        new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips_look, self._beyond)
+        new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips, self._beyond)
         self._is_behind = new >= most  # then there probably are more
         if new:
             self._runs.saw_new(new)
         return new
-
-    def _dispatch_during_run(self) -> int:
-        """Dispatch new events if there is a run, too. Between all parts of the loop, so that events wait for one."""
-        return self._dispatch() if self._runs.are_beside_live else 0
 
     def _judge(self, ended: Sequence[tuple[ClaimedDelivery, Outcome]]) -> None:
         """Keep outcomes to be recorded. Hand deliveries back that failed by a fault of our own."""
