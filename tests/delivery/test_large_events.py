@@ -21,8 +21,8 @@ from tests.support.slow_link import slow_link
 from tests.support.statements import statements_of
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Thing
-from webhooks.delivery import claims
-from webhooks.delivery.claims import Room
+from webhooks.delivery import large_events
+from webhooks.delivery.large_events import Room
 from webhooks.models import Event, QueuedDelivery, State, Undispatched, Webhook
 from webhooks.models.event import SMALL, size_of
 from webhooks.workers.runner import DeliveryRunner
@@ -89,8 +89,8 @@ def test_large_events_of_a_receiver_that_hangs_leave_memory_and_time_for_others(
 def test_all_large_events_arrive_in_order(
     inbox: Inbox, runner: DeliveryRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "HELD_BYTES", MEGABYTE)
-    monkeypatch.setattr(claims, "READ_BYTES", MEGABYTE // 4)
+    monkeypatch.setattr(large_events, "HELD_BYTES", MEGABYTE)
+    monkeypatch.setattr(large_events, "READ_BYTES", MEGABYTE // 4)
     webhook, other = (make_webhook(Thing, url=inbox.url(f"ok/{number}")) for number in range(2))
     for number in range(40):
         size = random.choice([10, SMALL - 100, 100_000, 400_000])
@@ -99,7 +99,7 @@ def test_all_large_events_arrive_in_order(
     end = time.monotonic() + 20 * PATIENCE
     while (Undispatched.objects.exists() or QueuedDelivery.objects.exists()) and time.monotonic() < end:
         runner.run(0.05)
-        most = max(most, sum(size for _, size in runner._claims._large.values()))
+        most = max(most, sum(size for _, size in runner._claims.large._held.values()))
     assert states() == [State.SUCCEEDED] * 80
     assert most <= MEGABYTE
     for number in range(2):
@@ -112,8 +112,8 @@ def test_all_large_events_arrive_in_order(
 
 
 def test_an_event_larger_than_all_room_is_sent_alone(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "HELD_BYTES", 50_000)
-    monkeypatch.setattr(claims, "READ_BYTES", 50_000)
+    monkeypatch.setattr(large_events, "HELD_BYTES", 50_000)
+    monkeypatch.setattr(large_events, "READ_BYTES", 50_000)
     large(make_webhook(Thing, url=inbox.url()), 200_000, 5)
     drain()
     assert states() == [State.SUCCEEDED] * 5
@@ -176,10 +176,10 @@ def test_the_size_of_an_event_follows_its_texts() -> None:
 
 
 def test_a_webhook_leaves_room_for_the_large_events_of_others() -> None:
-    room = Room([(1, claims.HELD_BYTES // 2)], most=claims.HELD_BYTES)
+    room = Room([(1, large_events.HELD_BYTES // 2)], most=large_events.HELD_BYTES)
     assert not room.take(1, 100_000)
-    assert room.take(2, claims.HELD_BYTES // 5)
-    assert not room.take(2, claims.HELD_BYTES // 5)
+    assert room.take(2, large_events.HELD_BYTES // 5)
+    assert not room.take(2, large_events.HELD_BYTES // 5)
     assert room.take(3, 100_000)
 
 

@@ -149,9 +149,9 @@ def test_a_worker_with_new_events_all_the_time_looks_for_due_deliveries_a_few_ti
     hung_runner._take_steps(Aim.WORK, Step.BEGIN, until=Step.WAIT)
     assert looks_of_a_turn() == 0, "nothing was due a moment ago"
     assert looks_of_a_turn(is_behind=False) == 1
-    monkeypatch.setattr(claims, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(claims, "ASK_EVERY", 0.0)
     assert [looks_of_a_turn(is_behind=False), looks_of_a_turn()] == [1, 1], "that was a while ago"
-    monkeypatch.setattr(claims, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(claims, "ASK_EVERY", 3600.0)
     looks_of_a_turn(is_behind=False)
     make_event(make_webhook(Thing, url=inbox.url("ok")), make_webhook(Thing, enabled=False))
     assert looks_of_a_turn() == 0
@@ -231,7 +231,7 @@ def test_what_waits_in_a_worker_is_not_sent_after_its_webhook_was_changed(
     inbox.wait_for(2)
     assert states() == [State.SENDING] * 10
     change(webhook, inbox.url("ok"))
-    runner._claims._looked_for_edits -= claims.LOOK_FOR_EDITS
+    runner._claims._checked_edits -= claims.CHECK_EDITS_EVERY
     runner.run(0.5, wait=False)
     assert len(inbox.received("held")) == 2
     inbox.release()

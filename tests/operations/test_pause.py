@@ -86,7 +86,7 @@ def test_a_worker_hands_back_what_it_has_claimed_and_not_begun(inbox: Inbox, web
     runner.run(60, wait=False)
     inbox.wait_for(1)
     pause(Webhook.objects.filter(pk=webhook.pk), make_user("change_webhook"))
-    runner._claims._looked_for_edits -= 1000
+    runner._claims._checked_edits -= 1000
     runner._claims.renew()
     assert states() == [State.SENDING, State.PENDING, State.PENDING]
     inbox.release()

@@ -5,6 +5,7 @@ These modules read and write rows, and decide. None knows how a request is sent:
 next_turn       what a worker does next
 dispatch        Events -> Deliveries
 claims          due Deliveries -> a worker, under a lease
+large_events    the bytes of large events that a worker holds and reads
 outcomes        the attempt is recorded, the lane goes on
 policy          a failed delivery is sent again, or given up; its webhook is paused, probed, resumed or disabled
 known_webhooks  the webhooks as a worker knows them

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections import Counter, deque, namedtuple
+from collections import namedtuple
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from django.db import OperationalError
-
 from webhooks.delivery import policy
 from webhooks.delivery.known_webhooks import may_go_on, webhooks_by_id
+from webhooks.delivery.large_events import LargeEvents, sizes_of_large
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.ground.conf import conf
 from webhooks.ground.db import DatabaseNow, QueryByKeys, atomically, elapsed
-from webhooks.ground.errors import is_statement_timeout
 from webhooks.models.delivery import Delivery
-from webhooks.models.event import SENT_COLUMNS, TEXTS, Event
+from webhooks.models.event import SENT_COLUMNS, Event
 from webhooks.models.queue import ClaimedRow, DueWebhook, QueuedDelivery
 from webhooks.models.worker import Worker, begin_transaction
 
@@ -30,19 +28,11 @@ if TYPE_CHECKING:
 # for their records were lost, then lose their lease.
 TOKEN_SECONDS = 300
 
-# A worker with new events all the time looks for due deliveries again after so many seconds, if there were none.
-LOOK_EVERY = 0.25
+# A worker with new events all the time asks again for due deliveries after so many seconds, if there were none.
+ASK_EVERY = 0.25
 
-# A worker that holds deliveries looks after so many seconds whether a user has changed or deleted their webhooks.
-LOOK_FOR_EDITS = 1.0
-
-# The bytes of large events that a worker holds at a time, by ``Event.size``. Each takes about twice that much until its
-# attempt ends.
-HELD_BYTES = 32 * 2**20
-
-# The bytes that it reads of them before it looks for other work: at first, and at most. It reads fewer if that takes
-# longer than so many seconds.
-FIRST_READ, READ_BYTES, SLOW_READ = 2**20, 8 * 2**20, 0.5
+# A worker that holds deliveries checks after so many seconds whether a user has changed or deleted their webhooks.
+CHECK_EDITS_EVERY = 1.0
 
 # How many deliveries that have lost one lease, and two, a worker holds at a time.
 SUSPECTS = {1: 10, 2: 1}
@@ -84,67 +74,6 @@ class Sender(Protocol):
         """Remove the waiting deliveries that are unwanted, and return them."""
 
 
-SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp", "size"))  # type: ignore[misc]
-
-_events_to_send = QueryByKeys(lambda: Event.objects.to_send())
-_texts = QueryByKeys(lambda: Event.objects.values_list("pk", *TEXTS))
-
-
-def load_claimed(
-    rows: Sequence[ClaimedRow],
-    token: uuid.UUID,
-    make_bodies: MakeBodies,
-    webhooks: Mapping[int, Webhook] | None = None,
-    events: Iterable[Any] | None = None,
-) -> list[ClaimedDelivery]:
-    """Load claimed rows with their events and webhooks, unless these are given. Leaves out rows that were deleted a
-    moment ago."""
-    using = Delivery.objects.db
-    if events is None:
-        events = read_events(rows)
-    by_id = {event.pk: event for event in events}
-    if webhooks is None:
-        webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
-    of_event: dict[int, Callable[[int], Any]] = {}
-    loaded = []
-    for row in rows:
-        event, webhook = by_id.get(row.event_id), webhooks.get(row.webhook_id)
-        if event is None or webhook is None:
-            continue
-        if event.pk not in of_event:
-            of_event[event.pk] = make_bodies(event)
-        bodies = of_event[event.pk](webhook.pk)
-        loaded.append(ClaimedDelivery(row, token, webhook, bodies, str(row.id)))
-    return loaded
-
-
-def read_events(rows: Iterable[ClaimedRow]) -> list[Any]:
-    """The events of claimed rows, without the texts of large ones."""
-    return list(map(SentEvent._make, _events_to_send.fetch(Delivery.objects.db, {row.event_id for row in rows})))
-
-
-class Room:
-    """How much of large events a worker may still hold in memory. A webhook gets half of what the others leave: one
-    that hangs must not keep the large events of others out."""
-
-    def __init__(self, held: Iterable[tuple[int, int]], most: int) -> None:
-        """``held`` has the webhook and the size of each large delivery. ``most`` is how much to read now."""
-        self._held = Counter[int]()
-        for webhook, size in held:
-            self._held[webhook] += size
-        self._all, self._new, self._most = self._held.total(), 0, most
-
-    def take(self, webhook: int, size: int) -> bool:
-        """Whether this one may be held, too. One event may be larger than all room: it is held alone."""
-        own = self._held[webhook]
-        fits = size + own <= (HELD_BYTES - self._all + own) / 2
-        if not self._all or (fits and (not self._new or self._new + size <= self._most)):
-            self._held[webhook] += size
-            self._all, self._new = self._all + size, self._new + size
-            return True
-        return False
-
-
 class WorkerClaims:
     """The deliveries that one worker process holds. It gives them to its sender. Not thread-safe."""
 
@@ -152,28 +81,20 @@ class WorkerClaims:
         """``avoided`` has the ids of webhooks of which it claims nothing."""
         self._sender, self._make_bodies, self._avoided, self._name = sender, make_bodies, avoided, name
         self.claimed: dict[uuid.UUID, ClaimedDelivery] = {}
+        self.large = LargeEvents()
         self.has_early = False
-        self.events_at_once = conf.batch
+        """Whether the last claim has left probes before their time."""
+        self.events_at_once = self._most_events = conf.batch
         """How many Events to dispatch at once, so that about a batch of deliveries comes of them. With more, the worker
         could not claim all at once, and a claim later costs another write and reads the Event again."""
         self._token: uuid.UUID | None = None
         self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
-        self._looked_for_edits = 0.0
+        self._checked_edits = 0.0
         self._floors = ScanFloors()
         self._nothing_due_until = 0.0
-        self._large: dict[uuid.UUID, tuple[int, int]] = {}
-        """The webhook and the size of each large delivery that it holds."""
-        self._most_large: dict[int, int] = {}
-        """How many deliveries to claim at most of webhooks with large ones."""
-        self._without_room = set[int]()
-        """Webhooks of which it claims no more until it holds less."""
-        self._read_bytes, self._most_events = FIRST_READ, conf.batch
 
-    @property
-    def expects_nothing(self) -> bool:
-        """Whether nothing was due a moment ago, and all that was dispatched since then is claimed."""
-        return elapsed() < self._nothing_due_until
+    # The lease
 
     @contextmanager
     def claiming(self) -> Iterator[uuid.UUID]:
@@ -197,16 +118,45 @@ class WorkerClaims:
             self._token = None
             raise
 
-    def holds(self, delivery: ClaimedDelivery) -> bool:
-        """Whether this claim counts. If its lease ended, this worker may hold the delivery under a later claim."""
-        return self.claimed.get(delivery.id) is delivery
+    def renew(self) -> None:
+        """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.
 
-    def forget(self, deliveries: Iterable[ClaimedDelivery]) -> None:
-        for delivery in deliveries:
-            if self.holds(delivery):
-                del self.claimed[delivery.id]
-                if self._large.pop(delivery.id, None):
-                    self._without_room.clear()
+        Hand back what waits here for webhooks that a user has paused, disabled, edited or deleted meanwhile.
+        """
+        now = elapsed()
+        if now - self._renewed >= conf.lease / 3:
+            self._renew(now)
+        if now - self._checked_edits >= CHECK_EDITS_EVERY:
+            self._checked_edits = now
+            self._hand_back_changed()
+
+    def _renew(self, now: float) -> None:
+        if self._token and now - self._registered > TOKEN_SECONDS:
+            Worker.objects.filter(token=self._token).update(name="")  # its lease ends, but the worker does not
+            self._token = None
+        tokens = {delivery.token for delivery in self.claimed.values()} | ({self._token} if self._token else set())
+        if lost := tokens - Worker.objects.renew(tokens) if tokens else set():
+            self.forget(self._sender.remove(lambda delivery: delivery.token in lost))
+            self._token = None if self._token in lost else self._token
+        self._renewed = now
+        self._sender.send_until = now + conf.lease
+
+    def close(self) -> None:
+        """Hand back all deliveries, and end the lease.
+
+        The sweep deletes the row. If a crash of the database has lost records, it also takes their deliveries back.
+        """
+        self.hand_back(list(self.claimed.values()))
+        if self._token:
+            Worker.objects.filter(token=self._token).update(lease_until=DatabaseNow())
+            self._token = None
+
+    # Claims
+
+    @property
+    def expects_nothing(self) -> bool:
+        """Whether nothing was due a moment ago, and all that was dispatched since then is claimed."""
+        return elapsed() < self._nothing_due_until
 
     def claim_due(self, only_idle: bool = False, takes_early: bool = False) -> int:
         """Claim due deliveries; with ``only_idle`` only of webhooks that have none here. Returns how many.
@@ -245,189 +195,6 @@ class WorkerClaims:
         webhook = random.choice(due)  # noqa: S311 # nosec B311 # fair turns
         return self._claim({webhook: 1}, webhook.has.index(True))
 
-    def capacity(self, webhooks: Iterable[int], among: int, batches: int = 1) -> dict[int, int]:
-        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some, and so many ``batches``
-        are claimed at once. By the ids of webhooks that this worker does not avoid."""
-        share = self._share(among, batches)
-        return {pk: self._capacity(pk, share) for pk in webhooks if not self._is_left(pk)}
-
-    def _capacity(self, webhook: int, share: int) -> int:
-        return self._sender.capacity(webhook, min(share, self._most_large.get(webhook, share)))
-
-    def _is_left(self, webhook: int) -> bool:
-        """Whether this worker claims nothing of a webhook now."""
-        return webhook in self._avoided or webhook in self._without_room
-
-    @staticmethod
-    def _share(among: int, batches: int = 1) -> int:
-        """How many of some batches to claim for each of so many webhooks."""
-        return max(1, batches * conf.batch // max(1, among))
-
-    def _due(self) -> list[DueWebhook]:
-        """The webhooks with due deliveries, unless this worker avoids them."""
-        with self._floors.look() as floors:
-            due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
-        self._nothing_due_until = 0.0 if due else elapsed() + LOOK_EVERY
-        return [webhook for webhook in due if not self._is_left(webhook.id)]
-
-    def room(self) -> Room:
-        """The room for large events."""
-        return Room(self._large.values(), self._read_bytes)
-
-    def add(
-        self,
-        rows: Sequence[ClaimedRow],
-        token: uuid.UUID,
-        webhooks: Mapping[int, Webhook] | None = None,
-        events: Iterable[Any] | None = None,
-    ) -> None:
-        """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end. ``webhooks``
-        by id and ``events`` are theirs, if the caller has just read them. Rows with large events are handed back if
-        there is no room for them."""
-        if not rows:
-            return
-        events = read_events(rows) if events is None else events
-        sizes = {event.pk: event.size for event in events if event.data is None}
-        if sizes:
-            rows = self._hand_back_large(rows, token, sizes)
-            events = self._with_texts(events, {row.event_id for row in rows if row.event_id in sizes})
-        loaded = load_claimed(rows, token, self._make_bodies, webhooks, events)
-        self.claimed |= {delivery.id: delivery for delivery in loaded}
-        if sizes:
-            large = [one for one in loaded if one.row.event_id in sizes]
-            self._large |= {one.id: (one.webhook.pk, sizes[one.row.event_id]) for one in large}
-            if not self._large:
-                self._without_room.clear()
-        self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
-
-    def _hand_back_large(
-        self, rows: Sequence[ClaimedRow], token: uuid.UUID, sizes: Mapping[int, int]
-    ) -> list[ClaimedRow]:
-        """Hand back what there is no room for: other workers may have some. Returns the rest. ``sizes`` has the large
-        events of the rows."""
-        room, kept, left = self.room(), list[ClaimedRow](), list[ClaimedRow]()
-        without_room, taken = set[int](), Counter[int]()
-        for row in rows:
-            size = sizes.get(row.event_id)
-            if size is None or (row.webhook_id not in without_room and room.take(row.webhook_id, size)):
-                kept.append(row)
-                taken[row.webhook_id] += 1
-            else:
-                left.append(row)
-                without_room.add(row.webhook_id)
-        for webhook in {row.webhook_id for row in rows if row.event_id in sizes} - without_room:
-            if webhook in self._most_large:
-                self._most_large[webhook] = min(2 * self._most_large[webhook], conf.batch)
-        self._most_large |= {webhook: max(1, taken[webhook]) for webhook in without_room}
-        if left:
-            self._without_room |= without_room
-            claimed = QueuedDelivery.objects.filter(pk__in=[row.id for row in left]).claimed({token})
-            atomically(claimed.release, QueuedDelivery.objects.db)
-            policy.cancel_probes(without_room)
-            self._nothing_due_until = 0.0
-        return kept
-
-    def _with_texts(self, events: Iterable[Any], large: Collection[int]) -> list[Any]:
-        """These events, the ``large`` ones with their texts. Reads a few megabytes at a time: a link may be slow, and
-        PostgreSQL may have a limit for the time of a statement."""
-        by_id = {event.pk: event for event in events}
-        left = deque(sorted(large))
-        while left:
-            part, size = list[int](), 0
-            while left and (not part or size + by_id[left[0]].size <= self._read_bytes):
-                size += by_id[left[0]].size
-                part.append(left.popleft())
-            began = elapsed()
-            try:
-                found = _texts.fetch(Delivery.objects.db, part)
-            except OperationalError as error:
-                if not is_statement_timeout(error) or len(part) == 1:
-                    raise
-                self._read_bytes = size // 2
-                left.extendleft(reversed(part))
-                continue
-            seconds = elapsed() - began
-            if seconds > SLOW_READ:
-                self._read_bytes = max(1, size // 2)
-            elif seconds < SLOW_READ / 4:
-                self._read_bytes = min(2 * self._read_bytes, READ_BYTES)
-            for pk, *texts in found:
-                by_id[pk] = by_id[pk]._replace(**dict(zip(TEXTS, texts, strict=True)))
-        return [event for event in by_id.values() if event.data is not None]
-
-    def note_dispatched(self, events: int, deliveries: int, are_all_claimed: bool) -> None:
-        """Expect as many deliveries of each of the next Events. If some are not claimed, they may be due."""
-        if not are_all_claimed:
-            self._nothing_due_until = 0.0
-        self._most_events = min(2 * self._most_events, conf.batch)
-        self.events_at_once = min(self._most_events, max(1, conf.batch * events // max(1, deliveries)))
-
-    def note_cancelled(self) -> None:
-        """Dispatch fewer Events at once: PostgreSQL stopped a dispatch that took too long."""
-        self._most_events = self.events_at_once = max(1, self.events_at_once // 2)
-
-    def renew(self) -> None:
-        """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.
-
-        Hand back what waits here for webhooks that a user has paused, disabled, edited or deleted meanwhile.
-        """
-        now = elapsed()
-        if now - self._renewed >= conf.lease / 3:
-            self._renew(now)
-        if now - self._looked_for_edits >= LOOK_FOR_EDITS:
-            self._looked_for_edits = now
-            self._hand_back_changed()
-
-    def _renew(self, now: float) -> None:
-        if self._token and now - self._registered > TOKEN_SECONDS:
-            Worker.objects.filter(token=self._token).update(name="")  # its lease ends, but the worker does not
-            self._token = None
-        tokens = {delivery.token for delivery in self.claimed.values()} | ({self._token} if self._token else set())
-        if lost := tokens - Worker.objects.renew(tokens) if tokens else set():
-            self.forget(self._sender.remove(lambda delivery: delivery.token in lost))
-            self._token = None if self._token in lost else self._token
-        self._renewed = now
-        self._sender.send_until = now + conf.lease
-
-    def _hand_back_changed(self) -> None:
-        held = {id(delivery.webhook): delivery.webhook for delivery in self.claimed.values()}
-        if not held:
-            return
-        current = webhooks_by_id(Delivery.objects.db, {webhook.pk for webhook in held.values()})
-        changed = {key for key, webhook in held.items() if not may_go_on(webhook, current.get(webhook.pk))}
-        if changed:
-            self.hand_back_waiting(lambda delivery: id(delivery.webhook) in changed)
-
-    def hand_back(self, deliveries: Collection[ClaimedDelivery], wait: float | None = None) -> None:
-        """Hand deliveries back, to be sent in ``wait`` seconds if that is given. No attempt is counted, and the probe
-        of a paused webhook is due again. If the database is away, they are lost with the lease."""
-        if not deliveries:
-            return
-        ids, tokens = [delivery.id for delivery in deliveries], {delivery.token for delivery in deliveries}
-        claimed = QueuedDelivery.objects.filter(pk__in=ids).claimed(tokens)
-        try:
-            atomically(lambda: claimed.release(wait), QueuedDelivery.objects.db)
-        except BaseException:
-            self._token = None  # it must not be renewed for them
-            raise
-        finally:
-            self.forget(deliveries)
-        policy.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
-
-    def close(self) -> None:
-        """Hand back all deliveries, and end the lease.
-
-        The sweep deletes the row. If a crash of the database has lost records, it also takes their deliveries back.
-        """
-        self.hand_back(list(self.claimed.values()))
-        if self._token:
-            Worker.objects.filter(token=self._token).update(lease_until=DatabaseNow())
-            self._token = None
-
-    def hand_back_waiting(self, is_unwanted: Callable[[ClaimedDelivery], bool] = lambda delivery: True) -> None:
-        """Hand back what waits to be sent."""
-        self.hand_back(self._sender.remove(is_unwanted))
-
     def _claim(self, capacity: Mapping[DueWebhook, int], lost_leases: int = 0) -> int:
         """Claim up to ``capacity`` deliveries of each webhook, and one of a paused webhook, as its probe."""
         probes = {webhook: 1 for webhook in capacity if webhook.is_probe and policy.begin_probe(webhook.id)}
@@ -445,3 +212,145 @@ class WorkerClaims:
             self.add(rows, token)
         policy.cancel_probes({webhook.id for webhook in probes} - {row.webhook_id for row in rows})
         return len(rows)
+
+    def _due(self) -> list[DueWebhook]:
+        """The webhooks with due deliveries, unless this worker avoids them."""
+        with self._floors.look() as floors:
+            due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
+        self._nothing_due_until = 0.0 if due else elapsed() + ASK_EVERY
+        return [webhook for webhook in due if not self._is_left_out(webhook.id)]
+
+    def capacity(self, webhooks: Iterable[int], among: int, batches: int = 1) -> dict[int, int]:
+        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some, and so many ``batches``
+        are claimed at once. By the ids of webhooks that this worker does not avoid."""
+        share = self._share(among, batches)
+        return {pk: self._capacity(pk, share) for pk in webhooks if not self._is_left_out(pk)}
+
+    def _capacity(self, webhook: int, share: int) -> int:
+        return self._sender.capacity(webhook, self.large.limit(webhook, share))
+
+    def _is_left_out(self, webhook: int) -> bool:
+        """Whether this worker claims nothing of a webhook now."""
+        return webhook in self._avoided or self.large.is_full(webhook)
+
+    @staticmethod
+    def _share(among: int, batches: int = 1) -> int:
+        """How many of some batches to claim for each of so many webhooks."""
+        return max(1, batches * conf.batch // max(1, among))
+
+    def note_dispatched(self, events: int, deliveries: int, are_all_claimed: bool) -> None:
+        """Expect as many deliveries of each of the next Events. If some are not claimed, they may be due."""
+        if not are_all_claimed:
+            self._nothing_due_until = 0.0
+        self._most_events = min(2 * self._most_events, conf.batch)
+        self.events_at_once = min(self._most_events, max(1, conf.batch * events // max(1, deliveries)))
+
+    def note_cancelled(self) -> None:
+        """Dispatch fewer Events at once: PostgreSQL stopped a dispatch that took too long."""
+        self._most_events = self.events_at_once = max(1, self.events_at_once // 2)
+
+    # What it holds
+
+    def add(
+        self,
+        rows: Sequence[ClaimedRow],
+        token: uuid.UUID,
+        webhooks: Mapping[int, Webhook] | None = None,
+        events: Iterable[Any] | None = None,
+    ) -> None:
+        """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end. ``webhooks``
+        by id and ``events`` are theirs, if the caller has just read them. Rows with large events are handed back if
+        there is no room for them: other workers may have some."""
+        if not rows:
+            return
+        events = read_events(rows) if events is None else events
+        if large := sizes_of_large(events):
+            rows, left = self.large.choose(rows, large)
+            if left:
+                self._release([row.id for row in left], {token})
+                policy.cancel_probes({row.webhook_id for row in left})
+                self._nothing_due_until = 0.0
+            events = self.large.read_texts(events, {row.event_id for row in rows})
+        loaded = load_claimed(rows, token, self._make_bodies, webhooks, events)
+        self.claimed |= {delivery.id: delivery for delivery in loaded}
+        if large:
+            self.large.hold((delivery.row for delivery in loaded), large)
+        self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
+
+    def holds(self, delivery: ClaimedDelivery) -> bool:
+        """Whether this claim counts. If its lease ended, this worker may hold the delivery under a later claim."""
+        return self.claimed.get(delivery.id) is delivery
+
+    def forget(self, deliveries: Iterable[ClaimedDelivery]) -> None:
+        for delivery in deliveries:
+            if self.holds(delivery):
+                del self.claimed[delivery.id]
+                self.large.forget(delivery.id)
+
+    def hand_back(self, deliveries: Collection[ClaimedDelivery], wait: float | None = None) -> None:
+        """Hand deliveries back, to be sent in ``wait`` seconds if that is given. No attempt is counted, and the probe
+        of a paused webhook is due again. If the database is away, they are lost with the lease."""
+        if not deliveries:
+            return
+        try:
+            with self.in_doubt():  # the lease must not be renewed for them
+                self._release([delivery.id for delivery in deliveries], {one.token for one in deliveries}, wait)
+        finally:
+            self.forget(deliveries)
+        policy.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
+
+    @staticmethod
+    def _release(ids: Collection[uuid.UUID], tokens: Collection[uuid.UUID], wait: float | None = None) -> None:
+        claimed = QueuedDelivery.objects.filter(pk__in=ids).claimed(tokens)
+        atomically(lambda: claimed.release(wait), QueuedDelivery.objects.db)
+
+    def hand_back_waiting(self, is_unwanted: Callable[[ClaimedDelivery], bool] = lambda delivery: True) -> None:
+        """Hand back what waits to be sent."""
+        self.hand_back(self._sender.remove(is_unwanted))
+
+    def _hand_back_changed(self) -> None:
+        held = {id(delivery.webhook): delivery.webhook for delivery in self.claimed.values()}
+        if not held:
+            return
+        current = webhooks_by_id(Delivery.objects.db, {webhook.pk for webhook in held.values()})
+        changed = {key for key, webhook in held.items() if not may_go_on(webhook, current.get(webhook.pk))}
+        if changed:
+            self.hand_back_waiting(lambda delivery: id(delivery.webhook) in changed)
+
+
+SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp", "size"))  # type: ignore[misc]
+
+_events_to_send = QueryByKeys(lambda: Event.objects.to_send())
+
+
+def load_claimed(
+    rows: Sequence[ClaimedRow],
+    token: uuid.UUID,
+    make_bodies: MakeBodies,
+    webhooks: Mapping[int, Webhook] | None = None,
+    events: Iterable[Any] | None = None,
+) -> list[ClaimedDelivery]:
+    """Load claimed rows with their events and webhooks, unless these are given. Leaves out rows that were deleted a
+    moment ago."""
+    using = Delivery.objects.db
+    if events is None:
+        events = read_events(rows)
+    by_id = {event.pk: event for event in events}
+    if webhooks is None:
+        webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
+    of_event: dict[int, Callable[[int], Any]] = {}
+    loaded = []
+    for row in rows:
+        event, webhook = by_id.get(row.event_id), webhooks.get(row.webhook_id)
+        if event is None or webhook is None:
+            continue
+        if event.pk not in of_event:
+            of_event[event.pk] = make_bodies(event)
+        bodies = of_event[event.pk](webhook.pk)
+        loaded.append(ClaimedDelivery(row, token, webhook, bodies, str(row.id)))
+    return loaded
+
+
+def read_events(rows: Iterable[ClaimedRow]) -> list[Any]:
+    """The events of claimed rows, without the texts of large ones."""
+    return list(map(SentEvent._make, _events_to_send.fetch(Delivery.objects.db, {row.event_id for row in rows})))

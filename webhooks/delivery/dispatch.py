@@ -14,6 +14,7 @@ from django.db import IntegrityError, OperationalError
 
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.known_webhooks import keep_locked, webhooks_by_id
+from webhooks.delivery.large_events import sizes_of_large
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.ground.conf import conf
 from webhooks.ground.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
@@ -201,7 +202,7 @@ def _dispatch(
         left = {event.pk for event in events}
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
     deliveries = _placed(deliveries, firsts, found_ahead, marks)
-    large = {event.pk: event.size for event in events if event.data is None}
+    large = sizes_of_large(events)
     heads = _claimed(deliveries, webhooks, large, worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
     inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
@@ -302,7 +303,7 @@ def _claimed(
     ready = [one for one in deliveries if one.state == State.PENDING]
     ids = {one.webhook_id for one in ready}
     free = worker.capacity([pk for pk in ids if webhooks[pk].is_sendable], len(ids))
-    chosen, room = set(), worker.room()
+    chosen, room = set(), worker.large.room()
     for one in ready:
         if free.get(one.webhook_id, 0) <= 0:
             continue
