@@ -152,7 +152,7 @@ def deliver(seconds: float = 30) -> list[Attempt]:
     runner = DeliveryRunner("webhooks.testing")
     # The thread that looks for problems would not see the transaction of the test, and write outside it. And no test
     # waits for the rest of a receiver that answers 429.
-    with mock.patch.object(sweep, "look_for_problems"), mock.patch.object(receiver_rate, "LONGEST_REST", 0.0):
+    with mock.patch.object(sweep, "check_problems"), mock.patch.object(receiver_rate, "LONGEST_REST", 0.0):
         try:
             runner.run(seconds)
             runner.finish()

@@ -83,7 +83,7 @@ def test_a_delivery_is_sent_again_if_a_crash_has_lost_its_record(
             patch.setattr(
                 runner._claims, "claim_due", Mock(side_effect=OperationalError("the server closed the connection"))
             )
-            runner._found_nothing = False
+            runner._was_idle = False
             runner.run(1)
     elif notices == "the worker stops":
         runner.close(grace=5)

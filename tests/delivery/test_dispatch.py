@@ -55,9 +55,9 @@ def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
 
 def test_a_dispatch_that_expects_events_needs_no_look(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatching, "_first", None)
-    assert dispatch(skips_look=True) == 0
+    assert dispatch(skips_scan=True) == 0
     make_event(webhook)
-    assert dispatch(skips_look=True) == 1
+    assert dispatch(skips_scan=True) == 1
     assert states() == [State.PENDING]
 
 

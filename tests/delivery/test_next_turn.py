@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from webhooks.delivery.next_turn import Aim, Step, WorkerState, next_turn, skips_look
+from webhooks.delivery.next_turn import Aim, Step, WorkerState, next_turn, skips_scan
 
 DISPATCHES = {step for step in Step if step.name.startswith("DISPATCH")}
 CLAIMS = {step for step in Step if "CLAIM" in step.name} - DISPATCHES
@@ -95,8 +95,8 @@ def test_every_turn_waits_for_outcomes_and_ends() -> None:
             assert not set(steps) & DISPATCHES
 
 
-def test_a_dispatch_that_expects_new_events_begins_without_a_look() -> None:
-    assert skips_look(is_woken=True, is_behind=False, is_full_look_due=True)
-    assert skips_look(is_woken=False, is_behind=True, is_full_look_due=False)
-    assert not skips_look(is_woken=False, is_behind=True, is_full_look_due=True)
-    assert not skips_look(is_woken=False, is_behind=False, is_full_look_due=False)
+def test_a_dispatch_that_expects_new_events_begins_without_a_scan() -> None:
+    assert skips_scan(is_woken=True, is_behind=False, is_full_scan_due=True)
+    assert skips_scan(is_woken=False, is_behind=True, is_full_scan_due=False)
+    assert not skips_scan(is_woken=False, is_behind=True, is_full_scan_due=True)
+    assert not skips_scan(is_woken=False, is_behind=False, is_full_scan_due=False)

@@ -827,7 +827,7 @@ def test_an_event_that_is_committed_long_after_a_mark_is_not_passed(webhook: Web
     may_commit.set()
     first, second = slow.join(), make_event(webhook, object_id="of both")
     assert first.pk < after.begin
-    assert dispatch(floors=floors, skips_look=True) == 0
+    assert dispatch(floors=floors, skips_scan=True) == 0
     assert dispatch() == 2
     found = dict(QueuedDelivery.objects.values_list("event", "state"))
     assert found == {first.pk: State.PENDING, second.pk: State.WAITING}

@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def look(floors: ScanFloors, clock: SimpleNamespace, seconds: float = 0) -> int | None:
     """Make a look that takes this long. Returns where it began."""
-    with floors.look() as known:
+    with floors.scan() as known:
         floor = known.get(0)
         clock.now += seconds
     return floor
@@ -83,9 +83,9 @@ def test_an_expensive_look_without_floors_is_rare(clock: SimpleNamespace, second
         clock.now += LAG
     assert look(floors, clock) == 5
     clock.now = ended + wait - 1
-    assert not floors.is_full_look_due
+    assert not floors.is_full_scan_due
     clock.now = ended + wait
-    assert floors.is_full_look_due
+    assert floors.is_full_scan_due
     assert look(floors, clock) is None
 
 
@@ -99,7 +99,7 @@ def test_a_cheap_look_never_begins_at_a_floor(clock: SimpleNamespace) -> None:
 
 def test_a_look_without_floors_that_fails_counts_too(clock: SimpleNamespace) -> None:
     floors = ScanFloors()
-    with pytest.raises(ZeroDivisionError), floors.look():
+    with pytest.raises(ZeroDivisionError), floors.scan():
         clock.now += 1
         raise ZeroDivisionError
     for lowest in (5, 5):
@@ -178,7 +178,7 @@ def test_a_sweep_passes_dead_rows_once() -> None:
     for _ in range(3):
         make_site_skip(webhook)
         with executed_plans() as executed:
-            sweeper.sweep_urgent()
+            sum(step() for step in sweeper._urgent_steps())
         rounds.append(executed)
     assert [one.skipped for one in Statistic.objects.filter(period=Period.HOUR)] == [3]
     assert_only_the_first_is_expensive(
@@ -217,6 +217,6 @@ def test_an_event_that_had_to_wait_is_found_again(monkeypatch: pytest.MonkeyPatc
     with session(f"SELECT pg_advisory_xact_lock({lane_of(held.object_type, held.object_id)})"):
         for number in range(3):
             make_event(webhook, object_id=str(number))
-            assert dispatch(floors=floors, skips_look=True) == 1
-    assert dispatch(floors=floors, skips_look=True) == 1
+            assert dispatch(floors=floors, skips_scan=True) == 1
+    assert dispatch(floors=floors, skips_scan=True) == 1
     assert not Undispatched.objects.exists()

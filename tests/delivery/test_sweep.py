@@ -84,7 +84,7 @@ def test_a_search_for_the_claims_of_a_worker_goes_on_in_its_share_of_the_time(
     worker = Worker.objects.create(token=uuid.uuid4(), name="dead", lease_until=AGO)
     QueuedDelivery.objects.filter(pk=middle.pk).update(state=State.SENDING, claim=worker.pk)
     sweeper = Sweeper()
-    sweeper.sweep_urgent()
+    sum(step() for step in sweeper._urgent_steps())
     assert State.SENDING in states()
     for _ in range(10):
         sweeper.go_on()

@@ -215,7 +215,7 @@ class WorkerClaims:
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""
-        with self._floors.look() as floors:
+        with self._floors.scan() as floors:
             due = QueuedDelivery.objects.due_webhooks(floors, self._floors.note)
         self._nothing_due_until = 0.0 if due else elapsed() + ASK_EVERY
         return [webhook for webhook in due if not self._is_left_out(webhook.id)]

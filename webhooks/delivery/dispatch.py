@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections import namedtuple
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import IntegrityError, OperationalError
 
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.known_webhooks import keep_locked, webhooks_by_id
+from webhooks.delivery.known_webhooks import kept_webhooks
 from webhooks.delivery.large_events import sizes_of_large
 from webhooks.delivery.scan_floors import ScanFloors
 from webhooks.ground.conf import conf
@@ -30,9 +30,9 @@ from webhooks.models.worker import begin_sql, hold_retention
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook
 
-# A dispatch looks beyond Events that it cannot dispatch, for so many seconds. A worker looks at the passed ones
-# again after so many seconds, and waits between two such looks for so many times as long as one took.
-LOOK_SECONDS = 0.1
+# A dispatch goes beyond Events that it cannot dispatch, for so many seconds. A worker tries the passed ones again after
+# so many seconds, and waits between two such tries for so many times as long as one took.
+BEYOND_SECONDS = 0.1
 PASSED_EVERY, PASSED_SHARE = 0.25, 4
 
 # The columns that a dispatch reads of an Event. It reads the payload of a small one, too: the worker claims most
@@ -46,7 +46,7 @@ class IsLocked(Exception):
 
 
 class Batch(NamedTuple):
-    """What one transaction did: the ids that it looked at, the Events that it dispatched, and what it claimed."""
+    """What one transaction did: the ids that it locked, the Events that it dispatched, and what it claimed."""
 
     ids: list[int]
     events: list[Any]
@@ -57,33 +57,33 @@ class Batch(NamedTuple):
 
     @property
     def is_held_up(self) -> bool:
-        """Whether most Events stay, so that the next look passes them."""
+        """Whether most Events stay, so that the next try passes them."""
         return self.is_full and 2 * len(self.events) < len(self.ids)
 
 
 class Beyond:
-    """Where a worker looks for new Events, if others before them cannot be dispatched for a while.
+    """Where a worker tries new Events, if others before them cannot be dispatched for a while.
 
-    Another session may have locked their webhook or their object. The worker passes them, and looks beyond. In between,
-    it goes through the passed ones again.
+    Another session may have locked their webhook or their object. The worker passes them, and goes beyond. In between,
+    it tries the passed ones again.
     """
 
     def __init__(self) -> None:
         self._passed: int | None = None
         """It has passed the ids below. None: it has passed none."""
         self._again = 0
-        """Where it goes on to look at passed ones."""
+        """Where it goes on with the passed ones."""
         self._next_again = self._began = 0.0  # ``elapsed``
         self._is_again = False
 
     def begin(self, first: int) -> int:
-        """The id at which the next look begins. Call ``note`` after it."""
+        """The id at which the next try begins. Call ``note`` after it."""
         self._began = elapsed()
         self._is_again = self._passed is not None and self._began >= self._next_again
         return max(first, self._again) if self._passed is None or self._is_again else self._passed
 
     def note(self, batch: Batch) -> bool:
-        """Note what a look has found. Returns whether another look should follow at once if it dispatched nothing."""
+        """Note what a try did. Returns whether another one should follow at once if it dispatched nothing."""
         following = batch.ids[-1] + 1 if batch.ids else math.inf
         if self._is_again and self._passed is not None:
             if self._again == 0 and (not batch.ids or batch.ids[0] >= self._passed):
@@ -110,20 +110,20 @@ class Beyond:
 def dispatch(
     worker: WorkerClaims | None = None,
     floors: ScanFloors | None = None,
-    skips_look: bool = False,
+    skips_scan: bool = False,
     beyond: Beyond | None = None,
 ) -> int:
     """Dispatch a few Events, up to a batch; several workers may do it at once. Returns how many.
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
-    deliveries in the same transaction, if it has capacity. With ``skips_look``, for a caller who expects Events, it
-    begins the transaction without a look.
+    deliveries in the same transaction, if it has capacity. With ``skips_scan``, for a caller who expects Events, it
+    begins the transaction without a scan.
     """
     floors, beyond = floors or ScanFloors(), beyond or Beyond()
-    first = floors.known.get(0, 0) if skips_look else _first(floors)
+    first = floors.known.get(0, 0) if skips_scan else _first(floors)
     if first is None:
         return 0
-    end = elapsed() + LOOK_SECONDS
+    end = elapsed() + BEYOND_SECONDS
     while True:
         batch = _dispatch_batch(first, beyond.begin(first), floors, worker)
         goes_on = beyond.note(batch)
@@ -148,8 +148,8 @@ def _dispatch_batch(first: int, begin: int, floors: ScanFloors, worker: WorkerCl
 
 
 def _first(floors: ScanFloors) -> int | None:
-    """The id of the first new Event. A look without a transaction: most find nothing, and write nothing."""
-    with floors.look() as known:
+    """The id of the first new Event. A scan without a transaction: most have no result, and write nothing."""
+    with floors.scan() as known:
         lowest = Undispatched.objects.lowest(known.get(0, 0))
     if lowest is not None:
         floors.note(0, lowest)
@@ -166,28 +166,25 @@ def _dispatch(
     """
     using = Event.objects.db
     most = worker.events_at_once if worker else conf.batch
-    new = Undispatched.objects.lock_sql(begin, most)
+    lock = Undispatched.objects.lock_sql(begin, most)
     # The marks after the events: all marks up to these are there.
-    [(may_claim, *_)], found, *known = fetch_each(using, begin_sql(using, token), new, *Marks.statements(using))
-    if not found:
+    [(may_claim, *_)], locked, *known = fetch_each(using, begin_sql(using, token), lock, *Marks.statements(using))
+    if not locked:
         return Batch([], [], [], {}, is_full=False)
-    marks = Marks.read(*known)
+    ids, marks = [pk for (pk,) in locked], Marks.read(*known)
     if begin <= first:
-        floors.note(0, found[0][0])  # it may have to wait, and is then found again
-    ids = [pk for (pk,) in found]
+        floors.note(0, ids[0])  # it may have to wait, and then the next scan must meet it
     window = marks.window(min(first, ids[0]))
     range_of_ids = (window.first_event if window else 0, ids[-1])
-    new_events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids, given=range_of_ids)))
+    events: list[Any] = list(map(NewEvent._make, _events_to_dispatch.fetch(using, ids, given=range_of_ids)))
     # Another worker has dispatched these, or SQL of an operator deleted their events alone. A batch of such rows would
     # keep out all new events.
-    gone = set(ids) - {event.pk for event in new_events} if len(new_events) < len(ids) else set()
-    events = _in_turn(new_events)
-    wanted = {pk for event in events for pk in event.webhook_ids}
-    webhooks = webhooks_by_id(using, wanted, keeps=True)
-    locked_rows, locked = keep_locked(using, wanted - webhooks.keys())
-    webhooks |= locked_rows
-    if locked:
-        events = _without(events, {_lane(event) for event in events if not locked.isdisjoint(event.webhook_ids)})
+    gone = set(ids).difference(event.pk for event in events)
+    events = _in_turn(events)
+    webhooks, locked_webhooks = kept_webhooks(using, {pk for event in events for pk in event.webhook_ids})
+    if locked_webhooks:
+        held_up = {_lane(event) for event in events if not locked_webhooks.isdisjoint(event.webhook_ids)}
+        events = [event for event in events if _lane(event) not in held_up]
     deliveries = [
         _new_delivery(event, webhooks[pk])
         for event in events
@@ -196,33 +193,27 @@ def _dispatch(
         if pk in webhooks
     ]
     firsts = lanes.firsts(deliveries)
-    found_ahead = lanes.try_look_ahead(using, firsts.values(), window)
-    if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
-        events = _without(events, held_up)
+    ahead = lanes.try_look_ahead(using, firsts.values(), window)
+    if held_up := {lane for _, lane in firsts.keys() - ahead.keys()}:
+        events = [event for event in events if _lane(event) not in held_up]
         left = {event.pk for event in events}
         deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
-    deliveries = _placed(deliveries, firsts, found_ahead, marks)
-    large = sizes_of_large(events)
-    heads = _claimed(deliveries, webhooks, large, worker) if worker and may_claim else set()
+    deliveries = _placed(deliveries, firsts, ahead, marks)
+    heads = _choose(deliveries, webhooks, sizes_of_large(events), worker) if worker and may_claim else set()
     dispatched = Undispatched.objects.delete_sql([*gone, *(event.pk for event in events)])
     inserted, [deleted] = Delivery.objects.insert(deliveries, heads, token, dispatched, may_exist=is_again)
     if {event.pk for event in events} - {pk for (pk,) in deleted}:
         raise IntegrityError("Another session has deleted new events")  # so this begins again
     heads &= inserted
     if worker and events:
-        are_all_claimed = all(one.id in heads or one.state == State.WAITING for one in deliveries)
+        are_all_claimed = all(new.id in heads or new.state == State.WAITING for new in deliveries)
         worker.note_dispatched(len(events), len(deliveries), are_all_claimed)
-    claimed = [one.claimed_row for one in deliveries if one.id in heads]
+    claimed = [delivery.claimed_row for delivery in deliveries if delivery.id in heads]
     return Batch(ids, events, claimed, webhooks, is_full=len(ids) >= most)
 
 
 def _lane(event: Any) -> int:
     return lane_of(event.object_type, event.object_id)
-
-
-def _without(events: Sequence[Any], held_up: Container[int]) -> list[Any]:
-    """The Events without those of objects that must wait."""
-    return [event for event in events if _lane(event) not in held_up]
 
 
 _events_to_dispatch = QueryByKeys(
@@ -254,60 +245,58 @@ def insert_for(
     using = Event.objects.db
     hold_retention(using)
     there = set(Event.objects.filter(pk__in=[event.pk for event in events]).values_list("pk", flat=True))
-    known = webhooks_by_id(using, [webhook.pk], keeps=True)
-    locked_rows, locked = keep_locked(using, {webhook.pk} - known.keys())
-    known |= locked_rows
+    known, locked = kept_webhooks(using, {webhook.pk})
     if locked:
         raise IsLocked
     if not known:
         return 0, []
     new = [_new_delivery(event, webhook) for event in events if event.pk in there]
-    wanted = {one.lane for one in new} - {None}
-    if wanted - lanes.try_lock(using, wanted):
+    in_lanes = {delivery.lane for delivery in new} - {None}
+    if in_lanes - lanes.try_lock(using, in_lanes):
         raise IsLocked
     # Another run may have created some meanwhile, and others come with the dispatch of their events. Those that wait
     # behind one that is not inserted here would have no head.
-    taken = set(Delivery.objects.filter(pk__in=[one.id for one in new]).values_list("event_id", flat=True))
-    coming = Undispatched.objects.filter(event__in=[one.event_id for one in new]).values_list("event_id", flat=True)
-    taken |= {event.pk for event in events if webhook.pk in event.webhook_ids} & set(coming)
-    new = [one for one in new if one.event_id not in taken]
+    pks = [delivery.event_id for delivery in new]
+    taken = set(Delivery.objects.filter(pk__in=[delivery.id for delivery in new]).values_list("event_id", flat=True))
+    coming = set(Undispatched.objects.filter(event__in=pks).values_list("event_id", flat=True))
+    taken |= {event.pk for event in events if webhook.pk in event.webhook_ids} & coming
+    new = [delivery for delivery in new if delivery.event_id not in taken]
     firsts = lanes.firsts(new)
-    marks = Marks.read(*(fetch_all(using, *one) for one in Marks.statements(using)))
-    window = marks.window(min((one.event_id for one in new), default=0))
+    marks = Marks.read(*(fetch_all(using, *statement) for statement in Marks.statements(using)))
+    window = marks.window(min((delivery.event_id for delivery in new), default=0))
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values(), window), marks)
-    heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
-    inserted, _ = Delivery.objects.insert(new, {one.id for one in heads}, token)
-    return len(inserted), [one.claimed_row for one in heads if one.id in inserted]
+    heads = [delivery for delivery in new if delivery.state == State.PENDING][: free if token else 0]
+    inserted, _ = Delivery.objects.insert(new, {delivery.id for delivery in heads}, token)
+    return len(inserted), [delivery.claimed_row for delivery in heads if delivery.id in inserted]
 
 
 def _placed(
-    deliveries: Sequence[NewDelivery], firsts: Mapping[Lane, Place], found: Mapping[Lane, Ahead], marks: Marks
+    deliveries: Sequence[NewDelivery], firsts: Mapping[Lane, Place], lanes_ahead: Mapping[Lane, Ahead], marks: Marks
 ) -> list[NewDelivery]:
     """The deliveries with their places in their lanes: all but the first of a free lane wait."""
     placed = []
-    for one in deliveries:
-        if one.lane is not None:
-            ahead, first = found[one.webhook_id, one.lane], firsts[one.webhook_id, one.lane]
-            waits = ahead.is_busy or one.event_id != first.event_id
-            is_overtaken = ahead.is_late or not marks.are_kept_by(one)
-            one = one._replace(state=State.WAITING if waits else State.PENDING, overtaken=is_overtaken)
-        placed.append(one)
+    for delivery in deliveries:
+        if delivery.lane is not None:
+            lane = delivery.webhook_id, delivery.lane
+            ahead, is_first = lanes_ahead[lane], delivery.event_id == firsts[lane].event_id
+            state = State.WAITING if ahead.is_busy or not is_first else State.PENDING
+            delivery = delivery._replace(state=state, overtaken=ahead.is_late or not marks.are_kept_by(delivery))
+        placed.append(delivery)
     return placed
 
 
-def _claimed(
+def _choose(
     deliveries: Sequence[NewDelivery], webhooks: Mapping[int, Webhook], large: Mapping[int, int], worker: WorkerClaims
 ) -> set[uuid.UUID]:
     """The deliveries that this worker sends at once: as many as it has capacity and room for. ``large`` has the sizes
     of large Events."""
-    ready = [one for one in deliveries if one.state == State.PENDING]
-    ids = {one.webhook_id for one in ready}
+    ready = [delivery for delivery in deliveries if delivery.state == State.PENDING]
+    ids = {delivery.webhook_id for delivery in ready}
     free = worker.capacity([pk for pk in ids if webhooks[pk].is_sendable], len(ids))
     chosen, room = set(), worker.large.room()
-    for one in ready:
-        if free.get(one.webhook_id, 0) <= 0:
-            continue
-        if one.event_id not in large or room.take(one.webhook_id, large[one.event_id]):
-            free[one.webhook_id] -= 1
-            chosen.add(one.id)
+    for delivery in ready:
+        webhook, size = delivery.webhook_id, large.get(delivery.event_id)
+        if free.get(webhook, 0) > 0 and (size is None or room.take(webhook, size)):
+            free[webhook] -= 1
+            chosen.add(delivery.id)
     return chosen

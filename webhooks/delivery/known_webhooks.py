@@ -65,29 +65,31 @@ _known = Known(None, 0.0, {})
 
 def webhooks_by_id(using: str, ids: Collection[int], keeps: bool = False) -> dict[int, Webhook]:
     """As ``Webhook.objects.in_bulk``. Do not change the instances: other batches have the same ones. With ``keeps``,
-    their rows stay until the end of the transaction, and those that another transaction has locked are left out: see
-    ``keep_locked``."""
+    their rows stay until the end of the transaction, and those that another transaction has locked are left out."""
     known = _known_by(connections[using].connection)
     asked = known.keys() & ids
     versions = dict(_versions.fetch(using, asked, keeps)) if asked else {}
-    found = {pk: known[pk][1] for pk, version in versions.items() if known[pk][0] == version}
-    if unknown := [pk for pk in ids if pk not in found]:
+    webhooks = {pk: known[pk][1] for pk, version in versions.items() if known[pk][0] == version}
+    if unknown := [pk for pk in ids if pk not in webhooks]:
         for *row, version in _rows.fetch(using, unknown, keeps):
             webhook = webhook_model().from_db(using, _columns(), row)
-            found[webhook.pk] = webhook
+            webhooks[webhook.pk] = webhook
             if version:
                 known[webhook.pk] = version, webhook
-    return found
+    return webhooks
 
 
-def keep_locked(using: str, ids: Collection[int]) -> tuple[dict[int, Webhook], set[int]]:
-    """The webhooks with these ids, as they are without the changes of transactions that have locked their rows. They
-    stay, too. Second, the ids of those that such a transaction may have deleted."""
-    if not ids or not is_postgresql(using):
-        return {}, set()
-    free = keep_webhooks(using, ids)
-    found = webhooks_by_id(using, ids)  # after the lock: a row that is here now, is here until it is free
-    return {pk: webhook for pk, webhook in found.items() if pk in free}, found.keys() - free
+def kept_webhooks(using: str, ids: Collection[int]) -> tuple[dict[int, Webhook], set[int]]:
+    """The webhooks with these ids, by id. Their rows stay until the end of the transaction. A row that another
+    transaction has locked is read without its changes. Second, the ids of those that it may have deleted."""
+    kept = webhooks_by_id(using, ids, keeps=True)
+    locked = [pk for pk in ids if pk not in kept]
+    if not locked or not is_postgresql(using):
+        return kept, set()
+    free = keep_webhooks(using, locked)
+    unchanged = webhooks_by_id(using, locked)  # after the lock: a row that is here now, is here until it is free
+    kept |= {pk: webhook for pk, webhook in unchanged.items() if pk in free}
+    return kept, unchanged.keys() - free
 
 
 def may_go_on(webhook: Webhook, current: Webhook | None) -> bool:

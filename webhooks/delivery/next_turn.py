@@ -116,6 +116,6 @@ def next_turn(state: WorkerState) -> tuple[Step, ...]:
             return (Step.SWEEP, Step.END)
 
 
-def skips_look(is_woken: bool, is_behind: bool, is_full_look_due: bool) -> bool:
-    """Whether a dispatch begins its transaction without a look, because there probably are new events."""
-    return is_woken or (is_behind and not is_full_look_due)
+def skips_scan(is_woken: bool, is_behind: bool, is_full_scan_due: bool) -> bool:
+    """Whether a dispatch begins its transaction without a scan, because there probably are new events."""
+    return is_woken or (is_behind and not is_full_scan_due)

@@ -58,13 +58,13 @@ def record(
     """
     using = Delivery.objects.db
     token = token if begin_transaction(using, token) else None
-    ordered = {one[0].row.lane for one in outcomes if one[0].row.in_lane} - {None}
-    locked_lanes = ordered - lanes.try_lock(using, ordered)
-    free = [one for one in outcomes if not one[0].row.in_lane or one[0].row.lane not in locked_lanes]
-    rows, busy = policy.lock_changing(_by_webhook(free))
-    can_record = {delivery.id for delivery, _ in free if delivery.webhook.pk not in busy}
-    kept = [one for one in outcomes if one[0].id not in can_record]
-    outcomes = [one for one in outcomes if one[0].id in can_record]
+    ordered = {delivery.row.lane for delivery, _ in outcomes if delivery.row.in_lane} - {None}
+    locked = ordered - lanes.try_lock(using, ordered)
+    held_up = {delivery.id for delivery, _ in outcomes if delivery.row.in_lane and delivery.row.lane in locked}
+    rows, busy = policy.lock_changing(_by_webhook(ended for ended in outcomes if ended[0].id not in held_up))
+    held_up |= {delivery.id for delivery, _ in outcomes if delivery.webhook.pk in busy}
+    kept = [ended for ended in outcomes if ended[0].id in held_up]
+    outcomes = [ended for ended in outcomes if ended[0].id not in held_up]
     transitions = [_transition(delivery, outcome) for delivery, outcome in outcomes]
     numbers = Delivery.objects.move_on(transitions, {delivery.token for delivery, _ in outcomes})
     mine = [(delivery, outcome) for delivery, outcome in outcomes if delivery.id in numbers]
@@ -72,7 +72,7 @@ def record(
     _insert_bodies(mine)
     given_up = {transition.id for transition in transitions if transition.state == State.FAILED}
     StatisticDelta.objects.insert(counting.count(mine, numbers, given_up))
-    _announce(using, mine, numbers, given_up, worker)
+    _call_hooks(using, mine, numbers, given_up, worker)
     # Before the promotion, which claims nothing of a webhook that stops here.
     stopped = policy.update_all(_by_webhook(mine), rows)
     ended = {transition.id for transition in transitions if transition.state != State.PENDING}
@@ -91,7 +91,7 @@ def _by_webhook(outcomes: Iterable[tuple[ClaimedDelivery, Outcome]]) -> dict[Web
     return by_webhook
 
 
-def _announce(
+def _call_hooks(
     using: str,
     outcomes: Sequence[tuple[ClaimedDelivery, Outcome]],
     numbers: Mapping[uuid.UUID, int],
@@ -99,12 +99,20 @@ def _announce(
     worker: str,
 ) -> None:
     def finished(chosen: Collection[uuid.UUID]) -> Iterator[hooks.FinishedAttempt]:
-        for delivery, one in outcomes:
+        for delivery, outcome in outcomes:
             if delivery.id in chosen:
-                of_webhook = delivery.message_id, delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
-                number, started_at, duration = numbers[delivery.id], one.started_at, one.duration_ms
                 yield hooks.FinishedAttempt(
-                    *of_webhook, number, started_at, duration, one.status, one.kind, one.reason, worker
+                    delivery_id=delivery.message_id,
+                    event_id=delivery.row.event_id,
+                    webhook_id=delivery.webhook.pk,
+                    webhook_name=delivery.webhook.name,
+                    number=numbers[delivery.id],
+                    started_at=outcome.started_at,
+                    duration_ms=outcome.duration_ms,
+                    status=outcome.status,
+                    error_kind=outcome.kind,
+                    reason=outcome.reason,
+                    worker=worker,
                 )
 
     hooks.announce("attempt_finished", using, lambda: finished(numbers))

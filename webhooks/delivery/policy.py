@@ -164,8 +164,8 @@ def lock_changing(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> Lockable:
 
     The webhooks may be some moments old. The success of a healthy one needs no lock: a later one is noted.
     """
-    failing = {webhook.pk for webhook, found in outcomes.items() if not all(outcome.succeeded for outcome in found)}
-    succeeding = {webhook.pk for webhook, found in outcomes.items() if _may_change(webhook, found)} - failing
+    failing = {webhook.pk for webhook, ended in outcomes.items() if not all(outcome.succeeded for outcome in ended)}
+    succeeding = {webhook.pk for webhook in outcomes if _may_change(webhook)} - failing
     if not (failing or succeeding):
         return Lockable({}, set())
     using = webhook_model().objects.db
@@ -177,8 +177,8 @@ def lock_changing(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> Lockable:
     if not is_postgresql(using):  # it has one writer
         return Lockable({webhook.pk: webhook for webhook in lock.rows}, set())
     needed = webhook_model().objects.filter(Q(pk__in=failing) | Q(pk__in=succeeding, failures_in_a_row__gt=0))
-    found, there = fetch_each(using, lock.statement, as_sql(needed.order_by().values_list("pk")))
-    locked = {webhook.pk: webhook for webhook in lock.objects(found)}
+    rows, there = fetch_each(using, lock.statement, as_sql(needed.order_by().values_list("pk")))
+    locked = {webhook.pk: webhook for webhook in lock.objects(rows)}
     return Lockable(locked, {pk for (pk,) in there} - locked.keys())
 
 
@@ -188,14 +188,13 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]], rows: Mapping[int,
     ``rows`` are the locked ones, see ``lock_changing``. Returns the ids of webhooks that get nothing now.
     """
     rows = lock_changing(outcomes).locked if rows is None else rows
-    succeeded = {webhook.pk for webhook, found in outcomes.items() if is_healthy(found)}
-    failed = {webhook.pk: found for webhook, found in outcomes.items() if not is_healthy(found)}
-    if recovered := succeeded & rows.keys():
+    failed = {webhook.pk: ended for webhook, ended in outcomes.items() if not is_healthy(ended)}
+    if recovered := {webhook.pk for webhook in outcomes if webhook.pk not in failed} & rows.keys():
         webhook_model().objects.filter(pk__in=recovered).record_success()
         if resumed := [pk for pk in recovered if rows[pk].probe_at and _is_started(rows[pk])]:
             QueuedDelivery.objects.hasten_heads(resumed)
-            _announce_resumed(*(rows[pk] for pk in resumed))
-    return {pk for pk, found in failed.items() if not _record_failures(rows.get(pk), found)}
+            _note_resumed(*(rows[pk] for pk in resumed))
+    return {pk for pk, ended in failed.items() if not _record_failures(rows.get(pk), ended)}
 
 
 def _is_started(webhook: Webhook) -> bool:
@@ -203,13 +202,13 @@ def _is_started(webhook: Webhook) -> bool:
     return webhook.enabled and webhook.paused_at is None
 
 
-def _may_change(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
+def _may_change(webhook: Webhook) -> bool:
     """Whether a success may change the row, by this worker's clock, which may be wrong."""
     age = (timezone.now() - webhook.last_success_at).total_seconds() if webhook.last_success_at else -1
     failed_at, succeeded_at = webhook.last_failure_at, webhook.last_success_at
     has_failed_since = failed_at is not None and succeeded_at is not None and failed_at >= succeeded_at
     is_noted = 0 <= age < SUCCESS_NOTED_EVERY and not has_failed_since
-    return bool(webhook.failures_in_a_row) or not is_noted or not all(outcome.succeeded for outcome in outcomes)
+    return bool(webhook.failures_in_a_row) or not is_noted
 
 
 def _record_failures(webhook: Any, outcomes: Sequence[Outcome]) -> bool:
@@ -241,24 +240,24 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
     if health.disabled_reason:
         reason = health.disabled_reason
         logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, reason, extra=_about(webhook))
-        _announce("webhook_disabled", webhook)
+        _call_hooks("webhook_disabled", webhook)
     elif health.probe_at and not webhook.probe_at:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary, extra=_about(webhook))
-        _announce("webhook_paused", webhook)
+        _call_hooks("webhook_paused", webhook)
     elif webhook.probe_at and not health.probe_at and _is_started(webhook):
-        _announce_resumed(webhook)
+        _note_resumed(webhook)
 
 
 def _about(webhook: Webhook) -> dict[str, Any]:
     return about(webhook=webhook, kind=webhook.error_kind)
 
 
-def _announce_resumed(*webhooks: Webhook) -> None:
+def _note_resumed(*webhooks: Webhook) -> None:
     for webhook in webhooks:
         logger.warning("Webhook %s gets its deliveries again: its receiver works", webhook, extra=_about(webhook))
-    _announce("webhook_resumed", *webhooks)
+    _call_hooks("webhook_resumed", *webhooks)
 
 
-def _announce(name: str, *webhooks: Webhook) -> None:
+def _call_hooks(name: str, *webhooks: Webhook) -> None:
     """Call the hooks of this name for webhooks that this worker has changed."""
     hooks.announce(name, webhook_model().objects.db, lambda: [webhook.as_changed() for webhook in webhooks])

@@ -97,7 +97,7 @@ def _expired_succeeded(days: float, floors: ScanFloors, most: int) -> tuple[list
     sweep, _ = Sweep.get_or_begin()
     now = timezone.now().timestamp()
     goes_on = sweep.next_succeeded is not None and 0 <= now - sweep.succeeded_began < AGAIN_AFTER
-    with floors.look() as known:
+    with floors.scan() as known:
         starts = [*([known[0]] if known else []), *([sweep.next_succeeded] if goes_on else [])]
         rows = _expired_by_id(days)
         if starts:

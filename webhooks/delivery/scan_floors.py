@@ -1,7 +1,7 @@
 """Where a worker begins to look through an index, so that it need not pass the dead entries at the low end.
 
 A worker takes its work from the low end of an index. While a transaction with an older snapshot is open, such as a
-report or a backup, PostgreSQL keeps the entries of all work since. Each look would pass them.
+report or a backup, PostgreSQL keeps the entries of all work since. Each scan would pass them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-# A look without floors follows when so many times its cost has passed: always if it is cheap. At the latest after
+# A scan without floors follows when so many times its cost has passed: always if it is cheap. At the latest after
 # ``LONGEST`` seconds: its cost may have been a wait for a lost connection.
 COST_FACTOR = 100
 LONGEST = 60.0
 
-# ScanFloors are at least this many seconds old. So a look finds entries of short transactions that commit late.
+# ScanFloors are at least this many seconds old. So a scan finds entries of short transactions that commit late.
 LAG = 2.0
 
 
 class ScanFloors:
-    """The lowest entries that looks found a moment ago, by key. A look without floors finds later additions below."""
+    """The lowest entries that scans met a moment ago, by key. A scan without floors finds later additions below."""
 
     def __init__(self) -> None:
         self._floors: dict[int, Any] = {}
@@ -37,13 +37,13 @@ class ScanFloors:
         return self._floors
 
     @property
-    def is_full_look_due(self) -> bool:
-        """Whether it is time for a look at everything."""
+    def is_full_scan_due(self) -> bool:
+        """Whether it is time to scan everything."""
         return time.monotonic() >= self._next_full
 
     @contextmanager
-    def look(self) -> Iterator[Mapping[int, Any]]:
-        """The floors of this look: none, if it is time for a look at everything."""
+    def scan(self) -> Iterator[Mapping[int, Any]]:
+        """The floors of this scan: none, if it is time to scan everything."""
         began = time.monotonic()
         is_full = began >= self._next_full
         try:
@@ -55,15 +55,15 @@ class ScanFloors:
 
     def lowest(self, rows: QuerySet[Any], most: int) -> list[Any]:
         """The lowest primary keys of rows, up to ``most``, in order."""
-        with self.look() as known:
+        with self.scan() as known:
             from_floor = rows.filter(pk__gte=known[0]) if known else rows
-            found = list(from_floor.order_by("pk").values_list("pk", flat=True)[:most])
-        if found:
-            self.note(0, found[0])
-        return found
+            lowest = list(from_floor.order_by("pk").values_list("pk", flat=True)[:most])
+        if lowest:
+            self.note(0, lowest[0])
+        return lowest
 
     def note(self, key: int, lowest: Any) -> None:
-        """Note the lowest entry that a look has found. It becomes the floor after ``LAG``."""
+        """Note the lowest entry that a scan has met. It becomes the floor after ``LAG``."""
         now = time.monotonic()
         coming, since = self._coming.get(key, (lowest, now))
         coming = min(coming, lowest)

@@ -79,7 +79,7 @@ class Sweeper:
         self._due = deque[Step]()
         self._unfinished: list[Step] = []
         # ``elapsed`` is small on a machine that just started.
-        self._swept = self._swept_all = self._purged = self._looked = -math.inf
+        self._swept = self._swept_all = self._purged = self._checked_problems = -math.inf
         self._purge_cost = 0.0  # seconds
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = ScanFloors(), ScanFloors(), ScanFloors(), ScanFloors()
@@ -100,9 +100,9 @@ class Sweeper:
 
     def _begin(self, now: float) -> None:
         self._swept = self._purged = now
-        if now - self._looked >= SWEEP_ALL_EVERY:  # although another worker may sweep: one looks until it ends
-            self._looked = now
-            look_for_problems()
+        if now - self._checked_problems >= SWEEP_ALL_EVERY:  # although another worker may sweep
+            self._checked_problems = now
+            check_problems()
         if not Sweep.begin(conf.sweep_interval):
             return
         if now - self._swept_all < SWEEP_ALL_EVERY:
@@ -121,7 +121,7 @@ class Sweeper:
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
-        look_for_problems()
+        check_problems()
         return sum(step() for step in self._all_steps())
 
     def go_on(self, pieces: int = 1) -> int:
@@ -132,11 +132,8 @@ class Sweeper:
             count += sum(map(self._run_old, left))
         return count
 
-    def sweep_urgent(self) -> int:
-        """Run the steps that deliveries or pages wait for."""
-        return sum(step() for step in self._urgent_steps())
-
     def _urgent_steps(self) -> list[Step]:
+        """The steps that deliveries or pages wait for."""
         steps: list[Step] = [unblock_lanes, partial(rollup.add_up, MOST, self._skips, self._deltas)]
         large: list[Step] = [expire_leases, search_claims, hasten_heads]
         return [*(partial(self._run_old, step) for step in large), *(partial(self._run, step) for step in steps)]
@@ -186,7 +183,7 @@ class Sweeper:
         return 0
 
 
-def look_for_problems() -> None:
+def check_problems() -> None:
     """Have the thread for hooks look, if a hook wants to know of problems."""
     if any(map(hooks.listed, hooks.OF_PROBLEMS)):
         hooks.call_in_background([("look for problems", partial(problems_due.send, Sweeper))])
@@ -195,7 +192,7 @@ def look_for_problems() -> None:
 def describe_step(step: Step) -> str:
     """The name of a step in words, such as “purge ended failed”."""
     work: Any = step.func if isinstance(step, partial) else step
-    states = [one for one in getattr(step, "args", ()) if isinstance(one, State)]
+    states = [given for given in getattr(step, "args", ()) if isinstance(given, State)]
     return " ".join([work.__name__.replace("_", " "), *states])
 
 
@@ -242,7 +239,7 @@ def expire_leases() -> int:
     if newest is None or oldest is None:
         return _take_back(queue, ended)
     count = _take_back(queue.filter(pk__gt=newest), ended) + _take_back(queue.filter(pk__lt=oldest), ended)
-    left = {token.hex: one for token, one in ended.items()}
+    left = {token.hex: lease for token, lease in ended.items()}
     Sweep.objects.filter(pk=1).update(ended_leases=sweep.ended_leases | left)
     return count
 
@@ -258,8 +255,11 @@ def search_claims() -> int:
     following = _first_after(part.order_by("-pk"))
     count = _take_back(part.filter(pk__gt=following) if following else part, ended)
     searched_to = (following or NEWEST).hex
-    ended = {token: one._replace(is_around=one.is_around or following is None) for token, one in ended.items()}
-    left = {token.hex: one for token, one in ended.items() if not (one.is_around and searched_to <= one.searched_from)}
+    left = {}
+    for token, lease in ended.items():
+        lease = lease._replace(is_around=lease.is_around or following is None)
+        if not lease.is_around or searched_to > lease.searched_from:
+            left[token.hex] = lease
     Sweep.objects.filter(pk=1).update(ended_leases=left, next_claim=following if left else None)
     return More(count) if left else count
 
@@ -284,7 +284,7 @@ def _take_back(rows: QueuedDeliveryQuerySet, ended: Mapping[uuid.UUID, EndedLeas
         at = datetime.fromtimestamp(ended[token].ended, UTC)
         outcome = Outcome(at, 0, reason=kind.english, kind=kind)
         row = ClaimedRow(*columns)._replace(failures=_worker_ended_in_a_row(columns[0]))
-        outcomes += [(one, outcome) for one in load_claimed([row], token, bodies_by_webhook)]
+        outcomes += [(delivery, outcome) for delivery in load_claimed([row], token, bodies_by_webhook)]
         extra = about(delivery=row.id, event=row.event_id, kind=kind)
         logger.error("Delivery %s failed: %s", columns[0], kind.english, extra=extra)
     if outcomes:
@@ -348,7 +348,7 @@ class LaneCheck:
             first = begin.next_lane if pk == begin.next_webhook else lanes.SMALLEST
             seen, headless = lanes.headless_lanes(using, pk, first, left)
             free = lanes.try_lock(using, headless)
-            promoted += lanes.repair(using, [Place(pk, one, 0) for one in free])
+            promoted += lanes.repair(using, [Place(pk, lane, 0) for lane in free])
             left -= max(1, len(seen))  # to look at a webhook without lanes is a query, too
             if left <= 0:
                 after = (pk, seen[-1] + 1) if seen and seen[-1] < lanes.LARGEST else (pk + 1, lanes.SMALLEST)

@@ -19,7 +19,7 @@ from django.db import DataError
 from webhooks import hooks
 from webhooks.delivery.claims import ClaimedDelivery, WorkerClaims
 from webhooks.delivery.dispatch import Beyond, dispatch
-from webhooks.delivery.next_turn import Aim, Step, WorkerState, next_turn, skips_look
+from webhooks.delivery.next_turn import Aim, Step, WorkerState, next_turn, skips_scan
 from webhooks.delivery.outcomes import Recorded, record
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.scan_floors import ScanFloors
@@ -90,7 +90,7 @@ class DeliveryRunner:
         self._kept_wait = self._kept_until = 0.0
         self.attempted = 0
         """The attempts that it has recorded."""
-        self._stopping = self._is_hurried = self._found_nothing = self._is_behind = False
+        self._stopping = self._is_hurried = self._was_idle = self._is_behind = False
         self._is_woken = self._expects_new = False
         self._recorded = time.monotonic()
         self._done = self._ended = 0
@@ -104,7 +104,7 @@ class DeliveryRunner:
     @property
     def is_idle(self) -> bool:
         """Whether the last ``run`` ended because there was nothing to do, and no request is in flight."""
-        return self._found_nothing and not self.is_busy
+        return self._was_idle and not self.is_busy
 
     def has_more(self) -> bool:
         """Whether something is due now that this worker can send."""
@@ -123,8 +123,8 @@ class DeliveryRunner:
     @property
     def faults(self) -> list[Fault]:
         """The faults of our own that this worker meets now."""
-        found = [self._breaker.fault] if self._breaker.fault else []
-        return found + self._avoided.faults
+        shared = [self._breaker.fault] if self._breaker.fault else []
+        return shared + self._avoided.faults
 
     def run(self, seconds: float, wait: bool = True, is_woken: bool = False) -> None:
         """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
@@ -133,13 +133,13 @@ class DeliveryRunner:
         probably is a new event. Raises django.db.Error if the database is away; call it again later.
         """
         deadline = time.monotonic() + seconds
-        self._is_woken, self._expects_new = is_woken, is_woken or self._found_nothing
-        self._found_nothing, self._ended = False, 0
+        self._is_woken, self._expects_new = is_woken, is_woken or self._was_idle
+        self._was_idle, self._ended = False, 0
         with self._sender.core:
-            while not self._stopping and not self._found_nothing and time.monotonic() < deadline:
+            while not self._stopping and not self._was_idle and time.monotonic() < deadline:
                 has_worked = self._take_turn(Aim.WORK, wait)
                 self._sender.core.note(is_busy=has_worked)
-                self._found_nothing = not has_worked and not (wait and (self.is_busy or self.faults))
+                self._was_idle = not has_worked and not (wait and (self.is_busy or self.faults))
 
     def _take_turn(self, aim: Aim, wait: bool = True) -> bool:
         """Take the steps of a turn, see ``next_turn``. Returns whether there was something to do.
@@ -287,7 +287,7 @@ class DeliveryRunner:
         return len(ended)
 
     def _dispatch(self) -> int:
-        skips = skips_look(self._is_woken, self._is_behind, self._floors.is_full_look_due)
+        skips = skips_scan(self._is_woken, self._is_behind, self._floors.is_full_scan_due)
         self._is_woken = self._expects_new = False
         most = self._claims.events_at_once
         new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips, self._beyond)
@@ -311,7 +311,7 @@ class DeliveryRunner:
                 self._avoided.discard(delivery.webhook)
                 self._outcomes.append((delivery, outcome))
         if is_avoiding:
-            self._claims.hand_back_waiting(lambda one: one.webhook.pk in self._avoided)
+            self._claims.hand_back_waiting(lambda delivery: delivery.webhook.pk in self._avoided)
         self._claims.hand_back(handed_back)
         self._claims.hand_back(postponed, LOOKED_UP_AGAIN_AFTER)
         if (fault := self._breaker.fault) and fault != before:
