@@ -263,7 +263,7 @@ class WorkerClaims:
         there is no room for them: other workers may have some."""
         if not rows:
             return
-        events = read_events(rows) if events is None else events
+        events = read_events({row.event_id for row in rows}) if events is None else events
         if large := sizes_of_large(events):
             rows, left = self.large.choose(rows, large)
             if left:
@@ -332,25 +332,19 @@ def load_claimed(
 ) -> list[ClaimedDelivery]:
     """Load claimed rows with their events and webhooks, unless these are given. Leaves out rows that were deleted a
     moment ago."""
-    using = Delivery.objects.db
+    wanted = {row.event_id for row in rows}
     if events is None:
-        events = read_events(rows)
-    by_id = {event.pk: event for event in events}
+        events = read_events(wanted)
     if webhooks is None:
-        webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
-    of_event: dict[int, Callable[[int], Any]] = {}
-    loaded = []
-    for row in rows:
-        event, webhook = by_id.get(row.event_id), webhooks.get(row.webhook_id)
-        if event is None or webhook is None:
-            continue
-        if event.pk not in of_event:
-            of_event[event.pk] = make_bodies(event)
-        bodies = of_event[event.pk](webhook.pk)
-        loaded.append(ClaimedDelivery(row, token, webhook, bodies, str(row.id)))
-    return loaded
+        webhooks = webhooks_by_id(Delivery.objects.db, {row.webhook_id for row in rows})
+    makers = {event.pk: make_bodies(event) for event in events if event.pk in wanted}
+    return [
+        ClaimedDelivery(row, token, webhooks[row.webhook_id], makers[row.event_id](row.webhook_id), str(row.id))
+        for row in rows
+        if row.event_id in makers and row.webhook_id in webhooks
+    ]
 
 
-def read_events(rows: Iterable[ClaimedRow]) -> list[Any]:
-    """The events of claimed rows, without the texts of large ones."""
-    return list(map(SentEvent._make, _events_to_send.fetch(Delivery.objects.db, {row.event_id for row in rows})))
+def read_events(ids: Collection[int]) -> list[Any]:
+    """The events with these ids, without the texts of large ones."""
+    return list(map(SentEvent._make, _events_to_send.fetch(Event.objects.db, ids)))

@@ -101,19 +101,10 @@ def _call_hooks(
     def finished(chosen: Collection[uuid.UUID]) -> Iterator[hooks.FinishedAttempt]:
         for delivery, outcome in outcomes:
             if delivery.id in chosen:
-                yield hooks.FinishedAttempt(
-                    delivery_id=delivery.message_id,
-                    event_id=delivery.row.event_id,
-                    webhook_id=delivery.webhook.pk,
-                    webhook_name=delivery.webhook.name,
-                    number=numbers[delivery.id],
-                    started_at=outcome.started_at,
-                    duration_ms=outcome.duration_ms,
-                    status=outcome.status,
-                    error_kind=outcome.kind,
-                    reason=outcome.reason,
-                    worker=worker,
-                )
+                of_delivery = delivery.message_id, delivery.row.event_id, delivery.webhook.pk, delivery.webhook.name
+                attempt = numbers[delivery.id], outcome.started_at, outcome.duration_ms
+                answer = outcome.status, outcome.kind, outcome.reason
+                yield hooks.FinishedAttempt(*of_delivery, *attempt, *answer, worker)
 
     hooks.announce("attempt_finished", using, lambda: finished(numbers))
     hooks.announce("delivery_failed", using, lambda: finished(given_up))

@@ -32,7 +32,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from webhooks import hooks
@@ -126,28 +126,26 @@ def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -
 def begin_probe(webhook_id: int) -> bool:
     """Whether this worker may send the one delivery that probes a paused webhook. If another session has locked its
     row, such as an open transaction of an admin, that can wait, and the worker cannot."""
-
-    def begin() -> int:
-        due = webhook_model().objects.probed().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
-        locked = list(due.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-        begun = webhook_model().objects.filter(pk__in=locked)
-        return int(begun.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1))
-
-    return bool(in_worker_transaction(webhook_model().objects.db, begin))
+    due = webhook_model().objects.probed().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
+    return _update_free(due, probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1) > 0
 
 
 def cancel_probes(webhook_ids: Collection[int]) -> None:
-    """Undo ``begin_probe`` for webhooks without a delivery that could be claimed."""
+    """Undo ``begin_probe`` for webhooks without a delivery that could be claimed. One that another session has locked
+    gets its next probe after ``PROBE_SECONDS``."""
     if webhook_ids:
         begun = webhook_model().objects.probed().filter(pk__in=webhook_ids, probes__gt=0)
-        cancelled = {"probe_at": DatabaseNow(), "probes": F("probes") - 1}
+        _update_free(begun, probe_at=DatabaseNow(), probes=F("probes") - 1)
 
-        def cancel() -> None:
-            # One that is locked gets its next probe after ``PROBE_SECONDS``.
-            free = list(begun.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
-            webhook_model().objects.filter(pk__in=free).update(**cancelled)
 
-        in_worker_transaction(webhook_model().objects.db, cancel)
+def _update_free(webhooks: QuerySet[Any], **columns: Any) -> int:
+    """Update these webhooks, but for those that another session has locked. Returns how many."""
+
+    def update() -> int:
+        free = list(webhooks.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True))
+        return int(webhook_model().objects.filter(pk__in=free).update(**columns))
+
+    return in_worker_transaction(webhook_model().objects.db, update)
 
 
 class Lockable(NamedTuple):

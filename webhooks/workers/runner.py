@@ -187,15 +187,11 @@ class DeliveryRunner:
 
     def _take(self, step: Step) -> None:
         match step:
-            case Step.CLAIM:
-                self._done += self._claims.claim_due()
-            case Step.CLAIM_IDLE:
-                self._done += self._claims.claim_due(only_idle=True)
+            case Step.CLAIM | Step.CLAIM_IDLE | Step.CLAIM_EARLY:
+                self._done += self._claims.claim_due(step is Step.CLAIM_IDLE, step is Step.CLAIM_EARLY)
             case Step.CLAIM_ONE:
                 self._breaker.begin_probe(elapsed())
                 self._done += self._claims.claim_one()
-            case Step.CLAIM_EARLY:
-                self._done += self._claims.claim_due(takes_early=True)
             case Step.STEP_RUN | Step.STEP_UNSENT_RUN:
                 self._done += self._runs.step(may_send=step is Step.STEP_RUN)
             case Step.SEND_RUN:
