@@ -47,21 +47,12 @@ TABLE: list[tuple[dict[str, Any], str]] = [
     # A run beside live changes.
     (
         {"is_beside_live": True, "is_record_due": True},
-        "dispatch before claim, claim, dispatch, step run, dispatch before send, send run, wait, "
+        "dispatch first, claim, dispatch, step run, dispatch before send, send run, wait, "
         "dispatch before record, record and claim, sweep",
     ),
     (
-        {"is_beside_live": True, "has_room": False},
-        "dispatch before claim, step unsent run, dispatch before send, send run, wait, dispatch before record, sweep",
-    ),
-    (
-        {"is_beside_live": True, "expects_new": True, "has_dispatched": True},
-        "dispatch first, wait, dispatch before record, sweep",
-    ),
-    (
-        {"is_beside_live": True, "expects_new": True},
-        "dispatch first, dispatch before claim, claim, dispatch, step run, dispatch before send, send run, wait, "
-        "dispatch before record, sweep",
+        {"is_beside_live": True, "has_room": False, "has_dispatched": True, "expects_new": True},
+        "dispatch first, step unsent run, dispatch before send, send run, wait, dispatch before record, sweep",
     ),
     # The end of a slice, and while another job runs.
     ({"aim": Aim.FINISH}, "claim idle, wait"),

@@ -167,7 +167,7 @@ def test_a_worker_that_is_woken_or_found_nothing_sends_new_events_before_it_look
     steps = list[str]()
     claim_due = hung_runner._claims.claim_due
     monkeypatch.setattr(runner_module, "dispatch", lambda *args: steps.append("dispatch") or dispatch(*args))
-    monkeypatch.setattr(hung_runner._claims, "claim_due", lambda: steps.append("claim") or claim_due())
+    monkeypatch.setattr(hung_runner._claims, "claim_due", lambda *given: steps.append("claim") or claim_due(*given))
     good = make_webhook(Thing, url=inbox.url("ok"))
     make_event(good)
     hung_runner.run(60, wait=False, is_woken=is_woken)

@@ -26,7 +26,6 @@ class Step(Enum):
 
     BEGIN = auto()
     DISPATCH_FIRST = auto()
-    DISPATCH_BEFORE_CLAIM = auto()
     CLAIM = auto()
     CLAIM_ONE = auto()
     """To see whether a fault of our own is over."""
@@ -86,13 +85,11 @@ def next_turn(state: WorkerState) -> tuple[Step, ...]:
             return (Step.WAIT,)
         case Step.BEGIN if state.aim is Aim.FINISH:
             return (Step.WAIT,) if state.has_fault else (Step.CLAIM_IDLE, Step.WAIT)
-        case Step.BEGIN if state.expects_new:
+        case Step.BEGIN if state.expects_new or state.is_beside_live:
             return (Step.DISPATCH_FIRST,)
-        case Step.DISPATCH_FIRST if state.has_dispatched:
-            return (Step.WAIT,)  # it looks for other work while the receiver answers
-        case Step.BEGIN | Step.DISPATCH_FIRST if state.is_beside_live:
-            return (Step.DISPATCH_BEFORE_CLAIM,)
-        case Step.BEGIN | Step.DISPATCH_FIRST | Step.DISPATCH_BEFORE_CLAIM:
+        case Step.DISPATCH_FIRST if state.has_dispatched and not state.is_beside_live:
+            return (Step.WAIT,)  # other work comes in the next turn, while the receiver answers
+        case Step.BEGIN | Step.DISPATCH_FIRST:
             if not state.has_room:
                 return (Step.STEP_UNSENT_RUN,)
             if (state.is_behind and state.expects_nothing) or (state.has_fault and not state.may_probe):
