@@ -311,6 +311,18 @@ def test_only_the_probe_of_a_fault_opens_a_new_connection(database: str, inbox: 
         runner.close(grace=0)
 
 
+def test_a_worker_probes_a_fault_once_in_a_few_seconds(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with worker() as runner:
+        runner._breaker, probes = open_breaker(), list[bool]()
+        monkeypatch.setattr(runner._claims, "claim_one", lambda: probes.append(True) or 0)
+        runner.run(60, wait=False)
+        runner.run(60, wait=False)
+        assert probes == [True]
+        runner._breaker._next_probe = 0
+        runner.run(60, wait=False)
+        assert len(probes) == 2
+
+
 def test_a_name_that_does_not_exist_is_the_receivers_fault(strict: Any, inbox: Inbox) -> None:
     make_event(make_webhook(Thing, url=inbox.url().replace("127.0.0.1", "no-such.example")))
     with worker() as runner:

@@ -133,6 +133,15 @@ def test_a_worker_whose_requests_all_hang_waits_for_a_wake_up_and_for_nothing_el
     assert waits == [0]
 
 
+def test_a_worker_waits_a_moment_for_others_after_requests_have_ended(
+    hung_runner: DeliveryRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, ended = list[float](), iter([1, 0])
+    monkeypatch.setattr(hung_runner, "_wait", lambda seconds: waits.append(seconds) or next(ended))
+    hung_runner.run(60, wait=False)
+    assert waits == [0, runner_module.SHORT_WAIT]
+
+
 def test_a_worker_with_new_events_all_the_time_looks_for_due_deliveries_a_few_times_a_second(
     hung_runner: DeliveryRunner, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
