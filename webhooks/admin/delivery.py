@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks.admin.base import Act, ReadOnlyAdmin, column, object_url, show
-from webhooks.admin.run_start import question_page
+from webhooks.admin.run_start import start_page
 from webhooks.ground.text import as_key
 from webhooks.insight.paging import LongList, search_deliveries
 from webhooks.insight.wording import number
@@ -52,7 +52,7 @@ def _confirm(request: HttpRequest, kind: DeliveryKind, permitted: Any) -> HttpRe
         "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
         "list_url": request.get_full_path(),
     }
-    return question_page(request, kind, context)
+    return start_page(request, "start", context)
 
 
 @admin.register(Delivery)

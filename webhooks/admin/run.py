@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy
 
 from webhooks.admin.base import Act, ReadOnlyAdmin, column, page, show
-from webhooks.admin.run_start import start_view
+from webhooks.admin.run_start import START_PAGES
 from webhooks.insight.paging import LongList, list_runs
 from webhooks.models import Run, permissions
 from webhooks.operations import runs
@@ -54,7 +54,7 @@ class RunAdmin(ReadOnlyAdmin):
     @transaction.non_atomic_requests
     def start(self, request: HttpRequest) -> HttpResponse:
         """Show what a run would do, and begin it."""
-        return start_view(request)
+        return START_PAGES.of_list(request)
 
     # The list
 

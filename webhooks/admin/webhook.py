@@ -28,7 +28,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from webhooks.admin.base import Act, ActingAdmin, column, list_url, page_url, part, redirect_back, row_url, show
-from webhooks.admin.run_start import recover_view
+from webhooks.admin.run_start import START_PAGES
 from webhooks.ground.db.session import index_plans
 from webhooks.ground.registry import label_of
 from webhooks.ground.security import url_policy
@@ -353,7 +353,8 @@ class WebhookAdmin(ActingAdmin):
     @method_decorator(transaction.non_atomic_requests)
     def run_view(self, request: HttpRequest, object_id: str, kind: str) -> HttpResponse:
         """Choose the time of a recovery or backfill, see a preview, and begin it."""
-        return recover_view(request, self._get(request, object_id, self.has_view_permission), RUN_KINDS[kind])
+        webhook = self._get(request, object_id, self.has_view_permission)
+        return START_PAGES.of_webhook(request, webhook, RUN_KINDS[kind])
 
     # Deletion
 

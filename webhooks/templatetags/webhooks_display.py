@@ -243,12 +243,6 @@ def run_bar(run: Run) -> SafeString:
     return format_html('<progress class="wh-progress" max="100"{} aria-label="{}"></progress>', value, label)
 
 
-def run_begun(run: Run, address: str) -> SafeString:
-    """Says that a run has begun, with a link to its page at this address."""
-    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
-    return format_html(text, run.pk, runs.summary(run), address)
-
-
 @register.filter
 def object_name(event: Event | Skip) -> SafeString:
     """The event's object: its name, then its type and id. A ping has no object."""
