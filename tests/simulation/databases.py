@@ -15,7 +15,7 @@ from django.db.backends.signals import connection_created
 
 from tests.simulation.clocks import Clocks
 from tests.simulation.world import Process, Task, World
-from webhooks.delivery import claims, dispatch, known_webhooks
+from webhooks.delivery import claims, dispatch, known_webhooks, large_events
 
 # What a process keeps in memory between transactions: variables of modules, as they are when a process begins.
 MEMORY: list[tuple[Any, str]] = [
@@ -24,7 +24,7 @@ MEMORY: list[tuple[Any, str]] = [
     (importlib.import_module("webhooks.capture.subscriptions"), "_paused_until"),
     (importlib.import_module("webhooks.capture.events"), "_missed"),
     (importlib.import_module("webhooks.capture.transaction"), "_local"),
-    *((query, "_built") for query in (claims._events_to_send, claims._texts, dispatch._events_to_dispatch)),
+    *((query, "_built") for query in (claims._events_to_send, large_events._texts, dispatch._events_to_dispatch)),
     *((query, "_built") for query in (known_webhooks._rows, known_webhooks._versions)),
 ]
 

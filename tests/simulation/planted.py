@@ -44,8 +44,8 @@ DEFECTS = [
     Defect("a sender ignores that its leases are over", "webhooks.workers.sender",
            "elif elapsed() < self.send_until:  # composing", "elif True:  # composing"),
     Defect("a failed claim keeps its token", "webhooks.delivery.claims",
-           "        except BaseException:\n            self._token = None\n            raise\n\n    def holds",
-           "        except BaseException:\n            raise\n\n    def holds"),
+           "        except BaseException:\n            self._token = None\n            raise\n",
+           "        except BaseException:\n            raise\n"),
     Defect("a claim does not ask for its lease", "webhooks.delivery.claims",
            "if may_claim else []", "if True else []"),
     Defect("claims in the middle of the queue are not taken back", "webhooks.delivery.sweep",
@@ -87,7 +87,7 @@ DEFECTS = [
            "self._is_again = self._passed is not None and self._began >= self._next_again", "self._is_again = False",
            POSTGRESQL),
     Defect("a dispatch makes two heads", "webhooks.delivery.dispatch",
-           "waits = ahead.is_busy or one.event_id != first.event_id", "waits = ahead.is_busy"),
+           "State.WAITING if ahead.is_busy or not is_first else", "State.WAITING if ahead.is_busy else"),
     Defect("a paused webhook goes on with what is promoted", "webhooks.models.lanes",
            "(SELECT enabled AND probe_at IS NULL AND paused_at IS NULL FROM", "(SELECT true FROM"),
     Defect("a failed head stays out of the queue for ever", "webhooks.models.queue",
@@ -100,7 +100,7 @@ DEFECTS = [
            "return 0"),
     Defect("a resume hastens all heads at once", "webhooks.models.queue",
            "free = MOST_HASTENED - count", "free = 10**6 - count"),
-    Defect("large events have no bound", "webhooks.delivery.claims",
+    Defect("large events have no bound", "webhooks.delivery.large_events",
            "if not self._all or (fits and", "if True or (fits and"),
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from tests.simulation.story import ADMIN, BYSTANDER, OBJECTS, SUBJECT, UNORDERED
 from tests.simulation.world import Process, World
 from tests.testapp.models import Label
 from webhooks import hooks
-from webhooks.delivery import claims, retention, sweep
+from webhooks.delivery import large_events, retention, sweep
 from webhooks.delivery.runs import steps
 from webhooks.models import Webhook, event, queue
 from webhooks.workers import jobs, runner
@@ -43,9 +43,9 @@ SETTINGS: dict[str, Any] = {
 }
 CONSTANTS: list[tuple[Any, str, Any]] = [
     (event, "SMALL", 120),
-    (claims, "HELD_BYTES", 400),
-    (claims, "FIRST_READ", 100),
-    (claims, "READ_BYTES", 400),
+    (large_events, "HELD_BYTES", 400),
+    (large_events, "FIRST_READ", 100),
+    (large_events, "READ_BYTES", 400),
     (queue, "MOST_HASTENED", 2),
     (sweep, "MOST", 6),
     (sweep, "SEARCHED", 3),
