@@ -200,7 +200,7 @@ def test_emptied_neighbours_with_many_rows_left_become_one(webhook: Webhook, mon
     monkeypatch.setattr(partitions, "FOLDED", 0)
     divide(timezone.now() - timedelta(days=60), least=12)
     first, *_, last = read_partitions("default", DELIVERY)[:4]
-    insert_history(webhook, 400, moment(first.begin), 4 * PERIOD, outcome="failed")
+    insert_history(webhook, 400, moment(first.begin), moment(last.end) - moment(first.begin), outcome="failed")
     rows = set(Delivery.objects.values_list("pk", "event_id")), set(Attempt.objects.values_list("delivery", "number"))
     for _ in range(10):
         drop_old()
