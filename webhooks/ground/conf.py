@@ -120,7 +120,6 @@ optional_path: Rule = (
     'must be the path of a callable such as "project.audit.record", or ""',
     lambda value: value == "" or _is_dotted(value),
 )
-module_paths = _list_of('paths of modules such as "project.api.serializers"', _is_text)
 class_paths = _list_of('paths of classes such as "project.hooks.Tracing"', _is_dotted)
 names = _list_of("names", _is_text)
 emails = _list_of("e-mail addresses", _is_text)
@@ -207,7 +206,7 @@ class Settings:
     enabled = Setting[bool](False, flag)
     models = Setting[Sequence[str]]((), labels)
     """Labels of models to register: ``"dcim.site"``, or ``"dcim.*"`` for all that have a serializer."""
-    serializers = Setting[Sequence[str]]((), module_paths)
+    serializers = Setting[Sequence[str]]((), names)
     """Modules that have serializers of models of any app, by the names of the models: ``SiteSerializer``."""
     include_sensitive = Setting[Mapping[str, Sequence[str]]]({}, fields_of_models)
     """Fields to send although their names are sensitive, by the labels of their models."""

@@ -37,9 +37,7 @@ Statement = tuple[str, Sequence[Any]]
 def fetch_all(using: str, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run a statement and return its rows."""
     with connections[using].cursor() as cursor:
-        cursor.execute(statement, parameters)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
+        return _run(cursor, statement, parameters)
 
 
 def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> None:
@@ -51,17 +49,12 @@ def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str,
 def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]]:
     """Run statements in turn, in one round trip if the driver can send several at once. Returns the rows of each."""
     with connections[using].cursor() as cursor:
-        if sends_several(using, cursor.connection):
-            parameters = [value for _, values in statements for value in values]
-            cursor.execute("; ".join(statement for statement, _ in statements), parameters)
-            results = [rows_of(cursor)]
-            while cursor.nextset():
-                results.append(rows_of(cursor))
-        else:
-            results = []
-            for statement in statements:
-                cursor.execute(*statement)
-                results.append(rows_of(cursor))
+        if not sends_several(using, cursor.connection):
+            return [_run(cursor, *statement) for statement in statements]
+        parameters = [value for _, values in statements for value in values]
+        results = [_run(cursor, "; ".join(statement for statement, _ in statements), parameters)]
+        while cursor.nextset():
+            results.append(rows_of(cursor))
     return results
 
 
@@ -70,6 +63,11 @@ def sends_several(using: str, driver: Any) -> bool:
     unless it may prepare them."""
     is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
     return getattr(driver, "prepare_threshold", 0) is None and not is_bound_by_server
+
+
+def _run(cursor: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    cursor.execute(statement, parameters)
+    return rows_of(cursor)
 
 
 def rows_of(cursor: Any) -> list[tuple[Any, ...]]:
