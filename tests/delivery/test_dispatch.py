@@ -308,7 +308,7 @@ def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(
 
 def backfill(webhook: Webhook, *events: Event) -> int:
     """Create the deliveries of events that a run has chosen some moments ago. Returns how many are new."""
-    return in_worker_transaction("default", lambda: insert_for(webhook, events, 0, None)[0])
+    return in_worker_transaction("default", lambda: insert_for(webhook, events))
 
 
 def test_a_backfill_that_meets_another_leaves_no_lane_without_a_head(webhook: Webhook) -> None:

@@ -24,35 +24,35 @@ def turn(**facts: Any) -> list[Step]:
 
 
 TABLE: list[tuple[dict[str, Any], str]] = [
-    ({}, "claim, dispatch, step run, send run, wait, sweep"),
-    ({"is_record_due": True}, "claim, dispatch, step run, send run, wait, record and claim, sweep"),
+    ({}, "claim, dispatch, step run, wait, sweep"),
+    ({"is_record_due": True}, "claim, dispatch, step run, wait, record and claim, sweep"),
     # New events first, and other work while the receiver answers.
     ({"expects_new": True, "has_dispatched": True}, "dispatch first, wait, sweep"),
-    ({"expects_new": True}, "dispatch first, claim, dispatch, step run, send run, wait, sweep"),
-    ({"has_dispatched": True}, "claim, dispatch, step run, send run, wait, sweep"),
+    ({"expects_new": True}, "dispatch first, claim, dispatch, step run, wait, sweep"),
+    ({"has_dispatched": True}, "claim, dispatch, step run, wait, sweep"),
     # Due deliveries, unless nothing was due a moment ago and there are new events all the time.
-    ({"is_behind": True, "expects_nothing": True}, "dispatch, step run, send run, wait, sweep"),
-    ({"is_behind": True}, "claim, dispatch, step run, send run, wait, sweep"),
-    ({"expects_nothing": True}, "claim, dispatch, step run, send run, wait, sweep"),
+    ({"is_behind": True, "expects_nothing": True}, "dispatch, step run, wait, sweep"),
+    ({"is_behind": True}, "claim, dispatch, step run, wait, sweep"),
+    ({"expects_nothing": True}, "claim, dispatch, step run, wait, sweep"),
     # A new delivery is a better probe than one before its time.
-    ({"has_early": True}, "claim, dispatch, claim early, step run, send run, wait, sweep"),
-    ({"has_early": True, "has_fault": True}, "dispatch, step unsent run, send run, wait, sweep"),
+    ({"has_early": True}, "claim, dispatch, claim early, step run, wait, sweep"),
+    ({"has_early": True, "has_fault": True}, "dispatch, step unsent run, wait, sweep"),
     # A sender with enough to send.
-    ({"has_room": False}, "step unsent run, send run, wait, sweep"),
-    ({"has_room": False, "has_early": True, "may_probe": True}, "step unsent run, send run, wait, sweep"),
+    ({"has_room": False}, "step unsent run, wait, sweep"),
+    ({"has_room": False, "has_early": True, "may_probe": True}, "step unsent run, wait, sweep"),
     # A fault of our own: one delivery at a time.
-    ({"has_fault": True}, "dispatch, step unsent run, send run, wait, sweep"),
-    ({"has_fault": True, "may_probe": True}, "claim one, dispatch, step unsent run, send run, wait, sweep"),
-    ({"has_fault": True, "is_record_due": True}, "dispatch, step unsent run, send run, wait, record, sweep"),
+    ({"has_fault": True}, "dispatch, step unsent run, wait, sweep"),
+    ({"has_fault": True, "may_probe": True}, "claim one, dispatch, step unsent run, wait, sweep"),
+    ({"has_fault": True, "is_record_due": True}, "dispatch, step unsent run, wait, record, sweep"),
     # A run beside live changes.
     (
         {"is_beside_live": True, "is_record_due": True},
-        "dispatch first, claim, dispatch, step run, dispatch before send, send run, wait, "
+        "dispatch first, claim, dispatch, step run, dispatch before wait, wait, "
         "dispatch before record, record and claim, sweep",
     ),
     (
         {"is_beside_live": True, "has_room": False, "has_dispatched": True, "expects_new": True},
-        "dispatch first, step unsent run, dispatch before send, send run, wait, dispatch before record, sweep",
+        "dispatch first, step unsent run, dispatch before wait, wait, dispatch before record, sweep",
     ),
     # The end of a slice, and while another job runs.
     ({"aim": Aim.FINISH}, "claim idle, wait"),

@@ -76,7 +76,7 @@ def test_a_delivery_that_another_session_holds_is_kept(webhook: Webhook, locked:
 def test_an_event_that_is_not_dispatched_outlives_the_delivery_of_a_backfill(webhook: Webhook) -> None:
     event, new = make_event(webhook), make_webhook(Thing)
     with transaction.atomic():
-        assert insert_for(new, [event], 0, None)[0] == 1
+        assert insert_for(new, [event]) == 1
     delete_webhooks(Webhook.objects.filter(pk=new.pk))
     dispatch()
     assert Delivery.objects.get().webhook == webhook

@@ -162,7 +162,7 @@ def test_a_success_at_once_is_kept_for_as_long_as_its_attempt_says() -> None:
 def test_retention_deletes_no_event_while_a_backfill_makes_deliveries() -> None:
     webhook, event = make_webhook(Thing), make_event(dispatched=True)
     with transaction.atomic():
-        assert insert_for(webhook, [event], 0, None)[0] == 1
+        assert insert_for(webhook, [event]) == 1
         deleted = Beside(
             lambda: in_worker_transaction("default", lambda: retention.purge(Delivery.objects.order_by(), 9))
         )
@@ -174,7 +174,7 @@ def test_retention_deletes_no_event_while_a_backfill_makes_deliveries() -> None:
 def test_a_backfill_makes_no_delivery_of_an_event_that_retention_has_deleted() -> None:
     webhook, event = make_webhook(Thing), make_event(dispatched=True)
     Event.objects.filter(pk=event.pk).delete()
-    assert in_worker_transaction("default", lambda: insert_for(webhook, [event], 0, None)[0]) == 0
+    assert in_worker_transaction("default", lambda: insert_for(webhook, [event])) == 0
     assert not Delivery.objects.exists()
 
 

@@ -20,7 +20,7 @@ from webhooks.ground.conf import conf
 from webhooks.ground.db import QueryByKeys, atomically, elapsed, fetch_all, fetch_each, to_utc
 from webhooks.ground.errors import is_statement_timeout
 from webhooks.models import lanes
-from webhooks.models.delivery import Delivery, NewDelivery
+from webhooks.models.delivery import Delivery, Handover, NewDelivery
 from webhooks.models.event import SENT_COLUMNS, Event, Undispatched
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Marks, Place, lane_of
@@ -235,11 +235,9 @@ def _new_delivery(event: Any, webhook: Webhook) -> NewDelivery:
     return NewDelivery(delivery_id(to_utc(event.timestamp), event.pk, webhook.pk), event.pk, webhook.pk, lane)
 
 
-def insert_for(
-    webhook: Webhook, events: Sequence[Event], free: int, token: uuid.UUID | None
-) -> tuple[int, list[ClaimedRow]]:
+def insert_for(webhook: Webhook, events: Sequence[Event], handover: Handover | None = None) -> int:
     """Create the deliveries of earlier events to one webhook, in a transaction of the caller. An event that has one
-    keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones.
+    keeps it. The ``handover`` claims new ones. Returns how many there are.
 
     Raises IsLocked rather than wait: roll back, and try again later."""
     using = Event.objects.db
@@ -249,7 +247,7 @@ def insert_for(
     if locked:
         raise IsLocked
     if not known:
-        return 0, []
+        return 0
     new = [_new_delivery(event, webhook) for event in events if event.pk in there]
     in_lanes = {delivery.lane for delivery in new} - {None}
     if in_lanes - lanes.try_lock(using, in_lanes):
@@ -265,9 +263,12 @@ def insert_for(
     marks = Marks.read(*(fetch_all(using, *statement) for statement in Marks.statements(using)))
     window = marks.window(min((delivery.event_id for delivery in new), default=0))
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values(), window), marks)
-    heads = [delivery for delivery in new if delivery.state == State.PENDING][: free if token else 0]
-    inserted, _ = Delivery.objects.insert(new, {delivery.id for delivery in heads}, token)
-    return len(inserted), [delivery.claimed_row for delivery in heads if delivery.id in inserted]
+    ready = (delivery for delivery in new if delivery.state == State.PENDING)
+    heads = {delivery.id for delivery in ready if handover and handover.take(delivery.claimed_row)}
+    inserted, _ = Delivery.objects.insert(new, heads, handover.token if handover else None)
+    if handover:
+        handover.rows = [row for row in handover.rows if row.id in inserted]
+    return len(inserted)
 
 
 def _placed(

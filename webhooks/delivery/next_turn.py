@@ -37,9 +37,7 @@ class Step(Enum):
     STEP_RUN = auto()
     STEP_UNSENT_RUN = auto()
     """A step of a run that sends nothing."""
-    DISPATCH_BEFORE_SEND = auto()
-    SEND_RUN = auto()
-    """Queue what the step of the run has claimed."""
+    DISPATCH_BEFORE_WAIT = auto()
     WAIT = auto()
     DISPATCH_BEFORE_RECORD = auto()
     RECORD = auto()
@@ -101,8 +99,7 @@ def next_turn(state: WorkerState) -> tuple[Step, ...]:
         case Step.DISPATCH:
             return (Step.CLAIM_EARLY, Step.STEP_RUN) if state.has_early else (Step.STEP_RUN,)
         case Step.STEP_RUN | Step.STEP_UNSENT_RUN:
-            sending = (Step.SEND_RUN, Step.WAIT)
-            return (Step.DISPATCH_BEFORE_SEND, *sending) if state.is_beside_live else sending
+            return (Step.DISPATCH_BEFORE_WAIT, Step.WAIT) if state.is_beside_live else (Step.WAIT,)
         case Step.WAIT if state.is_beside_live and state.aim is Aim.WORK:
             return (Step.DISPATCH_BEFORE_RECORD,)
         case _ if state.aim is not Aim.WORK:

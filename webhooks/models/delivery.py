@@ -6,6 +6,7 @@ import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -241,12 +242,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Put finished deliveries back into their lanes, including succeeded ones, with a new retry schedule."""
         return self._send_again(resend, requested_by)
 
-    def _send_again(self, change: Callable[..., Resent], requested_by: str) -> int:
+    def _send_again(self, change: Callable[..., int], requested_by: str) -> int:
         ids = list(self.values_list("pk", flat=True))
 
         def lock_and_change() -> int:
             lanes.lock_of(self.db, ids)
-            return change(self.db, ids, requested_by).changed
+            return change(self.db, ids, requested_by)
 
         return atomically(lock_and_change, self.db)
 
@@ -532,11 +533,24 @@ class Delivery(models.Model):
 # Sent again
 
 
-class Resent(NamedTuple):
-    """The number of deliveries to send again, and the ones that the worker has claimed."""
+@dataclass
+class Handover:
+    """What a worker claims at once of the deliveries that it puts into the queue."""
 
-    changed: int
-    claimed: list[ClaimedRow]
+    token: uuid.UUID
+    may_claim: bool = True
+    """Whether its lease goes on."""
+    free: Counter[int] = field(default_factory=Counter)
+    """How many more of each webhook it claims."""
+    rows: list[ClaimedRow] = field(default_factory=list)
+
+    def take(self, row: ClaimedRow) -> bool:
+        """Claim this one, if the worker still has capacity for it."""
+        if not self.may_claim or self.free[row.webhook_id] <= 0:
+            return False
+        self.free[row.webhook_id] -= 1
+        self.rows.append(row)
+        return True
 
 
 class Finished(NamedTuple):
@@ -549,13 +563,7 @@ class Finished(NamedTuple):
     attempts: int
 
 
-def retry(
-    using: str,
-    ids: Collection[uuid.UUID],
-    requested_by: str,
-    free: Mapping[int, int] | None = None,
-    token: uuid.UUID | None = None,
-) -> Resent:
+def retry(using: str, ids: Collection[uuid.UUID], requested_by: str, handover: Handover | None = None) -> int:
     """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
 
     Pending ones keep their place in the schedule. The rest as for ``resend``."""
@@ -563,8 +571,7 @@ def retry(
     forward = list(later.filter(state=State.PENDING).select_for_update(no_key=True).values_list(*FORWARD, named=True))
     if forward:
         _bring_forward(using, forward, requested_by)
-    resent = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
-    return Resent(len(forward) + resent.changed, resent.claimed)
+    return len(forward) + resend(using, ids, requested_by, handover, (State.FAILED, State.DISCARDED))
 
 
 FORWARD = ("delivery_id", "webhook_id", "lane", "event_id", "in_lane")
@@ -589,24 +596,19 @@ def resend(
     using: str,
     ids: Collection[uuid.UUID],
     requested_by: str,
-    free: Mapping[int, int] | None = None,
-    token: uuid.UUID | None = None,
+    handover: Handover | None = None,
     outcomes: Collection[str] = ENDED_STATES,
-) -> Resent:
+) -> int:
     """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
 
-    They go before later ones of their lanes that were not accepted yet, unless a worker holds one.
-
-    A worker claims heads with its ``token``, of each webhook up to the number in ``free``. Call it in a transaction
-    that has the locks of their lanes.
+    They go before later ones of their lanes that were not accepted yet, unless a worker holds one. The ``handover``
+    claims heads. Returns how many were put back. Call it in a transaction that has the locks of their lanes.
     """
     finished = _take_outcomes(using, ids, outcomes)
     firsts = lanes.firsts(finished).values()
     headless = lanes.step_back(using, firsts)
     is_ordered = lanes.ordered(using, firsts)  # the lanes of ordered webhooks, each with whether it is busy
     queued = list[dict[str, Any]]()
-    claimed = list[ClaimedRow]()
-    left = Counter(free)
     busy = {lane for lane, is_busy in is_ordered.items() if is_busy}
     for one in finished:
         lane = (one.webhook_id, one.lane) if one.lane is not None else None
@@ -614,18 +616,17 @@ def resend(
         state, claim = State.PENDING, None
         if lane in busy:
             state = State.WAITING
-        elif token and left[one.webhook_id] > 0:
-            left[one.webhook_id] -= 1
-            state, claim = State.SENDING, token.hex
+        elif handover:
             place = one.id, one.webhook_id, one.event_id, one.lane, in_lane
-            claimed.append(ClaimedRow(*place, requested_by=requested_by, attempts=one.attempts))
+            if handover.take(ClaimedRow(*place, requested_by=requested_by, attempts=one.attempts)):
+                state, claim = State.SENDING, handover.token.hex
         if in_lane and lane:
             busy.add(lane)
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
         queued.append(dict(zip(PUT_BACK, (*values, one.attempts, state == State.WAITING), strict=True)))
     QueuedDelivery.objects.db_manager(using).put_back(queued)
     lanes.repair(using, headless)
-    return Resent(len(finished), claimed)
+    return len(finished)
 
 
 def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[str]) -> list[Finished]:

@@ -53,6 +53,7 @@ from webhooks.ground.registry import label_of
 from webhooks.ground.registry.keys import with_pks
 from webhooks.ground.text import last_line
 from webhooks.models import Action, Delivery, Event, Run, Skip, Webhook, permissions
+from webhooks.models.delivery import Handover
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import select
 from webhooks.models.ids import first_at, first_id, position_of
@@ -151,19 +152,19 @@ class Backfill(ExaminedKind):
         judged = self._judge(webhook_of(run), self.rows(run), portion.keys, time_left)
         return portion.first(len(portion.keys) - judged.left)._replace(prepared=judged)
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+    def apply(self, run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft) -> Applied:
         [portion], receiver = portions, webhook_of(run)
         judged: Judged = portion.prepared
         try:
             wanted = _permitted(run, receiver, judged.wanted)
             _choose_serializer(receiver, wanted)
-            done, claimed = insert_for(receiver, wanted, portion.free, token)
+            done = insert_for(receiver, wanted, handover)
         except IsLocked:
             return Applied(left=len(portion.keys))
         if refused := [event for event in judged.wanted if event not in wanted]:
             judged.failed += len(refused)
             judged.problem = f"event {refused[-1].pk} ({refused[-1]}): {NOT_INCLUDED % self.permissions[0]}"
-        return Applied(done, judged.failed, judged.problem, claimed)
+        return Applied(done, judged.failed, judged.problem)
 
     def examine(self, webhook: Webhook, rows: Any, keys: Sequence[Key], found: Look, time_left: TimeLeft) -> int:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
@@ -210,7 +211,7 @@ def _permitted(run: Run, webhook: Webhook, events: Sequence[Event]) -> Sequence[
     if not run.is_restricted or permissions.may_all(user := user_of(run), "resend", Delivery):
         return events
     with transaction.atomic(Delivery.objects.db):
-        insert_for(webhook, events, 0, None)
+        insert_for(webhook, events)
         new = Delivery.objects.filter(webhook=webhook, event__in=events)
         permitted = set(permissions.allowed(user, "resend", new).values_list("event", flat=True))
         transaction.set_rollback(True, Delivery.objects.db)
@@ -308,7 +309,7 @@ class RecoverSkipped(ExaminedKind):
         found.first += [self.key_of(skip.pk) for skip in existing]
         return 0
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+    def apply(self, run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft) -> Applied:
         [portion], webhook, applied = portions, webhook_of(run), Applied()
         user = user_of(run) if run.is_restricted else None
         # Two skips may have the same position. So this takes the range, and not only the rows of the portion.

@@ -29,7 +29,7 @@ from webhooks.delivery.runs.kinds import (
 )
 from webhooks.ground.db import to_db_time
 from webhooks.models import Delivery, Event, Run, State, delivery
-from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.delivery import DeliveryQuerySet, Handover
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.models.filters import EACH, SUPERSEDED
 from webhooks.models.queue import ENDED_STATES
@@ -164,8 +164,8 @@ class Discard(DeliveryKind):
         return chosen.discard()
 
     @staticmethod
-    def change_locked(using: str, ids: Sequence[uuid.UUID], *others: Any, **options: Any) -> delivery.Resent:
-        return delivery.Resent(Delivery.objects.filter(pk__in=ids).discard(), [])
+    def change_locked(using: str, ids: Sequence[uuid.UUID], *others: Any) -> int:
+        return Delivery.objects.filter(pk__in=ids).discard()
 
 
 class ReplayFailed(Replay):
@@ -238,8 +238,8 @@ class Recover(RunKind):
         since = to_db_time(datetime.fromisoformat(run.filters["created_after"]))
         return [*deliveries, Event.objects.failed().filter(timestamp__gte=since)]
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        return self._part(portions[0].webhook).apply(run, portions, token, time_left)
+    def apply(self, run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft) -> Applied:
+        return self._part(portions[0].webhook).apply(run, portions, handover, time_left)
 
 
 RUN_KINDS: dict[str, RunKind] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from webhooks.ground.text import last_line
 from webhooks.ground.text.json_text import dumps
 from webhooks.insight import history
 from webhooks.models import Action, Event, Run, permissions
+from webhooks.models.delivery import Handover
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import EACH, few_failed, filters_of, without_options
 
@@ -243,7 +243,7 @@ class Replay(EventKind):
             found = permissions.allowed(user_of(run), "replay", found)  # type: ignore[assignment]
         return found
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+    def apply(self, run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft) -> Applied:
         [portion], applied = portions, Applied()
         rows = self.rows(run).filter(pk__in=[key.id for key in portion.keys]).order_by("pk")
         for event in self.in_time(rows, portion.keys, time_left, applied):

@@ -34,7 +34,7 @@ from webhooks.insight import history
 from webhooks.insight.wording import number
 from webhooks.models import Delivery, QueuedDelivery, Run, State, Webhook, lanes, permissions
 from webhooks.models.columns import USERNAME_LENGTH
-from webhooks.models.delivery import DeliveryQuerySet, Resent, superseded_column
+from webhooks.models.delivery import DeliveryQuerySet, Handover, superseded_column
 from webhooks.models.filters import SUPERSEDED, TIMES, are_queued, filters_of, select, without_options
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
 
@@ -93,7 +93,7 @@ class DeliveryKind(RunKind):
     """The ones of these deliveries that it can change."""
     change: ClassVar[staticmethod[[DeliveryQuerySet, str], int]]
     """Changes a few deliveries, as the user of this name asked. Returns how many it changed."""
-    change_locked: ClassVar[staticmethod[..., Resent]]
+    change_locked: ClassVar[staticmethod[[str, Sequence[uuid.UUID], str, Handover], int]]
     """Changes deliveries whose rows and lanes are locked. Called as ``models.delivery.resend``."""
 
     def button_in(self, state: str) -> str:
@@ -227,7 +227,7 @@ class DeliveryKind(RunKind):
 
     # A step of a run
 
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
+    def apply(self, run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft) -> Applied:
         using, ids = Delivery.objects.db, [key.id for portion in portions for key in portion.keys]
         # The rows were read some time ago, and a user may have decided since. With the locks of the lanes and of the
         # rows, no user can change them before the step does.
@@ -236,9 +236,7 @@ class DeliveryKind(RunKind):
         chosen = self._rows_of_run(run).filter(Among("id", ids, "uuid")).order_by()
         chosen = chosen.exclude(**{f"{self.decided_at}__gte": run.created})  # even if its state matches again
         ids = list(chosen.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
-        free = {portion.webhook: portion.free for portion in portions}
-        changed = self.change_locked(using, ids, run.requested_by, free, token)
-        return Applied(changed.changed, claimed=changed.claimed)
+        return Applied(self.change_locked(using, ids, run.requested_by, handover))
 
 
 def _first(rows: DeliveryQuerySet, limit: int) -> list[Key]:

@@ -194,8 +194,6 @@ class DeliveryRunner:
                 self._done += self._claims.claim_one()
             case Step.STEP_RUN | Step.STEP_UNSENT_RUN:
                 self._done += self._runs.step(may_send=step is Step.STEP_RUN)
-            case Step.SEND_RUN:
-                self._runs.send()
             case Step.RECORD | Step.RECORD_AND_CLAIM:
                 self._record(step is Step.RECORD_AND_CLAIM)
             case Step.SWEEP:

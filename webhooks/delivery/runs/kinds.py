@@ -21,9 +21,9 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.ground.db import elapsed
 from webhooks.ground.errors import is_statement_timeout
 from webhooks.models import Delivery, Event, Run, Webhook, permissions
+from webhooks.models.delivery import Handover
 from webhooks.models.event import EventQuerySet
 from webhooks.models.filters import TIMES, Filters, select
-from webhooks.models.queue import ClaimedRow
 from webhooks.models.run import run_kinds
 
 T = TypeVar("T")
@@ -50,15 +50,12 @@ class Key(NamedTuple):
 
 class Portion(NamedTuple):
     """The rows that a step takes of one webhook: ``keys`` are all rows with events after ``after`` and up to ``until``.
-    The worker has capacity to send ``free`` of them. ``prepared`` is what ``RunKind.prepare`` found out about them."""
+    ``prepared`` is what ``RunKind.prepare`` found out about them."""
 
     webhook: int
     after: int
     until: int
     keys: Sequence[Key]
-    free: int
-    reading: int = 0
-    """The reading of the run, see ``late.Late``."""
     prepared: Any = None
 
     def first(self, count: int) -> Portion:
@@ -78,7 +75,6 @@ class Applied:
     done: int = 0
     failed: int = 0
     problem: str = ""
-    claimed: list[ClaimedRow] = field(default_factory=list)
     left: int = 0
 
 
@@ -284,8 +280,8 @@ class RunKind(ABC):
         return portion
 
     @abstractmethod
-    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None, time_left: TimeLeft) -> Applied:
-        """Change these rows, if they still match. Claim of each webhook up to ``free`` rows with the ``token``.
+    def apply(self, run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft) -> Applied:
+        """Change these rows, if they still match. The ``handover`` claims what goes back into the queue.
 
         The rows are of one risky portion, or of any number of others. Looks at one risky row at least, and at more
         until the time is over."""

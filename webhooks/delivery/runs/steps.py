@@ -12,8 +12,7 @@ from __future__ import annotations
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from django.db import Error, OperationalError
@@ -36,19 +35,14 @@ from webhooks.delivery.runs.kinds import (
     kind_of,
 )
 from webhooks.delivery.runs.late import Late, is_waiting, ready
-from webhooks.delivery.runs.risky import (
-    LOSSES_ALLOWED,
-    Note,
-    counting_loss,
-    time_limit,
-)
+from webhooks.delivery.runs.risky import LOSSES_ALLOWED, Note, counting_loss, time_limit
 from webhooks.ground.conf import conf
 from webhooks.ground.db import DatabaseNow, atomically, elapsed, fetch_all, is_postgresql
 from webhooks.ground.errors import describe_error, get_logger, is_missing_table, reraise_job_timeout
 from webhooks.ground.text import clean
 from webhooks.models import Run, RunState, Webhook
-from webhooks.models.queue import ClaimedRow
-from webhooks.models.worker import begin_transaction, in_worker_transaction
+from webhooks.models.delivery import Handover
+from webhooks.models.worker import begin_transaction
 
 logger = get_logger(__name__)
 
@@ -93,15 +87,20 @@ run_ended = Signal()
 
 
 class Step(NamedTuple):
-    """What a step did.
+    """What a transaction of a step did.
 
     ``run`` is as it is now, or None if it was paused or cancelled, or another worker is in a step. ``taken`` is the
-    number of rows, or None if another worker has taken the step.
+    number of rows. The ``risky`` ones are noted, and not taken yet.
     """
 
-    run: Run | None
-    taken: int | None = 0
-    claimed: Sequence[ClaimedRow] = ()
+    run: Run | None = None
+    taken: int = 0
+    risky: Portion | None = None
+
+
+class ReadAlone(Exception):
+    """A step ends with the rows that it has read: the next one takes them. Or PostgreSQL has stopped the query, and the
+    next one looks at fewer events."""
 
 
 class Runs:
@@ -111,17 +110,15 @@ class Runs:
         self._worker = worker
         self._open: dict[int, Run] = {}
         """The running runs by id, as this worker last saw them."""
-        self._webhooks: dict[int, Webhook] = {}
-        """The webhooks of the last steps by id, read since the last look."""
         self._read: dict[tuple[int, int, int], list[Key]] = {}
         """Keys that were read ahead, by run, reading and webhook."""
+        self._webhooks: dict[int, Webhook] = {}
+        """The webhooks of the last steps by id, read since the last look."""
         self._pace = Pace()
         self._errors: dict[int, str] = {}
         """The errors of the database that the last steps met, by run."""
         self._approved: set[int] = set()
         """The runs with users who may still begin them, since the last look."""
-        self._claimed: tuple[Sequence[ClaimedRow], uuid.UUID, dict[int, Webhook]] | None = None
-        """What the last step has claimed, with the token and the webhooks."""
         self._recorded = 0
         """Events that the last step has recorded, and that this worker has not dispatched."""
         self._turn = 0
@@ -144,8 +141,8 @@ class Runs:
         return bool(self._open) and time.monotonic() < self._live_until
 
     def step(self, may_send: bool = True) -> int:
-        """Take one run forward. Returns how many rows it took. Call ``send`` next."""
-        self._claimed = None
+        """Take one run forward, but none whose rows are sent unless the worker ``may_send``. Returns how many rows it
+        took."""
         if time.monotonic() >= self._next_look:
             self._look()
         if not self._open:
@@ -160,10 +157,8 @@ class Runs:
                     approve(run)
                     self._approved.add(run.pk)
                 taken = self._take_step(run)
-                if taken is None:
-                    taken = self._take_step(self._open[run.pk])
                 self._errors.pop(run.pk, None)
-                return taken or 0
+                return taken
         except Exception as error:
             reraise_job_timeout(error)
             if isinstance(error, Error) and not self._is_met_again(run, error):
@@ -190,203 +185,175 @@ class Runs:
             return False
         return True
 
-    def send(self) -> None:
-        """Send what the last step has claimed. If the worker meets an error before, the lease of these rows ends."""
-        if self._claimed:
-            (rows, token, webhooks), self._claimed = self._claimed, None
-            self._worker.add(rows, token, webhooks)
-
     def _look(self) -> None:
         # Mostly there is none. The ORM's query takes a tenth of the processor time of an idle worker.
         is_any = fetch_all(Run.objects.db, "SELECT 1 FROM rq_webhooks_run WHERE state = 'running' LIMIT 1")
         due = list(Run.objects.due().order_by("pk")) if is_any else []
         self._open = {run.pk: run for run in map(ready, due) if run}
-        self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
+        self._read = {place: keys for place, keys in self._read.items() if place[0] in self._open}
         self._webhooks.clear()
         self._approved.clear()
         self._next_look = time.monotonic() + LOOK_EVERY
 
-    def _take_step(self, run: Run) -> int | None:
-        """Returns how many rows it took. None if another worker has taken the step: the next one may be free."""
-        kind = kind_of(run)
-        if run.total is None:
-            return self._count(run, kind)
-        cursors = {int(webhook): after for webhook, after in run.cursors.items()}
-        counts, receivers = self._choose(kind, list(cursors))
-        if cursors and not counts:
-            return 0
-        portions, began = list[Portion](), elapsed()
-        for webhook, count in counts.items():
-            portion = self._portion(run, kind, webhook, cursors[webhook], count, webhook in receivers)
-            if portion is None:
-                return 1
-            portions.append(portion)
-            if elapsed() - began > READ_SECONDS:
-                break
-        risky = [portion for portion in portions if portion.keys and kind.is_risky(portion.webhook)]
-        if risky and (len(risky) == len(portions) or self._turn % 2):
-            return self._take_risky_step(run, kind, risky[0], receivers)
-        portions = [portion for portion in portions if portion not in risky]
-        with self._worker.claiming() as token:
-            step = atomically(lambda: _take(run.pk, portions, token, self._time_of_step()), Run.objects.db)
-        self._claimed = step.claimed, token, receivers
-        return self._keep(run, step)
-
-    def _take_risky_step(self, run: Run, kind: RunKind, portion: Portion, receivers: dict[int, Webhook]) -> int | None:
-        """A step that may end or stall this worker. Another one then finds its note."""
-        using = Run.objects.db
-        with self._worker.claiming() as token:
-            noted = atomically(lambda: _begin(run.pk, portion, token), using)
-        if noted.run is None or noted.taken != 0:
-            return self._keep(run, noted)
-        if not Note.of(noted.run).token:
-            return 0  # another worker is in it
-        if Note.of(noted.run).losses:
-            portion = portion.first(1)
-            self._worker.hand_back_waiting()  # if this worker ends, too, few others lose a lease
-        time_left, began = self._time_of_step(), elapsed()
-        with (
-            counting_loss(run.pk, Note.of(noted.run).token) as stalled,
-            self._worker.claiming() as token,
-            time_limit(conf.lease / 3, last=conf.lease),
-        ):
-            portion = kind.prepare(run, portion, time_left)
-            step = atomically(lambda: _take(run.pk, [portion], token, time_left), using)
-        if stalled:
-            return 1
-        if step.run and portion.webhook == EVENTS:
-            self._recorded = step.run.done - noted.run.done
-        self._claimed = step.claimed, token, receivers
-        if not is_postgresql(using) and (took := elapsed() - began) > LONG_WRITE:
-            time.sleep(min(took, LONGEST_REST))
-        return self._keep(run, step)
-
-    def _time_of_step(self) -> TimeLeft:
-        most = conf.lease / 6  # to judge and to serialize
-        return TimeLeft(min(most, BESIDE_LIVE_SECONDS) if self.are_beside_live else most)
-
-    def _count(self, run: Run, kind: RunKind) -> int | None:
-        """Count the rows of the next events. The last such step stores the total."""
-        after = run.counted_event
-        until = min(after + self._pace.events * kind.stride, run.last_event)
-        counts = self._read_in_time(lambda: kind.count(run, after, until))
-        if counts is None:
-            return 1
-        if Late.of(run).reading > 1:
-            counts = {key: count for key, count in counts.items() if key == kind.late_key(run)}
-        add = partial(_add_counts, run.pk, after, until, counts)
-        return self._keep(run, in_worker_transaction(Run.objects.db, add))
-
-    def _keep(self, run: Run, step: Step) -> int | None:
-        """Keep the run as it is after the step, for the next one."""
+    def _take_step(self, run: Run) -> int:
+        """Returns how many rows it took."""
+        step = self._in_transaction(run, lambda handover: self._step(run.pk, handover))
+        if step.run and step.risky:
+            step = self._take_risky(step.run, step.risky)
         if step.run is None or step.run.state != RunState.RUNNING or is_waiting(step.run):
             self._next_look = 0.0
         else:
             self._open[run.pk] = step.run
         return step.taken
 
-    def _read_in_time(self, read: Callable[[], T]) -> T | None:
-        """Read rows in a transaction of the worker. None if PostgreSQL has stopped it: the lease must not end."""
-        return self._pace.read(lambda: in_worker_transaction(Run.objects.db, read))
+    def _in_transaction(self, run: Run, work: Callable[[Handover], Step]) -> Step:
+        """A transaction of a step. Then send what it has claimed. If the worker meets an error before, the lease of
+        these rows ends."""
+        using = Run.objects.db
 
-    def _choose(self, kind: RunKind, webhooks: Sequence[int]) -> tuple[dict[int, int], dict[int, Webhook]]:
-        """Choose the webhooks of the next step. Returns how many rows it takes of each; empty if all are busy. Also
-        returns the webhooks that it may claim for.
+        def begin_and_work() -> tuple[Handover, Step]:
+            handover = Handover(token, may_claim=begin_transaction(using, token))
+            return handover, work(handover)
+
+        with self._worker.claiming() as token:
+            try:
+                handover, step = atomically(begin_and_work, using)
+            except ReadAlone:
+                return Step(run, 1)
+            self._worker.add(handover.rows, token, self._webhooks)
+        return step
+
+    def _step(self, pk: int, handover: Handover) -> Step:
+        """Take the next rows. Of rows that are risky, only note that this worker tries them."""
+        run = _lock(pk)
+        if run is None or is_waiting(run):
+            return Step(run)
+        kind = kind_of(run)
+        if run.total is None:
+            return self._count(run, kind)
+        portions = self._portions(run, kind, handover)
+        if run.cursors and not portions:
+            return Step(run)
+        if portions and portions[0].keys and kind.is_risky(portions[0].webhook):
+            return _note(run, portions[0], handover.token)
+        return Step(run, _take(run, portions, handover, self._time_of_step()))
+
+    def _portions(self, run: Run, kind: RunKind, handover: Handover) -> list[Portion]:
+        """The next rows: risky ones of one webhook, or others of many webhooks, from another one on each time.
 
         A worker holds few deliveries of each of many webhooks. So one step takes rows of many: it costs as much for
         five rows as for fifty.
         """
         left = BESIDE_LIVE if self.are_beside_live else BATCHES * conf.batch
+        webhooks = [int(webhook) for webhook in run.cursors]
         turn = self._turn % max(1, len(webhooks))
-        webhooks = [*webhooks[turn:], *webhooks[:turn]]
+        webhooks = webhooks[turn:] + webhooks[:turn]
         free = self._worker.capacity(webhooks, len(webhooks), BATCHES) if kind.is_sent else {}
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
-        if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
+        if webhooks:
+            is_risky = kind.is_risky(webhooks[0])
+            webhooks = webhooks[:1] if is_risky else [webhook for webhook in webhooks if not kind.is_risky(webhook)]
+        if unknown := (free.keys() & webhooks) - self._webhooks.keys():
             self._webhooks |= webhooks_by_id(Webhook.objects.db, unknown)
-        known = self._webhooks  # deleted webhooks are missing
-        receivers = {pk: known[pk] for pk in webhooks if pk in free and pk in known and known[pk].is_sendable}
-        counts = {}
+        portions, began = list[Portion](), elapsed()
         for webhook in webhooks:
-            most = free[webhook] if webhook in receivers else UNCLAIMED if kind.is_sent else left
-            if count := min(left, most, MOST_REPLAYED if webhook == EVENTS else MOST):
-                counts[webhook] = count
-                left -= count
-        return counts, receivers
+            most = MOST_REPLAYED if webhook == EVENTS else MOST
+            receiver = self._webhooks.get(webhook)  # a deleted webhook is missing
+            if webhook in free and receiver and receiver.is_sendable:
+                most = handover.free[webhook] = min(most, free[webhook])
+            elif kind.is_sent:
+                most = min(most, UNCLAIMED)
+            portions.append(self._portion(run, kind, webhook, min(left, most)))
+            left -= len(portions[-1].keys)
+            if left <= 0 or elapsed() - began > READ_SECONDS:
+                break
+        return portions
 
-    def _portion(
-        self, run: Run, kind: RunKind, webhook: int, after: int, count: int, is_claimed: bool
-    ) -> Portion | None:
-        """The next ``count`` rows of a webhook after a cursor. None if reading them took too long, or if it has just
-        read them, and live deliveries go first.
-
-        Another worker may have moved the cursor since the last step.
-        """
-        place = run.pk, Late.of(run).reading, webhook
-        known = self._read.get(place, [])
-        known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
-        until, is_read_now = run.last_event, not known
-        if is_read_now:
+    def _portion(self, run: Run, kind: RunKind, webhook: int, most: int) -> Portion:
+        """The next rows of a webhook after its cursor, which another worker may have moved since they were read."""
+        place, after, until = (run.pk, Late.of(run).reading, webhook), run.cursors[str(webhook)], run.last_event
+        keys = self._read.pop(place, [])
+        keys = keys[bisect_right(keys, after, key=lambda key: key.event_id) :]
+        if not keys:
             until = min(after + self._pace.events * kind.stride, until)
-            most = READ_BESIDE_LIVE if self.are_beside_live else READ
-            limit = max(count, min(most, READ_OF_ALL // len(run.cursors)))
-            found = self._read_in_time(lambda: kind.keys(run, webhook, after, until, limit))
-            if found is None:
-                return None
-            known = found
-        self._read[place] = known
-        if known and is_read_now and self.are_beside_live:
-            return None
-        if known:
-            until = known[:count][-1].event_id
-        return Portion(webhook, after, until, known[:count], count if is_claimed else 0, place[1])
+            ahead = READ_BESIDE_LIVE if self.are_beside_live else READ
+            limit = max(most, min(ahead, READ_OF_ALL // len(run.cursors)))
+            keys = self._read_in_time(lambda: kind.keys(run, webhook, after, until, limit))
+            if keys and self.are_beside_live:  # live deliveries go first
+                self._read[place] = keys
+                raise ReadAlone
+        if keys:
+            self._read[place], until = keys, keys[:most][-1].event_id
+        return Portion(webhook, after, until, keys[:most])
+
+    def _read_in_time(self, read: Callable[[], T]) -> T:
+        """Read rows. Raises ReadAlone if PostgreSQL has stopped it: the lease must not end."""
+        rows = self._pace.read(read)
+        if rows is None:
+            raise ReadAlone
+        return rows
+
+    def _take_risky(self, run: Run, portion: Portion) -> Step:
+        """The rest of a step that may end or stall this worker. Another one then finds its note."""
+        note, step = Note.of(run), Step(run, 1)
+        if note.losses:
+            portion = portion.first(1)
+            self._worker.hand_back_waiting()  # if this worker ends, too, few others lose a lease
+        time_left, began = self._time_of_step(), elapsed()
+        with counting_loss(run.pk, note.token), time_limit(conf.lease / 3, last=conf.lease):
+            portion = kind_of(run).prepare(run, portion, time_left)
+            step = self._in_transaction(
+                run, lambda handover: _take_noted(run.pk, portion, note.token, handover, time_left)
+            )
+        if step.run and portion.webhook == EVENTS:
+            self._recorded = step.run.done - run.done
+        if not is_postgresql(Run.objects.db) and (took := elapsed() - began) > LONG_WRITE:
+            time.sleep(min(took, LONGEST_REST))
+        return step
+
+    def _time_of_step(self) -> TimeLeft:
+        most = conf.lease / 6  # to judge and to serialize
+        return TimeLeft(min(most, BESIDE_LIVE_SECONDS) if self.are_beside_live else most)
+
+    def _count(self, run: Run, kind: RunKind) -> Step:
+        """Count the rows of the next events. A webhook begins at the first of them. The last such step stores the
+        total. Then webhooks that are paused for failures get a probe at once."""
+        after = run.counted_event
+        until = min(after + self._pace.events * kind.stride, run.last_event)
+        counted = self._read_in_time(lambda: kind.count(run, after, until))
+        if Late.of(run).reading > 1:
+            counted = {key: count for key, count in counted.items() if key == kind.late_key(run)}
+        more = {str(webhook): count for webhook, count in counted.items() if count and webhook != LEFT_OUT}
+        run.save_step(
+            counted_event=until,
+            superseded=run.superseded + counted.get(LEFT_OUT, 0),
+            counts=run.counts | {webhook: run.counts.get(webhook, 0) + count for webhook, count in more.items()},
+            cursors=dict.fromkeys(more, after) | run.cursors,
+        )
+        if until >= run.last_event:
+            run.save_step(total=sum(run.counts.values()))
+            if kind.is_sent:
+                paused = Webhook.objects.probed().filter(pk__in=run.counts)
+                free = paused.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True)
+                Webhook.objects.filter(pk__in=list(free)).probe()
+        return Step(run, 1)
 
 
-def _is_next(run: Run, portion: Portion) -> bool:
-    """Whether no other worker has moved the cursor of the webhook since these rows were read."""
-    return run.cursors.get(str(portion.webhook)) == portion.after and Late.of(run).reading == portion.reading
+def _lock(pk: int) -> Run | None:
+    """The run as it is now. None if it does not run any more, or another worker is in a step."""
+    return Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
 
 
-def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> Step:
-    """Store how many rows the events from ``after`` to ``until`` have. A webhook begins at the first of them.
-
-    After the last events, webhooks that are paused for failures get a probe at once.
-    """
-    run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk, total=None).first()
-    if run is None or run.counted_event != after:
-        return Step(run, None if run else 0)
-    more = {str(webhook): count for webhook, count in found.items() if count and webhook != LEFT_OUT}
-    run.save_step(
-        counted_event=until,
-        superseded=run.superseded + found.get(LEFT_OUT, 0),
-        counts=run.counts | {webhook: run.counts.get(webhook, 0) + count for webhook, count in more.items()},
-        cursors=dict.fromkeys(more, after) | run.cursors,
-    )
-    if until >= run.last_event:
-        run.save_step(total=sum(run.counts.values()))
-        if kind_of(run).is_sent:
-            paused = Webhook.objects.probed().filter(pk__in=run.counts)
-            free = paused.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True)
-            Webhook.objects.filter(pk__in=list(free)).probe()
-    return Step(run, 1)
-
-
-def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
-    """The transaction before a risky step: note what this worker tries. ``taken`` is 0 if it may begin the step, or
-    another worker is in it. An event that was lost too often fails here."""
-    begin_transaction(Run.objects.db, token)
-    run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
-    if run is None:
-        return Step(None)
-    if not _is_next(run, portion):
-        return Step(run, None)
+def _note(run: Run, portion: Portion, token: uuid.UUID) -> Step:
+    """Note that this worker tries risky rows, unless another one is in such a step. An event that was lost too often
+    fails here."""
     before = Note.of(run)
     if before.is_of_other(token):
-        run.note = {}
         return Step(run)
     note = before.begin(token.hex, portion.keys)
     if note.losses <= LOSSES_ALLOWED:
         run.save_step(note=note.as_dict())
-        return Step(run)
+        return Step(run, risky=portion)
     first = portion.first(1)
     problem = (
         f"{kind_of(run).name_of(first.keys[0])}: three workers ended or stalled while they took it; "
@@ -402,50 +369,47 @@ def _begin(pk: int, portion: Portion, token: uuid.UUID) -> Step:
     return Step(run, 1)
 
 
-def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: TimeLeft) -> Step:
-    """The transaction of a step: take these rows, unless another worker has moved the cursor of their webhook.
+def _take_noted(pk: int, portion: Portion, token: str, handover: Handover, time_left: TimeLeft) -> Step:
+    """The transaction of a risky step, unless another worker has noted it since: then the lease of this one ended."""
+    run = _lock(pk)
+    if run is None or Note.of(run).token != token:
+        return Step(run)
+    return Step(run, _take(run, [portion], handover, time_left, Note.of(run)))
+
+
+def _take(
+    run: Run, portions: Sequence[Portion], handover: Handover, time_left: TimeLeft, note: Note | None = None
+) -> int:
+    """Take these rows of a locked run. Returns how many. Risky ones have a ``note``, and are one portion.
 
     If there are no rows up to the last event, the webhook is done.
     """
-    may_claim = begin_transaction(Run.objects.db, token)
-    run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
-    if run is None:
-        return Step(None)
-    portions = [portion for portion in portions if _is_next(run, portion)]
-    note, kind = Note.of(run), kind_of(run)
-    is_risky = any(portion.keys and kind.is_risky(portion.webhook) for portion in portions)
-    if (total := run.total) is None:  # another worker has begun its second reading
-        return Step(run, None)
-    if (run.cursors and not portions) or (is_risky and note.token != token.hex):
-        return Step(run, None)
-    cursors = run.cursors | {str(portion.webhook): portion.until for portion in portions}
+    kind, late, cursors = kind_of(run), Late.of(run), run.cursors | {str(one.webhook): one.until for one in portions}
     for portion in portions:
         if not portion.keys and portion.until >= run.last_event:
             del cursors[str(portion.webhook)]
     portions = [portion for portion in portions if portion.keys]
     count = sum(len(portion.keys) for portion in portions)
-    claiming = token if may_claim else None
-    applied = kind.apply(run, portions, claiming, time_left) if portions else Applied()
+    applied = kind.apply(run, portions, handover, time_left) if portions else Applied()
     if portions and applied.left == count:  # another session has locked what they need
-        if is_risky:
+        if note:
             run.save_step(note=note.ended(portions[0].after).as_dict())
-        return Step(run, 0)
+        return 0
     count -= applied.left
-    if is_risky:  # then it is the only one
-        [taken] = [portion.first(count) for portion in portions]
+    if note:
+        taken = portions[0].first(count)
         cursors[str(taken.webhook)] = taken.until
-        note = note.ended(taken.until)
-    late = Late.of(run)
-    if is_risky and taken.webhook == kind.late_key(run):
-        late = late.add(applied.done)
-    done, failed = run.done + applied.done, run.failed + applied.failed
+        run.note = note.ended(taken.until).as_dict()
+        if taken.webhook == kind.late_key(run):
+            late = late.add(applied.done)
+    done, failed, total = run.done + applied.done, run.failed + applied.failed, run.total or 0
     skipped = run.skipped + max(0, count - applied.done - applied.failed)  # rows may share a position
     if not cursors:  # some rows did not match any more before a step could read them
         total = max(total, done + failed + skipped)
         skipped = total - done - failed
     run.save_step(
         cursors=cursors,
-        note=note.as_dict(),
+        note=run.note,
         late=late.as_dict(),
         total=total,
         done=done,
@@ -454,8 +418,8 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID, time_left: Tim
         problem=clean(applied.problem, PROBLEM_LENGTH) or run.problem,
     )
     if not cursors and not late.open:
-        run.state = _end(pk, RunState.DONE, run.problem)
-    return Step(run, count or 1, applied.claimed)
+        run.state = _end(run.pk, RunState.DONE, run.problem)
+    return count or 1
 
 
 def _end(pk: int, state: RunState, problem: str) -> RunState:
