@@ -26,7 +26,7 @@ from webhooks.models.lanes import lane_of
 from webhooks.models.statistic import Period
 from webhooks.workers.runner import DeliveryRunner
 
-DEAD = 20_000
+DEAD = 40_000
 
 
 @pytest.fixture
