@@ -240,7 +240,7 @@ def test_a_recovery_takes_deliveries_and_events_in_steps_apart(inbox: Inbox, mon
     with monkeypatch.context() as patched:
         patched.setattr(ThingSerializer, "to_representation", lambda self, instance: refuse())
         Thing.objects.create(name="failed event")
-    make_delivery(webhook, State.FAILED)
+    make_delivery(webhook, State.FAILED, object_id="another")
     monkeypatch.setattr(steps, "_take", note)
     run = finished(runs.start("recover", runs.since_filters(webhook, timezone.now() - timedelta(hours=1))))
     assert (run.state, run.done) == (RunState.DONE, 2)

@@ -723,7 +723,8 @@ def test_a_run_that_waits_for_transactions_stops_nothing(
     monkeypatch.setattr(late, "LOOK_EVERY", 600)
     webhook = make_webhook(Thing, url=inbox.url())
     open_change()
-    waiting = finished(runs.start("backfill", since_yesterday(webhook)))  # and no worker has something to do
+    waiting = runs.start("backfill", since_yesterday(webhook))
+    drain()  # no worker has something to do
     statements = len(statements_of(lambda: take_steps(waiting, 20)))
     sent(webhook, 2)
     other = finished(runs.start("resend", {"webhook": webhook.pk}))

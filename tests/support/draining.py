@@ -9,9 +9,9 @@ from typing import Any
 from django.db.models.functions import Coalesce
 
 from tests.support.makers import make_event
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 from webhooks.ground.db import elapsed
-from webhooks.models import Delivery, Run, Webhook
+from webhooks.models import Delivery, Run, RunState, Webhook
 from webhooks.models.worker import in_worker_transaction
 from webhooks.workers.runner import DeliveryRunner, has_more
 
@@ -56,7 +56,12 @@ def sent(webhook: Webhook, count: int, objects: int = 3) -> None:
 
 
 def finished(run: Run) -> Run:
-    """The run after its last step."""
-    drain()
-    run.refresh_from_db()
+    """The run after its last step. It first waits for open transactions: those of PostgreSQL's own ANALYZE, too."""
+
+    def has_ended() -> bool:
+        drain()
+        run.refresh_from_db()
+        return run.state != RunState.RUNNING or run.look_at is None
+
+    until(has_ended, 20, lambda: f"a run that waits for transactions: {run.late}")
     return run
