@@ -31,6 +31,8 @@ class SQLite:
         connections["default"].close()
         connections["default"].settings_dict["OPTIONS"]["timeout"] = 0
         self._waiting: list[Task] = []
+        self._cut = set[Any]()
+        """Connections that were cut in a transaction. The rest of it fails: Django opens no other one until its end."""
         self._world: World
         self._outside: sqlite3.Connection | None = None
 
@@ -46,13 +48,16 @@ class SQLite:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._file}{suffix}").unlink(missing_ok=True)
         shutil.copy(self._template, self._file)
-        self._world, self._waiting = world, []
+        self._world, self._waiting, self._cut = world, [], set()
         self._outside = sqlite3.connect(self._file, isolation_level=None)
         self._outside.execute("PRAGMA journal_mode=WAL")
         return []
 
     def execute(self, task: Task, connection: Any, execute: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         end = self._world.now + BUSY_SECONDS
+        if connection in self._cut and connection.in_atomic_block:
+            raise OperationalError("the connection is closed")
+        self._cut.discard(connection)
         while True:
             before = connection.errors_occurred
             try:
@@ -76,6 +81,8 @@ class SQLite:
         connection.connection.rollback()
         if is_dead:
             connection.connection.close()
+        else:
+            self._cut.add(connection)
         self.ended(connection)
 
     def refuse(self, connection: Any, code: str, execute: Callable[..., Any], context: Any) -> Any:
