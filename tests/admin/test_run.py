@@ -134,6 +134,18 @@ def test_runs_are_paused_resumed_and_cancelled(admin_client: Client) -> None:
     assert shown == [f"{done} run {run.pk}." for done in ("Paused", "Resumed", "Cancelled")]
 
 
+def test_a_run_of_a_kind_of_another_release_is_shown_and_can_be_cancelled(admin_client: Client) -> None:
+    other, known = Run.objects.create(kind="shuffle", filters={"state": ["failed"]}, total=9), make_run()
+    answers = [admin_client.get(address) for address in (RUNS, page_of(other))]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    listed, page = (answer.content.decode() for answer in answers)
+    assert f"Run {known.pk}: retry of deliveries of CMDB sync" in listed
+    for shown in (listed, page):
+        assert f"Run {other.pk}: shuffle" in shown
+    assert "waits for a worker of the release that began it" in page
+    assert "1 run cancelled." in act(admin_client, "cancel_chosen", other)
+
+
 def test_a_user_who_may_only_view_runs_cannot_steer_them(client: Client) -> None:
     run, user = make_run(), User.objects.create_user("bob", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_run"))

@@ -64,6 +64,12 @@ def test_a_run_is_begun_watched_paused_resumed_and_cancelled(api: APIClient) -> 
     assert api.post(f"{url}/cancel/").status_code == 409
 
 
+def test_a_run_of_a_kind_of_another_release_is_listed_and_can_be_cancelled(api: APIClient) -> None:
+    run = Run.objects.create(kind="shuffle")
+    assert api.get(f"{API}/runs/").json()["results"] == [api.get(f"{API}/runs/{run.pk}/").json()]
+    assert api.post(f"{API}/runs/{run.pk}/cancel/").json()["state"] == RunState.CANCELLED
+
+
 def test_a_dry_run_counts_and_begins_nothing(api: APIClient) -> None:
     failed_ones()
     answer = api.post(f"{API}/runs/", {"kind": "discard", "all": True, "dry_run": True}, format="json")

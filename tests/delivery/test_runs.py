@@ -46,6 +46,14 @@ def test_a_run_takes_no_event_that_happens_after_its_start(inbox: Inbox) -> None
     assert Attempt.objects.count() == 7
 
 
+def test_a_run_of_a_kind_of_another_release_is_left_to_its_workers(inbox: Inbox) -> None:
+    other = Run.objects.create(kind="shuffle")
+    sent(make_webhook(Thing, url=inbox.url()), 3)
+    assert finished(runs.start("resend", {}, takes_all=True)).done == 3
+    other.refresh_from_db()
+    assert (other.state, other.problem) == (RunState.RUNNING, "")
+
+
 def test_counting_begins_at_the_oldest_stored_event(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_kinds, "LOOK_AT", 1)
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)

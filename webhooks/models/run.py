@@ -44,7 +44,7 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(state=RunState.RUNNING)
 
     def due(self) -> RunQuerySet:
-        """Running ones, but for those that wait for open transactions, and for kinds of a newer release."""
+        """Running ones, but for those that wait for open transactions, or that are not ``is_known``."""
         return self.running().filter(Q(look_at=None) | Q(look_at__lte=DatabaseNow()), kind__in=run_kinds)
 
     @alters_data
@@ -154,6 +154,11 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pk}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this release has its kind. Workers leave a run of another release to those of that release."""
+        return self.kind in run_kinds
 
     @property
     def is_open(self) -> bool:

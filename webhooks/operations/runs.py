@@ -351,7 +351,9 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
 
 
 def summary(run: Run) -> str:
-    """A run in words: "retry of deliveries of CMDB sync"."""
+    """A run in words: "retry of deliveries of CMDB sync". The name of its kind if another release has begun it."""
+    if not run.is_known:
+        return run.kind
     kind, webhooks = kind_of(run), _names_of_webhooks(run)
     return str(kind.summary_of % {"run": kind.summary, "webhooks": webhooks} if webhooks else kind.summary)
 
@@ -403,7 +405,9 @@ WAITS_FOR = ngettext_lazy(
 
 
 def waits_for(run: Run) -> str:
-    """The transactions that a run waits for; empty without any. It then takes the events that they have committed."""
+    """What a run waits for; empty if for nothing. After the transactions, it takes the events that they committed."""
+    if run.state == RunState.RUNNING and not run.is_known:
+        return _("waits for a worker of the release that began it: this release does not have its kind")
     if run.state != RunState.RUNNING or not is_waiting(run) or not (processes := Late.of(run).open.values()):
         return ""
     named = listed([str(pid) for pid in processes][:NAMED_PROCESSES], len(processes))

@@ -150,7 +150,8 @@ def acts_on(run: Run, user: Any) -> list[Link]:
 
 
 def _matching(run: Run, user: Any) -> Link | None:
-    listed, filters = kind_of(run).listed, dict(without_options(run.filters))
+    listed = kind_of(run).listed if run.is_known else ""
+    filters = dict(without_options(run.filters))
     hides_actors = not ACTOR_FILTERS.isdisjoint(filters) and not permissions.may_view_events(user)
     if not listed or hides_actors or len(filters.get("state", ())) > 1:
         return None
