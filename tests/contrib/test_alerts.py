@@ -88,6 +88,12 @@ def test_a_problem_is_mailed_at_once_and_once() -> None:
     assert mailed() == [], "nothing changed"
 
 
+def test_an_email_has_no_control_characters() -> None:
+    make_site_delivery(make_webhook(Thing, name="CMDB\x1b[2J\u202e"), State.FAILED)
+    [sent] = mailed()
+    assert "1 delivery of “CMDB\\x1b[2J\\u202e” failed" in sent.body
+
+
 def test_changes_within_ten_minutes_are_one_email(found: Any) -> None:
     one, two, three = (alarm(Problem.PAUSED, f"{pk} is paused.", webhook_id=pk) for pk in (1, 2, 3))
     found(one)

@@ -187,6 +187,13 @@ def test_a_replay_that_fails_ends_with_an_error(inbox: Inbox, working: None) -> 
         output("webhooks_replay", "--all")
 
 
+def test_an_error_has_no_control_characters(inbox: Inbox, working: None) -> None:
+    make_webhook(Thing, url=inbox.url())
+    make_event(object_id="404", error="the serializer was broken", object_repr="gone\x1b[2J\r\u202e", data="")
+    with pytest.raises(CommandError, match=r"gone\\x1b\[2J\\r\\u202e: the object is gone"):
+        output("webhooks_replay", "--all")
+
+
 @pytest.mark.parametrize("since", ["0001-01-01", "99999d"])
 def test_a_time_before_all_events_takes_all(since: str) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)

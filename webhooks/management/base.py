@@ -12,7 +12,7 @@ from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, SystemCheckError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 from django.utils import translation
@@ -65,6 +65,9 @@ class DatabaseCommand(BaseCommand):
                 return super().execute(*args, **options)
         except CommandError as error:
             error.returncode = self.exit_status_of_failure
+            if not isinstance(error, SystemCheckError):  # which has colors
+                # A name comes from elsewhere, and would control the terminal.
+                error.args = ("\n".join(map(one_line, str(error).split("\n"))),)
             raise
         except Error as error:
             text = sentence(f"The database cannot be used: {describe_error(error)}")

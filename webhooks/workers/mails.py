@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from webhooks import hooks
 from webhooks.ground.conf import conf
-from webhooks.ground.text import one_line
+from webhooks.ground.text import escape_invisible, one_line
 from webhooks.models.permissions.redaction import explain
 from webhooks.models.webhook_states import DisabledReason
 from webhooks.workers.network.attempt import Refused
@@ -26,7 +26,7 @@ def mail_disabled(webhook: hooks.WebhookChange) -> None:
     if not webhook.disabled_reason or hooks.mails_problems():
         return  # a user has disabled it
     explanation, name = explain(webhook.error_kind, webhook.receiver), {"name": webhook.name}
-    subject = one_line(_("Webhook %(name)s was disabled") % name)  # code can save a name with a line break
+    subject = _("Webhook %(name)s was disabled") % name
     reason = DisabledReason(webhook.disabled_reason).label
     paragraphs = (
         _("The webhook %(name)s was disabled: %(reason)s.") % {**name, "reason": reason},
@@ -45,7 +45,8 @@ def mail_operators(subject: str, paragraphs: Iterable[str]) -> None:
 
     Raises TimeoutError after ``MAIL_SECONDS``: without ``EMAIL_TIMEOUT``, Django waits for a mail server for ever.
     """
-    send = partial(_mail, subject, "\n\n".join(paragraphs))
+    # Code can save a name with a line break.
+    send = partial(_mail, one_line(subject), escape_invisible("\n\n".join(paragraphs)))
     try:
         call_in_thread(send, MAIL_SECONDS)
     except Refused:  # a process that ends starts no thread

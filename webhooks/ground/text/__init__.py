@@ -19,7 +19,10 @@ HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
 def clean(text: str, length: int | None = None) -> str:
-    """Remove NUL and lone surrogates, which PostgreSQL refuses, and cut the text to ``length`` characters."""
+    """Remove NUL and lone surrogates, which PostgreSQL refuses, and cut the text to ``length`` characters.
+
+    Other control characters are stored as they came. Whatever shows a text escapes them.
+    """
     if not text.isascii():  # nearly all headers of responses are
         text = text.encode("utf-8", "replace").decode()
     return text.replace("\0", "")[:length]

@@ -59,7 +59,7 @@ class Command(DatabaseCommand):
         try:
             responses = source.read() if source else imports.read(options["sources"], _token(options["token_file"]))
         except imports.UnreadableSource as error:
-            raise CommandError(one_line(str(error))) from None
+            raise CommandError(str(error)) from None
         preview = imports.preview(responses, options["disabled"])
         self._show(preview, responses.missing)
         replaced = imports.replaced_by(preview) if options.get("disable_originals") else []
