@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections
 from django.utils import timezone
 
 from tests.support.draining import drain, finished, sent, states, work_for
@@ -177,6 +177,29 @@ def test_a_run_that_meets_an_error_of_the_database_again_fails_and_delays_no_oth
     broken.refresh_from_db()
     assert other.state == RunState.DONE
     assert (broken.state, "elsewhere" in broken.problem) == (RunState.FAILED, True)
+
+
+@pytest.fixture
+def other_database_away() -> Iterator[str]:
+    """The alias of another database of the host, which cannot be reached."""
+    file = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/no/such/folder/database", "OPTIONS": {}}
+    connections.settings["elsewhere"] = connections.settings["default"] | file
+    yield "elsewhere"
+    del connections["elsewhere"], connections.settings["elsewhere"]
+
+
+def test_a_run_that_needs_another_database_fails_while_that_is_away(
+    other_database_away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of a user whose permissions are stored there."""
+    make_delivery(make_webhook(Thing), State.FAILED)
+    broken = runs.start("retry", {}, takes_all=True)
+    other = runs.start("discard", {}, takes_all=True)
+    monkeypatch.setattr(kinds.RETRY, "count", lambda *args: fetch_all(other_database_away, "SELECT 1"))
+    take_steps(other, 6)
+    broken.refresh_from_db()
+    assert other.state == RunState.DONE
+    assert (broken.state, broken.problem) == (RunState.FAILED, "unable to open database file")
 
 
 def test_a_run_goes_on_after_another_error_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:

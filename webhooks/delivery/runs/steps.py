@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from django.db import Error, OperationalError
+from django.db import Error, OperationalError, connections
 from django.dispatch import Signal
 from django.utils import translation
 
@@ -116,7 +116,7 @@ class Runs:
         """The webhooks of the last steps by id, read since the last look."""
         self._pace = Pace()
         self._errors: dict[int, str] = {}
-        """The errors of the database that the last steps met, by run."""
+        """The errors of databases that the last steps met, by run."""
         self._approved: set[int] = set()
         """The runs with users who may still begin them, since the last look."""
         self._recorded = 0
@@ -171,9 +171,9 @@ class Runs:
             return 1
 
     def _is_met_again(self, run: Run, error: Error) -> bool:
-        """Whether the last step of the run met the same error of the database. Raises it if the run may not be to
-        blame: it is about a lock, the time or the connection, or other statements fail, too."""
-        if isinstance(error, OperationalError) and not is_missing_table(error):
+        """Whether the last step of the run met the same error of a database. Raises it if the run may not be to blame:
+        it is about a lock, the time or the connection to our database, or other statements fail, too."""
+        if isinstance(error, OperationalError) and not is_missing_table(error) and not _is_other_away():
             raise error
         try:
             fetch_all(Run.objects.db, "SELECT 1")
@@ -181,7 +181,7 @@ class Runs:
             raise error from None
         before, self._errors[run.pk] = self._errors.get(run.pk), str(error)
         if before != str(error):
-            logger.warning("The run %s met an error of the database, and tries again: %s", run, describe_error(error))
+            logger.warning("The run %s met an error of a database, and tries again: %s", run, describe_error(error))
             return False
         return True
 
@@ -337,6 +337,13 @@ class Runs:
                 free = paused.select_for_update(skip_locked=True, no_key=True).values_list("pk", flat=True)
                 Webhook.objects.filter(pk__in=list(free)).probe()
         return Step(run, 1)
+
+
+def _is_other_away() -> bool:
+    """Whether another database of the host cannot be reached: its permissions may be there."""
+    others = (one for one in connections.all(initialized_only=True) if one.alias != Run.objects.db)
+    # Django's connection and errors_occurred: an error does not name its database.
+    return any(one.connection is None and one.errors_occurred for one in others)
 
 
 def _lock(pk: int) -> Run | None:
