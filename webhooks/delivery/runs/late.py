@@ -26,10 +26,12 @@ SHORT_SECONDS = 5.0
 # Seconds between two looks for the open transactions: before the first reading, and before the second one.
 LOOK_EVERY_BEFORE, LOOK_EVERY = 0.1, 1.0
 
-# Transactions without an id have written nothing. A prepared one belongs to no process.
+# Transactions without an id have written nothing. A prepared one belongs to no process. A process without a user is one
+# of PostgreSQL itself, such as autovacuum while it analyzes a table.
 _OPEN = """
     SELECT backend_xid::text, pid FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND backend_xid IS NOT NULL AND usesysid IS NOT NULL
+        AND pid <> pg_backend_pid()
     UNION ALL
     SELECT transaction::text, 0 FROM pg_prepared_xacts WHERE database = current_database()
 """
