@@ -30,8 +30,7 @@ LOOK_EVERY_BEFORE, LOOK_EVERY = 0.1, 1.0
 # of PostgreSQL itself, such as autovacuum while it analyzes a table.
 _OPEN = """
     SELECT backend_xid::text, pid FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_xid IS NOT NULL AND usesysid IS NOT NULL
-        AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND backend_xid IS NOT NULL AND usesysid IS NOT NULL AND pid <> pg_backend_pid()
     UNION ALL
     SELECT transaction::text, 0 FROM pg_prepared_xacts WHERE database = current_database()
 """

@@ -341,9 +341,9 @@ class Runs:
 
 def _is_other_away() -> bool:
     """Whether another database of the host cannot be reached: its permissions may be there."""
-    others = (one for one in connections.all(initialized_only=True) if one.alias != Run.objects.db)
     # Django's connection and errors_occurred: an error does not name its database.
-    return any(one.connection is None and one.errors_occurred for one in others)
+    away = {known.alias for known in connections.all(True) if known.connection is None and known.errors_occurred}
+    return bool(away - {Run.objects.db})
 
 
 def _lock(pk: int) -> Run | None:
