@@ -115,10 +115,10 @@ def slow(connection: Connection, request: Request, seconds: str, *_: str) -> Non
     connection.answer(200, b"at last")
 
 
-def held(connection: Connection, request: Request, *_: str) -> None:
+def held(connection: Connection, request: Request, code: str = "200", *_: str) -> None:
     """Answers when the test says so."""
     gate(request["path"].split("/")[1]).wait()
-    connection.answer(200, b"at last")
+    connection.answer(int(code), b"at last")
 
 
 def refuse_some(connection: Connection, request: Request, one_in: str, seconds: str, *_: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import django_rq
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse_lazy
@@ -31,13 +31,14 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port, own_valkey
+from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
 from users.models import User
 from webhooks import models
 from webhooks.delivery import sweep
-from webhooks.models import Attempt, Delivery, State, Sweep
+from webhooks.models import Attempt, Delivery, State, Sweep, Webhook
 from webhooks.workers import jobs, slices
 from webhooks.workers import runner as delivery_runner
 from webhooks.workers.network.transport import Transport
@@ -137,6 +138,28 @@ def test_burst_mode_delivers_what_is_due_and_ends(workers: Workers, inbox: Inbox
     worker = workers.start(SHIPPED, "--burst", SLICE=slice_, BATCH=5)
     assert worker.process.wait(30 * PATIENCE) == 0
     assert count(State.SUCCEEDED) == 50
+
+
+@pytest.mark.postgresql
+def test_burst_mode_ends_while_an_open_transaction_keeps_an_outcome_from_being_recorded(
+    redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.workers.worker.PATIENCE", 0.5)
+    make_event(make_webhook(Thing, url=inbox.url("held/500")))
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+
+    def work() -> Any:
+        job = worker.dequeue_job_and_maintain_ttl(None)
+        worker.teardown()
+        return job
+
+    burst = Beside(work)
+    inbox.wait_for(1)
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get()
+        inbox.release()
+        assert burst.join() is None
+    assert count(State.PENDING) == 1, "it is handed back"
 
 
 def test_a_worker_whose_job_class_runs_no_wake_up_delivers(workers: Workers, inbox: Inbox) -> None:

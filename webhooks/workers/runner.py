@@ -102,6 +102,11 @@ class DeliveryRunner:
         return bool(self._claims.claimed)
 
     @property
+    def is_only_recording(self) -> bool:
+        """Whether all that the worker holds are outcomes that could not be recorded yet."""
+        return bool(self._kept) and not self._without_outcome
+
+    @property
     def is_idle(self) -> bool:
         """Whether the last ``run`` ended because there was nothing to do, and no request is in flight."""
         return self._was_idle and not self.is_busy

@@ -42,9 +42,9 @@ from webhooks.workers.status import (
     faults_as_json,
 )
 
-# A burst ends if the worker has had nothing to do for so many seconds, although something is due: another worker or an
-# open transaction holds it.
-BURST_PATIENCE = 30
+# Seconds without anything to do after which a worker looks for more as seldom as without, and a burst ends, although
+# something is due that another worker holds, or an outcome cannot be recorded: a transaction has locked its webhook.
+PATIENCE = 30
 
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
@@ -114,11 +114,11 @@ class WebhookWorker(LastingWorker):
         found = None
         while not self._stop_requested:
             attempted = self._runner.attempted
-            if self._deliver(is_woken=found is not None) or self._runner.attempted > attempted:
+            has_worked = self._deliver(is_woken=found is not None) and not self._runner.is_only_recording
+            if has_worked or self._runner.attempted > attempted:
                 busy_at = time.monotonic()
             idle = time.monotonic() - busy_at
-            has_more = is_burst and idle < BURST_PATIENCE and self._has_more()
-            is_polling = has_more or self._runner.is_busy
+            is_polling = idle < PATIENCE and (self._runner.is_busy or (is_burst and self._has_more()))
             look = conf.idle_poll
             if self._backoff.has_failed and idle < look:
                 look = min(look, NEXT_LOOK)
