@@ -61,15 +61,15 @@ class Difference:
 DIFFERENCES = (
     Difference(
         (AN_EVENT,), ABSENT, "sent",
-        "No request made the change: code in a shell, a command or a job. NetBox does not see it.",
+        "No request made the change.",
         ("Shell: save a site", "Shell: delete sites of a queryset", "Job: register a module of scripts"),
     ),
     Difference(
-        (AN_EVENT,), ABSENT, "sent", "The REST API created an owner or an owner group. NetBox does not send that.",
+        (AN_EVENT,), ABSENT, "sent", "The REST API created an owner or an owner group.",
         ("REST: give the site an owner",),
     ),
     Difference(
-        (AN_EVENT,), "sent", ABSENT, "One transaction creates and deletes the object. Other users never saw it.",
+        (AN_EVENT,), "sent", ABSENT, "One transaction creates and deletes the object.",
         ("Shell: create and delete a site in one transaction*",),
     ),
     Difference(
@@ -78,7 +78,7 @@ DIFFERENCES = (
     Difference(("timestamp",), "the end of the request", "the change", "They are moments of one request."),
     Difference(
         ("model", "username", "request_id", "sequence", "changed"), ABSENT, "a value",
-        "More [keys of the payload](payload.md#the-body). NetBox had the first three before.",
+        "More [keys of the payload](payload.md#the-body).",
     ),
     Difference(
         ("data.*_count", "data.tagged_items"), ABSENT, "a number",
@@ -93,7 +93,7 @@ DIFFERENCES = (
         "The same.",
     ),
     Difference(
-        ("data.members",), "`[]`", "the members", "A virtual chassis is deleted. NetBox takes its members out before.",
+        ("data.members",), "`[]`", "the members", "NetBox takes the members of a deleted virtual chassis out before.",
     ),
     Difference(
         ("data._depth", "snapshots.postchange._depth", "snapshots.postchange.path", "snapshots.postchange.sort_path"),
@@ -102,10 +102,10 @@ DIFFERENCES = (
     ),
     Difference(
         ("snapshots.prechange",), "`null`", "the state before",
-        "NetBox's own code changed the object without `snapshot()`, for example for a virtual chassis.",
+        "NetBox's own code changed the object without `snapshot()`.",
     ),
     Difference(
-        ("snapshots.*._*",), "a value", ABSENT, "Columns for NetBox's own use, such as `_site` of an interface."
+        ("snapshots.*._*",), "a value", ABSENT, "Columns for NetBox's own use."
     ),
     Difference(("snapshots.*.id",), ABSENT, "the key", "All columns are shown."),
     Difference(("snapshots.*.created",), "milliseconds", "microseconds", "As in `data`."),
@@ -114,15 +114,15 @@ DIFFERENCES = (
     ),
     Difference(
         ("snapshots.*.attribute_data",), "a value", ABSENT,
-        "Columns have the names that they have in `data`: `attributes`.",
+        "The name is that in `data`: `attributes`.",
     ),
     Difference(("snapshots.*.attributes",), ABSENT, "a value", "The same."),
     Difference(
         ("snapshots.*.vid_ranges",), "a text of JSON", ABSENT,
-        "`data` shows the ranges in another form. Such [columns are masked](payload.md#masked-columns).",
+        "Such [columns are masked](payload.md#masked-columns).",
     ),
     Difference(
-        ("data.utilization",), "a number", ABSENT, "It is no column and no count. NetBox has it in some requests."
+        ("data.utilization",), "a number", ABSENT, "It is no column and no count."
     ),
     Difference(
         ("snapshots.*.event_types", "snapshots.*.extra_choices"), "a text of JSON", "a list", "As in `data`."
