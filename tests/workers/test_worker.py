@@ -144,7 +144,7 @@ def test_burst_mode_delivers_what_is_due_and_ends(workers: Workers, inbox: Inbox
 def test_burst_mode_ends_while_an_open_transaction_keeps_an_outcome_from_being_recorded(
     redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhooks.workers.worker.PATIENCE", 0.5)
+    monkeypatch.setattr("webhooks.workers.worker.BURST_PATIENCE", 0.5)
     make_event(make_webhook(Thing, url=inbox.url("held/500")))
     worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
 

@@ -42,9 +42,9 @@ from webhooks.workers.status import (
     faults_as_json,
 )
 
-# Seconds without anything to do after which a worker looks for more as seldom as without, and a burst ends, although
-# something is due that another worker holds, or an outcome cannot be recorded: a transaction has locked its webhook.
-PATIENCE = 30
+# A burst ends if the worker has had nothing to do for so many seconds, although something is due: another worker or an
+# open transaction holds it, or keeps an outcome from being recorded.
+BURST_PATIENCE = 30
 
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
@@ -118,13 +118,14 @@ class WebhookWorker(LastingWorker):
             if has_worked or self._runner.attempted > attempted:
                 busy_at = time.monotonic()
             idle = time.monotonic() - busy_at
-            is_polling = idle < PATIENCE and (self._runner.is_busy or (is_burst and self._has_more()))
+            is_polling = self._runner.is_busy or (is_burst and self._has_more())
             look = conf.idle_poll
             if self._backoff.has_failed and idle < look:
                 look = min(look, NEXT_LOOK)
             found = self._wait_for_job(BUSY_POLL if is_polling else 0 if is_burst else look)
             if found is None:
-                if (is_burst and not is_polling) or (max_idle_time and idle > max_idle_time):
+                is_over = is_burst and (idle >= BURST_PATIENCE or not is_polling)
+                if is_over or (max_idle_time and idle > max_idle_time):
                     return None
             elif not jobs.is_wake_up(found[0].id):
                 return found
